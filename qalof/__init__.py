@@ -1,0 +1,1 @@
+"""QaLoF's core: one model, one process."""

@@ -1,0 +1,111 @@
+"""Writing that never leaves half a file, and folders whose damage is noticed.
+
+A file or folder is written beside its place under a temporary name, flushed to disk and renamed.  A sealed
+folder carries ``manifest.json`` with the size and SHA-256 of each of its files, so that a cut or
+flipped byte is an error on reading and not a wrong result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qalof.errors import BadInputError
+
+MANIFEST = "manifest.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` beside ``path`` and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write ``data`` as indented JSON; NaN is refused, since JSON has none."""
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        BadInputError: missing, or not JSON; ``what`` names it in the message.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInputError(f"{what} {path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{what} {path} is not JSON ({error}); make it again") from None
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def sealed_folder(target: Path, header: Mapping[str, Any]) -> Iterator[Path]:
+    """Fill a new folder that appears at ``target`` whole, with a manifest, or not at all.
+
+    Args:
+        target: the folder; an older one there is replaced at the end.
+        header: what the manifest says besides the files; JSON.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield beside
+        files = {str(p.relative_to(beside)): p for p in sorted(beside.rglob("*")) if p.is_file()}
+        listed = {name: {"bytes": p.stat().st_size, "sha256": digest(p)} for name, p in files.items()}
+        write_json(beside / MANIFEST, {**header, "files": listed})
+        beside.chmod(0o755)
+        if target.exists():
+            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+            target.replace(old / "old")
+            beside.replace(target)
+            shutil.rmtree(old)
+        else:
+            beside.replace(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def open_sealed(folder: Path, what: str, version: int) -> dict[str, Any]:
+    """Check a sealed folder and return its manifest.
+
+    Raises:
+        BadInputError: missing, of a newer format version, or a file that is missing, cut or changed.
+    """
+    if not folder.is_dir():
+        raise BadInputError(f"{what} {folder} does not exist")
+    manifest: dict[str, Any] = read_json(folder / MANIFEST, f"manifest of {what}")
+    found = manifest.get("format_version")
+    if found != version:
+        raise BadInputError(f"{what} {folder} must have format version {version}: got {found!r}; use the QaLoF that wrote it")
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise BadInputError(f"{what} {folder} is damaged: {name} is missing; restore it from a copy or train again")
+        if path.stat().st_size != expected["bytes"] or digest(path) != expected["sha256"]:
+            raise BadInputError(f"{what} {folder} is damaged: {name} does not match its checksum; restore it or train again")
+    return manifest

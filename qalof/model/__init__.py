@@ -1,0 +1,1 @@
+"""The switchable model and what it is made of."""

@@ -1,0 +1,121 @@
+"""Pretrained models and tokenizers by hub name, local folder or the name ``tiny``."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from qalof.errors import BadInputError
+from qalof.tiny import MODEL_DIR
+
+TINY = "tiny"
+"""The name under which the shipped model goes."""
+
+
+class HeadKind(StrEnum):
+    """What stands on top of the transformer."""
+
+    CAUSAL_LM = "causal-lm"
+    SPAN = "span"
+    CLASSIFIER = "classifier"
+
+
+_AUTO_CLASSES = {
+    HeadKind.CAUSAL_LM: AutoModelForCausalLM,
+    HeadKind.SPAN: AutoModelForQuestionAnswering,
+    HeadKind.CLASSIFIER: AutoModelForSequenceClassification,
+}
+
+
+def resolve_source(source: str) -> str:
+    """``tiny`` -> the shipped model's folder; everything else as it is."""
+    return str(MODEL_DIR) if source == TINY else source
+
+
+def load_pretrained(source: str, head: HeadKind, *, seed: int = 0, labels: int | None = None) -> PreTrainedModel:
+    """A transformers model in fp32 and eval mode, its new head drawn from ``seed``.
+
+    Args:
+        source: hub name, local folder, or ``tiny``.
+        head: which head to put on it.
+        seed: of a head that the pretrained weights lack.
+        labels: number of classes of a classifier.
+
+    Raises:
+        BadInputError: nothing there that loads, or the hub cannot be reached.
+    """
+    extra: dict[str, Any] = {"num_labels": labels} if labels is not None else {}
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # a freshly drawn head is no news here
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = _AUTO_CLASSES[head].from_pretrained(
+                _checked(source), dtype=torch.float32, trust_remote_code=False, **extra
+            )
+        except (OSError, ValueError) as error:
+            raise _unloadable("model", source, error) from None
+        finally:
+            transformers_logging.set_verbosity(verbosity)
+    if head is HeadKind.CLASSIFIER and model.config.pad_token_id is None:
+        model.config.pad_token_id = model.config.eos_token_id  # batches of unequal length need one
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of ``source``, padding on the right with eos where it has no pad token.
+
+    Raises:
+        BadInputError: as :func:`load_pretrained`, or a tokenizer without character offsets.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(_checked(source), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unloadable("tokenizer", source, error) from None
+    if not tokenizer.is_fast:
+        raise BadInputError(f"a tokenizer must be a fast one to give character offsets: {source} has none")
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    loaded: PreTrainedTokenizerBase = tokenizer
+    return loaded
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """SHA-256 over the transformer's named tensors: tells whether a checkpoint meets the base it was trained on."""
+    digest = hashlib.sha256()
+    base = getattr(model, model.base_model_prefix, model)
+    for name, tensor in sorted(base.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().to(torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _checked(source: str) -> str:
+    path = resolve_source(source)
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if looks_local and not Path(path).expanduser().is_dir():
+        raise BadInputError(f"model folder {source} does not exist")
+    return str(Path(path).expanduser()) if looks_local else path
+
+
+def _unloadable(what: str, source: str, error: Exception) -> BadInputError:
+    if isinstance(error, BadInputError):
+        return error
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    hint = "give a local folder, or a hub name with the hub in reach"
+    return BadInputError(f"{what} {source!r} cannot be loaded ({first_line}); {hint}")

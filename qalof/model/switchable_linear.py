@@ -1,0 +1,80 @@
+"""A linear layer that runs at whichever width it was last told.
+
+    y = fq_w(W) fq_a(x) + bias            W per output channel, x per token
+
+The LoRA branch stands outside, in PEFT's own layer around this one, and sees the raw ``x`` (merge order (a)
+of algorithms.md 2).  Frozen weights are rounded once for each width and kept, since re-quantizing a weight costs
+more than the product with a short batch; a weight that is being trained is rounded on every forward, with
+the straight-through gradient.  The cache is emptied by whatever changes the weight: a move, a cast, an
+in-place write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from qalof.bitmap import PASS_THROUGH, LayerBits
+from qalof.errors import BadInputError
+from qalof.quantization.granularity import Granularity
+from qalof.quantization.quantizers import fake_quantize
+
+
+class SwitchableLinear(nn.Linear):
+    """``nn.Linear`` with fake-quantized weight and input; :attr:`bits` says how.
+
+    weight: (out, in), fp; input: (..., in); output: (..., out).
+    """
+
+    bits: LayerBits
+
+    @classmethod
+    def of(cls, layer: nn.Linear | Conv1D, name: str) -> Self:
+        """Take over the weight and bias of ``layer``; Conv1D's (in, out) is transposed once, here.
+
+        Raises:
+            BadInputError: the weight holds NaN or infinity.
+        """
+        weight = layer.weight.detach()
+        if isinstance(layer, Conv1D):
+            weight = weight.T.contiguous()
+        if not torch.isfinite(weight).all():
+            raise BadInputError(f"weights must be finite to be quantized: {name} holds NaN or infinity; load another checkpoint")
+        out_features, in_features = weight.shape
+        with torch.device("meta"):
+            self = cls(in_features, out_features, bias=layer.bias is not None)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        if layer.bias is not None:
+            self.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
+        self.bits = LayerBits.of(PASS_THROUGH)
+        self._rounded: dict[int, torch.Tensor] = {}
+        self._rounded_version = -1
+        return self
+
+    def rounded_weight(self, bits: int) -> torch.Tensor:
+        """The weight on the grid of ``bits``: (out, in), computed once while the weight stays frozen."""
+        if bits == PASS_THROUGH:
+            return self.weight
+        if self.weight.requires_grad:
+            return fake_quantize(self.weight, bits, Granularity.CHANNEL)
+        if self._rounded_version != self.weight._version:
+            self._rounded.clear()
+            self._rounded_version = self.weight._version
+        if bits not in self._rounded:
+            with torch.no_grad():
+                self._rounded[bits] = fake_quantize(self.weight, bits, Granularity.CHANNEL)
+        return self._rounded[bits]
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(..., in) -> (..., out)."""
+        rounded = fake_quantize(input, self.bits.activation, Granularity.TOKEN)
+        return functional.linear(rounded, self.rounded_weight(self.bits.weight), self.bias)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        self._rounded.clear()
+        return super()._apply(fn, recurse)

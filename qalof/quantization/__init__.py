@@ -1,0 +1,1 @@
+"""Quantizers as pure functions; modules that apply them live in :mod:`qalof.model`."""

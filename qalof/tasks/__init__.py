@@ -1,0 +1,1 @@
+"""Tasks: data, loss and metric of what a model is tuned for."""

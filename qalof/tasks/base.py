@@ -1,0 +1,75 @@
+"""The contract that a task fulfils.
+
+A task owns its data, how a batch is made, what the loss is and how an answer is scored; it owns no model.
+Losses are *sums* over units (label rows) and the trainer divides by the units of the whole global batch:
+so N workers give the one-worker loss whatever falls to whom, and every objective (cross entropy,
+distillation) is weighted alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from qalof.evaluation.result import Evaluation
+from qalof.model.pretrained import HeadKind
+
+Batch = dict[str, torch.Tensor]
+"""Tensors by name; the first dimension is the batch."""
+
+Feature = Mapping[str, Any]
+"""One tokenized training example: plain lists and numbers."""
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+class Task(Protocol):
+    """One kind of work for a language model."""
+
+    name: str
+    head: HeadKind
+    labels: int | None
+    """Number of classes for a classifier head; None else."""
+    primary_metric: str
+    """The metric that a search maximises if nobody says otherwise."""
+
+    def train_features(self) -> Sequence[Feature]:
+        """All training examples, tokenized; order is fixed."""
+        ...
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """Pad to one batch; holds the model's inputs and the labels."""
+        ...
+
+    def units(self, feature: Feature) -> float:
+        """How many label rows :meth:`loss_sum` sums for this feature."""
+        ...
+
+    def model_inputs(self, batch: Batch) -> Batch:
+        """The part of a batch that the model's forward takes."""
+        ...
+
+    def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (units, classes), impossible classes at -inf, and their labels (units,)."""
+        ...
+
+    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+        """Score ``model`` (called as a transformers model) on the validation split, or its first ``limit`` examples."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Digest of data and settings: equal fingerprints mean equal evaluations."""
+        ...
+
+
+def loss_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross entropy summed over rows, in fp32.
+
+    Args:
+        logits: (units, classes).
+        labels: (units,).
+    """
+    return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")

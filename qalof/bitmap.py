@@ -97,7 +97,7 @@ class Bitmap(Mapping[str, LayerBits]):
         BadInputError: empty.
     """
 
-    __slots__ = ("_layers", "_hash")
+    __slots__ = ("_hash", "_layers")
 
     def __init__(self, layers: Mapping[str, LayerBits]) -> None:
         if not layers:
@@ -139,7 +139,7 @@ class Bitmap(Mapping[str, LayerBits]):
     def uniform(cls, sites: Sequence[str], bits: int | str | LayerBits) -> Bitmap:
         """The same layer bits at every site."""
         layer = LayerBits.parse(bits)
-        return cls({site: layer for site in sites})
+        return cls(dict.fromkeys(sites, layer))
 
     def replace(self, changes: Mapping[str, int | str | LayerBits]) -> Bitmap:
         """A bitmap with some sites changed.

@@ -62,7 +62,9 @@ def cost_of(bitmap: Bitmap, sites: Sequence[Site]) -> Cost:
         BadInputError: the bitmap does not name exactly these sites.
     """
     if set(bitmap) != {site.name for site in sites}:
-        raise BadInputError(f"a bitmap must name the model's {len(sites)} sites to be priced: it names {len(bitmap)} others")
+        raise BadInputError(
+            f"a bitmap must name the model's {len(sites)} sites to be priced: it names {len(bitmap)} others"
+        )
     pairs = [(site, bitmap[site.name]) for site in sites]
     total = sum(site.weights for site in sites)
     return Cost(

@@ -101,11 +101,15 @@ def open_sealed(folder: Path, what: str, version: int) -> dict[str, Any]:
     manifest: dict[str, Any] = read_json(folder / MANIFEST, f"manifest of {what}")
     found = manifest.get("format_version")
     if found != version:
-        raise BadInputError(f"{what} {folder} must have format version {version}: got {found!r}; use the QaLoF that wrote it")
+        raise BadInputError(
+            f"{what} {folder} must have format version {version}: got {found!r}; use the QaLoF that wrote it"
+        )
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():
             raise BadInputError(f"{what} {folder} is damaged: {name} is missing; restore it from a copy or train again")
         if path.stat().st_size != expected["bytes"] or digest(path) != expected["sha256"]:
-            raise BadInputError(f"{what} {folder} is damaged: {name} does not match its checksum; restore it or train again")
+            raise BadInputError(
+                f"{what} {folder} is damaged: {name} does not match its checksum; restore it or train again"
+            )
     return manifest

@@ -64,7 +64,9 @@ def adapter_for(bits: int, names: Sequence[str], policy: AdapterPolicy) -> str |
     if bits in widths:
         return str(bits)
     if policy is AdapterPolicy.EXACT:
-        raise BadInputError(f"policy exact needs an adapter for {bits} bits: there are {widths}; take nearest_higher or train it")
+        raise BadInputError(
+            f"policy exact needs an adapter for {bits} bits: there are {widths}; take nearest_higher or train it"
+        )
     if policy is AdapterPolicy.NONE:
         return None
     if policy is AdapterPolicy.NEAREST:
@@ -92,7 +94,9 @@ def adapter_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
     return found
 
 
-def save_adapter(model: PreTrainedModel, name: str, spec: AdapterSpec, head: Mapping[str, nn.Parameter], folder: Path) -> None:
+def save_adapter(
+    model: PreTrainedModel, name: str, spec: AdapterSpec, head: Mapping[str, nn.Parameter], folder: Path
+) -> None:
     """Write one adapter, and the head with it, in PEFT's format.
 
     Args:

@@ -60,6 +60,7 @@ def load_pretrained(source: str, head: HeadKind, *, seed: int = 0, labels: int |
     extra: dict[str, Any] = {"num_labels": labels} if labels is not None else {}
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a freshly drawn head is no news here
+    transformers_logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

@@ -66,18 +66,20 @@ def find_sites(model: PreTrainedModel) -> tuple[Site, ...]:
         BadInputError: the model has no linear layer below its head.
     """
     sites = tuple(
-        _describe(name, module) for name, module in base_of(model).named_modules() if isinstance(module, nn.Linear | Conv1D)
+        _describe(name, module)
+        for name, module in base_of(model).named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
     )
     if not sites:
         raise BadInputError(f"a model must have linear layers to quantize: {type(model).__name__} has none")
     return sites
 
 
-def _describe(name: str, module: nn.Module) -> Site:
+def _describe(name: str, module: nn.Linear | Conv1D) -> Site:
     if isinstance(module, Conv1D):  # stores (in, out)
-        in_features, out_features = module.weight.shape
+        in_features, out_features = (int(size) for size in module.weight.shape)
     else:
-        out_features, in_features = module.weight.shape
+        out_features, in_features = (int(size) for size in module.weight.shape)
     last = name.rsplit(".", 1)[-1]
     kv_features = 0
     if last == "c_attn" and out_features == 3 * in_features:

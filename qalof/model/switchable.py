@@ -12,7 +12,7 @@ weights, so that it refuses to be put on another one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from qalof.bitmap import PASS_THROUGH, Bitmap, LayerBits
 from qalof.errors import BadInputError
@@ -56,7 +57,7 @@ class _Switch:
 
     site: Site
     linear: SwitchableLinear
-    outer: nn.Module
+    outer: Any
 
     def quantize_kv(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         return quantize_kv(output, self.site.kv_slices, self.linear.bits.kv)
@@ -102,6 +103,10 @@ class SwitchableModel(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The transformers model's forward, at the current bitmap."""
         return self.model(*args, **kwargs)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The transformers model's ``generate``, at the current bitmap, KV cache quantized by it."""
+        return self.model.generate(*args, **kwargs)
 
     def set_bitmap(self, bitmap: Bitmap | str | int) -> Bitmap:
         """Run at ``bitmap`` from now on: O(sites), no weight is copied.
@@ -158,12 +163,15 @@ class SwitchableModel(nn.Module):
             groups["head"] = head
         return groups
 
-    def save(self, folder: Path, extra: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self, folder: Path, extra: Mapping[str, Any] | None = None, attach: Callable[[Path], None] | None = None
+    ) -> None:
         """Write adapters and head as a sealed folder; see the module's docstring.
 
         Args:
             folder: appears whole or not at all.
             extra: JSON that travels in the manifest under ``extra``, such as the task's config.
+            attach: writes more files into the folder before it is sealed.
         """
         header = {
             "format_version": FORMAT_VERSION,
@@ -178,6 +186,8 @@ class SwitchableModel(nn.Module):
         with sealed_folder(Path(folder), header) as beside:
             for name, spec in self.adapters.items():
                 lora.save_adapter(self.model, name, spec, self.head_parameters(), beside / "adapters" / name)
+            if attach:
+                attach(beside)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -193,7 +203,9 @@ class SwitchableModel(nn.Module):
         specs = {name: AdapterSpec(**spec) for name, spec in manifest["adapters"].items()}
         self = cls(base.load(), base, specs, AdapterPolicy(manifest["policy"]))
         if self.base_digest != stored["sha256"]:
-            raise BadInputError(f"checkpoint {path} was trained on other weights than {base.source} has now; give that base")
+            raise BadInputError(
+                f"checkpoint {path} was trained on other weights than {base.source} has now; give that base"
+            )
         for name in specs:
             lora.load_adapter(self.model, name, self.head_parameters(), path / "adapters" / name)
         return self
@@ -208,7 +220,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest = open_sealed(folder, "checkpoint", FORMAT_VERSION)
     if manifest.get("convention") != CONVENTION:
         raise BadInputError(
-            f"checkpoint {folder} must use the range convention {CONVENTION}: got {manifest.get('convention')!r}; convert it first"
+            f"checkpoint {folder} must use the range convention {CONVENTION}: "
+            f"got {manifest.get("convention")!r}; convert it first"
         )
     return manifest
 
@@ -234,8 +247,8 @@ def _patch(model: PreTrainedModel, sites: tuple[Site, ...], specs: Mapping[str, 
     for site in sites:
         parent, _, leaf = site.name.rpartition(".")
         layer = root.get_submodule(site.name)
-        assert isinstance(layer, nn.Module)
-        linears[site.name] = SwitchableLinear.of(layer, site.name)  # type: ignore[arg-type]
+        assert isinstance(layer, nn.Linear | Conv1D)
+        linears[site.name] = SwitchableLinear.of(layer, site.name)
         setattr(root.get_submodule(parent), leaf, linears[site.name])
     lora.inject(model, [prefix + site.name for site in sites], specs)
     switches = []
@@ -247,4 +260,13 @@ def _patch(model: PreTrainedModel, sites: tuple[Site, ...], specs: Mapping[str, 
     return switches
 
 
-__all__ = ["AdapterPolicy", "AdapterSpec", "BaseModel", "HeadKind", "LayerBits", "SwitchableModel", "build", "read_manifest"]
+__all__ = [
+    "AdapterPolicy",
+    "AdapterSpec",
+    "BaseModel",
+    "HeadKind",
+    "LayerBits",
+    "SwitchableModel",
+    "build",
+    "read_manifest",
+]

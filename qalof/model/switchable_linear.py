@@ -12,7 +12,7 @@ in-place write.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
@@ -31,7 +31,15 @@ class SwitchableLinear(nn.Linear):
     weight: (out, in), fp; input: (..., in); output: (..., out).
     """
 
-    bits: LayerBits
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        out_features, in_features = weight.shape
+        super().__init__(in_features, out_features, bias=bias is not None, device="meta")
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        if bias is not None:
+            self.bias = nn.Parameter(bias, requires_grad=False)
+        self.bits = LayerBits.of(PASS_THROUGH)
+        self._rounded: dict[int, torch.Tensor] = {}
+        self._rounded_version = -1
 
     @classmethod
     def of(cls, layer: nn.Linear | Conv1D, name: str) -> Self:
@@ -44,17 +52,10 @@ class SwitchableLinear(nn.Linear):
         if isinstance(layer, Conv1D):
             weight = weight.T.contiguous()
         if not torch.isfinite(weight).all():
-            raise BadInputError(f"weights must be finite to be quantized: {name} holds NaN or infinity; load another checkpoint")
-        out_features, in_features = weight.shape
-        with torch.device("meta"):
-            self = cls(in_features, out_features, bias=layer.bias is not None)
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        if layer.bias is not None:
-            self.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
-        self.bits = LayerBits.of(PASS_THROUGH)
-        self._rounded: dict[int, torch.Tensor] = {}
-        self._rounded_version = -1
-        return self
+            raise BadInputError(
+                f"weights must be finite to be quantized: {name} holds NaN or infinity; load another checkpoint"
+            )
+        return cls(weight, None if layer.bias is None else layer.bias.detach())
 
     def rounded_weight(self, bits: int) -> torch.Tensor:
         """The weight on the grid of ``bits``: (out, in), computed once while the weight stays frozen."""
@@ -66,7 +67,8 @@ class SwitchableLinear(nn.Linear):
             self._rounded.clear()
             self._rounded_version = self.weight._version
         if bits not in self._rounded:
-            with torch.no_grad():
+            # a tensor made in inference mode could never serve a later training step
+            with torch.inference_mode(False), torch.no_grad():
                 self._rounded[bits] = fake_quantize(self.weight, bits, Granularity.CHANNEL)
         return self._rounded[bits]
 
@@ -77,4 +79,4 @@ class SwitchableLinear(nn.Linear):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         self._rounded.clear()
-        return super()._apply(fn, recurse)
+        return cast(Self, super()._apply(fn, recurse))

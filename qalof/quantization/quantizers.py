@@ -55,7 +55,7 @@ def fake_quantize(x: torch.Tensor, bits: int, granularity: Granularity) -> torch
     """
     if bits == PASS_THROUGH:
         return x
-    result: torch.Tensor = _FakeQuantize.apply(x, bits, granularity)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = _FakeQuantize.apply(x, bits, granularity)
     return result
 
 

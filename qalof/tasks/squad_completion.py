@@ -1,0 +1,176 @@
+"""Question answering as completion of a prompt (algorithms.md 6; the set-up of S3).
+
+    Context: {context}\\nQuestion: {question}\\nAnswer: {answer}<eos>
+
+Prompt and answer are tokenized apart and joined, so that no merge crosses the boundary.  Only the answer and
+its eos are labelled, by position and never by id: the eos after the answer must be learned even where
+pad = eos.  Loss is the mean over answer tokens.  Scoring decodes greedily until eos or a line's end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
+from qalof.model.pretrained import HeadKind
+from qalof.tasks import squad_metrics
+from qalof.tasks.base import Batch, Feature, Progress, loss_sum
+from qalof.tasks.batching import attention_mask, by_length, pad_right
+from qalof.tasks.feature_cache import content_digest, map_cached, tokenizer_digest
+from qalof.tasks.squad_data import SquadExample, load_squad
+
+IGNORED = -100
+_TEMPLATE = ("Context: ", "\nQuestion: {question}\nAnswer:")
+
+
+@dataclass(frozen=True)
+class CompletionSettings:
+    """``max_length``: tokens of prompt and answer; a longer context loses its beginning."""
+
+    data: str = "tiny"
+    train_split: str = "train"
+    validation_split: str = "validation"
+    max_length: int = 512
+    max_new_tokens: int = 32
+    eval_batch_size: int = 64
+
+
+class CompletionTask:
+    """``squad-completion``; see :class:`qalof.tasks.base.Task`."""
+
+    name = "squad-completion"
+    head = HeadKind.CAUSAL_LM
+    labels: int | None = None
+    primary_metric = "f1"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: CompletionSettings | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings or CompletionSettings()
+        self.truncated = 0
+        """How many prompts lost part of their context so far."""
+
+    @cached_property
+    def validation(self) -> list[SquadExample]:
+        """The validation examples."""
+        return load_squad(self.settings.data, self.settings.validation_split)
+
+    def fingerprint(self) -> str:
+        """Digest of the validation data, the tokenizer and the settings."""
+        return content_digest(self.name, self._key(self.validation))
+
+    def _key(self, examples: Sequence[SquadExample]) -> str:
+        settings = {k: v for k, v in asdict(self.settings).items() if k not in ("data", "eval_batch_size")}
+        return content_digest([asdict(e) for e in examples], settings, tokenizer_digest(self.tokenizer))
+
+    def train_features(self) -> Sequence[Feature]:
+        """input_ids and the number of answer tokens at their end."""
+        examples = [e for e in load_squad(self.settings.data, self.settings.train_split) if e.answers]
+        rows = [{"question": e.question, "context": e.context, "answer": e.texts[0]} for e in examples]
+        kept: Sequence[Feature] = map_cached(rows, self._encode_rows, self._key(examples)).to_list()
+        return kept
+
+    def _encode_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        pairs = [
+            self._encode(q, c, a) for q, c, a in zip(rows["question"], rows["context"], rows["answer"], strict=True)
+        ]
+        return {"input_ids": [ids for ids, _ in pairs], "answer_tokens": [count for _, count in pairs]}
+
+    def _encode(self, question: str, context: str, answer: str) -> tuple[list[int], int]:
+        eos = int(self.tokenizer.eos_token_id)
+        target = [*self._ids(" " + answer), eos]
+        return [*self._prompt(question, context, room=self.settings.max_length - len(target)), *target], len(target)
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _prompt(self, question: str, context: str, room: int) -> list[int]:
+        before, after = self._ids(_TEMPLATE[0]), self._ids(_TEMPLATE[1].format(question=question))
+        body = self._ids(context)
+        space = room - len(before) - len(after)
+        if space < 1:
+            raise BadInputError(f"max_length must leave room for a context: got {self.settings.max_length}; raise it")
+        self.truncated += len(body) > space
+        return [*before, *body[-space:], *after]
+
+    def units(self, feature: Feature) -> float:
+        """One label row an answer token."""
+        return float(feature["answer_tokens"])
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """input_ids, attention_mask, labels (B, T); labels stand where the *next* token is an answer's."""
+        ids = [feature["input_ids"] for feature in features]
+        labels = [
+            [IGNORED] * (len(row) - f["answer_tokens"] - 1) + list(row[-f["answer_tokens"] :]) + [IGNORED]
+            for row, f in zip(ids, features, strict=True)
+        ]
+        return {
+            "input_ids": pad_right(ids, int(self.tokenizer.pad_token_id or 0)),
+            "attention_mask": attention_mask(ids),
+            "labels": pad_right(labels, IGNORED),
+        }
+
+    def model_inputs(self, batch: Batch) -> Batch:
+        """Ids and mask."""
+        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+
+    def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (answer tokens, V) and the tokens (answer tokens,)."""
+        kept = batch["labels"] != IGNORED
+        return outputs.logits[kept].float(), batch["labels"][kept]
+
+    @torch.no_grad()
+    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+        """Exact match and F1 in percent of greedy answers; loss (nats a token) and perplexity of the first gold one."""
+        examples = self.validation[:limit]
+        texts = [""] * len(examples)
+        room = self.settings.max_length - self.settings.max_new_tokens
+        prompts = [self._prompt(e.question, e.context, room) for e in examples]
+        done = 0
+        for batch in by_length([len(p) for p in prompts], self.settings.eval_batch_size):
+            for i, text in zip(batch, self._complete(model, [prompts[i] for i in batch]), strict=True):
+                texts[i] = text
+            done += len(batch)
+            if progress:
+                progress(done, len(prompts))
+        pairs = list(zip(texts, examples, strict=True))
+        matches = [100 * squad_metrics.exact_match(text, e.texts) for text, e in pairs]
+        overlaps = [100 * squad_metrics.f1(text, e.texts) for text, e in pairs]
+        loss = self._loss(model, examples)
+        metrics = {"exact_match": float(np.mean(matches)), "f1": float(np.mean(overlaps)), "loss": loss}
+        per_example = {"exact_match": matches, "f1": overlaps}
+        return Evaluation(metrics | {"perplexity": math.exp(min(loss, 700.0))}, len(examples), per_example)
+
+    def _complete(self, model: Any, prompts: Sequence[list[int]]) -> list[str]:
+        pad, eos = int(self.tokenizer.pad_token_id or 0), int(self.tokenizer.eos_token_id)
+        longest = max(len(prompt) for prompt in prompts)
+        ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts])
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+        device = next(model.parameters()).device
+        out = model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=self.settings.max_new_tokens,
+            do_sample=False,
+            pad_token_id=pad,
+            eos_token_id=[eos, *self._ids("\n")],
+        )
+        return [self.tokenizer.decode(row, skip_special_tokens=True).split("\n")[0].strip() for row in out[:, longest:]]
+
+    def _loss(self, model: Any, examples: Sequence[SquadExample]) -> float:
+        pairs = [self._encode(e.question, e.context, e.texts[0]) for e in examples if e.answers]
+        features = [{"input_ids": ids, "answer_tokens": count} for ids, count in pairs]
+        total, device = 0.0, next(model.parameters()).device
+        for batch in by_length([len(ids) for ids, _ in pairs], self.settings.eval_batch_size):
+            collated = {k: t.to(device) for k, t in self.collate([features[i] for i in batch]).items()}
+            total += float(loss_sum(*self.label_rows(model(**self.model_inputs(collated)), collated)))
+        return total / sum(count for _, count in pairs)

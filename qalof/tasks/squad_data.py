@@ -1,0 +1,126 @@
+"""Reading SQuAD v1.1: the official JSON from a file or folder, or the hub's data set.
+
+A local file and the hub give the same :class:`SquadExample`.  What is structurally broken is an error that
+names the place; an answer that is not in its context is a property of the data, so it is kept for scoring (the
+metric never looks at the offset) and skipped, counted, where a span must be learned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qalof.errors import BadInputError
+from qalof.files import read_json
+from qalof.tiny import SQUAD_DIR
+
+_SLICED = re.compile(r"(\w+)(?:\[:(\d+)\])?$")
+_FILE_NAMES = {"train": ("train", "train-v1.1"), "validation": ("validation", "dev-v1.1", "dev")}
+
+
+@dataclass(frozen=True)
+class SquadExample:
+    """A question about a context; ``answers`` are (text, character offset), first the one that is learned."""
+
+    id: str
+    question: str
+    context: str
+    answers: tuple[tuple[str, int], ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """The gold answers' texts."""
+        return [text for text, _ in self.answers]
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """Characters [start, end) of the first answer; None if the text does not stand there."""
+        if not self.answers:
+            return None
+        text, start = self.answers[0]
+        if not text or self.context[start : start + len(text)] != text:
+            return None
+        return start, start + len(text)
+
+
+def parse_split(split: str) -> tuple[str, int | None]:
+    """``validation[:512]`` -> (``validation``, 512).
+
+    Raises:
+        BadInputError: another form, or neither train nor validation.
+    """
+    match = _SLICED.match(split)
+    if match is None or match[1] not in _FILE_NAMES:
+        raise BadInputError(f"a split must read like train or validation[:512]: got {split!r}")
+    return match[1], int(match[2]) if match[2] else None
+
+
+def load_squad(source: str, split: str) -> list[SquadExample]:
+    """Examples of a split, in the file's order.
+
+    Args:
+        source: ``tiny``; a folder with ``train.json`` / ``validation.json`` (or the official names, or a folder
+            of shards under such a name); a file; else a hub name such as ``rajpurkar/squad``.
+        split: ``train``, ``validation``, or either with ``[:n]``.
+
+    Raises:
+        BadInputError: no such data, the hub out of reach, a missing field or broken JSON.
+    """
+    name, limit = parse_split(split)
+    path = SQUAD_DIR if source == "tiny" else Path(source).expanduser()
+    if path.exists():
+        examples = [example for file in _files(path, name) for example in _read(file)]
+    elif source.startswith((".", "/", "~")) or source.endswith(".json"):
+        raise BadInputError(f"data file {source} does not exist")
+    else:
+        examples = _from_hub(source, name)
+    if not examples:
+        raise BadInputError(f"a split must hold at least one question: {source} {split} holds none")
+    return examples[:limit]
+
+
+def _files(path: Path, split: str) -> list[Path]:
+    if path.is_file():
+        return [path]
+    for name in _FILE_NAMES[split]:
+        if (path / f"{name}.json").is_file():
+            return [path / f"{name}.json"]
+        if shards := sorted((path / name).glob("*.json")):
+            return shards
+    wanted = " or ".join(f"{name}.json" for name in _FILE_NAMES[split])
+    raise BadInputError(f"data folder {path} must hold {wanted} for the {split} split")
+
+
+def _read(path: Path) -> Iterator[SquadExample]:
+    data = read_json(path, "data file")
+    try:
+        for article in data["data"]:
+            for paragraph in article["paragraphs"]:
+                context = paragraph["context"]
+                for qa in paragraph["qas"]:
+                    answers = tuple((a["text"], int(a["answer_start"])) for a in qa["answers"])
+                    yield SquadExample(str(qa["id"]), qa["question"].strip(), context, answers)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInputError(f"data file {path} must follow SQuAD v1.1: {type(error).__name__} {error}") from None
+
+
+def _from_hub(source: str, split: str) -> list[SquadExample]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(source, split=split)
+    except Exception as error:  # the hub's client raises many kinds; all mean that there is no data
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadInputError(
+            f"data set {source!r} cannot be loaded ({first_line}); give a local file or folder, or bring the hub in reach"
+        ) from None
+    return [_from_row(row) for row in rows]
+
+
+def _from_row(row: Mapping[str, Any]) -> SquadExample:
+    answers: Mapping[str, Sequence[Any]] = row["answers"]
+    pairs = tuple(zip(answers["text"], (int(start) for start in answers["answer_start"]), strict=True))
+    return SquadExample(str(row["id"]), str(row["question"]).strip(), str(row["context"]), pairs)

@@ -1,0 +1,208 @@
+"""Extractive question answering with a span head (algorithms.md 6; the set-up of S1).
+
+The input is ``question \\n context``: a causal model must have read the question when it meets the context.  Only the
+context is cut, into windows that overlap by ``stride`` tokens.  A window without the answer teaches nothing in
+v1.1 and is dropped from training; GPT-2 has no CLS token to point at, and the usual fallback, the first bos,
+is the first *pad* where pad = eos.  The loss is the mean of the start's and the end's cross entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
+from qalof.model.pretrained import HeadKind
+from qalof.tasks import squad_metrics
+from qalof.tasks.base import Batch, Feature, Progress
+from qalof.tasks.batching import attention_mask, by_length, pad_right
+from qalof.tasks.feature_cache import content_digest, map_cached, tokenizer_digest
+from qalof.tasks.squad_data import SquadExample, load_squad
+
+NO_ANSWER = "empty"
+"""What an example without any legal span answers."""
+
+
+@dataclass(frozen=True)
+class SpanSettings:
+    """``max_length`` and ``stride`` (overlap) in tokens; ``n_best`` starts and ends are paired in decoding."""
+
+    data: str = "tiny"
+    train_split: str = "train"
+    validation_split: str = "validation"
+    max_length: int = 384
+    stride: int = 128
+    n_best: int = 20
+    max_answer_length: int = 30
+    eval_batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.stride < self.max_length:
+            raise BadInputError(f"stride must be at least 0 and below max_length {self.max_length}: got {self.stride}")
+
+
+class SpanTask:
+    """``squad-span``; see :class:`qalof.tasks.base.Task`."""
+
+    name = "squad-span"
+    head = HeadKind.SPAN
+    labels: int | None = None
+    primary_metric = "f1"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: SpanSettings | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings or SpanSettings()
+        self.skipped = 0
+        """Training questions left out because no window holds their answer, known after :meth:`train_features`."""
+
+    @cached_property
+    def validation(self) -> list[SquadExample]:
+        """The validation examples."""
+        return load_squad(self.settings.data, self.settings.validation_split)
+
+    def fingerprint(self) -> str:
+        """Digest of the validation data, the tokenizer and the settings."""
+        return content_digest(self.name, self._key(self.validation))
+
+    def _key(self, examples: Sequence[SquadExample]) -> str:
+        # sizes of batches and the names of files change no feature and no score
+        settings = {k: v for k, v in asdict(self.settings).items() if k not in ("data", "eval_batch_size")}
+        return content_digest([asdict(e) for e in examples], settings, tokenizer_digest(self.tokenizer))
+
+    def train_features(self) -> Sequence[Feature]:
+        """Windows that hold their question's answer: input_ids, start, end."""
+        examples = load_squad(self.settings.data, self.settings.train_split)
+        learnable = [example for example in examples if example.span is not None]
+        rows = [
+            {"id": e.id, "question": e.question, "context": e.context, "span": list(e.span or ())} for e in learnable
+        ]
+        features = map_cached(rows, self._encode_training, self._key(learnable))
+        self.skipped = len(examples) - len(set(features["id"]))
+        if not len(features):
+            raise BadInputError(f"training needs at least one answer inside a window: {self.settings.data} has none")
+        kept: Sequence[Feature] = features.to_list()
+        return kept
+
+    def _encode_training(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        result: dict[str, list[Any]] = {"id": [], "input_ids": [], "start": [], "end": []}
+        for window in self._windows(rows["question"], rows["context"]):
+            first, last = rows["span"][window.example]
+            tokens = [i for i in window.context_tokens if window.offsets[i][1] > first and window.offsets[i][0] < last]
+            # a byte-level token may begin with the space before the answer, hence <=
+            if tokens and window.offsets[tokens[0]][0] <= first and window.offsets[tokens[-1]][1] >= last:
+                result["id"].append(rows["id"][window.example])
+                result["input_ids"].append(window.input_ids)
+                result["start"].append(tokens[0])
+                result["end"].append(tokens[-1])
+        return result
+
+    def _windows(self, questions: Sequence[str], contexts: Sequence[str]) -> list[_Window]:
+        encoded = self.tokenizer(
+            [f"{question}\n" for question in questions],
+            list(contexts),
+            truncation="only_second",
+            max_length=self.settings.max_length,
+            stride=self.settings.stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        windows = []
+        for i, example in enumerate(encoded["overflow_to_sample_mapping"]):
+            context_tokens = [t for t, part in enumerate(encoded.sequence_ids(i)) if part == 1]
+            windows.append(_Window(example, encoded["input_ids"][i], encoded["offset_mapping"][i], context_tokens))
+        return windows
+
+    def units(self, feature: Feature) -> float:
+        """Two label rows a window: its start and its end."""
+        return 2.0
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """input_ids, attention_mask (B, T); start, end (B,)."""
+        ids = [feature["input_ids"] for feature in features]
+        return {
+            "input_ids": pad_right(ids, int(self.tokenizer.pad_token_id or 0)),
+            "attention_mask": attention_mask(ids),
+            "start": torch.tensor([feature["start"] for feature in features]),
+            "end": torch.tensor([feature["end"] for feature in features]),
+        }
+
+    def model_inputs(self, batch: Batch) -> Batch:
+        """Ids and mask."""
+        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+
+    def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """(2 B, T) start rows, then end rows, padding masked; labels (2 B,)."""
+        logits = torch.cat([outputs.start_logits, outputs.end_logits]).float()
+        padding = torch.cat([batch["attention_mask"]] * 2) == 0
+        labels = torch.cat([batch["start"], batch["end"]])
+        return logits.masked_fill(padding, torch.finfo(torch.float32).min), labels
+
+    @torch.no_grad()
+    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+        """Exact match and F1 in percent, from the best span over an example's windows."""
+        examples = self.validation[:limit]
+        windows = self._validation_windows[: None if limit is None else self._windows_of_first(limit)]
+        best: list[tuple[float, str]] = [(-np.inf, NO_ANSWER)] * len(examples)
+        device = next(model.parameters()).device
+        done = 0
+        for batch in by_length([len(w.input_ids) for w in windows], self.settings.eval_batch_size):
+            ids = [windows[i].input_ids for i in batch]
+            inputs = {
+                "input_ids": pad_right(ids, int(self.tokenizer.pad_token_id or 0)),
+                "attention_mask": attention_mask(ids),
+            }
+            outputs = model(**{name: tensor.to(device) for name, tensor in inputs.items()})
+            starts, ends = outputs.start_logits.float().cpu().numpy(), outputs.end_logits.float().cpu().numpy()
+            for row, i in enumerate(batch):
+                found = self._decode(windows[i], starts[row], ends[row], examples[windows[i].example].context)
+                best[windows[i].example] = max(best[windows[i].example], found, key=lambda scored: scored[0])
+            done += len(batch)
+            if progress:
+                progress(done, len(windows))
+        return self._score(examples, [text for _, text in best])
+
+    @cached_property
+    def _validation_windows(self) -> list[_Window]:
+        return self._windows([e.question for e in self.validation], [e.context for e in self.validation])
+
+    def _windows_of_first(self, examples: int) -> int:
+        return sum(window.example < examples for window in self._validation_windows)
+
+    def _decode(self, window: _Window, start: np.ndarray, end: np.ndarray, context: str) -> tuple[float, str]:
+        tokens = np.asarray(window.context_tokens)
+        if not len(tokens):
+            return -np.inf, NO_ANSWER
+        starts = tokens[np.argsort(-start[tokens], kind="stable")[: self.settings.n_best]]
+        ends = tokens[np.argsort(-end[tokens], kind="stable")[: self.settings.n_best]]
+        length = ends[None, :] - starts[:, None] + 1
+        legal = (length >= 1) & (length <= self.settings.max_answer_length)
+        if not legal.any():
+            return -np.inf, NO_ANSWER
+        scores = np.where(legal, start[starts][:, None] + end[ends][None, :], -np.inf)
+        row, column = np.unravel_index(int(scores.argmax()), scores.shape)
+        text = context[window.offsets[starts[row]][0] : window.offsets[ends[column]][1]]
+        return float(scores[row, column]), text.strip()
+
+    def _score(self, examples: Sequence[SquadExample], answers: Sequence[str]) -> Evaluation:
+        pairs = list(zip(answers, examples, strict=True))
+        matches = [100 * squad_metrics.exact_match(answer, example.texts) for answer, example in pairs]
+        overlaps = [100 * squad_metrics.f1(answer, example.texts) for answer, example in pairs]
+        metrics = {"exact_match": float(np.mean(matches)), "f1": float(np.mean(overlaps))}
+        return Evaluation(metrics, len(examples), {"exact_match": matches, "f1": overlaps})
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A stretch of ``question \\n context``: offsets are (start, end) characters, in the context for its tokens."""
+
+    example: int
+    input_ids: list[int]
+    offsets: list[tuple[int, int]]
+    context_tokens: list[int]

@@ -1,0 +1,1 @@
+"""Training of switchable models: objectives, precision schedules, a plain resumable loop."""

@@ -1,0 +1,72 @@
+"""Checkpoints from which training goes on bit for bit: safetensors and JSON, nothing pickled.
+
+The folder is the model's own checkpoint (adapters that plain PEFT opens) with ``trainer.safetensors``, AdamW's
+moments by parameter, beside it, sealed by one manifest: it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from qalof.errors import BadInputError
+from qalof.model import adapters as lora
+from qalof.model.switchable import SwitchableModel, read_manifest
+from qalof.training.loop import Trainer
+
+STATE_FILE = "trainer.safetensors"
+
+
+def save_checkpoint(trainer: Trainer, folder: Path, extra: Mapping[str, Any]) -> None:
+    """Write model, optimizer and step.
+
+    Args:
+        trainer: after its step ``trainer.step - 1``.
+        folder: appears whole or not at all.
+        extra: JSON for the manifest, such as the resolved config; ``step`` is added.
+    """
+    tensors = {
+        f"{name}/{key}": value.detach().cpu().contiguous()
+        for name, parameter in _named(trainer.model).items()
+        for key, value in trainer.optimizer.state[parameter].items()
+    }
+
+    def attach(beside: Path) -> None:
+        save_file(tensors, beside / STATE_FILE)
+
+    trainer.model.save(folder, {**extra, "step": trainer.step}, attach)
+
+
+def load_checkpoint(trainer: Trainer, folder: Path) -> None:
+    """Put a trainer, freshly made from the same config, where :func:`save_checkpoint` left off.
+
+    Raises:
+        BadInputError: a damaged checkpoint, or one of another model or other adapters.
+    """
+    manifest = read_manifest(folder)
+    model = trainer.model
+    if manifest["base"]["sha256"] != model.base_digest or set(manifest["adapters"]) != set(model.adapters):
+        raise BadInputError(
+            f"checkpoint {folder} is of another base or other adapters than this run; use a new output folder"
+        )
+    for name in model.adapters:
+        lora.load_adapter(model.model, name, model.head_parameters(), folder / "adapters" / name)
+    stored: dict[str, dict[str, torch.Tensor]] = {}
+    for path, tensor in load_file(folder / STATE_FILE).items():
+        name, _, key = path.rpartition("/")
+        stored.setdefault(name, {})[key] = tensor
+    for name, parameter in _named(model).items():
+        if name in stored:
+            # AdamW keeps its step count on the CPU, whatever the parameter's device
+            trainer.optimizer.state[parameter] = {
+                key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in stored[name].items()
+            }
+    trainer.step = int(manifest["extra"]["step"])
+
+
+def _named(model: SwitchableModel) -> dict[str, torch.nn.Parameter]:
+    return {f"{group}/{path}": p for group, params in model.trainable_groups().items() for path, p in params.items()}

@@ -1,0 +1,206 @@
+"""A plain training loop that gives the same weights however it is interrupted or spread.
+
+Whatever is random is a pure function of (seed, step, rank): which examples a step takes, and the dropout masks.
+So a checkpoint holds parameters, optimizer moments and the step, and nothing else is needed to go on
+bit for bit.  Workers take strided shares of one global batch and divide their loss sums by the units of
+the *whole* batch, so that N workers give the one-worker loss to float tolerance.
+
+Gradients add up over bitmaps and micro-batches; then one flat all-reduce carries all of them and the losses.
+Parameters of adapters that did not run keep ``grad=None``, which makes AdamW pass over them; zeros
+would still decay them.  Gradients are clipped adapter by adapter: a global norm would let the distillation of
+one width change another's step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError, NonFiniteLossError
+from qalof.model.switchable import SwitchableModel
+from qalof.tasks.base import Batch, Feature, Task
+from qalof.training.objectives import Objective
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """``batch_size`` is global; ``micro_batch_size``: sequences a worker runs at once, None for its whole share."""
+
+    steps: int = 1000
+    batch_size: int = 128
+    micro_batch_size: int | None = None
+    learning_rate: float = 3e-3
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float | None = 1.0
+    checkpoint_every: int = 250
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise BadInputError(f"{name} must be at least 1: got {getattr(self, name)}")
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of ``step``: linear warm-up, then the schedule down to zero."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        if self.schedule == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
+        return self.learning_rate * (1 - done if self.schedule == "linear" else 1.0)
+
+
+class World(Protocol):
+    """The workers that share a global batch."""
+
+    rank: int
+    size: int
+
+    def sum_in_place(self, tensor: torch.Tensor) -> None:
+        """Replace ``tensor`` by its sum over all workers."""
+        ...
+
+
+@dataclass(frozen=True)
+class OneWorker:
+    """A world of one process."""
+
+    rank: int = 0
+    size: int = 1
+
+    def sum_in_place(self, tensor: torch.Tensor) -> None:
+        """Nothing to add."""
+
+
+class ProcessGroup:
+    """The default ``torch.distributed`` group."""
+
+    def __init__(self) -> None:
+        self.rank = torch.distributed.get_rank()
+        self.size = torch.distributed.get_world_size()
+
+    def sum_in_place(self, tensor: torch.Tensor) -> None:
+        """One all-reduce."""
+        torch.distributed.all_reduce(tensor)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step did: ``losses``, the cross entropy in nats a label row, by bitmap."""
+
+    step: int
+    learning_rate: float
+    losses: dict[str, float]
+
+
+class Trainer:
+    """Steps a model through a task under an objective.
+
+    Raises:
+        BadInputError: the world size does not divide the batch, or the batch exceeds the data.
+    """
+
+    def __init__(
+        self,
+        model: SwitchableModel,
+        task: Task,
+        objective: Objective,
+        settings: TrainSettings,
+        world: World | None = None,
+    ) -> None:
+        self.model, self.task, self.objective, self.settings = model, task, objective, settings
+        self.world = world or OneWorker()
+        if settings.batch_size % self.world.size:
+            raise BadInputError(
+                f"the number of workers must divide batch_size: got {self.world.size} for {settings.batch_size}"
+            )
+        self.features: Sequence[Feature] = task.train_features()
+        self.groups = {name: list(group.values()) for name, group in model.trainable_groups().items()}
+        groups = [{"params": parameters} for parameters in self.groups.values()]
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.device = next(model.parameters()).device
+        self.step = 0
+
+    def train_step(self) -> StepReport:
+        """Run one step and advance.
+
+        Raises:
+            NonFiniteLossError: before any parameter is touched.
+        """
+        step, settings = self.step, self.settings
+        torch.manual_seed(_mix(settings.seed, step, self.world.rank))
+        rate = settings.rate_at(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        bitmaps = self.objective.bitmaps(step)
+        losses = self._accumulate(step, len(bitmaps))
+        self._reduce(losses)
+        self._check(losses, bitmaps)
+        if settings.max_grad_norm is not None:
+            for parameters in self.groups.values():
+                torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        self.optimizer.step()
+        self.step += 1
+        return StepReport(step, rate, {str(b): float(loss) for b, loss in zip(bitmaps, losses, strict=True)})
+
+    def _accumulate(self, step: int, count: int) -> torch.Tensor:
+        indices = batch_indices(len(self.features), self.settings.batch_size, step, self.settings.seed)
+        units = sum(self.task.units(self.features[i]) for i in indices)
+        mine = indices[self.world.rank :: self.world.size]
+        size = self.settings.micro_batch_size or len(mine)
+        total = torch.zeros(count, device=self.device)
+        self.model.train()
+        for start in range(0, len(mine), size):
+            batch = self.task.collate([self.features[i] for i in mine[start : start + size]])
+            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+            losses = self.objective.accumulate(partial(self._rows, batch), step, units)
+            total += torch.stack(losses)
+        return total
+
+    def _rows(self, batch: Batch, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor]:
+        self.model.set_bitmap(bitmap)
+        return self.task.label_rows(self.model(**self.task.model_inputs(batch)), batch)
+
+    def _reduce(self, losses: torch.Tensor) -> None:
+        if self.world.size == 1:
+            return
+        grads = [p.grad for group in self.groups.values() for p in group if p.grad is not None]
+        flat = torch.cat([losses, *[grad.flatten() for grad in grads]])
+        self.world.sum_in_place(flat)
+        sizes = [len(losses), *[grad.numel() for grad in grads]]
+        summed = flat.split(sizes)
+        losses.copy_(summed[0])
+        for grad, total in zip(grads, summed[1:], strict=True):
+            grad.copy_(total.view_as(grad))
+
+    def _check(self, losses: torch.Tensor, bitmaps: Sequence[Bitmap]) -> None:
+        # after the sum, so that every worker sees the same and stops at the same step
+        for bitmap, loss in zip(bitmaps, losses.tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(self.step, str(bitmap), loss)
+
+
+def batch_indices(examples: int, batch_size: int, step: int, seed: int) -> list[int]:
+    """Examples of the global batch of ``step``: the data reshuffled for each pass, batches run on over its end."""
+    places = range(step * batch_size, (step + 1) * batch_size)
+    return [int(_permutation(examples, seed, place // examples)[place % examples]) for place in places]
+
+
+@lru_cache(maxsize=4)
+def _permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(examples)
+
+
+def _mix(*numbers: int) -> int:
+    """One well-mixed seed out of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -92,8 +92,10 @@ class SwitchableModel(nn.Module):
         for parameter in self.head_parameters().values():
             parameter.requires_grad_(base.head is not HeadKind.CAUSAL_LM)
         self._told: set[tuple[int, str | None]] = set()
-        self.bitmap = Bitmap.uniform(self.site_names, PASS_THROUGH)
-        self.set_bitmap(self.bitmap)
+        own = [int(name) for name in self.adapters if name != lora.SHARED]
+        # under ``exact`` a model without an adapter for pass-through cannot start there
+        start = max(own) if policy is AdapterPolicy.EXACT and own else PASS_THROUGH
+        self.bitmap = self.set_bitmap(Bitmap.uniform(self.site_names, start))
 
     @property
     def site_names(self) -> tuple[str, ...]:
@@ -221,7 +223,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("convention") != CONVENTION:
         raise BadInputError(
             f"checkpoint {folder} must use the range convention {CONVENTION}: "
-            f"got {manifest.get("convention")!r}; convert it first"
+            f"got {manifest.get('convention')!r}; convert it first"
         )
     return manifest
 
@@ -232,9 +234,13 @@ def build(
     *,
     policy: AdapterPolicy = AdapterPolicy.NEAREST_HIGHER,
     seed: int = 0,
+    pretrained: PreTrainedModel | None = None,
 ) -> SwitchableModel:
-    """Load ``base`` and make it switchable, with fresh adapters drawn from ``seed`` (A Kaiming-uniform, B zero)."""
-    model = base.load()
+    """Load ``base`` and make it switchable, with fresh adapters drawn from ``seed`` (A Kaiming-uniform, B zero).
+
+    ``pretrained`` is ``base.load()`` where the caller has it already; it is patched in place.
+    """
+    model = pretrained or base.load()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SwitchableModel(model, base, adapters or {}, policy)

@@ -1,0 +1,128 @@
+"""From configs to the core's objects.
+
+The driver assembles once to find bad input before any worker starts; every worker and actor then assembles its
+own from the same plain config, so that nothing large is ever sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrate.config import (
+    AdaptersConfig,
+    BitmapSpec,
+    CascadeObjective,
+    CyclicObjective,
+    ObjectiveConfig,
+    SpnetObjective,
+    StaticObjective,
+    TrainConfig,
+)
+from qalof.bitmap import PASS_THROUGH, Bitmap, check_width
+from qalof.errors import BadInputError
+from qalof.model.adapters import SHARED, AdapterSpec
+from qalof.model.sites import Site, find_sites
+from qalof.model.switchable import BaseModel, SwitchableModel, build, read_manifest
+from qalof.tasks.base import Task
+from qalof.tasks.factory import make_task
+from qalof.training.objectives import CyclicPrecisionTraining, Distillation, Objective, SwitchablePrecision
+from qalof.training.precision_schedule import CyclicPrecision
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training run is made of."""
+
+    model: SwitchableModel
+    task: Task
+    objective: Objective
+
+
+def assemble_training(config: TrainConfig) -> Parts:
+    """Build model, task and objective of a training run.
+
+    Raises:
+        BadInputError: anything in the config that cannot be had or does not fit the model.
+    """
+    task = make_task(config.task.name, config.task.settings, config.model.source)
+    base = BaseModel(config.model.source, task.head, config.model.seed, task.labels)
+    pretrained = base.load()
+    sites = find_sites(pretrained)
+    specs = adapter_specs(config.adapters, config.objective, sites)
+    model = build(base, specs, policy=config.adapters.policy, seed=config.training.seed, pretrained=pretrained)
+    return Parts(model, task, make_objective(config.objective, sites, config.training.steps))
+
+
+def load_checkpoint(folder: str | Path) -> tuple[SwitchableModel, Task]:
+    """A trained model and the task it was trained for.
+
+    Raises:
+        BadInputError: no such checkpoint, or one that names no task.
+    """
+    model = SwitchableModel.load(folder).eval()
+    return model, task_of(folder)
+
+
+def task_of(folder: str | Path) -> Task:
+    """The task that a checkpoint was trained for, without its model.
+
+    Raises:
+        BadInputError: as :func:`load_checkpoint`.
+    """
+    manifest = read_manifest(Path(folder))
+    described = manifest["extra"].get("task")
+    if described is None:
+        raise BadInputError(f"checkpoint {folder} must name its task to be evaluated: it does not; save it by `qalof train`")
+    return make_task(described["name"], described["settings"], manifest["base"]["source"])
+
+
+def parse_bitmaps(specs: Sequence[BitmapSpec], sites: Sequence[Site]) -> list[Bitmap]:
+    """Bitmaps as configs write them."""
+    names = [site.name for site in sites]
+    return [Bitmap.parse(spec, names) for spec in specs]
+
+
+def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[int]:
+    """The widths to score after training, from high to low: pass-through and all that were trained."""
+    if isinstance(config.objective, CyclicObjective):
+        widths = set(range(config.objective.lowest, config.objective.highest + 1))
+    else:
+        widths = {int(name) for name in model.adapters}
+    return sorted(widths | {PASS_THROUGH}, reverse=True)
+
+
+def adapter_specs(config: AdaptersConfig, objective: ObjectiveConfig, sites: Sequence[Site]) -> dict[str, AdapterSpec]:
+    """One adapter a trained width, named by it; one shared adapter for CPT."""
+    if isinstance(objective, CyclicObjective):
+        return {SHARED: AdapterSpec(config.rank, config.alpha, config.dropout)}
+    widths = config.widths or sorted({bits.weight for b in parse_bitmaps(_specs(objective), sites) for bits in b.values()})
+    for width in {*config.rank_by_width, *config.alpha_by_width} - set(widths):
+        raise BadInputError(f"adapters.rank_by_width and alpha_by_width must name trained widths {widths}: got {width}")
+    return {
+        str(check_width(width, "adapters.widths")): AdapterSpec(
+            config.rank_by_width.get(width, config.rank), config.alpha_by_width.get(width, config.alpha), config.dropout
+        )
+        for width in widths
+    }
+
+
+def make_objective(config: ObjectiveConfig, sites: Sequence[Site], steps: int) -> Objective:
+    """The core's objective of a config.
+
+    Raises:
+        BadInputError: bitmaps that do not fit the sites, or a schedule that does not fit the steps.
+    """
+    if isinstance(config, CyclicObjective):
+        schedule = CyclicPrecision(config.lowest, config.highest, config.cycles, steps, config.official_remainder)
+        return CyclicPrecisionTraining(sites, schedule)
+    bitmaps = parse_bitmaps(_specs(config), sites)
+    if isinstance(config, CascadeObjective):
+        distillation = Distillation(config.beta, config.distance, config.teachers, config.temperature)
+        return SwitchablePrecision(bitmaps, sites, distillation, config.weight)
+    return SwitchablePrecision(bitmaps, sites, weight=config.weight if isinstance(config, SpnetObjective) else "mean")
+
+
+def _specs(objective: StaticObjective | SpnetObjective | CascadeObjective) -> list[BitmapSpec]:
+    return [objective.bitmap] if isinstance(objective, StaticObjective) else list(objective.bitmaps)

@@ -1,0 +1,211 @@
+"""Configs as types: complete, and strict about their keys.
+
+One class a command.  The sections that steer the core *are* the core's own settings classes (pydantic reads
+plain dataclasses as they stand), so that no field is written twice.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from qalof.attacks.gbda import GbdaSettings
+from qalof.model.adapters import AdapterPolicy
+from qalof.tasks.classification import ClassificationSettings
+from qalof.tasks.squad_completion import CompletionSettings
+from qalof.tasks.squad_span import SpanSettings
+from qalof.training.loop import TrainSettings
+
+BitmapSpec = int | str | list[int | str]
+"""A bitmap as :meth:`qalof.bitmap.Bitmap.parse` reads it."""
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """The pretrained model underneath: ``tiny``, a local folder or a hub name."""
+
+    source: str = "tiny"
+    seed: int = 0
+
+
+class AdaptersConfig(Section):
+    """LoRA adapters, one a width; ``widths`` defaults to those of the objective's bitmaps."""
+
+    widths: list[int] | None = None
+    rank: int = Field(8, ge=1)
+    alpha: int = 16
+    dropout: float = Field(0.0, ge=0, lt=1)
+    rank_by_width: dict[int, int] = {}
+    alpha_by_width: dict[int, int] = {}
+    policy: AdapterPolicy = AdapterPolicy.NEAREST_HIGHER
+
+
+class StaticObjective(Section):
+    """One bitmap, plain quantization-aware fine-tuning; 32 is full precision."""
+
+    name: Literal["static"]
+    bitmap: BitmapSpec = 32
+
+
+class SpnetObjective(Section):
+    """All bitmaps on every batch."""
+
+    name: Literal["spnet"]
+    bitmaps: list[BitmapSpec] = Field([8, 4], min_length=1)
+    weight: Literal["mean", "sum"] = "mean"
+
+
+class CascadeObjective(Section):
+    """All bitmaps on every batch, lower ones distilled from higher ones."""
+
+    name: Literal["cascade"]
+    bitmaps: list[BitmapSpec] = Field([8, 4], min_length=2)
+    weight: Literal["mean", "sum"] = "mean"
+    beta: float = Field(1.0, ge=0)
+    distance: Literal["kl", "mse"] = "kl"
+    teachers: Literal["all_higher", "highest"] = "all_higher"
+    temperature: float = Field(1.0, gt=0)
+
+
+class CyclicObjective(Section):
+    """CPT: one width a step, in cosine cycles; one shared adapter."""
+
+    name: Literal["cpt"]
+    lowest: int = 4
+    highest: int = 8
+    cycles: int = Field(32, ge=1)
+    official_remainder: bool = False
+
+
+ObjectiveConfig = Annotated[
+    StaticObjective | SpnetObjective | CascadeObjective | CyclicObjective, Field(discriminator="name")
+]
+
+
+class SpanTaskConfig(Section):
+    """Extractive question answering."""
+
+    name: Literal["squad-span"]
+    settings: SpanSettings = SpanSettings()
+
+
+class CompletionTaskConfig(Section):
+    """Question answering as completion."""
+
+    name: Literal["squad-completion"]
+    settings: CompletionSettings = CompletionSettings()
+
+
+class ClassificationTaskConfig(Section):
+    """Text classification."""
+
+    name: Literal["classification"]
+    settings: ClassificationSettings = ClassificationSettings()
+
+
+TaskConfig = Annotated[SpanTaskConfig | CompletionTaskConfig | ClassificationTaskConfig, Field(discriminator="name")]
+
+
+class WorkersConfig(Section):
+    """How many processes share the work; ``threads``: torch threads each, None for an equal share of the cores."""
+
+    count: int = Field(2, ge=1)
+    threads: int | None = Field(None, ge=1)
+    gpu: bool = False
+    max_failures: int = Field(2, ge=0)
+
+
+class TrackingConfig(Section):
+    """MLflow: ``uri`` of a server, or None for SQLite in ``root``."""
+
+    uri: str | None = None
+    root: str = "runs"
+    experiment: str = "qalof"
+
+
+class EvaluationConfig(Section):
+    """What to score after training: None for every width that was trained; ``limit`` examples, None for all."""
+
+    bitmaps: list[BitmapSpec] | None = None
+    limit: int | None = Field(None, ge=1)
+
+
+class TrainConfig(Section):
+    """``qalof train``."""
+
+    model: ModelConfig = ModelConfig()
+    task: TaskConfig
+    adapters: AdaptersConfig = AdaptersConfig()
+    objective: ObjectiveConfig
+    training: TrainSettings = TrainSettings()
+    workers: WorkersConfig = WorkersConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+class CheckpointConfig(Section):
+    """Base of the commands that work on a trained checkpoint, at ``limit`` validation examples."""
+
+    checkpoint: str
+    limit: int | None = Field(None, ge=1)
+    workers: WorkersConfig = WorkersConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+class EvaluateConfig(CheckpointConfig):
+    """``qalof evaluate``; ``bitmaps`` None takes every width that has an adapter, and 32."""
+
+    bitmaps: list[BitmapSpec] | None = None
+
+
+class SensitivityConfig(CheckpointConfig):
+    """``qalof sensitivity``: each unit alone from ``reference`` down to ``lowered`` bits."""
+
+    reference: int = 8
+    lowered: list[int] = Field([4], min_length=1)
+    unit: Literal["site", "block"] = "site"
+    metric: str | None = None
+
+
+class SpaceConfig(Section):
+    """Which widths a search may give to a site; ``same`` follows the weight."""
+
+    weight: list[int] = Field([2, 4, 8], min_length=1)
+    activation: Literal["same"] | list[int] = "same"
+    kv: Literal["same"] | list[int] | None = "same"
+    group: Literal["site", "block"] = "site"
+
+
+class SearchConfig(CheckpointConfig):
+    """``qalof search``; objectives default to the task's metric and the weight's bytes."""
+
+    space: SpaceConfig = SpaceConfig()
+    objectives: list[str] | None = None
+    strategy: str = "tpe"
+    strategy_options: dict[str, Any] = {}
+    max_evaluations: int = Field(64, ge=1)
+    limits: dict[str, float] = {}
+    seed: int = 0
+
+
+class RandomPrecisionConfig(Section):
+    """Random precision inference: which bitmaps are drawn from, how often, and at which grain."""
+
+    bitmaps: list[BitmapSpec] | None = None
+    granularity: Literal["request", "batch", "layer"] = "request"
+    draws: int = Field(20, ge=1)
+
+
+class AttackConfig(CheckpointConfig):
+    """``qalof attack``: GBDA on a classifier at every bitmap, transfer between them, and RPI."""
+
+    bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
+    gbda: GbdaSettings = GbdaSettings()
+    random_precision: RandomPrecisionConfig = RandomPrecisionConfig()
+    seed: int = 0

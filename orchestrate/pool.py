@@ -1,0 +1,66 @@
+"""A pool of Ray actors over a list of independent items; a lost actor's item is done again by a new one.
+
+Which actor gets which item is left to chance and speed, so whatever an actor computes must be a function of its
+item alone.  Results come back in the items' order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MAX_ATTEMPTS = 3
+
+
+class ActorPool(Generic[Item, Result]):
+    """``size`` actors, each made by ``factory``, whose method ``do(item)`` is called once for each item."""
+
+    def __init__(self, factory: Callable[[], ActorHandle], size: int) -> None:
+        self._factory = factory
+        self.actors = [factory() for _ in range(size)]
+
+    def map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None = None) -> list[Result]:
+        """Results in the order of ``items``; ``on_result(index, result)`` is called as each arrives.
+
+        Raises:
+            Exception: what ``do`` raised, as it was raised; or RayActorError after the third lost actor on one item.
+        """
+        waiting = list(range(len(items)))[::-1]
+        attempts = [0] * len(items)
+        results: dict[int, Result] = {}
+        running: dict[Any, tuple[int, int]] = {}
+        while waiting or running:
+            busy = {place for _, place in running.values()}
+            for place in range(len(self.actors)):
+                if waiting and place not in busy:
+                    index = waiting.pop()
+                    attempts[index] += 1
+                    running[self.actors[place].do.remote(items[index])] = (index, place)
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            index, place = running.pop(done)
+            try:
+                results[index] = ray.get(done)
+            except RayActorError:
+                if attempts[index] == MAX_ATTEMPTS:
+                    raise
+                self.actors[place] = self._factory()
+                waiting.append(index)
+            except RayTaskError as error:
+                raise error.cause from None
+            else:
+                if on_result:
+                    on_result(index, results[index])
+        return [results[index] for index in range(len(items))]
+
+    def close(self) -> None:
+        """Let the actors go."""
+        for actor in self.actors:
+            ray.kill(actor)
+        self.actors = []

@@ -1,0 +1,58 @@
+"""Progress on standard error: bars in a terminal, a line every tenth elsewhere.
+
+Standard output stays free for results, so that ``--json`` can be piped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False)
+
+
+class Reporter:
+    """Shows how far one piece of work is."""
+
+    def __init__(self, progress: Progress | None, description: str, total: int) -> None:
+        self._progress, self._description, self._total = progress, description, total
+        self._task = progress.add_task(description, total=total, note="") if progress else None
+        self._told, self._started = -1, time.monotonic()
+
+    def update(self, done: int, note: str = "") -> None:
+        """``done`` of the total; ``note`` is a short word on how it goes."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, note=note)
+            return
+        tenth = 10 * done // max(1, self._total)
+        if tenth > self._told:
+            self._told = tenth
+            seconds = time.monotonic() - self._started
+            console.print(f"{self._description}: {done}/{self._total} after {seconds:.0f} s  {note}".rstrip())
+
+
+@contextmanager
+def report(description: str, total: int) -> Iterator[Reporter]:
+    """A bar (or lines) for ``total`` units of work."""
+    if not console.is_terminal:
+        yield Reporter(None, description, total)
+        return
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Reporter(progress, description, total)
+
+
+def say(line: str) -> None:
+    """One line on standard error."""
+    console.print(line)

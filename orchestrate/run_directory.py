@@ -1,0 +1,111 @@
+"""Run directories: what a command leaves behind, and how it goes on or is skipped.
+
+    config.yaml       the resolved config; runs as it stands
+    run.json          the command, and the fingerprint of config and inputs
+    environment.json  commit, versions, hardware
+    result.json       typed and versioned; written last, so that its presence means: finished
+
+The same command on a directory that is unfinished goes on in it; on one that is finished it returns the result.
+Where the config or an input has changed, the old directory is moved aside (``NAME.1``, ``NAME.2`` ...), never
+overwritten.  Workers and tracking are no part of the fingerprint, since no result depends on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrate.environment import describe
+from orchestrate.progress import say
+from qalof.errors import BadInputError
+from qalof.files import MANIFEST, digest, read_json, write_json, write_text
+from qalof.tasks.feature_cache import content_digest
+
+FORMAT_VERSION = 1
+_NOT_FINGERPRINTED = ("workers", "tracking")
+
+
+class RunDirectory:
+    """One run's folder; make it by :meth:`open`."""
+
+    def __init__(self, path: Path, command: str) -> None:
+        self.path, self.command = path, command
+
+    @classmethod
+    def open(cls, path: Path, command: str, config: Mapping[str, Any], inputs: Sequence[Path] = ()) -> RunDirectory:
+        """Open a new, unfinished or finished run at ``path``.
+
+        Args:
+            path: the folder; made if it is missing.
+            command: such as ``train``.
+            config: resolved, JSON-able.
+            inputs: files and checkpoint folders that the result depends on.
+
+        Raises:
+            BadInputError: ``path`` is a file, or a folder that holds something else than a run.
+        """
+        path = path.expanduser().absolute()
+        fingerprint = _fingerprint(command, config, inputs)
+        self = cls(path, command)
+        if path.exists():
+            if not path.is_dir():
+                raise BadInputError(f"--output must be a folder: {path} is a file")
+            if any(path.iterdir()):
+                if not (path / "run.json").is_file():
+                    raise BadInputError(f"--output must be new or a run's folder: {path} holds other things")
+                if read_json(path / "run.json", "run file").get("fingerprint") == fingerprint:
+                    return self
+                say(f"{path} holds a run of another config or input: moved to {_move_aside(path).name}")
+        path.mkdir(parents=True, exist_ok=True)
+        header = f"# qalof {command} --config {path / 'config.yaml'}\n"
+        write_text(path / "config.yaml", header + yaml.safe_dump(dict(config), sort_keys=False))
+        write_json(path / "environment.json", describe())
+        write_json(path / "run.json", {"format_version": FORMAT_VERSION, "command": command, "fingerprint": fingerprint})
+        return self
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The result of a finished run; None while it is unfinished."""
+        path = self.path / "result.json"
+        return read_result(path) if path.is_file() else None
+
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the result; the run is finished."""
+        write_json(
+            self.path / "result.json",
+            {"format_version": FORMAT_VERSION, "command": self.command, "result": dict(result)},
+        )
+        return dict(result)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The ``result`` of a ``result.json``.
+
+    Raises:
+        BadInputError: missing, damaged or of a newer version.
+    """
+    data = read_json(path, "result file")
+    if data.get("format_version") != FORMAT_VERSION:
+        raise BadInputError(f"result file {path} must have version {FORMAT_VERSION}: got {data.get('format_version')!r}")
+    result: dict[str, Any] = data["result"]
+    return result
+
+
+def _fingerprint(command: str, config: Mapping[str, Any], inputs: Sequence[Path]) -> str:
+    kept = {key: value for key, value in config.items() if key not in _NOT_FINGERPRINTED}
+    return content_digest(command, kept, [_input_digest(path) for path in inputs])
+
+
+def _input_digest(path: Path) -> str:
+    # a sealed folder's manifest holds the digests of its files
+    return digest(path / MANIFEST if path.is_dir() else path)
+
+
+def _move_aside(path: Path) -> Path:
+    number = 1
+    while (target := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return path.rename(target)

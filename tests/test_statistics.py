@@ -1,0 +1,42 @@
+import pytest
+
+from qalof.errors import BadInputError
+from qalof.statistics import bootstrap_mean, paired_difference, wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(7, 19, 0.19, 0.59), (9, 19, 0.27, 0.68), (15, 25, 0.41, 0.77), (3, 100, 0.010, 0.085), (6, 100, 0.028, 0.125)],
+)
+def test_wilson_gives_the_known_bounds(successes, trials, low, high):
+    interval = wilson(successes, trials)
+    assert interval.estimate == successes / trials
+    assert (interval.low, interval.high) == (pytest.approx(low, abs=0.005), pytest.approx(high, abs=0.005))
+
+
+def test_wilson_of_nothing_tried_is_everything():
+    assert (wilson(0, 0).low, wilson(0, 0).high) == (0.0, 1.0)
+
+
+def test_more_successes_than_trials_are_refused():
+    with pytest.raises(BadInputError, match="between 0 and trials"):
+        wilson(3, 2)
+
+
+def test_bootstrap_is_deterministic_and_holds_the_mean():
+    values = [0.0, 100.0] * 50
+    first, second = bootstrap_mean(values), bootstrap_mean(values)
+    assert first == second
+    assert first.low < first.estimate == 50.0 < first.high
+    # the normal approximation: 1.96 * 50 / sqrt(100)
+    assert first.high - first.low == pytest.approx(19.6, abs=1.5)
+
+
+def test_constant_difference_has_no_width():
+    interval = paired_difference([3.0, 4.0, 5.0], [1.0, 2.0, 3.0])
+    assert (interval.low, interval.estimate, interval.high) == (2.0, 2.0, 2.0)
+
+
+def test_unpaired_lists_are_refused():
+    with pytest.raises(BadInputError, match="same examples"):
+        paired_difference([1.0], [1.0, 2.0])

@@ -1,0 +1,250 @@
+"""Text classification with GPT-2's classifier head, which reads the last token of a text.
+
+The data is one JSON object ``{"text", "label"}`` a line, ``label`` an index into the names of ``labels.json``.  That
+file lies beside the data and is a list of names, or lies there or one folder up and maps the data folder's name
+to its list.
+
+Scoring batches texts of *equal* length, so that nothing is ever padded: GPT-2 has no pad token of its own, pad is
+eos here, and the classifier finds the last token of a text by looking for pads, which a text that really ends in
+eos would deceive.  Padding and masking was rejected for scoring for one more reason: an activation scale
+coarser than a token would take the pads into its maximum.  Training pads, since its batches are drawn at
+random; right padding leaves the last real token's row untouched under a causal mask.
+
+A text longer than ``max_length`` keeps its beginning; how many were cut is counted, split by split.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
+from qalof.files import read_json
+from qalof.model.pretrained import HeadKind
+from qalof.tasks.base import Batch, Feature, Progress
+from qalof.tasks.batching import attention_mask, pad_right
+from qalof.tasks.feature_cache import content_digest, tokenizer_digest
+from qalof.tasks.squad_data import parse_split
+from qalof.tiny import REVIEWS_DIR
+
+LABELS_FILE = "labels.json"
+_FILE_NAMES = {"train": ("train",), "validation": ("validation", "dev")}
+
+
+class LabelledText(NamedTuple):
+    """One example; ``label`` is an index into the label names."""
+
+    text: str
+    label: int
+
+
+@dataclass(frozen=True)
+class ClassificationSettings:
+    """``data``: ``tiny``, a folder, or the train file of a pair whose other half is ``validation_data``.
+
+    ``max_length`` is in tokens.
+    """
+
+    data: str = "tiny"
+    validation_data: str | None = None
+    train_split: str = "train"
+    validation_split: str = "validation"
+    max_length: int = 128
+    eval_batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("max_length", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise BadInputError(f"{name} must be at least 1: got {getattr(self, name)}")
+
+    def read(self, split: str) -> list[LabelledText]:
+        """The examples of a split, in the file's order.
+
+        Raises:
+            BadInputError: see :func:`read_texts`.
+        """
+        name, limit = parse_split(split)
+        source = self.validation_data if name == "validation" and self.validation_data else self.data
+        path = find_file(source, name)
+        return read_texts(path, len(label_names(path)))[:limit]
+
+
+class ClassificationTask:
+    """``classification``; see :class:`qalof.tasks.base.Task`."""
+
+    name = "classification"
+    head = HeadKind.CLASSIFIER
+    primary_metric = "accuracy"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: ClassificationSettings | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings or ClassificationSettings()
+        self.label_names = label_names(find_file(self.settings.data, "train"))
+        self.labels: int | None = len(self.label_names)
+        self.truncated: dict[str, int] = {}
+        """By split: how many texts were longer than ``max_length``; known once the split was tokenized."""
+
+    @cached_property
+    def validation(self) -> list[LabelledText]:
+        """The validation examples."""
+        return self.settings.read(self.settings.validation_split)
+
+    def fingerprint(self) -> str:
+        """Digest of the validation data, the tokenizer and the settings."""
+        # sizes of batches and the names of files change no feature and no score
+        unheard = ("data", "validation_data", "eval_batch_size")
+        settings = {k: v for k, v in asdict(self.settings).items() if k not in unheard}
+        return content_digest(self.name, self.validation, self.label_names, settings, tokenizer_digest(self.tokenizer))
+
+    def train_features(self) -> Sequence[Feature]:
+        """input_ids and label of every training text."""
+        examples = self.settings.read(self.settings.train_split)
+        ids = self._encode("train", [example.text for example in examples])
+        return [{"input_ids": row, "label": example.label} for row, example in zip(ids, examples, strict=True)]
+
+    def _encode(self, split: str, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        limit = self.settings.max_length
+        self.truncated[split] = sum(len(ids) > limit for ids in encoded)
+        return [ids[:limit] for ids in encoded]
+
+    @cached_property
+    def _validation_ids(self) -> list[list[int]]:
+        return self._encode("validation", [example.text for example in self.validation])
+
+    def units(self, feature: Feature) -> float:
+        """One label row a text."""
+        return 1.0
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """input_ids, attention_mask (B, T); labels (B,)."""
+        ids = [feature["input_ids"] for feature in features]
+        return {
+            "input_ids": pad_right(ids, int(self.tokenizer.pad_token_id or 0)),
+            "attention_mask": attention_mask(ids),
+            "labels": torch.tensor([feature["label"] for feature in features]),
+        }
+
+    def model_inputs(self, batch: Batch) -> Batch:
+        """Ids and mask."""
+        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+
+    def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Class logits (B, labels) and labels (B,)."""
+        return outputs.logits, batch["labels"]
+
+    @torch.no_grad()
+    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+        """Accuracy in percent and mean cross entropy in nats."""
+        labels = torch.tensor([example.label for example in self.validation[:limit]])
+        logits = class_logits(model, self._validation_ids[:limit], self.settings.eval_batch_size, progress)
+        losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").tolist()
+        correct = [100.0 * hit for hit in (logits.argmax(-1) == labels).tolist()]
+        count = len(labels)
+        metrics = {"accuracy": sum(correct) / count, "loss": sum(losses) / count}
+        return Evaluation(metrics, count, {"accuracy": correct, "loss": losses})
+
+
+def class_logits(
+    model: Any, rows: Sequence[Sequence[int]], batch_size: int, progress: Progress | None = None
+) -> torch.Tensor:
+    """Logits (len(rows), classes), fp32 on the CPU, of token id rows; each batch holds rows of one length."""
+    device = next(model.parameters()).device
+    parts: dict[int, torch.Tensor] = {}
+    for batch in by_equal_length([len(row) for row in rows], batch_size):
+        ids = torch.tensor([list(rows[index]) for index in batch], device=device)
+        parts |= dict(zip(batch, model(input_ids=ids).logits.float().cpu(), strict=True))
+        if progress:
+            progress(len(parts), len(rows))
+    return torch.stack([parts[index] for index in range(len(rows))])
+
+
+def by_equal_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches of one length each, short ones first; ties keep their order."""
+    groups: dict[int, list[int]] = {}
+    for index, length in enumerate(lengths):
+        groups.setdefault(length, []).append(index)
+    for _, group in sorted(groups.items()):
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
+
+
+def find_file(source: str, split: str) -> Path:
+    """The file of a split: ``source`` itself if it is one, else ``<split>.jsonl`` in that folder.
+
+    Raises:
+        BadInputError: nothing there.
+    """
+    path = REVIEWS_DIR if source == "tiny" else Path(source).expanduser()
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise BadInputError(f"classification data {source} does not exist; give a folder or a .jsonl file")
+    for name in _FILE_NAMES[split]:
+        if (path / f"{name}.jsonl").is_file():
+            return path / f"{name}.jsonl"
+    wanted = " or ".join(f"{name}.jsonl" for name in _FILE_NAMES[split])
+    raise BadInputError(f"data folder {path} must hold {wanted} for the {split} split")
+
+
+def label_names(file: Path) -> tuple[str, ...]:
+    """Names of the classes of a data file, from ``labels.json`` beside it or one folder up.
+
+    Raises:
+        BadInputError: no such file, no entry for this folder, or not at least two names.
+    """
+    folder = file.resolve().parent
+    for place in (folder / LABELS_FILE, folder.parent / LABELS_FILE):
+        if not place.is_file():
+            continue
+        stored = read_json(place, "label names")
+        # one map serves sets kept in folders (mr/train.jsonl) and as single files (mr.jsonl)
+        names = stored.get(folder.name, stored.get(file.stem)) if isinstance(stored, Mapping) else stored
+        if isinstance(names, list) and len(names) > 1 and all(isinstance(name, str) for name in names):
+            return tuple(names)
+        raise BadInputError(f"{place} must hold a list of two or more names for {folder.name!r}: got {names!r}")
+    raise BadInputError(f"{file} needs its label names: put {LABELS_FILE}, a list of names, into {folder}")
+
+
+def read_texts(path: Path, labels: int) -> list[LabelledText]:
+    """Read ``{"text", "label"}`` lines; blank lines are passed over.
+
+    Raises:
+        BadInputError: missing or empty file, broken JSON, a missing or empty field, a label outside [0, labels).
+    """
+    if not path.is_file():
+        raise BadInputError(f"data file {path} does not exist")
+    try:
+        # only "\n" ends a line: splitlines() would also cut at the Unicode separators that JSON allows in a string
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"data file {path} must be UTF-8: {error}; convert it") from None
+    examples = [_parse(line, labels, f"{path} line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+    if not examples:
+        raise BadInputError(f"a split must hold at least one text: {path} holds none")
+    return examples
+
+
+def _parse(line: str, labels: int, where: str) -> LabelledText:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise BadInputError(f"{where} is not JSON: {error}; one object a line is wanted") from None
+    for field in LabelledText._fields:
+        if not isinstance(row, dict) or field not in row:
+            raise BadInputError(f'{where} must read like {{"text": "...", "label": 0}}: {field!r} is missing')
+    text, label = row["text"], row["label"]
+    if not isinstance(text, str) or not text.strip():
+        raise BadInputError(f"{where}: text must be a string that is not empty: got {text!r}; leave the line out")
+    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < labels:
+        law = f"label must be a whole number from 0 to {labels - 1}"
+        raise BadInputError(f"{where}: {law}: got {label!r}; see {LABELS_FILE}")
+    return LabelledText(text, label)

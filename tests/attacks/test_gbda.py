@@ -58,7 +58,7 @@ def test_the_margin_that_the_optimisation_works_on_falls(victim: Any) -> None:
 
 def test_results_depend_on_seed_example_and_bitmap_alone(victim: Any, attacked: list[AttackResult]) -> None:
     args = (victim.model, victim.lm, victim.tokenizer)
-    assert attack_examples(*args, victim.examples[:3][::-1], 8, QUICK)[::-1] == attacked[:3]
+    assert attack_examples(*args, victim.examples[:2][::-1], 8, QUICK)[::-1] == attacked[:2]
     other = attack_examples(*args, victim.examples[:1], 8, replace(QUICK, seed=1))
     assert other[0].losses != attacked[0].losses
     assert len({example_seed(s, e, b) for s in (0, 1) for e in (0, 1) for b in ("8", "4")}) == 8
@@ -75,14 +75,10 @@ def test_the_first_and_last_token_are_held(victim: Any) -> None:
         return (pi * torch.arange(pi.shape[-1])).mean()
 
     theta, _ = attack.optimise(ids, 0, generator, objective)
-    ends = torch.nn.functional.one_hot(torch.tensor([ids[0], ids[-1]]), pi_size(attack)).float()
+    ends = torch.nn.functional.one_hot(torch.tensor([ids[0], ids[-1]]), len(attack.embedding)).float()
     assert all(torch.equal(rows, ends.expand_as(rows)) for rows in seen)
     samples = attack.hard_samples(torch.zeros_like(theta), ids, generator)
     assert {(row[0], row[-1], len(row)) for row in samples} == {(ids[0], ids[-1], len(ids))}
-
-
-def pi_size(attack: Gbda) -> int:
-    return len(attack.embedding)
 
 
 def test_no_iterations_and_a_large_coefficient_return_the_original(victim: Any) -> None:
@@ -113,7 +109,8 @@ def test_special_tokens_are_never_drawn_and_stay_where_the_text_has_them(victim:
     end = victim.tokenizer.eos_token_id
     ids = [5, 7, end, 9]
     theta = attack.initial(ids)
-    assert theta[0, end] == -math.inf and theta[1, end] == coefficient_for(len(attack.embedding))
+    assert theta[0, end] == -math.inf
+    assert theta[1, end] == coefficient_for(len(attack.embedding))
     rows = attack.hard_samples(torch.where(theta == -math.inf, theta, 0.0), ids, torch.Generator().manual_seed(0))
     assert end not in {row[1] for row in rows}
 
@@ -154,7 +151,8 @@ def test_recall_takes_the_best_match_of_each_inner_position_by_weight() -> None:
     reference = torch.tensor([[[9.0, 9.0], [1.0, 0.0], [0.0, 2.0], [9.0, 9.0]]])
     states = torch.tensor([[[0.0, 1.0], [3.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])  # ends would match, but are dropped
     assert soft_recall(reference, states, torch.ones(4)).item() == pytest.approx((1 + 0.5**0.5) / 2)
-    assert soft_recall(reference, states, torch.tensor([7.0, 3.0, 1.0, 7.0])).item() == pytest.approx((3 + 0.5**0.5) / 4)
+    weighted = soft_recall(reference, states, torch.tensor([7.0, 3.0, 1.0, 7.0])).item()
+    assert weighted == pytest.approx((3 + 0.5**0.5) / 4)
     assert soft_recall(reference, reference, torch.ones(4)).item() == pytest.approx(1.0)
 
 

@@ -74,7 +74,7 @@ def test_whole_bitmaps_are_drawn_site_by_site_per_layer() -> None:
     low = Bitmap.uniform(SITES, 4).replace({SITES[0]: 8})
     defence = RandomPrecision.of(SITES, (low, 16), granularity="layer")
     seen = {site: {defence.bitmap(n)[site].weight for n in range(100)} for site in SITES}
-    assert seen == {SITES[0]: {8, 16}, **dict.fromkeys(SITES[1:], {4, 16})}
+    assert seen == {SITES[0]: {8, 16}, **{site: {4, 16} for site in SITES[1:]}}
     assert defence.weights() is None
 
 

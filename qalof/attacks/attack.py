@@ -1,0 +1,197 @@
+"""What every attack takes and yields, and the figures made from it (algorithms.md 9).
+
+An attack turns one labelled text into a :class:`AttackResult`.  It owns no loop over examples: :func:`attack_examples`
+is that loop, in one process, and a pool of workers calls it with shards.  Since each result is a function of
+(settings, example, bitmap) alone, it does not matter who runs which shard or in what order.
+
+Three habits of public attack code are avoided (algorithms.md 9): dividing by a fixed number of examples; counting
+inputs that were wrong before the attack (with no changes and one query) in the means of perturbation and
+queries; and calling a text's mean length its perturbation.  Here the perturbation is a mean over successes and
+the queries a mean over attacked inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol, Self
+
+from qalof.attacks.victim import Victim
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+from qalof.statistics import Interval, wilson
+from qalof.tasks.classification import LabelledText
+
+
+class AttackStatus(StrEnum):
+    """How an attack ended; ``skipped``: the model was wrong before it began."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class AttackExample(NamedTuple):
+    """A text to attack; ``id`` is its index in the split, which keys all randomness."""
+
+    id: int
+    text: str
+    label: int
+
+
+def numbered(texts: Sequence[LabelledText]) -> list[AttackExample]:
+    """Examples with their index in ``texts`` as id."""
+    return [AttackExample(index, example.text, example.label) for index, example in enumerate(texts)]
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """One attacked example.
+
+    ``original_text``: as the victim reads it (cut to its length); ``adversarial_text``: what was found, for a failed
+    attack the nearest miss, for a skipped one the original; ``bitmap``: where it was attacked; ``queries``: texts the
+    victim classified, soft ones included; ``samples``/``wrong_samples``: final candidates tried, and those
+    misclassified; ``losses``: the objective by step; ``seed``: of the run, not of the example.
+    """
+
+    example_id: int
+    attack: str
+    bitmap: str
+    status: AttackStatus
+    label: int
+    original_text: str
+    adversarial_text: str
+    words_changed: int
+    words_total: int
+    queries: int
+    samples: int
+    wrong_samples: int
+    losses: tuple[float, ...]
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict; :meth:`from_json` reads it back."""
+        return asdict(self) | {"status": str(self.status), "losses": list(self.losses)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            BadInputError: a field is missing, unknown, or no status.
+        """
+        try:
+            return cls(**{**data, "status": AttackStatus(data["status"]), "losses": tuple(data["losses"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInputError(f"an attack result must have AttackResult's fields: {error}; attack again") from None
+
+
+class Attack(Protocol):
+    """One method of attack, bound to a victim."""
+
+    name: str
+
+    def run(self, example: AttackExample) -> AttackResult:
+        """Attack one text at the bitmap that the victim is set to."""
+        ...
+
+
+class AttackSettings(Protocol):
+    """The parameters of a method, and how it is built from them."""
+
+    @property
+    def max_length(self) -> int:
+        """Longest text in tokens; a longer one keeps its beginning."""
+        ...
+
+    def build(self, victim: Victim, lm: Any) -> Attack:
+        """The attack on ``victim`` with the language model ``lm``, which shares its tokenizer."""
+        ...
+
+
+def attack_examples(
+    model: Any,
+    lm: Any,
+    tokenizer: Any,
+    examples: Sequence[AttackExample],
+    bitmap: Bitmap | str | int,
+    settings: AttackSettings,
+    on_result: Callable[[AttackResult], None] | None = None,
+) -> list[AttackResult]:
+    """Attack every example at ``bitmap``, in this process; the model is left at the bitmap it had.
+
+    Args:
+        model: a :class:`~qalof.model.switchable.SwitchableModel` with a classifier head.
+        lm: a causal LM, switchable or plain, with the same tokenizer.
+        tokenizer: of both.
+        examples: what to attack; any shard of the whole.
+        bitmap: where the model is attacked.
+        settings: of the method.
+        on_result: called with each result as it comes.
+
+    Raises:
+        BadInputError: an illegal bitmap, or a language model with another vocabulary.
+    """
+    before = model.bitmap
+    model.set_bitmap(bitmap)
+    try:
+        attack = settings.build(Victim(model, tokenizer, settings.max_length), lm)
+        results = []
+        for example in examples:
+            results.append(attack.run(example))
+            if on_result:
+                on_result(results[-1])
+        return results
+    finally:
+        model.set_bitmap(before)
+
+
+@dataclass(frozen=True)
+class AttackSummary:
+    """The figures of algorithms.md 9; rates in [0, 1], each with its Wilson interval.
+
+    ``success_rate``: of the attacked (not skipped) inputs; ``perturbation``: share of words changed, mean over
+    successes; ``queries``: mean over attacked inputs.  A mean over nothing is None.
+    """
+
+    examples: int
+    original_accuracy: Interval
+    after_attack_accuracy: Interval
+    success_rate: Interval
+    perturbation: float | None
+    queries: float | None
+
+
+def summarize(results: Sequence[AttackResult]) -> AttackSummary:
+    """The figures of one attack at one bitmap."""
+    attacked = [result for result in results if result.status is not AttackStatus.SKIPPED]
+    successes = [result for result in attacked if result.status is AttackStatus.SUCCESS]
+    return AttackSummary(
+        examples=len(results),
+        original_accuracy=wilson(len(attacked), len(results)),
+        after_attack_accuracy=wilson(len(attacked) - len(successes), len(results)),
+        success_rate=wilson(len(successes), len(attacked)),
+        perturbation=_mean([result.words_changed / result.words_total for result in successes]),
+        queries=_mean([result.queries for result in attacked]),
+    )
+
+
+def words_changed(original: str, changed: str) -> int:
+    """Words (by white space) that differ: place by place for equal counts, else the edit distance.
+
+    Substitution attacks keep the count, where both agree but for shifts; a re-tokenised sample may split a word.
+    """
+    before, after = original.split(), changed.split()
+    if len(before) == len(after):
+        return sum(a != b for a, b in zip(before, after, strict=True))
+    row = list(range(len(after) + 1))
+    for i, a in enumerate(before, 1):
+        diagonal, row[0] = row[0], i
+        for j, b in enumerate(after, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
+    return row[-1]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,136 @@
+"""Random precision inference: which bitmap each request runs at (Double-Win Quant, ICML 2021; algorithms.md 8).
+
+Granularity says what shares a draw from the set S:
+
+- ``request``: every request draws for itself, all layers alike (the default);
+- ``batch``: ``batch_size`` requests in a row share a draw, which is what the official code does;
+- ``layer``: every site of every request draws for itself; the reading under which S4's table makes sense.
+
+``token`` would change the width within one KV cache and is not supported yet.
+
+S4's switching probability p leaves a draw at ``baseline`` with probability 1 - p, else it is uniform over S, which
+may hold the baseline again.
+
+Draws come from SHA-256 of (seed, request, draw, layer) and not from a generator with a state, so that a request
+can be replayed alone, anywhere, and shards agree with the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError, nearest_hint
+
+_WORD = 2**64
+
+
+class DrawGranularity(StrEnum):
+    """What shares one draw."""
+
+    REQUEST = "request"
+    BATCH = "batch"
+    LAYER = "layer"
+
+
+@dataclass(frozen=True)
+class RandomPrecision:
+    """A defence: draws a bitmap for each request.  Made by :meth:`of`.
+
+    ``choices``: S; ``probability``: p of leaving ``baseline``, which is None where p = 1; ``batch_size``: in requests.
+    """
+
+    choices: tuple[Bitmap, ...]
+    granularity: DrawGranularity = DrawGranularity.REQUEST
+    seed: int = 0
+    probability: float = 1.0
+    baseline: Bitmap | None = None
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise BadInputError("random precision needs at least one width to draw from: got none; 4,8 for example")
+        if not 0 <= self.probability <= 1:
+            raise BadInputError(f"the switching probability must lie in [0, 1]: got {self.probability}")
+        if self.probability < 1 and self.baseline is None:
+            raise BadInputError(f"a switching probability of {self.probability} needs a baseline to stay at: got none")
+        if self.batch_size < 1:
+            raise BadInputError(f"batch_size must be at least 1: got {self.batch_size}")
+        for bitmap in self._all():
+            if bitmap.sites != self.choices[0].sites:
+                raise BadInputError(f"all bitmaps to draw from must have the same sites: {bitmap} has others")
+
+    @classmethod
+    def of(
+        cls,
+        sites: Sequence[str],
+        widths: Sequence[int | str | Bitmap],
+        *,
+        granularity: str = "request",
+        seed: int = 0,
+        probability: float = 1.0,
+        baseline: int | str | Bitmap | None = None,
+        batch_size: int = 1,
+    ) -> Self:
+        """For a model with these ``sites``; ``widths`` and ``baseline`` are whatever :meth:`Bitmap.parse` reads.
+
+        Raises:
+            BadInputError: no widths, an illegal one, an unknown granularity, p outside [0, 1] or without a baseline.
+        """
+        choices = tuple(Bitmap.parse(width, sites) for width in widths)
+        stay = None if baseline is None else Bitmap.parse(baseline, sites)
+        return cls(choices, _granularity(granularity), seed, probability, stay, batch_size)
+
+    def bitmap(self, request: int, draw: int = 0) -> Bitmap:
+        """The bitmap of a request; ``draw`` counts its repetitions.  Equal arguments, equal bitmap."""
+        if self.granularity is DrawGranularity.LAYER:
+            return Bitmap({site: self._draw(request, draw, site)[site] for site in self.choices[0].sites})
+        shared = self.batch_size if self.granularity is DrawGranularity.BATCH else 1
+        return self._draw(request // shared, draw, "")
+
+    def _draw(self, unit: int, draw: int, layer: str) -> Bitmap:
+        key = hashlib.sha256(f"rpi/{self.seed}/{unit}/{draw}/{layer}".encode()).digest()
+        switch, choice = (int.from_bytes(key[start : start + 8], "big") for start in (0, 8))
+        if self.baseline is not None and switch >= self.probability * _WORD:
+            return self.baseline
+        return self.choices[choice * len(self.choices) // _WORD]
+
+    def weights(self) -> Mapping[Bitmap, float] | None:
+        """How probable each bitmap is; None per layer, where they are too many to list."""
+        if self.granularity is DrawGranularity.LAYER:
+            return None
+        switched = 1.0 if self.baseline is None else self.probability
+        weights: Counter[Bitmap] = Counter()
+        for choice in self.choices:
+            weights[choice] += switched / len(self.choices)  # type: ignore[assignment]
+        if self.baseline is not None:
+            weights[self.baseline] += 1 - switched  # type: ignore[assignment]
+        return dict(weights)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the record says of the defence; bitmaps as printed."""
+        return {
+            "widths": [str(choice) for choice in self.choices],
+            "granularity": str(self.granularity),
+            "seed": self.seed,
+            "probability": self.probability,
+            "baseline": None if self.baseline is None else str(self.baseline),
+            "batch_size": self.batch_size,
+        }
+
+    def _all(self) -> tuple[Bitmap, ...]:
+        return self.choices if self.baseline is None else (*self.choices, self.baseline)
+
+
+def _granularity(name: str) -> DrawGranularity:
+    if name == "token":
+        raise BadInputError("granularity token is not supported yet (it mixes widths in a KV cache); use layer")
+    if name not in list(DrawGranularity):
+        hint = nearest_hint(name, [str(known) for known in DrawGranularity])
+        raise BadInputError(f"granularity must be request, batch or layer: got {name!r}; {hint}")
+    return DrawGranularity(name)

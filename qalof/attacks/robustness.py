@@ -1,0 +1,172 @@
+"""The report on robustness: fixed precisions, transfer, and random precision beside them, with its control.
+
+Random precision alone makes errors, and an attacker who may retry meets more of them with every draw.  So beside each
+rate of successful attacks stands the *clean control*: the share of unattacked texts that the same draws get wrong.
+Only what exceeds the control is the attack's doing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from qalof.attacks.random_precision import RandomPrecision
+from qalof.attacks.rates import Mask, Rate
+from qalof.attacks.transfer import DrawTable, PredictionTable, predicted_success, transfer_matrix
+from qalof.errors import BadInputError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SourceUnderDraws:
+    """Attacks built at ``bitmap`` against random precision.
+
+    ``predicted``: mean of M's row over the draws, None where M cannot tell; ``success_mean``: measured, share of draws
+    wrong, on the inputs and draws whose clean text is right (M's condition); ``success_any``: share of inputs right at
+    ``bitmap`` that some draw gets wrong (a retrying attacker); ``control_mean``, ``control_any``: share of draws and of
+    inputs wrong when the same inputs' *clean* texts are sent; ``undone``: of the attacks that work at ``bitmap``, share
+    of draws that read the text rightly again; ``accuracy``: right draws over all inputs.
+    """
+
+    bitmap: str
+    predicted: float | None
+    success_mean: Rate
+    success_any: Rate
+    control_mean: Rate
+    control_any: Rate
+    undone: Rate
+    accuracy: Rate
+
+
+@dataclass(frozen=True)
+class RandomPrecisionReport:
+    """Random precision with ``draws`` draws an example.
+
+    ``defence``: its widths, granularity, seed, p; ``clean_accuracy``: right draws over all inputs; ``clean_any_wrong``:
+    inputs that some draw gets wrong, unattacked; ``predicted``, ``success_mean``: over all sources, for an attacker who
+    draws the source as well.
+    """
+
+    defence: Mapping[str, Any]
+    draws: int
+    clean_accuracy: Rate
+    clean_any_wrong: Rate
+    predicted: float | None
+    success_mean: Rate
+    sources: tuple[SourceUnderDraws, ...]
+
+
+@dataclass(frozen=True)
+class RobustnessReport:
+    """One model's robustness.  Per bitmap, in the order of ``bitmaps``; matrices are [source][target]."""
+
+    bitmaps: tuple[str, ...]
+    examples: int
+    clean_accuracy: tuple[Rate, ...]
+    attack_success: tuple[Rate, ...]
+    transfer: tuple[tuple[Rate, ...], ...]
+    transfer_unconditional: tuple[tuple[Rate, ...], ...]
+    random_precision: RandomPrecisionReport | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A versioned plain dict; :meth:`from_json` reads it back."""
+        return {"version": FORMAT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            BadInputError: another version.
+        """
+        if data.get("version") != FORMAT_VERSION:
+            found = data.get("version")
+            raise BadInputError(f"robustness report must have version {FORMAT_VERSION}: got {found!r}; attack again")
+        block = data["random_precision"]
+        return cls(
+            bitmaps=tuple(data["bitmaps"]),
+            examples=data["examples"],
+            clean_accuracy=_rates(data["clean_accuracy"]),
+            attack_success=_rates(data["attack_success"]),
+            transfer=tuple(_rates(row) for row in data["transfer"]),
+            transfer_unconditional=tuple(_rates(row) for row in data["transfer_unconditional"]),
+            random_precision=None if block is None else _random_precision(block),
+        )
+
+
+def robustness_report(
+    table: PredictionTable, draws: DrawTable | None = None, defence: RandomPrecision | None = None
+) -> RobustnessReport:
+    """All figures from the tables; no random precision block without ``draws`` and the ``defence`` that drew them."""
+    matrix = transfer_matrix(table)
+    right = table.clean_right
+    return RobustnessReport(
+        bitmaps=table.bitmaps,
+        examples=len(table.labels),
+        clean_accuracy=tuple(Rate.of(right[:, j]) for j in range(len(table.bitmaps))),
+        attack_success=tuple(row[i] for i, row in enumerate(matrix)),
+        transfer=matrix,
+        transfer_unconditional=transfer_matrix(table, conditional=False),
+        random_precision=_under_draws(table, draws, defence) if draws is not None and defence is not None else None,
+    )
+
+
+def _under_draws(table: PredictionTable, draws: DrawTable, defence: RandomPrecision) -> RandomPrecisionReport:
+    labels = table.labels[:, None]
+    clean_right = np.asarray(draws.clean == labels)
+    wrong = np.asarray(draws.adversarial != labels[None])
+    predicted = predicted_success(transfer_matrix(table), table.bitmaps, defence)
+    known = [value for value in predicted if value is not None]
+    size = range(len(table.bitmaps))
+    counted = [clean_right & table.clean_right[:, [i]] for i in size]
+    return RandomPrecisionReport(
+        defence=defence.to_json(),
+        draws=draws.clean.shape[1],
+        clean_accuracy=Rate.of(clean_right),
+        clean_any_wrong=Rate.of(np.any(~clean_right, axis=1)),
+        predicted=sum(known) / len(known) if len(known) == len(predicted) else None,
+        # an example's rows of all sources are one cluster: they share its text and its draws
+        success_mean=Rate.of(np.concatenate(list(wrong), axis=1), np.concatenate(counted, axis=1)),
+        sources=tuple(_one_source(table, i, predicted[i], wrong[i], clean_right) for i in size),
+    )
+
+
+def _one_source(
+    table: PredictionTable, i: int, predicted: float | None, wrong: Mask, clean_right: Mask
+) -> SourceUnderDraws:
+    """``wrong``, ``clean_right``: (N, R), of the texts attacked at i and of the clean ones, under the same draws."""
+    attacked = table.clean_right[:, i]
+    works = attacked & table.adversarial_wrong[i, :, i]
+    return SourceUnderDraws(
+        bitmap=table.bitmaps[i],
+        predicted=predicted,
+        success_mean=Rate.of(wrong, clean_right & attacked[:, None]),
+        success_any=Rate.of(np.any(wrong, axis=1), attacked),
+        control_mean=Rate.of(~clean_right, _per_draw(attacked, wrong)),
+        control_any=Rate.of(np.any(~clean_right, axis=1), attacked),
+        undone=Rate.of(~wrong, _per_draw(works, wrong)),
+        accuracy=Rate.of(~wrong),
+    )
+
+
+def _per_draw(inputs: Mask, like: Mask) -> Mask:
+    """(N,) -> (N, R)."""
+    return np.broadcast_to(inputs[:, None], like.shape)
+
+
+def _rates(rows: Any) -> tuple[Rate, ...]:
+    return tuple(Rate(**row) for row in rows)
+
+
+def _random_precision(block: Mapping[str, Any]) -> RandomPrecisionReport:
+    rates = {name: Rate(**block[name]) for name in ("clean_accuracy", "clean_any_wrong", "success_mean")}
+    return RandomPrecisionReport(**{**block, **rates, "sources": tuple(_source(row) for row in block["sources"])})
+
+
+def _source(row: Mapping[str, Any]) -> SourceUnderDraws:
+    rates: dict[str, Any] = {name: Rate(**value) for name, value in row.items() if isinstance(value, Mapping)}
+    return SourceUnderDraws(**{**row, **rates})

@@ -1,0 +1,218 @@
+"""Do attacks built at one bitmap work at another?  (algorithms.md 8.)
+
+Everything is computed from two tables of predicted labels, which :func:`prediction_table` and :func:`draw_table` fill
+with a model and nothing else needs one:
+
+- :class:`PredictionTable`: each example's clean text and its adversarial text of every source bitmap, at every
+  target bitmap;
+- :class:`DrawTable`: the same texts under R draws of random precision.  The clean text and all attacks of an
+  example meet the *same* draws, so that differences between them are not differences of luck.
+
+M[i, j] is the share of adversarial texts built at i that are wrong at j, over the inputs whose clean text is right at
+i *and* at j: an input that j misreads anyway says nothing of transfer.  The unconditional matrix, over all
+inputs, stands beside it; 1 minus it is the accuracy after the attack.  A failed attack takes part with its nearest
+miss, since it may yet work elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from qalof.attacks.attack import AttackResult
+from qalof.attacks.random_precision import RandomPrecision
+from qalof.attacks.rates import Mask, Rate
+from qalof.attacks.victim import Victim, frozen
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+from qalof.tasks.base import Progress
+
+Labels = NDArray[np.int64]
+Texts = list[list[str]]
+"""One row an example: the clean text, then the adversarial text of each source."""
+
+
+@dataclass(frozen=True)
+class PredictionTable:
+    """``bitmaps``: B names; ``labels`` (N,); ``clean`` (N, B); ``adversarial`` (B source, N, B target)."""
+
+    bitmaps: tuple[str, ...]
+    labels: Labels
+    clean: Labels
+    adversarial: Labels
+
+    @property
+    def clean_right(self) -> Mask:
+        """(N, B): clean text read rightly."""
+        right: Mask = self.clean == self.labels[:, None]
+        return right
+
+    @property
+    def adversarial_wrong(self) -> Mask:
+        """(B source, N, B target): adversarial text misread."""
+        wrong: Mask = self.adversarial != self.labels[None, :, None]
+        return wrong
+
+    @classmethod
+    def join(cls, shards: Sequence[Self]) -> Self:
+        """The table of all shards' examples, in the shards' order.
+
+        Raises:
+            BadInputError: none, or shards over different bitmaps.
+        """
+        if len({shard.bitmaps for shard in shards}) != 1:
+            raise BadInputError(f"shards to join must have the same bitmaps: got {[s.bitmaps for s in shards]}")
+        return cls(
+            shards[0].bitmaps,
+            np.concatenate([shard.labels for shard in shards]),
+            np.concatenate([shard.clean for shard in shards]),
+            np.concatenate([shard.adversarial for shard in shards], axis=1),
+        )
+
+
+@dataclass(frozen=True)
+class DrawTable:
+    """``clean`` (N, R); ``adversarial`` (B source, N, R): predicted labels under R draws."""
+
+    clean: Labels
+    adversarial: Labels
+
+    @classmethod
+    def join(cls, shards: Sequence[Self]) -> Self:
+        """The table of all shards' examples, in the shards' order."""
+        return cls(
+            np.concatenate([shard.clean for shard in shards]),
+            np.concatenate([shard.adversarial for shard in shards], axis=1),
+        )
+
+
+def transfer_matrix(table: PredictionTable, *, conditional: bool = True) -> tuple[tuple[Rate, ...], ...]:
+    """M with counts: row = source, column = target; see the module's docstring."""
+    right, wrong = table.clean_right, table.adversarial_wrong
+    size = range(len(table.bitmaps))
+    return tuple(
+        tuple(Rate.of(wrong[i, :, j], right[:, i] & right[:, j] if conditional else None) for j in size) for i in size
+    )
+
+
+def predicted_success(
+    matrix: Sequence[Sequence[Rate]], bitmaps: Sequence[str], defence: RandomPrecision
+) -> tuple[float | None, ...]:
+    """Of each source: the mean of its row of M over the defence's draws, which are independent of the attack.
+
+    None where draws are made per layer, which M has no columns for, or where a column that matters is missing or empty.
+    """
+    weights = defence.weights()
+    names = {} if weights is None else {str(bitmap): weight for bitmap, weight in weights.items() if weight}
+    if not names or not names.keys() <= set(bitmaps):
+        return (None,) * len(matrix)
+    result: list[float | None] = []
+    for row in matrix:
+        cells = [(names[name], rate.estimate) for name, rate in zip(bitmaps, row, strict=True) if name in names]
+        known = [weight * estimate for weight, estimate in cells if estimate is not None]
+        result.append(sum(known) if len(known) == len(cells) else None)
+    return tuple(result)
+
+
+def prediction_table(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    results: Sequence[Sequence[AttackResult]],
+    bitmaps: Sequence[Bitmap],
+    *,
+    max_length: int,
+    progress: Progress | None = None,
+) -> PredictionTable:
+    """Classify every clean and adversarial text at every bitmap.
+
+    Args:
+        model: the switchable classifier; it is left at the bitmap it had.
+        tokenizer: its tokenizer.
+        results: one list a bitmap, attacked there; all over the same examples in the same order.
+        bitmaps: sources and targets.
+        max_length: as in the attacks.
+        progress: called with bitmaps done.
+
+    Raises:
+        BadInputError: not one list a bitmap, or lists over different examples.
+    """
+    texts = _texts(results, len(bitmaps))
+    victim = Victim(model, tokenizer, max_length)
+    labels = np.array([result.label for result in results[0]], dtype=np.int64)
+    found = np.empty((len(bitmaps), len(texts), 1 + len(results)), dtype=np.int64)
+    with _restored(model):
+        for j, bitmap in enumerate(bitmaps):
+            model.set_bitmap(bitmap)
+            found[j] = _classify(victim, texts)
+            if progress:
+                progress(j + 1, len(bitmaps))
+    return PredictionTable(
+        tuple(str(bitmap) for bitmap in bitmaps), labels, found[:, :, 0].T, found[:, :, 1:].transpose(2, 1, 0)
+    )
+
+
+def draw_table(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    results: Sequence[Sequence[AttackResult]],
+    defence: RandomPrecision,
+    draws: int,
+    *,
+    max_length: int,
+    progress: Progress | None = None,
+) -> DrawTable:
+    """Classify every clean and adversarial text under ``draws`` draws a request; the request is the example's id.
+
+    Arguments and errors as for :func:`prediction_table`; ``progress`` counts distinct bitmaps.
+    """
+    if draws < 1:
+        raise BadInputError(f"random precision needs at least 1 draw an example: got {draws}; 20 tell something")
+    texts = _texts(results, len(results))
+    victim = Victim(model, tokenizer, max_length)
+    # requests that drew the same bitmap are classified together: with whole-model draws that is one pass a width
+    drawn: dict[Bitmap, list[tuple[int, int]]] = {}
+    for row, result in enumerate(results[0]):
+        for draw in range(draws):
+            drawn.setdefault(defence.bitmap(result.example_id, draw), []).append((row, draw))
+    found = np.empty((len(texts), draws, 1 + len(results)), dtype=np.int64)
+    with _restored(model):
+        for done, (bitmap, places) in enumerate(drawn.items(), 1):
+            model.set_bitmap(bitmap)
+            rows = sorted({row for row, _ in places})
+            classified = dict(zip(rows, _classify(victim, [texts[row] for row in rows]), strict=True))
+            for row, draw in places:
+                found[row, draw] = classified[row]
+            if progress:
+                progress(done, len(drawn))
+    return DrawTable(found[:, :, 0], found[:, :, 1:].transpose(2, 0, 1))
+
+
+def _texts(results: Sequence[Sequence[AttackResult]], sources: int) -> Texts:
+    if len(results) != sources or not results:
+        raise BadInputError(f"results must be one list a bitmap: got {len(results)} for {sources}")
+    ids = [[result.example_id for result in attacked] for attacked in results]
+    if any(other != ids[0] for other in ids) or not ids[0]:
+        raise BadInputError("results must cover the same examples in the same order at every bitmap; sort them by id")
+    return [[row[0].original_text, *(result.adversarial_text for result in row)] for row in zip(*results, strict=True)]
+
+
+def _classify(victim: Victim, texts: Texts) -> Labels:
+    """(len(texts), texts a row)."""
+    flat = [text for row in texts for text in row]
+    return np.array(victim.predict(flat), dtype=np.int64).reshape(len(texts), -1)
+
+
+@contextmanager
+def _restored(model: Any) -> Iterator[None]:
+    before = model.bitmap
+    with frozen(model):
+        try:
+            yield
+        finally:
+            model.set_bitmap(before)

@@ -1,0 +1,111 @@
+"""The classifier under attack, as an attack sees it: texts in, logits out, and a gradient to its embeddings.
+
+A victim never pads: token rows are grouped by length, and soft inputs (``inputs_embeds``) are batches of one text,
+because GPT-2's classifier cannot see padding in embeddings and simply reads the last position.  Its parameters
+take no gradient while it is attacked, which spares the backward pass all weight gradients; the gradient
+still flows to the inputs, straight through the quantizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from qalof.errors import BadInputError
+from qalof.tasks.classification import class_logits
+
+BATCH = 64
+
+
+def transformers_model(model: Any) -> Any:
+    """The transformers model inside a switchable one; a plain one as it is."""
+    return model if hasattr(model, "get_input_embeddings") else model.model
+
+
+def embedding_matrix(model: Any) -> torch.Tensor:
+    """Input embeddings: (vocabulary, features), without a gradient."""
+    weight: torch.Tensor = transformers_model(model).get_input_embeddings().weight
+    return weight.detach()
+
+
+@contextmanager
+def frozen(*models: nn.Module) -> Iterator[None]:
+    """No parameter takes a gradient and nothing drops out; both are put back afterwards."""
+    trained = [p for model in models for p in model.parameters() if p.requires_grad]
+    training = [model for model in models if model.training]
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it warns that padding goes unseen in embeddings; there is none
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        for model in training:
+            model.eval()
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        for model in training:
+            model.train()
+
+
+class Victim:
+    """A classifier with its tokenizer.
+
+    Args:
+        model: a :class:`~qalof.model.switchable.SwitchableModel` with a classifier head.
+        tokenizer: its tokenizer.
+        max_length: longest text in tokens.
+
+    Raises:
+        BadInputError: ``max_length`` is beyond the model's positions.
+    """
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        positions = getattr(transformers_model(model).config, "max_position_embeddings", None)
+        if max_length < 1 or (positions is not None and max_length > positions):
+            raise BadInputError(f"max_length must lie from 1 to the model's {positions} positions: got {max_length}")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    @property
+    def bitmap(self) -> str:
+        """The bitmap that it runs at, as printed."""
+        return str(self.model.bitmap)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids, cut to ``max_length``; a text of no tokens becomes a single eos, which can be classified."""
+        rows = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        return [row[: self.max_length] or [int(self.tokenizer.eos_token_id)] for row in rows]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ``ids``, byte for byte: spaces are not tidied."""
+        text = self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
+
+    @torch.no_grad()
+    def logits(self, texts: Sequence[str]) -> torch.Tensor:
+        """(len(texts), classes) on the CPU; equal texts are classified once."""
+        distinct = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+        logits = class_logits(self.model, self.encode(list(distinct)), BATCH)
+        return logits[[distinct[text] for text in texts]]
+
+    def predict(self, texts: Sequence[str]) -> list[int]:
+        """Predicted labels."""
+        predicted: list[int] = self.logits(texts).argmax(-1).tolist()
+        return predicted
+
+
+def margins(logits: torch.Tensor, label: int) -> torch.Tensor:
+    """How far the label leads: h_y - max over k != y of h_k.  (B, classes) -> (B,)."""
+    others = logits.clone()
+    others[:, label] = -torch.inf
+    return logits[:, label] - others.amax(-1)

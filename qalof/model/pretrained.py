@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from qalof.errors import BadInputError
+from qalof.hub import check_hub
 from qalof.tiny import MODEL_DIR
 
 TINY = "tiny"
@@ -111,7 +112,10 @@ def _checked(source: str) -> str:
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local and not Path(path).expanduser().is_dir():
         raise BadInputError(f"model folder {source} does not exist")
-    return str(Path(path).expanduser()) if looks_local else path
+    if not Path(path).expanduser().is_dir():
+        check_hub()
+        return path
+    return str(Path(path).expanduser())
 
 
 def _unloadable(what: str, source: str, error: Exception) -> BadInputError:

@@ -15,6 +15,7 @@ from typing import Any
 
 from qalof.errors import BadInputError
 from qalof.files import read_json
+from qalof.hub import check_hub
 from qalof.tiny import SQUAD_DIR
 
 _SLICED = re.compile(r"(\w+)(?:\[:(\d+)\])?$")
@@ -110,12 +111,14 @@ def _read(path: Path) -> Iterator[SquadExample]:
 def _from_hub(source: str, split: str) -> list[SquadExample]:
     import datasets
 
+    check_hub()
     try:
         rows = datasets.load_dataset(source, split=split)
     except Exception as error:  # the hub's client raises many kinds; all mean that there is no data
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadInputError(
-            f"data set {source!r} cannot be loaded ({first_line}); give a local file or folder, or bring the hub in reach"
+            f"data set {source!r} cannot be loaded ({first_line}); "
+            "give a local file or folder, or bring the hub in reach"
         ) from None
     return [_from_row(row) for row in rows]
 

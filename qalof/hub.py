@@ -1,0 +1,45 @@
+"""The model hub: asked once whether it is there, rather than retried for half a minute a file.
+
+Where it is out of reach, its clients are switched to their offline mode for this process: what is in the local
+cache still loads, and what is not fails at once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import cache
+from urllib.parse import urlsplit
+
+import huggingface_hub.constants
+from huggingface_hub.utils import logging as hub_logging
+
+TIMEOUT = 5.0
+"""Seconds to wait for a connection."""
+
+
+@cache
+def check_hub() -> bool:
+    """Whether the hub can be reached; if not, every client of this process goes offline from now on.
+
+    Behind a proxy nobody can tell without asking, so that the clients are left to try.
+    """
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    url = urlsplit(huggingface_hub.constants.ENDPOINT)
+    try:
+        with socket.create_connection((url.hostname or "", url.port or 443), TIMEOUT):
+            return True
+    except OSError:
+        _go_offline()
+        return False
+
+
+def _go_offline() -> None:
+    import datasets
+
+    hub_logging.set_verbosity_error()
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    datasets.config.HF_HUB_OFFLINE = True

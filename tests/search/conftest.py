@@ -1,0 +1,58 @@
+"""Fake models for the search: sites without weights, and an evaluator that is a formula."""
+
+import pytest
+
+from qalof.evaluation.result import Evaluation
+from qalof.model.sites import Site
+
+SHAPES = {"attn.c_attn": (8, 24, 16), "attn.c_proj": (8, 8, 0), "mlp.c_fc": (8, 32, 0), "mlp.c_proj": (32, 8, 0)}
+
+
+class FormulaEvaluator:
+    """F1 falls with each site's rounding error, weighted by how sensitive that site is made to be."""
+
+    def __init__(self, sites, sensitivity=None, at_once=1, limit=None, name="formula"):
+        self.sites, self.at_once, self.limit, self.name = sites, at_once, limit, name
+        self.sensitivity = sensitivity or {site.name: 1 + index % 3 for index, site in enumerate(sites)}
+        self.seen = []
+        self.fail_at = None
+
+    def fingerprint(self):
+        return self.name
+
+    def evaluate(self, bitmaps, limit=None):
+        return [self._evaluate(bitmap) for bitmap in bitmaps]
+
+    def _evaluate(self, bitmap):
+        if self.fail_at is not None and len(self.seen) == self.fail_at:
+            raise KeyboardInterrupt
+        self.seen.append(bitmap)
+        errors = [self.sensitivity[name] * (2.0 ** -bits.weight + 2.0 ** -bits.activation) for name, bits in bitmap.items()]
+        f1 = 90 - 4 * sum(errors)
+        per_example = [f1 - 5, f1 + 5, f1 - 1, f1 + 1]
+        return Evaluation({"f1": f1, "loss": sum(errors)}, 4, {"f1": per_example})
+
+
+def make_sites(blocks):
+    return tuple(
+        Site(f"h.{block}.{leaf}", in_features, out_features, True, kv)
+        for block in range(blocks)
+        for leaf, (in_features, out_features, kv) in SHAPES.items()
+    )
+
+
+@pytest.fixture(scope="session")
+def sites():
+    """Two blocks of four sites."""
+    return make_sites(2)
+
+
+@pytest.fixture(scope="session")
+def plain_sites():
+    """Three equal sites of 64 weights: costs that can be worked out by hand."""
+    return tuple(Site(name, 8, 8, False) for name in ("h.0.a", "h.0.b", "h.1.a"))
+
+
+@pytest.fixture(scope="session")
+def make_evaluator():
+    return FormulaEvaluator

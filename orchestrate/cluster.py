@@ -48,20 +48,17 @@ DRIVER_ENVIRONMENT: Mapping[str, str] = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     # Eight workers that import torch on two cores take longer than the default minute.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    **dict.fromkeys(("RAY_TRAIN_METRICS_ENABLED", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"), "0"),
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
-    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    **{f"RAY_TRAIN_ENABLE_{who}_STRUCTURED_LOGGING": "0" for who in ("CONTROLLER", "WORKER")},
     # Workers keep the driver's folder, so that a relative path means the same in both.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     # Trials are recorded in MLflow and by the study; Tune's own files cost most of a short trial's time.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",
-    "TUNE_RESULT_BUFFER_LENGTH": "0",
+    **dict.fromkeys(("TUNE_RESULT_BUFFER_LENGTH", "TUNE_PRINT_ALL_TRIAL_ERRORS"), "0"),
     "TUNE_WARN_THRESHOLD_S": "60",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 
 _PASSED_ON = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME")
@@ -113,25 +110,21 @@ def threads_per_worker(workers: int, cores: int) -> int:
     return max(1, cores // max(1, workers))
 
 
-def worker_environment(
-    workers: int, cores: int | None = None, environ: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def worker_environment(workers: int, cores: int | None = None) -> dict[str, str]:
     """Environment variables of each of ``workers`` workers on a machine: its threads, and offline use of the hub.
 
     Ray sets ``OMP_NUM_THREADS`` from a worker's tickets, which says nothing about the cores; this goes before it.
     """
-    known = os.environ if environ is None else environ
     threads = str(threads_per_worker(workers, physical_cores() if cores is None else cores))
     settings = {**dict.fromkeys(_THREAD_VARIABLES, threads), "TOKENIZERS_PARALLELISM": "false"}
-    return settings | {name: known[name] for name in _PASSED_ON if name in known}
+    return settings | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
-def find_token(environ: Mapping[str, str] | None = None) -> str | None:
+def find_token() -> str | None:
     """The token that Ray would use: from the environment, the file it names, or ``~/.ray/auth_token``; else None."""
-    known = os.environ if environ is None else environ
-    if known.get("RAY_AUTH_TOKEN"):
-        return known["RAY_AUTH_TOKEN"].strip()
-    place = known.get("RAY_AUTH_TOKEN_PATH")
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token
+    place = os.environ.get("RAY_AUTH_TOKEN_PATH")
     try:
         return (Path(place) if place else Path.home() / ".ray" / "auth_token").read_text().strip() or None
     except OSError:

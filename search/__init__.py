@@ -1,0 +1,38 @@
+"""Choosing bitmaps: spaces with budgets, strategies, studies, fronts.
+
+Works in one process with any evaluator; :func:`run` is the whole of it in one call::
+
+    space = search.BitmapSpace.of(model, weight=(2, 4, 8))
+    result = search.run(space, search.LocalEvaluator(model, task), limits={"average_bits": 5.0}, storage="search.jsonl")
+    result.best(average_bits=4.0).bitmap
+"""
+
+from __future__ import annotations
+
+from search.evaluator import Evaluator, LocalEvaluator
+from search.front import hypervolume, non_dominated
+from search.loop import run
+from search.objective import Objective, Score, parse_objectives
+from search.record import EvaluationRecord
+from search.result import Point, SearchResult
+from search.space import BitmapSpace, Unit
+from search.strategies import STRATEGIES
+from search.study import Study
+
+__all__ = [
+    "STRATEGIES",
+    "BitmapSpace",
+    "EvaluationRecord",
+    "Evaluator",
+    "LocalEvaluator",
+    "Objective",
+    "Point",
+    "Score",
+    "SearchResult",
+    "Study",
+    "Unit",
+    "hypervolume",
+    "non_dominated",
+    "parse_objectives",
+    "run",
+]

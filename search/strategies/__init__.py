@@ -1,0 +1,39 @@
+"""Ways to choose bitmaps, by name; :mod:`search.strategies.base` has their contract."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from qalof.errors import BadInputError, nearest_hint
+from search.strategies.base import Row, Strategy, StrategyContext, StrategyFunction
+from search.strategies.greedy import greedy
+from search.strategies.sampled import nsga2, random, tpe
+from search.strategies.sensitivity import one_at_a_time
+
+STRATEGIES: Mapping[str, StrategyFunction] = {
+    "tpe": tpe,
+    "nsga2": nsga2,
+    "random": random,
+    "one_at_a_time": one_at_a_time,
+    "greedy": greedy,
+}
+
+
+def start(name: str, context: StrategyContext, options: Mapping[str, Any] | None = None) -> Strategy:
+    """A fresh generator of the strategy of that name.
+
+    Raises:
+        BadInputError: no such strategy, or an option that it does not have.
+    """
+    if name not in STRATEGIES:
+        raise BadInputError(f"no strategy {name!r}; {nearest_hint(name, STRATEGIES)}")
+    known = [option for option in inspect.signature(STRATEGIES[name]).parameters if option != "context"]
+    for option in options or {}:
+        if option not in known:
+            raise BadInputError(f"strategy {name} has no option {option!r}; {nearest_hint(option, known)}")
+    return STRATEGIES[name](context, **(options or {}))
+
+
+__all__ = ["STRATEGIES", "Row", "Strategy", "StrategyContext", "StrategyFunction", "start"]

@@ -11,10 +11,10 @@ SHAPES = {"attn.c_attn": (8, 24, 16), "attn.c_proj": (8, 8, 0), "mlp.c_fc": (8, 
 class FormulaEvaluator:
     """F1 falls with each site's rounding error, weighted by how sensitive that site is made to be."""
 
-    def __init__(self, sites, sensitivity=None, at_once=1, limit=None, name="formula"):
+    def __init__(self, sites, sensitivity=None, at_once=1, limit=None, name="formula", per_example=False):
         self.sites, self.at_once, self.limit, self.name = sites, at_once, limit, name
         self.sensitivity = sensitivity or {site.name: 1 + index % 3 for index, site in enumerate(sites)}
-        self.seen = []
+        self.seen, self.per_example = [], per_example
         self.fail_at = None
 
     def fingerprint(self):
@@ -27,10 +27,10 @@ class FormulaEvaluator:
         if self.fail_at is not None and len(self.seen) == self.fail_at:
             raise KeyboardInterrupt
         self.seen.append(bitmap)
-        errors = [self.sensitivity[name] * (2.0 ** -bits.weight + 2.0 ** -bits.activation) for name, bits in bitmap.items()]
+        errors = [self.sensitivity[site] * (2.0**-b.weight + 2.0**-b.activation) for site, b in bitmap.items()]
         f1 = 90 - 4 * sum(errors)
-        per_example = [f1 - 5, f1 + 5, f1 - 1, f1 + 1]
-        return Evaluation({"f1": f1, "loss": sum(errors)}, 4, {"f1": per_example})
+        per_example = {"f1": [f1 - 5, f1 + 5, f1 - 1, f1 + 1]} if self.per_example else {}
+        return Evaluation({"f1": f1, "loss": sum(errors)}, 4, per_example)
 
 
 def make_sites(blocks):

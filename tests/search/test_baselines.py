@@ -7,7 +7,7 @@ from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
 from qalof.statistics import paired_difference
 from search import BitmapSpace, Objective, Score
-from search.strategies.sensitivity import drop_of
+from search.strategies.sensitivity import drop, drop_interval
 
 SITES = ("h.0.a", "h.0.b", "h.1.a")
 LOSSES = {"h.0.a": {8: 0, 4: 2, 2: 9}, "h.0.b": {8: 0, 4: 6, 2: 20}, "h.1.a": {8: 0, 4: 1, 2: 4}}
@@ -60,7 +60,8 @@ def test_greedy_visits_by_sensitivity_keeps_what_fits_and_takes_back_the_rest(sp
 
 
 def test_greedy_stops_at_the_first_failure_if_told_to(space, evaluator):
-    assert [row["accepted"] for row in greedy(space, evaluator, budget=0.2, stop_on_fail=True).trace] == [True] * 3 + [False]
+    trace = greedy(space, evaluator, budget=0.2, stop_on_fail=True).trace
+    assert [row["accepted"] for row in trace] == [True, True, True, False]
 
 
 def test_an_absolute_budget_is_in_the_metrics_unit_and_its_edge_is_kept(space, evaluator):
@@ -106,15 +107,15 @@ def score(values, loss, space):
 
 def test_the_interval_of_a_drop_is_paired(space):
     before, after = [90.0, 10.0, 60.0, 20.0], [88.0, 9.0, 57.0, 18.0]
-    drop = drop_of("f1", score(before, 1.0, space), score(after, 1.5, space))
+    found = drop_interval("f1", score(before, 1.0, space), score(after, 1.5, space))
     paired = paired_difference(before, after)
-    assert drop.estimate == 2.0
-    assert (drop.low, drop.high) == (paired.low, paired.high)
+    assert found.estimate == 2.0
+    assert (found.low, found.high) == (paired.low, paired.high)
     # unpaired, the spread between examples would swamp it
-    assert 1 <= drop.low <= 2 <= drop.high <= 3
+    assert 1 <= found.low <= 2 <= found.high <= 3
 
 
 def test_a_rise_of_the_loss_is_a_drop(space):
     before, after = score([1.0], 1.0, space), score([1.0], 1.5, space)
-    assert drop_of("loss", before, after).estimate == 0.5
-    assert drop_of("loss", before, after, (Objective("max", "loss"),)).estimate == -0.5
+    assert drop("loss", before, after) == 0.5
+    assert drop("loss", before, after, (Objective("max", "loss"),)) == -0.5

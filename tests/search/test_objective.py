@@ -13,20 +13,28 @@ def test_an_objective_reads_as_it_prints(text):
 def test_values_come_from_the_evaluation_or_the_cost(sites):
     space = BitmapSpace.of(sites)
     bitmap = space.uniform()[0]
-    score = Score.of(bitmap, Evaluation({"f1": 70.0}, 5), space.cost(bitmap), parse_objectives(["max:f1", "min:average_bits"]))
+    objectives = parse_objectives(["max:f1", "min:average_bits"])
+    score = Score.of(bitmap, Evaluation({"f1": 70.0}, 5), space.cost(bitmap), objectives)
     assert score.values == (70.0, 2.0)
 
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("f1", "did you mean 'max:f1'"), ("maxi:f1", "did you mean 'max'"), ("max:", "must read like"), ("up:f1", "known: max, min")],
+    [
+        ("f1", "did you mean 'max:f1'"),
+        ("maxi:f1", "did you mean 'max'"),
+        ("max:", "must read like"),
+        ("up:f1", "known: max, min"),
+    ],
 )
 def test_another_form_is_refused_with_a_hint(text, hint):
     with pytest.raises(BadInputError, match=hint):
         Objective.parse(text)
 
 
-@pytest.mark.parametrize(("objectives", "message"), [((), "at least one"), ("max:f1", "a list"), (("max:f1", "min:f1"), "once")])
+@pytest.mark.parametrize(
+    ("objectives", "message"), [((), "at least one"), ("max:f1", "a list"), (("max:f1", "min:f1"), "once")]
+)
 def test_lists_that_make_no_sense_are_refused(objectives, message):
     with pytest.raises(BadInputError, match=message):
         parse_objectives(objectives)

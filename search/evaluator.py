@@ -1,0 +1,94 @@
+"""Who measures bitmaps: the contract, and the evaluator that works in this process.
+
+A search knows nothing of models: it hands bitmaps to an evaluator and gets evaluations back.  The fingerprint
+says what was measured with: where two fingerprints and limits are equal, the evaluations of a bitmap are too,
+and a record of them may stand in for measuring again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Protocol
+
+from qalof.bitmap import Bitmap
+from qalof.evaluation.result import Evaluation
+from qalof.model.sites import Site
+from qalof.model.switchable import SwitchableModel
+from qalof.quantization.quantizers import CONVENTION
+from qalof.tasks.base import Task
+
+
+class Evaluator(Protocol):
+    """Measures bitmaps of one model on one task."""
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The model's quantizable layers, in order."""
+        ...
+
+    @property
+    def limit(self) -> int | None:
+        """How many examples an evaluation takes unless told otherwise; None for all."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """How many bitmaps it works on together; a search hands over no more, so that a kill loses no more."""
+        ...
+
+    def evaluate(self, bitmaps: Sequence[Bitmap], limit: int | None = None) -> list[Evaluation]:
+        """One evaluation a bitmap, in order; on the first ``limit`` examples if given."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Digest of model and data; see the module's docstring."""
+        ...
+
+
+class LocalEvaluator:
+    """Evaluates in this process, one bitmap after another; leaves the model in eval mode, at the bitmap it had.
+
+    Args:
+        model: its weights must not change while this evaluator is in use.
+        task: what is measured.
+        limit: how many examples an evaluation takes; None for all.
+    """
+
+    at_once = 1
+
+    def __init__(self, model: SwitchableModel, task: Task, limit: int | None = None) -> None:
+        self.model, self.task, self.limit = model, task, limit
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The model's quantizable layers, in order."""
+        return self.model.sites
+
+    def evaluate(self, bitmaps: Sequence[Bitmap], limit: int | None = None) -> list[Evaluation]:
+        """One evaluation a bitmap, in order."""
+        examples = self.limit if limit is None else limit
+        before = self.model.bitmap
+        self.model.eval()
+        try:
+            return [self._evaluate(bitmap, examples) for bitmap in bitmaps]
+        finally:
+            self.model.set_bitmap(before)
+
+    def fingerprint(self) -> str:
+        """Digest of every tensor of the model, its adapter policy, the range convention and the task."""
+        return hashlib.sha256(f"{self._model_digest}:{self.task.fingerprint()}".encode()).hexdigest()
+
+    def _evaluate(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
+        self.model.set_bitmap(bitmap)
+        return self.task.evaluate(self.model, limit=limit)
+
+    @cached_property
+    def _model_digest(self) -> str:
+        # the base's own digest is not enough: two checkpoints on one base differ in adapters and head
+        digest = hashlib.sha256(f"{CONVENTION}:{self.model.policy}".encode())
+        for name, tensor in sorted(self.model.model.state_dict().items()):
+            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,54 @@
+"""Fronts: which points no other beats, and how much of the plane they beat.
+
+Pure functions of values and directions.  A point dominates another if it is at least as good in every objective
+and better in one; equal points do not dominate each other and stay side by side.  A point with a value
+that is not finite is on no front: a collapsed model is cheap, and would otherwise look unbeaten.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from qalof.errors import BadInputError
+from search.objective import Direction
+
+Values = Sequence[float]
+
+
+def non_dominated(points: Sequence[Values], directions: Sequence[Direction]) -> list[int]:
+    """Positions, in order, of the points that no other point dominates.
+
+    Args:
+        points: one value an objective.
+        directions: ``max`` or ``min`` for each objective.
+    """
+    losses = [_as_losses(point, directions) for point in points]
+    finite = [index for index, loss in enumerate(losses) if all(map(math.isfinite, loss))]
+    return [index for index in finite if not any(_dominates(losses[other], losses[index]) for other in finite)]
+
+
+def hypervolume(points: Sequence[Values], directions: Sequence[Direction], reference: Values) -> float:
+    """Area that the points dominate, bounded by a reference point that is worse than what is of interest.
+
+    Raises:
+        BadInputError: not two objectives.
+    """
+    if len(directions) != 2 or len(reference) != 2:
+        raise BadInputError(f"hypervolume must have two objectives: got {len(directions)}")
+    corner = _as_losses(reference, directions)
+    losses = sorted(tuple(_as_losses(points[index], directions)) for index in non_dominated(points, directions))
+    area, ceiling = 0.0, corner[1]
+    for x, y in losses:
+        if x < corner[0] and y < ceiling:
+            area += (corner[0] - x) * (ceiling - y)
+            ceiling = y
+    return area
+
+
+def _as_losses(values: Values, directions: Sequence[Direction]) -> list[float]:
+    return [-value if direction == "max" else value for value, direction in zip(values, directions, strict=True)]
+
+
+def _dominates(left: Values, right: Values) -> bool:
+    return left != right and all(a <= b for a, b in zip(left, right, strict=True))

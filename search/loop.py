@@ -1,0 +1,81 @@
+"""A search in this process: the loop that joins a study, an evaluator and a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qalof.errors import BadInputError
+from search.evaluator import Evaluator
+from search.objective import Objective
+from search.record import EvaluationRecord
+from search.result import SearchResult
+from search.space import BitmapSpace
+from search.study import OnScore, Study
+
+OBJECTIVES = ("max:f1", "min:weight_bytes")
+
+
+def run(
+    space: BitmapSpace,
+    evaluator: Evaluator,
+    objectives: Sequence[str | Objective] = OBJECTIVES,
+    strategy: str = "tpe",
+    max_evaluations: int | None = 50,
+    limits: Mapping[str, float] | None = None,
+    storage: str | Path | None = None,
+    seed: int = 0,
+    on_score: OnScore | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> SearchResult:
+    """Search a space of bitmaps.
+
+    Args:
+        space: where to choose.
+        evaluator: measures bitmaps of the same model.
+        objectives: each ``max:`` or ``min:`` with the name of a metric or cost.
+        strategy: ``tpe``, ``nsga2``, ``random``, ``one_at_a_time`` or ``greedy``.
+        max_evaluations: ends after so many different bitmaps; None leaves the end to the strategy.
+        limits: cost name -> greatest allowed value, on top of the space's own; no evaluated bitmap exceeds them.
+        storage: file of the record; a search that was cut off goes on from it when it is run again.
+        seed: equal seeds and evaluations give equal searches.
+        on_score: called for each scored bitmap, those from the record included.
+        options: of the strategy, such as ``{"generation_size": 16}``.
+
+    Raises:
+        BadInputError: anything that cannot be used as given, a budget out of reach included.
+    """
+    space = space.within(limits)
+    _check_sites(space, evaluator)
+    record = None if storage is None else EvaluationRecord(storage)
+    # a digest of all weights takes seconds on a large model and serves the record alone
+    fingerprint = "" if record is None else evaluator.fingerprint()
+    names = [site.name for site in space.sites]
+    known = {} if record is None else record.load(fingerprint, evaluator.limit, names)
+    study = Study(
+        space,
+        objectives,
+        strategy,
+        max_evaluations=max_evaluations,
+        seed=seed,
+        known=known,
+        options=options,
+        on_score=on_score,
+    )
+    while waiting := study.next_generation():
+        batch = waiting[: max(1, evaluator.at_once)]
+        for bitmap, evaluation in zip(batch, evaluator.evaluate(batch), strict=True):
+            if record is not None:
+                record.add(fingerprint, evaluator.limit, bitmap, evaluation)
+            study.tell(bitmap, evaluation)
+    return study.result()
+
+
+def _check_sites(space: BitmapSpace, evaluator: Evaluator) -> None:
+    ours, theirs = list(space.sites), list(evaluator.sites)
+    if ours != theirs:
+        raise BadInputError(
+            "a space must be made of the evaluator's model: "
+            f"it has {len(ours)} sites, the model {len(theirs)}, or they differ; make it with BitmapSpace.of(model)"
+        )

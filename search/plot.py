@@ -1,0 +1,89 @@
+"""The front as a picture: all points with their intervals, the front's joined by steps.
+
+Drawn on a Figure of its own, without pyplot, so that no global backend is touched and nothing needs a screen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from search.objective import Objective
+
+if TYPE_CHECKING:
+    from search.result import Point, SearchResult
+
+UNITS = {
+    "f1": "%",
+    "exact_match": "%",
+    "accuracy": "%",
+    "loss": "nats",
+    "average_bits": "bits per weight",
+    "weight_bytes": "bytes",
+    "kv_bytes_per_token": "bytes per token",
+    "bit_operations_per_token": "bit operations per token",
+}
+ALL_COLOUR, FRONT_COLOUR = "#9aa5b1", "#c2410c"
+
+
+def front_png(result: SearchResult) -> bytes:
+    """A PNG: the first objective upwards, the second (or average bits) to the right."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    vertical = result.objectives[0]
+    horizontal = result.objectives[1] if len(result.objectives) > 1 else Objective("min", "average_bits")
+    front = sorted(result.front_points, key=lambda point: point.value(horizontal.name))
+    others = [point for point in result.points if point not in front]
+    _draw(axes, others, horizontal, vertical, ALL_COLOUR, f"evaluated ({len(result.points)})")
+    _draw(axes, front, horizontal, vertical, FRONT_COLOUR, f"front ({len(front)})")
+    if len(front) > 1:
+        where: Literal["post", "pre"] = "post" if horizontal.direction == "min" else "pre"
+        x, y = ([point.value(o.name) for point in front] for o in (horizontal, vertical))
+        axes.step(x, y, where=where, color=FRONT_COLOUR, linewidth=1, alpha=0.6)
+    axes.set_xlabel(_label(horizontal))
+    axes.set_ylabel(_label(vertical))
+    axes.set_title(f"{result.strategy}, {len(result.points)} bitmaps; bars are 95 % intervals")
+    axes.grid(alpha=0.3)
+    if axes.containers:
+        axes.legend()
+    buffer = BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
+
+
+def _draw(
+    axes: Axes, points: Sequence[Point], horizontal: Objective, vertical: Objective, colour: str, label: str
+) -> None:
+    shown = [p for p in points if math.isfinite(p.value(horizontal.name)) and math.isfinite(p.value(vertical.name))]
+    if not shown:
+        return
+    axes.errorbar(
+        [point.value(horizontal.name) for point in shown],
+        [point.value(vertical.name) for point in shown],
+        xerr=_bars(shown, horizontal.name),
+        yerr=_bars(shown, vertical.name),
+        fmt="o",
+        markersize=4,
+        elinewidth=0.8,
+        capsize=2,
+        color=colour,
+        label=label,
+    )
+
+
+def _bars(points: Sequence[Point], name: str) -> list[list[float]]:
+    intervals = [(point.value(name), point.metrics.get(name)) for point in points]
+    below = [max(0.0, value - interval.low) if interval else 0.0 for value, interval in intervals]
+    above = [max(0.0, interval.high - value) if interval else 0.0 for value, interval in intervals]
+    return [below, above]
+
+
+def _label(objective: Objective) -> str:
+    unit = UNITS.get(objective.name)
+    return objective.name.replace("_", " ") + (f" ({unit})" if unit else "")

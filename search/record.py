@@ -1,0 +1,99 @@
+"""The record of what was evaluated: one JSON line an evaluation, appended and flushed.
+
+Resuming a search is running it again: strategies are pure functions of seed and scores, and what the record
+knows is fed back instead of being measured.  So nothing of a strategy's state is stored, a search resumes at
+the grain of one evaluation, and one record serves any number of strategies and budgets.  (A database was
+rejected: it would tie the format to Optuna's and to one strategy's view.)
+
+A line that a kill tore off lacks its newline; it is dropped on reading and cut off before the next is
+appended.  One process writes at a time.  NaN is written as Python's ``json`` writes it, since a collapsed
+model's score must come back as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
+
+FORMAT_VERSION = 1
+
+
+class EvaluationRecord:
+    """Evaluations by fingerprint, limit and bitmap, in a file that only grows.
+
+    Args:
+        path: the file; made with its folder at the first :meth:`add`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._mended = False
+
+    def load(self, fingerprint: str, limit: int | None, sites: Sequence[str]) -> dict[Bitmap, Evaluation]:
+        """What is known of a model and task; the entries of others are passed over.
+
+        Args:
+            fingerprint: the evaluator's.
+            limit: how many examples an evaluation took; None for all.
+            sites: names of the model's sites, in order.
+
+        Raises:
+            BadInputError: a line that is no record of this format.
+        """
+        known: dict[Bitmap, Evaluation] = {}
+        for number, line in enumerate(self._lines(), start=1):
+            entry = self._parse(number, line)
+            if entry["fingerprint"] == fingerprint and entry["limit"] == limit:
+                known[Bitmap.from_json(entry["bitmap"], sites)] = Evaluation.from_json(entry["evaluation"])
+        return known
+
+    def add(self, fingerprint: str, limit: int | None, bitmap: Bitmap, evaluation: Evaluation) -> None:
+        """Append one evaluation and flush it to disk."""
+        entry = {
+            "version": FORMAT_VERSION,
+            "fingerprint": fingerprint,
+            "limit": limit,
+            "bitmap": bitmap.to_json(),
+            "evaluation": evaluation.to_json(),
+        }
+        line = json.dumps(entry, default=float) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._mend()
+        with self.path.open("ab") as file:
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _lines(self) -> list[bytes]:
+        if not self.path.exists():
+            return []
+        *whole, _torn = self.path.read_bytes().split(b"\n")
+        return whole
+
+    def _mend(self) -> None:
+        if not self._mended and self.path.exists():
+            content = self.path.read_bytes()
+            if not content.endswith(b"\n"):
+                os.truncate(self.path, content.rfind(b"\n") + 1)
+        self._mended = True
+
+    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            entry = json.loads(line)
+            version = entry["version"]
+        except (ValueError, TypeError, KeyError):
+            raise BadInputError(
+                f"a record must hold one evaluation a line: line {number} of {self.path} does not; "
+                "give another file, or delete that line"
+            ) from None
+        if version != FORMAT_VERSION:
+            raise BadInputError(f"record {self.path} must have version {FORMAT_VERSION}: got {version!r}; update QaLoF")
+        assert isinstance(entry, dict)
+        return entry

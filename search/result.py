@@ -1,0 +1,217 @@
+"""What a search found: every evaluated bitmap, the front among them, and the best within a budget.
+
+A result is plain data, with intervals already computed, so that it is read again without models and without
+per-example scores; those stay in the record of evaluations.  ``front.json`` holds all of it, ``front.csv``
+and ``front.png`` are views of it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qalof.bitmap import Bitmap
+from qalof.cost import COST_NAMES, Cost
+from qalof.errors import BadInputError, nearest_hint
+from qalof.files import read_json, write_json, write_text
+from qalof.statistics import Interval
+from search.front import non_dominated
+from search.objective import Objective, Score
+from search.plot import front_png
+
+FORMAT_VERSION = 1
+FRONT_JSON, FRONT_CSV, FRONT_PNG, TRACE_CSV = "front.json", "front.csv", "front.png", "trace.csv"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluated bitmap.
+
+    ``metrics``: name -> value with its 95 % interval; ``values``: under each objective, in their order;
+    ``examples``: how many the metrics come from.
+    """
+
+    bitmap: Bitmap
+    cost: Cost
+    metrics: Mapping[str, Interval]
+    values: tuple[float, ...]
+    examples: int
+
+    @classmethod
+    def of(cls, score: Score) -> Point:
+        """Condense a score: per-example scores become intervals."""
+        evaluation = score.evaluation
+        metrics = {}
+        for name, value in evaluation.metrics.items():
+            interval = evaluation.interval(name)
+            metrics[name] = Interval(float(value), interval.low, interval.high)
+        return cls(score.bitmap, score.cost, metrics, score.values, evaluation.examples)
+
+    def value(self, name: str) -> float:
+        """A cost or metric by name."""
+        return self.cost.as_metrics()[name] if name in COST_NAMES else self.metrics[name].estimate
+
+    def as_row(self) -> dict[str, Any]:
+        """One flat row for a table."""
+        row: dict[str, Any] = {"bitmap": str(self.bitmap)}
+        for name, interval in self.metrics.items():
+            row |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        return row | asdict(self.cost)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict; numbers that are not finite become null."""
+        metrics = {name: [_number(v) for v in (i.estimate, i.low, i.high)] for name, i in self.metrics.items()}
+        return {
+            "bitmap": self.bitmap.to_json(),
+            "cost": asdict(self.cost),
+            "metrics": metrics,
+            "values": [_number(value) for value in self.values],
+            "examples": self.examples,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Point:
+        """The inverse of :meth:`to_json`; null becomes NaN."""
+        metrics = {name: Interval(*map(_from_number, values)) for name, values in data["metrics"].items()}
+        values = tuple(map(_from_number, data["values"]))
+        return cls(Bitmap.from_json(data["bitmap"]), Cost(**data["cost"]), metrics, values, data["examples"])
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Points in the order in which the strategy asked for them, and what they were evaluated for.
+
+    ``trace``: the strategy's own rows, such as greedy's steps or the ranking of sensitivities.
+    """
+
+    points: tuple[Point, ...]
+    objectives: tuple[Objective, ...]
+    strategy: str
+    seed: int
+    limits: Mapping[str, float]
+    trace: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+
+    @cached_property
+    def front_points(self) -> tuple[Point, ...]:
+        """The points that no other dominates, by the last objective from its low end."""
+        values = [point.values for point in self.points]
+        chosen = non_dominated(values, [objective.direction for objective in self.objectives])
+        return tuple(sorted((self.points[index] for index in chosen), key=lambda point: point.values[-1]))
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The front as a table: bitmap, metrics with ``_low`` and ``_high``, costs."""
+        return pd.DataFrame([point.as_row() for point in self.front_points])
+
+    @property
+    def all(self) -> pd.DataFrame:
+        """All points as a table, in the order of asking."""
+        return pd.DataFrame([point.as_row() for point in self.points])
+
+    def best(self, **budget: float) -> Point:
+        """The best point by the first objective among those within a budget; equal ones by fewer bytes.
+
+        Args:
+            budget: cost name -> greatest allowed value, such as ``average_bits=5.0``; none for all points.
+
+        Raises:
+            BadInputError: an unknown cost, or no evaluated bitmap is within the budget.
+        """
+        for name in budget:
+            if name not in COST_NAMES:
+                raise BadInputError(f"a budget must name a cost: got {name!r}; {nearest_hint(name, COST_NAMES)}")
+        usable = [point for point in self.points if math.isfinite(point.values[0])]
+        within = [point for point in usable if all(point.value(name) <= limit for name, limit in budget.items())]
+        if not within:
+            raise BadInputError(self._infeasible(usable, budget))
+        sign = -1 if self.objectives[0].direction == "max" else 1
+        return min(within, key=lambda point: (sign * point.values[0], point.cost.weight_bytes))
+
+    def plot(self, path: str | Path) -> None:
+        """Draw all points with error bars and the front, as a PNG."""
+        _write_bytes(Path(path), front_png(self))
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``front.json``, ``front.csv``, ``front.png`` and, if the strategy left a trace, ``trace.csv``."""
+        place = Path(folder)
+        write_text(place / FRONT_CSV, self.front.to_csv(index=False))
+        if self.trace:
+            write_text(place / TRACE_CSV, pd.DataFrame(self.trace).to_csv(index=False))
+        self.plot(place / FRONT_PNG)
+        # last, since it is what load reads: a folder that has it has the views too
+        write_json(place / FRONT_JSON, self.to_json())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SearchResult:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            BadInputError: missing, not JSON, or of another format version.
+        """
+        path = Path(folder) / FRONT_JSON
+        data = read_json(path, "search result")
+        version = data.get("version") if isinstance(data, dict) else None
+        if version != FORMAT_VERSION:
+            raise BadInputError(f"search result {path} must have version {FORMAT_VERSION}: got {version!r}; redo it")
+        return cls(
+            tuple(map(Point.from_json, data["points"])),
+            tuple(map(Objective.parse, data["objectives"])),
+            data["strategy"],
+            data["seed"],
+            data["limits"],
+            tuple(data["trace"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A versioned plain dict; ``front`` holds positions in ``points``."""
+        positions = {id(point): index for index, point in enumerate(self.points)}
+        return {
+            "version": FORMAT_VERSION,
+            "strategy": self.strategy,
+            "seed": self.seed,
+            "objectives": [str(objective) for objective in self.objectives],
+            "limits": dict(self.limits),
+            "front": [positions[id(point)] for point in self.front_points],
+            "points": [point.to_json() for point in self.points],
+            "trace": [{k: _number(v) if isinstance(v, float) else v for k, v in row.items()} for row in self.trace],
+        }
+
+    def _infeasible(self, usable: Sequence[Point], budget: Mapping[str, float]) -> str:
+        asked = ", ".join(f"{name} <= {limit:.10g}" for name, limit in budget.items())
+        if not usable:
+            return "no bitmap has been evaluated to a finite score yet: there is no best one"
+        ranges = [f"{name} from {min(c):.10g} to {max(c):.10g}" for name, c in _columns(usable, budget).items()]
+        return f"no evaluated bitmap has {asked}: they have {', '.join(ranges)}; search with limits={dict(budget)}"
+
+
+def _columns(points: Sequence[Point], names: Mapping[str, float]) -> dict[str, list[float]]:
+    return {name: [point.value(name) for point in points] for name in names}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _from_number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,247 @@
+"""The bitmaps that a search may choose from, and the budget that none of them exceeds.
+
+A space lists the choices of every site, from cheap to dear; sites that must move together (``group="block"``)
+form one *unit* and are chosen by one index.  A limit bounds a cost of :mod:`qalof.cost` from above.  It is
+held by construction: :meth:`BitmapSpace.project` lowers widths until every limit holds, so that no
+strategy ever has a bitmap above the budget evaluated.  Penalties and constraint callbacks were
+rejected, since they only discourage what must not happen and spend evaluations on it.
+
+This needs that a unit's first choice is its cheapest in every cost: then one bitmap is the cheapest of the
+space, every limit above its costs can be met, and the limits can be met together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
+from typing import Literal, Protocol
+
+from qalof.bitmap import PASS_THROUGH, Bitmap, LayerBits, block_name, check_width
+from qalof.cost import COST_NAMES, Cost, cost_of
+from qalof.errors import BadInputError
+from qalof.model.sites import Site
+from search.budget import Budget, Indices, Price
+
+Group = Literal["site", "block"]
+
+
+class HasSites(Protocol):
+    """A model, as far as a space needs it."""
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The quantizable layers, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Sites that are chosen together: a name, their positions in the model's order, how many choices they share."""
+
+    name: str
+    members: tuple[int, ...]
+    choices: int
+
+
+@dataclass(frozen=True)
+class BitmapSpace:
+    """Every bitmap that takes, at each unit, one of its choices, and costs no more than the limits.
+
+    Attributes:
+        sites: the model's, in order.
+        choices: by site, from cheap to dear; sites of one unit have equally many, chosen by the same index.
+        limits: cost name -> greatest allowed value.
+        group: whether a unit is a site or a block.
+
+    Raises:
+        BadInputError: choices that do not fit the sites, an unknown limit, one that no bitmap of the space keeps.
+    """
+
+    sites: tuple[Site, ...]
+    choices: tuple[tuple[LayerBits, ...], ...]
+    limits: Mapping[str, float] = field(default_factory=dict)
+    group: Group = "site"
+
+    def __post_init__(self) -> None:
+        if not self.sites or len(self.choices) != len(self.sites) or not all(self.choices):
+            raise BadInputError(
+                "a space must list choices for each of its sites: "
+                f"got {len(self.choices)} lists for {len(self.sites)} sites"
+            )
+        for unit in self.units:
+            if len({len(self.choices[member]) for member in unit.members}) > 1:
+                raise BadInputError(f"sites chosen together must have equally many choices: {unit.name} has not")
+        self.budget  # noqa: B018 - built now, so that a limit out of reach is refused now
+
+    @classmethod
+    def of(
+        cls,
+        model: HasSites | Sequence[Site],
+        weight: Sequence[int] = (2, 4, 8),
+        activation: Sequence[int] | Literal["same"] = "same",
+        kv: Sequence[int] | Literal["same"] | None = "same",
+        *,
+        limits: Mapping[str, float] | None = None,
+        group: Group = "site",
+    ) -> BitmapSpace:
+        """All combinations of widths at every site.
+
+        Args:
+            model: a model, or its sites.
+            weight: widths of a weight.
+            activation: widths of its input, or the weight's.
+            kv: widths of the cache where a site fills it, or the weight's; None leaves the cache as it is.
+            limits: cost name -> greatest allowed value.
+            group: ``block`` ties the sites of a block to one choice.
+
+        Raises:
+            BadInputError: no widths, a width that does not exist, or limits out of reach.
+        """
+        sites = tuple(model if isinstance(model, Sequence) else model.sites)
+        if group not in ("site", "block"):
+            raise BadInputError(f"group must be 'site' or 'block': got {group!r}")
+        axes = [_widths("weight", weight)]
+        axes.append((None,) if activation == "same" else _widths("activation", activation))
+        axes.append((None,) if kv is None or kv == "same" else _widths("kv", kv))
+        choices: list[tuple[LayerBits, ...]] = [()] * len(sites)
+        for _, members in _grouped(sites, group):
+            fills_cache = any(sites[member].kv_features for member in members)
+            combinations = list(product(*axes)) if fills_cache else [(*pair, None) for pair in product(*axes[:2])]
+            for member in members:
+                inert = kv is None or not sites[member].kv_features
+                choices[member] = tuple(_layer(w, a, None if inert else k, kv is None) for w, a, k in combinations)
+        return cls(sites, tuple(choices), dict(limits or {}), group)
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """What is chosen, in the model's order."""
+        grouped = _grouped(self.sites, self.group)
+        return tuple(Unit(name, members, len(self.choices[members[0]])) for name, members in grouped)
+
+    @property
+    def size(self) -> int:
+        """How many index vectors there are, limits aside."""
+        return math.prod(unit.choices for unit in self.units)
+
+    def decode(self, indices: Sequence[int]) -> Bitmap:
+        """The bitmap with these choices, one index a unit.  It may exceed the limits: :meth:`project` it."""
+        chosen = {member: index for unit, index in zip(self.units, indices, strict=True) for member in unit.members}
+        return Bitmap({site.name: self.choices[i][chosen[i]] for i, site in enumerate(self.sites)})
+
+    def encode(self, bitmap: Bitmap) -> Indices:
+        """The inverse of :meth:`decode`; KV widths are ignored where a site feeds no cache.
+
+        Raises:
+            BadInputError: a unit of the bitmap has none of the space's choices.
+        """
+        layers = Bitmap.from_json(bitmap.to_json(), [site.name for site in self.sites])
+        names = [[self.sites[member].name for member in unit.members] for unit in self.units]
+        return tuple(self.find(unit, [layers[name] for name in members]) for unit, members in enumerate(names))
+
+    def find(self, unit: int, layers: LayerBits | Sequence[LayerBits]) -> int:
+        """The index of the choice that gives ``unit`` these layer bits: one for all its sites, or one each.
+
+        Raises:
+            BadInputError: it has no such choice.
+        """
+        members = self.units[unit].members
+        wanted = [layers] * len(members) if isinstance(layers, LayerBits) else layers
+        for index in range(self.units[unit].choices):
+            if all(self._same(m, self.choices[m][index], bits) for m, bits in zip(members, wanted, strict=True)):
+                return index
+        known = ", ".join(self.label(unit, index) for index in range(self.units[unit].choices))
+        raise BadInputError(f"{self.units[unit].name} must have one of the space's choices ({known}): got {wanted[0]}")
+
+    def label(self, unit: int, index: int) -> str:
+        """How a choice of a unit is written: its layer bits at the member that fills the cache, if any does."""
+        members = self.units[unit].members
+        return str(self.choices[next((m for m in members if self.sites[m].kv_features), members[0])][index])
+
+    def uniform(self) -> tuple[Bitmap, ...]:
+        """The bitmaps within the limits that have the same layer bits at every site, from cheap to dear."""
+        found = []
+        for layer in sorted({bits for choices in self.choices for bits in choices}):
+            try:
+                bitmap = self.decode([self.find(unit, layer) for unit in range(len(self.units))])
+            except BadInputError:
+                continue
+            if self.fits(bitmap) and bitmap not in found:
+                found.append(bitmap)
+        return tuple(found)
+
+    def cost(self, bitmap: Bitmap) -> Cost:
+        """What a bitmap of this model costs."""
+        return cost_of(bitmap, self.sites)
+
+    def fits(self, bitmap: Bitmap) -> bool:
+        """Whether every limit holds."""
+        cost = self.cost(bitmap).as_metrics()
+        return all(cost[name] <= limit for name, limit in self.limits.items())
+
+    def within(self, limits: Mapping[str, float] | None) -> BitmapSpace:
+        """This space with limits added; of two for the same cost the lower one holds."""
+        merged = dict(self.limits)
+        for name, limit in (limits or {}).items():
+            merged[name] = min(limit, merged.get(name, limit))
+        return replace(self, limits=merged)
+
+    def reachable(self, name: str) -> tuple[float, float]:
+        """Least and greatest value of a cost over the space, limits aside.
+
+        Raises:
+            BadInputError: no cost of that name.
+        """
+        return self.budget.reachable(name)
+
+    def project(self, bitmap: Bitmap) -> Bitmap:
+        """Lower widths, deterministically, until every limit holds; a bitmap within the limits is kept.
+
+        Raises:
+            BadInputError: a bitmap that is not of this space.
+        """
+        return self.decode(self.budget.lowered(self.encode(bitmap)))
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Prices and limits, for those who step along the choices."""
+        prices = tuple(tuple(self._price(unit, index) for index in range(unit.choices)) for unit in self.units)
+        for unit, rows in zip(self.units, prices, strict=True):
+            if any(low > cost for row in rows for low, cost in zip(rows[0], row, strict=True)):
+                raise BadInputError(f"a unit's first choice must be its cheapest in every cost: {unit.name}'s is not")
+        return Budget(prices, sum(site.weights for site in self.sites), self.limits)
+
+    def _price(self, unit: Unit, index: int) -> Price:
+        sites = [self.sites[member] for member in unit.members]
+        layers = {self.sites[member].name: self.choices[member][index] for member in unit.members}
+        cost = cost_of(Bitmap(layers), sites).as_metrics()
+        bits = sum(site.weights * layers[site.name].weight for site in sites)
+        costs = (float(bits) if name == "average_bits" else cost[name] for name in COST_NAMES)
+        widths = [(b.weight, b.activation, b.kv if s.kv_features else 0) for s in sites for b in [layers[s.name]]]
+        return *costs, *(float(width) for row in widths for width in row)
+
+    def _same(self, member: int, left: LayerBits, right: LayerBits) -> bool:
+        same = (left.weight, left.activation) == (right.weight, right.activation)
+        return same and (left.kv == right.kv or not self.sites[member].kv_features)
+
+
+def _grouped(sites: Sequence[Site], group: Group) -> list[tuple[str, tuple[int, ...]]]:
+    groups: dict[str, list[int]] = {}
+    for index, site in enumerate(sites):
+        groups.setdefault(block_name(site.name) if group == "block" else site.name, []).append(index)
+    return [(name, tuple(members)) for name, members in groups.items()]
+
+
+def _widths(what: str, widths: Sequence[int] | str | None) -> tuple[int | None, ...]:
+    if isinstance(widths, str) or not widths:
+        raise BadInputError(f"{what} must be a list of widths: got {widths!r}; for example (2, 4, 8)")
+    return tuple(sorted({check_width(bits, what) for bits in widths}))
+
+
+def _layer(weight: int | None, activation: int | None, kv: int | None, pass_through: bool) -> LayerBits:
+    assert weight is not None
+    # an inert KV width follows the weight, so that a uniform bitmap reads as one number
+    cache = PASS_THROUGH if pass_through else kv
+    return LayerBits(weight, activation or weight, cache or weight)

@@ -1,0 +1,64 @@
+"""The contract of a strategy.
+
+A strategy is a generator function.  It yields generations (lists of bitmaps) and receives, by ``send``, their
+scores in the same order; when it returns, the search ends.  It may yield a bitmap again, which costs nothing:
+the study answers from what it knows.  It must
+
+* yield only bitmaps within the limits of its space;
+* be a pure function of its context, its options and the scores, since a search is resumed by running it again;
+* make generations whose size does not depend on how many workers there are, for the same reason;
+* end by itself when it finds nothing new, since a study counts only what is new.
+
+What it has to say besides bitmaps (steps, ranks) it writes to ``context.trace``, row by row, so that this is
+at hand at any moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+from search.objective import Objective, Score
+from search.space import BitmapSpace
+
+Strategy = Generator[list[Bitmap], list[Score], None]
+StrategyFunction = Callable[..., Strategy]
+"""Called with a :class:`StrategyContext` and the strategy's own options by keyword."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StrategyContext:
+    """What every strategy is given: where to choose, what for, and the seed of all its draws."""
+
+    space: BitmapSpace
+    objectives: tuple[Objective, ...]
+    seed: int = 0
+    trace: list[Row] = field(default_factory=list)
+
+    def primary_metric(self) -> Objective:
+        """The first objective that an evaluation measures.
+
+        Raises:
+            BadInputError: all objectives are costs.
+        """
+        for objective in self.objectives:
+            if not objective.is_cost:
+                return objective
+        given = ", ".join(map(str, self.objectives))
+        raise BadInputError(f"this strategy must have an objective that is measured, such as max:f1: got {given}")
+
+
+def check_positive(name: str, value: int) -> int:
+    """Return ``value`` if it is a positive whole number.
+
+    Raises:
+        BadInputError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInputError(f"{name} must be a positive whole number: got {value!r}")
+    return value

@@ -1,0 +1,142 @@
+"""Greedy mixed precision (S2): lower the most tolerant layers first, as long as quality allows.
+
+All units start at the dearest choice.  Visited by ascending sensitivity, a unit takes its next step down if the
+metric then lies no more than ``budget`` below its value at the start; otherwise the step is taken back and
+the unit is left alone (``stop_on_fail``: the search ends).  After a step that was kept, the unit's next one joins
+the queue with its own sensitivity.  S2 reads ``--budget 0.3`` as "30 % F1 drop": the budget is a share of the
+start's value unless ``budget_kind`` is ``absolute``.
+
+S2 orders by the error of a layer's output.  Here the order comes from a one-at-a-time pass in the same search,
+on the task's own metric; S2's order is had by giving ``sensitivity``.  Under limits the start is projected.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qalof.bitmap import LayerBits
+from qalof.errors import BadInputError, nearest_hint
+from search.budget import Indices
+from search.objective import Score
+from search.space import BitmapSpace
+from search.strategies.base import Strategy, StrategyContext, check_positive
+from search.strategies.sensitivity import (
+    GENERATION_SIZE,
+    Target,
+    drop,
+    measure,
+    reference_of,
+    replaced,
+    targets_below,
+)
+
+GivenSensitivity = Mapping[str, Mapping[str, float] | Mapping[int, float]]
+"""Unit name -> layer bits -> how much it suffers; only the order counts."""
+
+
+@dataclass(frozen=True)
+class _Allowance:
+    budget: float
+    kind: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("relative", "absolute"):
+            raise BadInputError(f"budget_kind must be 'relative' or 'absolute': got {self.kind!r}")
+        if not (math.isfinite(self.budget) and self.budget >= 0):
+            raise BadInputError(f"budget must be a drop of zero or more: got {self.budget}; 0.3 allows 30 %")
+
+    def accepts(self, lost: float, start: float) -> bool:
+        return lost <= (self.budget * abs(start) if self.kind == "relative" else self.budget)
+
+
+def greedy(
+    context: StrategyContext,
+    *,
+    budget: float = 0.3,
+    budget_kind: Literal["relative", "absolute"] = "relative",
+    stop_on_fail: bool = False,
+    start: int | str | LayerBits | None = None,
+    sensitivity: GivenSensitivity | None = None,
+    generation_size: int = GENERATION_SIZE,
+) -> Strategy:
+    """Lower one unit after another within a budget of quality; the trace holds a row for each trial step.
+
+    Args:
+        context: space, objectives and seed; the first measured objective is the metric.
+        budget: greatest drop of the metric against the start.
+        budget_kind: ``relative``, a share of the start's value, or ``absolute``, in the metric's unit.
+        stop_on_fail: end at the first step that is not kept.
+        start: layer bits to start from; the dearest choice if None.
+        sensitivity: order of the visits, if known; measured otherwise.
+        generation_size: how many units a generation of the measuring pass holds.
+
+    Raises:
+        BadInputError: an unusable option, or a given sensitivity that lacks a unit or width of the space.
+    """
+    allowance, metric = _Allowance(budget, budget_kind), context.primary_metric().name
+    current = reference_of(context.space, start)
+    targets = targets_below(context.space, current)
+    size = check_positive("generation_size", generation_size)
+    if sensitivity is None:
+        order = yield from measure(context, current, targets, size, trace=False)
+    else:
+        order = _given(context.space, targets, sensitivity)
+    (origin,) = yield [context.space.decode(current)]
+    queue = [_entry(order, step) for step in _next_steps(context.space, current, range(len(current)))]
+    heapq.heapify(queue)
+    while queue:
+        _, target = heapq.heappop(queue)
+        (score,) = yield [replaced(context.space, current, target)]
+        lost = drop(metric, origin, score, context.objectives)
+        accepted = allowance.accepts(lost, origin.evaluation[metric])
+        context.trace.append(_row(context, target, metric, lost, accepted, score))
+        if accepted:
+            current = (*current[: target[0]], target[1], *current[target[0] + 1 :])
+            for step in _next_steps(context.space, current, [target[0]]):
+                heapq.heappush(queue, _entry(order, step))
+        elif stop_on_fail:
+            return
+
+
+def _next_steps(space: BitmapSpace, indices: Indices, units: range | list[int]) -> list[Target]:
+    steps = [(unit, space.budget.lower(unit, indices[unit])) for unit in units]
+    return [(unit, step) for unit, step in steps if step is not None]
+
+
+def _entry(order: Mapping[Target, float], target: Target) -> tuple[float, Target]:
+    # NaN means collapse and would break the queue's order: visit it last
+    return (order[target] if order[target] == order[target] else math.inf), target
+
+
+def _row(
+    context: StrategyContext, target: Target, metric: str, lost: float, accepted: bool, score: Score
+) -> dict[str, Any]:
+    return {
+        "step": len(context.trace) + 1,
+        "layer": context.space.units[target[0]].name,
+        "bits": context.space.label(*target),
+        metric: score.evaluation[metric],
+        "drop": lost,
+        "average_bits": score.cost.average_bits,
+        "weight_bytes": score.cost.weight_bytes,
+        "accepted": accepted,
+    }
+
+
+def _given(space: BitmapSpace, targets: list[Target], sensitivity: GivenSensitivity) -> dict[Target, float]:
+    names = [unit.name for unit in space.units]
+    for name in sensitivity:
+        if name not in names:
+            raise BadInputError(f"sensitivity must name units of the space: got {name!r}; {nearest_hint(name, names)}")
+    order = {}
+    for unit, choice in targets:
+        values = {str(LayerBits.parse(bits)): value for bits, value in sensitivity.get(names[unit], {}).items()}
+        label = str(LayerBits.parse(space.label(unit, choice)))
+        if label not in values:
+            raise BadInputError(f"sensitivity must tell how {names[unit]} fares at {label}: it has {sorted(values)}")
+        order[(unit, choice)] = float(values[label])
+    return order

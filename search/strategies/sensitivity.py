@@ -1,0 +1,185 @@
+"""One-at-a-time sensitivity (S1): how much is lost when one unit alone is lowered.
+
+From a reference, S1's uniform 8 bits, each unit goes to each lower choice while all others stay.  The drop is
+``reference - lowered`` for metrics that are better when higher, the reverse for those better when lower, so
+that a positive drop is always a loss.  Its interval is a paired bootstrap over the examples: both bitmaps saw
+the same ones, and most of a metric's spread is between examples, which cancels.
+
+Under limits the reference is projected first; a lowered reference then fits as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qalof.bitmap import Bitmap, LayerBits
+from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
+from qalof.statistics import Interval, paired_difference
+from search.budget import Indices
+from search.objective import LOWER_IS_BETTER, Objective, Score
+from search.space import BitmapSpace
+from search.strategies.base import Strategy, StrategyContext, check_positive
+
+GENERATION_SIZE = 8
+
+Target = tuple[int, int]
+"""A unit and the choice that it is lowered to."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What lowering one unit costs.
+
+    ``unit``: its name; ``bits``: what it was lowered to; ``drops``: metric -> loss with its 95 % interval;
+    ``score``: of the bitmap with this one change.
+    """
+
+    unit: str
+    bits: str
+    drops: Mapping[str, Interval]
+    score: Score
+
+    def as_row(self) -> dict[str, Any]:
+        """One flat row for a table."""
+        row: dict[str, Any] = {"unit": self.unit, "bits": self.bits}
+        for metric, drop in self.drops.items():
+            row |= {f"{metric}_drop": drop.estimate, f"{metric}_drop_low": drop.low, f"{metric}_drop_high": drop.high}
+        cost = self.score.cost
+        return row | {"average_bits": cost.average_bits, "weight_bytes": cost.weight_bytes}
+
+
+def drop(metric: str, reference: Score, lowered: Score, objectives: Sequence[Objective] = ()) -> float:
+    """What ``lowered`` loses against ``reference``; positive is worse."""
+    better, worse = _ordered(metric, reference, lowered, objectives)
+    return better[metric] - worse[metric]
+
+
+def drop_interval(metric: str, reference: Score, lowered: Score, objectives: Sequence[Objective] = ()) -> Interval:
+    """:func:`drop` with a paired bootstrap interval, of no width where per-example scores were not kept."""
+    better, worse = _ordered(metric, reference, lowered, objectives)
+    estimate = better[metric] - worse[metric]
+    if metric not in better.per_example or metric not in worse.per_example:
+        return Interval(estimate, estimate, estimate)
+    paired = paired_difference(better.per_example[metric], worse.per_example[metric])
+    return Interval(estimate, paired.low, paired.high)
+
+
+def smaller_is_better(metric: str, objectives: Sequence[Objective]) -> bool:
+    """As an objective on the metric says; by its name where none does."""
+    for objective in objectives:
+        if objective.name == metric:
+            return objective.direction == "min"
+    return metric in LOWER_IS_BETTER
+
+
+def rank(sensitivities: Sequence[Sensitivity], metric: str) -> list[dict[str, Any]]:
+    """Rows by ascending drop in ``metric``: the most tolerant first, ties in the model's order."""
+    ranked = sorted(sensitivities, key=lambda found: _sortable(found.drops[metric].estimate))
+    return [found.as_row() for found in ranked]
+
+
+def reference_of(space: BitmapSpace, reference: int | str | LayerBits | None) -> Indices:
+    """The uniform bitmap at ``reference``, or the dearest, projected into the limits.
+
+    Raises:
+        BadInputError: the space has no such choice.
+    """
+    if reference is None:
+        indices = [unit.choices - 1 for unit in space.units]
+    else:
+        indices = [space.find(unit, LayerBits.parse(reference)) for unit in range(len(space.units))]
+    return space.budget.lowered(indices)
+
+
+def targets_below(space: BitmapSpace, reference: Indices) -> list[Target]:
+    """Every step down from the reference, a unit after another, from dear to cheap."""
+    targets = []
+    for unit, index in enumerate(reference):
+        step = space.budget.lower(unit, index)
+        while step is not None:
+            targets.append((unit, step))
+            step = space.budget.lower(unit, step)
+    return targets
+
+
+def replaced(space: BitmapSpace, indices: Indices, target: Target) -> Bitmap:
+    """The bitmap of ``indices`` with one unit at another choice."""
+    unit, choice = target
+    return space.decode((*indices[:unit], choice, *indices[unit + 1 :]))
+
+
+def measure(
+    context: StrategyContext, reference: Indices, targets: Sequence[Target], generation_size: int, *, trace: bool
+) -> Generator[list[Bitmap], list[Score], dict[Target, float]]:
+    """Score the reference and each target from it, and return the drops of the primary metric.
+
+    With ``trace``, the ranking so far, intervals included, stands in the context's trace after each generation.
+    """
+    space, metric = context.space, context.primary_metric().name
+    (origin,) = yield [space.decode(reference)]
+    drops: dict[Target, float] = {}
+    found: list[Sensitivity] = []
+    for first in range(0, len(targets), generation_size):
+        batch = targets[first : first + generation_size]
+        scores = yield [replaced(space, reference, target) for target in batch]
+        for target, score in zip(batch, scores, strict=True):
+            drops[target] = drop(metric, origin, score, context.objectives)
+            if trace:
+                found.append(_sensitivity(context, target, origin, score))
+                context.trace[:] = rank(found, metric)
+    return drops
+
+
+def one_at_a_time(
+    context: StrategyContext,
+    *,
+    reference: int | str | LayerBits | None = None,
+    to: Sequence[int | str | LayerBits] | None = None,
+    generation_size: int = GENERATION_SIZE,
+) -> Strategy:
+    """Rank the units by what lowering each alone costs; the trace holds the ranking.
+
+    Args:
+        context: space, objectives and seed.
+        reference: layer bits of the reference; the dearest choice if None.
+        to: layer bits to lower to; every lower choice if None.
+        generation_size: how many units a generation holds.
+
+    Raises:
+        BadInputError: layer bits that the space lacks, or that lie above the reference.
+    """
+    start = reference_of(context.space, reference)
+    targets = targets_below(context.space, start)
+    if to is not None:
+        targets = _chosen(context.space, targets, to)
+    yield from measure(context, start, targets, check_positive("generation_size", generation_size), trace=True)
+
+
+def _ordered(
+    metric: str, reference: Score, lowered: Score, objectives: Sequence[Objective]
+) -> tuple[Evaluation, Evaluation]:
+    """The two evaluations, such that the first less the second is positive if the metric became worse."""
+    pair = reference.evaluation, lowered.evaluation
+    return pair[::-1] if smaller_is_better(metric, objectives) else pair
+
+
+def _sensitivity(context: StrategyContext, target: Target, origin: Score, score: Score) -> Sensitivity:
+    drops = {name: drop_interval(name, origin, score, context.objectives) for name in origin.evaluation.metrics}
+    return Sensitivity(context.space.units[target[0]].name, context.space.label(*target), drops, score)
+
+
+def _chosen(space: BitmapSpace, targets: list[Target], to: Sequence[int | str | LayerBits]) -> list[Target]:
+    layers = [LayerBits.parse(bits) for bits in to]
+    wanted = {(unit, space.find(unit, layer)) for unit in range(len(space.units)) for layer in layers}
+    chosen = [target for target in targets if target in wanted]
+    if not chosen:
+        raise BadInputError(f"to must name layer bits below the reference: got {', '.join(map(str, layers))}")
+    return chosen
+
+
+def _sortable(drop: float) -> float:
+    # NaN means collapse: the most sensitive of all
+    return drop if drop == drop else float("inf")

@@ -1,0 +1,156 @@
+"""One search, driven from outside: what to evaluate next, and what came of it.
+
+A study stands between a strategy and whoever runs models.  :meth:`Study.next_generation` gives the bitmaps that
+must be evaluated; each comes back through :meth:`Study.tell`, in any order; the strategy hears of
+them in its own.  So a process, a pool of actors or a cluster drives the same search to the same end.
+
+What is ``known`` from a record is answered without being handed out, and counts as an evaluation all the same:
+a search that goes on after a kill makes the choices that the undisturbed one would have made, and ends where it
+would have ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from qalof.bitmap import Bitmap
+from qalof.evaluation.result import Evaluation
+from search.objective import Objective, Score, parse_objectives
+from search.result import Point, SearchResult
+from search.space import BitmapSpace
+from search.strategies import Row, StrategyContext, start
+from search.strategies.base import check_positive
+
+OnScore = Callable[[Score], None]
+
+
+class Study:
+    """A strategy at work on a space.
+
+    Args:
+        space: where to choose, limits included.
+        objectives: such as ``("max:f1", "min:weight_bytes")``.
+        strategy: a name in :data:`search.strategies.STRATEGIES`.
+        max_evaluations: ends after so many different bitmaps; None leaves the end to the strategy.
+        seed: of every draw.
+        known: evaluations that need not be made again.
+        options: of the strategy.
+        on_score: called for each scored bitmap, known ones included.
+
+    Raises:
+        BadInputError: any of these cannot be used; nothing has been evaluated then.
+    """
+
+    def __init__(
+        self,
+        space: BitmapSpace,
+        objectives: Sequence[str | Objective],
+        strategy: str = "tpe",
+        *,
+        max_evaluations: int | None = 50,
+        seed: int = 0,
+        known: Mapping[Bitmap, Evaluation] | None = None,
+        options: Mapping[str, Any] | None = None,
+        on_score: OnScore | None = None,
+    ) -> None:
+        self.space, self.strategy, self.seed = space, strategy, seed
+        self.objectives = parse_objectives(objectives)
+        self.max_evaluations = None if max_evaluations is None else check_positive("max_evaluations", max_evaluations)
+        self._known = dict(known or {})
+        self._on_score = on_score
+        self._context = StrategyContext(space, self.objectives, seed)
+        self._generator = start(strategy, self._context, options)
+        self._scores: dict[Bitmap, Score] = {}
+        self._order: list[Bitmap] = []
+        self._points: dict[Bitmap, Point] = {}
+        self._pending: list[Bitmap] = []
+        self._asked: list[Bitmap] = []
+        self._done = False
+        self._cut = False
+        # the first generation is asked for now, so that a strategy refuses bad options before work starts
+        self._generation = self._advance(None)
+
+    @property
+    def evaluations(self) -> int:
+        """How many different bitmaps have been scored, known ones included."""
+        return len(self._scores)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to evaluate; certain once :meth:`next_generation` has returned nothing."""
+        return self._done
+
+    @property
+    def trace(self) -> list[Row]:
+        """What the strategy has to say so far: greedy's steps, the ranking of sensitivities."""
+        return list(self._context.trace)
+
+    def next_generation(self) -> list[Bitmap]:
+        """Bitmaps to evaluate now; the same ones until all of them are told; none when the search is over."""
+        while not self._pending and not self._done:
+            if self._generation is None:
+                if not self._cut:
+                    self._generation = self._advance([self._scores[bitmap] for bitmap in self._asked])
+                if self._generation is None:
+                    self._finish()
+                    break
+            self._open(self._generation)
+            self._generation = None
+        return list(self._pending)
+
+    def tell(self, bitmap: Bitmap, evaluation: Evaluation) -> Score:
+        """Take the evaluation of a bitmap that :meth:`next_generation` gave out.
+
+        Raises:
+            ValueError: it was not given out, or was told already.
+            BadInputError: the evaluation lacks an objective's metric.
+        """
+        if bitmap not in self._pending:
+            raise ValueError(f"tell must follow next_generation: bitmap {bitmap} is not waiting for an evaluation")
+        score = self._score(bitmap, evaluation)
+        self._pending.remove(bitmap)
+        return score
+
+    def result(self) -> SearchResult:
+        """Everything scored so far, in the order of the strategy's asking; at any moment."""
+        scored = [self._scores[bitmap] for bitmap in self._order if bitmap in self._scores]
+        for score in scored:
+            if score.bitmap not in self._points:
+                self._points[score.bitmap] = Point.of(score)
+        points = tuple(self._points[score.bitmap] for score in scored)
+        limits = dict(self.space.limits)
+        return SearchResult(points, self.objectives, self.strategy, self.seed, limits, tuple(self.trace))
+
+    def _advance(self, scores: list[Score] | None) -> list[Bitmap] | None:
+        try:
+            generation = next(self._generator) if scores is None else self._generator.send(scores)
+        except StopIteration:
+            return None
+        for bitmap in generation:
+            if not self.space.fits(bitmap):
+                raise RuntimeError(f"strategy {self.strategy} must stay within the limits: it chose {bitmap}")
+        self._asked = generation
+        return generation
+
+    def _open(self, generation: list[Bitmap]) -> None:
+        new = [bitmap for bitmap in dict.fromkeys(generation) if bitmap not in self._scores]
+        if self.max_evaluations is not None and len(self._scores) + len(new) > self.max_evaluations:
+            # the strategy never hears of a generation that was cut short
+            new, self._cut = new[: self.max_evaluations - len(self._scores)], True
+        self._order += new
+        self._pending = [bitmap for bitmap in new if bitmap not in self._known]
+        for bitmap in new:
+            if bitmap in self._known:
+                self._score(bitmap, self._known[bitmap])
+
+    def _score(self, bitmap: Bitmap, evaluation: Evaluation) -> Score:
+        score = Score.of(bitmap, evaluation, self.space.cost(bitmap), self.objectives)
+        self._scores[bitmap] = score
+        if self._on_score is not None:
+            self._on_score(score)
+        return score
+
+    def _finish(self) -> None:
+        self._done = True
+        self._generator.close()

@@ -1,0 +1,114 @@
+import json
+import math
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.image import imread
+
+import search
+from qalof.errors import BadInputError
+from search import BitmapSpace, SearchResult
+
+OBJECTIVES = ("max:f1", "min:weight_bytes")
+
+
+@pytest.fixture(scope="session")
+def result(sites, make_evaluator):
+    evaluator = make_evaluator(sites, per_example=True)
+    return search.run(BitmapSpace.of(sites), evaluator, OBJECTIVES, "random", 20, limits={"average_bits": 6})
+
+
+def test_the_front_is_a_table_with_intervals_and_costs(result):
+    front = result.front
+    assert list(front) == [
+        "bitmap", "f1", "f1_low", "f1_high", "loss", "loss_low", "loss_high",
+        "average_bits", "weight_bytes", "kv_bytes_per_token", "bit_operations_per_token",
+    ]  # fmt: skip
+    assert (front.f1_low < front.f1).all()
+    assert (front.f1 < front.f1_high).all()
+    assert (front.loss_low == front.loss).all()  # no per-example scores were kept for it
+    assert front.weight_bytes.is_monotonic_increasing
+    assert front.f1.is_monotonic_increasing
+    assert len(result.all) == 20
+    assert set(front.bitmap) <= set(result.all.bitmap)
+
+
+@settings(max_examples=50, deadline=None)
+@given(limit=st.floats(2, 8))
+def test_the_best_is_never_above_the_budget_and_nothing_within_it_is_better(result, limit):
+    best = result.best(average_bits=limit)
+    assert best.cost.average_bits <= limit
+    assert best.values[0] == max(p.values[0] for p in result.points if p.cost.average_bits <= limit)
+
+
+def test_the_best_keeps_two_budgets_at_once(result):
+    best = result.best(average_bits=4.5, weight_bytes=1300)
+    assert best.cost.average_bits <= 4.5
+    assert best.cost.weight_bytes <= 1300
+
+
+def test_no_best_within_an_infeasible_budget_and_it_says_what_there_is(result):
+    with pytest.raises(BadInputError, match="has average_bits <= 1: they have average_bits from 2 to"):
+        result.best(average_bits=1)
+
+
+def test_an_unknown_budget_names_the_nearest(result):
+    with pytest.raises(BadInputError, match="did you mean 'weight_bytes'"):
+        result.best(weights_bytes=1)
+
+
+def test_equal_scores_go_to_the_cheaper_bitmap(plain_sites, make_evaluator):
+    evaluator = make_evaluator(plain_sites, dict.fromkeys((site.name for site in plain_sites), 0.0))
+    result = search.run(BitmapSpace.of(plain_sites), evaluator, max_evaluations=9)
+    assert str(result.best().bitmap) == "2"
+
+
+def test_a_saved_result_comes_back_as_it_was(result, tmp_path):
+    result.save(tmp_path / "run")
+    assert SearchResult.load(tmp_path / "run") == result
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["front.csv", "front.json", "front.png"]
+    assert len(pd.read_csv(tmp_path / "run" / "front.csv")) == len(result.front)
+    data = json.loads((tmp_path / "run" / "front.json").read_text())
+    assert [data["points"][index]["values"] for index in data["front"]] == [list(p.values) for p in result.front_points]
+
+
+def test_a_trace_is_saved_as_a_table_of_its_own(sites, make_evaluator, tmp_path):
+    result = search.run(BitmapSpace.of(sites), make_evaluator(sites), OBJECTIVES, "greedy", None)
+    result.save(tmp_path)
+    rows = pd.read_csv(tmp_path / "trace.csv")
+    assert list(rows) == ["step", "layer", "bits", "f1", "drop", "average_bits", "weight_bytes", "accepted"]
+    assert SearchResult.load(tmp_path) == result
+
+
+def test_a_collapsed_point_survives_saving_as_not_a_number(sites, make_evaluator, tmp_path):
+    evaluator = make_evaluator(sites, {site.name: math.inf for site in sites}, per_example=True)
+    result = search.run(BitmapSpace.of(sites), evaluator, max_evaluations=2)
+    result.save(tmp_path)
+    loaded = SearchResult.load(tmp_path)
+    assert all(math.isnan(point.values[0]) for point in loaded.points)
+    with pytest.raises(BadInputError, match="finite score"):
+        loaded.best()
+
+
+@pytest.mark.parametrize(
+    "objectives", [OBJECTIVES, ("max:f1",), ("max:f1", "min:loss"), ("max:f1", "max:average_bits")]
+)
+def test_a_plot_is_a_picture_whatever_the_objectives(sites, make_evaluator, tmp_path, objectives):
+    search.run(BitmapSpace.of(sites), make_evaluator(sites), objectives, "random", 8).plot(tmp_path / "a" / "front.png")
+    assert imread(tmp_path / "a" / "front.png").std() > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is not JSON"), ('{"version": 9}', "version 1: got 9"), ("[]", "got None")]
+)
+def test_a_result_that_cannot_be_read_is_refused(tmp_path, text, message):
+    (tmp_path / "front.json").write_text(text)
+    with pytest.raises(BadInputError, match=message):
+        SearchResult.load(tmp_path)
+
+
+def test_a_missing_result_is_refused(tmp_path):
+    with pytest.raises(BadInputError, match="does not exist"):
+        SearchResult.load(tmp_path)

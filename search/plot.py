@@ -19,17 +19,17 @@ from search.objective import Objective
 if TYPE_CHECKING:
     from search.result import Point, SearchResult
 
-UNITS = {
-    "f1": "%",
-    "exact_match": "%",
-    "accuracy": "%",
-    "loss": "nats",
-    "average_bits": "bits per weight",
-    "weight_bytes": "bytes",
-    "kv_bytes_per_token": "bytes per token",
+LABELS = {
+    "f1": "F1 (%)",
+    "exact_match": "exact match (%)",
+    "accuracy": "accuracy (%)",
+    "loss": "loss (nats)",
+    "average_bits": "average width (bits per weight)",
+    "weight_bytes": "packed weights (bytes)",
+    "kv_bytes_per_token": "KV cache (bytes per token)",
     "bit_operations_per_token": "bit operations per token",
 }
-ALL_COLOUR, FRONT_COLOUR = "#9aa5b1", "#c2410c"
+DOMINATED_COLOUR, FRONT_COLOUR = "#9aa5b1", "#c2410c"
 
 
 def front_png(result: SearchResult) -> bytes:
@@ -40,14 +40,14 @@ def front_png(result: SearchResult) -> bytes:
     horizontal = result.objectives[1] if len(result.objectives) > 1 else Objective("min", "average_bits")
     front = sorted(result.front_points, key=lambda point: point.value(horizontal.name))
     others = [point for point in result.points if point not in front]
-    _draw(axes, others, horizontal, vertical, ALL_COLOUR, f"evaluated ({len(result.points)})")
+    _draw(axes, others, horizontal, vertical, DOMINATED_COLOUR, f"dominated ({len(others)})")
     _draw(axes, front, horizontal, vertical, FRONT_COLOUR, f"front ({len(front)})")
     if len(front) > 1:
         where: Literal["post", "pre"] = "post" if horizontal.direction == "min" else "pre"
         x, y = ([point.value(o.name) for point in front] for o in (horizontal, vertical))
         axes.step(x, y, where=where, color=FRONT_COLOUR, linewidth=1, alpha=0.6)
-    axes.set_xlabel(_label(horizontal))
-    axes.set_ylabel(_label(vertical))
+    axes.set_xlabel(LABELS.get(horizontal.name, horizontal.name))
+    axes.set_ylabel(LABELS.get(vertical.name, vertical.name))
     axes.set_title(f"{result.strategy}, {len(result.points)} bitmaps; bars are 95 % intervals")
     axes.grid(alpha=0.3)
     if axes.containers:
@@ -82,8 +82,3 @@ def _bars(points: Sequence[Point], name: str) -> list[list[float]]:
     below = [max(0.0, value - interval.low) if interval else 0.0 for value, interval in intervals]
     above = [max(0.0, interval.high - value) if interval else 0.0 for value, interval in intervals]
     return [below, above]
-
-
-def _label(objective: Objective) -> str:
-    unit = UNITS.get(objective.name)
-    return objective.name.replace("_", " ") + (f" ({unit})" if unit else "")

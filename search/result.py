@@ -51,7 +51,8 @@ class Point:
         evaluation = score.evaluation
         metrics = {}
         for name, value in evaluation.metrics.items():
-            interval = evaluation.interval(name)
+            # resampling infinities gives nonsense and a warning each
+            interval = evaluation.interval(name) if math.isfinite(value) else Interval(value, value, value)
             metrics[name] = Interval(float(value), interval.low, interval.high)
         return cls(score.bitmap, score.cost, metrics, score.values, evaluation.examples)
 

@@ -48,9 +48,9 @@ class LabelledText(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassificationSettings:
-    """``data``: ``tiny``, a folder, or the train file of a pair whose other half is ``validation_data``.
+    """``data``: ``tiny``, a folder, or a train file; ``validation_data``: a file or folder to score on instead.
 
-    ``max_length`` is in tokens.
+    The label names are those of ``data`` for both.  ``max_length`` is in tokens.
     """
 
     data: str = "tiny"
@@ -73,8 +73,16 @@ class ClassificationSettings:
         """
         name, limit = parse_split(split)
         source = self.validation_data if name == "validation" and self.validation_data else self.data
-        path = find_file(source, name)
-        return read_texts(path, len(label_names(path)))[:limit]
+        return read_texts(find_file(source, name), len(self.label_names()))[:limit]
+
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes.
+
+        Raises:
+            BadInputError: see :func:`label_names`.
+        """
+        path = existing(self.data)
+        return label_names(path.resolve().parent if path.is_file() else path.resolve(), path.stem)
 
 
 class ClassificationTask:
@@ -87,7 +95,7 @@ class ClassificationTask:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: ClassificationSettings | None = None) -> None:
         self.tokenizer = tokenizer
         self.settings = settings or ClassificationSettings()
-        self.label_names = label_names(find_file(self.settings.data, "train"))
+        self.label_names = self.settings.label_names()
         self.labels: int | None = len(self.label_names)
         self.truncated: dict[str, int] = {}
         """By split: how many texts were longer than ``max_length``; known once the split was tokenized."""
@@ -183,11 +191,9 @@ def find_file(source: str, split: str) -> Path:
     Raises:
         BadInputError: nothing there.
     """
-    path = REVIEWS_DIR if source == "tiny" else Path(source).expanduser()
+    path = existing(source)
     if path.is_file():
         return path
-    if not path.is_dir():
-        raise BadInputError(f"classification data {source} does not exist; give a folder or a .jsonl file")
     for name in _FILE_NAMES[split]:
         if (path / f"{name}.jsonl").is_file():
             return path / f"{name}.jsonl"
@@ -195,23 +201,37 @@ def find_file(source: str, split: str) -> Path:
     raise BadInputError(f"data folder {path} must hold {wanted} for the {split} split")
 
 
-def label_names(file: Path) -> tuple[str, ...]:
-    """Names of the classes of a data file, from ``labels.json`` beside it or one folder up.
+def existing(source: str) -> Path:
+    """``tiny`` -> the shipped reviews' folder, else the path.
 
     Raises:
-        BadInputError: no such file, no entry for this folder, or not at least two names.
+        BadInputError: nothing there.
     """
-    folder = file.resolve().parent
+    path = REVIEWS_DIR if source == "tiny" else Path(source).expanduser()
+    if not path.exists():
+        raise BadInputError(f"classification data {source} does not exist; give a folder or a .jsonl file")
+    return path
+
+
+def label_names(folder: Path, stem: str = "") -> tuple[str, ...]:
+    """Names of the classes of the data in ``folder``, from ``labels.json`` there or one folder up.
+
+    Args:
+        folder: absolute; its name is the key in a map of names.
+        stem: of the data file, a second key: one map serves ``mr/train.jsonl`` and ``mr.jsonl``.
+
+    Raises:
+        BadInputError: no such file, no entry for this data, or not at least two names.
+    """
     for place in (folder / LABELS_FILE, folder.parent / LABELS_FILE):
         if not place.is_file():
             continue
         stored = read_json(place, "label names")
-        # one map serves sets kept in folders (mr/train.jsonl) and as single files (mr.jsonl)
-        names = stored.get(folder.name, stored.get(file.stem)) if isinstance(stored, Mapping) else stored
+        names = stored.get(folder.name, stored.get(stem)) if isinstance(stored, Mapping) else stored
         if isinstance(names, list) and len(names) > 1 and all(isinstance(name, str) for name in names):
             return tuple(names)
         raise BadInputError(f"{place} must hold a list of two or more names for {folder.name!r}: got {names!r}")
-    raise BadInputError(f"{file} needs its label names: put {LABELS_FILE}, a list of names, into {folder}")
+    raise BadInputError(f"data in {folder} needs its label names: put {LABELS_FILE}, a list of names, there")
 
 
 def read_texts(path: Path, labels: int) -> list[LabelledText]:

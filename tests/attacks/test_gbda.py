@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from qalof.attacks.attack import AttackResult, AttackStatus, attack_examples
+from qalof.attacks.attack import AttackStatus, attack_examples
 from qalof.attacks.gbda import (
     Gbda,
     GbdaSettings,
@@ -27,25 +27,6 @@ def attack_of(victim: Any, settings: GbdaSettings) -> Gbda:
     return Gbda(AttackedModel(victim.model, victim.tokenizer, settings.max_length), victim.lm, settings)
 
 
-@pytest.fixture(scope="module")
-def attacked(victim: Any) -> list[AttackResult]:
-    return attack_examples(victim.model, victim.lm, victim.tokenizer, victim.examples, 8, QUICK)
-
-
-def test_the_victim_is_right_before_the_attack_and_mostly_wrong_after_it(attacked: list[AttackResult]) -> None:
-    assert [result.status for result in attacked].count(AttackStatus.SKIPPED) <= 1
-    assert [result.status for result in attacked].count(AttackStatus.SUCCESS) >= 4
-
-
-def test_a_success_is_misread_when_classified_again_alone(victim: Any, attacked: list[AttackResult]) -> None:
-    victim.model.set_bitmap(8)
-    for result in attacked:
-        predicted = AttackedModel(victim.model, victim.tokenizer, 64).predict([result.adversarial_text])[0]
-        assert (predicted != result.label) == (result.status is not AttackStatus.FAILED)
-        assert (result.words_changed > 0) == (result.adversarial_text != result.original_text)
-    victim.model.set_bitmap(32)
-
-
 def test_the_margin_that_the_optimisation_works_on_falls(victim: Any) -> None:
     attack = attack_of(victim, replace(QUICK, lambda_lm=0.0, lambda_sim=0.0, kappa=100.0))
     example = victim.examples[0]
@@ -54,14 +35,6 @@ def test_the_margin_that_the_optimisation_works_on_falls(victim: Any) -> None:
         _, losses = attack.optimise(ids, example.label, torch.Generator().manual_seed(0))
     # with kappa out of reach and no other term the loss is the margin + 100
     assert losses[0] > 100 > losses[-1]
-
-
-def test_results_depend_on_seed_example_and_bitmap_alone(victim: Any, attacked: list[AttackResult]) -> None:
-    args = (victim.model, victim.lm, victim.tokenizer)
-    assert attack_examples(*args, victim.examples[:2][::-1], 8, QUICK)[::-1] == attacked[:2]
-    other = attack_examples(*args, victim.examples[:1], 8, replace(QUICK, seed=1))
-    assert other[0].losses != attacked[0].losses
-    assert len({example_seed(s, e, b) for s in (0, 1) for e in (0, 1) for b in ("8", "4")}) == 8
 
 
 def test_the_first_and_last_token_are_held(victim: Any) -> None:
@@ -90,10 +63,8 @@ def test_no_iterations_and_a_large_coefficient_return_the_original(victim: Any) 
         assert result.queries == 1 + settings.samples
 
 
-def test_a_wrongly_labelled_example_is_skipped_with_one_query(victim: Any) -> None:
-    example = victim.examples[0]._replace(label=1 - victim.examples[0].label)
-    (result,) = attack_examples(victim.model, victim.lm, victim.tokenizer, [example], 32, QUICK)
-    assert (result.status, result.queries, result.words_changed) == (AttackStatus.SKIPPED, 1, 0)
+def test_seeds_are_keyed_by_seed_example_and_bitmap() -> None:
+    assert len({example_seed(s, e, b) for s in (0, 1) for e in (0, 1) for b in ("8", "4")}) == 8
 
 
 def test_a_text_of_two_tokens_has_nothing_to_change(victim: Any) -> None:
@@ -113,17 +84,6 @@ def test_special_tokens_are_never_drawn_and_stay_where_the_text_has_them(victim:
     assert theta[1, end] == coefficient_for(len(attack.embedding))
     rows = attack.hard_samples(torch.where(theta == -math.inf, theta, 0.0), ids, torch.Generator().manual_seed(0))
     assert end not in {row[1] for row in rows}
-
-
-def test_the_attack_leaves_bitmap_gradients_and_modes_as_they_were(victim: Any) -> None:
-    victim.model.set_bitmap("w4a8")
-    before = {name: p.requires_grad for name, p in victim.model.named_parameters()}
-    assert any(before.values())
-    attack_examples(victim.model, victim.lm, victim.tokenizer, victim.examples[:1], 4, replace(QUICK, iterations=2))
-    assert str(victim.model.bitmap) == "w4a8"
-    assert {name: p.requires_grad for name, p in victim.model.named_parameters()} == before
-    assert all(p.grad is None for p in (*victim.model.parameters(), *victim.lm.parameters()))
-    victim.model.set_bitmap(32)
 
 
 def test_the_rescaled_coefficient_keeps_the_starting_probability() -> None:

@@ -14,7 +14,6 @@ from qalof.tasks.classification import (
     ClassificationTask,
     by_equal_length,
     class_logits,
-    label_names,
 )
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "classification"
@@ -129,6 +128,13 @@ def test_a_pair_of_files_and_a_map_of_names_serve_as_well(tokenizer: Any, folder
     assert len(task.train_features()) == 5
 
 
+def test_validation_elsewhere_goes_by_the_label_names_of_the_data(tokenizer: Any, folder: Path, tmp_path: Path) -> None:
+    write(tmp_path / "attack.jsonl", ROWS[:1])
+    task = task_of(tokenizer, folder, validation_data=str(tmp_path / "attack.jsonl"))
+    assert [example.text for example in task.validation] == ["good"]
+    assert task.label_names == ("negative", "positive")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -182,4 +188,3 @@ def test_missing_data_is_named(tokenizer: Any, folder: Path) -> None:
 def test_real_data_sets_open(tokenizer: Any, name: str, labels: int, dev: int) -> None:
     task = task_of(tokenizer, SHARED_DATA / name)
     assert (task.labels, len(task.validation)) == (labels, dev)
-    assert label_names(SHARED_DATA / name / "dev.jsonl") == task.label_names

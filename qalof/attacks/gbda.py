@@ -78,7 +78,7 @@ class GbdaSettings:
 TINY_SETTINGS = GbdaSettings(
     iterations=40, batch=5, samples=50, learning_rate=0.5, kappa=1.0, lambda_lm=0.3, lambda_sim=20.0
 )
-"""For the tiny model and its reviews: about two words changed where the defaults change four, in a fifth of the time."""
+"""For the tiny model and its reviews: changes half as many words as the defaults, in a fifth of the time."""
 
 
 class Gbda:

@@ -82,7 +82,7 @@ def build_tokenizer(directory: Path) -> None:
     print(f"tokenizer: {len(train_tokenizer(directory, SEED))} tokens", flush=True)
 
 
-def build_model(directory: Path, tokenizer_directory: Path, checkpoints: Path | None) -> None:
+def build_model(directory: Path, tokenizer_directory: Path, checkpoint: Path | None) -> None:
     """Pretrain and write weights and configuration, with the recipe's values beside them."""
     import torch
     from transformers import AutoTokenizer
@@ -95,7 +95,7 @@ def build_model(directory: Path, tokenizer_directory: Path, checkpoints: Path | 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_directory)
     held_out = {review.text for review in review_splits()["validation"]}
     documents = DocumentMaker(tokenizer, recipe.seed, held_out)
-    model = pretrain(recipe, documents, lambda line: print(line, flush=True), checkpoints)
+    model = pretrain(recipe, documents, lambda line: print(line, flush=True), checkpoint)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     (directory / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
@@ -119,7 +119,7 @@ def _write_beside(target: Path, write: Callable[[Path], None], keep: bool = Fals
     beside.replace(target)
 
 
-def build(output: Path, stage: str, checkpoints: Path | None = None) -> None:
+def build(output: Path, stage: str, checkpoint: Path | None = None) -> None:
     """Run one stage, or all, into `output`/data and `output`/model."""
     if stage in ("data", "all"):
         _write_beside(output / "data", build_data)
@@ -128,7 +128,7 @@ def build(output: Path, stage: str, checkpoints: Path | None = None) -> None:
         _write_beside(output / "model", build_tokenizer, keep=True)
     if stage in ("pretrain", "all"):
         model = output / "model"
-        _write_beside(model, lambda directory: build_model(directory, model, checkpoints), keep=True)
+        _write_beside(model, lambda directory: build_model(directory, model, checkpoint), keep=True)
         print(f"model: {model}", flush=True)
 
 
@@ -137,9 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m qalof.tiny.build", description="Make the tiny model again.")
     parser.add_argument("--output", type=Path, default=TINY_DIR, help="directory for data/ and model/")
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
-    parser.add_argument("--checkpoints", type=Path, help="directory for a copy of the model while it trains")
+    parser.add_argument("--checkpoint", type=Path, help="file to save the run to, and to go on from")
     arguments = parser.parse_args()
-    build(arguments.output, arguments.stage, arguments.checkpoints)
+    build(arguments.output, arguments.stage, arguments.checkpoint)
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def connect(
     options: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
     if environment:
         options["runtime_env"] = {"env_vars": dict(environment)}
-    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    before = dict(os.environ)
     try:
         if place == "local":
             _start(ray, num_cpus, options)
@@ -189,7 +189,9 @@ def connect(
         yield _describe(ray, joined=place != "local")
     finally:
         ray.shutdown()
-        _restore(before)
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            os.environ.pop(name, None)
+            os.environ.update({name: before[name]} if name in before else {})
 
 
 def _import_ray() -> Any:
@@ -277,14 +279,6 @@ def _reread_authentication() -> None:
 
     _raylet.Config.initialize("")  # type: ignore[attr-defined]
     _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
-
-
-def _restore(before: Mapping[str, str | None]) -> None:
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 def _short_temp_dir() -> str | None:

@@ -74,7 +74,9 @@ def task_of(folder: str | Path) -> Task:
     manifest = read_manifest(Path(folder))
     described = manifest["extra"].get("task")
     if described is None:
-        raise BadInputError(f"checkpoint {folder} must name its task to be evaluated: it does not; save it by `qalof train`")
+        raise BadInputError(
+            f"checkpoint {folder} must name its task to be evaluated: it does not; save it by `qalof train`"
+        )
     return make_task(described["name"], described["settings"], manifest["base"]["source"])
 
 
@@ -97,7 +99,9 @@ def adapter_specs(config: AdaptersConfig, objective: ObjectiveConfig, sites: Seq
     """One adapter a trained width, named by it; one shared adapter for CPT."""
     if isinstance(objective, CyclicObjective):
         return {SHARED: AdapterSpec(config.rank, config.alpha, config.dropout)}
-    widths = config.widths or sorted({bits.weight for b in parse_bitmaps(_specs(objective), sites) for bits in b.values()})
+    widths = config.widths or sorted(
+        {bits.weight for b in parse_bitmaps(_specs(objective), sites) for bits in b.values()}
+    )
     for width in {*config.rank_by_width, *config.alpha_by_width} - set(widths):
         raise BadInputError(f"adapters.rank_by_width and alpha_by_width must name trained widths {widths}: got {width}")
     return {

@@ -18,7 +18,6 @@ INTERVAL = 0.25
 """Seconds between two looks of the driver."""
 
 
-@ray.remote(num_cpus=0, max_restarts=-1)
 class Board:
     """Posts in the order in which they came."""
 
@@ -38,7 +37,7 @@ class Board:
 @contextmanager
 def watched_board(on_posts: Callable[[list[Any]], None]) -> Iterator[ActorHandle]:
     """A board whose posts go to ``on_posts``, in a thread, until the block is left; none is left over."""
-    board = Board.remote()
+    board = ray.remote(Board).options(num_cpus=0, max_restarts=-1).remote()
     stop = threading.Event()
 
     def watch() -> None:

@@ -158,7 +158,7 @@ def connect(
 ) -> Iterator[Cluster]:
     """Join a cluster or start a local instance, and end on leaving what was started here.
 
-    Within another :func:`connect` of the process, the outer one's cluster is used and left running.
+    Within another :func:`connect` of the process, the outer one's cluster is used, whatever the address, and left running.
 
     Args:
         address: ``host:port`` of a head node; ``local`` for an instance of our own in any case; None for
@@ -168,7 +168,7 @@ def connect(
         log_to_driver: print what workers print.
 
     Raises:
-        BadInputError: the address is malformed, no Ray answers there within about 10 s, or it refuses our token.
+        BadInputError: as :func:`probe`.
     """
     for name, value in DRIVER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -219,7 +219,7 @@ def _start(ray: Any, num_cpus: int | None, options: Mapping[str, Any]) -> None:
 
 def _join(ray: Any, address: str, options: Mapping[str, Any]) -> None:
     """Join the cluster at ``address`` or say in one line why not."""
-    _probe(address)
+    probe(address)
     if find_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     _reread_authentication()
@@ -237,11 +237,14 @@ def _unreachable(address: str, reason: str) -> str:
     )
 
 
-def _probe(address: str) -> None:
+def probe(address: str) -> None:
     """Ask the head node for its id, as Ray's own client does first, but once and with a time limit.
 
     ``ray.init`` would try for two minutes where something other than Ray listens, and for twenty seconds with a wrong
     token, and print a line for each attempt.
+
+    Raises:
+        BadInputError: the address is malformed, no Ray answers there within about 10 s, or it refuses our token.
     """
     host, port = check_address(address)
     try:

@@ -139,6 +139,7 @@ class EvaluationConfig(Section):
 class TrainConfig(Section):
     """``qalof train``."""
 
+    command: Literal["train"] = "train"
     model: ModelConfig = ModelConfig()
     task: TaskConfig
     adapters: AdaptersConfig = AdaptersConfig()
@@ -161,12 +162,14 @@ class CheckpointConfig(Section):
 class EvaluateConfig(CheckpointConfig):
     """``qalof evaluate``; ``bitmaps`` None takes every width that has an adapter, and 32."""
 
+    command: Literal["evaluate"] = "evaluate"
     bitmaps: list[BitmapSpec] | None = None
 
 
 class SensitivityConfig(CheckpointConfig):
     """``qalof sensitivity``: each unit alone from ``reference`` down to ``lowered`` bits."""
 
+    command: Literal["sensitivity"] = "sensitivity"
     reference: int = 8
     lowered: list[int] = Field([4], min_length=1)
     unit: Literal["site", "block"] = "site"
@@ -185,11 +188,12 @@ class SpaceConfig(Section):
 class SearchConfig(CheckpointConfig):
     """``qalof search``; objectives default to the task's metric and the weight's bytes."""
 
+    command: Literal["search"] = "search"
     space: SpaceConfig = SpaceConfig()
     objectives: list[str] | None = None
     strategy: str = "tpe"
     strategy_options: dict[str, Any] = {}
-    max_evaluations: int = Field(64, ge=1)
+    max_evaluations: int | None = Field(64, ge=1)
     limits: dict[str, float] = {}
     seed: int = 0
 
@@ -205,6 +209,7 @@ class RandomPrecisionConfig(Section):
 class AttackConfig(CheckpointConfig):
     """``qalof attack``: GBDA on a classifier at every bitmap, transfer between them, and RPI."""
 
+    command: Literal["attack"] = "attack"
     bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
     gbda: GbdaSettings = GbdaSettings()
     random_precision: RandomPrecisionConfig = RandomPrecisionConfig()

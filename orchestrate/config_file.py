@@ -1,7 +1,7 @@
 """Reading configs: YAML, overrides, and errors in one line.
 
-A file is read by ``yaml.safe_load``, overridden by ``key=value`` pairs (OmegaConf's dot lists) and validated by pydantic.
-What pydantic finds wrong becomes one line that names the key, the value and, for a misspelt key, the
+A file is read by ``yaml.safe_load``, overridden by ``key=value`` pairs (OmegaConf's dot lists) and validated by
+pydantic.  What pydantic finds wrong becomes one line that names the key, the value and, for a misspelt key, the
 nearest right one, which pydantic itself does not know.
 """
 

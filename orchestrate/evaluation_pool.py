@@ -1,4 +1,4 @@
-"""Evaluation on Ray actors that each hold the model: the search's ``Evaluator``, in parallel."""
+"""Evaluation on Ray actors that each hold the model: a search's ``Evaluator``, in parallel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ray
 import torch
 
 from orchestrate.assemble import load_checkpoint, task_of
-from orchestrate.cluster import worker_threads
+from orchestrate.cluster import cpus_per_worker, physical_cores, threads_per_worker
 from orchestrate.config import WorkersConfig
 from orchestrate.pool import ActorPool
 from qalof.bitmap import Bitmap
@@ -21,24 +21,39 @@ from qalof.model.sites import Site
 from qalof.tasks.feature_cache import content_digest
 
 
-@ray.remote
-class EvaluationActor:
-    """Holds a checkpoint's model and task, and scores bitmaps."""
+class Scorer:
+    """Holds a checkpoint's model and task, and scores bitmaps: what an actor or a trial does.
 
-    def __init__(self, checkpoint: str, limit: int | None, threads: int, gpu: bool) -> None:
+    Args:
+        checkpoint: folder; every node must see it.
+        threads: of torch.
+        gpu: whether the model goes to the GPU.
+    """
+
+    def __init__(self, checkpoint: str, threads: int, gpu: bool) -> None:
         torch.set_num_threads(threads)
-        self._model, self._task = load_checkpoint(checkpoint)
-        self._model.to("cuda" if gpu else "cpu")
-        self._limit = limit
+        self.model, self.task = load_checkpoint(checkpoint)
+        self.model.to("cuda" if gpu else "cpu")
 
-    def do(self, bitmap: Bitmap) -> Evaluation:
-        """Score the model at ``bitmap``."""
-        self._model.set_bitmap(bitmap)
-        return self._task.evaluate(self._model, limit=self._limit)
+    def score(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
+        """Evaluate at ``bitmap`` on the first ``limit`` examples; None for all."""
+        self.model.set_bitmap(bitmap)
+        return self.task.evaluate(self.model, limit=limit)
+
+
+class EvaluationActor:
+    """A :class:`Scorer` in a process of its own."""
+
+    def __init__(self, checkpoint: str, threads: int, gpu: bool) -> None:
+        self._scorer = Scorer(checkpoint, threads, gpu)
+
+    def do(self, item: tuple[Bitmap, int | None]) -> Evaluation:
+        """Score (bitmap, limit)."""
+        return self._scorer.score(*item)
 
 
 class EvaluationPool:
-    """A :class:`search.evaluator.Evaluator` on ``workers.count`` actors.
+    """A :class:`search.Evaluator` on ``workers.count`` actors.
 
     Args:
         checkpoint: folder; every node must see it.
@@ -49,28 +64,42 @@ class EvaluationPool:
 
     def __init__(self, checkpoint: Path, sites: Sequence[Site], limit: int | None, workers: WorkersConfig) -> None:
         self.checkpoint, self.limit, self.sites = checkpoint, limit, tuple(sites)
-        threads = workers.threads or worker_threads(workers.count)
-        options: dict[str, Any] = {"num_gpus": 1} if workers.gpu else {"num_cpus": 1}
-        make: Callable[[], Any] = partial(
-            EvaluationActor.options(**options).remote, str(checkpoint), limit, threads, workers.gpu
-        )
-        self._pool: ActorPool[Bitmap, Evaluation] = ActorPool(make, workers.count)
+        self.at_once = workers.count
+        actor = ray.remote(EvaluationActor).options(**resources(workers))
+        make: Callable[[], Any] = partial(actor.remote, str(checkpoint), threads_of(workers), workers.gpu)
+        self._pool: ActorPool[tuple[Bitmap, int | None], Evaluation] = ActorPool(make, workers.count)
 
     def evaluate(
-        self, bitmaps: Sequence[Bitmap], on_result: Callable[[int, Evaluation], None] | None = None
+        self,
+        bitmaps: Sequence[Bitmap],
+        limit: int | None = None,
+        on_result: Callable[[int, Evaluation], None] | None = None,
     ) -> list[Evaluation]:
         """Score each bitmap, in their order; ``on_result(index, evaluation)`` is called as each arrives."""
-        return self._pool.map(bitmaps, on_result)
+        examples = self.limit if limit is None else limit
+        return self._pool.map([(bitmap, examples) for bitmap in bitmaps], on_result)
 
     def fingerprint(self) -> str:
-        """Equal for equal weights, data and limit."""
-        return checkpoint_fingerprint(self.checkpoint, self.limit)
+        """Equal for equal weights and data."""
+        return checkpoint_fingerprint(self.checkpoint)
 
     def close(self) -> None:
         """Let the actors go."""
         self._pool.close()
 
 
-def checkpoint_fingerprint(checkpoint: Path, limit: int | None) -> str:
-    """Digest of what an evaluation depends on: weights, task, data and the number of examples."""
-    return content_digest(digest(checkpoint / MANIFEST), task_of(checkpoint).fingerprint(), limit)
+def checkpoint_fingerprint(checkpoint: Path) -> str:
+    """Digest of what an evaluation depends on besides bitmap and limit: weights, task and data."""
+    return content_digest(digest(checkpoint / MANIFEST), task_of(checkpoint).fingerprint())
+
+
+def threads_of(workers: WorkersConfig) -> int:
+    """Torch threads of each worker: as configured, or an equal share of this machine's cores."""
+    return workers.threads or threads_per_worker(workers.count, physical_cores())
+
+
+def resources(workers: WorkersConfig) -> dict[str, float]:
+    """Ray's tickets for each worker: a GPU, or its share of the CPUs that the cluster has."""
+    if workers.gpu:
+        return {"num_gpus": 1}
+    return {"num_cpus": cpus_per_worker(workers.count, ray.cluster_resources().get("CPU", 1.0))}

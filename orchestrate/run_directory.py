@@ -63,7 +63,9 @@ class RunDirectory:
         header = f"# qalof {command} --config {path / 'config.yaml'}\n"
         write_text(path / "config.yaml", header + yaml.safe_dump(dict(config), sort_keys=False))
         write_json(path / "environment.json", describe())
-        write_json(path / "run.json", {"format_version": FORMAT_VERSION, "command": command, "fingerprint": fingerprint})
+        write_json(
+            path / "run.json", {"format_version": FORMAT_VERSION, "command": command, "fingerprint": fingerprint}
+        )
         return self
 
     @property
@@ -89,7 +91,9 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     data = read_json(path, "result file")
     if data.get("format_version") != FORMAT_VERSION:
-        raise BadInputError(f"result file {path} must have version {FORMAT_VERSION}: got {data.get('format_version')!r}")
+        raise BadInputError(
+            f"result file {path} must have version {FORMAT_VERSION}: got {data.get('format_version')!r}"
+        )
     result: dict[str, Any] = data["result"]
     return result
 

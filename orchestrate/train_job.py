@@ -17,16 +17,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import torch
 from ray.actor import ActorHandle
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from orchestrate.assemble import Parts, assemble_training
 from orchestrate.board import watched_board
+from orchestrate.cluster import cpus_per_worker, worker_environment
 from orchestrate.config import TrainConfig
 from orchestrate.config_file import to_plain, validate
+from orchestrate.evaluation_pool import threads_of
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
@@ -85,7 +96,7 @@ def train(config: TrainConfig, directory: RunDirectory, run: Run) -> Path:
 
 def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ray.train.Result:
     workers = config.workers
-    resources = {"GPU": 1.0} if workers.gpu else {"CPU": 1.0}
+    resources = {"GPU": 1.0} if workers.gpu else {"CPU": cpus_per_worker(workers.count, ray.cluster_resources()["CPU"])}
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"config": to_plain(config), "board": board},
@@ -94,9 +105,11 @@ def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ra
         run_config=RunConfig(
             name="train",
             storage_path=str(directory.path / RAY_FOLDER),
-            failure_config=FailureConfig(max_failures=workers.max_failures),
+            # without a limit of its own the controller would wait for missing CPUs for ever
+            failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=1),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             logging_config=LoggingConfig(log_level="ERROR"),
+            worker_runtime_env={"env_vars": worker_environment(workers.count)},
         ),
     )
     try:
@@ -108,15 +121,15 @@ def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ra
                 raise cause from None
         raise QalofError(
             f"training workers failed more than {workers.max_failures} times, last by "
-            f"{type(causes[0]).__name__}: {str(causes[0]).strip().splitlines()[-1]}; the same command goes on from the last checkpoint"
+            f"{type(causes[0]).__name__}: {str(causes[0]).strip().splitlines()[-1]}; "
+            "the same command goes on from the last checkpoint"
         ) from error
 
 
 def _worker(settings: dict[str, Any]) -> dict[str, Any]:
     """One worker's life; ``settings``: plain config and the board."""
     config = validate(TrainConfig, settings["config"], "the config")
-    if config.workers.threads:
-        torch.set_num_threads(config.workers.threads)
+    torch.set_num_threads(threads_of(config.workers))
     parts = assemble_training(config)
     parts.model.to(get_device())
     trainer = Trainer(parts.model, parts.task, parts.objective, config.training, ProcessGroup())

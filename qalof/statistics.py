@@ -25,8 +25,10 @@ class Interval:
     high: float
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a rate, in [0, 1]; the whole of it where nothing was tried.
+
+    ``successes`` need not be whole: the mean of several draws a trial is a share of a success.
 
     Raises:
         BadInputError: more successes than trials, or negative counts.
@@ -52,7 +54,9 @@ def bootstrap_mean(values: Sequence[float], *, confidence: float = 0.95, seed: i
         raise BadInputError("a mean needs at least one value: got none")
     data = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    means = np.array([data[rng.integers(0, len(data), len(data))].mean() for _ in range(RESAMPLES)])
+    # in slices, so that ten thousand examples do not need a matrix of twenty million
+    slices = [min(100, RESAMPLES - done) for done in range(0, RESAMPLES, 100)]
+    means = np.concatenate([data[rng.integers(0, len(data), (rows, len(data)))].mean(axis=1) for rows in slices])
     low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(float(data.mean()), float(low), float(high))
 

@@ -8,8 +8,6 @@ and ``front.png`` are views of it.
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -21,7 +19,7 @@ import pandas as pd
 from qalof.bitmap import Bitmap
 from qalof.cost import COST_NAMES, Cost
 from qalof.errors import BadInputError, nearest_hint
-from qalof.files import read_json, write_json, write_text
+from qalof.files import read_json, write_bytes, write_json, write_text
 from qalof.statistics import Interval
 from search.front import non_dominated
 from search.objective import Objective, Score
@@ -138,7 +136,7 @@ class SearchResult:
 
     def plot(self, path: str | Path) -> None:
         """Draw all points with error bars and the front, as a PNG."""
-        _write_bytes(Path(path), front_png(self))
+        write_bytes(Path(path), front_png(self))
 
     def save(self, folder: str | Path) -> None:
         """Write ``front.json``, ``front.csv``, ``front.png`` and, if the strategy left a trace, ``trace.csv``."""
@@ -203,16 +201,3 @@ def _number(value: float) -> float | None:
 
 def _from_number(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from orchestrate.cluster import Cluster
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,3 +51,91 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[Cluster]:
+    """One local Ray for all tests of the session; ``connect()`` within them uses it.  Room for eight workers."""
+    from orchestrate.cluster import connect, logical_cpus, physical_cores
+
+    with connect("local", num_cpus=logical_cpus(8, physical_cores())) as cluster:
+        yield cluster
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head node: ``address`` for drivers, ``dashboard`` for jobs, and the environment that holds its token."""
+
+    address: str
+    dashboard: str
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def local_head() -> Iterator[Head]:
+    """A head node with token authentication, on ports, a folder and a token of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="qh", dir="/tmp"))  # short: sockets lie below it
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    ports = free_ports(3)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+    }
+    try:
+        with running_head(folder, ports, environment):
+            wait_for(f"http://127.0.0.1:{ports[1]}/api/version", token.read_text(), folder / "head.log")
+            yield Head(f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", environment)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_head(folder: Path, ports: list[int], environment: dict[str, str]) -> Iterator[None]:
+    """``ray start --block`` under a shell that ends it when its input closes, so that it dies with pytest.
+
+    Not ``ray stop``: that ends every Ray on the machine.
+    """
+    command = [
+        "ray", "start", "--head", "--block", "--disable-usage-stats", f"--temp-dir={folder}/ray", "--num-cpus=3",
+        f"--port={ports[0]}", f"--dashboard-port={ports[1]}", f"--ray-client-server-port={ports[2]}",
+        "--min-worker-port=0", "--max-worker-port=0",
+    ]  # fmt: skip
+    script = '"$@" & head=$!; read -r _; kill $head; wait $head'
+    with (folder / "head.log").open("w") as log:
+        shell = subprocess.Popen(
+            ["sh", "-c", script, "sh", *command],
+            env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        assert shell.stdin is not None
+        try:
+            yield
+        finally:
+            shell.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                shell.wait(timeout=40)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+
+
+def wait_for(url: str, token: str, log: Path, patience: float = 120) -> None:
+    """Until ``url`` answers; fails with what the head node wrote."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5):
+            return
+        time.sleep(0.5)
+    pytest.fail(f"the head node did not come up within {patience:.0f} s:\n{log.read_text()[-2000:]}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

@@ -41,8 +41,12 @@ def test_gpt2_cache_bytes_a_token_match_the_known_figures(bits, kv):
 
 def test_gpt2_hybrid_of_the_reference_averages_6_89_bits():
     sites = gpt2_sites()
-    low = [s.name for s in sites if s.name.split(".")[1] in ("9", "10", "11") or
-           (s.name.endswith("attn.c_proj") and int(s.name.split(".")[1]) < 4)]
+    low = [
+        s.name
+        for s in sites
+        if s.name.split(".")[1] in ("9", "10", "11")
+        or (s.name.endswith("attn.c_proj") and int(s.name.split(".")[1]) < 4)
+    ]
     hybrid = Bitmap.uniform([s.name for s in sites], 8).replace(dict.fromkeys(low, 4))
     assert sum(s.weights for s in sites) == 84_934_656
     assert cost_of(hybrid, sites).average_bits == pytest.approx(6.89, abs=0.005)

@@ -41,5 +41,7 @@ def test_files_and_functions_stay_small(wing, path):
 
 
 def test_every_module_says_what_it_is_for():
-    silent = [path for _, path in SOURCES if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))]
+    silent = [
+        path for _, path in SOURCES if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
     assert not silent

@@ -9,11 +9,12 @@ every draw of the same few texts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from qalof.statistics import wilson
 
 Mask = NDArray[np.bool_]
 
@@ -37,14 +38,5 @@ class Rate:
         found, trials, clusters = int((hits & mask).sum()), int(mask.sum()), int(rows.any(axis=1).sum())
         if not trials:
             return cls(0, 0, 0, None, 0.0, 1.0)
-        low, high = wilson_bounds(found / trials, clusters)
-        return cls(found, trials, clusters, found / trials, low, high)
-
-
-def wilson_bounds(share: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's bounds of a share of ``trials`` independent units; the share need not be a multiple of 1/trials."""
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    spread = 1 + z * z / trials
-    centre = (share + z * z / (2 * trials)) / spread
-    half = z / spread * (share * (1 - share) / trials + z * z / (4 * trials * trials)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+        bounds = wilson(found / trials * clusters, clusters)
+        return cls(found, trials, clusters, found / trials, bounds.low, bounds.high)

@@ -103,7 +103,7 @@ def weights_digest(model: PreTrainedModel) -> str:
     base = getattr(model, model.base_model_prefix, model)
     for name, tensor in sorted(base.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().to(torch.float32).contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().to(torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

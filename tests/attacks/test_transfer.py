@@ -7,7 +7,7 @@ import pytest
 from qalof.attacks.attack import AttackResult, AttackStatus, attack_examples
 from qalof.attacks.gbda import GbdaSettings
 from qalof.attacks.random_precision import RandomPrecision
-from qalof.attacks.rates import Rate, wilson_bounds
+from qalof.attacks.rates import Rate
 from qalof.attacks.robustness import RobustnessReport, robustness_report
 from qalof.attacks.transfer import (
     DrawTable,
@@ -19,7 +19,6 @@ from qalof.attacks.transfer import (
 )
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.statistics import wilson
 
 SITES = ("h.0.attn.c_attn",)
 
@@ -131,14 +130,12 @@ def test_undone_is_the_share_of_draws_that_read_a_working_attack_rightly() -> No
     assert (under.sources[0].undone.hits, under.sources[0].undone.trials) == (2, 12)
 
 
-def test_wilson_bounds_match_hand_values() -> None:
-    # 7 of 19 and 25 of 30: the reference's counts, bounds worked out from the formula with z = 1.959964
-    assert wilson_bounds(7 / 19, 19) == pytest.approx((0.1915, 0.5896), abs=1e-4)
-    assert wilson_bounds(25 / 30, 30) == pytest.approx((0.6644, 0.9266), abs=1e-4)
-    assert wilson_bounds(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    for hits, trials in ((0, 1), (3, 100), (5, 5)):
-        interval = wilson(hits, trials)
-        assert wilson_bounds(hits / trials, trials) == pytest.approx((interval.low, interval.high))
+def test_interval_counts_examples_and_not_draws() -> None:
+    hits = np.zeros((10, 20), dtype=bool)
+    hits[:5] = True
+    many, one = Rate.of(hits), Rate.of(hits[:, :1])
+    assert (many.low, many.high) == pytest.approx((one.low, one.high))
+    assert (many.low, many.high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
 
 
 def test_more_draws_of_the_same_examples_do_not_narrow_the_interval() -> None:

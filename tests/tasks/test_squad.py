@@ -47,7 +47,9 @@ class Oracle(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def tiny_span(tokenizer):
-    return SpanTask(tokenizer, SpanSettings(train_split="train[:60]", validation_split="validation[:40]", max_length=128, stride=32))
+    return SpanTask(
+        tokenizer, SpanSettings(train_split="train[:60]", validation_split="validation[:40]", max_length=128, stride=32)
+    )
 
 
 def test_training_labels_decode_to_the_answers(tiny_span, tokenizer):
@@ -130,7 +132,9 @@ def test_predictions_are_longest_thirty_tokens_and_never_backwards(tokenizer, tm
 def test_padding_gets_no_probability(tiny_span):
     features = sorted(tiny_span.train_features(), key=lambda f: len(f["input_ids"]))
     batch = tiny_span.collate([features[0], features[-1]])
-    outputs = SimpleNamespace(start_logits=torch.zeros(batch["input_ids"].shape), end_logits=torch.zeros(batch["input_ids"].shape))
+    outputs = SimpleNamespace(
+        start_logits=torch.zeros(batch["input_ids"].shape), end_logits=torch.zeros(batch["input_ids"].shape)
+    )
     logits, labels = tiny_span.label_rows(outputs, batch)
     lengths = batch["attention_mask"].sum(1)
     expected = 2 * lengths.double().log().sum()
@@ -156,7 +160,9 @@ def test_completion_scores_do_not_depend_on_left_padding(tokenizer, random_model
     results = [
         CompletionTask(
             tokenizer,
-            CompletionSettings(validation_split="validation[:6]", max_length=128, max_new_tokens=4, eval_batch_size=batch),
+            CompletionSettings(
+                validation_split="validation[:6]", max_length=128, max_new_tokens=4, eval_batch_size=batch
+            ),
         ).evaluate(model)
         for batch in (1, 6)
     ]
@@ -188,7 +194,11 @@ def test_splits_that_are_none_are_refused(split):
 
 @pytest.mark.parametrize(
     ("text", "law"),
-    [("{", "is not JSON"), ("{}", "must follow SQuAD v1.1: KeyError 'data'"), ('{"data": []}', "at least one question")],
+    [
+        ("{", "is not JSON"),
+        ("{}", "must follow SQuAD v1.1: KeyError 'data'"),
+        ('{"data": []}', "at least one question"),
+    ],
 )
 def test_broken_files_are_one_clear_error(tmp_path, text, law):
     path = tmp_path / "d.json"

@@ -8,7 +8,7 @@ from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError, NonFiniteLossError
 from qalof.model.adapters import SHARED, AdapterSpec
 from qalof.model.pretrained import load_tokenizer
-from qalof.model.switchable import BaseModel, HeadKind, build
+from qalof.model.switchable import BaseModel, build
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
 from qalof.tasks.squad_span import SpanSettings, SpanTask
 from qalof.training.checkpoint import load_checkpoint, save_checkpoint
@@ -233,7 +233,9 @@ def test_a_batch_runs_on_over_the_end_of_a_pass():
     assert len(batch_indices(5, 12, 0, seed=0)) == 12
 
 
-@pytest.mark.parametrize(("schedule", "middle", "end"), [("cosine", 0.5, 0.0), ("linear", 0.5, 0.0), ("constant", 1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("schedule", "middle", "end"), [("cosine", 0.5, 0.0), ("linear", 0.5, 0.0), ("constant", 1.0, 1.0)]
+)
 def test_learning_rate_warms_up_and_follows_the_schedule(schedule, middle, end):
     settings = TrainSettings(steps=104, warmup_steps=4, learning_rate=1.0, schedule=schedule)
     assert [settings.rate_at(t) for t in range(4)] == [0.25, 0.5, 0.75, 1.0]

@@ -22,7 +22,9 @@ class Toy:
     def __init__(self, classes=5):
         generator = torch.Generator().manual_seed(0)
         self.shared = torch.randn(UNITS, classes, generator=generator, requires_grad=True)
-        self.own = {m: torch.randn(classes, generator=generator, requires_grad=True) for m in [*MAPS, STRIPED, REVERSED]}
+        self.own = {
+            m: torch.randn(classes, generator=generator, requires_grad=True) for m in [*MAPS, STRIPED, REVERSED]
+        }
         self.labels = torch.arange(UNITS) % classes
 
     def rows(self, bitmap):

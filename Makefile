@@ -1,0 +1,34 @@
+# `make demo` and `make test` set everything up on a fresh machine: Python 3.11 or later and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.PHONY: install demo test test-all lint report clean
+
+install: $(STAMP)
+
+# torch goes first and by its exact pin: a range, asked for by any package, takes a CUDA build of several GB
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/qalof demo
+
+test: install
+	$(BIN)/pytest -m 'not ray and not slow and not gpu'
+
+test-all: install
+	$(BIN)/pytest -m 'ray or slow or gpu'
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,181 @@
+"""``evaluate`` and ``sensitivity``: scoring a checkpoint at bitmaps, on a pool of actors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrate.assemble import load_checkpoint, parse_bitmaps
+from orchestrate.config import EvaluateConfig, SensitivityConfig, WorkersConfig
+from orchestrate.evaluation_pool import EvaluationPool
+from orchestrate.progress import report
+from orchestrate.run_directory import RunDirectory
+from orchestrate.tracking import Run
+from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.cost import cost_of
+from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
+from qalof.files import write_json
+from qalof.model.adapters import SHARED
+from qalof.model.sites import Site
+from qalof.model.switchable import SwitchableModel
+from qalof.tasks.base import Task
+from search import BitmapSpace, Score, Study
+from search import run as run_search
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint, loaded in the driver to see that it is whole and what it holds."""
+
+    model: SwitchableModel
+    task: Task
+
+
+def open_checkpoint(folder: str) -> Opened:
+    """Load a checkpoint and its task.
+
+    Raises:
+        BadInputError: missing, damaged, or on a base that cannot be had.
+    """
+    return Opened(*load_checkpoint(Path(folder)))
+
+
+def evaluate_bitmaps(
+    checkpoint: Path,
+    sites: Sequence[Site],
+    bitmaps: Sequence[Bitmap],
+    limit: int | None,
+    workers: WorkersConfig,
+    run: Run,
+) -> list[Evaluation]:
+    """Score each bitmap on the pool, with a bar, and a child run for each."""
+    pool = EvaluationPool(checkpoint, sites, limit, workers)
+    with report("evaluate", len(bitmaps)) as progress:
+        done = 0
+
+        def show(index: int, evaluation: Evaluation) -> None:
+            nonlocal done
+            done += 1
+            shown = "  ".join(f"{name} {value:.2f}" for name, value in evaluation.metrics.items())
+            progress.update(done, f"{bitmaps[index]}: {shown}")
+
+        try:
+            scored = pool.evaluate(bitmaps, on_result=show)
+        finally:
+            pool.close()
+    for bitmap, evaluation in zip(bitmaps, scored, strict=True):
+        metrics = {**evaluation.metrics, **cost_of(bitmap, sites).as_metrics()}
+        run.child(f"bitmap {bitmap}", bitmap_params(bitmap), metrics)
+    return scored
+
+
+def rows(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation], sites: Sequence[Site]) -> list[dict[str, Any]]:
+    """One JSON row a bitmap: metrics as [estimate, low, high] at 95 %, and costs."""
+    return [
+        {
+            "bitmap": str(bitmap),
+            "metrics": {name: _interval(evaluation, name) for name in evaluation.metrics},
+            "cost": asdict(cost_of(bitmap, sites)),
+            "examples": evaluation.examples,
+        }
+        for bitmap, evaluation in zip(bitmaps, scored, strict=True)
+    ]
+
+
+def per_example(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Bitmaps with their whole evaluations, for paired comparisons later."""
+    return [{"bitmap": b.to_json(), "evaluation": e.to_json()} for b, e in zip(bitmaps, scored, strict=True)]
+
+
+def bitmap_params(bitmap: Bitmap) -> dict[str, Any]:
+    """A bitmap as parameters of a run: one number a site, so that a parallel-coordinates plot has an axis for each."""
+    return {"bitmap": str(bitmap), "bits": {site: bits.weight for site, bits in bitmap.items()}}
+
+
+def check_evaluate(config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
+    """The checkpoint and the bitmaps.
+
+    Raises:
+        BadInputError: either cannot be used.
+    """
+    opened = open_checkpoint(config.checkpoint)
+    specs = config.bitmaps
+    if specs is None:
+        widths = {int(name) for name in opened.model.adapters if name != SHARED}
+        specs = sorted(widths | {PASS_THROUGH}, reverse=True)
+    return opened, parse_bitmaps(specs, opened.model.sites)
+
+
+def evaluate(
+    config: EvaluateConfig, checked: tuple[Opened, list[Bitmap]], directory: RunDirectory, run: Run
+) -> dict[str, Any]:
+    """Score the checkpoint at each bitmap."""
+    opened, bitmaps = checked
+    sites = opened.model.sites
+    scored = evaluate_bitmaps(Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run)
+    write_json(directory.path / "evaluations.json", per_example(bitmaps, scored))
+    return {"task": opened.task.name, "rows": rows(bitmaps, scored, sites)}
+
+
+def check_sensitivity(config: SensitivityConfig) -> tuple[BitmapSpace, str, dict[str, Any]]:
+    """The space, the metric, and the strategy's options.
+
+    Raises:
+        BadInputError: a checkpoint, width or unit that cannot be used.
+    """
+    opened = open_checkpoint(config.checkpoint)
+    above = [bits for bits in config.lowered if bits >= config.reference]
+    if above:
+        raise BadInputError(f"lowered must hold widths below the reference {config.reference}: got {above[0]}")
+    space = BitmapSpace.of(opened.model, weight=[*config.lowered, config.reference], group=config.unit)
+    metric = config.metric or opened.task.primary_metric
+    options = {"reference": config.reference}
+    Study(space, [f"max:{metric}"], "one_at_a_time", max_evaluations=None, options=options)
+    return space, metric, options
+
+
+def sensitivity(
+    config: SensitivityConfig, checked: tuple[BitmapSpace, str, dict[str, Any]], directory: RunDirectory, run: Run
+) -> dict[str, Any]:
+    """Rank the units by what lowering each alone costs (S1's one-at-a-time analysis)."""
+    space, metric, options = checked
+    total = 1 + len(space.units) * len(config.lowered)
+    pool = EvaluationPool(Path(config.checkpoint), space.sites, config.limit, config.workers)
+    with report("sensitivity", total) as progress:
+        done = 0
+
+        def show(score: Score) -> None:
+            nonlocal done
+            done += 1
+            run.child(
+                f"bitmap {done}", bitmap_params(score.bitmap), {**score.evaluation.metrics, **score.cost.as_metrics()}
+            )
+            progress.update(done, f"{metric} {score.evaluation[metric]:.2f}")
+
+        try:
+            found = run_search(
+                space,
+                pool,
+                [f"max:{metric}"],
+                "one_at_a_time",
+                max_evaluations=None,
+                storage=directory.path / "evaluations.jsonl",
+                on_score=show,
+                options=options,
+            )
+        finally:
+            pool.close()
+    reference = found.points[0].metrics[metric]
+    return {
+        "metric": metric,
+        "reference": {"bits": config.reference, metric: [reference.estimate, reference.low, reference.high]},
+        "ranking": [dict(row) for row in found.trace],
+    }
+
+
+def _interval(evaluation: Evaluation, name: str) -> list[float]:
+    interval = evaluation.interval(name)
+    return [interval.estimate, interval.low, interval.high]

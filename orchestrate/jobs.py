@@ -1,0 +1,203 @@
+"""What each command does, as a job: its config, what can be found wrong beforehand, and the work itself.
+
+:func:`execute` runs any of them alike: check, open the run directory (a finished one is returned as it is), connect
+to Ray, open the MLflow run, work, write the result.  Nothing is started before the check has passed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrate import attack_job, evaluation_jobs, search_job, train_job
+from orchestrate.assemble import parse_bitmaps, trained_widths
+from orchestrate.cluster import connect, logical_cpus, physical_cores, worker_environment
+from orchestrate.config import (
+    AttackConfig,
+    EvaluateConfig,
+    SearchConfig,
+    Section,
+    SensitivityConfig,
+    TrackingConfig,
+    TrainConfig,
+    WorkersConfig,
+)
+from orchestrate.config_file import to_plain
+from orchestrate.evaluation_jobs import bitmap_params, evaluate_bitmaps, open_checkpoint
+from orchestrate.progress import report, say
+from orchestrate.run_directory import RunDirectory
+from orchestrate.tracking import Run, Tracker
+from qalof.bitmap import Bitmap
+from qalof.files import read_json, write_json
+from search import BitmapSpace, Score, Study
+
+Result = dict[str, Any]
+TRACKING = "tracking.json"
+"""Which MLflow run is this directory's, so that a run that goes on stays one run."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """``check(config)`` finds bad input and returns what ``work(config, checked, directory, run)`` needs."""
+
+    config: type[Section]
+    check: Callable[[Any], Any]
+    work: Callable[[Any, Any, RunDirectory, Run], Result]
+
+    def inputs(self, config: Section) -> list[Path]:
+        """Files and folders that the result depends on."""
+        checkpoint = getattr(config, "checkpoint", None)
+        return [] if checkpoint is None else [Path(checkpoint)]
+
+
+def execute(command: str, config: Section, output: Path, address: str | None = None) -> Result:
+    """Run a command's job in a run directory.
+
+    Args:
+        command: one of :data:`JOBS`.
+        config: of the job's class.
+        output: the run directory.
+        address: of a Ray cluster; None for this machine, or the cluster that a Ray job runs on.
+
+    Raises:
+        BadInputError: before any worker starts.
+    """
+    job = JOBS[command]
+    checked = job.check(config)
+    plain = to_plain(config)
+    directory = RunDirectory.open(output, command, plain, job.inputs(config))
+    if (finished := directory.result) is not None:
+        say(f"{command}: {directory.path} is finished already; its result is taken as it stands")
+        return finished
+    workers: WorkersConfig = config.workers  # type: ignore[attr-defined]
+    tracking: TrackingConfig = config.tracking  # type: ignore[attr-defined]
+    tracker = Tracker.open(Path(tracking.root), tracking.uri, tracking.experiment)
+    earlier = directory.path / TRACKING
+    run_id = read_json(earlier, "tracking file")["run"] if earlier.is_file() else None
+    started = time.monotonic()
+    with (
+        connect(
+            address,
+            logical_cpus(workers.count, physical_cores()),
+            environment=worker_environment(workers.count),
+        ),
+        tracker.parent(directory.path.name, plain, {"command": command}, run_id) as run,
+    ):
+        write_json(earlier, {"run": run.run_id, "uri": tracker.uri, "experiment": tracking.experiment})
+        result = job.work(config, checked, directory, run)
+        result["seconds"] = round(time.monotonic() - started, 1)
+    return directory.finish(result)
+
+
+def _train(config: TrainConfig, parts: train_job.Parts, directory: RunDirectory, run: Run) -> Result:
+    checkpoint = train_job.train(config, directory, run)
+    wanted = config.evaluation.bitmaps
+    specs = wanted if wanted is not None else list(trained_widths(parts.model, config))
+    bitmaps = parse_bitmaps(specs, parts.model.sites)
+    scored = evaluate_bitmaps(checkpoint, parts.model.sites, bitmaps, config.evaluation.limit, config.workers, run)
+    write_json(directory.path / "evaluations.json", evaluation_jobs.per_example(bitmaps, scored))
+    return {
+        "checkpoint": str(checkpoint),
+        "task": config.task.name,
+        "objective": config.objective.name,
+        "steps": config.training.steps,
+        "rows": evaluation_jobs.rows(bitmaps, scored, parts.model.sites),
+    }
+
+
+def _check_train(config: TrainConfig) -> train_job.Parts:
+    parts = train_job.check(config)
+    parse_bitmaps(config.evaluation.bitmaps or [], parts.model.sites)
+    return parts
+
+
+def _check_search(config: SearchConfig) -> tuple[BitmapSpace, tuple[str, ...]]:
+    opened = open_checkpoint(config.checkpoint)
+    space = BitmapSpace.of(
+        opened.model,
+        weight=config.space.weight,
+        activation=config.space.activation,
+        kv=config.space.kv,
+        limits=config.limits,
+        group=config.space.group,
+    )
+    objectives = tuple(config.objectives or (f"max:{opened.task.primary_metric}", "min:weight_bytes"))
+    # a study refuses bad objectives, strategies and options when it is made
+    Study(space, objectives, config.strategy, max_evaluations=config.max_evaluations, options=config.strategy_options)
+    return space, objectives
+
+
+def _search(
+    config: SearchConfig, checked: tuple[BitmapSpace, tuple[str, ...]], directory: RunDirectory, run: Run
+) -> Result:
+    space, objectives = checked
+    evaluator = search_job.CheckpointEvaluator(Path(config.checkpoint), config.limit, config.workers)
+    with report("search", config.max_evaluations or len(space.units) * 2) as progress:
+        done = 0
+
+        def on_score(score: Score) -> None:
+            nonlocal done
+            done += 1
+            metrics = {**score.evaluation.metrics, **score.cost.as_metrics()}
+            run.child(f"trial {done}", bitmap_params(score.bitmap), metrics)
+            shown = (f"{name} {value:.4g}" for name, value in zip(objectives, score.values, strict=True))
+            progress.update(done, "  ".join(shown))
+
+        found = search_job.search(
+            space,
+            evaluator,
+            objectives,
+            config.strategy,
+            config.max_evaluations,
+            storage=directory.path / "search.jsonl",
+            seed=config.seed,
+            on_score=on_score,
+            options=config.strategy_options,
+        )
+    found.save(directory.path)
+    for name in ("front.json", "front.csv", "front.png"):
+        run.artifact(directory.path / name)
+    return {"evaluations": len(found.points), "front": found.front.to_dict("records"), "strategy": config.strategy}
+
+
+def _check_attack(config: AttackConfig) -> Any:
+    opened = open_checkpoint(config.checkpoint)
+    attack_job.check(config, opened.model.sites)
+    return opened
+
+
+def _attack(config: AttackConfig, opened: Any, directory: RunDirectory, run: Run) -> Result:
+    sites = opened.model.sites
+    _, _, examples = attack_job.check(config, sites)
+    with report("attack", len(examples) * len(config.bitmaps)) as progress:
+        results, robustness = attack_job.attack(
+            config, sites, directory.path, lambda done, total, r: progress.update(done, f"{r.bitmap}: {r.status}")
+        )
+    summary = robustness.to_json()
+    write_json(directory.path / "robustness.json", summary)
+    run.artifact(directory.path / "robustness.json")
+    for index, attacked in enumerate(results):
+        bitmap = Bitmap.parse(config.bitmaps[index], [site.name for site in sites])
+        metrics = {
+            "clean_accuracy": _percent(robustness.clean_accuracy[index].estimate),
+            "attack_success": _percent(robustness.attack_success[index].estimate),
+            "queries": sum(r.queries for r in attacked) / len(attacked),
+        }
+        run.child(f"attacked at {bitmap}", bitmap_params(bitmap), metrics)
+    return {"robustness": summary, "examples": len(examples)}
+
+
+def _percent(share: float | None) -> float:
+    return float("nan") if share is None else 100 * share
+
+
+JOBS: Mapping[str, Job] = {
+    "train": Job(TrainConfig, _check_train, _train),
+    "evaluate": Job(EvaluateConfig, evaluation_jobs.check_evaluate, evaluation_jobs.evaluate),
+    "sensitivity": Job(SensitivityConfig, evaluation_jobs.check_sensitivity, evaluation_jobs.sensitivity),
+    "search": Job(SearchConfig, _check_search, _search),
+    "attack": Job(AttackConfig, _check_attack, _attack),
+}

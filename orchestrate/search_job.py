@@ -1,0 +1,191 @@
+"""A search on Ray Tune: trials on reused actors that each hold the model.
+
+The strategy (Optuna's samplers among them) runs in the driver, inside a :class:`search.Study`; Tune asks it for
+trials through :class:`StudySearcher`.  Tune's own ``OptunaSearch`` was rejected: it tells the sampler of trials in
+the order in which they happen to end, so that the same seed would give another search on every
+machine.  A study tells each generation in the order of asking, whatever ended first, and so a search gives the same
+front in this process and on any number of actors, and after a kill.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from orchestrate.config import WorkersConfig
+from orchestrate.evaluation_pool import Scorer, checkpoint_fingerprint, resources, threads_of
+from qalof.bitmap import Bitmap
+from qalof.errors import QalofError
+from qalof.evaluation.result import Evaluation
+from search import BitmapSpace, EvaluationRecord, Objective, Score, SearchResult, Study
+from search.loop import OBJECTIVES
+
+
+@dataclass(frozen=True)
+class CheckpointEvaluator:
+    """What Tune's trials evaluate: a checkpoint, on its first ``limit`` validation examples, on these workers."""
+
+    checkpoint: Path
+    limit: int | None = None
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+
+
+def search(
+    space: BitmapSpace,
+    evaluator: CheckpointEvaluator,
+    objectives: Sequence[str | Objective] = OBJECTIVES,
+    strategy: str = "tpe",
+    max_evaluations: int | None = 50,
+    limits: Mapping[str, float] | None = None,
+    storage: str | Path = "search.jsonl",
+    seed: int = 0,
+    on_score: Callable[[Score], None] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> SearchResult:
+    """:func:`search.run` on Ray Tune, with the same arguments and the same result; Ray is connected already.
+
+    Raises:
+        BadInputError: anything that cannot be used as given, before any trial starts.
+        QalofError: a trial that failed; what was evaluated is in ``storage``, and the same call goes on from there.
+    """
+    space = space.within(limits)
+    record = EvaluationRecord(storage)
+    fingerprint = checkpoint_fingerprint(evaluator.checkpoint)
+    known = record.load(fingerprint, evaluator.limit, [site.name for site in space.sites])
+    study = Study(
+        space,
+        objectives,
+        strategy,
+        max_evaluations=max_evaluations,
+        seed=seed,
+        known=known,
+        options=options,
+        on_score=on_score,
+    )
+
+    def keep(bitmap: Bitmap, evaluation: Evaluation) -> None:
+        record.add(fingerprint, evaluator.limit, bitmap, evaluation)
+
+    if study.next_generation():
+        _run_trials(StudySearcher(study, keep), evaluator, Path(storage).absolute().parent)
+    return study.result()
+
+
+class StudySearcher(Searcher):
+    """Tune's view of a study: gives out bitmaps as trials, takes their evaluations back.
+
+    An error here would reach the driver as text only, so it is kept in ``error`` and ends the search.
+    """
+
+    def __init__(self, study: Study, keep: Callable[[Bitmap, Evaluation], None]) -> None:
+        super().__init__()
+        self.study, self._keep = study, keep
+        self.error: Exception | None = None
+        self._running: dict[str, Bitmap] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next bitmap; None while a generation's last ones are out; FINISHED at the end."""
+        if self.error is not None:
+            return str(Searcher.FINISHED)
+        try:
+            waiting = self.study.next_generation()
+        except Exception as error:
+            self.error = error
+            return str(Searcher.FINISHED)
+        if not waiting:
+            return str(Searcher.FINISHED)
+        free = [bitmap for bitmap in waiting if bitmap not in self._running.values()]
+        if not free:
+            return None
+        self._running[trial_id] = free[0]
+        return {"bitmap": free[0].to_json()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Record the evaluation and tell the study."""
+        bitmap = self._running.pop(trial_id)
+        if result is None or self.error is not None:
+            return
+        try:
+            evaluation = Evaluation.from_json(result["evaluation"])
+            self._keep(bitmap, evaluation)
+            self.study.tell(bitmap, evaluation)
+        except Exception as error_:
+            self.error = error_
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the record of evaluations is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, see :meth:`save`."""
+
+
+class BitmapTrial(tune.Trainable):
+    """One evaluation; the actor and its model serve one trial after another."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Load the model, once an actor."""
+        self._scorer = Scorer(config["checkpoint"], config["threads"], config["gpu"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next bitmap."""
+        self.config = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Evaluate."""
+        bitmap = Bitmap.from_json(self.config["bitmap"])
+        return {"evaluation": self._scorer.score(bitmap, self.config["limit"]).to_json(), "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """A trial has no state."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """A trial has no state."""
+
+
+def _run_trials(searcher: StudySearcher, evaluator: CheckpointEvaluator, folder: Path) -> None:
+    workers = evaluator.workers
+    tickets = resources(workers)
+    # what Tune leaves there is of no use: results are in the record, and on a rerun it would be in the way
+    shutil.rmtree(folder / "tune", ignore_errors=True)
+    tuner = tune.Tuner(
+        tune.with_resources(BitmapTrial, {"GPU" if workers.gpu else "CPU": next(iter(tickets.values()))}),
+        param_space={
+            "checkpoint": str(evaluator.checkpoint),
+            "limit": evaluator.limit,
+            "threads": threads_of(workers),
+            "gpu": workers.gpu,
+        },
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
+            max_concurrent_trials=workers.count,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=workers.max_failures, fail_fast=False),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
+    grid = tuner.fit()
+    if searcher.error is not None:
+        raise searcher.error
+    if grid.errors:
+        cause = getattr(grid.errors[0], "cause", grid.errors[0])
+        if isinstance(cause, QalofError):
+            raise cause
+        raise QalofError(
+            f"a trial failed more than {workers.max_failures} times: {type(cause).__name__}: {cause}; "
+            "the same command goes on with the rest"
+        )
+    shutil.rmtree(folder / "tune", ignore_errors=True)

@@ -158,7 +158,7 @@ def connect(
 ) -> Iterator[Cluster]:
     """Join a cluster or start a local instance, and end on leaving what was started here.
 
-    Within another :func:`connect` of the process, the outer one's cluster is used, whatever the address, and left running.
+    Within another :func:`connect` the outer one's cluster is used, whatever the address, and left running.
 
     Args:
         address: ``host:port`` of a head node; ``local`` for an instance of our own in any case; None for
@@ -231,10 +231,8 @@ def _join(ray: Any, address: str, options: Mapping[str, Any]) -> None:
 
 
 def _unreachable(address: str, reason: str) -> str:
-    return (
-        f"the Ray cluster must be reachable: none answers at {address} ({reason}); start one with "
-        "`ray start --head`, correct the address, or leave it out to run on this machine"
-    )
+    way_out = "start one with `ray start --head`, correct the address, or leave it out to run on this machine"
+    return f"the Ray cluster must be reachable: none answers at {address} ({reason}); {way_out}"
 
 
 def probe(address: str) -> None:

@@ -102,10 +102,8 @@ def _describe_training(config: TrainConfig, check: bool) -> str:
         return line
     parts = JOBS["train"].check(config)
     runs = sum(len(parts.objective.bitmaps(step)) for step in range(training.steps))
-    adapters = {
-        name: sum(p.numel() for p in adapter_parameters(parts.model.model, name).values())
-        for name in parts.model.adapters
-    }
+    model = parts.model.model
+    adapters = {name: sum(p.numel() for p in adapter_parameters(model, name).values()) for name in parts.model.adapters}
     return "\n".join(
         [
             line,

@@ -87,7 +87,7 @@ def local_head() -> Iterator[Head]:
     }
     try:
         with running_head(folder, ports, environment):
-            wait_for(f"http://127.0.0.1:{ports[1]}/api/version", token.read_text(), folder / "head.log")
+            wait_for_jobs(f"http://127.0.0.1:{ports[1]}/api/jobs/", token.read_text(), folder / "head.log")
             yield Head(f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", environment)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -121,15 +121,16 @@ def running_head(folder: Path, ports: list[int], environment: dict[str, str]) ->
                 os.killpg(shell.pid, signal.SIGKILL)
 
 
-def wait_for(url: str, token: str, log: Path, patience: float = 120) -> None:
-    """Until ``url`` answers; fails with what the head node wrote."""
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+def wait_for_jobs(url: str, token: str, log: Path, patience: float = 120) -> None:
+    """Until a job is taken: the dashboard answers seconds before there is an agent to run one."""
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(url, data=b'{"entrypoint": "true"}', headers=headers)
     until = time.monotonic() + patience
     while time.monotonic() < until:
-        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5):
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=30):
             return
         time.sleep(0.5)
-    pytest.fail(f"the head node did not come up within {patience:.0f} s:\n{log.read_text()[-2000:]}")
+    pytest.fail(f"the head node takes no jobs after {patience:.0f} s:\n{log.read_text()[-2000:]}")
 
 
 def free_ports(count: int) -> list[int]:

@@ -45,7 +45,7 @@ class Recipe:
     width: int = 128
     blocks: int = 4
     heads: int = 4
-    steps: int = 2_200
+    steps: int = 1_800
     matrix_learning_rate: float = 0.02  # Muon
     learning_rate: float = 3e-3  # AdamW
     final_share: float = 0.01  # the learning rate ends at this share of its peak

@@ -130,14 +130,6 @@ def test_undone_is_the_share_of_draws_that_read_a_working_attack_rightly() -> No
     assert (under.sources[0].undone.hits, under.sources[0].undone.trials) == (2, 12)
 
 
-def test_interval_counts_examples_and_not_draws() -> None:
-    hits = np.zeros((10, 20), dtype=bool)
-    hits[:5] = True
-    many, one = Rate.of(hits), Rate.of(hits[:, :1])
-    assert (many.low, many.high) == pytest.approx((one.low, one.high))
-    assert (many.low, many.high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-
-
 def test_more_draws_of_the_same_examples_do_not_narrow_the_interval() -> None:
     once = np.array([[True], [False], [True], [False]])
     often = np.repeat(once, 50, axis=1)

@@ -1,5 +1,6 @@
 import os
 import subprocess
+import sys
 import threading
 import time
 from http.server import HTTPServer, SimpleHTTPRequestHandler
@@ -155,7 +156,11 @@ def test_a_local_instance_stops_and_leaves_no_token_behind(tmp_path: Path):
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")}
     done = subprocess.run(
-        ["python", "-c", script], env=environment | {"HOME": str(tmp_path)}, cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", script],
+        env=environment | {"HOME": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).strip() == ""
@@ -178,7 +183,7 @@ def test_a_cluster_is_joined_with_its_token_and_refuses_another(local_head, tmp_
     environment = {name: value for name, value in local_head.environment.items() if name != "RAY_AUTH_MODE"}
     for token, expected in ((None, "True 3.0"), (str(wrong), "got another one"), (str(tmp_path / "no"), "got none")):
         variables = environment | ({"RAY_AUTH_TOKEN_PATH": token} if token else {})
-        line = ["python", "-c", script, local_head.address]
+        line = [sys.executable, "-c", script, local_head.address]
         done = subprocess.run(line, env=variables, cwd=ROOT, capture_output=True, text=True)
         assert expected in done.stdout, done.stderr
 
@@ -196,11 +201,19 @@ def test_a_submitted_job_runs_in_this_environment_and_reports_its_end(local_head
     (tmp_path / ".venv" / "file").write_text("left behind")
     settings = str(ROOT / "configs" / "cluster" / "runtime_env.yaml")
     for code in ("0", "2"):
-        line = ["ray", "job", "submit", "--address", local_head.dashboard, "--runtime-env", settings]
+        line = [
+            str(Path(sys.executable).parent / "ray"),
+            "job",
+            "submit",
+            "--address",
+            local_head.dashboard,
+            "--runtime-env",
+            settings,
+        ]
         line += ["--working-dir", str(tmp_path), "--", "python", "job.py", code]
         done = subprocess.run(line, env=local_head.environment, capture_output=True, text=True)
         assert done.returncode == int(code != "0"), done.stdout + done.stderr
-        assert f"python {Path(os.sys.executable).parent}" in done.stdout
+        assert f"python {Path(sys.executable).parent}" in done.stdout
         assert "address True" in done.stdout
         assert "excluded False" in done.stdout
         assert (code == "0") or "exit code 2" in done.stdout

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrate.assemble import load_checkpoint, parse_bitmaps
+from orchestrate.assemble import parse_bitmaps
 from orchestrate.config import EvaluateConfig, SensitivityConfig, WorkersConfig
 from orchestrate.evaluation_pool import EvaluationPool
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
 from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.checkpoints import load, task_of
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
@@ -40,7 +41,7 @@ def open_checkpoint(folder: str) -> Opened:
     Raises:
         BadInputError: missing, damaged, or on a base that cannot be had.
     """
-    return Opened(*load_checkpoint(Path(folder)))
+    return Opened(load(folder), task_of(folder))
 
 
 def evaluate_bitmaps(

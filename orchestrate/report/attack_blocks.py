@@ -59,12 +59,12 @@ def _interval(value: Rate) -> Interval | None:
 
 def _success_plot(attacked: Attacked, name: str) -> Plot:
     robustness = attacked.robustness
-    groups = [Bars("fixed: read where it was attacked", [_interval(value) for value in robustness.attack_success])]
+    groups = [Bars("fixed precision", [_interval(value) for value in robustness.attack_success])]
     if (defence := robustness.random_precision) is not None:
         groups += [
             Bars("random precision", [_interval(source.success_mean) for source in defence.sources]),
             Bars(
-                "control: clean text, random precision", [_interval(source.control_mean) for source in defence.sources]
+                "control: unattacked, random precision", [_interval(source.control_mean) for source in defence.sources]
             ),
         ]
     places = [f"attacked at {formats.shorter(bitmap, 14)}" for bitmap in robustness.bitmaps]
@@ -84,7 +84,7 @@ def _accuracy_plot(attacked: Attacked, name: str) -> Plot:
     places = [formats.shorter(bitmap, 18) for bitmap in named]
     told = ", ".join(f"{place} {rate(value)}" for place, value in named.items())
     bars = Bars("clean accuracy", [_interval(value) for value in named.values()])
-    svg = grouped_bars(places, [bars], "Clean accuracy (%)", name, f"Accuracy on unattacked texts: {told}.")
+    svg = grouped_bars(places, [bars], "Clean accuracy (%)", name, f"Accuracy on unattacked texts: {told}.", 2.6)
     return Plot(svg, "Accuracy on the unattacked texts, with 95 % Wilson intervals")
 
 
@@ -104,7 +104,7 @@ def _fixed_table(attacked: Attacked) -> Table:
         changed, queries = summary.perturbation, summary.queries
         rows.append(
             [
-                Cell(formats.bitmap_name(bitmap), bitmap),
+                Cell(formats.bitmap_heading(bitmap), bitmap),
                 _cell(robustness.clean_accuracy[index]),
                 _cell(robustness.attack_success[index]),
                 _cell(robustness.transfer_unconditional[index][index]),
@@ -124,7 +124,7 @@ def _fixed_table(attacked: Attacked) -> Table:
 def _random_table(defence: RandomPrecisionReport) -> Table:
     rows = [
         [
-            Cell(formats.bitmap_name(source.bitmap), source.bitmap),
+            Cell(formats.bitmap_heading(source.bitmap), source.bitmap),
             _cell(source.success_mean),
             Cell(formats.share(source.predicted)),
             _cell(source.control_mean),
@@ -149,15 +149,15 @@ def _random_table(defence: RandomPrecisionReport) -> Table:
 def _transfer_table(attacked: Attacked) -> Table:
     robustness = attacked.robustness
     rows = [
-        [Cell(formats.bitmap_name(bitmap), bitmap), *(_cell(value, heat=True) for value in row)]
+        [Cell(formats.bitmap_heading(bitmap), bitmap), *(_cell(value, heat=True) for value in row)]
         for bitmap, row in zip(robustness.bitmaps, robustness.transfer, strict=True)
     ]
     return Table(
         "Transfer: texts attacked at the row's precision, read at the column's",
-        ["Attacked at", *(f"read at {formats.bitmap_name(bitmap)}" for bitmap in robustness.bitmaps)],
+        ["Attacked at", *(f"read at {formats.bitmap_heading(bitmap)}" for bitmap in robustness.bitmaps)],
         rows,
-        "Share misread, of the texts whose clean form is read rightly at both; 95 % Wilson intervals. The darker, the "
-        "more succeed.",
+        "Share misread, of the texts whose clean form is read rightly at both; 95 % Wilson intervals. The stronger "
+        "the shade, the more succeed.",
         look="heat",
     )
 

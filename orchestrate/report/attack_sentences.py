@@ -20,14 +20,15 @@ def attack_statements(step: Step) -> list[Statement]:
     robustness = attacked.robustness
     fixed = _by_bitmap(robustness.bitmaps, robustness.attack_success)
     texts = count_of(robustness.examples, "text")
-    found = [Statement(f"Of {texts}, read at the precision that was attacked, the attack succeeds in {fixed}.")]
+    text = f"Read at the precision that was attacked, the attack succeeds in {fixed}, of those read rightly before"
+    found = [Statement(f"{text} ({texts} in all).")]
     defence = robustness.random_precision
     return found if defence is None else found + _defended(robustness, defence)
 
 
 def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport) -> list[Statement]:
     names, sources = robustness.bitmaps, defence.sources
-    random = _by_bitmap(names, [source.success_mean for source in sources], "of those built at")
+    random = _by_bitmap(names, [source.success_mean for source in sources], "if built at")
     found = [Statement(f"Against random precision ({drawn_from(defence)}), the same texts succeed in {random}.")]
     words = [
         beyond(source.success_mean, fixed) for source, fixed in zip(sources, robustness.attack_success, strict=True)

@@ -8,6 +8,9 @@ from typing import Literal
 
 from markupsafe import Markup
 
+LONG = 24
+"""Rows of a plain table that are shown without being asked for."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -40,6 +43,11 @@ class Table:
     def kind(self) -> str:
         """Which of the template's macros draws it."""
         return "table"
+
+    @property
+    def long(self) -> bool:
+        """Whether it is folded away: a plot or a map above it shows the same at a glance."""
+        return self.look == "plain" and len(self.rows) > LONG
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ NAMES = {
     "bit_operations_per_token": "bit operations a token",
 }
 DASH = "–"
+NBSP = "\u00a0"
+"""Keeps a number with its unit and the two ends of an interval on one line."""
 
 
 def name_of(metric: str) -> str:
@@ -36,8 +38,12 @@ def name_of(metric: str) -> str:
 def heading(metric: str) -> str:
     """A metric's or cost's name with its unit, at the head of a column or beside an axis."""
     unit = " (%)" if metric in PERCENT else " (nats)" if metric == "loss" else ""
-    name = name_of(metric)
-    return name[:1].upper() + name[1:] + unit
+    return capital(name_of(metric)) + unit
+
+
+def capital(text: str) -> str:
+    """The text with its first letter large, the rest as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def level(value: float, metric: str) -> str:
@@ -52,19 +58,21 @@ def level_with_interval(interval: Interval, metric: str) -> str:
     text = level(interval.estimate, metric)
     if interval.low == interval.high or not math.isfinite(interval.estimate):
         return text
-    return f"{text} [{level(interval.low, metric)}, {level(interval.high, metric)}]"
+    return f"{text} [{level(interval.low, metric)},{NBSP}{level(interval.high, metric)}]"
 
 
 def in_prose(interval: Interval, metric: str) -> str:
     """As :func:`level_with_interval`, with the unit after the estimate."""
-    unit = " %" if metric in PERCENT else ""
+    unit = f"{NBSP}%" if metric in PERCENT else ""
     estimate, bracket, rest = level_with_interval(interval, metric).partition(" [")
     return f"{estimate}{unit}{bracket}{rest}"
 
 
 def difference(interval: Interval) -> str:
-    """``−0.41 [−1.20, 0.38]``."""
-    return f"{signed(interval.estimate, 2)} [{signed(interval.low, 2)}, {signed(interval.high, 2)}]"
+    """``−0.41 [−1.20, 0.38]``; all examples alike have no interval."""
+    if interval.low == interval.high:
+        return f"{signed(interval.estimate, 2)} on every example"
+    return f"{signed(interval.estimate, 2)} [{signed(interval.low, 2)},{NBSP}{signed(interval.high, 2)}]"
 
 
 def size_of_difference(interval: Interval) -> str:
@@ -82,12 +90,12 @@ def signed(value: float, decimals: int) -> str:
 
 def share(value: float | None) -> str:
     """A rate of [0, 1] in percent."""
-    return DASH if value is None else f"{100 * value:.0f} %"
+    return DASH if value is None else f"{100 * value:.0f}{NBSP}%"
 
 
 def share_with_interval(estimate: float | None, low: float, high: float) -> str:
     """``83 % [64, 93]``."""
-    return DASH if estimate is None else f"{share(estimate)} [{100 * low:.0f}, {100 * high:.0f}]"
+    return DASH if estimate is None else f"{share(estimate)} [{100 * low:.0f},{NBSP}{100 * high:.0f}]"
 
 
 def size(count: float) -> str:
@@ -97,9 +105,9 @@ def size(count: float) -> str:
             break
         count /= 1024
     if unit == "bytes":
-        return f"{count:.0f} bytes"
+        return f"{count:.0f}{NBSP}bytes"
     decimals = 0 if count >= 100 else 1 if count >= 10 else 2
-    return f"{count:.{decimals}f} {unit}"
+    return f"{count:.{decimals}f}{NBSP}{unit}"
 
 
 def cost(value: float, name: str) -> str:
@@ -112,6 +120,15 @@ def cost(value: float, name: str) -> str:
         if value >= factor:
             return f"{value / factor:.1f} {unit}"
     return f"{value:.0f}"
+
+
+def axis(name: str, most: float) -> tuple[float, str]:
+    """What to divide a cost by so that an axis up to ``most`` has round ticks, and the axis's label."""
+    if "bytes" not in name:
+        factor = 10.0 ** (3 * int(math.log10(most) // 3)) if most >= 1e4 else 1.0
+        return factor, heading(name) if factor == 1 else f"{heading(name)} ({factor:.0e})"
+    unit = size(most).partition(NBSP)[2]
+    return 1024.0 ** ("bytes", "KiB", "MiB", "GiB").index(unit), f"{heading(name)} ({unit})"
 
 
 def duration(seconds: float | None) -> str:
@@ -132,10 +149,15 @@ def moment(timestamp: float) -> str:
 
 
 def bitmap_name(text: str) -> str:
-    """A bitmap as printed, uniform ones in words, long ones cut in the middle."""
+    """A bitmap in prose: uniform ones in words, long ones cut in the middle."""
     if text.isdigit():
-        return "full precision (32 bits)" if text == "32" else f"{text} bits"
+        return "full precision" if text == "32" else f"{text} bits"
     return shorter(text, 40)
+
+
+def bitmap_heading(text: str) -> str:
+    """A bitmap at the head of a row or column."""
+    return "32 bits (full precision)" if text == "32" else bitmap_name(text)
 
 
 def shorter(text: str, most: int) -> str:

@@ -74,6 +74,7 @@ def metric_by_bits(series: Sequence[Series], metric: str, name: str) -> Markup:
                     _beside(axes, one.labels[i], place, one.y[i].estimate)
         _bits_axis(axes, [x for one in series for x in one.x])
         axes.set_ylabel(formats.heading(metric))
+        _within_percent(axes, metric)
         if len(series) > 1:
             axes.legend(loc="best")
         return to_svg(figure, name, f"{formats.name_of(metric)} over average bits. {alt}.")
@@ -83,7 +84,7 @@ def ranking(
     units: Sequence[str], drops: Sequence[Interval], kinds: Sequence[str], metric: str, title: str, name: str
 ) -> Markup:
     """Horizontal bars of drops, the most sensitive unit at the top, coloured and hatched by kind of site."""
-    known = sorted(set(kinds), key=list(kinds).index)
+    known = sorted(set(kinds))
     with styled():
         figure, (axes,) = new_figure(7.2, 1.0 + 0.23 * len(units))
         axes.grid(False, axis="y")
@@ -128,34 +129,37 @@ class FrontPlot:
 
 def front(plot: FrontPlot, name: str) -> Markup:
     """All evaluated bitmaps, the front with intervals and the uniform bitmaps, over the cost."""
+    uniform, reference = list(plot.uniform.values()), list(plot.reference.values())
+    dearest = max([*plot.front.x, *plot.dominated.x, *(x for x, _ in (*uniform, *reference))], default=1.0)
+    factor, label = formats.axis(plot.price, dearest)
     with styled():
         figure, (axes,) = new_figure(7.2, 4.2)
         if plot.full is not None:
             axes.axhspan(plot.full.low, plot.full.high, color=GRID, alpha=0.45, linewidth=0)
             axes.axhline(plot.full.estimate, color=MUTED, linestyle="--", linewidth=1.2, label="full precision")
         if plot.dominated.x:
-            y = [interval.estimate for interval in plot.dominated.y]
-            axes.scatter(plot.dominated.x, y, s=18, color=MUTED, marker="x", linewidths=1, label=plot.dominated.name)
-        _front_line(axes, plot.front)
+            x, y = [value / factor for value in plot.dominated.x], [interval.estimate for interval in plot.dominated.y]
+            axes.scatter(x, y, s=18, color=MUTED, marker="x", linewidths=1, label=plot.dominated.name)
+        _front_line(axes, plot.front, factor)
         for kind, points, face in (("searched", plot.uniform, ORANGE), ("from training", plot.reference, PAPER)):
-            for index, (label, (x, interval)) in enumerate(points.items()):
+            for index, (bitmap, (place, interval)) in enumerate(points.items()):
                 axes.errorbar(
-                    [x], [interval.estimate], yerr=_bars([interval]), fmt="D", color=ORANGE, markerfacecolor=face,
-                    markersize=7, elinewidth=1.2, label=f"uniform, {kind}" if not index else None, zorder=4,
+                    [place / factor], [interval.estimate], yerr=_bars([interval]), fmt="D", color=ORANGE,
+                    markerfacecolor=face, markersize=7, elinewidth=1.2, zorder=4,
+                    label=f"uniform, {kind}" if not index else None,
                 )  # fmt: skip
-                _beside(axes, label, x, interval.estimate)
-        if "bytes" in plot.price:
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formats.size(value)))
-        axes.set_xlabel(formats.heading(plot.price))
+                _beside(axes, bitmap, place / factor, interval.estimate)
+        axes.set_xlabel(label)
         axes.set_ylabel(formats.heading(plot.metric))
         axes.margins(x=0.07)
-        axes.legend(loc="lower right")
+        _within_percent(axes, plot.metric)
+        axes.legend(loc="best")
         return to_svg(figure, name, _describe(plot))
 
 
-def _front_line(axes: Axes, series: Series) -> None:
+def _front_line(axes: Axes, series: Series, factor: float) -> None:
     order = sorted(range(len(series.x)), key=lambda i: series.x[i])
-    x, y = [series.x[i] for i in order], [series.y[i] for i in order]
+    x, y = [series.x[i] / factor for i in order], [series.y[i] for i in order]
     estimates = [interval.estimate for interval in y]
     if len(x) > 1:
         axes.step(x, estimates, where="post", color=BLUE, linewidth=1.0)
@@ -175,11 +179,13 @@ def _describe(plot: FrontPlot) -> str:
     return f"{text} Uniform bitmaps: {', '.join(uniform)}." if uniform else text
 
 
-def grouped_bars(places: Sequence[str], groups: Sequence[Bars], label: str, name: str, alt: str) -> Markup:
+def grouped_bars(
+    places: Sequence[str], groups: Sequence[Bars], label: str, name: str, alt: str, height: float = 3.4
+) -> Markup:
     """Bars in groups with intervals, in percent; intervals are of shares in [0, 1]."""
     width = 0.8 / len(groups)
     with styled():
-        figure, (axes,) = new_figure(7.2, 3.4)
+        figure, (axes,) = new_figure(7.2, height)
         axes.grid(False, axis="x")
         for index, bars in enumerate(groups):
             known = [(place, value) for place, value in enumerate(bars.values) if value is not None]
@@ -213,6 +219,13 @@ def _bits_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlim(min(values) / 1.15, max(values) * 1.15)
     axes.set_xlabel("Average bits a weight (32: full precision)")
+
+
+def _within_percent(axes: Axes, metric: str) -> None:
+    """No room above 100 % and below 0 %, but for a marker's edge."""
+    if metric in formats.PERCENT:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -1.5), min(high, 101.5))
 
 
 def _beside(axes: Axes, text: str, x: float, y: float) -> None:

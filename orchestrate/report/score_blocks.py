@@ -64,7 +64,7 @@ def _score_table(name: str, scored: Scored) -> Table:
         bitmap = str(point.bitmap)
         rows.append(
             [
-                Cell(formats.bitmap_name(bitmap), bitmap),
+                Cell(formats.bitmap_heading(bitmap), bitmap),
                 *(Cell(formats.level_with_interval(point.metrics[metric], metric)) for metric in metrics),
                 *((_difference_cell(compared.get(bitmap)),) if compared else ()),
                 Cell(f"{point.cost.average_bits:.2f}"),
@@ -72,7 +72,7 @@ def _score_table(name: str, scored: Scored) -> Table:
                 Cell(formats.size(point.cost.kv_bytes_per_token), f"{point.cost.kv_bytes_per_token:,} bytes"),
             ]
         )
-    against = (f"{formats.name_of(scored.metric)}, difference from {top}",) if compared else ()
+    against = (f"{formats.capital(formats.name_of(scored.metric))}, difference from {top}",) if compared else ()
     return Table(
         f"{name} at each bitmap, on {formats.count_of(scored.points[0].examples, 'example')}",
         ["Bitmap", *map(formats.heading, metrics), *against, "Average bits", "Packed weights", "KV cache a token"],
@@ -85,7 +85,8 @@ def _difference_cell(comparison: Comparison | None) -> Cell:
     if comparison is None:
         return Cell(formats.DASH)
     text = formats.difference(comparison.difference)
-    return Cell(text if comparison.shown else f"{text} (not shown)")
+    alike = comparison.difference.low == comparison.difference.high
+    return Cell(text if comparison.shown or alike else f"{text} (not shown)")
 
 
 def _model_table(step: Step, other: Step, compared: Sequence[Comparison]) -> Table:
@@ -94,7 +95,7 @@ def _model_table(step: Step, other: Step, compared: Sequence[Comparison]) -> Tab
     metric = compared[0].metric
     rows = [
         [
-            Cell(formats.bitmap_name(one.bitmap), one.bitmap),
+            Cell(formats.bitmap_heading(one.bitmap), one.bitmap),
             Cell(formats.level_with_interval(later[one.bitmap].metrics[metric], metric)),
             Cell(formats.level_with_interval(earlier[one.bitmap].metrics[metric], metric)),
             Cell(formats.difference(one.difference)),
@@ -157,7 +158,7 @@ def _block_map(drops: Sequence[Drop], metric: str, title: str) -> list[Block]:
     for block in names:
         shaded = [by_place.get((block, kind)) for kind in kinds]
         rows.append([Cell(block), *(_heat(value, most) for value in shaded)])
-    note = f"Loss of {formats.name_of(metric)}; the darker, the more is lost. Intervals are in the table below."
+    note = f"Loss of {formats.name_of(metric)}; the stronger the shade, the more is lost. Intervals are in the table below."
     return [Table(f"{title}: blocks by kind of site", ["Block", *kinds], rows, note, look="heat")]
 
 

@@ -58,7 +58,9 @@ def _front_plot(record: Record, step: Step, searched: Searched, known: dict[Bitm
     points = searched.result.points
     order = front_order(searched)
     rest = [p for i, p in enumerate(points) if i not in order and math.isfinite(p.metrics[metric].estimate)]
-    uniform = {str(p.bitmap): (p.value(price), p.metrics[metric]) for p in points if is_uniform(p.bitmap)}
+    uniform = {
+        formats.bitmap_name(str(p.bitmap)): (p.value(price), p.metrics[metric]) for p in points if is_uniform(p.bitmap)
+    }
     full = full_precision(known)
     return FrontPlot(
         metric,
@@ -84,7 +86,7 @@ def _reference_points(
     evaluated = {point.bitmap for point in searched.result.points}
     dearest = max(point.value(price) for point in searched.result.points)
     return {
-        str(bitmap): (costs[bitmap].value(price), evaluation.interval(metric))
+        formats.bitmap_name(str(bitmap)): (costs[bitmap].value(price), evaluation.interval(metric))
         for bitmap, evaluation in known.items()
         if is_uniform(bitmap)
         and bitmap not in evaluated
@@ -114,7 +116,7 @@ def _front_table(searched: Searched, order: Sequence[int], known: dict[Bitmap, E
         ]
         for number, (index, difference) in enumerate(zip(order, differences, strict=True), start=1)
     ]
-    extra = (f"{formats.name_of(metric)}, difference from {name}",) if compared else ()
+    extra = (f"{formats.capital(formats.name_of(metric))}, difference from {name}",) if compared else ()
     costs = ("Average bits", "Packed weights", "KV cache a token", "Bitmap")
     return Table(
         f"The front, from cheap to dear: {formats.count_of(len(order), 'bitmap')} of {len(points)} evaluated, "
@@ -148,7 +150,7 @@ def _width_map(searched: Searched, order: Sequence[int]) -> list[Block]:
             "Bits of each site in the front's bitmaps, from cheap to dear",
             ["Site", *(f"№ {place + 1}" for place in chosen)],
             rows,
-            f"One number: weights, activations and cache alike. The darker, the fewer bits.{left_out}",
+            f"One number: weights, activations and cache alike. The stronger the shade, the fewer bits.{left_out}",
             look="heat",
         )
     ]

@@ -31,9 +31,8 @@ def search_statements(record: Record, step: Step) -> list[Statement]:
         found += _against_full(record, step, searched, order[chosen])
     found += _against_uniform(searched, order)
     warning = (
-        f"The front was chosen on the same {count_of(points[0].examples, 'example')} that score it: its estimates lean "
-        "to the good side, and no interval makes up for the choosing. Score a chosen bitmap on other examples before "
-        "relying on a small gain."
+        f"The front was chosen and scored on the same {count_of(points[0].examples, 'example')}, so its estimates lean "
+        "to the good side; score a chosen bitmap on other examples before relying on a small gain."
     )
     return [*found, Statement(warning, caution=True)]
 

@@ -46,7 +46,7 @@ def score_statements(record: Record, step: Step) -> list[Statement]:
     metric = scored.metric
     levels = [f"{in_prose(p.metrics[metric], metric)} at {bitmap_name(str(p.bitmap))}" for p in scored.points]
     name, count = name_of(metric), count_of(scored.points[0].examples, "example")
-    found = [Statement(f"{name[:1].upper()}{name[1:]} on {count}: {listed(levels)}.")]
+    found = [Statement(f"{formats.capital(name)} on {count}: {listed(levels)}.")]
     comparisons = between_bitmaps(scored, metric)
     if comparisons:
         top = bitmap_name(comparisons[0].before)

@@ -17,10 +17,13 @@ from typing import Any
 
 import yaml
 
+from orchestrate.report.formats import shorter
 from orchestrate.report.read import Record, State, Step
 
 _URI = re.compile(r"\w[\w+.-]*://")
 _SQLITE = "sqlite:///"
+MOST_CONFIG, MOST_TEXT = 20_000, 300
+"""Characters of a config and of one setting that a page shows."""
 
 _COMMON = (("Workers", "workers.count"), ("Accelerator", "workers.gpu"))
 _CHECKPOINT = (("Checkpoint", "checkpoint"), ("Validation examples", "limit"))
@@ -156,19 +159,25 @@ def key_settings(step: Step, places: Places) -> list[tuple[str, str]]:
             value = value.get(part) if isinstance(value, Mapping) else None
         if label in ("Validation examples", "Texts") and value is None and step.config:
             value = "all"
-        if value not in (None, {}, [], False):
-            rows.append((label, _text(places.clean(value))))
+        if value is not None and value is not False and value not in ({}, []):
+            rows.append((label, shorter(_text(places.clean(value)), MOST_TEXT)))
     return rows
 
 
 def whole_config(step: Step, places: Places) -> str:
-    """The resolved config in YAML, cleaned."""
-    return yaml.safe_dump(places.clean(step.config), sort_keys=False, allow_unicode=True, width=100)
+    """The resolved config in YAML, cleaned; what is too long for a page ends with a pointer to the file."""
+    text = yaml.safe_dump(places.clean(step.config), sort_keys=False, allow_unicode=True, width=100)
+    return text if len(text) <= MOST_CONFIG else f"{text[:MOST_CONFIG]}\n# ... the rest is in config.yaml\n"
 
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        parts = [f"{key.replace('_', ' ')} {_text(item)}" for key, item in value.items() if item not in (None, {})]
+        named = {"name": ""}  # what a section is called goes first, bare
+        parts = [
+            f"{named.get(key, key.replace('_', ' '))} {_text(item)}".strip()
+            for key, item in value.items()
+            if item not in (None, {})
+        ]
         return "; ".join(parts)
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))

@@ -35,7 +35,7 @@ COLOURS = {
 }
 SERIES = (BLUE, ORANGE, GREEN, PURPLE)
 MARKERS = ("o", "s", "^", "D")
-HATCHES = ("", "////", "....", "xxxx")
+HATCHES = ("", "////", "\\\\\\\\", "xxxx")
 
 _STYLE = {
     "svg.fonttype": "none",

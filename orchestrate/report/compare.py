@@ -145,8 +145,10 @@ def cheapest_within(points: Sequence[Point], metric: str, tolerance: float = TOL
 
     None for a metric that is not in percent, for which a point means nothing.
     """
+    if metric not in PERCENT:
+        return None
     usable = [i for i, point in enumerate(points) if math.isfinite(point.metrics[metric].estimate)]
-    if metric not in PERCENT or not usable:
+    if not usable:
         return None
 
     def value(index: int) -> float:

@@ -113,8 +113,11 @@ def well_formed(path: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except BadInputError:
-        raise
+    except BadInputError as error:
+        # what reads values does not know of files; what reads files has named one already
+        if str(path.parent) in str(error):
+            raise
+        raise BadInputError(f"{what} {path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise BadInputError(
             f"{what} {path} must have the form that qalof writes: {type(error).__name__}: {error}; "

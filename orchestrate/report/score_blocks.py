@@ -158,7 +158,7 @@ def _block_map(drops: Sequence[Drop], metric: str, title: str) -> list[Block]:
     for block in names:
         shaded = [by_place.get((block, kind)) for kind in kinds]
         rows.append([Cell(block), *(_heat(value, most) for value in shaded)])
-    note = f"Loss of {formats.name_of(metric)}; the stronger the shade, the more is lost. Intervals are in the table below."
+    note = f"Loss of {formats.name_of(metric)}; the stronger the shade, the more. Intervals are in the table below."
     return [Table(f"{title}: blocks by kind of site", ["Block", *kinds], rows, note, look="heat")]
 
 

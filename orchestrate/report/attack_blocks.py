@@ -67,13 +67,19 @@ def _success_plot(attacked: Attacked, name: str) -> Plot:
                 "control: unattacked, random precision", [_interval(source.control_mean) for source in defence.sources]
             ),
         ]
-    places = [f"attacked at {formats.shorter(bitmap, 14)}" for bitmap in robustness.bitmaps]
+    places = [formats.shorter(formats.bitmap_name(bitmap), 18) for bitmap in robustness.bitmaps]
     told = "; ".join(
         f"{place}: " + ", ".join(f"{group.name} {_told(group.values[index])}" for group in groups)
         for index, place in enumerate(places)
     )
-    svg = grouped_bars(places, groups, "Misread (%)", name, f"Share of texts misread. {told}.")
-    return Plot(svg, "How often attacked texts are misread, with 95 % Wilson intervals; lower is more robust")
+    svg = grouped_bars(
+        places, groups, "Misread (%)", name, f"Share of texts misread, by where they were attacked. {told}."
+    )
+    return Plot(
+        svg,
+        "How often texts are misread, by the precision they were attacked at, with 95 % Wilson intervals; "
+        "lower is more robust",
+    )
 
 
 def _accuracy_plot(attacked: Attacked, name: str) -> Plot:
@@ -81,7 +87,7 @@ def _accuracy_plot(attacked: Attacked, name: str) -> Plot:
     named = dict(zip(robustness.bitmaps, robustness.clean_accuracy, strict=True))
     if robustness.random_precision is not None:
         named["random precision"] = robustness.random_precision.clean_accuracy
-    places = [formats.shorter(bitmap, 18) for bitmap in named]
+    places = [formats.shorter(formats.bitmap_name(bitmap), 18) for bitmap in named]
     told = ", ".join(f"{place} {rate(value)}" for place, value in named.items())
     bars = Bars("clean accuracy", [_interval(value) for value in named.values()])
     svg = grouped_bars(places, [bars], "Clean accuracy (%)", name, f"Accuracy on unattacked texts: {told}.", 2.6)

@@ -164,6 +164,9 @@ def _front_line(axes: Axes, series: Series, factor: float) -> None:
     if len(x) > 1:
         axes.step(x, estimates, where="post", color=BLUE, linewidth=1.0)
     axes.errorbar(x, estimates, yerr=_bars(y), fmt="o", color=BLUE, elinewidth=1.0, label=series.name, zorder=3)
+    for i, place in zip(order, x, strict=True):
+        if series.labels:
+            _beside(axes, series.labels[i], place, series.y[i].estimate, below=True)
 
 
 def _describe(plot: FrontPlot) -> str:
@@ -228,8 +231,9 @@ def _within_percent(axes: Axes, metric: str) -> None:
         axes.set_ylim(max(low, -1.5), min(high, 101.5))
 
 
-def _beside(axes: Axes, text: str, x: float, y: float) -> None:
-    axes.annotate(text, (x, y), xytext=(7, 5), textcoords="offset points", fontsize=9, color=INK)
+def _beside(axes: Axes, text: str, x: float, y: float, below: bool = False) -> None:
+    offset = (5, -11) if below else (7, 5)
+    axes.annotate(text, (x, y), xytext=offset, textcoords="offset points", fontsize=8 if below else 9, color=INK)
 
 
 def _bars(values: Sequence[Interval]) -> list[list[float]]:

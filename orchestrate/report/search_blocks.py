@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from orchestrate.report import formats
 from orchestrate.report.blocks import Block, Cell, Plot, Table
@@ -28,9 +29,11 @@ def search_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
         return []
     known = references(record, step)
     order = front_order(searched)
+    if not order:  # no finite score: the summary says so
+        return []
     svg = front(_front_plot(record, step, searched, known), f"{prefix}-front")
     return [
-        Plot(svg, "Every evaluated bitmap; the front and the uniform bitmaps with 95 % intervals"),
+        Plot(svg, "Every evaluated bitmap; the front, numbered as below, and the uniform bitmaps with 95 % intervals"),
         _front_table(searched, order, known),
         *_width_map(searched, order),
     ]
@@ -66,7 +69,7 @@ def _front_plot(record: Record, step: Step, searched: Searched, known: dict[Bitm
         metric,
         price,
         _series(f"dominated ({len(rest)})", rest, metric, price),
-        _series(f"front ({len(order)})", [points[index] for index in order], metric, price),
+        _numbered(_series(f"front ({len(order)})", [points[index] for index in order], metric, price)),
         uniform,
         _reference_points(record, step, searched, known),
         full.interval(metric) if full is not None and metric in full.metrics else None,
@@ -75,6 +78,12 @@ def _front_plot(record: Record, step: Step, searched: Searched, known: dict[Bitm
 
 def _series(name: str, points: Sequence[Point], metric: str, price: str) -> Series:
     return Series(name, [point.value(price) for point in points], [point.metrics[metric] for point in points])
+
+
+def _numbered(series: Series) -> Series:
+    """With the numbers of the front's table, unless they would cover each other."""
+    crowded = len(series.x) > MOST_COLUMNS
+    return series if crowded else replace(series, labels=[str(number) for number in range(1, len(series.x) + 1)])
 
 
 def _reference_points(
@@ -101,7 +110,10 @@ def _front_table(searched: Searched, order: Sequence[int], known: dict[Bitmap, E
     if against is None:
         best = (max if searched.quality.direction == "max" else min)(order, key=lambda i: points[i].value(metric))
         against, name = searched.evaluations[best], "the best"
-    differences = [paired(searched.evaluations[index], against, metric) for index in order]
+    differences = [
+        None if searched.evaluations[index] is against else paired(searched.evaluations[index], against, metric)
+        for index in order
+    ]
     compared = any(differences)
     metrics = list(points[0].metrics)
     rows = [
@@ -112,7 +124,7 @@ def _front_table(searched: Searched, order: Sequence[int], known: dict[Bitmap, E
             Cell(f"{points[index].cost.average_bits:.2f}"),
             Cell(formats.size(points[index].cost.weight_bytes), f"{points[index].cost.weight_bytes:,} bytes"),
             Cell(formats.size(points[index].cost.kv_bytes_per_token)),
-            Cell(formats.shorter(str(points[index].bitmap), 44), str(points[index].bitmap)),
+            Cell(formats.shorter(str(points[index].bitmap), 30), str(points[index].bitmap)),
         ]
         for number, (index, difference) in enumerate(zip(order, differences, strict=True), start=1)
     ]

@@ -48,7 +48,7 @@ def cheapest(
     best, cheap = found
     top = f"{in_prose(points[best].metrics[metric], metric)} at {bits_of(points[best])}"
     if best == cheap:
-        text = f"The best {name_of(metric)} is {top}; no cheaper bitmap comes within {TOLERANCE:g} point of it."
+        text = f"The best {name_of(metric)} is {top}; none cheaper that was scored comes within {TOLERANCE:g} point."
         return [Statement(text)], cheap
     text = (
         f"The cheapest bitmap within {TOLERANCE:g} point of the best {name_of(metric)} ({top}) needs "

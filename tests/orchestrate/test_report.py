@@ -577,6 +577,13 @@ def test_a_front_that_does_not_fit_the_result_is_refused(copy: Path):
         write_report(copy)
 
 
+def test_a_search_without_a_finite_score_is_reported_as_such(tmp_path: Path):
+    collapsed = Model(make_sites(1, 8), 10, harm=float("nan"))
+    write_search(tmp_path / "runs" / "one", collapsed, tmp_path / "checkpoint", "a1", 4)
+    text = summary_of(write_report(tmp_path / "runs" / "one").read_text(), "one")
+    assert text == "nsga2 evaluated 4 bitmaps; none has a finite score, so there is no front."
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):
     with pytest.raises(BadInputError, match="folder of a run"):
         write_report(tmp_path)

@@ -34,7 +34,9 @@ def test_the_runs_on_squad_differ_from_the_tiny_ones_in_values_alone(name: str):
             return {prefix}
         return {key for name, value in data.items() for key in keys(value, f"{prefix}.{name}")}
 
-    tiny, squad = (yaml.safe_load((CONFIGS / "train" / f"{name}_{data}.yaml").read_text()) for data in ("tiny", "squad"))
+    tiny, squad = (
+        yaml.safe_load((CONFIGS / "train" / f"{name}_{data}.yaml").read_text()) for data in ("tiny", "squad")
+    )
     assert keys(tiny) == keys(squad)
     assert squad["workers"]["count"] == 8
     assert (squad["model"]["source"], squad["task"]["settings"]["data"]) == (

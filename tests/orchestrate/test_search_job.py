@@ -83,7 +83,7 @@ def test_sensitivity_ranks_every_site(ray_session, span_checkpoint, tmp_path):
     )
     result = execute("sensitivity", config, tmp_path / "run")
     assert len(result["ranking"]) == 8
-    drops = [row["drop"] for row in result["ranking"]]
+    drops = [row["f1_drop"] for row in result["ranking"]]
     assert drops == sorted(drops)
 
 

@@ -28,7 +28,7 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
     Args:
         kind: the config's class.
         path: YAML file; None for the defaults.
-        overrides: ``a.b=value`` pairs; values in YAML.
+        overrides: ``a.b=value`` pairs, ``a.0.b=value`` within a list; values in YAML.
 
     Raises:
         BadInputError: one line that names the file, the key and the way out.
@@ -39,9 +39,13 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
         if "=" not in override:
             raise BadInputError(f"an override must read key=value: got {override!r}")
     try:
-        merged = OmegaConf.merge(OmegaConf.create(data), OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.create(data)
+        for override in overrides:
+            key, _, value = override.partition("=")
+            # one by one and not as one dot list, whose numbers would be keys: steps.0.config.limit=20
+            OmegaConf.update(merged, key, OmegaConf.from_dotlist([f"value={value}"]).value, force_add=True)
         plain = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, IndexError) as error:
         raise BadInputError(f"{where}: {str(error).splitlines()[0]}") from None
     return validate(kind, plain, where)
 

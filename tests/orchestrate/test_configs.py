@@ -77,6 +77,22 @@ def test_what_is_wrong_with_a_config_is_one_line_that_names_the_key_and_the_way_
         assert part in message
 
 
+def test_overrides_reach_into_lists_and_sections_and_keep_what_stands_beside():
+    config = load_config(
+        PipelineConfig, CONFIGS / "demo.yaml", ["steps.0.config.training.steps=2", "steps.2.config.limit=5"]
+    )
+    assert config.steps[0].config["training"]["steps"] == 2
+    assert config.steps[0].config["training"]["batch_size"] == 32
+    assert config.steps[2].config["limit"] == 5
+    train = load_config(TrainConfig, CONFIGS / "train" / "sp_tiny.yaml", ["training={steps: 9}", "evaluation.limit=3"])
+    assert (train.training.steps, train.training.batch_size, train.evaluation.limit) == (9, 32, 3)
+    with pytest.raises(BadInputError):
+        load_config(PipelineConfig, CONFIGS / "demo.yaml", ["steps.77.config.limit=5"])
+    assert load_config(
+        TrainConfig, CONFIGS / "train" / "sp_tiny.yaml", ["training.learning_rate=1e-4"]
+    ).training.learning_rate == pytest.approx(1e-4)
+
+
 def test_a_config_of_python_objects_is_refused(tmp_path: Path):
     path = tmp_path / "evil.yaml"
     path.write_text("command: !!python/object/apply:os.system ['true']\n")

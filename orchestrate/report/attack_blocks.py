@@ -128,11 +128,13 @@ def _fixed_table(attacked: Attacked) -> Table:
 
 
 def _random_table(defence: RandomPrecisionReport) -> Table:
+    # transfer foretells random precision only where one width is drawn for the whole model
+    foretold = any(source.predicted is not None for source in defence.sources)
     rows = [
         [
             Cell(formats.bitmap_heading(source.bitmap), source.bitmap),
             _cell(source.success_mean),
-            Cell(formats.share(source.predicted)),
+            *((Cell(formats.share(source.predicted)),) if foretold else ()),
             _cell(source.control_mean),
             _cell(source.success_any),
             _cell(source.control_any),
@@ -143,8 +145,8 @@ def _random_table(defence: RandomPrecisionReport) -> Table:
     ]
     return Table(
         f"Random precision: {drawn_from(defence)}",
-        ["Attacked at", "Success, mean draw", "Predicted by transfer", "Control, mean draw", "Success, any draw",
-         "Control, any draw", "Attacks undone", "Accuracy under attack"],
+        ["Attacked at", "Success, mean draw", *(("Predicted by transfer",) if foretold else ()), "Control, mean draw",
+         "Success, any draw", "Control, any draw", "Attacks undone", "Accuracy under attack"],
         rows,
         "The control is how often the same draws misread the same texts unattacked: only what exceeds it is the "
         "attack's doing. “Any draw” is an attacker who may retry. Several draws of a text are not independent, so "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from orchestrate.report.attack_blocks import drawn_from, rate
 from orchestrate.report.blocks import Statement
-from orchestrate.report.formats import bitmap_name, count_of, listed
+from orchestrate.report.formats import bitmap_names, by_bitmap, count_of
 from orchestrate.report.read import Step
 from qalof.attacks.rates import Rate
 from qalof.attacks.robustness import RandomPrecisionReport, RobustnessReport
@@ -20,16 +20,19 @@ def attack_statements(step: Step) -> list[Statement]:
     robustness = attacked.robustness
     fixed = _by_bitmap(robustness.bitmaps, robustness.attack_success)
     texts = count_of(robustness.examples, "text")
-    text = f"Read at the precision that was attacked, the attack succeeds in {fixed}, of those read rightly before"
-    found = [Statement(f"{text} ({texts} in all).")]
+    text = f"Of those of {texts} that were read rightly, attacks succeed at the precision they were built at"
+    found = [Statement(f"{text}: {fixed}.")]
     defence = robustness.random_precision
-    return found if defence is None else found + _defended(robustness, defence)
+    found += [] if defence is None else _defended(robustness, defence)
+    caution = "Success is a changed prediction; whether a text still means what it did is not measured."
+    return [*found, Statement(caution, caution=True)]
 
 
 def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport) -> list[Statement]:
     names, sources = robustness.bitmaps, defence.sources
-    random = _by_bitmap(names, [source.success_mean for source in sources], "if built at")
-    found = [Statement(f"Against random precision ({drawn_from(defence)}), the same texts succeed in {random}.")]
+    random = _by_bitmap(names, [source.success_mean for source in sources], "built at")
+    text = f"Under random precision ({drawn_from(defence)}), the same attacks succeed in the mean draw"
+    found = [Statement(f"{text}: {random}.")]
     words = [
         beyond(source.success_mean, fixed) for source, fixed in zip(sources, robustness.attack_success, strict=True)
     ]
@@ -38,7 +41,7 @@ def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport) -> l
             text = f"That is {word} than at fixed precision for {chosen}: the intervals do not meet."
             found.append(Statement(text))
     if chosen := _chosen(names, [not word for word in words]):
-        found.append(Statement(f"For {chosen} the intervals of the two meet: no difference is shown."))
+        found.append(Statement(f"No difference from fixed precision is shown for {chosen}: the intervals meet."))
     weak = [beyond(source.success_mean, source.control_mean) != "higher" for source in sources]
     if chosen := _chosen(names, weak):
         text = (
@@ -47,7 +50,7 @@ def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport) -> l
         )
         found.append(Statement(text, caution=True))
     clean = _by_bitmap(names, robustness.clean_accuracy)
-    found.append(Statement(f"Clean accuracy: {rate(defence.clean_accuracy)} under random precision, {clean}."))
+    found.append(Statement(f"Clean accuracy: {rate(defence.clean_accuracy)} under random precision; {clean}."))
     return found
 
 
@@ -59,9 +62,9 @@ def beyond(value: Rate, other: Rate) -> str:
 
 
 def _by_bitmap(bitmaps: Sequence[str], rates: Sequence[Rate], word: str = "at") -> str:
-    return listed([f"{rate(value)} {word} {bitmap_name(name)}" for name, value in zip(bitmaps, rates, strict=True)])
+    return by_bitmap(bitmaps, [rate(value) for value in rates], word)
 
 
 def _chosen(bitmaps: Sequence[str], which: Sequence[bool]) -> str:
-    names = [bitmap_name(name) for name, wanted in zip(bitmaps, which, strict=True) if wanted]
-    return listed(names) if names else ""
+    names = [name for name, wanted in zip(bitmaps, which, strict=True) if wanted]
+    return bitmap_names(names) if names else ""

@@ -7,6 +7,7 @@ not have their form is refused by the name of its file: a report must not show a
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def _scored(folder: Path, result: Mapping[str, Any]) -> Scored:
     rows, kept = result["rows"], read_json(path, "per-example scores")
     with well_formed(path, "per-example scores"):
         bitmaps = [Bitmap.from_json(entry["bitmap"]) for entry in kept]
-        evaluations = tuple(Evaluation.from_json(entry["evaluation"]) for entry in kept)
+        evaluations = tuple(_evaluation(entry["evaluation"]) for entry in kept)
     if not rows or [row["bitmap"] for row in rows] != [str(bitmap) for bitmap in bitmaps]:
         raise BadInputError(f"{path} must hold the bitmaps of result.json's rows: it does not; run the step again")
     points = tuple(
@@ -164,7 +165,7 @@ def _ranked(folder: Path, result: Mapping[str, Any]) -> Ranked:
         Drop(
             str(row["unit"]),
             str(row["bits"]),
-            Interval(*(float(row[f"{metric}_drop{bound}"]) for bound in ("", "_low", "_high"))),
+            Interval(*(_number(row[f"{metric}_drop{bound}"]) for bound in ("", "_low", "_high"))),
             float(row["average_bits"]),
             int(row["weight_bytes"]),
         )
@@ -172,7 +173,7 @@ def _ranked(folder: Path, result: Mapping[str, Any]) -> Ranked:
     )
     if not drops:
         raise BadInputError(f"result file {folder / 'result.json'} must rank at least one unit: it ranks none")
-    return Ranked(metric, str(reference["bits"]), Interval(*map(float, reference[metric])), drops)
+    return Ranked(metric, str(reference["bits"]), Interval(*map(_number, reference[metric])), drops)
 
 
 def _searched(folder: Path, result: Mapping[str, Any]) -> Searched:
@@ -201,7 +202,7 @@ def _attacked(folder: Path, result: Mapping[str, Any]) -> Attacked:
 
 def _recorded(path: Path) -> dict[Bitmap, Evaluation]:
     with well_formed(path, "record of evaluations"):
-        return {Bitmap.from_json(line["bitmap"]): Evaluation.from_json(line["evaluation"]) for line in _lines(path)}
+        return {Bitmap.from_json(line["bitmap"]): _evaluation(line["evaluation"]) for line in _lines(path)}
 
 
 def _fitting(point: Point, evaluation: Evaluation | None) -> Evaluation | None:
@@ -228,7 +229,18 @@ def recorded_lines(path: Path) -> int:
 
 
 def _intervals(metrics: Mapping[str, Any]) -> dict[str, Interval]:
-    return {name: Interval(*map(float, values)) for name, values in metrics.items()}
+    return {name: Interval(*map(_number, values)) for name, values in metrics.items()}
+
+
+def _evaluation(data: Mapping[str, Any]) -> Evaluation:
+    read = Evaluation.from_json(data)
+    scores = {name: [_number(value) for value in values] for name, values in read.per_example.items()}
+    return Evaluation({name: _number(value) for name, value in read.metrics.items()}, read.examples, scores)
+
+
+def _number(value: Any) -> float:
+    """A number; NaN for null, which stands for all that is not finite."""
+    return math.nan if value is None else float(value)
 
 
 def _example(result: AttackResult) -> int:

@@ -7,6 +7,7 @@ interval that excludes zero does not round to one that holds it.  Bytes are bina
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from qalof.statistics import Interval
@@ -63,13 +64,15 @@ def level_with_interval(interval: Interval, metric: str) -> str:
 
 def in_prose(interval: Interval, metric: str) -> str:
     """As :func:`level_with_interval`, with the unit after the estimate."""
-    unit = f"{NBSP}%" if metric in PERCENT else ""
+    unit = f"{NBSP}%" if metric in PERCENT and math.isfinite(interval.estimate) else ""
     estimate, bracket, rest = level_with_interval(interval, metric).partition(" [")
     return f"{estimate}{unit}{bracket}{rest}"
 
 
 def difference(interval: Interval) -> str:
     """``−0.41 [−1.20, 0.38]``; all examples alike have no interval."""
+    if not math.isfinite(interval.estimate):
+        return "not finite"
     if interval.low == interval.high:
         return f"{signed(interval.estimate, 2)} on every example"
     return f"{signed(interval.estimate, 2)} [{signed(interval.low, 2)},{NBSP}{signed(interval.high, 2)}]"
@@ -158,6 +161,23 @@ def bitmap_name(text: str) -> str:
 def bitmap_heading(text: str) -> str:
     """A bitmap at the head of a row or column."""
     return "32 bits (full precision)" if text == "32" else bitmap_name(text)
+
+
+def bitmap_names(texts: Sequence[str]) -> str:
+    """Several in prose: ``full precision, 8, 7 and 6 bits``; widths that follow each other share the unit."""
+    names = [bitmap_name(text) for text in texts]
+    plain = [text.isdigit() and text != "32" for text in texts]
+    followed = [here and after for here, after in zip(plain, [*plain[1:], False], strict=True)]
+    return listed([name.removesuffix(" bits") if cut else name for name, cut in zip(names, followed, strict=True)])
+
+
+def by_bitmap(texts: Sequence[str], values: Sequence[str], word: str = "at") -> str:
+    """Values with their bitmaps, alike ones together: ``99 % at 8 and 6 bits; 95 % at 4 bits``."""
+    groups: dict[str, list[str]] = {}
+    for text, value in zip(texts, values, strict=True):
+        groups.setdefault(value, []).append(text)
+    parts = [f"{value} {word} {bitmap_names(names)}" for value, names in groups.items()]
+    return listed(parts) if len(parts) == len(texts) else "; ".join(parts)
 
 
 def shorter(text: str, most: int) -> str:

@@ -26,6 +26,8 @@ from qalof.files import write_text
 REPORT = "report.html"
 UI = "http://127.0.0.1:5000"
 """Where `qalof ui` serves MLflow."""
+_EXPERIMENTS = "/#/experiments?workflowType=machine_learning"
+"""Without the type MLflow opens its side for language-model applications, which does not list runs."""
 
 _SHOWN_VERSIONS = ("qalof", "torch", "transformers", "peft", "datasets", "ray", "optuna", "mlflow", "numpy")
 
@@ -78,7 +80,8 @@ def render(record: Record) -> str:
         root=mlflow_root(record, places),
         servers=_servers(record),
         tracked=tracked(record),
-        ui=UI,
+        ui=f"{UI}{_EXPERIMENTS}",
+        timed=_times_hold(record),
     )
 
 
@@ -96,14 +99,22 @@ def _overview(step: Step, number: int) -> Mapping[str, Any]:
 def notices(record: Record) -> list[str]:
     """What is missing or in doubt, to be said before anything else."""
     found = []
-    if not record.single and not record.listed:
+    if not record.single and record.seconds is None:
+        unknown = "" if record.listed else " Without its pipeline.json, steps that have not begun are not known."
         found.append(
-            "This pipeline has not finished: pipeline.json is not there. Steps that have not begun are not known "
-            "here and not shown; the command that started the pipeline goes on with it."
+            f"This pipeline has not finished: it is under way or was broken off.{unknown} The command that started it "
+            "goes on with it."
+        )
+    if record.earlier:
+        found.append(
+            f"The present run of the pipeline has not come to {listed(list(record.earlier))} yet: shown is the result "
+            "of an earlier one, which is done again if its config changed."
         )
     open_steps = [step.name for step in record.steps if step.state is not State.FINISHED]
     if open_steps:
-        found.append(f"Without a result: {listed(open_steps)}. Nothing below speaks of what is not finished.")
+        found.append(f"Without a result: {listed(open_steps)}. Nothing is concluded from what is not finished.")
+    if any(step.written_at.resolve() != step.folder.resolve() for step in record.steps):
+        found.append("The folder was copied or moved: its configs name checkpoints where it stood when it ran.")
     if record.others:
         found.append(
             f"The folder also holds {count_of(len(record.others), 'run')} that the pipeline's last run did not name, "
@@ -119,12 +130,20 @@ def facts(record: Record) -> list[tuple[str, str]]:
     started = [step.started for step in record.steps if step.started is not None]
     ended = [step.ended for step in record.steps if step.ended is not None]
     rows = []
+    if not _times_hold(record):
+        started, ended = [], []
     if started:
         rows.append(("Started", formats.moment(min(started))))
     if ended and record.whole:
         rows.append(("Finished", formats.moment(max(ended))))
     rows.append(("Wall time", _wall_time(record)))
     return rows + _environments(record.steps)
+
+
+def _times_hold(record: Record) -> bool:
+    """Whether the files' times can be those of the run: a copy has all of them at once, and nothing takes no time."""
+    spans = [(s.ended - s.started, s.seconds) for s in record.steps if s.ended and s.started and s.seconds]
+    return all(span >= 0.5 * seconds for span, seconds in spans)
 
 
 def _wall_time(record: Record) -> str:

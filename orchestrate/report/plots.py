@@ -76,7 +76,7 @@ def metric_by_bits(series: Sequence[Series], metric: str, name: str) -> Markup:
         axes.set_ylabel(formats.heading(metric))
         _within_percent(axes, metric)
         if len(series) > 1:
-            axes.legend(loc="best")
+            figure.legend(loc="outside upper center", ncols=len(series))
         return to_svg(figure, name, f"{formats.name_of(metric)} over average bits. {alt}.")
 
 
@@ -153,7 +153,7 @@ def front(plot: FrontPlot, name: str) -> Markup:
         axes.set_ylabel(formats.heading(plot.metric))
         axes.margins(x=0.07)
         _within_percent(axes, plot.metric)
-        axes.legend(loc="best")
+        figure.legend(loc="outside upper center", ncols=3)
         return to_svg(figure, name, _describe(plot))
 
 

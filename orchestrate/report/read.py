@@ -1,9 +1,10 @@
 """A run's folder as a record of steps: which there are, how far each came, and what it found.
 
-A pipeline writes ``pipeline.json`` last, so a folder without it is one of three: a single run (it has ``run.json``
-itself), a pipeline under way or broken off (its subfolders have), or nothing of ours.  A step counts as finished if
-its ``result.json`` is there, for that is written last as well.  Times are those of the files: the run
-directory keeps no clock, and a copy made with other tools than ``cp -p`` loses them.
+A pipeline lists its steps in ``pipeline.json`` from the start, with the seconds of those that are done, and the
+seconds of the whole at its end.  A folder without it is a single run (it has ``run.json`` itself), what is left of a
+pipeline (its subfolders have), or nothing of ours.  A step counts as finished if its ``result.json`` is there, for
+that is written last.  Times are those of the files, since the run directory keeps no clock; a copy made with other
+tools than ``cp -p`` loses them, and they are left out where they cannot be right.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from orchestrate.report.findings import (
     recorded_lines,
     well_formed,
 )
+from orchestrate.report.losses import LossCurve, read_losses
 from orchestrate.run_directory import read_result
 from qalof.errors import BadInputError
 from qalof.files import read_json
@@ -43,6 +45,7 @@ class State(StrEnum):
 
     FINISHED = "finished"
     UNFINISHED = "not finished"
+    WAITING = "not begun"
     MISSING = "not there"
 
 
@@ -51,7 +54,8 @@ class Step:
     """One run directory.
 
     ``written_at``: where it stood when it ran, from its config's first line; ``seconds``: wall time, None while
-    unfinished; ``started``, ``ended``: seconds since 1970; ``recorded``: evaluations or attacks in its record.
+    unfinished; ``started``, ``ended``: seconds since 1970; ``recorded``: evaluations or attacks in its record;
+    ``losses``: of training, as far as it came.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Step:
     started: float | None = None
     ended: float | None = None
     recorded: int = 0
+    losses: tuple[LossCurve, ...] = ()
     findings: Findings | None = None
 
     @property
@@ -103,7 +108,8 @@ class Record:
     """A pipeline's folder, or a single run's.
 
     ``whole``: nothing is known to be missing; ``single``: one run directory; ``seconds``: what ``pipeline.json``
-    says; ``others``: run directories there that the pipeline's last run did not name.
+    says at its end; ``others``: run directories there that the pipeline's last run did not name; ``earlier``: finished
+    steps that it has not come to yet.
     """
 
     folder: Path
@@ -113,11 +119,12 @@ class Record:
     listed: bool
     seconds: float | None
     others: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
-        """Every step is known and finished."""
-        return (self.single or self.listed) and all(step.state is State.FINISHED for step in self.steps)
+        """The pipeline came to its end, and every step is finished."""
+        return (self.single or self.seconds is not None) and all(step.state is State.FINISHED for step in self.steps)
 
     @property
     def step_seconds(self) -> float:
@@ -153,29 +160,37 @@ def _listed(folder: Path) -> Record:
     path = folder / PIPELINE
     data = read_json(path, "pipeline file")
     with well_formed(path, "pipeline file"):
-        title, seconds = str(data["title"]), float(data["seconds"])
+        title, whole = str(data["title"]), data.get("seconds")
+        seconds = None if whole is None else float(whole)
         named = {str(entry["name"]): str(entry["command"]) for entry in data["steps"]}
+        reached = {str(entry["name"]) for entry in data["steps"] if entry.get("seconds") is not None}
     for name in named:
         if not _NAME.match(name):
             raise BadInputError(f"pipeline file {path}: step names are letters, digits, _ and -: got {name!r}")
-    steps = tuple(read_step(folder / name, name, command) for name, command in named.items())
+    steps = tuple(
+        read_step(folder / name, name, command, State.MISSING if name in reached else State.WAITING)
+        for name, command in named.items()
+    )
     others = tuple(name for name in _run_directories(folder) if name not in named)
-    return Record(folder, title, steps, single=False, listed=True, seconds=seconds, others=others)
+    # a rerun lists its steps anew, and takes those that are finished as it comes to them
+    earlier = tuple(s.name for s in steps if s.state is State.FINISHED and s.name not in reached)
+    return Record(folder, title, steps, False, True, seconds, others, earlier)
 
 
-def read_step(folder: Path, name: str, command: str = "") -> Step:
+def read_step(folder: Path, name: str, command: str = "", absent: State = State.MISSING) -> Step:
     """Read a run directory, finished or not.
 
     Args:
         folder: of the run.
         name: to show.
-        command: what the pipeline says it ran, for a folder that is gone.
+        command: what the pipeline says it runs, for a folder that is not there.
+        absent: what such a folder means.
 
     Raises:
         BadInputError: a file is damaged.
     """
     if not (folder / "run.json").is_file():
-        return Step(name, command, folder, State.MISSING, {}, folder, {}, {})
+        return Step(name, command, folder, absent, {}, folder, {}, {})
     path = folder / "run.json"
     head = _object(path, "run file")
     with well_formed(path, "run file"):
@@ -192,6 +207,7 @@ def read_step(folder: Path, name: str, command: str = "") -> Step:
         tracking=_object(folder / "tracking.json", "tracking file"),
         started=path.stat().st_mtime,
         recorded=recorded_lines(folder / _RECORDS[command]) if command in _RECORDS else 0,
+        losses=read_losses(folder) if command == "train" else (),
     )
     done = folder / "result.json"
     if not done.is_file():

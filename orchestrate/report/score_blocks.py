@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from orchestrate.report import formats
@@ -13,9 +14,10 @@ from orchestrate.report.read import Record, Step
 from qalof.bitmap import block_name
 
 PAIRED = (
-    "Differences are paired: both were scored on the same examples, and the interval is a bootstrap over these. "
-    "Where it holds zero, no difference is shown. Intervals are 95 % each, not corrected for how many there are."
+    "Differences are paired over the same examples. Brackets: 95 % bootstrap intervals over examples, not corrected "
+    "for how many there are; where one holds zero, no difference is shown."
 )
+UNPAIRED = "Brackets: 95 % bootstrap intervals over examples."
 
 
 def score_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
@@ -26,10 +28,10 @@ def score_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
     others = [other for other in comparable_models(record, step) if _metric_of(other) == scored.metric]
     series = [_series(one.name, one.scored) for one in (step, *others[:3]) if one.scored is not None]
     caption = f"{formats.heading(scored.metric)} by average bits, with 95 % intervals"
-    blocks: list[Block] = [
-        Plot(metric_by_bits(series, scored.metric, f"{prefix}-bits"), caption + _beside(others[:3])),
-        _score_table(step.name, scored),
-    ]
+    blocks: list[Block] = []
+    if drawn := [one for one in series if one.x]:
+        blocks.append(Plot(metric_by_bits(drawn, scored.metric, f"{prefix}-bits"), caption + _beside(others[:3])))
+    blocks.append(_score_table(step.name, scored))
     for other in others:
         compared = between_models(step, other)
         if compared:
@@ -46,11 +48,13 @@ def _beside(others: Sequence[Step]) -> str:
 
 
 def _series(name: str, scored: Scored) -> Series:
-    labels = ["" if str(point.bitmap).isdigit() else formats.shorter(str(point.bitmap), 16) for point in scored.points]
+    """What can be drawn: the points with a finite score."""
+    points = [point for point in scored.points if math.isfinite(point.metrics[scored.metric].estimate)]
+    labels = ["" if str(point.bitmap).isdigit() else formats.shorter(str(point.bitmap), 16) for point in points]
     return Series(
         name,
-        [point.cost.average_bits for point in scored.points],
-        [point.metrics[scored.metric] for point in scored.points],
+        [point.cost.average_bits for point in points],
+        [point.metrics[scored.metric] for point in points],
         labels,
     )
 
@@ -77,7 +81,7 @@ def _score_table(name: str, scored: Scored) -> Table:
         f"{name} at each bitmap, on {formats.count_of(scored.points[0].examples, 'example')}",
         ["Bitmap", *map(formats.heading, metrics), *against, "Average bits", "Packed weights", "KV cache a token"],
         rows,
-        f"In brackets: 95 % intervals (bootstrap over examples). {PAIRED if compared else ''}".strip(),
+        PAIRED if compared else UNPAIRED,
     )
 
 
@@ -125,7 +129,9 @@ def ranking_blocks(step: Step, prefix: str) -> list[Block]:
         return []
     blocks: list[Block] = []
     for number, bits in enumerate(dict.fromkeys(drop.bits for drop in ranked.drops)):
-        drops = [drop for drop in ranked.drops if drop.bits == bits]
+        drops = [drop for drop in ranked.drops if drop.bits == bits and math.isfinite(drop.drop.estimate)]
+        if not drops:
+            continue
         title = f"From {ranked.bits} to {bits} bits, one unit at a time"
         svg = ranking(
             [drop.unit for drop in drops],
@@ -170,6 +176,12 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
+def _reading(drop: Drop) -> str:
+    if not math.isfinite(drop.drop.estimate):
+        return formats.DASH
+    return "loss" if drop.drop.low > 0 else "gain" if drop.drop.high < 0 else "not shown"
+
+
 def _ranking_table(ranked: Ranked) -> Table:
     reference = formats.in_prose(ranked.reference, ranked.metric)
     rows = [
@@ -177,7 +189,7 @@ def _ranking_table(ranked: Ranked) -> Table:
             drop.unit,
             drop.bits,
             formats.difference(drop.drop),
-            "loss" if drop.drop.low > 0 else "gain" if drop.drop.high < 0 else "not shown",
+            _reading(drop),
             f"{drop.average_bits:.2f}",
             formats.size(drop.weight_bytes),
         )

@@ -12,7 +12,7 @@ from orchestrate.report.compare import is_shown, paired, references
 from orchestrate.report.findings import Searched
 from orchestrate.report.plots import FrontPlot, Series, front
 from orchestrate.report.read import Record, Step
-from orchestrate.report.score_blocks import PAIRED
+from orchestrate.report.score_blocks import PAIRED, UNPAIRED
 from qalof.bitmap import PASS_THROUGH, Bitmap
 from qalof.evaluation.result import Evaluation
 from qalof.statistics import Interval
@@ -62,7 +62,9 @@ def _front_plot(record: Record, step: Step, searched: Searched, known: dict[Bitm
     order = front_order(searched)
     rest = [p for i, p in enumerate(points) if i not in order and math.isfinite(p.metrics[metric].estimate)]
     uniform = {
-        formats.bitmap_name(str(p.bitmap)): (p.value(price), p.metrics[metric]) for p in points if is_uniform(p.bitmap)
+        formats.bitmap_name(str(p.bitmap)): (p.value(price), p.metrics[metric])
+        for p in points
+        if is_uniform(p.bitmap) and math.isfinite(p.metrics[metric].estimate)
     }
     full = full_precision(known)
     return FrontPlot(
@@ -71,8 +73,8 @@ def _front_plot(record: Record, step: Step, searched: Searched, known: dict[Bitm
         _series(f"dominated ({len(rest)})", rest, metric, price),
         _numbered(_series(f"front ({len(order)})", [points[index] for index in order], metric, price)),
         uniform,
-        _reference_points(record, step, searched, known),
-        full.interval(metric) if full is not None and metric in full.metrics else None,
+        {formats.bitmap_name(str(b)): (x, y) for b, (x, y, _) in outside(record, step, searched).items()},
+        full.interval(metric) if full is not None and math.isfinite(full.metrics.get(metric, math.nan)) else None,
     )
 
 
@@ -86,20 +88,21 @@ def _numbered(series: Series) -> Series:
     return series if crowded else replace(series, labels=[str(number) for number in range(1, len(series.x) + 1)])
 
 
-def _reference_points(
-    record: Record, step: Step, searched: Searched, known: dict[Bitmap, Evaluation]
-) -> dict[str, tuple[float, Interval]]:
-    """Uniform bitmaps that training scored and the search did not, within reach of the plane that is drawn."""
+def outside(record: Record, step: Step, searched: Searched) -> dict[Bitmap, tuple[float, Interval, Evaluation]]:
+    """Cost, level and scores of the uniform bitmaps that training scored and the search did not.
+
+    Only those within reach of the plane that is drawn.
+    """
     metric, price = searched.quality.name, searched.price
     costs = {point.bitmap: point for one in record.steps if one.scored for point in one.scored.points}
     evaluated = {point.bitmap for point in searched.result.points}
     dearest = max(point.value(price) for point in searched.result.points)
     return {
-        formats.bitmap_name(str(bitmap)): (costs[bitmap].value(price), evaluation.interval(metric))
-        for bitmap, evaluation in known.items()
+        bitmap: (costs[bitmap].value(price), evaluation.interval(metric), evaluation)
+        for bitmap, evaluation in references(record, step).items()
         if is_uniform(bitmap)
         and bitmap not in evaluated
-        and metric in evaluation.metrics
+        and math.isfinite(evaluation.metrics.get(metric, math.nan))
         and costs[bitmap].value(price) <= 1.6 * dearest
     }
 
@@ -135,7 +138,7 @@ def _front_table(searched: Searched, order: Sequence[int], known: dict[Bitmap, E
         f"on {formats.count_of(points[0].examples, 'example')}",
         ["Front", *map(formats.heading, metrics), *extra, *costs],
         rows,
-        f"In brackets: 95 % intervals (bootstrap over examples). {PAIRED if compared else ''}".strip(),
+        PAIRED if compared else UNPAIRED,
     )
 
 

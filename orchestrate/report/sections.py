@@ -8,6 +8,7 @@ from typing import Any
 from orchestrate.report import formats
 from orchestrate.report.attack_blocks import attack_blocks
 from orchestrate.report.blocks import Block, FileLink, Section
+from orchestrate.report.loss_plot import loss_blocks
 from orchestrate.report.read import Record, State, Step
 from orchestrate.report.score_blocks import ranking_blocks, score_blocks
 from orchestrate.report.search_blocks import search_blocks
@@ -17,6 +18,7 @@ _FILES = {
     "config.yaml": "resolved config; runs as it stands",
     "result.json": "the result",
     "checkpoint": "the trained adapters, with checksums",
+    "losses.jsonl": "training loss of every step",
     "evaluations.json": "scores of every example",
     "evaluations.jsonl": "record of evaluations, with scores of every example",
     "front.json": "all evaluated bitmaps and the front",
@@ -59,15 +61,20 @@ def section(record: Record, step: Step, number: int, places: Places) -> Section:
         seconds=formats.duration(step.seconds),
         lead=lead(step),
         repeat=command_line(step, places),
-        settings=key_settings(step, places),
+        settings=key_settings(record, step, places),
         config=whole_config(step, places) if step.config else "",
-        blocks=show(record, step, anchor) if show and finished else (),
+        blocks=[
+            *loss_blocks(step.losses, anchor, finished),
+            *(show(record, step, anchor) if show and finished else ()),
+        ],
         files=_files(step, places),
     )
 
 
 def lead(step: Step) -> str:
     """What the step is about, or how far it came, in a sentence or two."""
+    if step.state is State.WAITING:
+        return "This step has not begun."
     if step.state is State.MISSING:
         return "The pipeline names this step, but its folder is not there or holds no run: nothing can be shown of it."
     if step.state is State.UNFINISHED:

@@ -7,12 +7,14 @@ says that there is none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrate.report import formats
 from orchestrate.report.attack_sentences import attack_statements
 from orchestrate.report.blocks import Statement, Topic
 from orchestrate.report.compare import Comparison, between_bitmaps, between_models, comparable_models, is_shown
+from orchestrate.report.findings import Ranked
 from orchestrate.report.formats import bitmap_name, count_of, in_prose, listed, name_of
 from orchestrate.report.read import Record, State, Step
 from orchestrate.report.search_sentences import search_statements
@@ -44,13 +46,14 @@ def score_statements(record: Record, step: Step) -> list[Statement]:
     if scored is None:
         return []
     metric = scored.metric
-    levels = [f"{in_prose(p.metrics[metric], metric)} at {bitmap_name(str(p.bitmap))}" for p in scored.points]
+    bitmaps = [str(point.bitmap) for point in scored.points]
+    levels = formats.by_bitmap(bitmaps, [in_prose(point.metrics[metric], metric) for point in scored.points])
     name, count = name_of(metric), count_of(scored.points[0].examples, "example")
-    found = [Statement(f"{formats.capital(name)} on {count}: {listed(levels)}.")]
+    found = [Statement(f"{formats.capital(name)} on {count}: {levels}.")]
     comparisons = between_bitmaps(scored, metric)
     if comparisons:
         top = bitmap_name(comparisons[0].before)
-        found.append(_compared(comparisons, "", f"that at {top}", f"from {top} is shown at"))
+        found.append(_compared(comparisons, "", f"at {top}", f"from {top} is shown at"))
     found += cheapest(scored.points, scored.evaluations, metric)[0]
     for other in comparable_models(record, step):
         comparisons = between_models(step, other)
@@ -64,9 +67,11 @@ def _compared(comparisons: Sequence[Comparison], whose: str, against: str, unsho
     """Several comparisons with one thing: those that are shown first, then those that are not."""
     metric = comparisons[0].metric
     shown = [f"{apart(one.difference, metric)} at {bitmap_name(one.bitmap)}" for one in comparisons if one.shown]
-    others = [
-        f"{bitmap_name(one.bitmap)} ({formats.difference(one.difference)})" for one in comparisons if not one.shown
-    ]
+    groups: dict[str, list[str]] = {}
+    for one in comparisons:
+        if not one.shown:
+            groups.setdefault(formats.difference(one.difference), []).append(one.bitmap)
+    others = [f"{formats.bitmap_names(names)} ({text})" for text, names in groups.items()]
     parts = [f"{name_of(metric)}{whose} is {listed(shown)} than {against}"] if shown else []
     parts += [f"no difference {unshown} {listed(others)}"] if others else []
     return Statement(f"Paired over the same examples, {'; '.join(parts)}.")
@@ -79,17 +84,30 @@ def ranking_statements(record: Record, step: Step) -> list[Statement]:
         return []
     name, unit = name_of(ranked.metric), "points of " if ranked.metric in formats.PERCENT else ""
     reference = f"uniform {ranked.bits} bits ({name} {in_prose(ranked.reference, ranked.metric)})"
-    losses = sorted((d for d in ranked.drops if d.drop.low > 0), key=lambda drop: -drop.drop.estimate)
-    silent = sum(not is_shown(drop.drop) for drop in ranked.drops)
+    drops = [one for one in ranked.drops if math.isfinite(one.drop.estimate)]
+    losses = sorted((d for d in drops if d.drop.low > 0), key=lambda drop: -drop.drop.estimate)
     if losses:
-        worst = [f"{d.unit} at {d.bits} bits, {formats.difference(d.drop)}" for d in losses[:MOST_LOSSES]]
-        text = f"From {reference}, lowering one unit alone loses the most {unit}{name} for {'; '.join(worst)}."
+        worst = [f"{d.unit} (to {d.bits} bits: {formats.difference(d.drop)})" for d in losses[:MOST_LOSSES]]
+        text = f"Lowering one unit alone from {reference} loses the most {unit}{name} at {listed(worst)}."
     else:
         text = f"From {reference}, lowering one unit alone loses no {name} that is shown."
-    found = [Statement(text)]
+    return [Statement(text), *_unshown(ranked, len(drops), sum(is_shown(one.drop) for one in drops))]
+
+
+def _unshown(ranked: Ranked, finite: int, shown: int) -> list[Statement]:
+    """How many changes show nothing, and how much the few that do are worth."""
+    found = []
+    silent = finite - shown
     if silent:
-        tried = count_of(len(ranked.drops), "change")
-        found.append(Statement(f"For {silent} of {tried} the interval holds zero: neither loss nor gain is shown."))
+        same = sum(one.drop.estimate == one.drop.low == one.drop.high == 0 for one in ranked.drops)
+        alike = f" ({same} of them change no example's score)" if same else ""
+        text = f"For {silent} of {count_of(len(ranked.drops), 'change')} the interval holds zero{alike}"
+        found.append(Statement(f"{text}: neither loss nor gain is shown."))
+    if finite < len(ranked.drops):
+        found.append(Statement(f"{count_of(len(ranked.drops) - finite, 'change')} had no finite score.", caution=True))
+    if 0 < shown <= 0.1 * finite:
+        text = f"With {finite} intervals at 95 %, {shown} that exclude{'s' if shown == 1 else ''} zero may be chance."
+        found.append(Statement(text, caution=True))
     return found
 
 

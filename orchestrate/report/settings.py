@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from orchestrate.report.compare import trained_by
 from orchestrate.report.formats import shorter
 from orchestrate.report.read import Record, State, Step
 
@@ -134,7 +135,7 @@ def without_secrets(uri: str) -> str:
 
 def command_line(step: Step, places: Places) -> str | None:
     """What repeats a finished step in a new folder, or goes on with an unfinished one."""
-    if step.state is State.MISSING:
+    if step.state in (State.MISSING, State.WAITING):
         return None
     again = step.folder.with_name(f"{step.folder.name}-again") if step.state is State.FINISHED else step.folder
     words = ["qalof", step.command, "--config", places.show(step.folder / "config.yaml")]
@@ -150,7 +151,7 @@ def mlflow_root(record: Record, places: Places) -> str | None:
     return None
 
 
-def key_settings(step: Step, places: Places) -> list[tuple[str, str]]:
+def key_settings(record: Record, step: Step, places: Places) -> list[tuple[str, str]]:
     """Label and text of the settings that decide what a step found; what is not set is left out."""
     rows = []
     for label, key in (*_SETTINGS.get(step.command, ()), *_COMMON):
@@ -159,6 +160,8 @@ def key_settings(step: Step, places: Places) -> list[tuple[str, str]]:
             value = value.get(part) if isinstance(value, Mapping) else None
         if label in ("Validation examples", "Texts") and value is None and step.config:
             value = "all"
+        if key == "checkpoint" and (maker := trained_by(record, step)) is not None:
+            value = f"of step {maker.name}"
         if value is not None and value is not False and value not in ({}, []):
             rows.append((label, shorter(_text(places.clean(value)), MOST_TEXT)))
     return rows

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER = "#111213", "#616263", "#d1d2d3", "#fefdfc"
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+GOLD = "#e69f00"
 """Of Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
 COLOURS = {
@@ -32,6 +33,7 @@ COLOURS = {
     ORANGE: "var(--orange)",
     GREEN: "var(--green)",
     PURPLE: "var(--purple)",
+    GOLD: "var(--gold)",
 }
 SERIES = (BLUE, ORANGE, GREEN, PURPLE)
 MARKERS = ("o", "s", "^", "D")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from orchestrate.report import formats
 from orchestrate.report.blocks import Statement
 from orchestrate.report.compare import TOLERANCE, cheapest_within, is_shown, paired
-from orchestrate.report.formats import in_prose, name_of
+from orchestrate.report.formats import bitmap_name, in_prose, name_of
 from qalof.evaluation.result import Evaluation
 from qalof.statistics import Interval
 from search.result import Point
@@ -28,8 +28,14 @@ def told(difference: Interval, metric: str) -> str:
 
 
 def bits_of(point: Point) -> str:
-    """What a bitmap needs."""
-    return f"{point.cost.average_bits:.2f} average bits ({formats.size(point.cost.weight_bytes)})"
+    """A bitmap by its bits: ``4 bits``, ``a mixed bitmap of 3.75 average bits``."""
+    name = str(point.bitmap)
+    return bitmap_name(name) if name.isdigit() else f"a mixed bitmap of {point.cost.average_bits:.2f} average bits"
+
+
+def with_size(point: Point) -> str:
+    """``4 bits (393 KiB)``."""
+    return f"{bits_of(point)} ({formats.size(point.cost.weight_bytes)})"
 
 
 def cheapest(
@@ -46,13 +52,16 @@ def cheapest(
     if found is None or len(points) < 2:
         return [], None
     best, cheap = found
-    top = f"{in_prose(points[best].metrics[metric], metric)} at {bits_of(points[best])}"
+    level = in_prose(points[best].metrics[metric], metric)
     if best == cheap:
-        text = f"The best {name_of(metric)} is {top}; none cheaper that was scored comes within {TOLERANCE:g} point."
+        text = (
+            f"The best {name_of(metric)} is {level} at {with_size(points[best])}; none cheaper that was scored comes "
+            f"within {TOLERANCE:g} point."
+        )
         return [Statement(text)], cheap
     text = (
-        f"The cheapest bitmap within {TOLERANCE:g} point of the best {name_of(metric)} ({top}) needs "
-        f"{bits_of(points[cheap])}: {in_prose(points[cheap].metrics[metric], metric)}"
+        f"The cheapest within {TOLERANCE:g} point of the best {name_of(metric)} ({level} at {bits_of(points[best])}) "
+        f"is {with_size(points[cheap])}: {in_prose(points[cheap].metrics[metric], metric)}"
     )
     gap = paired(evaluations[cheap], evaluations[best], metric)
     return [Statement(f"{text}." if gap is None else f"{text}, {told(gap, metric)}.")], cheap

@@ -97,7 +97,6 @@ def build_model(directory: Path, tokenizer_directory: Path, checkpoint: Path | N
     documents = DocumentMaker(tokenizer, recipe.seed, held_out)
     model = pretrain(recipe, documents, lambda line: print(line, flush=True), checkpoint)
     model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
     (directory / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shlex
 import shutil
@@ -23,7 +24,11 @@ from orchestrate.evaluation_jobs import per_example, rows
 from orchestrate.report import formats, plots, write_report
 from orchestrate.report.attack_sentences import beyond
 from orchestrate.report.compare import cheapest_within, is_shown, references
+from orchestrate.report.loss_plot import logarithmic, loss_blocks, smoothed, smoothing_window
+from orchestrate.report.losses import LossCurve, read_losses
 from orchestrate.report.read import read_record
+from orchestrate.report.score_blocks import _series
+from orchestrate.report.search_blocks import outside
 from orchestrate.report.svg import BLUE, new_figure, styled, to_svg
 from orchestrate.run_directory import RunDirectory
 from qalof.attacks.attack import AttackResult, AttackStatus
@@ -562,6 +567,8 @@ def test_environments_that_differ_are_told_by_step(copy: Path):
         ("search", "front.json", "{}"),
         ("search", "search.jsonl", "no json\n"),
         ("hit", "attacks.jsonl", '{"example_id": 1}\n'),
+        ("sp", "losses.jsonl", '{"step": 1}\n'),
+        ("sp", "losses.jsonl", "no json\n"),
     ],
 )  # fmt: skip
 def test_damaged_files_are_bad_input_that_names_the_file(copy: Path, step: str, file: str, content: str):
@@ -582,6 +589,169 @@ def test_a_search_without_a_finite_score_is_reported_as_such(tmp_path: Path):
     write_search(tmp_path / "runs" / "one", collapsed, tmp_path / "checkpoint", "a1", 4)
     text = summary_of(write_report(tmp_path / "runs" / "one").read_text(), "one")
     assert text == "nsga2 evaluated 4 bitmaps; none has a finite score, so there is no front."
+
+
+def losses_line(step: int, losses: dict[str, float]) -> str:
+    return json.dumps({"step": step, "learning_rate": 0.1, "losses": losses}) + "\n"
+
+
+def test_the_last_line_of_a_repeated_step_counts_and_torn_lines_are_no_lines(tmp_path: Path):
+    lines = [losses_line(step, {"8": 3.0 - step, "4": 5.0}) for step in (0, 1, 2)]
+    again = losses_line(1, {"8": 2.5, "4": 6.0})
+    whole = (LossCurve("8", (1, 2, 3), (3.0, 2.5, 1.0)), LossCurve("4", (1, 2, 3), (5.0, 6.0, 5.0)))
+    (tmp_path / "losses.jsonl").write_text("".join(lines) + again)
+    assert read_losses(tmp_path) == whole
+    (tmp_path / "losses.jsonl").write_text("".join(lines) + again[:20])
+    assert read_losses(tmp_path)[0].values == (3.0, 2.0, 1.0)
+    (tmp_path / "losses.jsonl").write_text("".join(lines) + losses_line(3, {"8": 1.0})[:31] + again)
+    assert read_losses(tmp_path) == whole
+    (tmp_path / "losses.jsonl").write_text("")
+    assert read_losses(tmp_path) == ()
+
+
+def test_each_width_of_cyclic_training_is_a_curve_of_its_own_steps(tmp_path: Path):
+    text = "".join(losses_line(step, {str(4 + step % 2): float(step)}) for step in range(4))
+    (tmp_path / "losses.jsonl").write_text(text)
+    assert read_losses(tmp_path) == (LossCurve("5", (2, 4), (1.0, 3.0)), LossCurve("4", (1, 3), (0.0, 2.0)))
+
+
+def test_smoothing_keeps_constants_and_length_and_is_a_mean_over_the_window():
+    assert smoothing_window(10) == 1
+    assert smoothing_window(200) == 11
+    for logs in (False, True):
+        assert smoothed([2.0] * 9, 5, logs) == pytest.approx([2.0] * 9, rel=1e-12)
+    assert smoothed([1.0, 2.0, 6.0, 3.0], 3) == pytest.approx([1.5, 3.0, 11 / 3, 4.5])
+    assert smoothed([1.0, 4.0], 3, True) == pytest.approx([2.0, 2.0])
+    assert smoothed([1.0, 4.0], 1) == [1.0, 4.0]
+
+
+def test_the_loss_axis_is_logarithmic_only_where_losses_range_over_a_decade():
+    assert logarithmic([LossCurve("8", (1, 2), (5.0, 0.5))])
+    assert not logarithmic([LossCurve("8", (1, 2), (5.0, 0.6))])
+    assert not logarithmic([LossCurve("8", (1, 2), (5.0, 0.0))])
+
+
+def test_losses_are_drawn_with_their_numbers_as_text(folder: Path, tmp_path: Path):
+    place = Path(shutil.copytree(folder / "classes", tmp_path / "classes"))
+    text = "".join(losses_line(step, {"8": 4.0 / (step + 1), "4": 8.0 / (step + 1)}) for step in range(20))
+    (place / "losses.jsonl").write_text(text)
+    page = write_report(place).read_text()
+    figures = [attrs["aria-label"] or "" for tag, attrs in Reader(page).elements if tag == "svg"]
+    assert (
+        "8 bits: 4 at step 1, lowest 0.2, 0.2 at step 20; 4 bits: 8 at step 1, lowest 0.4, 0.4 at step 20" in figures[0]
+    )
+    assert "training loss of every step" in page
+    (place / "result.json").unlink()
+    page = write_report(place).read_text()
+    assert "so far, up to step 20" in page
+    assert "Nothing is concluded from what is not finished" in page
+    assert loss_blocks((), "p", True) == []
+
+
+def test_a_pipeline_that_has_begun_shows_the_steps_it_plans(copy: Path):
+    shutil.rmtree(copy / "hit")
+    (copy / "classes" / "result.json").unlink()
+    entries = [{"name": name, "command": command} for name, command in STEPS.items()]
+    for entry in entries[:4]:
+        entry["seconds"] = 60.0  # type: ignore[assignment]
+    write_json(copy / "pipeline.json", {"title": "Under way", "steps": entries})
+    page = write_report(copy).read_text()
+    text = seen(page)
+    assert "<h1>Under way</h1>" in page
+    assert "This pipeline has not finished: it is under way or was broken off." in text
+    assert "Without a result: classes and hit." in text
+    assert summary_of(page, "hit") == "Not begun: there is no result to report."
+    assert summary_of(page, "classes") == "Not finished: there is no result to report."
+    assert "This step has not begun." in text
+    assert "in finished steps so far" in text
+    assert "not come to" not in text
+
+
+def test_results_that_a_rerun_has_not_come_to_are_said_to_be_of_an_earlier_run(copy: Path):
+    entries = [{"name": name, "command": command} for name, command in STEPS.items()]
+    write_json(copy / "pipeline.json", {"title": "Again", "steps": [{**entries[0], "seconds": 1.0}, *entries[1:]]})
+    text = seen(write_report(copy).read_text())
+    assert "has not come to cpt, sens, search, classes and hit yet" in text
+
+
+def test_scores_that_are_not_finite_are_shown_as_such_and_claim_nothing(copy: Path):
+    path = copy / "sp" / "result.json"
+    data = json.loads(path.read_text())
+    scores = json.loads((copy / "sp" / "evaluations.json").read_text())
+    for index in (0, 3):
+        for name in data["result"]["rows"][index]["metrics"]:
+            data["result"]["rows"][index]["metrics"][name] = [None, None, None]
+            scores[index]["evaluation"]["metrics"][name] = None
+            scores[index]["evaluation"]["per_example"][name][0] = None
+    write_json(path, data)
+    write_json(copy / "sp" / "evaluations.json", scores)
+    page = write_report(copy).read_text()
+    text = summary_of(page, "sp")
+    assert re.search(r"not finite at full precision(,| and 3 bits;)", text)
+    assert "not finite %" not in text
+    assert "nan" not in seen(page).lower().split()
+    assert "Paired over the same examples" not in text  # the reference has no score
+    assert "full precision" not in summary_of(page, "cpt").split("Paired over the same examples, ")[-1]
+    record = read_record(copy)
+    assert [len(one.x) for one in (_series("sp", record.steps[0].scored),)] == [2]  # type: ignore[arg-type]
+
+
+def test_units_without_a_finite_score_are_counted_and_not_ranked(copy: Path):
+    path = copy / "sens" / "result.json"
+    data = json.loads(path.read_text())
+    for bound in ("", "_low", "_high"):
+        data["result"]["ranking"][0][f"f1_drop{bound}"] = None
+    write_json(path, data)
+    page = write_report(copy).read_text()
+    assert "1 change had no finite score." in summary_of(page, "sens")
+    assert "4 not finite – " in seen(page)
+
+
+def test_uniform_bitmaps_outside_a_search_that_beat_its_front_are_named(copy: Path):
+    config = yaml.safe_load((copy / "search" / "config.yaml").read_text())
+    sites = make_sites(2, 16)
+    weak = Model(sites, 80, seed=1, shift=-0.4)  # what the search found is worse than what training found
+    weak.limit = 50
+    shutil.rmtree(copy / "search")
+    write_search(copy / "search", weak, Path(config["checkpoint"]), "d4")
+    text = summary_of(write_report(copy).read_text(), "search")
+    assert re.search(r"Uniform 3 bits \([^)]*as training scored it\) was not tried here; it costs no more than №", text)
+    record = read_record(copy)
+    found = outside(record, record.steps[3], record.steps[3].searched)  # type: ignore[arg-type]
+    assert {str(bitmap) for bitmap in found} <= {"3", "4", "8"}
+
+
+def test_rivals_of_a_uniform_bitmap_are_all_mixed_ones_that_cost_no_more(copy: Path):
+    record = read_record(copy)
+    step = record.steps[3]
+    points = step.searched.result.points  # type: ignore[union-attr]
+    text = summary_of(write_report(copy).read_text(), "search")
+    for point in points:
+        if len(set(point.bitmap.values())) > 1:
+            continue
+        cheaper = [
+            p for p in points if len(set(p.bitmap.values())) > 1 and p.cost.weight_bytes <= point.cost.weight_bytes
+        ]
+        assert (f"Against uniform {point.bitmap} bits, the best mixed bitmap" in text) is bool(cheaper)
+
+
+def test_times_are_shown_only_where_the_files_can_have_them(copy: Path):
+    assert "Started" not in seen(write_report(copy).read_text())
+    for name in STEPS:
+        begun = (copy / name / "run.json").stat().st_mtime
+        ended = begun + result_of(copy / name)["seconds"]
+        os.utime(copy / name / "result.json", (ended, ended))
+    text = seen(write_report(copy).read_text())
+    assert "Started 20" in text
+    assert "Finished 20" in text
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [(["32", "8", "7"], "full precision, 8 and 7 bits"), (["8"], "8 bits"), (["8", "4x3,2"], "8 bits and 4x3,2")],
+)
+def test_widths_that_follow_each_other_share_their_unit(names: list[str], told: str):
+    assert formats.bitmap_names(names) == told
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):

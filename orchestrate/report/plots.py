@@ -232,8 +232,10 @@ def _within_percent(axes: Axes, metric: str) -> None:
 
 
 def _beside(axes: Axes, text: str, x: float, y: float, below: bool = False) -> None:
-    offset = (5, -11) if below else (7, 5)
-    axes.annotate(text, (x, y), xytext=offset, textcoords="offset points", fontsize=8 if below else 9, color=INK)
+    offset = (5, -11) if below else (8, -3)
+    behind = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}  # lines end at the label
+    size = 8 if below else 9
+    axes.annotate(text, (x, y), xytext=offset, textcoords="offset points", fontsize=size, color=INK, bbox=behind)
 
 
 def _bars(values: Sequence[Interval]) -> list[list[float]]:

@@ -47,13 +47,14 @@ def is_shown(difference: Interval) -> bool:
 
 
 def paired(after: Evaluation | None, before: Evaluation | None, metric: str) -> Interval | None:
-    """The paired difference; None where one lacks finite per-example scores, or they are of different examples."""
+    """The paired difference; None where one lacks finite scores of examples, or they are of different examples."""
     if after is None or before is None:
         return None
     first, second = after.per_example.get(metric), before.per_example.get(metric)
     if not first or not second or len(first) != len(second):
         return None
-    if not all(map(math.isfinite, (*first, *second))):
+    levels = after.metrics.get(metric, math.nan), before.metrics.get(metric, math.nan)
+    if not all(map(math.isfinite, (*levels, *first, *second))):
         return None
     return paired_difference(first, second)
 

@@ -68,14 +68,6 @@ def losses(folder: Path) -> dict[int, dict[str, float]]:
     return {line["step"]: line["losses"] for line in lines}
 
 
-@pytest.fixture(scope="module")
-def undisturbed(ray_session, random_model, tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("undisturbed")
-    result = execute("train", config(random_model, root), root / "run")
-    assert [row["bitmap"] for row in result["rows"]] == ["8"]
-    return root / "run"
-
-
 def kill_a_worker_at(folder: Path, step: int, killed: list[int]) -> None:
     """SIGKILL one training worker once ``step`` is reported."""
     until = time.monotonic() + 240
@@ -90,7 +82,7 @@ def kill_a_worker_at(folder: Path, step: int, killed: list[int]) -> None:
         time.sleep(0.02)
 
 
-def test_a_killed_worker_does_not_change_a_bit_of_the_weights(undisturbed, random_model, tmp_path, monkeypatch):
+def test_a_killed_worker_does_not_change_a_bit_of_the_weights(ray_session, random_model, tmp_path):
     killed: list[int] = []
     # a step of this model takes milliseconds: many of them, so that the kill falls in the middle
     longer = config(random_model, tmp_path, training__steps=400, training__checkpoint_every=100)
@@ -125,7 +117,7 @@ def test_eight_workers_train_the_tiny_model_with_the_losses_of_one(ray_session, 
 
 
 def test_a_loss_that_is_not_finite_names_step_and_bitmap_and_keeps_the_last_checkpoint(
-    undisturbed, random_model, tmp_path
+    ray_session, random_model, tmp_path
 ):
     exploding = config(random_model, tmp_path, training__learning_rate=1e30, training__checkpoint_every=1)
     with pytest.raises(NonFiniteLossError) as caught:

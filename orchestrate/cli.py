@@ -29,6 +29,8 @@ AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluste
 CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", help="A checkpoint's folder.")]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+MLFLOW_PAGE = "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
+"""Without the parameter MLflow 3 opens on traces of conversations, of which there are none."""
 DEMO = REPOSITORY / "configs" / "demo.yaml"
 
 
@@ -171,7 +173,7 @@ def _pipeline(
         print(json.dumps({**summary, "report": str(page)}))
         return
     say(f"done in {summary['seconds']:.0f} s; report: {page}")
-    say(f"MLflow: `qalof ui --root {loaded.tracking.root}` shows the runs at http://127.0.0.1:5000")
+    say(f"MLflow: `qalof ui --root {loaded.tracking.root}` shows the runs at {MLFLOW_PAGE}")
 
 
 @app.command()
@@ -200,6 +202,7 @@ def ui(
 
     if not root.is_dir():
         raise BadInputError(f"--root must be the folder of the runs: {root} does not exist; run something first")
+    print(MLFLOW_PAGE.replace("5000", str(port)), file=sys.stderr)
     words = ui_command(root, port)
     os.execvp(words[0], words)
 

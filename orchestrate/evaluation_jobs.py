@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from qalof.checkpoints import load, task_of
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
-from qalof.files import write_json
+from qalof.files import json_ready, write_json
 from qalof.model.adapters import SHARED
 from qalof.model.sites import Site
 from qalof.model.switchable import SwitchableModel
@@ -70,7 +70,8 @@ def evaluate_bitmaps(
             pool.close()
     for bitmap, evaluation in zip(bitmaps, scored, strict=True):
         metrics = {**evaluation.metrics, **cost_of(bitmap, sites).as_metrics()}
-        run.child(f"bitmap {bitmap}", bitmap_params(bitmap), metrics)
+        record_bitmap(run, f"bitmap {bitmap}", bitmap, metrics, "evaluate")
+        log_at(run, bitmap, evaluation.metrics)
     return scored
 
 
@@ -89,12 +90,25 @@ def rows(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation], sites: Sequenc
 
 def per_example(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """Bitmaps with their whole evaluations, for paired comparisons later."""
-    return [{"bitmap": b.to_json(), "evaluation": e.to_json()} for b, e in zip(bitmaps, scored, strict=True)]
+    whole = [{"bitmap": b.to_json(), "evaluation": e.to_json()} for b, e in zip(bitmaps, scored, strict=True)]
+    ready: list[dict[str, Any]] = json_ready(whole)
+    return ready
 
 
-def bitmap_params(bitmap: Bitmap) -> dict[str, Any]:
-    """A bitmap as parameters of a run: one number a site, so that a parallel-coordinates plot has an axis for each."""
-    return {"bitmap": str(bitmap), "bits": {site: bits.weight for site, bits in bitmap.items()}}
+def record_bitmap(run: Run, name: str, bitmap: Bitmap, metrics: Mapping[str, float], command: str) -> None:
+    """A child run for one bitmap.
+
+    One parameter a site, so that a parallel-coordinates plot has an axis for each; the bitmap itself is a tag,
+    since as a parameter it would be one more axis, without an order.
+    """
+    params = {"bits": {site: bits.weight for site, bits in bitmap.items()}}
+    run.child(name, params, metrics, {"bitmap": str(bitmap), "command": command})
+
+
+def log_at(run: Run, bitmap: Bitmap, metrics: Mapping[str, float]) -> None:
+    """The metrics of a uniform bitmap on the parent run too, as ``f1.at.8``; MLflow's names have no room for others."""
+    if len(set(bitmap.values())) == 1:
+        run.log_metrics({f"{name}.at.{bitmap}": value for name, value in metrics.items()})
 
 
 def check_evaluate(config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
@@ -153,9 +167,8 @@ def sensitivity(
         def show(score: Score) -> None:
             nonlocal done
             done += 1
-            run.child(
-                f"bitmap {done}", bitmap_params(score.bitmap), {**score.evaluation.metrics, **score.cost.as_metrics()}
-            )
+            metrics = {**score.evaluation.metrics, **score.cost.as_metrics()}
+            record_bitmap(run, _lowered(score.bitmap, config.reference), score.bitmap, metrics, "sensitivity")
             progress.update(done, f"{metric} {score.evaluation[metric]:.2f}")
 
         try:
@@ -172,11 +185,22 @@ def sensitivity(
         finally:
             pool.close()
     reference = found.points[0].metrics[metric]
+    drops = [row[f"{metric}_drop"] for row in found.trace]
+    run.log_metrics({f"{metric}.reference": reference.estimate, f"{metric}.largest_drop": max(drops)})
     return {
         "metric": metric,
         "reference": {"bits": config.reference, metric: [reference.estimate, reference.low, reference.high]},
         "ranking": [dict(row) for row in found.trace],
     }
+
+
+def _lowered(bitmap: Bitmap, reference: int) -> str:
+    """What distinguishes a bitmap from the uniform one at ``reference`` bits, as a run's name."""
+    lowered = {site: bits.weight for site, bits in bitmap.items() if bits.weight != reference}
+    if not lowered:
+        return f"all at {reference}"
+    sites = list(lowered)
+    return f"{sites[0]}{' ...' if len(sites) > 1 else ''} at {lowered[sites[0]]}"
 
 
 def _interval(evaluation: Evaluation, name: str) -> list[float | None]:

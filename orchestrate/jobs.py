@@ -26,13 +26,13 @@ from orchestrate.config import (
     WorkersConfig,
 )
 from orchestrate.config_file import to_plain
-from orchestrate.evaluation_jobs import bitmap_params, evaluate_bitmaps, open_checkpoint
+from orchestrate.evaluation_jobs import evaluate_bitmaps, log_at, open_checkpoint, record_bitmap
 from orchestrate.progress import report, say
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run, Tracker
-from qalof.bitmap import Bitmap
+from qalof.cost import cost_of
 from qalof.files import read_json, write_json
-from search import BitmapSpace, Score, Study, parse_objectives
+from search import BitmapSpace, Score, SearchResult, Study, parse_objectives
 
 Result = dict[str, Any]
 TRACKING = "tracking.json"
@@ -144,7 +144,7 @@ def _search(
             nonlocal done
             done += 1
             metrics = {**score.evaluation.metrics, **score.cost.as_metrics()}
-            run.child(f"trial {done}", bitmap_params(score.bitmap), metrics)
+            record_bitmap(run, f"trial {done}", score.bitmap, metrics, "search")
             shown = (f"{name} {value:,.1f}" for name, value in zip(objectives, score.values, strict=True))
             progress.update(done, "  ".join(shown))
 
@@ -162,6 +162,7 @@ def _search(
     found.save(directory.path)
     for name in ("front.json", "front.csv", "front.png"):
         run.artifact(directory.path / name)
+    run.log_metrics({"evaluations": len(found.points), "front.size": len(found.front_points), **_best(found)})
     return {"evaluations": len(found.points), "front": found.front.to_dict("records"), "strategy": config.strategy}
 
 
@@ -181,15 +182,30 @@ def _attack(config: AttackConfig, opened: Any, directory: RunDirectory, run: Run
     summary = robustness.to_json()
     write_json(directory.path / "robustness.json", summary)
     run.artifact(directory.path / "robustness.json")
-    for index, attacked in enumerate(results):
-        bitmap = Bitmap.parse(config.bitmaps[index], [site.name for site in sites])
+    bitmaps = parse_bitmaps(config.bitmaps, sites)
+    for index, (bitmap, attacked) in enumerate(zip(bitmaps, results, strict=True)):
         metrics = {
             "clean_accuracy": _percent(robustness.clean_accuracy[index].estimate),
             "attack_success": _percent(robustness.attack_success[index].estimate),
             "queries": sum(r.queries for r in attacked) / len(attacked),
         }
-        run.child(f"attacked at {bitmap}", bitmap_params(bitmap), metrics)
+        record_bitmap(
+            run, f"attacked at {bitmap}", bitmap, {**metrics, **cost_of(bitmap, sites).as_metrics()}, "attack"
+        )
+        log_at(run, bitmap, metrics)
+    defence = summary["random_precision"]
+    for name in ("success_mean", "clean_accuracy") if defence else ():
+        run.log_metrics({f"random_precision.{name}": _percent(defence[name]["estimate"])})
     return {"robustness": summary, "examples": len(examples)}
+
+
+def _best(found: SearchResult) -> dict[str, float]:
+    """The best value of each objective by itself."""
+    best = {}
+    for index, objective in enumerate(found.objectives):
+        values = [point.values[index] for point in found.points]
+        best[f"best.{objective.name}"] = max(values) if objective.direction == "max" else min(values)
+    return best
 
 
 def _percent(share: float | None) -> float:

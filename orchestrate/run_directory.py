@@ -21,7 +21,7 @@ import yaml
 from orchestrate.environment import describe
 from orchestrate.progress import say
 from qalof.errors import BadInputError
-from qalof.files import MANIFEST, digest, read_json, write_json, write_text
+from qalof.files import MANIFEST, digest, json_ready, read_json, write_json, write_text
 from qalof.tasks.feature_cache import content_digest
 
 FORMAT_VERSION = 1
@@ -75,12 +75,12 @@ class RunDirectory:
         return read_result(path) if path.is_file() else None
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the result; the run is finished."""
+        """Write the result, numbers that are not finite as null; the run is finished."""
+        ready: dict[str, Any] = json_ready(result)
         write_json(
-            self.path / "result.json",
-            {"format_version": FORMAT_VERSION, "command": self.command, "result": dict(result)},
+            self.path / "result.json", {"format_version": FORMAT_VERSION, "command": self.command, "result": ready}
         )
-        return dict(result)
+        return ready
 
 
 def read_result(path: Path) -> dict[str, Any]:

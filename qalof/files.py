@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -46,6 +47,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write ``data`` as indented JSON; NaN is refused, since JSON has none."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def json_ready(data: Any) -> Any:
+    """``data`` with every number that is not finite replaced by None, for JSON has neither NaN nor infinity."""
+    if isinstance(data, Mapping):
+        return {key: json_ready(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [json_ready(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def read_json(path: Path, what: str) -> Any:

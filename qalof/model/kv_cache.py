@@ -7,29 +7,33 @@ forward whatever attention implementation runs (algorithms.md 1.1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from qalof.bitmap import PASS_THROUGH
-from qalof.quantization.granularity import Granularity
-from qalof.quantization.quantizers import fake_quantize
 
 
-def quantize_kv(projected: torch.Tensor, slices: Sequence[slice], bits: int) -> torch.Tensor:
+def quantize_kv(
+    projected: torch.Tensor,
+    slices: Sequence[slice],
+    bits: int,
+    quantizers: Sequence[Callable[[torch.Tensor, float], torch.Tensor]],
+) -> torch.Tensor:
     """Round the key and value features of each token, each with a scale of its own.
 
     Args:
         projected: (..., features), the output of a projection.
         slices: where keys and values lie in the features.
         bits: width of the cache.
+        quantizers: one a slice; called with the slice and ``bits``.
     """
     if bits == PASS_THROUGH or not slices:
         return projected
     parts, at = [], 0
-    for part in slices:
+    for part, quantize in zip(slices, quantizers, strict=True):
         parts.append(projected[..., at : part.start])
-        parts.append(fake_quantize(projected[..., part], bits, Granularity.TOKEN))
+        parts.append(quantize(projected[..., part], bits))
         at = part.stop
     parts.append(projected[..., at:])
     return torch.cat(parts, dim=-1)

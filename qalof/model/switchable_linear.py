@@ -2,11 +2,10 @@
 
     y = fq_w(W) fq_a(x) + bias            W per output channel, x per token
 
-The LoRA branch stands outside, in PEFT's own layer around this one, and sees the raw ``x`` (merge order (a)
-of algorithms.md 2).  Frozen weights are rounded once for each width and kept, since re-quantizing a weight costs
-more than the product with a short batch; a weight that is being trained is rounded on every forward, with
-the straight-through gradient.  The cache is emptied by whatever changes the weight: a move, a cast, an
-in-place write.
+The LoRA branch stands outside, in PEFT's own layer around this one (:mod:`qalof.model.lora_linear`).
+Frozen weights are rounded once for each width and kept, since re-quantizing a weight costs more than the
+product with a short batch; a weight that is being trained is rounded on every forward, with the
+straight-through gradient.  The cache is emptied by whatever changes the weight: a move, a cast, an in-place write.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class SwitchableLinear(nn.Linear):
         weight = layer.weight.detach()
         if isinstance(layer, Conv1D):
             weight = weight.T.contiguous()
-        if not torch.isfinite(weight).all():
+        if not weight.is_meta and not torch.isfinite(weight).all():
             raise BadInputError(
                 f"weights must be finite to be quantized: {name} holds NaN or infinity; load another checkpoint"
             )
@@ -62,20 +61,27 @@ class SwitchableLinear(nn.Linear):
         if bits == PASS_THROUGH:
             return self.weight
         if self.weight.requires_grad:
-            return fake_quantize(self.weight, bits, Granularity.CHANNEL)
+            return self.quantize_weight(self.weight, bits)
         if self._rounded_version != self.weight._version:
             self._rounded.clear()
             self._rounded_version = self.weight._version
         if bits not in self._rounded:
             # a tensor made in inference mode could never serve a later training step
             with torch.inference_mode(False), torch.no_grad():
-                self._rounded[bits] = fake_quantize(self.weight, bits, Granularity.CHANNEL)
+                self._rounded[bits] = self.quantize_weight(self.weight, bits)
         return self._rounded[bits]
+
+    def quantize_weight(self, weight: torch.Tensor, bits: int) -> torch.Tensor:
+        """Any weight of this site, (rows, columns), rounded row by row with its quantizer at ``bits``."""
+        return fake_quantize(weight, bits, Granularity.CHANNEL)
+
+    def quantize_input(self, input: torch.Tensor) -> torch.Tensor:
+        """(..., in) rounded token by token at the current activation width."""
+        return fake_quantize(input, self.bits.activation, Granularity.TOKEN)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out)."""
-        rounded = fake_quantize(input, self.bits.activation, Granularity.TOKEN)
-        return functional.linear(rounded, self.rounded_weight(self.bits.weight), self.bias)
+        return functional.linear(self.quantize_input(input), self.rounded_weight(self.bits.weight), self.bias)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         self._rounded.clear()

@@ -67,9 +67,10 @@ def test_file_is_read(tmp_path):
     [
         ("1", "from 2 to 16"),
         ("17", "from 2 to 16"),
-        ("8,8", "1, 3 .blocks. or 6 .sites. entries: got 2"),
+        ("8,8", r"1 .everywhere., 3 .blocks., 6 .sites.; got 2"),
         ("8x5", "got 5"),
-        ("w4", "must read like"),
+        ("a4", "no bitmap pattern reads like"),
+        ("w", "must read like"),
         ("8y", "must read like"),
         ("", "must read like"),
         ("none.json", "does not exist"),

@@ -3,15 +3,22 @@ import pytest
 from qalof.bitmap import Bitmap
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
+from qalof.model.kv_layout import KvLayout
 from qalof.model.sites import Site
 
-SITES = (Site("h.0.attn.c_attn", 10, 30, True, kv_features=20), Site("h.0.mlp.c_fc", 10, 40, True))
+SITES = (
+    Site("h.0.attn.c_attn", 10, 30, True, KvLayout(1, 10, ((10, 20), (20, 30)), 1, 10)),
+    Site("h.0.mlp.c_fc", 10, 40, True),
+)
+
+
+KV = KvLayout(12, 64, ((768, 1536), (1536, 2304)), 1, 768)
 
 
 def gpt2_sites():
     shapes = {"attn.c_attn": (768, 2304), "attn.c_proj": (768, 768), "mlp.c_fc": (768, 3072), "mlp.c_proj": (3072, 768)}
     return [
-        Site(f"h.{block}.{leaf}", *shape, True, kv_features=1536 if leaf == "attn.c_attn" else 0)
+        Site(f"h.{block}.{leaf}", *shape, True, kv=KV if leaf == "attn.c_attn" else None)
         for block in range(12)
         for leaf, shape in shapes.items()
     ]

@@ -1,4 +1,4 @@
-"""The state that quantizers have in a model: static ranges and learned steps; finding, training, saving, calibrating it.
+"""The state that quantizers have in a model, static ranges and learned steps: finding, saving, calibrating it.
 
 It is written as one safetensors file beside the adapters, and only where there is any.
 """
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from qalof.model.switchable import SwitchableModel
 
 STATE_FILE = "quantizers.safetensors"
+STEPS = "steps"
+"""Name of the group of trainable parameters that LSQ learns."""
 
 
 def quantizers_of(model: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
@@ -47,24 +49,31 @@ def save_quantizers(model: nn.Module, folder: Path) -> None:
 
 
 def load_quantizers(model: nn.Module, folder: Path) -> None:
-    """Read what :func:`save_quantizers` wrote.
+    """Read what :func:`save_quantizers` wrote: everything or, on an error, nothing.
 
     Raises:
         BadInputError: state of other quantizers than this model has.
     """
+    path = folder / STATE_FILE
+    stored = load_file(path) if path.is_file() else {}
     modules = dict(quantizers_of(model))
-    stored = load_file(folder / STATE_FILE) if (folder / STATE_FILE).is_file() else {}
-    split = {key: next((path for path in modules if key.startswith(f"{path}.")), None) for key in stored}
-    for key, owner in split.items():
-        if owner is None:
-            raise BadInputError(f"{folder / STATE_FILE} must fit this model: it has no quantizer for {key}")
-    for path, module in modules.items():
-        own = {key.removeprefix(f"{path}."): stored[key] for key, owner in split.items() if owner == path}
-        missing = set(dict(module.named_parameters())) - set(own)
-        if missing:
-            raise BadInputError(f"{folder / STATE_FILE} must hold all learned steps: {path}.{min(missing)} is missing")
-        device = next(model.parameters()).device
-        module.load_state_dict(own)
+    for name in stored:
+        if not any(name.startswith(f"{owner}.") for owner in modules):
+            raise BadInputError(f"{path} must fit this model: it has no quantizer for {name}")
+    for owner, module in modules.items():
+        for name, tensor in module.state_dict().items():
+            if module.ranges is not None and name.startswith("ranges."):
+                continue  # what this model has observed gives way to what the file holds
+            found = stored.get(f"{owner}.{name}")
+            if found is None or found.shape != tensor.shape:
+                shape = "missing" if found is None else f"of shape {tuple(found.shape)}"
+                raise BadInputError(
+                    f"{path} must fit this model: {owner}.{name} is {shape}, here {tuple(tensor.shape)}"
+                )
+    device = next(model.parameters()).device
+    for owner, module in modules.items():
+        prefix = f"{owner}."
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
         module.to(device)
 
 
@@ -117,5 +126,5 @@ def calibrate(
 
 
 def _own_bitmaps(model: SwitchableModel) -> list[Bitmap]:
-    widths = model.scheme.widths or tuple(int(name) for name in model.adapters if name.isdigit())
+    widths = model.settings.quantization.widths or tuple(int(name) for name in model.adapters if name.isdigit())
     return [Bitmap.uniform(model.site_names, bits) for bits in widths] or [model.bitmap]

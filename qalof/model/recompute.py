@@ -56,9 +56,7 @@ def checkpointed_blocks(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
 
 
-def keep_switches(
-    blocks: list[nn.Module], capture: Callable[[], State], restore: Callable[[State], None]
-) -> None:
+def keep_switches(blocks: list[nn.Module], capture: Callable[[], State], restore: Callable[[State], None]) -> None:
     """Wrap the checkpointing functions of ``blocks`` that have one and are not wrapped yet; cheap to call again."""
     for block in blocks:
         checkpoint = getattr(block, "_gradient_checkpointing_func", None)

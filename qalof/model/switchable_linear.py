@@ -2,8 +2,7 @@
 
     y = fq_w(W) fq_a(x) + bias            by default W per output channel, x per token
 
-The LoRA branch stands outside, in PEFT's own layer around this one, and sees the raw ``x`` (merge order (a)
-of algorithms.md 2).
+The LoRA branch stands outside, in PEFT's own layer around this one (:mod:`qalof.model.lora_linear`).
 
 Frozen weights are rounded once for each width and held, since re-quantizing a weight costs more than the product
 with a short batch; a weight (or an LSQ step) that is being trained is rounded on every forward that has a graph,
@@ -20,7 +19,7 @@ default, because a model small enough to be trained here is small enough to be h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Self, cast
 
 import torch
@@ -28,8 +27,9 @@ from torch import nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from qalof.bitmap import PASS_THROUGH, LayerBits
 from qalof.errors import BadInputError
+from qalof.layer_bits import PASS_THROUGH, LayerBits
+from qalof.model.kv_layout import KvLayout
 from qalof.model.tensor_quantizer import TensorQuantizer
 from qalof.quantization.quantizer import Encoded
 from qalof.quantization.scheme import QuantizationScheme
@@ -45,7 +45,7 @@ class SwitchableLinear(nn.Linear):
         bias: likewise; may be None.
         scheme: the quantizers.
         name: of the site, for errors.
-        kv_features: features of each slice of the output that enters the KV cache.
+        kv: where the output holds keys and values, None if it feeds no cache.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SwitchableLinear(nn.Linear):
         bias: torch.Tensor | None,
         scheme: QuantizationScheme | None = None,
         name: str = "layer",
-        kv_features: Sequence[int] = (),
+        kv: KvLayout | None = None,
     ) -> None:
         out_features, in_features = weight.shape
         super().__init__(in_features, out_features, bias=bias is not None, device="meta")
@@ -66,10 +66,7 @@ class SwitchableLinear(nn.Linear):
         widths = self.scheme.widths
         self.weight_quantizer = TensorQuantizer(self.scheme.weight, in_features, f"{name} weight", widths, self.weight)
         self.input_quantizer = TensorQuantizer(self.scheme.activation, in_features, f"{name} activation", widths)
-        self.kv_quantizers = nn.ModuleList(
-            TensorQuantizer(self.scheme.kv, features, f"{name} kv {index}", widths)
-            for index, features in enumerate(kv_features)
-        )
+        self._kv_quantizers = nn.ModuleList(_make_kv_quantizers(self.scheme, kv, name))
         self._held: dict[float, torch.Tensor | Encoded] = {}
         self._held_for: tuple[tuple[torch.Tensor, int], ...] = ()
 
@@ -79,7 +76,7 @@ class SwitchableLinear(nn.Linear):
         layer: nn.Linear | Conv1D,
         name: str,
         scheme: QuantizationScheme | None = None,
-        kv_features: Sequence[int] = (),
+        kv: KvLayout | None = None,
     ) -> Self:
         """Take over the weight and bias of ``layer``; Conv1D's (in, out) is transposed once, here.
 
@@ -89,26 +86,42 @@ class SwitchableLinear(nn.Linear):
         weight = layer.weight.detach()
         if isinstance(layer, Conv1D):
             weight = weight.T.contiguous()
-        if not torch.isfinite(weight).all():
+        if not weight.is_meta and not torch.isfinite(weight).all():
             raise BadInputError(
                 f"weights must be finite to be quantized: {name} holds NaN or infinity; load another checkpoint"
             )
-        return cls(weight, None if layer.bias is None else layer.bias.detach(), scheme, name, kv_features)
+        return cls(weight, None if layer.bias is None else layer.bias.detach(), scheme, name, kv)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out)."""
-        bits = self.bits  # read once: a switch in the middle must not mix two configurations
-        rounded = self.input_quantizer(input, bits.activation)
-        return functional.linear(rounded, self.rounded_weight(bits.weight), self.bias)
+        return functional.linear(self.quantize_input(input), self.rounded_weight(self.bits.weight), self.bias)
+
+    def quantize_input(self, input: torch.Tensor) -> torch.Tensor:
+        """(..., in) rounded at the current activation width."""
+        rounded: torch.Tensor = self.input_quantizer(input, self.bits.activation)
+        return rounded
+
+    def quantize_weight(self, weight: torch.Tensor, bits: float) -> torch.Tensor:
+        """Any weight of this site, (rows, columns), rounded as the site's own is at ``bits``.
+
+        Raises:
+            BadInputError: steps that were learned for the weight itself do not fit its shape.
+        """
+        rounded: torch.Tensor = self.weight_quantizer(weight, bits)
+        return rounded
 
     def rounded_weight(self, bits: float) -> torch.Tensor:
         """The weight on the grid of ``bits``: (out, in), computed once while nothing in it changes or is trained."""
         if bits >= self.scheme.weight.at(bits).passthrough_bits:
             return self.weight
         if torch.is_grad_enabled() and any(p.requires_grad for p in self._sources()):
-            rounded: torch.Tensor = self.weight_quantizer(self.weight, bits)
-            return rounded
+            return self.quantize_weight(self.weight, bits)
         return self._held_weight(bits)
+
+    @property
+    def kv_quantizers(self) -> list[TensorQuantizer]:
+        """Of keys, of values or of both, where the output holds any."""
+        return [cast(TensorQuantizer, quantizer) for quantizer in self._kv_quantizers]
 
     @torch.no_grad()
     def encoded_weight(self, bits: float) -> Encoded:
@@ -142,8 +155,7 @@ class SwitchableLinear(nn.Linear):
 
     def _to_hold(self, bits: float) -> torch.Tensor | Encoded:
         if self.scheme.held == "values":
-            rounded: torch.Tensor = self.weight_quantizer(self.weight, bits)
-            return rounded
+            return self.quantize_weight(self.weight, bits)
         encoded = self.encoded_weight(bits)
         lowest, highest = self.scheme.weight.at(bits).code_range(bits)
         for dtype in (torch.int8, torch.uint8):
@@ -151,7 +163,7 @@ class SwitchableLinear(nn.Linear):
                 return Encoded(encoded.codes.to(dtype), encoded.grid, bits)
         return encoded
 
-    def _sources(self) -> list[nn.Parameter]:
+    def _sources(self) -> list[torch.Tensor]:
         """What the rounded weight is a function of."""
         steps = self.weight_quantizer.steps
         return [self.weight] if steps is None else [self.weight, *steps.parameters()]
@@ -168,6 +180,14 @@ class SwitchableLinear(nn.Linear):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         self._held.clear()
         return cast(Self, super()._apply(fn, recurse))
+
+
+def _make_kv_quantizers(scheme: QuantizationScheme, kv: KvLayout | None, name: str) -> Iterator[TensorQuantizer]:
+    if kv is None:
+        return
+    cache = scheme.kv.for_heads(kv.head_dim)
+    for index in range(len(kv.parts)):
+        yield TensorQuantizer(cache, kv.heads * kv.head_dim, f"{name} kv {index}", scheme.widths)
 
 
 def _tensors(held: torch.Tensor | Encoded) -> list[torch.Tensor]:

@@ -36,9 +36,7 @@ class LsqSteps(nn.Module):
         place: names the site in errors.
     """
 
-    def __init__(
-        self, quantizers: Mapping[int, Lsq], features: int, weight: torch.Tensor | None, place: str
-    ) -> None:
+    def __init__(self, quantizers: Mapping[int, Lsq], features: int, weight: torch.Tensor | None, place: str) -> None:
         super().__init__()
         self.quantizers, self.place = dict(quantizers), place
         self.steps = nn.ParameterDict()
@@ -63,7 +61,9 @@ class LsqSteps(nn.Module):
         """
         quantizer = self.quantizers.get(int(bits)) if bits == int(bits) else None
         if quantizer is None:
-            raise BadInputError(f"lsq has a step for each of {sorted(self.quantizers)} bits: got {bits}; add it to widths")
+            raise BadInputError(
+                f"lsq has a step for each of {sorted(self.quantizers)} bits: got {bits}; add it to widths"
+            )
         key = self._key(int(bits))
         if not self._ready[key]:
             if not start:

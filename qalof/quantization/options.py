@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
-from qalof.bitmap import PASS_THROUGH
 from qalof.errors import BadInputError, nearest_hint
+from qalof.layer_bits import PASS_THROUGH
 from qalof.quantization.granularity import Granularity, check_divides
 from qalof.quantization.straight_through import StraightThrough
 from qalof.quantization.strict import check_fields, check_keys, json_schema_of

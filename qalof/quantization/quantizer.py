@@ -182,9 +182,7 @@ class Quantizer(QuantizerOptions, ABC):
         with torch.no_grad():
             return self._grid_of_range(low.to(torch.float32), high.to(torch.float32), bits)
 
-    def error_in_range(
-        self, groups: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bits: float
-    ) -> torch.Tensor:
+    def error_in_range(self, groups: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bits: float) -> torch.Tensor:
         """Mean squared error of each of ``groups`` (groups, elements) rounded in its range ``low`` .. ``high``."""
         grid = self._grid_of_range(low.unsqueeze(-1), high.unsqueeze(-1), bits)
         return (self._values(self._codes(groups, grid, bits), grid, bits) - groups).square().mean(dim=-1)

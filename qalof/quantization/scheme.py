@@ -13,13 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 import torch
 
-from qalof.bitmap import check_width
 from qalof.errors import BadInputError
+from qalof.layer_bits import check_width
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.methods.symmetric import Symmetric
@@ -28,7 +28,7 @@ from qalof.quantization.quantizer import Quantizer
 from qalof.quantization.quantizers import CONVENTION
 from qalof.quantization.strict import check_keys, json_schema_of
 
-Role = Literal["weight", "activation", "kv"]
+ROLES = ("weight", "activation", "kv")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class TensorScheme:
         """Every quantizer in it."""
         yield self.quantizer
         yield from self.by_width.values()
+
+    def for_heads(self, head_size: int) -> Self:
+        """This scheme with the group size of granularity head filled in."""
+        by_width = {bits: quantizer.for_heads(head_size) for bits, quantizer in self.by_width.items()}
+        return replace(self, quantizer=self.quantizer.for_heads(head_size), by_width=by_width)
 
     def to_json(self) -> dict[str, Any]:
         """Three objects; :meth:`from_json` reads them back."""
@@ -125,10 +130,6 @@ class QuantizationScheme:
         _check_tokens(self.activation, "activation")
         _check_tokens(self.kv, "kv")
 
-    def of(self, role: Role) -> TensorScheme:
-        """The scheme of one kind of tensor."""
-        return {"weight": self.weight, "activation": self.activation, "kv": self.kv}[role]
-
     @property
     def convention(self) -> str:
         """Names what a code means: two models may be compared width by width only if it is the same."""
@@ -140,7 +141,7 @@ class QuantizationScheme:
 
     def to_json(self) -> dict[str, Any]:
         """All of it; :meth:`from_json` reads it back."""
-        roles = {role: self.of(role).to_json() for role in ("weight", "activation", "kv")}  # type: ignore[arg-type]
+        roles = {role: getattr(self, role).to_json() for role in ROLES}
         return roles | {"widths": list(self.widths), "held": self.held}
 
     @classmethod
@@ -153,7 +154,7 @@ class QuantizationScheme:
         if isinstance(data, cls):
             return data
         settings = dict(check_keys(data, list(cls.__dataclass_fields__), "quantization"))
-        for role in ("weight", "activation", "kv"):
+        for role in ROLES:
             if role in settings:
                 settings[role] = TensorScheme.from_json(settings[role], f"quantization.{role}")
         if "widths" in settings:

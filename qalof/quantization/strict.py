@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from enum import Enum
-from functools import cache
 from typing import Any, Literal
 
 from qalof.errors import BadInputError, nearest_hint
@@ -22,8 +21,7 @@ def check_fields(settings: Any, what: str) -> None:
     Raises:
         BadInputError: names the field, what it may be and what it is.
     """
-    kind: Hashable = type(settings)
-    hints = _hints(kind)
+    hints = typing.get_type_hints(type(settings))
     for field in fields(settings):
         value = getattr(settings, field.name)
         object.__setattr__(settings, field.name, _checked(value, hints[field.name], f"{what}: {field.name}"))
@@ -52,11 +50,6 @@ def json_schema_of(read: Callable[[Any], Any]) -> Any:
 
     write = core_schema.plain_serializer_function_ser_schema(lambda settings: settings.to_json())
     return core_schema.no_info_plain_validator_function(read, serialization=write)
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
 
 
 def _checked(value: Any, hint: Any, what: str) -> Any:

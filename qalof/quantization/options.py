@@ -45,6 +45,7 @@ class QuantizerOptions:
     method: ClassVar[str]
     lowest_bits: ClassVar[int] = 1
     only_bits: ClassVar[int | None] = None
+    has_zero: ClassVar[bool] = False
     registry: ClassVar[dict[str, type[QuantizerOptions]]] = {}
 
     def __init_subclass__(cls, *, method: str | None = None) -> None:

@@ -17,6 +17,7 @@ from qalof.quantization.methods.nf4 import NormalFloat4
 from qalof.quantization.methods.symmetric import Symmetric
 from qalof.quantization.methods.tanh import Tanh
 from qalof.quantization.options import QuantizerOptions
+from qalof.quantization.packing import Packed, pack, packed_bytes
 from qalof.quantization.quantizer import Grid, Quantizer
 from qalof.quantization.straight_through import StraightThrough
 
@@ -117,6 +118,7 @@ def test_fake_quantize_is_decode_of_encode_number_for_number(case, bits):
             assert torch.equal(chosen.fake_quantize(x, bits), chosen.decode(encoded))
             assert torch.equal(x, kept)
             assert not encoded.codes.is_floating_point()
+            assert (encoded.zero is not None) == chosen.has_zero
             assert encoded.codes.shape == x.shape
             low, high = chosen.code_range(bits)
             assert low <= encoded.codes.min()
@@ -313,6 +315,23 @@ def test_range_estimator_stops_the_gradient_outside_a_given_grid_only(quantizer,
     assert (far.grad[0] == 0).all()
     assert (far.grad[1] == 0).all()
     assert (far.grad[2] == 1).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("shape", [("channel", None), ("tensor", None), ("group", 5), ("group", 32)])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_packed_weight_is_the_fake_quantized_one_number_for_number(name, shape, dtype):
+    case = CASES[name]
+    if dtype == "float16" and case.quantizer.method == "llm_qat":
+        pytest.skip("llm_qat has no float16 scales")
+    quantizer = replace(case.quantizer, granularity=shape[0], group_size=shape[1], scale_dtype=dtype)
+    weight = sample(7, 37)
+    for bits in [bits for bits in case.widths if bits >= 2]:
+        packed = pack(quantizer.encode(weight, bits), quantizer)
+        again = Packed.of(packed.tensors(), json.loads(json.dumps(packed.settings())))
+        assert torch.equal(again.dequantize(), quantizer.fake_quantize(weight, bits))
+        assert torch.equal(again.unpack().codes, quantizer.encode(weight, bits).codes)
+        assert packed.nbytes == packed_bytes(7, 37, bits, quantizer)
 
 
 def test_grid_is_a_named_pair_whose_second_part_may_be_missing():

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -27,6 +27,8 @@ class Asymmetric(Quantizer, method="asymmetric"):
 
     zero_point: Literal["float", "integer"] = "float"
     anchor_zero: bool = False
+
+    has_zero: ClassVar[bool] = True
 
     @property
     def zero_dtype(self) -> torch.dtype:

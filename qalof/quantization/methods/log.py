@@ -15,7 +15,7 @@ The code is sign * (n + k), so that codes order as values do and 0 is zero.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -32,6 +32,8 @@ class Log(Quantizer, method="log"):
     """``octaves``: R; ``mse`` fits it, ``power_of_two`` is n - 1.  ``grid.zero`` is R, ``grid.scale`` is m."""
 
     octaves: Literal["mse", "power_of_two"] | float = "mse"
+
+    has_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,9 @@ Frozen weights are rounded once for each width and held, since re-quantizing a w
 with a short batch; a weight (or an LSQ step) that is being trained is rounded on every forward that has a graph,
 with its gradient.  What is held is forgotten when the weight changes: by a move, a cast, an in-place write, or
 another tensor in its place.  One way is not noticed, since torch keeps no count of it: a write through
-``weight.data``; call :meth:`SwitchableLinear.forget` after one.
+``weight.data``; call :meth:`SwitchableLinear.forget` after one.  In a graph of ``torch.compile`` the weight is rounded
+in the graph, fused: a graph cannot ask whether the weight has changed, and a stale one would be silently wrong.
+The bits are guards of the graph, so each configuration compiles once.
 
 What holding costs: ``held="values"`` keeps each width as it is multiplied, 4 bytes a weight in fp32 (GPT-2's 48
 layers: 340 MB a width); ``held="codes"`` keeps integers, 1 byte a weight up to 8 bits (85 MB), and decodes them on
@@ -114,7 +116,8 @@ class SwitchableLinear(nn.Linear):
         """The weight on the grid of ``bits``: (out, in), computed once while nothing in it changes or is trained."""
         if bits >= self.scheme.weight.at(bits).passthrough_bits:
             return self.weight
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self._sources()):
+        learning = torch.is_grad_enabled() and any(source.requires_grad for source in self._sources())
+        if learning or torch.compiler.is_compiling():
             return self.quantize_weight(self.weight, bits)
         return self._held_weight(bits)
 

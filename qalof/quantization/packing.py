@@ -59,7 +59,8 @@ class Packed:
         offset = _offset(self.quantizer, self.bits)
         codes = unpack_rows(self.data, _stored_bits(self.bits), self.columns) - offset
         wide = self.quantizer.code_range(self.bits)[1] > torch.iinfo(torch.int16).max
-        grid = Grid(*[None if part is None else _as_float(part) for part in self.grid])
+        zero = None if self.grid.zero is None else _as_float(self.grid.zero)
+        grid = Grid(_as_float(self.grid.scale), zero)
         return Encoded(codes.to(torch.int32 if wide else torch.int16), grid, self.bits)
 
     def dequantize(self) -> torch.Tensor:

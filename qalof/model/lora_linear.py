@@ -75,10 +75,16 @@ class SwitchableLora(lora.Linear):
 
     @active.setter
     def active(self, name: str | None) -> None:
-        # not PEFT's set_adapter: that flips requires_grad
-        self._disable_adapters = name is None
+        self.activate(name)
+
+    def activate(self, name: str | None) -> None:
+        """Run ``name`` from now on, None for no branch."""
+        # not PEFT's set_adapter: that flips requires_grad; and past nn.Module's __setattr__, which is slow to find
+        # out that these are no parameters
+        state = self.__dict__
+        state["_disable_adapters"] = name is None
         if name is not None:
-            self._active_adapter = name
+            state["_active_adapter"] = name
 
     def factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor, float]:
         """A (rank, in), B (out, rank) and s of one adapter."""

@@ -49,13 +49,13 @@ class Switch:
 
     def set(self, bits: LayerBits, adapter: str | None) -> None:
         """Run at ``bits`` with ``adapter``, None for no branch, from now on."""
-        self.linear.bits = bits
+        self.linear.__dict__["bits"] = bits  # past nn.Module's __setattr__, as in SwitchableLora.activate
         self.use(adapter)
 
     def use(self, adapter: str | None) -> None:
         """Run ``adapter``, at the width as it is."""
         if self.lora is not None:
-            self.lora.active = adapter
+            self.lora.activate(adapter)
         for norm in self.norms:
             norm.active = adapter
 

@@ -64,6 +64,7 @@ class SwitchableModel(nn.Module):
         self.base_digest = "" if next(model.parameters()).is_meta else weights_digest(model)
         chosen = self.settings
         self.sites = find_sites(model, chosen.head_mode, chosen.include, chosen.exclude, chosen.kv_granularity)
+        self._site_names = tuple(site.name for site in self.sites)
         self.unquantized = Unquantized.of(model, self.sites, chosen.head_mode)
         self._cache_is_known = feeds_known_cache(model)
         for parameter in model.parameters():
@@ -85,7 +86,7 @@ class SwitchableModel(nn.Module):
     @property
     def site_names(self) -> tuple[str, ...]:
         """Names of the sites, in order."""
-        return tuple(site.name for site in self.sites)
+        return self._site_names
 
     @property
     def policy(self) -> AdapterPolicy:

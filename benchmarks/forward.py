@@ -1,0 +1,99 @@
+"""What a forward pass at mixed 4/8 bits costs over the unquantized LoRA model, on a GPT-2-124M-shaped random model.
+
+    python benchmarks/forward.py > benchmarks/results/forward.json
+
+``lora``: plain PEFT, one adapter, nothing quantized.  ``mixed``: blocks at 8 and 4 bits in turn, weights, activations and
+KV cache.  ``naive``: the same numbers with every weight rounded again on every forward.  The other variants turn on one
+kind of rounding at a time, to say where the rest of the time goes.  All run in turn, several rounds, without gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from measure import environment, interleaved, ratios, report, summary
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from qalof.model.adapters import AdapterSpec
+from qalof.model.settings import SwitchSettings
+from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel
+from qalof.model.switchable_linear import SwitchableLinear
+from qalof.quantization.scheme import QuantizationScheme
+
+TARGETS = ["c_attn", "c_proj", "c_fc"]
+
+
+def switchable(held: str) -> SwitchableModel:
+    torch.manual_seed(0)
+    plain = GPT2LMHeadModel(GPT2Config()).eval()
+    specs = {"4": AdapterSpec(8, 16), "8": AdapterSpec(8, 16)}
+    settings = SwitchSettings(quantization=QuantizationScheme(held=held))  # type: ignore[arg-type]
+    model = SwitchableModel(plain, BaseModel("random GPT2Config()", HeadKind.CAUSAL_LM), specs, settings)
+    return model.eval()
+
+
+def linears(model: nn.Module) -> list[SwitchableLinear]:
+    return [module for module in model.modules() if isinstance(module, SwitchableLinear)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--length", type=int, default=128)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    config = LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS, fan_in_fan_out=True)
+    lora = get_peft_model(GPT2LMHeadModel(GPT2Config()).eval(), config).eval()
+    ours, codes = switchable("values"), switchable("codes")
+    ids = torch.randint(0, 50_257, (options.batch, options.length), generator=torch.Generator().manual_seed(0))
+
+    def at(model: SwitchableModel, bitmap: str, again: bool = False) -> Callable[[], torch.Tensor]:
+        def run() -> torch.Tensor:
+            model.set_bitmap(bitmap)
+            if again:
+                for linear in linears(model):
+                    linear.forget()
+            return model(ids, use_cache=False).logits
+
+        return run
+
+    variants: dict[str, Callable[[], torch.Tensor]] = {
+        "lora": lambda: lora(ids, use_cache=False).logits,
+        "pass_through": at(ours, "32"),
+        "mixed": at(ours, "striped84"),
+        "mixed_held_as_codes": at(codes, "striped84"),
+        "naive": at(ours, "striped84", again=True),
+        "weights_only": at(ours, "w8a32"),
+        "activations_only": at(ours, "w32a8"),
+        "cache_only": at(ours, "w32a32kv8"),
+    }
+    result = {"benchmark": "forward", "what": "seconds a forward", "tokens": [options.batch, options.length]}
+    with torch.inference_mode():
+        exact = torch.equal(variants["mixed"](), variants["naive"]())
+        exact = exact and torch.equal(variants["mixed"](), variants["mixed_held_as_codes"]())
+        runs = []
+        for threads in options.threads:
+            torch.set_num_threads(threads)
+            times = interleaved(variants, options.rounds)
+            runs.append(
+                {
+                    "environment": environment(),
+                    "rounds": options.rounds,
+                    "seconds": {name: summary(values) for name, values in times.items()},
+                    "over_lora": {name: ratios(times, name, "lora") for name in variants if name != "lora"},
+                    "naive_over_mixed": ratios(times, "naive", "mixed"),
+                }
+            )
+    held = {name: sum(sum(linear.held_bytes().values()) for linear in linears(model))
+            for name, model in (("values", ours), ("codes", codes))}  # fmt: skip
+    report(result | {"same_logits": exact, "held_bytes_of_all_widths_used": held, "runs": runs})
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ def interleaved(variants: Mapping[str, Callable[[], Any]], rounds: int, calls: i
     """Seconds a call of each variant, by round, after one round that does not count."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(rounds + 1):
+        print(f"round {turn} of {rounds}", file=sys.stderr)
         for name, run in variants.items():
             start = time.perf_counter()
             for _ in range(calls):

@@ -87,6 +87,8 @@ def calibrate(
 ) -> int:
     """Find all static ranges and set all unset steps from ``batches``, each run at every bitmap; then freeze.
 
+    Under ``torch.distributed`` every rank must call it, with as many batches as the others.
+
     Args:
         model: stays at its bitmap and in its mode.
         batches: keyword arguments of the model, such as ``{"input_ids": ..., "attention_mask": ...}``.

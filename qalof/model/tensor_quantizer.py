@@ -48,7 +48,11 @@ class TensorQuantizer(nn.Module):
         quantizer = self.scheme.at(bits)
         if bits >= quantizer.passthrough_bits:
             return x
-        return quantizer.fake_quantize(x, bits, self.grid(x, bits, quantizer))
+        if self.scheme.outliers is None:
+            return quantizer.fake_quantize(x, bits, self.grid(x, bits, quantizer))
+        kept = (x.abs() > self.scheme.outliers).flatten(0, -2).any(dim=0)
+        rounded = quantizer.fake_quantize(x.masked_fill(kept, 0), bits)
+        return torch.where(kept, x.to(torch.float16).to(x.dtype), rounded)
 
     def grid(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> Grid | None:
         """The grid that steps or ranges give; None for a dynamic one."""

@@ -39,13 +39,18 @@ class TensorScheme:
         quantizer: at all widths but those of ``by_width``.
         by_width: width -> another quantizer.
         observer: how static ranges are found; None for dynamic ones.
+        outliers: activations only: a feature above this magnitude in any token of the batch stays in fp16, outside
+            all ranges (bitsandbytes' int8 has 6.0).  What else is in the batch then matters.
     """
 
     quantizer: Quantizer
     by_width: Mapping[int, Quantizer] = field(default_factory=dict)
     observer: ObserverSpec | None = None
+    outliers: float | None = None
 
     def __post_init__(self) -> None:
+        if self.outliers is not None and self.outliers <= 0:
+            raise BadInputError(f"outliers must be a magnitude above 0: got {self.outliers}; 6.0 is usual")
         for bits in self.by_width:
             check_width(bits, "by_width")
 
@@ -64,11 +69,12 @@ class TensorScheme:
         return replace(self, quantizer=self.quantizer.for_heads(head_size), by_width=by_width)
 
     def to_json(self) -> dict[str, Any]:
-        """Three objects; :meth:`from_json` reads them back."""
+        """All of it; :meth:`from_json` reads it back."""
         return {
             "quantizer": self.quantizer.to_json(),
             "by_width": {str(bits): quantizer.to_json() for bits, quantizer in self.by_width.items()},
             "observer": None if self.observer is None else self.observer.to_json(),
+            "outliers": self.outliers,
         }
 
     @classmethod
@@ -80,7 +86,7 @@ class TensorScheme:
         """
         if isinstance(data, cls):
             return data
-        settings = check_keys(data, ("quantizer", "by_width", "observer"), what)
+        settings = check_keys(data, ("quantizer", "by_width", "observer", "outliers"), what)
         if "quantizer" not in settings:
             raise BadInputError(f"{what} must name its quantizer: got {sorted(settings)}")
         by_width = check_keys(settings.get("by_width") or {}, [str(bits) for bits in range(2, 33)], f"{what}.by_width")
@@ -89,6 +95,7 @@ class TensorScheme:
             Quantizer.from_json(settings["quantizer"]),
             {int(bits): Quantizer.from_json(quantizer) for bits, quantizer in by_width.items()},
             None if observer is None else ObserverSpec.from_json(observer),
+            settings.get("outliers"),
         )
 
 
@@ -121,6 +128,9 @@ class QuantizationScheme:
             check_width(bits, "widths")
         if self.weight.observer is not None:
             raise BadInputError("a weight needs no observer, its range is its own: drop it, or take lsq to learn steps")
+        for role in ("weight", "kv"):
+            if getattr(self, role).outliers is not None:
+                raise BadInputError(f"outliers are kept out of activations only: got them for {role}; drop them there")
         for quantizer in self.weight.all():
             if quantizer.granularity in (Granularity.TOKEN, Granularity.HEAD):
                 raise BadInputError(
@@ -168,6 +178,8 @@ class QuantizationScheme:
 
 
 def _check_tokens(scheme: TensorScheme, role: str) -> None:
+    if scheme.outliers is not None and (scheme.observer or any(isinstance(q, Lsq) for q in scheme.all())):
+        raise BadInputError(f"{role}: outliers are taken out of dynamic ranges only: got them with an observer or lsq")
     for quantizer in scheme.all():
         granularity = quantizer.granularity
         if granularity is Granularity.CHANNEL:

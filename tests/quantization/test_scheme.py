@@ -54,6 +54,7 @@ def test_every_setting_is_read():
 
 
 TENSOR = {"method": "symmetric", "granularity": "tensor"}
+TOKEN = {"method": "symmetric", "granularity": "token"}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,9 @@ TENSOR = {"method": "symmetric", "granularity": "tensor"}
         ({"activation": {"quantizer": {"method": "lsq", "granularity": "token"}}}, "outlives its tokens"),
         ({"activation": {"quantizer": {"method": "lsq", "granularity": "tensor"}}}, "gradient_count features"),
         ({"kv": {"quantizer": TENSOR}}, "looks ahead"),
+        ({"weight": {"quantizer": "symmetric", "outliers": 6.0}}, "of activations only: got them for weight"),
+        ({"activation": {"quantizer": TOKEN, "outliers": 0}}, "above 0"),
+        ({"activation": {"quantizer": TENSOR, "outliers": 6.0, "observer": "ema"}}, "dynamic ranges only"),
         ({"held": "bytes"}, "held must be"),
         ({"widths": [1]}, "from 2 to 16"),
     ],

@@ -23,8 +23,9 @@ from orchestrate.config import (
 from qalof.bitmap import PASS_THROUGH, Bitmap, check_width
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterSpec
+from qalof.model.settings import SwitchSettings
 from qalof.model.sites import Site, find_sites
-from qalof.model.switchable import BaseModel, SwitchableModel, SwitchSettings, build, read_manifest
+from qalof.model.switchable import BaseModel, SwitchableModel, build, read_manifest
 from qalof.tasks.base import Task
 from qalof.tasks.factory import make_task
 from qalof.training.objectives import CyclicPrecisionTraining, Distillation, Objective, SwitchablePrecision

@@ -107,10 +107,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"checkpoint {folder} must use the range convention {CONVENTION}: "
             f"got {manifest.get('convention')!r}; convert it first"
         )
-    named = {f"adapters/{name}/{WEIGHTS_FILE}" for name in describe(manifest, folder).adapters}
-    for file in sorted(named ^ {name for name in manifest["files"] if name.endswith(f"/{WEIGHTS_FILE}")}):
-        where = "does not list" if file in named else "names no adapter for"
-        raise BadInputError(f"checkpoint {folder} is damaged: its manifest {where} {file}; restore it from a copy")
+    described = describe(manifest, folder)
+    for name in described.adapters:
+        file = f"adapters/{name}/{WEIGHTS_FILE}"
+        if file not in manifest["files"]:
+            raise BadInputError(f"checkpoint {folder} is damaged: its manifest does not list {file}; restore it")
+    for file in manifest["files"]:
+        if file.endswith(f"/{WEIGHTS_FILE}") and Path(file).parent.name not in described.adapters:
+            raise BadInputError(f"checkpoint {folder} is damaged: its manifest names no adapter for {file}; restore it")
     return manifest
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrate.config import (
     AdaptersConfig,
@@ -23,8 +22,9 @@ from orchestrate.config import (
 from qalof.bitmap import PASS_THROUGH, Bitmap, check_width
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterSpec
+from qalof.model.settings import SwitchSettings
 from qalof.model.sites import Site, find_sites
-from qalof.model.switchable import BaseModel, SwitchableModel, SwitchSettings, build, read_manifest
+from qalof.model.switchable import BaseModel, SwitchableModel, build
 from qalof.tasks.base import Task
 from qalof.tasks.factory import make_task
 from qalof.training.objectives import CyclicPrecisionTraining, Distillation, Objective, SwitchablePrecision
@@ -54,31 +54,6 @@ def assemble_training(config: TrainConfig) -> Parts:
     settings = SwitchSettings(policy=config.adapters.policy)
     model = build(base, specs, settings, seed=config.training.seed, pretrained=pretrained)
     return Parts(model, task, make_objective(config.objective, sites, config.training.steps))
-
-
-def load_checkpoint(folder: str | Path) -> tuple[SwitchableModel, Task]:
-    """A trained model and the task it was trained for.
-
-    Raises:
-        BadInputError: no such checkpoint, or one that names no task.
-    """
-    model = SwitchableModel.load(folder).eval()
-    return model, task_of(folder)
-
-
-def task_of(folder: str | Path) -> Task:
-    """The task that a checkpoint was trained for, without its model.
-
-    Raises:
-        BadInputError: as :func:`load_checkpoint`.
-    """
-    manifest = read_manifest(Path(folder))
-    described = manifest["extra"].get("task")
-    if described is None:
-        raise BadInputError(
-            f"checkpoint {folder} must name its task to be evaluated: it does not; save it by `qalof train`"
-        )
-    return make_task(described["name"], described["settings"], manifest["base"]["source"])
 
 
 def parse_bitmaps(specs: Sequence[BitmapSpec], sites: Sequence[Site]) -> list[Bitmap]:

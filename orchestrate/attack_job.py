@@ -19,7 +19,7 @@ from typing import Any
 import ray
 import torch
 
-from orchestrate.assemble import load_checkpoint, parse_bitmaps, task_of
+from orchestrate.assemble import parse_bitmaps
 from orchestrate.config import AttackConfig
 from orchestrate.evaluation_pool import resources, threads_of
 from orchestrate.pool import ActorPool
@@ -29,6 +29,7 @@ from qalof.attacks.random_precision import RandomPrecision
 from qalof.attacks.robustness import RobustnessReport, robustness_report
 from qalof.attacks.transfer import draw_table, prediction_table
 from qalof.bitmap import Bitmap
+from qalof.checkpoints import load, task_of
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind, load_pretrained
 from qalof.model.sites import Site
@@ -45,7 +46,7 @@ class AttackActor:
 
     def __init__(self, checkpoint: str, settings: GbdaSettings, threads: int, gpu: bool) -> None:
         torch.set_num_threads(threads)
-        self._model, self._task = load_checkpoint(checkpoint)
+        self._model, self._task = load(checkpoint), task_of(checkpoint)
         self._settings = settings
         self._lm = load_pretrained(self._model.base.source, HeadKind.CAUSAL_LM)
         for module in (self._model, self._lm):
@@ -125,7 +126,7 @@ def _report(
     bitmaps: Sequence[Bitmap],
     defence: RandomPrecision,
 ) -> RobustnessReport:
-    model, task = load_checkpoint(config.checkpoint)
+    model, task = load(config.checkpoint), task_of(config.checkpoint)
     tokenizer = task.tokenizer  # type: ignore[attr-defined]
     table = prediction_table(model, tokenizer, results, bitmaps, max_length=settings.max_length)
     draws = config.random_precision.draws

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrate.assemble import load_checkpoint, parse_bitmaps
+from orchestrate.assemble import parse_bitmaps
 from orchestrate.config import EvaluateConfig, SensitivityConfig, WorkersConfig
 from orchestrate.evaluation_pool import EvaluationPool
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
 from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.checkpoints import load, task_of
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
@@ -22,7 +24,7 @@ from qalof.model.adapters import SHARED
 from qalof.model.sites import Site
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
-from search import BitmapSpace, Score, Study
+from search import BitmapSpace, Objective, Score, Study
 from search import run as run_search
 
 
@@ -40,7 +42,7 @@ def open_checkpoint(folder: str) -> Opened:
     Raises:
         BadInputError: missing, damaged, or on a base that cannot be had.
     """
-    return Opened(*load_checkpoint(Path(folder)))
+    return Opened(load(folder), task_of(folder))
 
 
 def evaluate_bitmaps(
@@ -73,7 +75,7 @@ def evaluate_bitmaps(
 
 
 def rows(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation], sites: Sequence[Site]) -> list[dict[str, Any]]:
-    """One JSON row a bitmap: metrics as [estimate, low, high] at 95 %, and costs."""
+    """One JSON row a bitmap: metrics as [estimate, low, high] at 95 %, null where not finite, and costs."""
     return [
         {
             "bitmap": str(bitmap),
@@ -132,6 +134,7 @@ def check_sensitivity(config: SensitivityConfig) -> tuple[BitmapSpace, str, dict
         raise BadInputError(f"lowered must hold widths below the reference {config.reference}: got {above[0]}")
     space = BitmapSpace.of(opened.model, weight=[*config.lowered, config.reference], group=config.unit)
     metric = config.metric or opened.task.primary_metric
+    Objective("max", metric).check(opened.task.metrics)
     options = {"reference": config.reference}
     Study(space, [f"max:{metric}"], "one_at_a_time", max_evaluations=None, options=options)
     return space, metric, options
@@ -176,6 +179,8 @@ def sensitivity(
     }
 
 
-def _interval(evaluation: Evaluation, name: str) -> list[float]:
+def _interval(evaluation: Evaluation, name: str) -> list[float | None]:
+    if not math.isfinite(evaluation[name]):
+        return [None, None, None]  # JSON has no infinity, and resampling one gives nonsense
     interval = evaluation.interval(name)
     return [interval.estimate, interval.low, interval.high]

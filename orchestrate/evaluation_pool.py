@@ -10,11 +10,11 @@ from typing import Any
 import ray
 import torch
 
-from orchestrate.assemble import load_checkpoint, task_of
 from orchestrate.cluster import cpus_per_worker, physical_cores, threads_per_worker
 from orchestrate.config import WorkersConfig
 from orchestrate.pool import ActorPool
 from qalof.bitmap import Bitmap
+from qalof.checkpoints import load, task_of
 from qalof.evaluation.result import Evaluation
 from qalof.files import MANIFEST, digest
 from qalof.model.sites import Site
@@ -32,7 +32,7 @@ class Scorer:
 
     def __init__(self, checkpoint: str, threads: int, gpu: bool) -> None:
         torch.set_num_threads(threads)
-        self.model, self.task = load_checkpoint(checkpoint)
+        self.model, self.task = load(checkpoint), task_of(checkpoint)
         self.model.to("cuda" if gpu else "cpu")
 
     def score(self, bitmap: Bitmap, limit: int | None) -> Evaluation:

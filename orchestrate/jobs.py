@@ -32,7 +32,7 @@ from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run, Tracker
 from qalof.bitmap import Bitmap
 from qalof.files import read_json, write_json
-from search import BitmapSpace, Score, Study
+from search import BitmapSpace, Score, Study, parse_objectives
 
 Result = dict[str, Any]
 TRACKING = "tracking.json"
@@ -125,6 +125,8 @@ def _check_search(config: SearchConfig) -> tuple[BitmapSpace, tuple[str, ...]]:
         group=config.space.group,
     )
     objectives = tuple(config.objectives or (f"max:{opened.task.primary_metric}", "min:weight_bytes"))
+    for objective in parse_objectives(objectives):
+        objective.check(opened.task.metrics)
     # a study refuses bad objectives, strategies and options when it is made
     Study(space, objectives, config.strategy, max_evaluations=config.max_evaluations, options=config.strategy_options)
     return space, objectives
@@ -143,7 +145,7 @@ def _search(
             done += 1
             metrics = {**score.evaluation.metrics, **score.cost.as_metrics()}
             run.child(f"trial {done}", bitmap_params(score.bitmap), metrics)
-            shown = (f"{name} {value:.4g}" for name, value in zip(objectives, score.values, strict=True))
+            shown = (f"{name} {value:,.1f}" for name, value in zip(objectives, score.values, strict=True))
             progress.update(done, "  ".join(shown))
 
         found = search_job.search(

@@ -69,7 +69,8 @@ def run_pipeline(config: PipelineConfig, output: Path, address: str | None = Non
 
     Args:
         config: of the pipeline.
-        output: a folder below which each step has its run directory; ``pipeline.json`` lists them.
+        output: a folder below which each step has its run directory; ``pipeline.json`` lists them from the start,
+            with the seconds of those that are done.
         address: of a Ray cluster.
 
     Returns:
@@ -85,14 +86,18 @@ def run_pipeline(config: PipelineConfig, output: Path, address: str | None = Non
             JOBS[step.command].check(step_config)
     workers = max(c.workers.count for c in configs)  # type: ignore[attr-defined]
     started = time.monotonic()
-    steps = []
+    steps: list[dict[str, Any]] = [{"name": step.name, "command": step.command} for step in config.steps]
+    summary: dict[str, Any] = {"title": config.title, "steps": steps}
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / RESULT, summary)
     cores = physical_cores()
     with connect(address, logical_cpus(workers, cores), environment=worker_environment(workers)):
         for number, (step, step_config) in enumerate(zip(config.steps, configs, strict=True), start=1):
             say(f"[bold]step {number}/{len(configs)}: {step.name} ({step.command})[/bold]")
             result = execute(step.command, step_config, output / step.name)
-            steps.append({"name": step.name, "command": step.command, "seconds": result["seconds"]})
-    summary = {"title": config.title, "steps": steps, "seconds": round(time.monotonic() - started, 1)}
+            steps[number - 1]["seconds"] = result["seconds"]
+            write_json(output / RESULT, summary)
+    summary["seconds"] = round(time.monotonic() - started, 1)
     write_json(output / RESULT, summary)
     return summary
 

@@ -9,6 +9,7 @@ front in this process and on any number of actors, and after a kill.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,11 +113,15 @@ class StudySearcher(Searcher):
         if result is None or self.error is not None:
             return
         try:
-            evaluation = Evaluation.from_json(result["evaluation"])
+            evaluation = Evaluation.from_json(json.loads(result["evaluation"]))
             self._keep(bitmap, evaluation)
             self.study.tell(bitmap, evaluation)
         except Exception as error_:
             self.error = error_
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing of the study: Tune pickles its searcher to restore a run, which the record does here."""
+        return {}
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the record of evaluations is the state."""
@@ -140,7 +145,9 @@ class BitmapTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Evaluate."""
         bitmap = Bitmap.from_json(self.config["bitmap"])
-        return {"evaluation": self._scorer.score(bitmap, self.config["limit"]).to_json(), "done": True}
+        evaluation = self._scorer.score(bitmap, self.config["limit"])
+        # as text, because Tune flattens what a searcher is told, examples and all
+        return {"evaluation": json.dumps(evaluation.to_json()), "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """A trial has no state."""

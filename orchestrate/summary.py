@@ -23,9 +23,9 @@ def show(command: str, result: Mapping[str, Any], folder: Path) -> None:
     if "rows" in result:
         console.print(bitmap_table(result["rows"]))
     elif command == "sensitivity":
-        console.print(plain_table("Least sensitive first", result["ranking"]))
+        console.print(ranking_table(result["ranking"]))
     elif command == "search":
-        console.print(plain_table(f"Front of {result['evaluations']} evaluations", result["front"]))
+        console.print(front_table(result))
     elif command == "attack":
         console.print(robustness_table(result["robustness"]))
     console.print(f"{folder}  ({result['seconds']:.0f} s)")
@@ -35,18 +35,30 @@ def bitmap_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Metrics with their 95 % intervals, and costs, by bitmap."""
     table = Table("bitmap", *rows[0]["metrics"], "average bits", "weight bytes")
     for row in rows:
-        metrics = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in row["metrics"].values()]
+        metrics = [_interval(*values) for values in row["metrics"].values()]
         cost = row["cost"]
         table.add_row(row["bitmap"], *metrics, f"{cost['average_bits']:.2f}", f"{cost['weight_bytes']:,}")
     return table
 
 
-def plain_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Rows as they are; the bounds of intervals stay in the files."""
-    columns = [name for name in (rows[0] if rows else {}) if not name.endswith(("_low", "_high"))]
-    table = Table(*columns, title=title)
-    for row in rows:
-        table.add_row(*(f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns))
+def ranking_table(ranking: Sequence[Mapping[str, Any]]) -> Table:
+    """Units from the least to the most sensitive."""
+    columns = [name for name in (ranking[0] if ranking else {}) if not name.endswith(("_low", "_high"))]
+    table = Table(*columns, title="Least sensitive first")
+    for row in ranking:
+        table.add_row(*(_number(row[name]) for name in columns))
+    return table
+
+
+def front_table(result: Mapping[str, Any]) -> Table:
+    """The front's metrics with their intervals, and what its bitmaps cost."""
+    front = result["front"]
+    metrics = [name for name in (front[0] if front else {}) if f"{name}_low" in front[0]]
+    table = Table("bitmap", *metrics, "average bits", "weight bytes", title=f"Front of {result['evaluations']}")
+    table.columns[0].overflow = "fold"
+    for row in front:
+        intervals = [_interval(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in metrics]
+        table.add_row(row["bitmap"], *intervals, f"{row['average_bits']:.2f}", f"{row['weight_bytes']:,}")
     return table
 
 
@@ -116,6 +128,16 @@ def _describe_training(config: TrainConfig, check: bool) -> str:
             f"{training.batch_size // workers} a worker",
         ]
     )
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or low is None or high is None:
+        return "not finite"
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _rate(rate: Mapping[str, Any]) -> str:

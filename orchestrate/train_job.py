@@ -11,9 +11,11 @@ would come back on every retry, so the loop *returns* it and the driver raises.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ from qalof.training.loop import ProcessGroup, StepReport, Trainer
 
 RAY_FOLDER = "ray"
 CHECKPOINT = "checkpoint"
+LOSSES = "losses.jsonl"
+"""One line a step: step, learning_rate, losses by bitmap.  A resumed run repeats steps; the last line of one counts."""
 
 
 def check(config: TrainConfig) -> Parts:
@@ -78,6 +82,7 @@ def train(config: TrainConfig, directory: RunDirectory, run: Run) -> Path:
     with report("train", steps) as progress:
 
         def show(posts: list[StepReport]) -> None:
+            _append(directory.path / LOSSES, posts)
             run.log_series([(p.step, _as_metrics(p)) for p in posts])
             if posts:
                 last = posts[-1]
@@ -160,6 +165,12 @@ def _report(trainer: Trainer, done: StepReport, extra: Mapping[str, Any]) -> Non
         save_checkpoint(trainer, target, extra)
         checkpoint = Checkpoint.from_directory(str(target))
         ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"step-{trainer.step:06d}")
+
+
+def _append(path: Path, posts: Sequence[StepReport]) -> None:
+    lines = "".join(json.dumps(asdict(post)) + "\n" for post in posts)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(lines)
 
 
 def _as_metrics(done: StepReport) -> dict[str, float]:

@@ -100,7 +100,7 @@ def component_of(site: str) -> str:
 def _split(rest: str, most: int) -> list[str]:
     if most > 1 and "/" not in rest and rest.isascii() and rest.isdigit():
         return list(rest)  # striped84
-    return rest.split("/")
+    return rest.split("/") if rest else []
 
 
 def _all(forms: Forms, sites: Sequence[str]) -> Layers:

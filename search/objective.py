@@ -8,7 +8,7 @@ evaluation knows its metrics, so a wrong metric name shows at the first one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,10 +63,18 @@ class Objective:
         """
         if self.is_cost:
             return cost.as_metrics()[self.name]
-        if self.name not in evaluation.metrics:
-            hint = nearest_hint(self.name, (*evaluation.metrics, *COST_NAMES))
-            raise BadInputError(f"an objective must name a metric or a cost: got {self}; {hint}")
+        self.check(evaluation.metrics)
         return float(evaluation.metrics[self.name])
+
+    def check(self, metrics: Collection[str]) -> None:
+        """Refuse a name that is neither a cost nor among ``metrics``.
+
+        Raises:
+            BadInputError: it is not.
+        """
+        if not self.is_cost and self.name not in metrics:
+            hint = nearest_hint(self.name, (*metrics, *COST_NAMES))
+            raise BadInputError(f"an objective must name a metric or a cost: got {self}; {hint}")
 
 
 def parse_objectives(objectives: Sequence[str | Objective]) -> tuple[Objective, ...]:

@@ -23,6 +23,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from qalof.errors import BadInputError
+from qalof.files import read_json
 from qalof.model.initialisation import DRAWN, Factors, check_init, takes_from_weight
 from qalof.model.lora_linear import SwitchableLora
 from qalof.model.sites import Site
@@ -162,13 +163,10 @@ def save_adapter(
     folder.mkdir(parents=True)
     tensors: dict[str, torch.Tensor] = dict(modules)
     layers = _layers(model, name)
-    growth = 2 if takes_from_weight(spec.init) else 1
     for path, layer in layers.items():
-        a, b = widened(layer, name) if growth == 2 else layer.factors(name)[:2]
+        a, b = widened(layer, name) if takes_from_weight(spec.init) else layer.factors(name)[:2]
         tensors |= {f"{path}.lora_A.weight": a, f"{path}.lora_B.weight": b}
-    # alpha grows as the divisor of s does, so that s stays what it is
-    alpha = spec.alpha * (math.sqrt(growth) if spec.rslora else growth)
-    config = _config(AdapterSpec(growth * spec.rank, alpha, spec.dropout, spec.rslora), sorted(layers))
+    config = _config(_stored(spec), sorted(layers))
     config.base_model_name_or_path = str(model.config.name_or_path)
     config.fan_in_fan_out = fan_in_fan_out
     config.modules_to_save = sorted({path.rpartition(".")[0] for path in modules}) or None
@@ -187,17 +185,19 @@ def read_adapter(
         Tensors by path, without PEFT's prefix.
 
     Raises:
-        BadInputError: no safetensors file, or other tensors or shapes than this model has.
+        BadInputError: no safetensors file, another rank or alpha in PEFT's config than in ``spec``, or other
+            tensors or shapes than this model has.
     """
+    _check_config(spec, folder)
     try:
         stored = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise BadInputError(f"adapter {folder} must hold a readable {WEIGHTS_FILE}: {error}; restore it") from None
-    growth = 2 if takes_from_weight(spec.init) else 1
+    rank = _stored(spec).rank
     wanted = {path: tuple(parameter.shape) for path, parameter in modules.items()}
     for path, layer in _layers(model, name).items():
-        wanted[f"{path}.lora_A.weight"] = (growth * spec.rank, layer.in_features)
-        wanted[f"{path}.lora_B.weight"] = (layer.out_features, growth * spec.rank)
+        wanted[f"{path}.lora_A.weight"] = (rank, layer.in_features)
+        wanted[f"{path}.lora_B.weight"] = (layer.out_features, rank)
     expected = {_PEFT_PREFIX + path for path in wanted}
     if set(stored) != expected:
         odd = sorted(set(stored) ^ expected)[0]
@@ -247,6 +247,24 @@ def widened(layer: SwitchableLora, name: str) -> Factors:
     a, b, _ = layer.factors(name)
     start_a, start_b = (factor.to(a.device) for factor in layer.start)
     return torch.cat([a, start_a]), torch.cat([b, -start_b], dim=1)
+
+
+def _stored(spec: AdapterSpec) -> AdapterSpec:
+    """The spec that PEFT is told of: a start doubles the rank, and alpha so much that s stays what it is."""
+    if not takes_from_weight(spec.init):
+        return spec
+    return AdapterSpec(2 * spec.rank, spec.alpha * (math.sqrt(2) if spec.rslora else 2), spec.dropout, spec.rslora)
+
+
+def _check_config(spec: AdapterSpec, folder: Path) -> None:
+    config = read_json(folder / "adapter_config.json", "adapter config")
+    wanted = _stored(spec)
+    for key, value in (("r", wanted.rank), ("lora_alpha", wanted.alpha), ("use_rslora", wanted.rslora)):
+        found = config.get(key) if isinstance(config, dict) else None
+        if found != value:
+            raise BadInputError(
+                f"adapter {folder} is damaged: {key} is {found!r} in its config and {value} in the manifest; restore it"
+            )
 
 
 def _layers(model: nn.Module, name: str) -> dict[str, SwitchableLora]:

@@ -112,6 +112,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         file = f"adapters/{name}/{WEIGHTS_FILE}"
         if file not in manifest["files"]:
             raise BadInputError(f"checkpoint {folder} is damaged: its manifest does not list {file}; restore it")
+    for file in manifest["files"]:
+        if file.endswith(f"/{WEIGHTS_FILE}") and Path(file).parent.name not in described.adapters:
+            raise BadInputError(f"checkpoint {folder} is damaged: its manifest names no adapter for {file}; restore it")
     return manifest
 
 

@@ -137,5 +137,7 @@ class SwitchSettings:
 
 def _member(kind: type[StrEnum], value: str, name: str) -> StrEnum:
     if value not in set(kind):
-        raise BadInputError(f"{name} must be one of {', '.join(kind)}: got {value!r}; {nearest_hint(value, kind)}")
+        raise BadInputError(
+            f"{name} must be one of {', '.join(kind)}: got {value!r}; {nearest_hint(value, map(str, kind))}"
+        )
     return kind(value)

@@ -36,6 +36,9 @@ class Task(Protocol):
     primary_metric: str
     """The metric that a search maximises if nobody says otherwise."""
 
+    metrics: tuple[str, ...]
+    """Names of the metrics that :meth:`evaluate` gives."""
+
     def train_features(self) -> Sequence[Feature]:
         """All training examples, tokenized; order is fixed."""
         ...

@@ -91,6 +91,7 @@ class ClassificationTask:
     name = "classification"
     head = HeadKind.CLASSIFIER
     primary_metric = "accuracy"
+    metrics = ("accuracy", "loss")
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: ClassificationSettings | None = None) -> None:
         self.tokenizer = tokenizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from qalof.errors import BadInputError, nearest_hint
@@ -20,6 +20,20 @@ TASKS: dict[str, tuple[Any, Any]] = {
 }
 
 
+def task(name: str, *, source: str = "tiny", **settings: Any) -> Task:
+    """A task by name, such as ``task("squad-span", validation_split="validation[:512]")``.
+
+    Args:
+        name: one of :data:`TASKS`.
+        source: the model whose tokenizer is used: ``tiny``, a local folder or a hub name.
+        settings: fields of the task's settings class; ``data`` says which data.
+
+    Raises:
+        BadInputError: an unknown task or setting, or a model source that does not load.
+    """
+    return make_task(name, settings, source)
+
+
 def make_task(name: str, settings: Mapping[str, Any] | Any, source: str) -> Task:
     """Build a task with the tokenizer of the model ``source``.
 
@@ -34,9 +48,13 @@ def make_task(name: str, settings: Mapping[str, Any] | Any, source: str) -> Task
     if name not in TASKS:
         raise BadInputError(f"no task {name!r}; {nearest_hint(name, TASKS)}")
     task_class, settings_class = TASKS[name]
-    fields = settings if is_dataclass(settings) else settings_class(**settings)
-    task: Task = task_class(load_tokenizer(source), fields)
-    return task
+    if not is_dataclass(settings):
+        known = [field.name for field in fields(settings_class)]
+        for key in set(settings) - set(known):
+            raise BadInputError(f"task {name} has no setting {key!r}; {nearest_hint(key, known)}")
+        settings = settings_class(**settings)
+    made: Task = task_class(load_tokenizer(source), settings)
+    return made
 
 
 def describe_task(task: Task) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class CompletionTask:
     head = HeadKind.CAUSAL_LM
     labels: int | None = None
     primary_metric = "f1"
+    metrics = ("exact_match", "f1", "loss", "perplexity")
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: CompletionSettings | None = None) -> None:
         self.tokenizer = tokenizer

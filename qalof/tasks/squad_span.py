@@ -55,6 +55,7 @@ class SpanTask:
     head = HeadKind.SPAN
     labels: int | None = None
     primary_metric = "f1"
+    metrics = ("exact_match", "f1")
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: SpanSettings | None = None) -> None:
         self.tokenizer = tokenizer

@@ -1,6 +1,6 @@
 """Make the tiny model and its data again: `python -m qalof.tiny.build [--output DIR] [--stage STAGE]`.
 
-Stages: `data` (seconds), `tokenizer` (seconds), `pretrain` (about forty minutes on two cores) or `all`. Each stage
+Stages: `data` (seconds), `tokenizer` (seconds), `pretrain` (about half an hour on two cores) or `all`. Each stage
 writes beside its target and renames at the end, so that a broken run leaves what was there. Data and tokenizer
 come out byte for byte on any machine; the weights depend on the order of floating-point sums, so they come out
 the same on one machine with one thread count, and equally good on another.

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from qalof.tiny.documents import IGNORE, Batch, DocumentMaker
+from qalof.tiny.outliers import add_outliers
 from qalof.tiny.tokenizer import POSITIONS
 from qalof.tiny.words import RELATIONS
 
@@ -62,6 +63,8 @@ class Recipe:
     mastery: float = 0.3  # nats of both retrieval losses under which the facts grow sooner
     questions: int = 6
     autocast: bool = True  # bfloat16 matrix products, float32 weights
+    outlier_channels: int = 3  # of each LayerNorm, once the model is trained
+    outlier_factor: float = 8.0
     seed: int = 0
 
 
@@ -274,4 +277,5 @@ def pretrain(
             sums.clear()
             if checkpoint is not None:
                 trainer.save(checkpoint)
+    add_outliers(trainer.model, recipe.outlier_channels, recipe.outlier_factor, recipe.seed)
     return trainer.model

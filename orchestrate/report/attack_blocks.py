@@ -1,0 +1,192 @@
+"""Tables and figures of ``attack``.
+
+Rates are Wilson's intervals over texts.  Fixed precision and random precision are measured on the same texts, but
+their files keep the rates only, so that no paired interval can be made: two rates are told apart if
+their intervals do not meet, which asks for more than a test of the difference would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrate.report import formats
+from orchestrate.report.blocks import Block, Cell, Examples, Pair, Plot, Table
+from orchestrate.report.findings import Attacked
+from orchestrate.report.plots import Bars, grouped_bars
+from orchestrate.report.read import Step
+from qalof.attacks.attack import AttackResult, AttackStatus, summarize
+from qalof.attacks.rates import Rate
+from qalof.attacks.robustness import RandomPrecisionReport
+from qalof.statistics import Interval
+
+EXAMPLES = 3
+
+
+def attack_blocks(step: Step, prefix: str) -> list[Block]:
+    """Success at fixed and at random precision, clean accuracy, transfer, and some of the texts."""
+    attacked = step.attacked
+    if attacked is None:
+        return []
+    robustness = attacked.robustness
+    defence = robustness.random_precision
+    blocks: list[Block] = [_success_plot(attacked, f"{prefix}-success"), _fixed_table(attacked)]
+    if defence is not None:
+        blocks.append(_random_table(defence))
+    blocks += [_accuracy_plot(attacked, f"{prefix}-clean"), _transfer_table(attacked)]
+    return [*blocks, *_examples(attacked)]
+
+
+def rate(value: Rate) -> str:
+    """``83 % [64, 93]``."""
+    return formats.share_with_interval(value.estimate, value.low, value.high)
+
+
+def drawn_from(defence: RandomPrecisionReport) -> str:
+    """What random precision draws, in words."""
+    widths = formats.listed([str(width) for width in defence.defence["widths"]])
+    draws = formats.count_of(defence.draws, "draw")
+    return f"{widths} bits, drawn anew for each {defence.defence['granularity']}, {draws} a text"
+
+
+def _cell(value: Rate, heat: bool = False) -> Cell:
+    counts = f"{value.hits} of {value.trials}, from {formats.count_of(value.clusters, 'text')}"
+    return Cell(rate(value), counts, value.estimate if heat else None)
+
+
+def _interval(value: Rate) -> Interval | None:
+    return None if value.estimate is None else Interval(value.estimate, value.low, value.high)
+
+
+def _success_plot(attacked: Attacked, name: str) -> Plot:
+    robustness = attacked.robustness
+    groups = [Bars("fixed precision", [_interval(value) for value in robustness.attack_success])]
+    if (defence := robustness.random_precision) is not None:
+        groups += [
+            Bars("random precision", [_interval(source.success_mean) for source in defence.sources]),
+            Bars(
+                "control: unattacked, random precision", [_interval(source.control_mean) for source in defence.sources]
+            ),
+        ]
+    places = [formats.shorter(formats.bitmap_name(bitmap), 18) for bitmap in robustness.bitmaps]
+    told = "; ".join(
+        f"{place}: " + ", ".join(f"{group.name} {_told(group.values[index])}" for group in groups)
+        for index, place in enumerate(places)
+    )
+    svg = grouped_bars(
+        places, groups, "Misread (%)", name, f"Share of texts misread, by where they were attacked. {told}."
+    )
+    return Plot(
+        svg,
+        "How often texts are misread, by the precision they were attacked at, with 95 % Wilson intervals; "
+        "lower is more robust",
+    )
+
+
+def _accuracy_plot(attacked: Attacked, name: str) -> Plot:
+    robustness = attacked.robustness
+    named = dict(zip(robustness.bitmaps, robustness.clean_accuracy, strict=True))
+    if robustness.random_precision is not None:
+        named["random precision"] = robustness.random_precision.clean_accuracy
+    places = [formats.shorter(formats.bitmap_name(bitmap), 18) for bitmap in named]
+    told = ", ".join(f"{place} {rate(value)}" for place, value in named.items())
+    bars = Bars("clean accuracy", [_interval(value) for value in named.values()])
+    svg = grouped_bars(places, [bars], "Clean accuracy (%)", name, f"Accuracy on unattacked texts: {told}.", 2.6)
+    return Plot(svg, "Accuracy on the unattacked texts, with 95 % Wilson intervals")
+
+
+def _told(interval: Interval | None) -> str:
+    return (
+        formats.DASH
+        if interval is None
+        else formats.share_with_interval(interval.estimate, interval.low, interval.high)
+    )
+
+
+def _fixed_table(attacked: Attacked) -> Table:
+    robustness = attacked.robustness
+    rows = []
+    for index, bitmap in enumerate(robustness.bitmaps):
+        summary = summarize(attacked.results.get(bitmap, ()))
+        changed, queries = summary.perturbation, summary.queries
+        rows.append(
+            [
+                Cell(formats.bitmap_heading(bitmap), bitmap),
+                _cell(robustness.clean_accuracy[index]),
+                _cell(robustness.attack_success[index]),
+                _cell(robustness.transfer_unconditional[index][index]),
+                Cell(formats.share(changed)),
+                Cell(formats.DASH if queries is None else f"{queries:,.0f}"),
+            ]
+        )
+    return Table(
+        f"Fixed precision, on {formats.count_of(robustness.examples, 'text')}",
+        ["Attacked at", "Clean accuracy", "Attack success", "Misread after attack", "Words changed", "Queries a text"],
+        rows,
+        "Attack success counts texts that were read rightly before; “misread after attack” counts all. "
+        "Words changed: mean over successful attacks. In brackets: 95 % Wilson intervals.",
+    )
+
+
+def _random_table(defence: RandomPrecisionReport) -> Table:
+    rows = [
+        [
+            Cell(formats.bitmap_heading(source.bitmap), source.bitmap),
+            _cell(source.success_mean),
+            Cell(formats.share(source.predicted)),
+            _cell(source.control_mean),
+            _cell(source.success_any),
+            _cell(source.control_any),
+            _cell(source.undone),
+            _cell(source.accuracy),
+        ]
+        for source in defence.sources
+    ]
+    return Table(
+        f"Random precision: {drawn_from(defence)}",
+        ["Attacked at", "Success, mean draw", "Predicted by transfer", "Control, mean draw", "Success, any draw",
+         "Control, any draw", "Attacks undone", "Accuracy under attack"],
+        rows,
+        "The control is how often the same draws misread the same texts unattacked: only what exceeds it is the "
+        "attack's doing. “Any draw” is an attacker who may retry. Several draws of a text are not independent, so "
+        "intervals count texts, not draws.",
+    )  # fmt: skip
+
+
+def _transfer_table(attacked: Attacked) -> Table:
+    robustness = attacked.robustness
+    rows = [
+        [Cell(formats.bitmap_heading(bitmap), bitmap), *(_cell(value, heat=True) for value in row)]
+        for bitmap, row in zip(robustness.bitmaps, robustness.transfer, strict=True)
+    ]
+    return Table(
+        "Transfer: texts attacked at the row's precision, read at the column's",
+        ["Attacked at", *(f"read at {formats.bitmap_heading(bitmap)}" for bitmap in robustness.bitmaps)],
+        rows,
+        "Share misread, of the texts whose clean form is read rightly at both; 95 % Wilson intervals. The stronger "
+        "the shade, the more succeed.",
+        look="heat",
+    )
+
+
+def _examples(attacked: Attacked) -> list[Block]:
+    """Some successful attacks with the fewest words changed."""
+    won = [r for results in attacked.results.values() for r in results if r.status is AttackStatus.SUCCESS]
+    won.sort(key=_visible_change)
+    pairs = [
+        Pair(
+            f"Attacked at {formats.bitmap_name(r.bitmap)}, {r.words_changed} of {r.words_total} words changed",
+            r.original_text,
+            r.adversarial_text,
+        )
+        for r in _different(won)
+    ]
+    return [Examples("Successful attacks that change the fewest words", pairs)] if pairs else []
+
+
+def _visible_change(result: AttackResult) -> tuple[float, int]:
+    return result.words_changed / max(1, result.words_total), result.example_id
+
+
+def _different(results: Sequence[AttackResult]) -> list[AttackResult]:
+    by_text = {result.original_text: result for result in reversed(results)}
+    return [by_text[text] for text in dict.fromkeys(result.original_text for result in results)][:EXAMPLES]

@@ -1,0 +1,67 @@
+"""What the summary says of an attack: success at fixed and at random precision, and what random precision costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrate.report.attack_blocks import drawn_from, rate
+from orchestrate.report.blocks import Statement
+from orchestrate.report.formats import bitmap_name, count_of, listed
+from orchestrate.report.read import Step
+from qalof.attacks.rates import Rate
+from qalof.attacks.robustness import RandomPrecisionReport, RobustnessReport
+
+
+def attack_statements(step: Step) -> list[Statement]:
+    """Fixed precision first, then random precision, where it was measured."""
+    attacked = step.attacked
+    if attacked is None:
+        return []
+    robustness = attacked.robustness
+    fixed = _by_bitmap(robustness.bitmaps, robustness.attack_success)
+    texts = count_of(robustness.examples, "text")
+    text = f"Read at the precision that was attacked, the attack succeeds in {fixed}, of those read rightly before"
+    found = [Statement(f"{text} ({texts} in all).")]
+    defence = robustness.random_precision
+    return found if defence is None else found + _defended(robustness, defence)
+
+
+def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport) -> list[Statement]:
+    names, sources = robustness.bitmaps, defence.sources
+    random = _by_bitmap(names, [source.success_mean for source in sources], "if built at")
+    found = [Statement(f"Against random precision ({drawn_from(defence)}), the same texts succeed in {random}.")]
+    words = [
+        beyond(source.success_mean, fixed) for source, fixed in zip(sources, robustness.attack_success, strict=True)
+    ]
+    for word in ("lower", "higher"):
+        if chosen := _chosen(names, [one == word for one in words]):
+            text = f"That is {word} than at fixed precision for {chosen}: the intervals do not meet."
+            found.append(Statement(text))
+    if chosen := _chosen(names, [not word for word in words]):
+        found.append(Statement(f"For {chosen} the intervals of the two meet: no difference is shown."))
+    weak = [beyond(source.success_mean, source.control_mean) != "higher" for source in sources]
+    if chosen := _chosen(names, weak):
+        text = (
+            f"Built at {chosen}, attacked texts are not shown to be misread under random precision more often than "
+            "the same texts unattacked."
+        )
+        found.append(Statement(text, caution=True))
+    clean = _by_bitmap(names, robustness.clean_accuracy)
+    found.append(Statement(f"Clean accuracy: {rate(defence.clean_accuracy)} under random precision, {clean}."))
+    return found
+
+
+def beyond(value: Rate, other: Rate) -> str:
+    """``higher`` or ``lower`` where two intervals do not meet, else nothing."""
+    if value.estimate is None or other.estimate is None:
+        return ""
+    return "higher" if value.low > other.high else "lower" if value.high < other.low else ""
+
+
+def _by_bitmap(bitmaps: Sequence[str], rates: Sequence[Rate], word: str = "at") -> str:
+    return listed([f"{rate(value)} {word} {bitmap_name(name)}" for name, value in zip(bitmaps, rates, strict=True)])
+
+
+def _chosen(bitmaps: Sequence[str], which: Sequence[bool]) -> str:
+    names = [bitmap_name(name) for name, wanted in zip(bitmaps, which, strict=True) if wanted]
+    return listed(names) if names else ""

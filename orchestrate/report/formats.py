@@ -1,0 +1,179 @@
+"""Numbers and names as a reader meets them: one way of rounding for sentences, tables and plots.
+
+Levels in percent have one decimal, since their intervals are wider than that; differences have two, so that an
+interval that excludes zero does not round to one that holds it.  Bytes are binary units.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+from qalof.statistics import Interval
+
+PERCENT = ("f1", "exact_match", "accuracy")
+"""Metrics in percent, the one to speak of first."""
+
+NAMES = {
+    "f1": "F1",
+    "exact_match": "exact match",
+    "accuracy": "accuracy",
+    "loss": "loss",
+    "perplexity": "perplexity",
+    "average_bits": "average bits",
+    "weight_bytes": "packed weights",
+    "kv_bytes_per_token": "KV cache a token",
+    "bit_operations_per_token": "bit operations a token",
+    "activation_bytes_per_token": "activations a token",
+}
+DASH = "–"
+NBSP = "\u00a0"
+"""Keeps a number with its unit and the two ends of an interval on one line."""
+
+
+def name_of(metric: str) -> str:
+    """A metric's or cost's name in prose."""
+    return NAMES.get(metric, metric.replace("_", " "))
+
+
+def heading(metric: str) -> str:
+    """A metric's or cost's name with its unit, at the head of a column or beside an axis."""
+    unit = " (%)" if metric in PERCENT else " (nats)" if metric == "loss" else ""
+    return capital(name_of(metric)) + unit
+
+
+def capital(text: str) -> str:
+    """The text with its first letter large, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def level(value: float, metric: str) -> str:
+    """A metric's value, without its unit."""
+    if not math.isfinite(value):
+        return "not finite"
+    return signed(value, 1) if metric in PERCENT else signed(value, 3)
+
+
+def level_with_interval(interval: Interval, metric: str) -> str:
+    """``78.3 [72.1, 84.0]``; bare where there is no interval."""
+    text = level(interval.estimate, metric)
+    if interval.low == interval.high or not math.isfinite(interval.estimate):
+        return text
+    return f"{text} [{level(interval.low, metric)},{NBSP}{level(interval.high, metric)}]"
+
+
+def in_prose(interval: Interval, metric: str) -> str:
+    """As :func:`level_with_interval`, with the unit after the estimate."""
+    unit = f"{NBSP}%" if metric in PERCENT else ""
+    estimate, bracket, rest = level_with_interval(interval, metric).partition(" [")
+    return f"{estimate}{unit}{bracket}{rest}"
+
+
+def difference(interval: Interval) -> str:
+    """``−0.41 [−1.20, 0.38]``; all examples alike have no interval."""
+    if interval.low == interval.high:
+        return f"{signed(interval.estimate, 2)} on every example"
+    return f"{signed(interval.estimate, 2)} [{signed(interval.low, 2)},{NBSP}{signed(interval.high, 2)}]"
+
+
+def size_of_difference(interval: Interval) -> str:
+    """A difference whose sign is told in words: ``0.41 [0.38, 1.20]``."""
+    if interval.estimate >= 0:
+        return difference(interval)
+    return difference(Interval(-interval.estimate, -interval.high, -interval.low))
+
+
+def signed(value: float, decimals: int) -> str:
+    """Fixed decimals with a true minus; never ``−0.0``."""
+    text = f"{value:.{decimals}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def share(value: float | None) -> str:
+    """A rate of [0, 1] in percent."""
+    return DASH if value is None else f"{100 * value:.0f}{NBSP}%"
+
+
+def share_with_interval(estimate: float | None, low: float, high: float) -> str:
+    """``83 % [64, 93]``."""
+    return DASH if estimate is None else f"{share(estimate)} [{100 * low:.0f},{NBSP}{100 * high:.0f}]"
+
+
+def size(count: float) -> str:
+    """Bytes in binary units, three digits."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    if unit == "bytes":
+        return f"{count:.0f}{NBSP}bytes"
+    decimals = 0 if count >= 100 else 1 if count >= 10 else 2
+    return f"{count:.{decimals}f}{NBSP}{unit}"
+
+
+def cost(value: float, name: str) -> str:
+    """A cost of :mod:`qalof.cost` in its own unit."""
+    if name.endswith("bytes") or "bytes_" in name:
+        return size(value)
+    if name == "average_bits":
+        return f"{value:.2f}"
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.1f} {unit}"
+    return f"{value:.0f}"
+
+
+def axis(name: str, most: float) -> tuple[float, str]:
+    """What to divide a cost by so that an axis up to ``most`` has round ticks, and the axis's label."""
+    if "bytes" not in name:
+        factor = 10.0 ** (3 * int(math.log10(most) // 3)) if most >= 1e4 else 1.0
+        return factor, heading(name) if factor == 1 else f"{heading(name)} ({factor:.0e})"
+    unit = size(most).partition(NBSP)[2]
+    return 1024.0 ** ("bytes", "KiB", "MiB", "GiB").index(unit), f"{heading(name)} ({unit})"
+
+
+def duration(seconds: float | None) -> str:
+    """Wall time."""
+    if seconds is None:
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(timestamp: float) -> str:
+    """Seconds since 1970 as date and time in UTC."""
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def bitmap_name(text: str) -> str:
+    """A bitmap in prose: uniform ones in words, long ones cut in the middle."""
+    if text.isdigit():
+        return "full precision" if text == "32" else f"{text} bits"
+    return shorter(text, 40)
+
+
+def bitmap_heading(text: str) -> str:
+    """A bitmap at the head of a row or column."""
+    return "32 bits (full precision)" if text == "32" else bitmap_name(text)
+
+
+def shorter(text: str, most: int) -> str:
+    """``text`` with its middle left out where it is longer than ``most``."""
+    if len(text) <= most:
+        return text
+    kept = (most - 1) // 2
+    return f"{text[:kept]}…{text[-kept:]}"
+
+
+def listed(items: list[str]) -> str:
+    """``a, b and c``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """``1 site``, ``4 sites``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,206 @@
+"""The page: the head with when and where, the summary, a section a step, and where MLflow is.
+
+The template and the style sheet lie beside this file.  The template escapes whatever it is given; only figures are
+markup, and their texts were escaped when they were drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from orchestrate.report import formats
+from orchestrate.report.formats import count_of, listed
+from orchestrate.report.read import Record, State, Step, read_record
+from orchestrate.report.sections import anchor_of, section
+from orchestrate.report.sentences import summary
+from orchestrate.report.settings import Places, mlflow_root, without_secrets
+from qalof.files import write_text
+
+REPORT = "report.html"
+UI = "http://127.0.0.1:5000"
+"""Where `qalof ui` serves MLflow."""
+
+_SHOWN_VERSIONS = ("qalof", "torch", "transformers", "peft", "datasets", "ray", "optuna", "mlflow", "numpy")
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A step's run in MLflow."""
+
+    step: str
+    run: str
+    experiment: str
+    href: str
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into a pipeline's folder or a run directory.
+
+    Args:
+        folder: as ``--output`` of the command named it; steps may be unfinished, and are shown so.
+
+    Returns:
+        The page.
+
+    Raises:
+        BadInputError: no run is there, or one of its files is damaged.
+    """
+    record = read_record(folder)
+    target = record.folder / REPORT
+    write_text(target, render(record))
+    return target
+
+
+def render(record: Record) -> str:
+    """The page as text."""
+    places = Places.of(record)
+    here = files(__package__)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
+    return template.render(
+        style=Markup(here.joinpath("style.css").read_text(encoding="utf-8")),
+        record=record,
+        steps=[_overview(step, number) for number, step in enumerate(record.steps, start=1)],
+        facts=facts(record),
+        notices=notices(record),
+        topics=summary(record),
+        sections=[section(record, step, number, places) for number, step in enumerate(record.steps, start=1)],
+        commands_from="the folder that the run was started in" if places.start else "the folder of this page",
+        root=mlflow_root(record, places),
+        servers=_servers(record),
+        tracked=tracked(record),
+        ui=UI,
+    )
+
+
+def _overview(step: Step, number: int) -> Mapping[str, Any]:
+    return {
+        "anchor": anchor_of(number),
+        "name": step.name,
+        "command": step.command,
+        "state": str(step.state),
+        "finished": step.state is State.FINISHED,
+        "seconds": formats.duration(step.seconds),
+    }
+
+
+def notices(record: Record) -> list[str]:
+    """What is missing or in doubt, to be said before anything else."""
+    found = []
+    if not record.single and not record.listed:
+        found.append(
+            "This pipeline has not finished: pipeline.json is not there. Steps that have not begun are not known "
+            "here and not shown; the command that started the pipeline goes on with it."
+        )
+    open_steps = [step.name for step in record.steps if step.state is not State.FINISHED]
+    if open_steps:
+        found.append(f"Without a result: {listed(open_steps)}. Nothing below speaks of what is not finished.")
+    if record.others:
+        found.append(
+            f"The folder also holds {count_of(len(record.others), 'run')} that the pipeline's last run did not name, "
+            f"not shown here: {listed(list(record.others))}."
+        )
+    if any(_git(step).get("dirty") for step in record.steps):
+        found.append("The code had changes that are not committed: the commit alone does not give these numbers.")
+    return found
+
+
+def facts(record: Record) -> list[tuple[str, str]]:
+    """When, how long, and where the numbers were made."""
+    started = [step.started for step in record.steps if step.started is not None]
+    ended = [step.ended for step in record.steps if step.ended is not None]
+    rows = []
+    if started:
+        rows.append(("Started", formats.moment(min(started))))
+    if ended and record.whole:
+        rows.append(("Finished", formats.moment(max(ended))))
+    rows.append(("Wall time", _wall_time(record)))
+    return rows + _environments(record.steps)
+
+
+def _wall_time(record: Record) -> str:
+    steps = formats.duration(record.step_seconds)
+    if record.seconds is None:
+        return f"{steps} in finished steps so far" if record.step_seconds else formats.DASH
+    if record.single:
+        return steps
+    # a rerun takes finished steps as they stand, and pipeline.json counts the last run only
+    skipped = record.seconds < 0.95 * record.step_seconds
+    note = f"; the last run took {formats.duration(record.seconds)}, as finished steps were skipped" if skipped else ""
+    return f"{steps if skipped else formats.duration(record.seconds)}{note}"
+
+
+def _environments(steps: Sequence[Step]) -> list[tuple[str, str]]:
+    """Commit, versions and hardware; by step where steps differ."""
+    rows = []
+    for label, read in (
+        ("Commit", _commit),
+        ("Versions", _versions),
+        ("Hardware", _hardware),
+        ("System", _system),
+    ):
+        by_text: dict[str, list[str]] = {}
+        for step in steps:
+            if step.environment:
+                by_text.setdefault(read(step), []).append(step.name)
+        for text, names in by_text.items():
+            rows.append((label, text if len(by_text) == 1 else f"{text} ({listed(names)})"))
+    return rows
+
+
+def _git(step: Step) -> Mapping[str, Any]:
+    return step.environment.get("git") or {}
+
+
+def _commit(step: Step) -> str:
+    git = _git(step)
+    if not git:
+        return "not recorded: the code was not in a git checkout"
+    return f"{str(git.get('commit', ''))[:12]}{', with uncommitted changes' if git.get('dirty') else ''}"
+
+
+def _versions(step: Step) -> str:
+    packages = step.environment.get("packages") or {}
+    shown = [f"{name} {packages[name]}" for name in _SHOWN_VERSIONS if packages.get(name)]
+    return f"Python {step.environment.get('python', '?')}; {', '.join(shown)}"
+
+
+def _hardware(step: Step) -> str:
+    environment = step.environment
+    parts = [str(environment.get("processor") or "unknown processor")]
+    if cores := environment.get("usable_cores"):
+        parts.append(f"{cores} of {environment.get('cpu_count', cores)} cores")
+    if memory := environment.get("memory_bytes"):
+        parts.append(f"{formats.size(memory)} memory")
+    accelerators = environment.get("accelerators") or ["no accelerator"]
+    return ", ".join([*parts, *map(str, accelerators)])
+
+
+def _system(step: Step) -> str:
+    return str(step.environment.get("platform", "unknown"))
+
+
+def tracked(record: Record) -> list[Tracked]:
+    """The steps' runs; links work while `qalof ui` runs, for records that it can serve."""
+    found = []
+    for step in record.steps:
+        run = str(step.tracking.get("run", ""))
+        if run:
+            local = str(step.tracking.get("uri", "")).startswith("sqlite:") and run.isalnum()
+            href = f"{UI}/#/runs/{run}" if local else ""
+            found.append(Tracked(step.name, run, str(step.tracking.get("experiment", "")), href))
+    return found
+
+
+def _servers(record: Record) -> list[str]:
+    uris = [str(step.tracking.get("uri", "")) for step in record.steps]
+    return sorted({without_secrets(uri) for uri in uris if uri and not uri.startswith("sqlite:")})

@@ -1,0 +1,118 @@
+"""One section a step: its heading, settings, files, and the blocks that show what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestrate.report import formats
+from orchestrate.report.attack_blocks import attack_blocks
+from orchestrate.report.blocks import Block, FileLink, Section
+from orchestrate.report.read import Record, State, Step
+from orchestrate.report.score_blocks import ranking_blocks, score_blocks
+from orchestrate.report.search_blocks import search_blocks
+from orchestrate.report.settings import Places, command_line, key_settings, whole_config
+
+_FILES = {
+    "config.yaml": "resolved config; runs as it stands",
+    "result.json": "the result",
+    "checkpoint": "the trained adapters, with checksums",
+    "evaluations.json": "scores of every example",
+    "evaluations.jsonl": "record of evaluations, with scores of every example",
+    "front.json": "all evaluated bitmaps and the front",
+    "front.csv": "the front as a table",
+    "front.png": "the front as a picture",
+    "trace.csv": "the strategy's own steps",
+    "search.jsonl": "record of evaluations, with scores of every example",
+    "robustness.json": "success, transfer, random precision",
+    "attacks.jsonl": "every attacked text",
+    "environment.json": "commit, versions, hardware",
+    "tracking.json": "the run in MLflow",
+}
+_BLOCKS: Mapping[str, Callable[[Record, Step, str], list[Block]]] = {
+    "train": score_blocks,
+    "evaluate": score_blocks,
+    "sensitivity": lambda _, step, prefix: ranking_blocks(step, prefix),
+    "search": search_blocks,
+    "attack": lambda _, step, prefix: attack_blocks(step, prefix),
+}
+_RECORDED = {"search": "evaluation", "sensitivity": "evaluation", "attack": "attack"}
+
+
+def anchor_of(number: int) -> str:
+    """The identifier of a step's section."""
+    return f"step-{number}"
+
+
+def section(record: Record, step: Step, number: int, places: Places) -> Section:
+    """The section of the step that is ``number``-th in the page, from 1 on."""
+    finished = step.state is State.FINISHED
+    anchor = anchor_of(number)
+    show = _BLOCKS.get(step.command)
+    return Section(
+        number=number,
+        name=step.name,
+        command=step.command,
+        anchor=anchor,
+        state=str(step.state),
+        finished=finished,
+        seconds=formats.duration(step.seconds),
+        lead=lead(step),
+        repeat=command_line(step, places),
+        settings=key_settings(step, places),
+        config=whole_config(step, places) if step.config else "",
+        blocks=show(record, step, anchor) if show and finished else (),
+        files=_files(step, places),
+    )
+
+
+def lead(step: Step) -> str:
+    """What the step is about, or how far it came, in a sentence or two."""
+    if step.state is State.MISSING:
+        return "The pipeline names this step, but its folder is not there or holds no run: nothing can be shown of it."
+    if step.state is State.UNFINISHED:
+        noun = _RECORDED.get(step.command)
+        kept = f" Its record holds {formats.count_of(step.recorded, noun)} so far." if noun else ""
+        return f"This step has not finished: there is no result.json.{kept} The command below goes on with it."
+    config: Any = step.config
+    if step.command == "train":
+        training, workers = config.get("training", {}), config.get("workers", {}).get("count", 1)
+        return (
+            f"Fine-tuning by {_OBJECTIVES.get(_objective(step), _objective(step))} on {step.scored.task}: "
+            f"{formats.count_of(training.get('steps', 0), 'step')} of {training.get('batch_size')} sequences, "
+            f"shared by {formats.count_of(workers, 'worker')}."
+            if step.scored
+            else ""
+        )
+    return _LEADS.get(step.command, f"The result of `{step.command}`; its files are below.")
+
+
+def _objective(step: Step) -> str:
+    objective: Any = step.config.get("objective", {})
+    return str(objective.get("name", "an unnamed objective"))
+
+
+_OBJECTIVES = {
+    "static": "plain quantization-aware training at one bitmap",
+    "spnet": "switchable precision (all bitmaps on every batch)",
+    "cascade": "switchable precision with cascade distillation",
+    "cpt": "cyclic precision training (one width a step)",
+}
+_LEADS = {
+    "evaluate": "A trained checkpoint, scored at several bitmaps on the same examples.",
+    "sensitivity": "Each unit alone is lowered from the reference while all others stay; what the metric loses is how "
+    "sensitive that unit is.",
+    "search": "A search over bitmaps for the front of quality against cost.",
+    "attack": "A gradient-based attack (GBDA) on a classifier at each fixed precision, and the same texts against "
+    "other precisions and against random precision inference.",
+}
+
+
+def _files(step: Step, places: Places) -> list[FileLink]:
+    found = []
+    for name, holds in _FILES.items():
+        path = step.folder / name
+        if path.exists():
+            shown = f"{name}/" if path.is_dir() else name
+            found.append(FileLink(places.link(path), shown, holds))
+    return found

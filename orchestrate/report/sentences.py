@@ -1,0 +1,102 @@
+"""The summary: what was found, in plain sentences made from the numbers.
+
+Two things are called different only if a paired interval of their difference excludes zero, or, for rates whose pairs
+were not kept, if their intervals do not meet.  Otherwise the sentence says that no difference is shown; it never
+says that there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from orchestrate.report import formats
+from orchestrate.report.attack_sentences import attack_statements
+from orchestrate.report.blocks import Statement, Topic
+from orchestrate.report.compare import Comparison, between_bitmaps, between_models, comparable_models, is_shown
+from orchestrate.report.formats import bitmap_name, count_of, in_prose, listed, name_of
+from orchestrate.report.read import Record, State, Step
+from orchestrate.report.search_sentences import search_statements
+from orchestrate.report.sections import anchor_of
+from orchestrate.report.wording import apart, cheapest
+
+MOST_LOSSES = 3
+
+
+def summary(record: Record) -> list[Topic]:
+    """What the page says first: some sentences a step."""
+    steps = enumerate(record.steps, start=1)
+    return [Topic(step.name, anchor_of(number), statements(record, step)) for number, step in steps]
+
+
+def statements(record: Record, step: Step) -> list[Statement]:
+    """What one step found."""
+    if step.state is not State.FINISHED:
+        return [Statement(f"{str(step.state).capitalize()}: there is no result to report.", caution=True)]
+    speak = _SENTENCES.get(step.command)
+    if speak is None:
+        return [Statement(f"{step.command} finished in {formats.duration(step.seconds)}.")]
+    return speak(record, step)
+
+
+def score_statements(record: Record, step: Step) -> list[Statement]:
+    """Levels at each bitmap, bitmaps against the widest, how many bits are enough, and earlier models."""
+    scored = step.scored
+    if scored is None:
+        return []
+    metric = scored.metric
+    levels = [f"{in_prose(p.metrics[metric], metric)} at {bitmap_name(str(p.bitmap))}" for p in scored.points]
+    name, count = name_of(metric), count_of(scored.points[0].examples, "example")
+    found = [Statement(f"{formats.capital(name)} on {count}: {listed(levels)}.")]
+    comparisons = between_bitmaps(scored, metric)
+    if comparisons:
+        top = bitmap_name(comparisons[0].before)
+        found.append(_compared(comparisons, "", f"that at {top}", f"from {top} is shown at"))
+    found += cheapest(scored.points, scored.evaluations, metric)[0]
+    for other in comparable_models(record, step):
+        comparisons = between_models(step, other)
+        if comparisons:
+            against = f"that of {other.name}"
+            found.append(_compared(comparisons, f" of {step.name}", against, f"from {other.name} is shown at"))
+    return found
+
+
+def _compared(comparisons: Sequence[Comparison], whose: str, against: str, unshown: str) -> Statement:
+    """Several comparisons with one thing: those that are shown first, then those that are not."""
+    metric = comparisons[0].metric
+    shown = [f"{apart(one.difference, metric)} at {bitmap_name(one.bitmap)}" for one in comparisons if one.shown]
+    others = [
+        f"{bitmap_name(one.bitmap)} ({formats.difference(one.difference)})" for one in comparisons if not one.shown
+    ]
+    parts = [f"{name_of(metric)}{whose} is {listed(shown)} than {against}"] if shown else []
+    parts += [f"no difference {unshown} {listed(others)}"] if others else []
+    return Statement(f"Paired over the same examples, {'; '.join(parts)}.")
+
+
+def ranking_statements(record: Record, step: Step) -> list[Statement]:
+    """The largest losses, and for how many units none is shown."""
+    ranked = step.ranked
+    if ranked is None:
+        return []
+    name, unit = name_of(ranked.metric), "points of " if ranked.metric in formats.PERCENT else ""
+    reference = f"uniform {ranked.bits} bits ({name} {in_prose(ranked.reference, ranked.metric)})"
+    losses = sorted((d for d in ranked.drops if d.drop.low > 0), key=lambda drop: -drop.drop.estimate)
+    silent = sum(not is_shown(drop.drop) for drop in ranked.drops)
+    if losses:
+        worst = [f"{d.unit} at {d.bits} bits, {formats.difference(d.drop)}" for d in losses[:MOST_LOSSES]]
+        text = f"From {reference}, lowering one unit alone loses the most {unit}{name} for {'; '.join(worst)}."
+    else:
+        text = f"From {reference}, lowering one unit alone loses no {name} that is shown."
+    found = [Statement(text)]
+    if silent:
+        tried = count_of(len(ranked.drops), "change")
+        found.append(Statement(f"For {silent} of {tried} the interval holds zero: neither loss nor gain is shown."))
+    return found
+
+
+_SENTENCES: Mapping[str, Callable[[Record, Step], list[Statement]]] = {
+    "train": score_statements,
+    "evaluate": score_statements,
+    "sensitivity": ranking_statements,
+    "search": search_statements,
+    "attack": lambda _, step: attack_statements(step),
+}

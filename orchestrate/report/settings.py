@@ -1,0 +1,188 @@
+"""How a step is repeated and what it was set to: commands, key settings, paths and addresses as a page may show them.
+
+A report is passed on, so what it quotes is cleaned: paths are relative where they can be, a home folder is ``~``, and
+an address loses its user, password and query.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrate.report.formats import shorter
+from orchestrate.report.read import Record, State, Step
+
+_URI = re.compile(r"\w[\w+.-]*://")
+_SQLITE = "sqlite:///"
+MOST_CONFIG, MOST_TEXT = 20_000, 300
+"""Characters of a config and of one setting that a page shows."""
+
+_COMMON = (("Workers", "workers.count"), ("Accelerator", "workers.gpu"))
+_CHECKPOINT = (("Checkpoint", "checkpoint"), ("Validation examples", "limit"))
+_SETTINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "train": (
+        ("Model", "model.source"),
+        ("Task", "task.name"),
+        ("Data", "task.settings.data"),
+        ("Objective", "objective"),
+        ("Adapter rank", "adapters.rank"),
+        ("Adapter alpha", "adapters.alpha"),
+        ("Steps", "training.steps"),
+        ("Batch size", "training.batch_size"),
+        ("Learning rate", "training.learning_rate"),
+        ("Schedule", "training.schedule"),
+        ("Seed", "training.seed"),
+        ("Validation examples", "evaluation.limit"),
+    ),
+    "evaluate": (*_CHECKPOINT, ("Bitmaps", "bitmaps")),
+    "sensitivity": (
+        *_CHECKPOINT,
+        ("Unit", "unit"),
+        ("Reference bits", "reference"),
+        ("Lowered to", "lowered"),
+    ),
+    "search": (
+        *_CHECKPOINT,
+        ("Strategy", "strategy"),
+        ("Options", "strategy_options"),
+        ("Objectives", "objectives"),
+        ("Widths", "space"),
+        ("Limits", "limits"),
+        ("Evaluations at most", "max_evaluations"),
+        ("Seed", "seed"),
+    ),
+    "attack": (
+        ("Checkpoint", "checkpoint"),
+        ("Texts", "limit"),
+        ("Bitmaps", "bitmaps"),
+        ("GBDA", "gbda"),
+        ("Random precision", "random_precision"),
+        ("Seed", "seed"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where paths are shown from: ``page``, the page's folder; ``start``, where the run was started, if it is known."""
+
+    page: Path
+    start: Path | None
+
+    @classmethod
+    def of(cls, record: Record) -> Places:
+        """Find out where a run was started: ``tracking.root`` is relative to it, and the record's URI is absolute."""
+        page = record.folder.resolve()
+        for step in record.steps:
+            start = _start_of(step)
+            if start is not None and step.written_at.resolve() == step.folder.resolve() and page.is_relative_to(start):
+                return cls(page, start)
+        return cls(page, None)
+
+    def show(self, path: Path) -> str:
+        """A path from where commands are to be run; a home folder as ``~``."""
+        whole = path.expanduser().absolute()
+        base = self.start or self.page
+        near = (base, base.parent) if self.start is None else (base,)
+        for folder in (whole, whole.resolve()):
+            if any(folder.is_relative_to(place) for place in near):
+                return os.path.relpath(folder, base)
+        home = Path.home()
+        return f"~/{whole.relative_to(home)}" if whole.is_relative_to(home) else str(whole)
+
+    def link(self, path: Path) -> str:
+        """A relative reference from the page to a file below its folder."""
+        return urllib.parse.quote(path.absolute().relative_to(self.page).as_posix())
+
+    def clean(self, value: Any) -> Any:
+        """A config's value with paths and addresses as they may be shown."""
+        if isinstance(value, Mapping):
+            return {str(key): self.clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.clean(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        if _URI.match(value):
+            return without_secrets(value)
+        return self.show(Path(value)) if value.startswith("/") else value
+
+
+def _start_of(step: Step) -> Path | None:
+    uri, configured = str(step.tracking.get("uri", "")), step.config.get("tracking", {}).get("root")
+    if not uri.startswith(_SQLITE) or not configured or Path(configured).is_absolute():
+        return None
+    root = Path(uri.removeprefix(_SQLITE)).parent
+    parts = Path(os.path.normpath(configured)).parts
+    if root.parts[-len(parts) :] != parts:
+        return None
+    return Path(*root.parts[: -len(parts)])
+
+
+def without_secrets(uri: str) -> str:
+    """An address without user, password, query and fragment."""
+    parts = urllib.parse.urlsplit(uri)
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def command_line(step: Step, places: Places) -> str | None:
+    """What repeats a finished step in a new folder, or goes on with an unfinished one."""
+    if step.state is State.MISSING:
+        return None
+    again = step.folder.with_name(f"{step.folder.name}-again") if step.state is State.FINISHED else step.folder
+    words = ["qalof", step.command, "--config", places.show(step.folder / "config.yaml")]
+    return shlex.join([*words, "--output", places.show(again)])
+
+
+def mlflow_root(record: Record, places: Places) -> str | None:
+    """The ``--root`` of ``qalof ui``; None where the record is on a server."""
+    for step in record.steps:
+        uri = str(step.tracking.get("uri", ""))
+        if uri.startswith(_SQLITE):
+            return places.show(Path(uri.removeprefix(_SQLITE)).parent)
+    return None
+
+
+def key_settings(step: Step, places: Places) -> list[tuple[str, str]]:
+    """Label and text of the settings that decide what a step found; what is not set is left out."""
+    rows = []
+    for label, key in (*_SETTINGS.get(step.command, ()), *_COMMON):
+        value: Any = step.config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if label in ("Validation examples", "Texts") and value is None and step.config:
+            value = "all"
+        if value is not None and value is not False and value not in ({}, []):
+            rows.append((label, shorter(_text(places.clean(value)), MOST_TEXT)))
+    return rows
+
+
+def whole_config(step: Step, places: Places) -> str:
+    """The resolved config in YAML, cleaned; what is too long for a page ends with a pointer to the file."""
+    text = yaml.safe_dump(places.clean(step.config), sort_keys=False, allow_unicode=True, width=100)
+    return text if len(text) <= MOST_CONFIG else f"{text[:MOST_CONFIG]}\n# ... the rest is in config.yaml\n"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        named = {"name": ""}  # what a section is called goes first, bare
+        parts = [
+            f"{named.get(key, key.replace('_', ' '))} {_text(item)}".strip()
+            for key, item in value.items()
+            if item not in (None, {})
+        ]
+        return "; ".join(parts)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)

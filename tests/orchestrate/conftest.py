@@ -1,0 +1,31 @@
+"""Checkpoints of a random model, without training."""
+
+from pathlib import Path
+
+import pytest
+
+from qalof.model.adapters import AdapterSpec
+from qalof.model.switchable import BaseModel, build
+from qalof.tasks.base import Task
+from qalof.tasks.factory import describe_task, task
+
+
+def save_checkpoint(work: Task, source: str, folder: Path) -> Path:
+    model = build(BaseModel(source, work.head, labels=work.labels), {"4": AdapterSpec(2), "8": AdapterSpec(2)})
+    model.save(folder, {"task": describe_task(work)})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def span_checkpoint(random_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A span model with adapters at 4 and 8 bits, scored on 12 questions."""
+    settings = {"max_length": 96, "stride": 16, "validation_split": "validation[:12]"}
+    work = task("squad-span", source=random_model, **settings)
+    return save_checkpoint(work, random_model, tmp_path_factory.mktemp("span") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def review_checkpoint(random_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A review classifier with adapters at 4 and 8 bits."""
+    work = task("classification", source=random_model, max_length=64)
+    return save_checkpoint(work, random_model, tmp_path_factory.mktemp("reviews") / "checkpoint")

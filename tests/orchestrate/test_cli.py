@@ -1,0 +1,142 @@
+"""The command line on bad input: exit code 2, one line, and no worker started."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+import yaml
+
+from orchestrate.cli import main
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+TRAIN = ["train", "--config", str(CONFIGS / "train" / "sp_tiny.yaml")]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Run the command in an empty folder; returns its exit code and what it wrote to standard error."""
+    monkeypatch.chdir(tmp_path)
+    started = ray.is_initialized()
+
+    def run(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["qalof", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ray.is_initialized() == started, "bad input must be found before any worker starts"
+        return int(ended.value.code or 0), capsys.readouterr().err
+
+    return run
+
+
+def refused(outcome: tuple[int, str], *parts: str) -> None:
+    code, error = outcome
+    assert code == 2, error
+    assert error.startswith("error: "), error
+    assert error.count("\n") == 1, error
+    for part in parts:
+        assert part in error
+
+
+def test_a_misspelt_key_command_or_option(call):
+    refused(call(*TRAIN, "training.stesp=3"), "training.stesp", "steps")
+    refused(call("trian"), "trian")
+    refused(call("train", "--confg", "x.yaml"), "--confg")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("objective.bitmaps=[8,17]", ("17", "2", "16")),
+        ("objective.bitmaps=[8,striped]", ("striped",)),
+        ("objective.bitmaps=[[8,4,4]]", ("list", "3")),
+        ("workers.count=3", ("workers.count", "3", "32")),
+        ("task.settings.data=/no/such/folder", ("/no/such/folder",)),
+        ("model.source=/no/such/model", ("/no/such/model",)),
+        ("evaluation.bitmaps=[1]", ("1", "2")),
+    ],
+)
+def test_what_a_training_run_cannot_use(call, random_model, override, parts):
+    refused(call(*TRAIN, f"model.source={random_model}", override), *parts)
+    assert not Path("runs").exists(), "bad input must leave nothing behind"
+
+
+def test_an_unreachable_hub(call, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    refused(call(*TRAIN, "model.source=openai-community/gpt2"), "openai-community/gpt2", "hub")
+
+
+def test_a_missing_or_damaged_checkpoint(call, span_checkpoint, tmp_path):
+    refused(call("evaluate", "--checkpoint", "/no/such/checkpoint"), "/no/such/checkpoint")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(span_checkpoint, damaged)
+    weights = next((damaged / "adapters").rglob("*.safetensors"))
+    weights.chmod(0o644)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    for command in ("evaluate", "sensitivity", "search", "attack"):
+        refused(call(command, "--checkpoint", damaged), str(damaged), "damaged")
+
+
+@pytest.mark.parametrize(
+    ("spec", "part"),
+    [("h.0.nowhere=4", "nowhere"), ("8,4,4", "3"), ("9.5", "9.5"), ("eight", "eight"), ("w4a99", "99")],
+)
+def test_a_bitmap_that_does_not_fit(call, span_checkpoint, spec, part):
+    refused(call("evaluate", "--checkpoint", span_checkpoint, "--bitmap", spec), part)
+
+
+def test_a_bitmap_file_with_an_unknown_site(call, span_checkpoint, tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text('{"version": 1, "sites": {"h.9.attn.c_attn": 4}}')
+    refused(call("evaluate", "--checkpoint", span_checkpoint, "--bitmap", path), "h.9.attn.c_attn")
+
+
+def test_a_budget_that_no_bitmap_of_the_space_meets(call, span_checkpoint):
+    refused(
+        call("search", "--checkpoint", span_checkpoint, "space.weight=[4,8]", "limits={average_bits: 3}"),
+        "average_bits",
+        "3",
+        "4",
+    )
+
+
+def test_searches_and_attacks_that_cannot_start(call, span_checkpoint):
+    refused(call("search", "--checkpoint", span_checkpoint, "strategy=tpee"), "tpee", "tpe")
+    refused(call("search", "--checkpoint", span_checkpoint, "objectives=[max:f2]"), "f2", "f1")
+    refused(call("attack", "--checkpoint", span_checkpoint), "classifier")
+    refused(call("sensitivity", "--checkpoint", span_checkpoint, "lowered=[8]"), "lowered", "8")
+
+
+def test_an_address_where_no_cluster_is(call, span_checkpoint):
+    refused(call("evaluate", "--checkpoint", span_checkpoint, "--address", "127.0.0.1:9"), "127.0.0.1:9")
+
+
+def test_a_run_folder_that_holds_other_things(call, span_checkpoint, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("words")
+    refused(call("evaluate", "--checkpoint", span_checkpoint, "--output", tmp_path / "thesis"), "thesis")
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "words"
+
+
+def test_a_pipeline_without_config_and_a_pipeline_with_a_bad_step(call, tmp_path):
+    refused(call("run"), "--config")
+    demo = yaml.safe_load((CONFIGS / "demo.yaml").read_text())
+    demo["steps"][3]["config"]["limts"] = {}
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump(demo))
+    refused(call("run", "--config", path), "step search", "limts", "limits")
+
+
+@pytest.mark.parametrize("name", ["train/sp_tiny", "train/cpt_tiny", "train/classifier_tiny", "demo"])
+def test_validate_says_what_would_run_and_runs_nothing(monkeypatch, capsys, random_model, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    config = CONFIGS / f"{name}.yaml"
+    source = [] if name == "demo" else [f"model.source={random_model}"]
+    monkeypatch.setattr(sys, "argv", ["qalof", "validate", "--config", str(config), *source])
+    main()
+    said = capsys.readouterr().out
+    assert "steps of 32 sequences on 2 workers" in said
+    assert not list(tmp_path.iterdir())

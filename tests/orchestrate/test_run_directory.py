@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+
+from orchestrate.run_directory import RunDirectory, read_result
+from qalof.errors import BadInputError
+from qalof.files import write_json
+
+CONFIG = {"steps": 3, "workers": {"count": 2}, "tracking": {"root": "runs"}}
+
+
+def test_an_unfinished_run_is_gone_on_with_and_a_finished_one_gives_its_result(tmp_path: Path):
+    first = RunDirectory.open(tmp_path / "run", "train", CONFIG)
+    (first.path / "half").write_text("kept")
+    again = RunDirectory.open(tmp_path / "run", "train", CONFIG)
+    assert again.result is None
+    assert (again.path / "half").read_text() == "kept"
+    again.finish({"f1": 1.5})
+    assert RunDirectory.open(tmp_path / "run", "train", CONFIG).result == {"f1": 1.5}
+    assert {"config.yaml", "environment.json", "result.json", "run.json"} <= {p.name for p in first.path.iterdir()}
+
+
+def test_workers_and_tracking_do_not_make_another_run(tmp_path: Path):
+    RunDirectory.open(tmp_path / "run", "train", CONFIG).finish({"f1": 1.5})
+    other = CONFIG | {"workers": {"count": 8}, "tracking": {"root": "elsewhere"}}
+    assert RunDirectory.open(tmp_path / "run", "train", other).result == {"f1": 1.5}
+
+
+def test_another_config_or_input_moves_the_old_run_aside_and_loses_nothing(tmp_path: Path):
+    data = tmp_path / "data.json"
+    data.write_text("1")
+    RunDirectory.open(tmp_path / "run", "train", CONFIG, [data]).finish({"f1": 1.5})
+    assert RunDirectory.open(tmp_path / "run", "train", CONFIG | {"steps": 4}, [data]).result is None
+    data.write_text("2")
+    assert RunDirectory.open(tmp_path / "run", "train", CONFIG | {"steps": 4}, [data]).result is None
+    assert read_result(tmp_path / "run.1" / "result.json") == {"f1": 1.5}
+    assert (tmp_path / "run.2" / "config.yaml").is_file()
+
+
+def test_a_folder_of_other_things_is_not_written_into(tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("words")
+    with pytest.raises(BadInputError, match="new or a run's folder"):
+        RunDirectory.open(tmp_path, "train", CONFIG)
+    with pytest.raises(BadInputError, match="is a file"):
+        RunDirectory.open(tmp_path / "thesis.tex", "train", CONFIG)
+
+
+def test_a_result_of_a_newer_version_is_refused(tmp_path: Path):
+    write_json(tmp_path / "result.json", {"format_version": 99, "result": {}})
+    with pytest.raises(BadInputError, match="99"):
+        read_result(tmp_path / "result.json")

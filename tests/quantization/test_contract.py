@@ -21,7 +21,7 @@ from qalof.quantization.packing import Packed, pack, packed_bytes
 from qalof.quantization.quantizer import Grid, Quantizer
 from qalof.quantization.straight_through import StraightThrough
 
-WIDTHS = (2, 3, 4, 5, 8, 11, 16)
+WIDTHS = (2, 3, 4, 8, 16)
 REAL = (2.5, 4.7, 11.01)
 
 

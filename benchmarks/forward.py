@@ -82,7 +82,7 @@ def main() -> None:
             torch.set_num_threads(threads)
             ids = torch.randint(0, 50_257, (batch, length), generator=torch.Generator().manual_seed(0))
             exact += [torch.equal(variants["mixed"](), variants[name]()) for name in ("naive", "mixed_held_as_codes")]
-            times = interleaved(variants, options.rounds, calls=max(1, 64 // (batch * length)))
+            times = interleaved(variants, options.rounds, calls=4 if batch * length < 64 else 1)
             runs.append(
                 {
                     "tokens": [batch, length],

@@ -69,6 +69,8 @@ class SwitchableLinear(nn.Linear):
         self.weight_quantizer = TensorQuantizer(self.scheme.weight, in_features, f"{name} weight", widths, self.weight)
         self.input_quantizer = TensorQuantizer(self.scheme.activation, in_features, f"{name} activation", widths)
         self._kv_quantizers = nn.ModuleList(_make_kv_quantizers(self.scheme, kv, name))
+        for quantizer in (self.input_quantizer, self._kv_quantizers):
+            quantizer.to(weight.device)
         self._held: dict[float, torch.Tensor | Encoded] = {}
         self._held_for: tuple[tuple[torch.Tensor, int], ...] = ()
 

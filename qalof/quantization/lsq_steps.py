@@ -30,15 +30,21 @@ class LsqSteps(nn.Module):
     """Steps by width.
 
     Args:
-        quantizers: width -> how it is quantized; widths of the same ``shared`` quantizer share one step.
+        quantizers: width -> how it is quantized; those with a ``shared`` step must be one and the same.
         features: length of the last dimension of what is quantized.
         weight: (out, in), or None for activations.
         place: names the site in errors.
+
+    Raises:
+        BadInputError: several quantizers that would share one step.
     """
 
     def __init__(self, quantizers: Mapping[int, Lsq], features: int, weight: torch.Tensor | None, place: str) -> None:
         super().__init__()
         self.quantizers, self.place = dict(quantizers), place
+        sharing = {quantizer for quantizer in quantizers.values() if quantizer.step_mode == "shared"}
+        if len(sharing) > 1:
+            raise BadInputError(f"one step is shared by one quantizer: {place} has {len(sharing)}; take per_bit")
         self.steps = nn.ParameterDict()
         self._ready: dict[str, bool] = {}  # what the buffers say, without asking the device
         for bits, quantizer in self.quantizers.items():

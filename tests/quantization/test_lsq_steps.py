@@ -38,6 +38,12 @@ def test_a_shared_step_scales_with_the_largest_code():
     assert steps.steps["shared"].grad.abs().sum() > 0
 
 
+def test_different_quantizers_cannot_share_one_step():
+    quantizers = {4: Lsq(step_mode="shared"), 8: Lsq(step_mode="shared", granularity="tensor")}
+    with pytest.raises(BadInputError, match="one step is shared by one quantizer: here has 2"):
+        LsqSteps(quantizers, 20, WEIGHT, "here")
+
+
 def test_only_the_step_of_the_width_in_use_has_a_gradient():
     quantizer = Lsq()
     steps = weight_steps(quantizer)

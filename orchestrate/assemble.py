@@ -22,6 +22,7 @@ from orchestrate.config import (
 from qalof.bitmap import PASS_THROUGH, Bitmap, check_width
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterSpec
+from qalof.model.settings import SwitchSettings
 from qalof.model.sites import Site, find_sites
 from qalof.model.switchable import BaseModel, SwitchableModel, build
 from qalof.tasks.base import Task
@@ -50,7 +51,8 @@ def assemble_training(config: TrainConfig) -> Parts:
     pretrained = base.load()
     sites = find_sites(pretrained)
     specs = adapter_specs(config.adapters, config.objective, sites)
-    model = build(base, specs, policy=config.adapters.policy, seed=config.training.seed, pretrained=pretrained)
+    settings = SwitchSettings(policy=config.adapters.policy)
+    model = build(base, specs, settings, seed=config.training.seed, pretrained=pretrained)
     return Parts(model, task, make_objective(config.objective, sites, config.training.steps))
 
 

@@ -1,90 +1,29 @@
 """Bitmaps: which bit-width each site of a model runs at.
 
 A *site* is a linear layer that can be quantized, named by its dotted path (``h.0.attn.c_attn``).
-:class:`LayerBits` gives the widths of one site: weight, activation and, for the projections that fill
-it, the KV cache.  :class:`Bitmap` is a frozen map site -> LayerBits in the model's order; it knows
+:class:`~qalof.layer_bits.LayerBits` gives the widths of one site: weight, activation and, for the projections
+that fill it, the KV cache.  :class:`Bitmap` is a frozen map site -> LayerBits in the model's order; it knows
 nothing of models, so that spaces, costs and fronts are computed without one.
 
-Widths are whole bits from 2 to 16, or 32, which leaves the tensor untouched.  A KV width at a site
-that feeds no cache is inert: it keeps ``uniform`` and the list forms short to write.
+A list may leave out the sites outside the blocks, such as a head: they stay at 32 bits then, so that the
+12- and 48-entry lists of S2 mean the same on a GPT-2 whose head is a site too.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from qalof import bitmap_patterns
+from qalof.bitmap_patterns import block_name, numbered_blocks
 from qalof.errors import BadInputError, nearest_hint
+from qalof.files import read_json
+from qalof.layer_bits import PASS_THROUGH, WIDTHS, LayerBits, check_width
 
-PASS_THROUGH = 32
-"""The width that leaves a tensor as it is."""
-
-WIDTHS = (*range(2, 17), PASS_THROUGH)
 FORMAT_VERSION = 1
-
-_LAYER_FORM = re.compile(r"w(\d+)a(\d+)(?:kv(\d+))?$")
-_UNIFORM_PATTERN = re.compile(r"all(\d+)$")
-_STRIPED_PATTERN = re.compile(r"striped(\d)(\d)$")
-
-
-def check_width(bits: int, what: str = "bits") -> int:
-    """Return ``bits`` if it is a legal width.
-
-    Raises:
-        BadInputError: not a whole number from 2 to 16, nor 32.
-    """
-    if isinstance(bits, bool) or not isinstance(bits, int) or bits not in WIDTHS:
-        raise BadInputError(f"{what} must be a whole number from 2 to 16, or 32 for pass-through: got {bits!r}")
-    return bits
-
-
-@dataclass(frozen=True, order=True)
-class LayerBits:
-    """Bit-widths of one site: of its weight, its input activations and its share of the KV cache."""
-
-    weight: int
-    activation: int
-    kv: int = PASS_THROUGH
-
-    def __post_init__(self) -> None:
-        for name, bits in asdict(self).items():
-            check_width(bits, name)
-
-    @classmethod
-    def of(cls, bits: int) -> LayerBits:
-        """The same width for weight, activation and KV cache."""
-        return cls(bits, bits, bits)
-
-    @classmethod
-    def parse(cls, text: str | int | LayerBits) -> LayerBits:
-        """``8`` -> 8 everywhere; ``w4a8`` or ``w4a8kv8`` -> each its own (KV 32 if not named).
-
-        Raises:
-            BadInputError: another form, or a width that does not exist.
-        """
-        if isinstance(text, LayerBits):
-            return text
-        if isinstance(text, int):
-            return cls.of(check_width(text))
-        form = text.strip()
-        if form.isdigit():
-            return cls.of(int(form))
-        match = _LAYER_FORM.match(form)
-        if match is None:
-            raise BadInputError(f"a layer's bits must read like 8 or w4a8 or w4a8kv8: got {text!r}")
-        weight, activation, kv = match.groups()
-        return cls(int(weight), int(activation), int(kv) if kv else PASS_THROUGH)
-
-    def __str__(self) -> str:
-        if self.weight == self.activation == self.kv:
-            return str(self.weight)
-        kv = "" if self.kv == PASS_THROUGH else f"kv{self.kv}"
-        return f"w{self.weight}a{self.activation}{kv}"
 
 
 class Bitmap(Mapping[str, LayerBits]):
@@ -172,7 +111,10 @@ class Bitmap(Mapping[str, LayerBits]):
         version = data.get("version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise BadInputError(f"bitmap format version must be {FORMAT_VERSION}: got {version!r}; update QaLoF")
-        layers = {str(site): _layer_from_json(bits) for site, bits in data.get("sites", data).items()}
+        sites_part = data.get("sites", data)
+        if not isinstance(sites_part, Mapping):
+            raise BadInputError(f"a bitmap's sites must be an object of site -> bits: got {sites_part!r}")
+        layers = {str(site): _layer_from_json(bits) for site, bits in sites_part.items()}
         if sites is None:
             return cls(layers)
         for site in layers:
@@ -184,40 +126,51 @@ class Bitmap(Mapping[str, LayerBits]):
         return cls({site: layers[site] for site in sites})
 
     @classmethod
-    def parse(cls, spec: str | int | Sequence[int | str] | Bitmap, sites: Sequence[str]) -> Bitmap:
+    def parse(cls, spec: str | int | Sequence[int | str] | Mapping[str, Any], sites: Sequence[str]) -> Bitmap:
         """Read a bitmap as users write it, for a model with these ``sites``.
 
         Forms: one layer form (``8``, ``w4a8``); a list of 1, of one entry a block, or of one entry a site
-        (``"8,8,4,4"``); runs as printed (``8x4,4x12``); a named pattern (``all8``; ``striped84``:
-        alternating blocks); the path of a JSON file.
+        (``"8,8,4,4"``), with or without the sites outside the blocks; runs as printed (``8x4,4x12``); a
+        pattern of :mod:`qalof.bitmap_patterns` (``all8``, ``striped84``); the path of a JSON file; a map
+        site -> bits.
 
         Raises:
             BadInputError: none of these, or a list of another length.
         """
-        if isinstance(spec, Bitmap):
-            return cls.from_json(spec.to_json(), sites)
+        if isinstance(spec, Mapping):
+            return cls.from_json(spec.to_json() if isinstance(spec, Bitmap) else spec, sites)
         if isinstance(spec, int):
             return cls.uniform(sites, spec)
         if isinstance(spec, str):
             text = spec.strip()
             if text.endswith(".json"):
-                return cls.from_json(_read_json(Path(text)), sites)
-            entries = _expand(text)
-        else:
-            entries = [LayerBits.parse(entry) for entry in spec]
-        blocks = block_of_sites(sites)
-        count = len(set(blocks))
-        if len(entries) == 2 and isinstance(spec, str) and _STRIPED_PATTERN.match(spec.strip()):
-            return cls({site: entries[block % 2] for site, block in zip(sites, blocks, strict=True)})
-        if len(entries) == 1:
-            return cls.uniform(sites, entries[0])
-        if len(entries) == len(sites):
-            return cls(dict(zip(sites, entries, strict=True)))
-        if len(entries) == count:
-            return cls({site: entries[block] for site, block in zip(sites, blocks, strict=True)})
-        raise BadInputError(
-            f"a bitmap list must have 1, {count} (blocks) or {len(sites)} (sites) entries: got {len(entries)}"
-        )
+                return cls.from_json(read_json(Path(text), "bitmap file"), sites)
+            pattern = bitmap_patterns.expand(text, sites)
+            if pattern is not None:
+                return cls(dict(zip(sites, pattern, strict=True)))
+            return cls(_listed(_runs(text), sites))
+        return cls(_listed([LayerBits.parse(entry) for entry in spec], sites))
+
+
+def _listed(entries: Sequence[LayerBits], sites: Sequence[str]) -> dict[str, LayerBits]:
+    """Spread a list over the sites; see :meth:`Bitmap.parse`."""
+    blocks, numbered = block_of_sites(sites), numbered_blocks(sites)
+    inside = [block for block in numbered if block is not None]
+    # by number of entries, the likelier reading last: the entry that each site takes, None for 32 bits
+    places: dict[int, tuple[str, Sequence[int | None]]] = {}
+    if inside:
+        running = iter(range(len(inside)))
+        places[len(inside)] = ("sites in blocks", [None if block is None else next(running) for block in numbered])
+        places[max(inside) + 1] = ("numbered blocks", numbered)
+    places[max(blocks) + 1] = ("blocks", blocks)
+    places[len(sites)] = ("sites", range(len(sites)))
+    places[1] = ("everywhere", [0] * len(sites))
+    if len(entries) not in places:
+        law = ", ".join(f"{count} ({what})" for count, (what, _) in sorted(places.items()))
+        raise BadInputError(f"a bitmap list must have one of these numbers of entries: {law}; got {len(entries)}")
+    _, taken = places[len(entries)]
+    rest = LayerBits.of(PASS_THROUGH)
+    return {site: rest if at is None else entries[at] for site, at in zip(sites, taken, strict=True)}
 
 
 def block_of_sites(sites: Sequence[str]) -> list[int]:
@@ -231,24 +184,13 @@ def block_of_sites(sites: Sequence[str]) -> list[int]:
     return [order[block_name(site)] for site in sites]
 
 
-def block_name(site: str) -> str:
-    """The path up to its first number: ``h.3.mlp.c_fc`` -> ``h.3``; the whole path where there is none."""
-    parts = site.split(".")
-    for index, part in enumerate(parts):
-        if part.isdigit():
-            return ".".join(parts[: index + 1])
-    return site
-
-
-def _expand(text: str) -> list[LayerBits]:
-    if match := _UNIFORM_PATTERN.match(text):
-        return [LayerBits.parse(match[1])]
-    if match := _STRIPED_PATTERN.match(text):
-        return [LayerBits.parse(match[1]), LayerBits.parse(match[2])]
+def _runs(text: str) -> list[LayerBits]:
     entries: list[LayerBits] = []
     for item in text.split(","):
         form, _, count = item.strip().partition("x")
-        if count and not count.isdigit():
+        if form[:1].isalpha() and not form.startswith("w"):
+            raise BadInputError(f"no bitmap pattern reads like {text!r}; {bitmap_patterns.known(text)}")
+        if count and not (count.isascii() and count.isdigit() and len(count) < 6):
             raise BadInputError(f"a run in a bitmap must read like 8x4: got {item.strip()!r}")
         entries += [LayerBits.parse(form)] * int(count or 1)
     return entries
@@ -265,10 +207,13 @@ def _layer_from_json(bits: Any) -> LayerBits:
     raise BadInputError(f"layer bits must be a number, a form like w4a8, or an object: got {bits!r}")
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInputError(f"bitmap file {path} does not exist") from None
-    except json.JSONDecodeError as error:
-        raise BadInputError(f"bitmap file {path} is not JSON: {error}") from None
+__all__ = [
+    "FORMAT_VERSION",
+    "PASS_THROUGH",
+    "WIDTHS",
+    "Bitmap",
+    "LayerBits",
+    "block_name",
+    "block_of_sites",
+    "check_width",
+]

@@ -105,21 +105,34 @@ def sealed_folder(target: Path, header: Mapping[str, Any]) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def open_sealed(folder: Path, what: str, version: int) -> dict[str, Any]:
+def open_sealed(folder: Path, what: str, version: int, oldest: int | None = None) -> dict[str, Any]:
     """Check a sealed folder and return its manifest.
 
+    Args:
+        folder: as :func:`sealed_folder` left it.
+        what: names it in messages.
+        version: the newest format version that the caller reads.
+        oldest: the oldest one, None for ``version`` alone.
+
     Raises:
-        BadInputError: missing, of a newer format version, or a file that is missing, cut or changed.
+        BadInputError: missing, of a format version outside these, or a file that is missing, cut or changed.
     """
     if not folder.is_dir():
         raise BadInputError(f"{what} {folder} does not exist")
-    manifest: dict[str, Any] = read_json(folder / MANIFEST, f"manifest of {what}")
-    found = manifest.get("format_version")
-    if found != version:
+    manifest: Any = read_json(folder / MANIFEST, f"manifest of {what}")
+    found = manifest.get("format_version") if isinstance(manifest, dict) else None
+    readable = range(version if oldest is None else oldest, version + 1)
+    if isinstance(found, bool) or found not in readable:
+        law = " or ".join(str(number) for number in readable)
         raise BadInputError(
-            f"{what} {folder} must have format version {version}: got {found!r}; use the QaLoF that wrote it"
+            f"{what} {folder} must have format version {law}: got {found!r}; use the QaLoF that wrote it"
         )
-    for name, expected in manifest["files"].items():
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(
+        isinstance(f, dict) and {"bytes", "sha256"} <= set(f) for f in files.values()
+    ):
+        raise BadInputError(f"{what} {folder} is damaged: its manifest lists no files; restore it from a copy")
+    for name, expected in files.items():
         path = folder / name
         if not path.is_file():
             raise BadInputError(f"{what} {folder} is damaged: {name} is missing; restore it from a copy or train again")
@@ -127,4 +140,5 @@ def open_sealed(folder: Path, what: str, version: int) -> dict[str, Any]:
             raise BadInputError(
                 f"{what} {folder} is damaged: {name} does not match its checksum; restore it or train again"
             )
-    return manifest
+    checked: dict[str, Any] = manifest
+    return checked

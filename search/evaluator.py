@@ -16,7 +16,6 @@ from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
 from qalof.model.sites import Site
 from qalof.model.switchable import SwitchableModel
-from qalof.quantization.quantizers import CONVENTION
 from qalof.tasks.base import Task
 
 
@@ -87,7 +86,7 @@ class LocalEvaluator:
     @cached_property
     def _model_digest(self) -> str:
         # the base's own digest is not enough: two checkpoints on one base differ in adapters and head
-        digest = hashlib.sha256(f"{CONVENTION}:{self.model.policy}".encode())
+        digest = hashlib.sha256(f"{self.model.settings.quantization.convention}:{self.model.policy}".encode())
         for name, tensor in sorted(self.model.model.state_dict().items()):
             digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())

@@ -28,6 +28,7 @@ LABELS = {
     "weight_bytes": "packed weights (bytes)",
     "kv_bytes_per_token": "KV cache (bytes per token)",
     "bit_operations_per_token": "bit operations per token",
+    "activation_bytes_per_token": "activations (bytes per token)",
 }
 DOMINATED_COLOUR, FRONT_COLOUR = "#9aa5b1", "#c2410c"
 

@@ -25,7 +25,7 @@ from search.front import non_dominated
 from search.objective import Objective, Score
 from search.plot import front_png
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FRONT_JSON, FRONT_CSV, FRONT_PNG, TRACE_CSV = "front.json", "front.csv", "front.png", "trace.csv"
 
 

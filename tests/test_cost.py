@@ -1,17 +1,26 @@
+from dataclasses import replace
+
 import pytest
 
 from qalof.bitmap import Bitmap
-from qalof.cost import cost_of
+from qalof.cost import cost_of, storage_of
 from qalof.errors import BadInputError
-from qalof.model.sites import Site
+from qalof.model.kv_layout import KvGranularity, KvLayout
+from qalof.model.sites import Site, Unquantized
 
-SITES = (Site("h.0.attn.c_attn", 10, 30, True, kv_features=20), Site("h.0.mlp.c_fc", 10, 40, True))
+SITES = (
+    Site("h.0.attn.c_attn", 10, 30, True, KvLayout(1, 10, ((10, 20), (20, 30)), 1, 10)),
+    Site("h.0.mlp.c_fc", 10, 40, True),
+)
+
+
+KV = KvLayout(12, 64, ((768, 1536), (1536, 2304)), 1, 768)
 
 
 def gpt2_sites():
     shapes = {"attn.c_attn": (768, 2304), "attn.c_proj": (768, 768), "mlp.c_fc": (768, 3072), "mlp.c_proj": (3072, 768)}
     return [
-        Site(f"h.{block}.{leaf}", *shape, True, kv_features=1536 if leaf == "attn.c_attn" else 0)
+        Site(f"h.{block}.{leaf}", *shape, True, kv=KV if leaf == "attn.c_attn" else None)
         for block in range(12)
         for leaf, shape in shapes.items()
     ]
@@ -23,6 +32,7 @@ def test_hand_worked_cost():
     assert cost.weight_bytes == 30 * (5 + 2) + 40 * (10 + 2)
     assert cost.kv_bytes_per_token == 20 + 2 * 2
     assert cost.bit_operations_per_token == 300 * 4 * 8 + 400 * 8 * 8
+    assert cost.activation_bytes_per_token == 2 * (10 + 2)
 
 
 def test_rows_are_padded_to_whole_bytes():
@@ -39,17 +49,76 @@ def test_gpt2_cache_bytes_a_token_match_the_known_figures(bits, kv):
     assert cost_of(Bitmap.parse(bits, [s.name for s in sites]), sites).kv_bytes_per_token == kv
 
 
-def test_gpt2_hybrid_of_the_reference_averages_6_89_bits():
+def test_gpt2_cache_with_a_scale_a_head():
+    """12 layers, keys and values: 768 bytes and 12 scales of 2 bytes each at 8 bits."""
+    sites = [replace(s, kv=s.kv and s.kv.with_scales(KvGranularity.HEAD)) for s in gpt2_sites()]
+    assert cost_of(Bitmap.parse("8", [s.name for s in sites]), sites).kv_bytes_per_token == 12 * 2 * (768 + 12 * 2)
+
+
+def test_grouped_queries_make_the_cache_smaller_and_not_the_attention():
+    """Llama-like: 8 query heads share 2 heads of 4 features; k_proj and v_proj hold one part each."""
+    layout = KvLayout(2, 4, ((0, 8),), 1, 32)
+    sites = [Site(name, 32, 8, False, layout) for name in ("layers.0.k_proj", "layers.0.v_proj")]
+    names = [site.name for site in sites]
+    assert cost_of(Bitmap.parse("4", names), sites).kv_bytes_per_token == 2 * (4 + 2)
+    with_context, without = (cost_of(Bitmap.parse("w8a8kv4", names), sites, context=c) for c in (100, 0))
+    attention = with_context.bit_operations_per_token - without.bit_operations_per_token
+    assert attention == 2 * 32 * 100 * 4 * 32
+
+
+@pytest.mark.parametrize(
+    ("bits", "weights", "activations", "operations"),
+    [
+        ("32", 339_738_624, 258_048, 86_973_087_744),
+        ("8", 84_934_656 + 165_888, 64_512 + 96, 5_435_817_984),
+        ("4", 42_467_328 + 165_888, 32_256 + 96, 1_358_954_496),
+        ("w4", 42_467_328 + 165_888, 258_048, 10_871_635_968),
+    ],
+)
+def test_gpt2_by_hand(bits, weights, activations, operations):
+    """84,934,656 weights; 82,944 scales of 2 bytes; 64,512 input features of 48 sites."""
     sites = gpt2_sites()
-    low = [
-        s.name
-        for s in sites
-        if s.name.split(".")[1] in ("9", "10", "11")
-        or (s.name.endswith("attn.c_proj") and int(s.name.split(".")[1]) < 4)
-    ]
-    hybrid = Bitmap.uniform([s.name for s in sites], 8).replace(dict.fromkeys(low, 4))
+    cost = cost_of(Bitmap.parse(bits, [s.name for s in sites]), sites)
+    assert cost.weight_bytes == weights
+    assert cost.activation_bytes_per_token == activations
+    assert cost.bit_operations_per_token == operations
+
+
+def test_gpt2_attention_over_a_full_context():
+    """1,024 tokens: two products of 768 MACs a token and layer, queries and probabilities in 32 bits."""
+    sites = gpt2_sites()
+    bitmap = Bitmap.parse("8", [s.name for s in sites])
+    extra = cost_of(bitmap, sites, context=1024).bit_operations_per_token - 5_435_817_984
+    assert extra == 12 * 2 * 768 * 1024 * 8 * 32 == 4_831_838_208
+
+
+def test_gpt2_hybrid_of_the_reference_has_27_8_percent_at_4_bits():
+    sites = gpt2_sites()
+    hybrid = Bitmap.parse("hybrid84", [s.name for s in sites])
+    low = sum(s.weights for s in sites if hybrid[s.name].weight == 4)
     assert sum(s.weights for s in sites) == 84_934_656
-    assert cost_of(hybrid, sites).average_bits == pytest.approx(6.89, abs=0.005)
+    assert low == 4 * 589_824 + 3 * 7_077_888 == 23_592_960
+    assert cost_of(hybrid, sites).average_bits == pytest.approx(62 / 9, rel=1e-15)
+
+
+HEAD = Site("lm_head", 768, 50_257, False, is_head=True)
+
+
+@pytest.mark.parametrize(
+    ("unquantized", "bits", "weights", "rest"),
+    [
+        (Unquantized(39_505_152, 38_597_376), "8", 123_532_032 + 266_402, 39_505_152),  # a view: packed, and wte
+        (Unquantized(39_505_152, 38_597_376), "32", 4 * 84_934_656, 39_505_152),  # the view is wte
+        (Unquantized(39_505_152), "8", 123_532_032 + 266_402, 39_505_152),  # untied: the same two at 8 bits
+        (Unquantized(39_505_152), "32", 4 * 123_532_032, 39_505_152),  # and two at 32
+        (Unquantized(907_776), "8", 123_532_032 + 266_402, 907_776),  # tied_both: one packed
+    ],
+)
+def test_a_tied_view_counts_both_copies_once_they_differ(unquantized, bits, weights, rest):
+    sites = [*gpt2_sites(), HEAD]
+    stored = storage_of(Bitmap.parse(bits, [s.name for s in sites]), sites, unquantized, 1000)
+    assert (stored.weight_bytes, stored.adapter_bytes, stored.unquantized_bytes) == (weights, 4000, 4 * rest)
+    assert stored.total_bytes == weights + 4000 + 4 * rest
 
 
 def test_a_bitmap_of_other_sites_has_no_price():

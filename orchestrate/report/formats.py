@@ -25,6 +25,7 @@ NAMES = {
     "weight_bytes": "packed weights",
     "kv_bytes_per_token": "KV cache a token",
     "bit_operations_per_token": "bit operations a token",
+    "activation_bytes_per_token": "activations a token",
 }
 DASH = "–"
 NBSP = "\u00a0"

@@ -3,33 +3,45 @@
 Keys and values are rounded where they leave their projection, adapter included: what the cache then holds,
 and what the current token attends to, is the rounded tensor, so that decoding with a cache equals the full
 forward whatever attention implementation runs (algorithms.md 1.1).
+
+That holds because a token's scales come from that token alone, or from a range found beforehand.  A dynamic scale
+over the whole tensor would look at tokens that are not there yet when the first ones are cached, so that schemes
+refuse it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 
-from qalof.bitmap import PASS_THROUGH
+from qalof.layer_bits import PASS_THROUGH
+from qalof.model.kv_layout import KvLayout, map_kv
+from qalof.model.tensor_quantizer import TensorQuantizer
 from qalof.quantization.granularity import Granularity
-from qalof.quantization.quantizers import fake_quantize
 
 
-def quantize_kv(projected: torch.Tensor, slices: Sequence[slice], bits: int) -> torch.Tensor:
-    """Round the key and value features of each token, each with a scale of its own.
+def quantize_kv(
+    projected: torch.Tensor, layout: KvLayout | None, bits: int, quantizers: Iterable[TensorQuantizer]
+) -> torch.Tensor:
+    """Round the key and value features of each token.
 
     Args:
-        projected: (..., features), the output of a projection.
-        slices: where keys and values lie in the features.
+        projected: (..., out), the output of a projection.
+        layout: where keys and values lie in it, and their scales; None for a projection that feeds no cache.
         bits: width of the cache.
+        quantizers: of keys, of values, or of both, as the layout has them.
     """
-    if bits == PASS_THROUGH or not slices:
+    if bits == PASS_THROUGH or layout is None:
         return projected
-    parts, at = [], 0
-    for part in slices:
-        parts.append(projected[..., at : part.start])
-        parts.append(fake_quantize(projected[..., part], bits, Granularity.TOKEN))
-        at = part.stop
-    parts.append(projected[..., at:])
-    return torch.cat(parts, dim=-1)
+    scales, each = layout.scales, iter(quantizers)
+
+    def rounded(features: torch.Tensor) -> torch.Tensor:
+        quantizer = next(each)
+        token = features.flatten(-2)
+        if quantizer.scheme.at(bits).granularity is Granularity.TOKEN:
+            token = token.unflatten(-1, (scales, -1))
+        changed: torch.Tensor = quantizer(token, bits)
+        return changed.reshape(features.shape)
+
+    return map_kv(projected, layout, rounded)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
@@ -65,9 +67,10 @@ def load_pretrained(source: str, head: HeadKind, *, seed: int = 0, labels: int |
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model = _AUTO_CLASSES[head].from_pretrained(
-                _checked(source), dtype=torch.float32, trust_remote_code=False, **extra
+            model, report = _AUTO_CLASSES[head].from_pretrained(
+                _checked(source), dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **extra
             )
+            _complete(model, report["missing_keys"], source)
         except (OSError, ValueError) as error:
             raise _unloadable("model", source, error) from None
         finally:
@@ -98,13 +101,38 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 
 def weights_digest(model: PreTrainedModel) -> str:
-    """SHA-256 over the transformer's named tensors: tells whether a checkpoint meets the base it was trained on."""
+    """SHA-256 over the pretrained tensors by name: tells whether a checkpoint meets the base it was trained on.
+
+    These are the transformer's, and those of a language-modelling head that is not tied to it; other heads are
+    trained, and stand in the checkpoint.
+    """
     digest = hashlib.sha256()
-    base = getattr(model, model.base_model_prefix, model)
-    for name, tensor in sorted(base.state_dict().items()):
+    tensors = dict(getattr(model, model.base_model_prefix, model).state_dict())
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is not model.get_input_embeddings().weight:
+        tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().to(torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _complete(model: PreTrainedModel, missing: Collection[str], source: str) -> None:
+    """Load the transformer by itself where a head class looked for it under another name.
+
+    ``LlamaForQuestionAnswering`` and its likes call it ``transformer``, find nothing of that name in a checkpoint of
+    ``LlamaForCausalLM``, and would go on with random weights.
+    """
+    prefix = f"{model.base_model_prefix}."
+    if not any(name.startswith(prefix) for name in missing):
+        return
+    base, report = AutoModel.from_pretrained(
+        _checked(source), dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+    )
+    if report["missing_keys"]:
+        lacking = sorted(report["missing_keys"])[0]
+        raise BadInputError(f"model {source!r} must hold its whole transformer: {lacking} is missing; get it again")
+    getattr(model, model.base_model_prefix).load_state_dict(base.state_dict())
 
 
 def _checked(source: str) -> str:

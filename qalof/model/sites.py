@@ -2,25 +2,43 @@
 
 Names are paths inside the base model (``h.0.attn.c_attn`` for every GPT-2 head class alike), so that a
 bitmap and an adapter carry over from a span head to a language-modelling head.  The walk takes every
-``nn.Linear`` and every Hugging Face ``Conv1D`` below the base model; heads and embeddings stay out.
+``nn.Linear`` and every Hugging Face ``Conv1D`` below the base model, in the order of its modules; embeddings and task
+heads stay out.  A family needs no entry of its own, except for where a fused projection keeps its keys and
+values (:mod:`qalof.model.kv_layout`).
 
-The KV cache is filled by the outputs of the key and value projections.  Quantizing those outputs per
-token, all features of one token at once before the head split (algorithms.md 1.1, LLM-QAT's code), is the
-same as quantizing the cache itself, under every attention implementation.
+The language-modelling head may be a site too, always the last one, under the name it has in the whole model
+(``lm_head``).  :class:`HeadMode` says what becomes of a weight that is the embedding's as well:
+
+==============  =========================================================================================
+``none``        the head is no site (S1, S2: 48 sites in GPT-2)
+``tied_view``   rounded only as the head uses it; the embedding looks up the unrounded weight (S3: 49)
+``untied``      the head has a weight of its own: a copy, where the pretrained model ties it (S4's CPT)
+``tied_both``   the embedding looks up the rounded weight too, at the head's width
+==============  =========================================================================================
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from fnmatch import fnmatchcase
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from qalof.errors import BadInputError
+from qalof.errors import BadInputError, nearest_hint
+from qalof.model.kv_layout import KvGranularity, KvLayout, layout_of
 
-KV_SLICES = {"c_attn": (1, 2), "k_proj": (0,), "v_proj": (0,)}
-"""By a site's last name: which equal slices of its output go to the cache."""
+
+class HeadMode(StrEnum):
+    """What becomes of the language-modelling head; see the module."""
+
+    NONE = "none"
+    TIED_VIEW = "tied_view"
+    UNTIED = "untied"
+    TIED_BOTH = "tied_both"
 
 
 @dataclass(frozen=True)
@@ -28,14 +46,17 @@ class Site:
     """What is known of a quantizable layer without touching its weights.
 
     ``name``: path inside the base model; ``in_features``, ``out_features``: of ``y = W x``, W (out, in);
-    ``has_bias``; ``kv_features``: how many of a token's output features enter the KV cache, 0 for none.
+    ``has_bias``; ``kv``: where its output holds keys and values, None if it feeds no cache; ``fan_in_fan_out``:
+    whether the pretrained layer stores (in, out), as Conv1D does; ``is_head``: the language-modelling head.
     """
 
     name: str
     in_features: int
     out_features: int
     has_bias: bool
-    kv_features: int = 0
+    kv: KvLayout | None = None
+    fan_in_fan_out: bool = False
+    is_head: bool = False
 
     @property
     def weights(self) -> int:
@@ -43,13 +64,42 @@ class Site:
         return self.in_features * self.out_features
 
     @property
-    def kv_slices(self) -> tuple[slice, ...]:
-        """The slices of the output that hold keys and values, each quantized with a scale of its own."""
-        parts = KV_SLICES.get(self.name.rsplit(".", 1)[-1], ()) if self.kv_features else ()
-        if not parts:
-            return ()
-        width = self.kv_features // len(parts)
-        return tuple(slice(part * width, (part + 1) * width) for part in parts)
+    def kv_features(self) -> int:
+        """How many of a token's output features enter the KV cache."""
+        return self.kv.features if self.kv else 0
+
+
+@dataclass(frozen=True)
+class Unquantized:
+    """Parameters that no bitmap touches: embeddings, norms, biases, a head that is no site.
+
+    ``parameters``: all of them; ``head_view``: those among them that a ``tied_view`` head uses as they are while it
+    runs at 32 bits; ``norms``: those of norms.
+    """
+
+    parameters: int
+    head_view: int = 0
+    norms: int = 0
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, sites: Sequence[Site], head_mode: HeadMode) -> Unquantized:
+        """Count them in an unpatched ``model``."""
+        rest = sum(parameter.numel() for parameter in model.parameters())
+        rest -= sum(site.weights for site in sites if not site.is_head)
+        head = sum(site.weights for site in sites if site.is_head)
+        norms = sum(p.numel() for norm in find_norms(model).values() for p in norm.parameters())
+        if head_mode is HeadMode.TIED_BOTH or not is_tied(model):
+            return cls(rest - head, norms=norms)
+        return cls(rest, head if head_mode is HeadMode.TIED_VIEW else 0, norms)
+
+
+def find_norms(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """LayerNorms and RMSNorms by their path inside the base model."""
+    return {
+        name: module
+        for name, module in base_of(model).named_modules()
+        if "Norm" in type(module).__name__ and isinstance(getattr(module, "weight", None), nn.Parameter)
+    }
 
 
 def base_of(model: PreTrainedModel) -> nn.Module:
@@ -59,31 +109,97 @@ def base_of(model: PreTrainedModel) -> nn.Module:
     return base
 
 
-def find_sites(model: PreTrainedModel) -> tuple[Site, ...]:
-    """All sites of ``model`` in the order of its modules.
+def site_path(model: PreTrainedModel, site: Site) -> str:
+    """The path of a site in the whole model: that of the head is its name already."""
+    return site.name if site.is_head or base_of(model) is model else f"{model.base_model_prefix}.{site.name}"
+
+
+def find_sites(
+    model: PreTrainedModel,
+    head_mode: HeadMode = HeadMode.NONE,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    kv_granularity: KvGranularity = KvGranularity.TOKEN,
+) -> tuple[Site, ...]:
+    """The sites of an unpatched ``model``, in the order of its modules, the head last.
+
+    Args:
+        model: a transformers model as it was loaded.
+        head_mode: whether the head is a site.
+        include: patterns of names to take; ``*`` also matches dots.
+        exclude: patterns of names to leave out of these.
+        kv_granularity: what shares a scale in the KV cache.
 
     Raises:
-        BadInputError: the model has no linear layer below its head.
+        BadInputError: no linear layer below the head, a pattern that matches no name, nothing left, or a
+            head mode that does not fit the model.
     """
-    sites = tuple(
-        _describe(name, module)
-        for name, module in base_of(model).named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
-    )
-    if not sites:
+    linears = [(n, m) for n, m in base_of(model).named_modules() if isinstance(m, nn.Linear | Conv1D)]
+    if not linears:
         raise BadInputError(f"a model must have linear layers to quantize: {type(model).__name__} has none")
-    return sites
+    sites = [_describe(model, name, module) for name, module in linears]
+    if head_mode is not HeadMode.NONE:
+        name, head = language_head(model, head_mode)
+        sites.append(_describe(model, name, head, is_head=True))
+    names = [site.name for site in sites]
+    taken = _matching(names, include, "include") - _matching(names, exclude, "exclude")
+    if not taken:
+        raise BadInputError(f"include and exclude must leave a site: {list(include)} without {list(exclude)} do not")
+    layouts = {site.name: site.kv.with_scales(kv_granularity) for site in sites if site.kv}
+    return tuple(replace(site, kv=layouts.get(site.name)) for site in sites if site.name in taken)
 
 
-def _describe(name: str, module: nn.Linear | Conv1D) -> Site:
-    if isinstance(module, Conv1D):  # stores (in, out)
-        in_features, out_features = (int(size) for size in module.weight.shape)
-    else:
-        out_features, in_features = (int(size) for size in module.weight.shape)
-    last = name.rsplit(".", 1)[-1]
-    kv_features = 0
-    if last == "c_attn" and out_features == 3 * in_features:
-        kv_features = 2 * in_features
-    elif last in ("k_proj", "v_proj"):
-        kv_features = out_features
-    return Site(name, in_features, out_features, getattr(module, "bias", None) is not None, kv_features)
+def feeds_known_cache(model: PreTrainedModel) -> bool:
+    """Whether any projection of an unpatched ``model`` has a known KV layout, be it a chosen site or not."""
+    return any(
+        isinstance(module, nn.Linear | Conv1D) and _describe(model, name, module).kv is not None
+        for name, module in base_of(model).named_modules()
+    )
+
+
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether the language-modelling head's weight is the embedding's."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+def language_head(model: PreTrainedModel, head_mode: HeadMode) -> tuple[str, nn.Linear]:
+    """The language-modelling head and its path in the whole model.
+
+    Raises:
+        BadInputError: a model without one, or one that the pretrained model does not tie as ``head_mode`` needs.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise BadInputError(
+            f"head_mode {head_mode} needs a language-modelling head: {type(model).__name__} has none; take none"
+        )
+    if head_mode in (HeadMode.TIED_VIEW, HeadMode.TIED_BOTH) and not is_tied(model):
+        raise BadInputError(
+            f"head_mode {head_mode} needs a head tied to the embedding: {type(model).__name__} here has a head of "
+            "its own; take untied"
+        )
+    if head_mode is HeadMode.TIED_BOTH and type(model.get_input_embeddings()) is not nn.Embedding:
+        kind = type(model.get_input_embeddings()).__name__
+        raise BadInputError(f"head_mode tied_both needs a plain embedding: got {kind}; take tied_view")
+    path = next(name for name, module in model.named_modules() if module is head)
+    return path, head
+
+
+def _matching(names: Sequence[str], patterns: Sequence[str], what: str) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = {name for name in names if fnmatchcase(name, pattern)}
+        if not matched:
+            raise BadInputError(f"{what} must match a site: {pattern!r} matches none; {nearest_hint(pattern, names)}")
+        found |= matched
+    return found
+
+
+def _describe(model: PreTrainedModel, name: str, module: nn.Linear | Conv1D, is_head: bool = False) -> Site:
+    transposed = isinstance(module, Conv1D)  # stores (in, out)
+    sizes = [int(size) for size in module.weight.shape]
+    out_features, in_features = reversed(sizes) if transposed else sizes
+    kv = None if is_head else layout_of(model.config, name, out_features)
+    has_bias = getattr(module, "bias", None) is not None
+    return Site(name, in_features, out_features, has_bias, kv, transposed, is_head)

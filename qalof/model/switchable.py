@@ -5,62 +5,38 @@ each site becomes a :class:`SwitchableLinear` inside PEFT's LoRA layer.  :meth:`
 then only writes two attributes a site, copies no weight, and never touches ``requires_grad``: PEFT's own
 ``set_adapter`` does, which would leave an optimizer made under one adapter blind to the others.
 
-A checkpoint holds the adapters and the head, not the frozen base; it names the base and the digest of its
-weights, so that it refuses to be put on another one.
+A checkpoint holds what is trained (adapters, norms, head), not the frozen base; it names the base and the digest of
+its weights, so that it refuses to be put on another one.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from qalof.bitmap import PASS_THROUGH, Bitmap, LayerBits
+from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.cost import Storage, storage_of
 from qalof.errors import BadInputError
-from qalof.files import open_sealed, sealed_folder
+from qalof.files import sealed_folder
+from qalof.layer_bits import LayerBits
 from qalof.model import adapters as lora
 from qalof.model.adapters import AdapterPolicy, AdapterSpec
-from qalof.model.kv_cache import quantize_kv
-from qalof.model.pretrained import HeadKind, load_pretrained, weights_digest
-from qalof.model.sites import Site, base_of, find_sites
-from qalof.model.switchable_linear import SwitchableLinear
-from qalof.quantization.quantizers import CONVENTION
+from qalof.model.manifest import BaseModel, Described, describe, header, read_manifest
+from qalof.model.norms import trained_norms
+from qalof.model.patch import initialise, patch
+from qalof.model.pretrained import HeadKind, weights_digest
+from qalof.model.quantizer_state import STEPS, learned_steps, load_quantizers, save_quantizers
+from qalof.model.recompute import checkpointed_blocks, keep_switches
+from qalof.model.settings import SwitchSettings
+from qalof.model.sites import Unquantized, feeds_known_cache, find_sites
 
-FORMAT_VERSION = 1
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    """Which pretrained model stands underneath: enough to load it again."""
-
-    source: str
-    head: HeadKind
-    seed: int = 0
-    labels: int | None = None
-
-    def load(self) -> PreTrainedModel:
-        """The plain transformers model."""
-        return load_pretrained(self.source, self.head, seed=self.seed, labels=self.labels)
-
-
-@dataclass
-class _Switch:
-    """What ``set_bitmap`` writes to at one site: the layer's bits and PEFT's active adapter."""
-
-    site: Site
-    linear: SwitchableLinear
-    outer: Any
-
-    def quantize_kv(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        return quantize_kv(output, self.site.kv_slices, self.linear.bits.kv)
 
 
 class SwitchableModel(nn.Module):
@@ -70,6 +46,8 @@ class SwitchableModel(nn.Module):
         model: the transformers model, patched.
         sites: its quantizable layers, in order.
         adapters: name -> spec of the LoRA adapters.
+        settings: how it was made switchable.
+        unquantized: what no bitmap touches, in numbers of parameters.
     """
 
     def __init__(
@@ -77,33 +55,48 @@ class SwitchableModel(nn.Module):
         model: PreTrainedModel,
         base: BaseModel,
         adapters: Mapping[str, AdapterSpec],
-        policy: AdapterPolicy = AdapterPolicy.NEAREST_HIGHER,
+        settings: SwitchSettings | None = None,
     ) -> None:
         super().__init__()
-        self.base = base
-        self.base_digest = weights_digest(model)
-        self.sites = find_sites(model)
-        self.adapters = dict(adapters)
-        self.policy = policy
+        self.base, self.adapters, self.settings = base, dict(adapters), settings or SwitchSettings()
+        self.settings.check_adapters(self.adapters)
+        # a model without data has sizes, but no weights to be told by
+        self.base_digest = "" if next(model.parameters()).is_meta else weights_digest(model)
+        chosen = self.settings
+        self.sites = find_sites(model, chosen.head_mode, chosen.include, chosen.exclude, chosen.kv_granularity)
+        self._site_names = tuple(site.name for site in self.sites)
+        self.unquantized = Unquantized.of(model, self.sites, chosen.head_mode)
+        self._cache_is_known = feeds_known_cache(model)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        self._switches = _patch(model, self.sites, self.adapters)
+        self._switches = patch(model, self.sites, self.adapters, self.settings)
         self.model = model
-        for parameter in self.head_parameters().values():
-            parameter.requires_grad_(base.head is not HeadKind.CAUSAL_LM)
-        self._told: set[tuple[int, str | None]] = set()
+        self._blocks = checkpointed_blocks(model)
+        for group in self.trainable_groups().values():
+            for parameter in group.values():
+                parameter.requires_grad_(True)
         own = [int(name) for name in self.adapters if name != lora.SHARED]
         # under ``exact`` a model without an adapter for pass-through cannot start there
-        start = max(own) if policy is AdapterPolicy.EXACT and own else PASS_THROUGH
+        start = max(own) if self.policy is AdapterPolicy.EXACT and own else PASS_THROUGH
+        # nobody asked for the width that it starts at, so that its stand-in is no news yet
+        self._told = {(start, lora.adapter_for(start, tuple(self.adapters), self.policy))}
         self.bitmap = self.set_bitmap(Bitmap.uniform(self.site_names, start))
+        self._told.clear()
 
     @property
     def site_names(self) -> tuple[str, ...]:
         """Names of the sites, in order."""
-        return tuple(site.name for site in self.sites)
+        return self._site_names
+
+    @property
+    def policy(self) -> AdapterPolicy:
+        """Which adapter serves a width without one."""
+        return self.settings.policy
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The transformers model's forward, at the current bitmap."""
+        if self.training:
+            keep_switches(self._blocks, self._states, self._restore)
         return self.model(*args, **kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
@@ -117,28 +110,34 @@ class SwitchableModel(nn.Module):
             The bitmap, parsed.
 
         Raises:
-            BadInputError: unknown sites or widths, or no adapter under policy ``exact``.
+            BadInputError: unknown sites or widths, no adapter under policy ``exact``, or a KV width in a
+                family whose cache is not known.
         """
         parsed = bitmap if isinstance(bitmap, Bitmap) else Bitmap.parse(bitmap, self.site_names)
         if parsed.sites != self.site_names:
             parsed = Bitmap.from_json(parsed.to_json(), self.site_names)
-        names = tuple(self.adapters)
-        chosen = {bits: self._adapter(bits, names) for bits in {layer.weight for layer in parsed.values()}}
+        if not self._cache_is_known and any(layer.kv != PASS_THROUGH for layer in parsed.values()):
+            raise BadInputError(
+                f"a KV width needs to know where {type(self.model).__name__} keeps its keys and values: got {parsed}; "
+                "take a form with weight and activation only, such as w8a8"
+            )
+        chosen = {bits: self.adapter_at(bits) for bits in {layer.weight for layer in parsed.values()}}
         for switch, layer in zip(self._switches, parsed.values(), strict=True):
-            switch.linear.bits = layer
-            if names:
-                name = chosen[layer.weight]
-                switch.outer._disable_adapters = name is None
-                if name is not None:
-                    switch.outer._active_adapter = name
+            switch.set(layer, chosen[layer.weight])
         self.bitmap = parsed
         return parsed
 
-    def _adapter(self, bits: int, names: tuple[str, ...]) -> str | None:
-        name = lora.adapter_for(bits, names, self.policy)
-        if name not in (str(bits), lora.SHARED) and names and (bits, name) not in self._told:
+    def adapter_at(self, bits: int) -> str | None:
+        """The adapter that serves sites of ``bits``, None for no branch; a stand-in is told of once in the log.
+
+        Raises:
+            BadInputError: none at this width under policy ``exact``.
+        """
+        name = lora.adapter_for(bits, tuple(self.adapters), self.policy)
+        if self.adapters and name not in (str(bits), lora.SHARED) and (bits, name) not in self._told:
             self._told.add((bits, name))
-            _log.info("sites at %d bits have no adapter of their own: policy %s takes %s", bits, self.policy, name)
+            stand_in = "no adapter" if name is None else f"adapter {name}"
+            _log.warning("sites at %d bits have no adapter of their own: %s takes %s", bits, self.policy, stand_in)
         return name
 
     def use_adapter(self, name: str | None) -> None:
@@ -146,50 +145,93 @@ class SwitchableModel(nn.Module):
         if name is not None and name not in self.adapters:
             raise BadInputError(f"no adapter {name!r}: there are {sorted(self.adapters)}")
         for switch in self._switches:
-            if self.adapters:
-                switch.outer._disable_adapters = name is None
-                if name is not None:
-                    switch.outer._active_adapter = name
+            switch.use(name)
+
+    def recompute_activations(self) -> None:
+        """Keep only the blocks' inputs for the backward pass, and run each block again for its gradient.
+
+        A block runs again with the bits and adapters of its own forward, whatever bitmap was set since; so it does
+        if transformers' own ``gradient_checkpointing_enable`` was called instead (:mod:`qalof.model.recompute`).
+        """
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def _states(self) -> list[tuple[LayerBits, str | None]]:
+        return [switch.state for switch in self._switches]
+
+    def _restore(self, states: list[tuple[LayerBits, str | None]]) -> None:
+        for switch, state in zip(self._switches, states, strict=True):
+            switch.set(*state)
+
+    def initialise(self) -> None:
+        """Give fresh branches the inits that decompose weights; drawn ones have theirs already."""
+        initialise(self._switches, self.adapters)
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters of the head by path; empty for a causal LM, whose head is tied to the embedding."""
+        """Parameters of a task head by path; empty for a causal LM, whose head is part of the pretrained model."""
         if self.base.head is HeadKind.CAUSAL_LM:
             return {}
         prefix = f"{self.model.base_model_prefix}."
         return {path: p for path, p in self.model.named_parameters() if not path.startswith(prefix)}
 
     def trainable_groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """Trainable parameters by owner: one group an adapter, and ``head``; all adapters, active or not."""
-        groups = {name: lora.adapter_parameters(self.model, name) for name in self.adapters}
-        if head := self.head_parameters():
-            groups["head"] = head
-        return groups
+        """Trainable parameters by owner, whether active or not.
+
+        One group an adapter, with the norms that are copied for it; ``head``; ``norms`` that all widths share;
+        ``steps`` that LSQ learns.
+        """
+        norms = self.settings.norms
+        groups = {
+            name: lora.adapter_parameters(self.model, name) | trained_norms(self.model, norms, name)
+            for name in self.adapters
+        }
+        shared = {
+            "head": self.head_parameters(),
+            "norms": trained_norms(self.model, norms),
+            STEPS: learned_steps(self.model),
+        }
+        return groups | {name: group for name, group in shared.items() if group}
+
+    def storage(self, bitmap: Bitmap | str | int) -> Storage:
+        """What the model takes stored at ``bitmap``, with all its adapters; see :mod:`qalof.cost`."""
+        copies = len(self.adapters) * self.unquantized.norms if self.settings.norms.copies else 0
+        branches = sum(spec.parameters(self.sites) for spec in self.adapters.values())
+        return storage_of(Bitmap.parse(bitmap, self.site_names), self.sites, self.unquantized, branches + copies)
 
     def save(
         self, folder: Path, extra: Mapping[str, Any] | None = None, attach: Callable[[Path], None] | None = None
     ) -> None:
-        """Write adapters and head as a sealed folder; see the module's docstring.
+        """Write what is trained as a sealed folder; see the module's docstring.
 
         Args:
             folder: appears whole or not at all.
             extra: JSON that travels in the manifest under ``extra``, such as the task's config.
             attach: writes more files into the folder before it is sealed.
         """
-        header = {
-            "format_version": FORMAT_VERSION,
-            "kind": "switchable-model",
-            "convention": CONVENTION,
-            "base": asdict(self.base) | {"sha256": self.base_digest},
-            "adapters": {name: asdict(spec) for name, spec in self.adapters.items()},
-            "policy": str(self.policy),
-            "sites": list(self.site_names),
-            "extra": dict(extra or {}),
-        }
-        with sealed_folder(Path(folder), header) as beside:
+        conv1d = any(site.fan_in_fan_out for site in self.sites)
+        head = header(self.base, self.base_digest, self.adapters, self.settings, self.site_names, extra or {})
+        with sealed_folder(Path(folder), head) as beside:
             for name, spec in self.adapters.items():
-                lora.save_adapter(self.model, name, spec, self.head_parameters(), beside / "adapters" / name)
+                place = beside / "adapters" / name
+                lora.save_adapter(self.model, name, spec, self._saved_modules(name), place, fan_in_fan_out=conv1d)
+            save_quantizers(self.model, beside)
             if attach:
                 attach(beside)
+
+    def load_parameters(self, folder: Path) -> None:
+        """Copy what is trained from a checkpoint of a model like this one: everything or, on an error, nothing.
+
+        Raises:
+            BadInputError: another base, other adapters, settings or sites, or tensors that do not fit.
+        """
+        stored = describe(read_manifest(folder), folder)
+        stored.check_like(Described(self.base, self.base_digest, self.adapters, self.settings, self.site_names))
+        read = {
+            name: lora.read_adapter(self.model, name, spec, self._saved_modules(name), folder / "adapters" / name)
+            for name, spec in self.adapters.items()
+        }
+        load_quantizers(self.model, folder)
+        for name, tensors in read.items():
+            lora.copy_adapter(self.model, name, self._saved_modules(name), tensors)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -198,72 +240,38 @@ class SwitchableModel(nn.Module):
         Raises:
             BadInputError: no such folder, a damaged or newer one, another range convention, or another base.
         """
-        path = Path(folder)
-        manifest = read_manifest(path)
-        stored = manifest["base"]
-        base = BaseModel(stored["source"], HeadKind(stored["head"]), stored["seed"], stored["labels"])
-        specs = {name: AdapterSpec(**spec) for name, spec in manifest["adapters"].items()}
-        self = cls(base.load(), base, specs, AdapterPolicy(manifest["policy"]))
-        if self.base_digest != stored["sha256"]:
-            raise BadInputError(
-                f"checkpoint {path} was trained on other weights than {base.source} has now; give that base"
-            )
-        for name in specs:
-            lora.load_adapter(self.model, name, self.head_parameters(), path / "adapters" / name)
+        stored = describe(read_manifest(Path(folder)), Path(folder))
+        self = cls(stored.base.load(), stored.base, stored.adapters, stored.settings)
+        self.load_parameters(Path(folder))
         return self
 
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Check a checkpoint without loading its base, and return its manifest.
-
-    Raises:
-        BadInputError: missing, damaged, newer, or of another range convention.
-    """
-    manifest = open_sealed(folder, "checkpoint", FORMAT_VERSION)
-    if manifest.get("convention") != CONVENTION:
-        raise BadInputError(
-            f"checkpoint {folder} must use the range convention {CONVENTION}: "
-            f"got {manifest.get('convention')!r}; convert it first"
-        )
-    return manifest
+    def _saved_modules(self, name: str) -> dict[str, nn.Parameter]:
+        """What goes into an adapter's folder besides its factors, by path in the plain model."""
+        norms = self.settings.norms
+        return self.head_parameters() | trained_norms(self.model, norms) | trained_norms(self.model, norms, name)
 
 
 def build(
     base: BaseModel,
     adapters: Mapping[str, AdapterSpec] | None = None,
+    settings: SwitchSettings | None = None,
     *,
-    policy: AdapterPolicy = AdapterPolicy.NEAREST_HIGHER,
     seed: int = 0,
     pretrained: PreTrainedModel | None = None,
 ) -> SwitchableModel:
-    """Load ``base`` and make it switchable, with fresh adapters drawn from ``seed`` (A Kaiming-uniform, B zero).
+    """Load ``base`` and make it switchable, with fresh adapters drawn from ``seed``.
 
     ``pretrained`` is ``base.load()`` where the caller has it already; it is patched in place.
+
+    Raises:
+        BadInputError: settings, adapters and model that do not go together.
     """
     model = pretrained or base.load()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SwitchableModel(model, base, adapters or {}, policy)
-
-
-def _patch(model: PreTrainedModel, sites: tuple[Site, ...], specs: Mapping[str, AdapterSpec]) -> list[_Switch]:
-    root = base_of(model)
-    prefix = "" if root is model else f"{model.base_model_prefix}."
-    linears = {}
-    for site in sites:
-        parent, _, leaf = site.name.rpartition(".")
-        layer = root.get_submodule(site.name)
-        assert isinstance(layer, nn.Linear | Conv1D)
-        linears[site.name] = SwitchableLinear.of(layer, site.name)
-        setattr(root.get_submodule(parent), leaf, linears[site.name])
-    lora.inject(model, [prefix + site.name for site in sites], specs)
-    switches = []
-    for site in sites:
-        switch = _Switch(site, linears[site.name], root.get_submodule(site.name))
-        if site.kv_slices:
-            switch.outer.register_forward_hook(switch.quantize_kv)
-        switches.append(switch)
-    return switches
+        switchable = SwitchableModel(model, base, adapters or {}, settings)
+        switchable.initialise()
+        return switchable
 
 
 __all__ = [
@@ -271,7 +279,7 @@ __all__ = [
     "AdapterSpec",
     "BaseModel",
     "HeadKind",
-    "LayerBits",
+    "SwitchSettings",
     "SwitchableModel",
     "build",
     "read_manifest",

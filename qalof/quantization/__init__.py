@@ -1,1 +1,3 @@
-"""Quantizers as pure functions; modules that apply them live in :mod:`qalof.model`."""
+"""Quantizers as pure functions on tensors; modules that apply them live in :mod:`qalof.model`."""
+
+from qalof.quantization import methods as methods  # registers them all

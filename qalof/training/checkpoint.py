@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qalof.errors import BadInputError
-from qalof.model import adapters as lora
 from qalof.model.switchable import SwitchableModel, read_manifest
 from qalof.training.loop import Trainer
 
@@ -49,12 +48,10 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> None:
     """
     manifest = read_manifest(folder)
     model = trainer.model
-    if manifest["base"]["sha256"] != model.base_digest or set(manifest["adapters"]) != set(model.adapters):
-        raise BadInputError(
-            f"checkpoint {folder} is of another base or other adapters than this run; use a new output folder"
-        )
-    for name in model.adapters:
-        lora.load_adapter(model.model, name, model.head_parameters(), folder / "adapters" / name)
+    try:
+        model.load_parameters(folder)
+    except BadInputError as error:
+        raise BadInputError(f"this run cannot go on from its checkpoint: {error}; or use a new output folder") from None
     stored: dict[str, dict[str, torch.Tensor]] = {}
     for path, tensor in load_file(folder / STATE_FILE).items():
         name, _, key = path.rpartition("/")

@@ -24,6 +24,7 @@ import torch
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError, NonFiniteLossError
+from qalof.model.quantizer_state import STEPS
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Batch, Feature, Task
 from qalof.training.objectives import Objective
@@ -125,7 +126,10 @@ class Trainer:
             )
         self.features: Sequence[Feature] = task.train_features()
         self.groups = {name: list(group.values()) for name, group in model.trainable_groups().items()}
-        groups = [{"params": parameters} for parameters in self.groups.values()]
+        groups: list[dict[str, object]] = [{"params": parameters} for parameters in self.groups.values()]
+        for name, group in zip(self.groups, groups, strict=True):
+            if name == STEPS:  # decay would shrink a step for no reason of the loss
+                group["weight_decay"] = 0.0
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.device = next(model.parameters()).device
         self.step = 0

@@ -11,7 +11,7 @@ from qalof.bitmap import Bitmap, LayerBits
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterPolicy, AdapterSpec, adapter_for
 from qalof.model.pretrained import load_pretrained
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel, build
+from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel, SwitchSettings, build
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.quantizers import fake_quantize
 
@@ -194,7 +194,7 @@ def test_adapter_policy(bits, names, policy, chosen):
 
 
 def test_exact_policy_refuses_a_width_without_adapter_before_anything_changes(random_model):
-    model = build(BaseModel(random_model, HeadKind.SPAN), SPECS, policy=AdapterPolicy.EXACT)
+    model = build(BaseModel(random_model, HeadKind.SPAN), SPECS, SwitchSettings(policy=AdapterPolicy.EXACT))
     model.set_bitmap(8)
     with pytest.raises(BadInputError, match="no adapter|needs an adapter for 3 bits"):
         model.set_bitmap(3)
@@ -218,7 +218,8 @@ def test_flipped_byte_is_noticed(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "law"), [("format_version", 2, "format version 1: got 2"), ("convention", "full", "convention")]
+    ("key", "value", "law"),
+    [("format_version", 3, "format version 1 or 2: got 3"), ("convention", "full", "convention")],
 )
 def test_newer_version_and_other_convention_are_refused(trained, tmp_path, key, value, law):
     trained.save(tmp_path / "c")

@@ -41,6 +41,7 @@ from qalof.cost import Cost
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import write_json
+from qalof.model.kv_layout import KvLayout
 from qalof.model.sites import Site
 from qalof.statistics import Interval, paired_difference
 from search import BitmapSpace, Point
@@ -52,8 +53,9 @@ JOB_CONFIGS = {"train": TrainConfig, "sensitivity": SensitivityConfig, "search":
 
 
 def make_sites(blocks: int, width: int) -> tuple[Site, ...]:
+    layout = KvLayout(1, width, ((width, 2 * width), (2 * width, 3 * width)))
     return tuple(
-        Site(f"h.{block}.{kind}", width * i, width * o, True, width * kv)
+        Site(f"h.{block}.{kind}", width * i, width * o, True, layout if kv else None)
         for block in range(blocks)
         for kind, (i, o, kv) in SHAPES.items()
     )
@@ -389,7 +391,9 @@ def test_an_interval_that_touches_zero_shows_nothing(low: float, high: float, sh
 
 def test_the_cheapest_good_bitmap_is_the_one_with_the_fewest_bits_within_a_point():
     def point(f1: float, bits: float) -> Point:
-        return Point(Bitmap.uniform(["a"], 8), Cost(bits, int(100 * bits), 0, 0), {"f1": Interval(f1, f1, f1)}, (), 4)
+        return Point(
+            Bitmap.uniform(["a"], 8), Cost(bits, int(100 * bits), 0, 0, 0), {"f1": Interval(f1, f1, f1)}, (), 4
+        )
 
     points = [point(80.0, 8), point(79.0, 6), point(79.2, 5), point(78.9, 4), point(float("nan"), 2)]
     assert cheapest_within(points, "f1") == (0, 2)

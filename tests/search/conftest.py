@@ -3,6 +3,7 @@
 import pytest
 
 from qalof.evaluation.result import Evaluation
+from qalof.model.kv_layout import KvLayout
 from qalof.model.sites import Site
 
 SHAPES = {"attn.c_attn": (8, 24, 16), "attn.c_proj": (8, 8, 0), "mlp.c_fc": (8, 32, 0), "mlp.c_proj": (32, 8, 0)}
@@ -35,7 +36,7 @@ class FormulaEvaluator:
 
 def make_sites(blocks):
     return tuple(
-        Site(f"h.{block}.{leaf}", in_features, out_features, True, kv)
+        Site(f"h.{block}.{leaf}", in_features, out_features, True, KvLayout(2, 4, ((8, 16), (16, 24))) if kv else None)
         for block in range(blocks)
         for leaf, (in_features, out_features, kv) in SHAPES.items()
     )

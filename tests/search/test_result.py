@@ -25,6 +25,7 @@ def test_the_front_is_a_table_with_intervals_and_costs(result):
     assert list(front) == [
         "bitmap", "f1", "f1_low", "f1_high", "loss", "loss_low", "loss_high",
         "average_bits", "weight_bytes", "kv_bytes_per_token", "bit_operations_per_token",
+        "activation_bytes_per_token",
     ]  # fmt: skip
     assert (front.f1_low < front.f1).all()
     assert (front.f1 < front.f1_high).all()
@@ -101,7 +102,7 @@ def test_a_plot_is_a_picture_whatever_the_objectives(sites, make_evaluator, tmp_
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not JSON"), ('{"version": 9}', "version 1: got 9"), ("[]", "got None")]
+    ("text", "message"), [("{", "is not JSON"), ('{"version": 9}', "version 2: got 9"), ("[]", "got None")]
 )
 def test_a_result_that_cannot_be_read_is_refused(tmp_path, text, message):
     (tmp_path / "front.json").write_text(text)

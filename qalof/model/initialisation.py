@@ -1,0 +1,99 @@
+"""How the factors of a LoRA branch begin.
+
+==============  ===========================================================================================
+``kaiming``     A Kaiming-uniform with a = sqrt(5), B = 0: microsoft/LoRA's code, the default
+``gaussian``    A normal, B = 0: the LoRA paper
+``orthogonal``  B A = 0 with neither factor zero; even ranks
+``loftq``       s B A = the best rank-r approximation of W - fq_b(W), at the adapter's own width b (LoftQ with
+                one iteration, arXiv 2310.08659).  W stays as it is, so that it serves all widths at once
+``pissa``       s B A = the r leading singular components of W, which are taken out of W (arXiv 2404.02948);
+                ``pissa_niter_4`` approximates them by 4 subspace iterations
+``olora``       B, A = the first r columns and rows of W's QR factors, taken out of W (arXiv 2406.01775)
+==============  ===========================================================================================
+
+The last two change the weight that all adapters stand on, so that all must begin with the same product: equal rank
+and alpha, no width without a branch, and no tied head, whose embedding would change with it.  A checkpoint holds
+the factors' start beside their present value, as one LoRA of twice the rank, [B, -B0] [A; A0]; on the pretrained
+weight it is the same function, so that plain PEFT opens it, and loading takes B0 A0 out of W again.
+
+PEFT's own ``loftq`` rounds to NF4 and overwrites the base weight; its inits that look at data (eva, corda, lora_ga)
+need a pass over it that the model has not seen here.  They are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import torch
+
+from qalof.errors import BadInputError, nearest_hint
+
+Factors = tuple[torch.Tensor, torch.Tensor]
+"""A (rank, in), B (out, rank)."""
+
+DRAWN: Mapping[str, bool | str] = {"kaiming": True, "gaussian": "gaussian", "orthogonal": "orthogonal"}
+"""Inits that PEFT draws itself: our name -> its ``init_lora_weights``."""
+
+_PISSA = re.compile(r"pissa(?:_niter_([1-9][0-9]?))?$")
+_KNOWN = (*DRAWN, "loftq", "olora", "pissa", "pissa_niter_4")
+
+
+def check_init(init: str, rank: int) -> None:
+    """Refuse an init that does not exist, or that this rank cannot have.
+
+    Raises:
+        BadInputError: says what there is.
+    """
+    if init not in _KNOWN and not _PISSA.match(init):
+        raise BadInputError(f"no adapter init {init!r}; {nearest_hint(init, _KNOWN)}")
+    if init == "orthogonal" and rank % 2:
+        raise BadInputError(f"init orthogonal needs an even rank: got {rank}; {rank + 1} would do")
+
+
+def takes_from_weight(init: str) -> bool:
+    """Whether the adapter's start is taken out of the frozen weight."""
+    return init == "olora" or bool(_PISSA.match(init))
+
+
+@torch.no_grad()
+def decompose(weight: torch.Tensor, rank: int, scaling: float, init: str) -> Factors:
+    """A0 and B0 of ``pissa`` and ``olora``, with scaling * B0 @ A0 the part to take out of ``weight`` (out, in)."""
+    _check_rank(weight, rank)
+    if init == "olora":
+        q, r = torch.linalg.qr(weight.float())
+        return r[:rank].contiguous(), q[:, :rank].contiguous()
+    match = _PISSA.match(init)
+    assert match is not None
+    if match[1]:
+        left, values, right = torch.svd_lowrank(weight.float(), rank, niter=int(match[1]))
+        return _halves(left, values, right.T, scaling)
+    return _truncated(weight.float(), rank, scaling)
+
+
+@torch.no_grad()
+def compensate(
+    weight: torch.Tensor, rank: int, scaling: float, rounded: Callable[[torch.Tensor], torch.Tensor]
+) -> Factors | None:
+    """A and B of ``loftq`` for ``weight`` (out, in); None where rounding changes nothing, as at 32 bits."""
+    _check_rank(weight, rank)
+    error = weight.float() - rounded(weight).float()
+    return _truncated(error, rank, scaling) if error.any() else None
+
+
+def _check_rank(weight: torch.Tensor, rank: int) -> None:
+    if rank > min(weight.shape):
+        shape = "x".join(str(size) for size in weight.shape)
+        raise BadInputError(
+            f"an init by decomposition needs rank <= {min(weight.shape)} for a {shape} site: got {rank}"
+        )
+
+
+def _truncated(matrix: torch.Tensor, rank: int, scaling: float) -> Factors:
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    return _halves(left[:, :rank], values[:rank], right[:rank], scaling)
+
+
+def _halves(left: torch.Tensor, values: torch.Tensor, right: torch.Tensor, scaling: float) -> Factors:
+    root = (values / scaling).sqrt()
+    return root[:, None] * right, left * root

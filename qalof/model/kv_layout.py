@@ -1,0 +1,133 @@
+"""Where the keys and values of a token lie in the outputs of its projections.
+
+The KV cache is filled by the outputs of the key and value projections, so that rounding those outputs rounds
+the cache, under every attention implementation.  For that one must know which features are keys, which are
+values, and how they are grouped into heads.  Families differ:
+
+===========================  ============================================================================
+separate ``k_proj, v_proj``  all features, heads one after another (Llama, Qwen, Mistral, OPT, Phi, ...)
+GPT-2's ``c_attn``           query, key, value, each D wide
+Phi-3's ``qkv_proj``         query, key, value; with grouped queries the last two are narrower
+GPT-NeoX's fused one         by head: (heads, 3, head_dim), so that the keys are not one slice
+===========================  ============================================================================
+
+A :class:`KvLayout` writes all of them as one form: the output seen as (groups, features a group), and within a group
+one slice for keys and one for values.  A fused projection of any other family has no layout here, since a guess
+would round queries instead of keys: its cache cannot be quantized, and asking for it is an error.
+
+With rotary embeddings K is rounded as it leaves its projection, before the rotation (LLM-QAT's code), and in Qwen3
+before ``k_norm``: a runtime that stores the codes rotates, and normalises, what it reads back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import torch
+
+from qalof.errors import BadInputError
+
+Slices = tuple[tuple[int, int], ...]
+
+
+class KvGranularity(StrEnum):
+    """``token``: one scale for all keys of a token and one for all its values; ``head``: one each a head."""
+
+    TOKEN = "token"
+    HEAD = "head"
+
+    @classmethod
+    def parse(cls, name: str) -> KvGranularity:
+        """Read a name.
+
+        Raises:
+            BadInputError: a granularity that the cache cannot have.
+        """
+        if name not in set(cls):
+            raise BadInputError(
+                f"kv_granularity must be token or head, scales that see one token only: got {name!r}, with which "
+                "cached decoding would differ from the full forward"
+            )
+        return cls(name)
+
+
+@dataclass(frozen=True)
+class KvLayout:
+    """Keys and values in one projection's output.
+
+    ``heads`` of ``head_dim`` features each, in keys and in values alike; ``parts``: (start, stop) of keys, of
+    values, or of both, within one of ``groups`` equal runs of the output; ``query_features``: width of the
+    queries that attend to them, which is more than heads * head_dim where queries share a head; ``scales`` that
+    keys, and values, have for each token: 1, or one a head.
+    """
+
+    heads: int
+    head_dim: int
+    parts: Slices
+    groups: int = 1
+    query_features: int = 0
+    scales: int = 1
+
+    @property
+    def features(self) -> int:
+        """Features of one token that enter the cache."""
+        return len(self.parts) * self.heads * self.head_dim
+
+    def with_scales(self, granularity: KvGranularity) -> KvLayout:
+        """This layout with as many scales as ``granularity`` gives a token."""
+        return replace(self, scales=self.heads if granularity is KvGranularity.HEAD else 1)
+
+
+def map_kv(projected: torch.Tensor, layout: KvLayout, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Replace keys and values in a projection's output, leaving queries as they are.
+
+    Args:
+        projected: (..., out).
+        layout: of this projection.
+        change: (..., heads, head_dim) -> the same shape; called once for keys and once for values.
+    """
+    grouped = projected.unflatten(-1, (layout.groups, -1))
+    heads = (layout.heads, layout.head_dim)
+    pieces, at = [], 0
+    for start, stop in layout.parts:
+        features = grouped[..., start:stop]
+        # (groups, stop - start) runs over heads in order, whether a group is one head or all of them
+        changed = change(features.reshape(*projected.shape[:-1], *heads))
+        pieces += [grouped[..., at:start], changed.reshape(features.shape)]
+        at = stop
+    pieces.append(grouped[..., at:])
+    return torch.cat(pieces, dim=-1).flatten(-2)
+
+
+def layout_of(config: Any, name: str, out_features: int) -> KvLayout | None:
+    """The layout of the projection ``name`` in a model with this transformers config; None if it feeds no cache.
+
+    Args:
+        config: with ``num_attention_heads`` and, where queries share heads, ``num_key_value_heads``.
+        name: dotted path; its last part tells what the projection is.
+        out_features: of the projection.
+    """
+    text = config.get_text_config()
+    query_heads = int(getattr(text, "num_attention_heads", 0) or 1)
+    heads = int(getattr(text, "num_key_value_heads", None) or query_heads)
+    head_dim = int(getattr(text, "head_dim", None) or int(getattr(text, "hidden_size", 0)) // query_heads)
+    query, width = query_heads * head_dim, heads * head_dim
+    leaf = name.rsplit(".", 1)[-1]
+    found: KvLayout | None = None
+    if leaf in ("k_proj", "v_proj"):
+        found = KvLayout(heads, head_dim, ((0, width),), 1, query)
+    elif (text.model_type, leaf) in (("gpt2", "c_attn"), ("phi3", "qkv_proj")):
+        found = KvLayout(heads, head_dim, ((query, query + width), (query + width, query + 2 * width)), 1, query)
+    elif (text.model_type, leaf) == ("gpt_neox", "query_key_value"):
+        found = KvLayout(heads, head_dim, ((head_dim, 2 * head_dim), (2 * head_dim, 3 * head_dim)), heads, query)
+    return found if found and _fits(found, out_features) else None
+
+
+def _fits(layout: KvLayout, out_features: int) -> bool:
+    """Whether heads and slices account for the output as it is; they do not where a family varies its sizes."""
+    per_group = layout.parts[-1][1]
+    whole = layout.groups * (per_group - layout.parts[0][0]) == layout.features
+    return whole and layout.groups * per_group == out_features

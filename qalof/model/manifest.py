@@ -1,0 +1,143 @@
+"""The manifest of a checkpoint: which base, which adapters, which settings, which sites.
+
+Format versions:
+
+1. GPT-2 only in practice: no settings but the adapter policy, specs of rank, alpha and dropout, and adapter
+   configs that called every layer a Conv1D.  Read as what it meant: every other setting at its default.
+2. Settings of :class:`SwitchSettings`, inits and rsLoRA in the specs, norms beside the factors, and a base digest
+   that covers a head which is not tied.  Version 1 cannot say any of these, hence the new number.
+
+The convention of the integer range is named besides, because the same numbers mean other weights under another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from qalof.errors import BadInputError
+from qalof.files import open_sealed
+from qalof.model.adapters import WEIGHTS_FILE, AdapterPolicy, AdapterSpec
+from qalof.model.pretrained import HeadKind, load_pretrained
+from qalof.model.settings import SwitchSettings
+
+FORMAT_VERSION = 2
+OLDEST_VERSION = 1
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Which pretrained model stands underneath: enough to load it again."""
+
+    source: str
+    head: HeadKind
+    seed: int = 0
+    labels: int | None = None
+
+    def load(self) -> PreTrainedModel:
+        """The plain transformers model."""
+        return load_pretrained(self.source, self.head, seed=self.seed, labels=self.labels)
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a manifest says of a model; ``digest`` is that of the base's weights, ``version`` of the format."""
+
+    base: BaseModel
+    digest: str
+    adapters: dict[str, AdapterSpec]
+    settings: SwitchSettings
+    sites: tuple[str, ...]
+    version: int = FORMAT_VERSION
+    folder: Path | None = None
+
+    def check_like(self, model: Described) -> None:
+        """Refuse to be put into another model.
+
+        Raises:
+            BadInputError: another base, or other adapters, settings or sites.
+        """
+        if self.digest != model.digest:
+            old = "; version 1 does not cover a head of its own" if self.version == 1 else ""
+            raise BadInputError(
+                f"checkpoint {self.folder} was trained on other weights than {model.base.source} has now{old}; "
+                "give that base"
+            )
+        for what in ("adapters", "settings", "sites"):
+            mine, its = getattr(self, what), getattr(model, what)
+            if mine != its:
+                raise BadInputError(f"checkpoint {self.folder} has other {what} than this model: {mine}, here {its}")
+
+
+def header(
+    base: BaseModel,
+    digest: str,
+    adapters: Mapping[str, AdapterSpec],
+    settings: SwitchSettings,
+    sites: tuple[str, ...],
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The manifest of a model, without its files."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": "switchable-model",
+        "convention": settings.quantization.convention,
+        "base": asdict(base) | {"sha256": digest},
+        "adapters": {name: asdict(spec) for name, spec in adapters.items()},
+        "settings": settings.to_json(),
+        "sites": list(sites),
+        "extra": dict(extra),
+    }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Check a checkpoint without loading its base, and return its manifest.
+
+    Raises:
+        BadInputError: missing, damaged, newer, or of another range convention.
+    """
+    manifest = open_sealed(folder, "checkpoint", FORMAT_VERSION, OLDEST_VERSION)
+    described = describe(manifest, folder)
+    convention = described.settings.quantization.convention
+    if manifest.get("convention") != convention:
+        raise BadInputError(
+            f"checkpoint {folder} must use the range convention {convention} of its settings: "
+            f"got {manifest.get('convention')!r}; convert it first"
+        )
+    for name in described.adapters:
+        file = f"adapters/{name}/{WEIGHTS_FILE}"
+        if file not in manifest["files"]:
+            raise BadInputError(f"checkpoint {folder} is damaged: its manifest does not list {file}; restore it")
+    for file in manifest["files"]:
+        if file.endswith(f"/{WEIGHTS_FILE}") and Path(file).parent.name not in described.adapters:
+            raise BadInputError(f"checkpoint {folder} is damaged: its manifest names no adapter for {file}; restore it")
+    return manifest
+
+
+def describe(manifest: Mapping[str, Any], folder: Path) -> Described:
+    """Read a manifest into types.
+
+    Raises:
+        BadInputError: a key that is missing, or a value that is no such thing.
+    """
+    try:
+        version, stored = manifest["format_version"], manifest["base"]
+        if not isinstance(manifest["extra"], dict):
+            raise TypeError("extra is no object")
+        settings = {"policy": AdapterPolicy(manifest["policy"])} if version == 1 else manifest["settings"]
+        return Described(
+            BaseModel(str(stored["source"]), HeadKind(stored["head"]), int(stored["seed"]), stored["labels"]),
+            str(stored["sha256"]),
+            {str(name): AdapterSpec(**spec) for name, spec in manifest["adapters"].items()},
+            SwitchSettings.from_json(settings),
+            tuple(str(name) for name in manifest["sites"]),
+            version,
+            folder,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
+        raise BadInputError(f"manifest of checkpoint {folder} is damaged: {what}; restore it from a copy") from None

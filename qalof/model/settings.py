@@ -1,0 +1,143 @@
+"""How a model is made switchable, apart from which model it is and which adapters it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+from qalof.errors import BadInputError, nearest_hint
+from qalof.model.adapters import SHARED, AdapterPolicy, AdapterSpec
+from qalof.model.initialisation import takes_from_weight
+from qalof.model.kv_layout import KvGranularity
+from qalof.model.lora_linear import LoraInput, MergeOrder
+from qalof.model.norms import NormMode
+from qalof.model.sites import HeadMode
+from qalof.quantization.granularity import Granularity
+from qalof.quantization.methods.lsq import Lsq
+from qalof.quantization.scheme import QuantizationScheme
+
+TIED = (HeadMode.TIED_VIEW, HeadMode.TIED_BOTH)
+
+
+@dataclass(frozen=True)
+class SwitchSettings:
+    """The choices of algorithms.md 2; each type says what its values mean.
+
+    ``policy``: which adapter serves a width without one; ``head_mode``: what becomes of the head; ``include``,
+    ``exclude``: patterns of site names; ``merge``, ``lora_input``: how a branch is added; ``norms``: whether
+    norms are trained; ``kv_granularity``: what shares a scale in the KV cache; ``quantization``: the quantizers.
+    Strings and objects are read as the types.
+
+    Raises:
+        BadInputError: a value that does not exist.
+    """
+
+    policy: AdapterPolicy = AdapterPolicy.NEAREST_HIGHER
+    head_mode: HeadMode = HeadMode.NONE
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    merge: MergeOrder = MergeOrder.BRANCH
+    lora_input: LoraInput = LoraInput.RAW
+    norms: NormMode = NormMode.FROZEN
+    kv_granularity: KvGranularity = KvGranularity.TOKEN
+    quantization: QuantizationScheme = field(default_factory=QuantizationScheme)
+
+    def __post_init__(self) -> None:
+        kinds: dict[str, type[StrEnum]] = {
+            "policy": AdapterPolicy,
+            "head_mode": HeadMode,
+            "merge": MergeOrder,
+            "lora_input": LoraInput,
+            "norms": NormMode,
+        }
+        for name, kind in kinds.items():
+            object.__setattr__(self, name, _member(kind, getattr(self, name), name))
+        object.__setattr__(self, "kv_granularity", KvGranularity.parse(self.kv_granularity))
+        object.__setattr__(self, "quantization", QuantizationScheme.from_json(self.quantization))
+        self._check_quantizers()
+        for name in ("include", "exclude"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise BadInputError(f"{name} must be a list of patterns: got the string {value!r}; write [{value!r}]")
+            object.__setattr__(self, name, tuple(value))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict; :meth:`from_json` reads it back."""
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "quantization"}
+        data = {name: list(value) if isinstance(value, tuple) else str(value) for name, value in plain.items()}
+        return data | {"quantization": self.quantization.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SwitchSettings:
+        """Read :meth:`to_json`'s form.
+
+        Raises:
+            BadInputError: an unknown key or value.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in data:
+            if name not in known:
+                raise BadInputError(f"no setting {name!r}; {nearest_hint(name, known)}")
+        return cls(**data)
+
+    def check_adapters(self, specs: Mapping[str, AdapterSpec]) -> None:
+        """Refuse adapters that these settings cannot have.
+
+        Raises:
+            BadInputError: says which two do not go together, and what would.
+        """
+        for name, spec in specs.items():
+            if spec.dropout and self.merge.one_input:
+                raise BadInputError(
+                    f"merge {self.merge} has no branch input to drop from: adapter {name} has dropout {spec.dropout}; "
+                    "set it to 0, or merge branch"
+                )
+            if spec.init == "loftq" and (name == SHARED or self.merge is MergeOrder.MERGE_THEN_QUANTIZE):
+                why = "is shared by all widths" if name == SHARED else f"merges first ({self.merge})"
+                raise BadInputError(
+                    f"init loftq makes up for the rounding of one width: adapter {name} {why}; take kaiming"
+                )
+        if self.merge is MergeOrder.MERGE_THEN_QUANTIZE and self.head_mode is HeadMode.TIED_BOTH:
+            raise BadInputError(
+                "an adapter may be merged into a head only where the embedding does not change with it: "
+                "got merge_then_quantize with head_mode tied_both; take tied_view or untied"
+            )
+        if self.norms.copies and not specs:
+            raise BadInputError(f"norms {self.norms} makes a copy an adapter: there are none; take shared")
+        self._check_starts(specs)
+
+    def _check_quantizers(self) -> None:
+        by_head = any(quantizer.granularity is Granularity.HEAD for quantizer in self.quantization.kv.all())
+        if by_head and self.kv_granularity is not KvGranularity.HEAD:
+            raise BadInputError(
+                "a cache quantizer with granularity head needs kv_granularity head, by which the cache is priced: "
+                f"got {self.kv_granularity}"
+            )
+        learned = any(isinstance(quantizer, Lsq) for quantizer in self.quantization.weight.all())
+        if learned and self.merge in (MergeOrder.QUANTIZE_PRODUCT, MergeOrder.QUANTIZE_FACTORS):
+            raise BadInputError(
+                f"lsq learns the steps of one weight: it has none for a branch alone, which merge {self.merge} rounds; "
+                "take branch or merge_then_quantize"
+            )
+
+    def _check_starts(self, specs: Mapping[str, AdapterSpec]) -> None:
+        taking = {spec.init for spec in specs.values() if takes_from_weight(spec.init)}
+        if not taking:
+            return
+        law = f"init {sorted(taking)[0]} takes one product out of the weight that all adapters stand on"
+        if len({(spec.rank, spec.alpha, spec.rslora, spec.init) for spec in specs.values()}) > 1:
+            raise BadInputError(f"{law}, so all need the same init, rank and alpha: got {dict(specs)}")
+        if self.policy is AdapterPolicy.NONE and SHARED not in specs:
+            raise BadInputError(f"{law}, so no width may run without one: got policy none; take nearest_higher")
+        if self.head_mode in TIED:
+            raise BadInputError(f"{law}, which an embedding would share: got head_mode {self.head_mode}; take untied")
+
+
+def _member(kind: type[StrEnum], value: str, name: str) -> StrEnum:
+    if value not in set(kind):
+        raise BadInputError(
+            f"{name} must be one of {', '.join(kind)}: got {value!r}; {nearest_hint(value, map(str, kind))}"
+        )
+    return kind(value)

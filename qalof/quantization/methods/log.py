@@ -1,0 +1,100 @@
+"""Logarithmic quantization (algorithms.md 1.3): a sign, zero, and n = 2^(b-1) - 1 magnitudes, geometric from m down.
+
+    D = R / (n - 1),  k = rne(log2(|x| / m) / D) in {0, -1, ..., -(n-1)},  x^ = sign(x) m 2^(k D)
+    x^ = 0 where log2(|x| / m) < -(n-1) D - D/2
+
+R is the reach in octaves.  Pure powers of two (R = n - 1) never err by less than 41 % of a value, whatever the width,
+because extra bits only reach further down.  What makes more bits finer is a fixed reach.  ``octaves="mse"``, the
+default, takes for each group the R of 1..12 with the least squared error: a dozen encodings, which a weight can
+afford once; give a number (8 suits 8 bits) for activations.  A value is off by at most 2^(D/2) - 1 of itself.
+
+Two bits have one magnitude and the levels -m, 0, m, zero below m/2.  One bit is the symmetric sign * mean.
+The code is sign * (n + k), so that codes order as values do and 0 is zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from qalof.errors import BadInputError
+from qalof.quantization.granularity import absolute_maximum, mean_magnitude
+from qalof.quantization.quantizer import Grid, Quantizer
+
+CANDIDATES = range(1, 13)
+_TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log(Quantizer, method="log"):
+    """``octaves``: R; ``mse`` fits it, ``power_of_two`` is n - 1.  ``grid.zero`` is R, ``grid.scale`` is m."""
+
+    octaves: Literal["mse", "power_of_two"] | float = "mse"
+
+    has_zero: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.octaves, str) and self.octaves <= 0:
+            raise BadInputError(f"octaves must be above 0: got {self.octaves}; 8 suits 8 bits")
+
+    def code_range(self, bits: float) -> tuple[int, int]:
+        """-n and n; n is rounded half up where the width is real."""
+        highest = max(1, self._levels(2 ** (bits - 1) - 1)[1])
+        return -highest, highest
+
+    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
+        if bits == 1:
+            mean = self._stored(mean_magnitude(x))
+            return Grid(mean, torch.ones_like(mean))
+        maximum = absolute_maximum(x)
+        if self.octaves != "mse":
+            return self._grid_of_range(-maximum, maximum, bits)
+        x, maximum = x.contiguous(), self._stored(maximum)
+        best, least = torch.ones_like(maximum), torch.full_like(maximum, torch.inf)
+        for octaves in CANDIDATES:
+            reach = torch.full_like(maximum, octaves)
+            grid = Grid(maximum, reach)
+            error = (self._values(self._codes(x, grid, bits), grid, bits) - x).square().mean(dim=-1, keepdim=True)
+            best = torch.where(error < least, reach, best)
+            least = torch.minimum(error, least)
+        return Grid(maximum, best)
+
+    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+        if bits == 1 or self.octaves == "mse":
+            raise BadInputError(
+                "log quantization in a static range needs a number of octaves and 2 bits or more: "
+                f"got {self.octaves!r} at {bits} bits; octaves 8 suits 8 bits"
+            )
+        maximum = self._stored(torch.maximum(high, -low))
+        octaves = self.code_range(bits)[1] - 1 if self.octaves == "power_of_two" else self.octaves
+        return Grid(maximum, self._stored(torch.full_like(maximum, float(octaves))))
+
+    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        if bits == 1:
+            return torch.where(x < 0, -1.0, 1.0)
+        count = self.code_range(bits)[1]
+        ratio = x.abs() / torch.where(grid.scale == 0, 1.0, grid.scale)
+        if count == 1:
+            return x.sign() * (ratio >= 0.5)
+        level = ratio.clamp_(min=_TINY).log2_().div_(self._step(grid, count))
+        reached = level >= 0.5 - count
+        magnitude = level.round_().clamp_(1 - count, 0).add_(count)
+        return magnitude.mul_(x.sign()).mul_(reached)
+
+    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        count = self.code_range(bits)[1]
+        if bits == 1 or count == 1:
+            return codes.mul_(grid.scale)
+        sign = codes.sign()
+        exponent = codes.abs_().sub_(count).mul_(self._step(grid, count))
+        # in fp64, since fp32 exp2 differs in its last bit between strided, short and long tensors
+        return exponent.to(torch.float64).exp2_().to(torch.float32).mul_(grid.scale).mul_(sign)
+
+    @staticmethod
+    def _step(grid: Grid, count: int) -> torch.Tensor:
+        """D, in octaves."""
+        assert grid.zero is not None
+        return grid.zero / (count - 1)

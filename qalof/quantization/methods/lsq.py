@@ -1,0 +1,105 @@
+"""Learned step size quantization (algorithms.md 1.5; LSQ, arXiv 1902.08153).
+
+    x^ = s rne(clamp(x / s, -Qn, Qp)),  Qn = 2^(b-1), Qp = 2^(b-1) - 1  (unsigned: 0 and 2^b - 1)
+    dx^/dx = 1 where -Qn <= x / s <= Qp, else 0
+    dx^/ds = rne(x / s) - x / s inside, -Qn below, Qp above;  dL/ds is multiplied by g = 1 / sqrt(N Qp)
+
+The steps are parameters of :class:`qalof.quantization.lsq_steps.LsqSteps` and come in as the grid; without one the
+grid is their starting value, s = 2 mean|x| / sqrt(Qp).  N counts what shares a step, features alone for activations.
+The unofficial ``lsq-net`` counts the whole tensor for per-channel steps too, which shrinks their gradient by
+sqrt(out); ``gradient_count="tensor"`` is that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from qalof.errors import BadInputError
+from qalof.quantization import granularity as grouping
+from qalof.quantization.granularity import mean_magnitude
+from qalof.quantization.quantizer import Grid, Quantizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lsq(Quantizer, method="lsq"):
+    """Learned steps.
+
+    Attributes:
+        step_mode: ``per_bit``, one step a width, or ``shared``, s_b = s_ref Qp_ref / Qp_b with the reference at 8 bits.
+        parametrization: ``clamp`` learns s and keeps it from 1e-8 on; ``log`` learns log s.
+        signed: whether codes go below zero; GELU and LayerNorm outputs do.
+        gradient_count: what N counts: ``shared`` elements, ``features`` (activations), the whole ``tensor``
+            (lsq-net); ``none`` leaves the gradient of s as it is.
+    """
+
+    step_mode: Literal["per_bit", "shared"] = "per_bit"
+    parametrization: Literal["clamp", "log"] = "clamp"
+    signed: bool = True
+    gradient_count: Literal["shared", "features", "tensor", "none"] = "shared"
+
+    lowest_bits: ClassVar[int] = 2
+
+    def code_range(self, bits: float) -> tuple[int, int]:
+        """-Qn and Qp, rounded half up where the width is real."""
+        if not self.signed:
+            return 0, self._levels(2**bits - 1)[1]
+        return -self._levels(2 ** (bits - 1))[1], self._levels(2 ** (bits - 1) - 1)[1]
+
+    def fake_quantize(self, x: torch.Tensor, bits: float | torch.Tensor, grid: Grid | None = None) -> torch.Tensor:
+        """As every quantizer, with gradients to ``x`` and to ``grid.scale``."""
+        if isinstance(bits, torch.Tensor) or grid is None or bits >= self.passthrough_bits:
+            return super().fake_quantize(x, bits, grid)
+        self.check_bits(bits)
+        rounded = []
+        for piece, part in self._pieces(x, grid):
+            count = self._gradient_scale(piece, part, x, bits)
+            value: torch.Tensor = _LearnedRounding.apply(piece, part.scale, self.code_range(bits), count)
+            rounded.append(value)
+        return grouping.from_groups(rounded, self.granularity, x.shape).to(x.dtype)
+
+    def _gradient_scale(self, piece: torch.Tensor, part: Grid, x: torch.Tensor, bits: float) -> float:
+        """g."""
+        counts = {
+            "shared": piece.numel() / part.scale.numel(),
+            "features": piece.shape[-1] if self.granularity.grouped else x.shape[-1],
+            "tensor": x.numel(),
+        }
+        count = counts.get(self.gradient_count)
+        return 1.0 if count is None else float((count * self.code_range(bits)[1]) ** -0.5)
+
+    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
+        step = 2 * mean_magnitude(x) / self.code_range(bits)[1] ** 0.5
+        step = self._stored(step)
+        return Grid(torch.where(step == 0, torch.ones_like(step), step))
+
+    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+        raise BadInputError("lsq learns its steps and takes no observed range: drop the observer, or take symmetric")
+
+    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        return (x / grid.scale).clamp_(*self.code_range(bits)).round_()
+
+    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        return codes.mul_(grid.scale)
+
+
+class _LearnedRounding(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, step: torch.Tensor, limits: tuple[int, int], gradient_scale: float
+    ) -> torch.Tensor:
+        ratio = x / step
+        codes = ratio.clamp(*limits).round_()
+        ctx.save_for_backward(ratio, codes, step)
+        ctx.limits, ctx.gradient_scale = limits, gradient_scale
+        return codes * step
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        ratio, codes, step = ctx.saved_tensors
+        inside = (ratio >= ctx.limits[0]) & (ratio <= ctx.limits[1])
+        slope = torch.where(inside, codes - ratio, codes)  # outside, the clamped code is the limit itself
+        to_step = (grads[0] * slope).sum_to_size(step.shape) * ctx.gradient_scale
+        return grads[0] * inside, to_step, None, None

@@ -1,0 +1,45 @@
+"""Four levels for two bits (LLM-QAT's code for weights of 2 bits): -1.5, -0.5, 0.5 and 1.5 times mean|x|.
+
+    S = 2 mean|x|,  q = rne(2 clamp(x / S, -0.99, 0.99) - 1/2) in {-2, -1, 0, 1},  x^ = S (q + 1/2) / 2
+
+A mid-rise grid has no zero, and spends all four codes where symmetric MinMax at two bits has three levels set by the
+largest weight.  A zero group comes back as zeros.  LLM-QAT's code leaves *activations* of 2 bits unquantized without a
+word; here they are quantized, and who wants parity gives them 32 bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from qalof.errors import BadInputError
+from qalof.quantization.granularity import mean_magnitude
+from qalof.quantization.quantizer import Grid, Quantizer
+
+_CLIP = 0.99
+
+
+@dataclass(frozen=True, kw_only=True)
+class MidRise(Quantizer, method="midrise2"):
+    """Codes -2..1; ``grid.scale`` is twice the mean."""
+
+    only_bits: ClassVar[int | None] = 2
+
+    def code_range(self, bits: float) -> tuple[int, int]:
+        """-2 and 1."""
+        return -2, 1
+
+    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
+        return Grid(self._stored(2 * mean_magnitude(x)))
+
+    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+        raise BadInputError("midrise2 is scaled by a mean, which a static range does not know: take symmetric")
+
+    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        scaled = x / torch.where(grid.scale == 0, 1.0, grid.scale)
+        return scaled.clamp_(-_CLIP, _CLIP).mul_(2).sub_(0.5).round_()
+
+    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        return codes.add_(0.5).mul_(grid.scale).div_(2)

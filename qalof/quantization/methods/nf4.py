@@ -1,0 +1,51 @@
+"""NF4 (QLoRA, arXiv 2305.14314; bitsandbytes' code): sixteen quantiles of a normal distribution, blocks of 64.
+
+    s = max|x| over the block,  q = the index of the level nearest to x / s,  x^ = level[q] s
+
+The codebook is bitsandbytes', its block scales here not quantized a second time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from qalof.quantization.granularity import Granularity, absolute_maximum
+from qalof.quantization.quantizer import Grid, Quantizer
+
+CODEBOOK = (
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+    -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+    0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalFloat4(Quantizer, method="nf4"):
+    """Codes are indices 0..15; 4 bits only."""
+
+    granularity: Granularity = Granularity.GROUP
+    group_size: int | None = 64
+
+    only_bits: ClassVar[int | None] = 4
+
+    def code_range(self, bits: float) -> tuple[int, int]:
+        """0 and 15."""
+        return 0, 15
+
+    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
+        maximum = absolute_maximum(x)
+        return self._grid_of_range(-maximum, maximum, bits)
+
+    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+        scale = self._stored(torch.maximum(high, -low))
+        return Grid(torch.where(scale == 0, torch.ones_like(scale), scale))
+
+    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        levels = torch.tensor(CODEBOOK, device=x.device)
+        return torch.bucketize((x / grid.scale).contiguous(), (levels[1:] + levels[:-1]) / 2).to(torch.float32)
+
+    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        return torch.tensor(CODEBOOK, device=codes.device)[codes.long()] * grid.scale

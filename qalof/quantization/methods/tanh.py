@@ -1,0 +1,69 @@
+"""Tanh quantization (algorithms.md 1.4; DoReFa, arXiv 1606.06160): a uniform grid in the range of tanh.
+
+    t = tanh(x),  M = max|t|,  w = 2 rne((t / 2M + 1/2) n) / n - 1,  n = 2^b - 1
+
+DoReFa outputs w in [-1, 1] and relies on the batch normalization behind it, which a transformer does not have:
+``rescale="none"`` destroys the magnitudes of a pretrained model.  ``"linear"``, the default, gives w M, and
+``"atanh"`` maps back exactly: atanh(w M).  The number of levels is even, so 0 is none of them: it becomes M / n or
+-M / n by the tie rule.  A zero group comes back as zeros.  fp32 tanh reaches 1 at about 9, so larger values come back
+from ``atanh`` as that.
+
+The gradient passes the rounding straight and the tanh exactly, M held fixed, when ``ste="tanh"`` (its default here).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from qalof.quantization.granularity import absolute_maximum
+from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.straight_through import StraightThrough
+
+_BELOW_ONE = 1 - 2.0**-24
+"""The largest fp32 below 1: atanh of 1 would be infinite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tanh(Quantizer, method="tanh"):
+    """Codes 0..n; ``grid.scale`` is M."""
+
+    rescale: Literal["linear", "none", "atanh"] = "linear"
+    ste: StraightThrough = StraightThrough.TANH
+
+    def code_range(self, bits: float) -> tuple[int, int]:
+        """0 and n, rounded half up where n is real."""
+        return 0, self._levels(2**bits - 1)[1]
+
+    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+        return Grid(self._stored(torch.tanh(torch.maximum(high, -low))))
+
+    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
+        maximum = absolute_maximum(x)
+        return self._grid_of_range(-maximum, maximum, bits)
+
+    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        divisor, highest = self._levels(2**bits - 1)
+        unit = torch.tanh(x).div_(2 * torch.where(grid.scale == 0, 1.0, grid.scale)).add_(0.5)
+        return unit.mul_(divisor).round_().clamp_(0, highest)
+
+    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        w = codes.div_(self._levels(2**bits - 1)[0]).mul_(2).sub_(1)
+        if self.rescale == "none":
+            return w.mul_(grid.scale != 0)
+        w.mul_(grid.scale)
+        if self.rescale == "linear":
+            return w
+        # in fp64, since fp32 atanh differs in its last bit between strided, short and long tensors
+        return w.clamp_(-_BELOW_ONE, _BELOW_ONE).to(torch.float64).atanh_().to(torch.float32)
+
+    def _tanh_factor(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        slope = 1 - torch.tanh(x).square()
+        if self.rescale == "none":
+            return slope / torch.where(grid.scale == 0, 1.0, grid.scale)
+        if self.rescale == "linear":
+            return slope
+        value = self._values(self._codes(x, grid, bits), grid, bits)
+        return slope / (1 - torch.tanh(value).square()).clamp(min=torch.finfo(torch.float32).eps)

@@ -1,0 +1,175 @@
+"""Static ranges: watch what passes, then keep one range for all batches (algorithms.md 1.8).
+
+``minmax`` keeps the extremes of all batches; ``ema``: new = m old + (1 - m) batch, started by the first batch (CPT has
+m = 0.9; InstantNet and DWQ's code pass 0.1 in its place, which hardly smooths); ``percentile``: the p-th and
+(100 - p)-th of each batch by nearest rank; ``mse``: of each batch the shrunken extremes that round it with the least
+squared error.  The last two average their batches, weighted by size.
+
+A range belongs to one site and one width: extremes are the same at every width of the site alone, but not behind
+other quantized sites, and the best clipping depends on the width itself.  ``shared`` keeps one for all widths, as
+CPT does.  While ``observing``, a forward pass updates the range and rounds by it; frozen, it only rounds, and
+a range never observed is an error.  A pass that runs again inside backward (activation checkpointing) updates nothing.
+Under ``torch.distributed`` the ranks agree on each batch's range before it counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import torch
+from torch import nn
+
+from qalof.errors import BadInputError
+from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.strict import check_fields, check_keys
+
+SHRINKS = 41
+"""How many candidates ``mse`` tries, from the full range down to a fifth of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserverSpec:
+    """``momentum``: m of ``ema``; ``percentile``: p in percent, above 50; ``shared``: one range for all widths."""
+
+    kind: Literal["minmax", "ema", "percentile", "mse"] = "minmax"
+    momentum: float = 0.9
+    percentile: float = 99.9
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, "observer")
+        if not 0 <= self.momentum < 1:
+            raise BadInputError(f"momentum must be from 0 and below 1: got {self.momentum}")
+        if not 50 < self.percentile <= 100:
+            raise BadInputError(f"percentile must be above 50 and at most 100: got {self.percentile}")
+        if self.kind == "mse" and self.shared:
+            raise BadInputError("an mse range fits one width: it cannot be shared by all; take minmax or ema")
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read :meth:`to_json`'s form, or a kind alone."""
+        data = {"kind": data} if isinstance(data, str) else data
+        return cls(**check_keys(data, list(cls.__dataclass_fields__), "observer"))
+
+
+class StaticRanges(nn.Module):
+    """The ranges of one place in the model, by width; buffers, so that they travel with the model's state.
+
+    Args:
+        spec: how to observe.
+        place: names the site in errors.
+    """
+
+    def __init__(self, spec: ObserverSpec, place: str) -> None:
+        super().__init__()
+        self.spec, self.place, self.observing = spec, place, False
+
+    def grid(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> Grid:
+        """The grid for ``x`` (..., tokens, features), which is observed first if observing.
+
+        Raises:
+            BadInputError: never observed at this width, or ``x`` is observed and not finite.
+        """
+        if self.observing and torch._C._current_graph_task_id() == -1:  # not while backward recomputes
+            self.observe(x, bits, quantizer)
+        key = self._key(bits)
+        if not hasattr(self, f"low_{key}"):
+            raise BadInputError(
+                f"a static range must be observed before it is used: {self.place} has none at {bits} bits; "
+                "run calibrate(model, batches) with a bitmap that has this width"
+            )
+        return quantizer.grid_of_range(getattr(self, f"low_{key}"), getattr(self, f"high_{key}"), bits)
+
+    @torch.no_grad()
+    def observe(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> None:
+        """Take one batch into the range of this width.
+
+        Raises:
+            BadInputError: empty, or not finite.
+        """
+        if not x.numel():
+            raise BadInputError(f"calibration needs at least one number: {self.place} got an empty batch")
+        if not torch.isfinite(x).all():
+            raise BadInputError(f"calibration data must be finite: {self.place} got NaN or infinity")
+        low, high = _across_ranks(*batch_range(x, bits, quantizer, self.spec), self.spec)
+        key, size = self._key(bits), torch.tensor(x.numel(), device=x.device)
+        if hasattr(self, f"low_{key}"):
+            seen = getattr(self, f"seen_{key}")
+            low = self._merged(getattr(self, f"low_{key}"), low, seen, size, torch.minimum)
+            high = self._merged(getattr(self, f"high_{key}"), high, seen, size, torch.maximum)
+            size = seen + size
+        for name, value in (("low", low), ("high", high), ("seen", size)):
+            self.register_buffer(f"{name}_{key}", value)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for name in list(self._buffers):
+            delattr(self, name)
+
+    def _merged(self, old: torch.Tensor, new: torch.Tensor, seen: torch.Tensor, size: torch.Tensor, most: Any) -> Any:
+        if self.spec.kind == "minmax":
+            return most(old, new)
+        share = 1 - self.spec.momentum if self.spec.kind == "ema" else float(size / (seen + size))
+        return old + (new - old) * share
+
+    def _key(self, bits: float) -> str:
+        return "all" if self.spec.shared else f"{bits:g}".replace(".", "_")
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        # buffers come into being as they are observed: a stored range is its own declaration
+        self.reset()
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            self.register_buffer(key.removeprefix(prefix), torch.empty_like(state_dict[key]))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def batch_range(
+    x: torch.Tensor, bits: float, quantizer: Quantizer, spec: ObserverSpec
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The range of one batch: each () for granularity tensor, (groups,) for group and head; fp32."""
+    lows, highs = [], []
+    for piece in quantizer.static_groups(x):
+        low, high = piece.amin(dim=-1), piece.amax(dim=-1)
+        if spec.kind == "percentile":
+            rank = max(1, -int(-piece.shape[-1] * spec.percentile // 100))
+            high = piece.kthvalue(rank, dim=-1).values
+            low = piece.kthvalue(piece.shape[-1] - rank + 1, dim=-1).values
+        elif spec.kind == "mse":
+            low, high = _least_error(piece, low, high, bits, quantizer)
+        lows.append(low)
+        highs.append(high)
+    shape = (-1,) if quantizer.granularity.grouped else ()
+    return torch.cat(lows).reshape(shape), torch.cat(highs).reshape(shape)
+
+
+def _least_error(
+    piece: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bits: float, quantizer: Quantizer
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The range out of shrunken ones that rounds (groups, elements) with the least squared error, by group."""
+    best_low, best_high, least = low, high, torch.full_like(low, torch.inf)
+    for share in torch.linspace(1, 0.2, SHRINKS).tolist():
+        error = quantizer.error_in_range(piece, low * share, high * share, bits)
+        better = error < least
+        best_low, best_high = torch.where(better, low * share, best_low), torch.where(better, high * share, best_high)
+        least = torch.minimum(least, error)
+    return best_low, best_high
+
+
+def _across_ranks(low: torch.Tensor, high: torch.Tensor, spec: ObserverSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return low, high
+    low, high = low.contiguous(), high.contiguous()
+    if spec.kind in ("minmax", "ema"):
+        torch.distributed.all_reduce(low, torch.distributed.ReduceOp.MIN)
+        torch.distributed.all_reduce(high, torch.distributed.ReduceOp.MAX)
+        return low, high
+    both = torch.stack([low, high])
+    torch.distributed.all_reduce(both)
+    both /= torch.distributed.get_world_size()
+    return both[0], both[1]

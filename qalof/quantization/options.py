@@ -1,0 +1,125 @@
+"""The options that all quantizers share, their laws, and their JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self
+
+from qalof.errors import BadInputError, nearest_hint
+from qalof.layer_bits import PASS_THROUGH
+from qalof.quantization.granularity import Granularity, check_divides
+from qalof.quantization.straight_through import StraightThrough
+from qalof.quantization.strict import check_fields, check_keys, json_schema_of
+
+HIGHEST_BITS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerOptions:
+    """Settings of a quantizer; equal settings are equal quantizers, and may be the key of a cache.
+
+    Attributes:
+        granularity: which elements share a scale.
+        group_size: of granularities group and head (there the model's head size, if None).
+        strict_groups: refuse a row that the group size does not divide, as formats of other runtimes do.
+        ste: which gradient passes; ``ste_limit`` is that of ``masked``.
+        real_bits: what a width between two whole ones means; see :mod:`qalof.quantization.quantizer`.
+        scale_dtype: what a packed file stores.  The grid is rounded to it *before* encoding, so that a packed file
+            holds exactly what was fake-quantized.  From 12 bits on fp16 resolves less than the codes do.
+        passthrough_bits: from this width on the tensor is left alone (16 in GGUF-like runs).
+
+    Raises:
+        BadInputError: an option that does not exist or contradicts another.
+    """
+
+    granularity: Granularity = Granularity.CHANNEL
+    group_size: int | None = None
+    strict_groups: bool = False
+    ste: StraightThrough = StraightThrough.IDENTITY
+    ste_limit: float = 2.0
+    real_bits: Literal["round", "floor", "mix"] = "round"
+    scale_dtype: Literal["float32", "float16"] = "float32"
+    passthrough_bits: int = PASS_THROUGH
+
+    method: ClassVar[str]
+    lowest_bits: ClassVar[int] = 1
+    only_bits: ClassVar[int | None] = None
+    has_zero: ClassVar[bool] = False
+    registry: ClassVar[dict[str, type[QuantizerOptions]]] = {}
+
+    def __init_subclass__(cls, *, method: str | None = None) -> None:
+        if method is not None:
+            cls.method = method
+            cls.registry[method] = cls
+
+    def __post_init__(self) -> None:
+        check_fields(self, f"quantizer {self.method}")
+        if self.granularity is Granularity.GROUP and self.group_size is None:
+            raise BadInputError("granularity group must have a group_size: got none; 32, 64 or 128 are usual")
+        if not self.granularity.grouped and self.group_size is not None:
+            raise BadInputError(
+                f"group_size belongs to granularity group or head: got {self.group_size} with {self.granularity}"
+            )
+        if self.group_size is not None and self.group_size < 1:
+            raise BadInputError(f"group_size must be at least 1: got {self.group_size}")
+        if not 1 < self.passthrough_bits <= PASS_THROUGH:
+            raise BadInputError(f"passthrough_bits must be from 2 to 32: got {self.passthrough_bits}")
+
+    def check_bits(self, bits: float) -> None:
+        """Refuse a width that this method does not have.
+
+        Raises:
+            BadInputError: says which it has.
+        """
+        if self.only_bits is not None and bits != self.only_bits:
+            raise BadInputError(f"quantizer {self.method} has {self.only_bits} bits only: got {bits}")
+        if not (2 <= bits <= HIGHEST_BITS or bits == self.lowest_bits):
+            one = "1 or " if self.lowest_bits == 1 else ""
+            raise BadInputError(
+                f"bits must be {one}from 2 to {HIGHEST_BITS}, or {self.passthrough_bits} for pass-through: got {bits}"
+            )
+
+    def check_shape(self, features: int) -> None:
+        """Refuse rows of ``features`` that cannot be grouped as the options ask.
+
+        Raises:
+            BadInputError: a head size that is not known, or strict groups that do not divide.
+        """
+        if not self.granularity.grouped:
+            return
+        if self.group_size is None:
+            raise BadInputError("granularity head needs the model's head size: none is set; use for_heads(head_size)")
+        if self.strict_groups or self.granularity is Granularity.HEAD:
+            check_divides(self.group_size, features)
+
+    def for_heads(self, head_size: int) -> Self:
+        """This quantizer with granularity head's group size filled in; others come back as they are."""
+        if self.granularity is not Granularity.HEAD or self.group_size is not None:
+            return self
+        return replace(self, group_size=head_size)
+
+    def to_json(self) -> dict[str, Any]:
+        """``method`` and all options."""
+        return {"method": self.method} | asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read :meth:`to_json`'s form, or a method's name alone; a quantizer comes back as it is.
+
+        Raises:
+            BadInputError: an unknown method or option, or an option that may not have its value.
+        """
+        if isinstance(data, cls):
+            return data
+        options = dict(data) if isinstance(data, Mapping) else {"method": data}
+        method = options.pop("method", None)
+        kind = cls.registry.get(str(method))
+        if kind is None or not issubclass(kind, cls):
+            raise BadInputError(f"no quantizer {method!r}; {nearest_hint(str(method), cls.registry)}")
+        return kind(**check_keys(options, [field.name for field in fields(kind)], f"quantizer {method}"))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Lets a pydantic model have a quantizer as a field; called by pydantic alone."""
+        return json_schema_of(cls.from_json)

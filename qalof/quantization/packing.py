@@ -1,0 +1,212 @@
+"""Packed weights: codes as dense bits, with their grid, in as few bytes as the cost model counts (algorithms.md 1.9).
+
+A code q is stored as u = q + 2^(b-1) (methods without negative codes: u = q) with b bits, the lowest first, one code
+directly after the other; a row starts at a byte.  So at 4 bits a byte is u[2i] | u[2i+1] << 4.  Bits left over at the
+end of a row are those of a code of 0.  A real width takes the bits of the next whole one.  Scales, and ``zero`` where
+a method has one, follow in the dtypes of the quantizer: with ``scale_dtype="float16"`` a symmetric weight per channel
+takes exactly :func:`qalof.cost.weight_bytes`.
+
+Grids are rounded to these dtypes before anything is encoded, so that unpacking gives exactly the codes, the grid
+and the values that the fake-quantized model runs with.  (compressed-tensors packs floor(32 / b) codes into an int32
+instead, which costs 3.2 bits a weight at b = 3; that is another format.)
+
+Eight codes fill b bytes: the bits of four go into one 64-bit word, which is cut into bytes, all by whole columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+
+from qalof.errors import BadInputError
+from qalof.quantization.granularity import Granularity, group_count
+from qalof.quantization.quantizer import Encoded, Grid, Quantizer
+
+LOWEST_BITS, HIGHEST_BITS = 2, 16
+_CODES = 8
+_HALF = _CODES // 2
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One packed weight.
+
+    Attributes:
+        data: uint8, (rows, bytes a row).
+        grid: in the dtypes it is stored in.
+        columns: codes a row.
+        bits: may be real; each code takes the next whole number of bits.
+        quantizer: what encoded it.
+    """
+
+    data: torch.Tensor
+    grid: Grid
+    columns: int
+    bits: float
+    quantizer: Quantizer
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes, scales and zeros together."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
+
+    def unpack(self) -> Encoded:
+        """The codes and grid that were packed, exactly."""
+        offset = _offset(self.quantizer, self.bits)
+        codes = unpack_rows(self.data, _stored_bits(self.bits), self.columns) - offset
+        wide = self.quantizer.code_range(self.bits)[1] > torch.iinfo(torch.int16).max
+        zero = None if self.grid.zero is None else _as_float(self.grid.zero)
+        grid = Grid(_as_float(self.grid.scale), zero)
+        return Encoded(codes.to(torch.int32 if wide else torch.int16), grid, self.bits)
+
+    def dequantize(self) -> torch.Tensor:
+        """(rows, columns), fp32."""
+        return self.quantizer.decode(self.unpack())
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """``data``, ``scale`` and perhaps ``zero``, for a safetensors file; :meth:`settings` says the rest."""
+        parts = {"data": self.data, "scale": self.grid.scale, "zero": self.grid.zero}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def settings(self) -> dict[str, Any]:
+        """JSON that makes sense of the tensors."""
+        return {"columns": self.columns, "bits": self.bits, "quantizer": self.quantizer.to_json()}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> Self:
+        """Read what :meth:`tensors` and :meth:`settings` gave.
+
+        Raises:
+            BadInputError: tensors whose shapes or types are not those of such a weight.
+        """
+        quantizer = Quantizer.from_json(settings["quantizer"])
+        columns, bits = settings["columns"], settings["bits"]
+        self = cls(tensors["data"], Grid(tensors["scale"], tensors.get("zero")), columns, bits, quantizer)
+        expected = packed_bytes(self.data.shape[0], columns, bits, quantizer)
+        if self.data.dtype is not torch.uint8 or self.nbytes != expected:
+            raise BadInputError(
+                f"a packed weight of {self.data.shape[0]} x {columns} at {bits} bits must have {expected} bytes: "
+                f"got {self.nbytes} ({self.data.dtype}); pack it again"
+            )
+        return self
+
+
+def pack(encoded: Encoded, quantizer: Quantizer) -> Packed:
+    """Pack a weight's codes (rows, columns).
+
+    Raises:
+        BadInputError: one bit, codes that are no matrix, or a grid that the quantizer's dtypes cannot hold (learned
+            steps or ranges of another quantizer).
+    """
+    if encoded.codes.dim() != 2:
+        raise BadInputError(f"packed codes must be (rows, columns): got shape {tuple(encoded.codes.shape)}")
+    bits, codes = _stored_bits(encoded.bits), encoded.codes.to(torch.int32)
+    data = pack_rows(codes + _offset(quantizer, encoded.bits), bits, _padding(quantizer, encoded.bits))
+    dtypes = (quantizer.stored_dtype, quantizer.zero_dtype)
+    stored = [None if p is None else _as_stored(p, dtype) for p, dtype in zip(encoded.grid, dtypes, strict=True)]
+    for part, kept in zip(encoded.grid, stored, strict=True):
+        if part is not None and kept is not None and not torch.equal(_as_float(kept), part):
+            raise BadInputError(
+                f"a grid must be exact in {kept.dtype} to be packed: it is not; encode with this quantizer's own grid, "
+                "or with scale_dtype float32"
+            )
+    scale, zero = stored
+    assert scale is not None
+    return Packed(data, Grid(scale, zero), encoded.codes.shape[1], encoded.bits, quantizer)
+
+
+def packed_bytes(rows: int, columns: int, bits: float, quantizer: Quantizer) -> int:
+    """What :func:`pack` will take, in bytes, without packing; pass-through counts 4 bytes a weight."""
+    if bits >= quantizer.passthrough_bits:
+        return rows * columns * 4
+    counts = {Granularity.TENSOR: 1, Granularity.CHANNEL: rows, Granularity.TOKEN: rows}
+    scales = counts.get(quantizer.granularity) or rows * group_count(columns, quantizer.group_size or columns)
+    each = quantizer.stored_dtype.itemsize + (quantizer.zero_dtype.itemsize if quantizer.has_zero else 0)
+    return rows * -(-columns * _stored_bits(bits) // 8) + scales * each
+
+
+def pack_rows(codes: torch.Tensor, bits: int, padding: int = 0) -> torch.Tensor:
+    """Dense bits of unsigned codes, row by row.
+
+    Args:
+        codes: (rows, columns), whole numbers from 0 to 2^bits - 1.
+        bits: of each, 2 to 16.
+        padding: the code whose bits fill up the last byte.
+
+    Returns:
+        uint8, (rows, ceil(columns bits / 8)).
+    """
+    rows, columns = codes.shape
+    padded = torch.nn.functional.pad(codes, (0, -columns % _CODES), value=padding).to(torch.int64)
+    groups = padded.view(rows, -1, _CODES)
+    low, high = (_word(groups[..., half : half + _HALF], bits) for half in (0, _HALF))
+    seam = _HALF * bits  # the bit at which the second word begins
+    data = torch.empty(rows, groups.shape[1], bits, dtype=torch.uint8, device=codes.device)
+    for byte in range(bits):
+        at = 8 * byte
+        if at >= seam:
+            value = high >> (at - seam)
+        else:
+            # shifted out bits of the second word are no part of this byte
+            value = (low >> at) & _mask(seam - at)
+            value = value | (high << (seam - at)) if seam - at < 8 else value
+        data[..., byte] = (value & 255).to(torch.uint8)
+    return data.view(rows, -1)[:, : -(-columns * bits // 8)].contiguous()
+
+
+def unpack_rows(data: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
+    """Undo :func:`pack_rows`: (rows, columns), int32."""
+    rows = data.shape[0]
+    groups = -(-columns // _CODES)
+    # two bytes more than there are, since a code is read out of up to three
+    room = torch.zeros(rows, groups, bits + 2, dtype=torch.int32, device=data.device)
+    filled = torch.nn.functional.pad(data, (0, groups * bits - data.shape[1]))
+    room[..., :bits] = filled.view(rows, groups, bits)
+    codes = torch.empty(rows, groups, _CODES, dtype=torch.int32, device=data.device)
+    for index in range(_CODES):
+        byte, shift = divmod(index * bits, 8)
+        value = room[..., byte] | (room[..., byte + 1] << 8)
+        if shift + bits > 16:
+            value = value | (room[..., byte + 2] << 16)
+        codes[..., index] = (value >> shift) & _mask(bits)
+    return codes.view(rows, -1)[:, :columns].contiguous()
+
+
+def _word(four: torch.Tensor, bits: int) -> torch.Tensor:
+    """The bits of four codes (..., 4) in one int64."""
+    word = four[..., 0].clone()
+    for index in range(1, _HALF):
+        word |= four[..., index] << (index * bits)
+    return word
+
+
+def _mask(bits: int) -> int:
+    return (1 << min(bits, 62)) - 1
+
+
+def _stored_bits(bits: float) -> int:
+    whole = math.ceil(bits)
+    if not LOWEST_BITS <= whole <= HIGHEST_BITS:
+        raise BadInputError(f"packed codes have {LOWEST_BITS} to {HIGHEST_BITS} bits: got {bits}")
+    return whole
+
+
+def _offset(quantizer: Quantizer, bits: float) -> int:
+    return 1 << (_stored_bits(bits) - 1) if quantizer.code_range(bits)[0] < 0 else 0
+
+
+def _padding(quantizer: Quantizer, bits: float) -> int:
+    """The stored form of code 0."""
+    return _offset(quantizer, bits)
+
+
+def _as_stored(part: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return part.to(torch.int32).to(dtype) if dtype is torch.uint16 else part.to(dtype)
+
+
+def _as_float(part: torch.Tensor) -> torch.Tensor:
+    return part.to(torch.int32).to(torch.float32) if part.dtype is torch.uint16 else part.to(torch.float32)

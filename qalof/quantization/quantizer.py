@@ -1,0 +1,236 @@
+"""What every quantizer is: a frozen record of its options with pure functions on tensors.
+
+A quantizer has ``encode`` (tensor -> codes and grid), ``decode`` (back, fp32) and ``fake_quantize``, which equals
+``decode(encode(x))`` number for number and carries a straight-through gradient.  A *grid* is the scale of each
+group and, where the method has one, a second parameter ``zero``.  It is computed from the tensor itself (dynamic),
+or handed in: from an observer's range, from learned steps, or from a packed file.
+
+A method is one class in one file of :mod:`qalof.quantization.methods`.  It says how a grid comes from a group's
+range, how numbers become codes, and how codes become numbers; the group is always the last dimension, in fp32.
+Everything else is here and in :mod:`qalof.quantization.options`: granularity, widths, estimators, JSON.
+
+Widths may be real (algorithms.md 1.6).  ``round``: the divisor stays real and codes are clamped to it rounded half
+up, so that half a step bounds the error everywhere; ``floor``: the whole number of levels below; ``mix``:
+(1 - f) fq_floor(b) + f fq_ceil(b), which has a gradient in b but no codes.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from qalof.errors import BadInputError
+from qalof.quantization import granularity as grouping
+from qalof.quantization.granularity import Granularity
+from qalof.quantization.options import HIGHEST_BITS, QuantizerOptions
+from qalof.quantization.scale_storage import round_up
+from qalof.quantization.straight_through import StraightThrough, straight_through
+
+
+class Grid(NamedTuple):
+    """Where the representable values lie: fp32, () for tensor, (..., 1) for channel and token, else (..., groups).
+
+    ``zero`` is what the method makes of it: the lowest value or the zero point (asymmetric), octaves (log), or None.
+    """
+
+    scale: torch.Tensor
+    zero: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Codes of a tensor: int16 (int32 where 16 unsigned bits need it), the shape of the tensor; and their grid."""
+
+    codes: torch.Tensor
+    grid: Grid
+    bits: float
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """Of the grid."""
+        return self.grid.scale
+
+    @property
+    def zero(self) -> torch.Tensor | None:
+        """Of the grid."""
+        return self.grid.zero
+
+
+class Quantizer(QuantizerOptions, ABC):
+    """A quantization method with its options."""
+
+    # --- what a method defines, on groups in the last dimension, fp32 ---
+
+    @abstractmethod
+    def code_range(self, bits: float) -> tuple[int, int]:
+        """Lowest and highest code."""
+
+    @abstractmethod
+    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+        """The grid for values from ``low`` to ``high``, each (..., 1); through ``_stored`` where it is rounded."""
+
+    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
+        """The grid for groups ``x`` (..., group) -> (..., 1); methods that use means define it anew."""
+        return self._grid_of_range(x.amin(dim=-1, keepdim=True), x.amax(dim=-1, keepdim=True), bits)
+
+    @abstractmethod
+    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        """Codes as whole fp32 numbers, in a new tensor."""
+
+    @abstractmethod
+    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        """Values of whole fp32 codes, which may be overwritten."""
+
+    @property
+    def zero_dtype(self) -> torch.dtype:
+        """What a packed file stores ``grid.zero`` in, which it represents exactly."""
+        return self.stored_dtype
+
+    def _tanh_factor(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        """The gradient that estimator ``tanh`` passes."""
+        return 1 - torch.tanh(x).square()
+
+    # --- what all share ---
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """What a packed file stores scales in."""
+        return torch.float32 if self.scale_dtype == "float32" else torch.float16
+
+    def encode(self, x: torch.Tensor, bits: float, grid: Grid | None = None) -> Encoded:
+        """Codes and grid of ``x``.
+
+        Raises:
+            BadInputError: pass-through or mixed widths, which have no codes, an illegal width, or NaN or infinity.
+        """
+        if bits >= self.passthrough_bits:
+            raise BadInputError(f"pass-through has no codes to encode: got {bits} bits; widths below it have")
+        if self.real_bits == "mix" and bits != int(bits):
+            raise BadInputError(f"mixed widths have no codes: got {bits} bits; encode the widths on either side")
+        if not torch.isfinite(x).all():
+            raise BadInputError("a tensor must be finite to be quantized: it holds NaN or infinity")
+        with torch.no_grad():
+            grid = grid or self.grid(x, bits)
+            coded = [self._codes(piece, part, bits) for piece, part in self._pieces(x, grid)]
+            codes = grouping.from_groups(coded, self.granularity, x.shape)
+        wide = self.code_range(bits)[1] > torch.iinfo(torch.int16).max
+        return Encoded(codes.to(torch.int32 if wide else torch.int16), grid, bits)
+
+    def decode(self, encoded: Encoded) -> torch.Tensor:
+        """The values of codes, fp32, in the shape of the codes."""
+        with torch.no_grad():
+            # integers become fp32 by a copy, which the method may overwrite
+            pieces = self._pieces(encoded.codes, encoded.grid)
+            values = [self._values(piece, part, encoded.bits) for piece, part in pieces]
+            return grouping.from_groups(values, self.granularity, encoded.codes.shape)
+
+    def fake_quantize(self, x: torch.Tensor, bits: float | torch.Tensor, grid: Grid | None = None) -> torch.Tensor:
+        """Round ``x`` to the grid of ``bits``; same shape and dtype, with the estimator's gradient.
+
+        ``bits`` may be a scalar tensor under ``real_bits="mix"``, which is differentiable in it.  Non-finite
+        numbers are not looked for: this runs on every activation.
+        """
+        if self.real_bits == "mix" and (isinstance(bits, torch.Tensor) or bits != int(bits)):
+            return self._mixed(x, bits, grid)
+        bits = bits.item() if isinstance(bits, torch.Tensor) else bits
+        if bits >= self.passthrough_bits:
+            return x
+        needs_factor = self.ste is not StraightThrough.IDENTITY and torch.is_grad_enabled() and x.requires_grad
+        with torch.no_grad():
+            pieces = list(self._pieces(x, grid or self.grid(x, bits)))
+            values = [self._values(self._codes(piece, part, bits), part, bits) for piece, part in pieces]
+            rounded = grouping.from_groups(values, self.granularity, x.shape).to(x.dtype)
+            factor = None
+            if needs_factor:
+                factors = [self._factor(piece, part, bits, clips=grid is not None) for piece, part in pieces]
+                factor = grouping.from_groups(factors, self.granularity, x.shape).to(x.dtype)
+        return straight_through(x, rounded, factor)
+
+    def grid(self, x: torch.Tensor, bits: float) -> Grid:
+        """The grid of ``x`` from its own values."""
+        self.check_bits(bits)
+        with torch.no_grad():
+            parts = [self._grid_of(piece, bits) for piece in self._groups(x)]
+            scale = grouping.scale_from_groups([part.scale for part in parts], self.granularity)
+            zeros = [part.zero for part in parts if part.zero is not None]
+            return Grid(scale, grouping.scale_from_groups(zeros, self.granularity) if zeros else None)
+
+    def static_grid(self, x: torch.Tensor, bits: float) -> Grid:
+        """One grid for all tokens of ``x`` (..., tokens, features): () for tensor, (groups,) for group and head."""
+        self.check_bits(bits)
+        shape = () if self.granularity is Granularity.TENSOR else (-1,)
+        with torch.no_grad():
+            parts = [self._grid_of(piece, bits) for piece in self.static_groups(x)]
+            zeros = [part.zero for part in parts if part.zero is not None]
+            zero = torch.cat(zeros).reshape(shape) if zeros else None
+            return Grid(torch.cat([part.scale for part in parts]).reshape(shape), zero)
+
+    def static_groups(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """(groups, elements) of all tokens, fp32; see :func:`qalof.quantization.granularity.to_static_groups`."""
+        if self.granularity.grouped:
+            self.check_shape(x.shape[-1])
+        return grouping.to_static_groups(x.to(torch.float32), self.granularity, self.group_size)
+
+    def grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+        """The grid for a range known beforehand; ``low`` and ``high`` have the shape of the scale."""
+        self.check_bits(bits)
+        with torch.no_grad():
+            return self._grid_of_range(low.to(torch.float32), high.to(torch.float32), bits)
+
+    def error_in_range(self, groups: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bits: float) -> torch.Tensor:
+        """Mean squared error of each of ``groups`` (groups, elements) rounded in its range ``low`` .. ``high``."""
+        grid = self._grid_of_range(low.unsqueeze(-1), high.unsqueeze(-1), bits)
+        return (self._values(self._codes(groups, grid, bits), grid, bits) - groups).square().mean(dim=-1)
+
+    def _levels(self, count: float) -> tuple[float, int]:
+        """Divisor of the range and largest code, for ``count`` (perhaps not whole) steps."""
+        if self.real_bits == "floor":
+            return math.floor(count), math.floor(count)
+        return count, math.floor(count + 0.5)
+
+    def _stored(self, scale: torch.Tensor) -> torch.Tensor:
+        return round_up(scale, self.stored_dtype)
+
+    def _groups(self, x: torch.Tensor) -> list[torch.Tensor]:
+        if self.granularity.grouped:
+            self.check_shape(x.shape[-1])
+        return grouping.to_groups(x.to(torch.float32), self.granularity, self.group_size)
+
+    def _pieces(self, x: torch.Tensor, grid: Grid) -> Iterator[tuple[torch.Tensor, Grid]]:
+        """Groups of ``x`` in fp32, each piece with its part of the grid, which broadcasts against it."""
+        pieces = self._groups(x)
+        features = x.shape[-1] if x.dim() else 1
+        scales = grouping.scale_to_groups(grid.scale, self.granularity, features, self.group_size)
+        if grid.zero is None:
+            return ((piece, Grid(scale)) for piece, scale in zip(pieces, scales, strict=True))
+        zeros = grouping.scale_to_groups(grid.zero, self.granularity, features, self.group_size)
+        return ((piece, Grid(scale, zero)) for piece, scale, zero in zip(pieces, scales, zeros, strict=True))
+
+    def _factor(self, x: torch.Tensor, grid: Grid, bits: float, *, clips: bool) -> torch.Tensor:
+        if self.ste is StraightThrough.MASKED:
+            return (x.abs() < self.ste_limit).to(torch.float32)
+        if self.ste is StraightThrough.TANH:
+            return self._tanh_factor(x, grid, bits)
+        if not clips:  # a range taken from the group itself has nothing outside
+            return torch.ones_like(x)
+        lowest, highest = self.code_range(bits)
+        low = self._values(torch.full_like(grid.scale, lowest), grid, bits)
+        high = self._values(torch.full_like(grid.scale, highest), grid, bits)
+        slack = (high - low) * 1e-6  # the ends themselves are inside, whatever the last bit of Q * s says
+        return ((x >= low - slack) & (x <= high + slack)).to(torch.float32)
+
+    def _mixed(self, x: torch.Tensor, bits: float | torch.Tensor, grid: Grid | None) -> torch.Tensor:
+        if grid is not None:
+            raise BadInputError("mixed widths have no grid of their own: got a static grid; take real_bits round")
+        low = math.floor(bits.item() if isinstance(bits, torch.Tensor) else bits)
+        fraction = bits - low
+        below = self.fake_quantize(x, low)
+        # at a whole width the slope to the next one still is the derivative from the right
+        above = self.fake_quantize(x, min(low + 1, HIGHEST_BITS) if low <= HIGHEST_BITS else low)
+        mixed = (1 - fraction) * below.to(torch.float32) + fraction * above.to(torch.float32)
+        return mixed.to(x.dtype)

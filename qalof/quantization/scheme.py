@@ -1,0 +1,209 @@
+"""Which quantizer a model uses where: for weights, input activations and the KV cache, by width.
+
+A :class:`TensorScheme` is a quantizer, exceptions for some widths (``by_width``: a four-level grid at 2 bits, a
+logarithmic one from 5 on), and an observer where ranges are static.  A :class:`QuantizationScheme` is three of them.
+The default is symmetric MinMax, weights per output channel, activations and cache per token.
+
+Schemes say what numbers a checkpoint means, so they are stored with it, and :attr:`QuantizationScheme.convention`
+names them in digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
+
+import torch
+
+from qalof.errors import BadInputError
+from qalof.layer_bits import check_width
+from qalof.quantization.granularity import Granularity
+from qalof.quantization.methods.lsq import Lsq
+from qalof.quantization.methods.symmetric import Symmetric
+from qalof.quantization.observers import ObserverSpec
+from qalof.quantization.quantizer import Quantizer
+from qalof.quantization.quantizers import CONVENTION
+from qalof.quantization.strict import check_keys, json_schema_of
+
+ROLES = ("weight", "activation", "kv")
+
+
+@dataclass(frozen=True)
+class TensorScheme:
+    """How one kind of tensor is quantized.
+
+    Attributes:
+        quantizer: at all widths but those of ``by_width``.
+        by_width: width -> another quantizer.
+        observer: how static ranges are found; None for dynamic ones.
+        outliers: activations only: a feature above this magnitude in any token of the batch stays in fp16, outside
+            all ranges (bitsandbytes' int8 has 6.0).  What else is in the batch then matters.
+    """
+
+    quantizer: Quantizer
+    by_width: Mapping[int, Quantizer] = field(default_factory=dict)
+    observer: ObserverSpec | None = None
+    outliers: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.outliers is not None and self.outliers <= 0:
+            raise BadInputError(f"outliers must be a magnitude above 0: got {self.outliers}; 6.0 is usual")
+        for bits in self.by_width:
+            check_width(bits, "by_width")
+
+    def at(self, bits: float) -> Quantizer:
+        """The quantizer of a width."""
+        return self.by_width.get(bits, self.quantizer)  # type: ignore[call-overload, no-any-return]
+
+    def all(self) -> Iterator[Quantizer]:
+        """Every quantizer in it."""
+        yield self.quantizer
+        yield from self.by_width.values()
+
+    def for_heads(self, head_size: int) -> Self:
+        """This scheme with the group size of granularity head filled in."""
+        by_width = {bits: quantizer.for_heads(head_size) for bits, quantizer in self.by_width.items()}
+        return replace(self, quantizer=self.quantizer.for_heads(head_size), by_width=by_width)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it; :meth:`from_json` reads it back."""
+        return {
+            "quantizer": self.quantizer.to_json(),
+            "by_width": {str(bits): quantizer.to_json() for bits, quantizer in self.by_width.items()},
+            "observer": None if self.observer is None else self.observer.to_json(),
+            "outliers": self.outliers,
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, what: str) -> Self:
+        """Read :meth:`to_json`'s form.
+
+        Raises:
+            BadInputError: a key that does not exist, a width that is none, a quantizer that is none.
+        """
+        if isinstance(data, cls):
+            return data
+        settings = check_keys(data, ("quantizer", "by_width", "observer", "outliers"), what)
+        if "quantizer" not in settings:
+            raise BadInputError(f"{what} must name its quantizer: got {sorted(settings)}")
+        by_width = check_keys(settings.get("by_width") or {}, [str(bits) for bits in range(2, 33)], f"{what}.by_width")
+        observer = settings.get("observer")
+        return cls(
+            Quantizer.from_json(settings["quantizer"]),
+            {int(bits): Quantizer.from_json(quantizer) for bits, quantizer in by_width.items()},
+            None if observer is None else ObserverSpec.from_json(observer),
+            settings.get("outliers"),
+        )
+
+
+@dataclass(frozen=True)
+class QuantizationScheme:
+    """Quantizers of a whole model.
+
+    Attributes:
+        weight: (out, in).
+        activation: the input of a layer, (..., tokens, features).
+        kv: keys, and values, as they leave their projection, before the head split.
+        widths: for which LSQ has steps, where a quantizer learns one for each width.
+        held: how frozen weights are kept once rounded: ``values`` as they are multiplied (4 bytes a weight and width
+            in fp32), ``codes`` as integers (1 byte up to 8 bits) that each forward decodes to the same numbers.
+
+    Raises:
+        BadInputError: a quantizer that cannot serve where it stands.
+    """
+
+    weight: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.CHANNEL))
+    activation: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.TOKEN))
+    kv: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.TOKEN))
+    widths: tuple[int, ...] = ()
+    held: Literal["values", "codes"] = "values"
+
+    def __post_init__(self) -> None:
+        if self.held not in ("values", "codes"):
+            raise BadInputError(f"held must be 'values' or 'codes': got {self.held!r}")
+        for bits in self.widths:
+            check_width(bits, "widths")
+        if self.weight.observer is not None:
+            raise BadInputError("a weight needs no observer, its range is its own: drop it, or take lsq to learn steps")
+        for role in ("weight", "kv"):
+            if getattr(self, role).outliers is not None:
+                raise BadInputError(f"outliers are kept out of activations only: got them for {role}; drop them there")
+        for quantizer in self.weight.all():
+            if quantizer.granularity in (Granularity.TOKEN, Granularity.HEAD):
+                raise BadInputError(
+                    f"weights have channels, not tokens or heads: got granularity {quantizer.granularity}; "
+                    "take channel, group or tensor"
+                )
+        _check_tokens(self.activation, "activation")
+        _check_tokens(self.kv, "kv")
+
+    @property
+    def convention(self) -> str:
+        """Names what a code means: two models may be compared width by width only if it is the same."""
+        data = self.to_json()
+        del data["held"]
+        if data == {key: value for key, value in QuantizationScheme().to_json().items() if key != "held"}:
+            return CONVENTION
+        return "scheme-" + hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it; :meth:`from_json` reads it back."""
+        roles = {role: getattr(self, role).to_json() for role in ROLES}
+        return roles | {"widths": list(self.widths), "held": self.held}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read :meth:`to_json`'s form; what is left out is the default.
+
+        Raises:
+            BadInputError: as the constructors, or a key that does not exist.
+        """
+        if isinstance(data, cls):
+            return data
+        settings = dict(check_keys(data, list(cls.__dataclass_fields__), "quantization"))
+        for role in ROLES:
+            if role in settings:
+                settings[role] = TensorScheme.from_json(settings[role], f"quantization.{role}")
+        if "widths" in settings:
+            settings["widths"] = tuple(settings["widths"])
+        return cls(**settings)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Lets a pydantic model have a scheme as a field; called by pydantic alone."""
+        return json_schema_of(cls.from_json)
+
+
+def _check_tokens(scheme: TensorScheme, role: str) -> None:
+    if scheme.outliers is not None and (scheme.observer or any(isinstance(q, Lsq) for q in scheme.all())):
+        raise BadInputError(f"{role}: outliers are taken out of dynamic ranges only: got them with an observer or lsq")
+    for quantizer in scheme.all():
+        granularity = quantizer.granularity
+        if granularity is Granularity.CHANNEL:
+            raise BadInputError(f"{role}: what has tokens is quantized per token, not per channel; take token")
+        if isinstance(quantizer, Lsq):
+            if scheme.observer is not None:
+                raise BadInputError(f"{role}: lsq learns its steps and takes no observer; drop one of the two")
+            if granularity is Granularity.TOKEN:
+                raise BadInputError(f"{role}: a learned step outlives its tokens; take granularity tensor or group")
+            if quantizer.gradient_count == "shared":
+                raise BadInputError(
+                    f"{role}: the gradient of an activation's step counts features, not tokens; "
+                    "take gradient_count features"
+                )
+            continue
+        if scheme.observer is None:
+            if role == "kv" and granularity is Granularity.TENSOR:
+                raise BadInputError(
+                    "kv: one dynamic range for all tokens looks ahead, so that decoding with a cache would differ from "
+                    "the full forward; take granularity token or head, or an observer"
+                )
+            continue
+        if granularity is Granularity.TOKEN:
+            raise BadInputError(f"{role}: a token's range is gone with it; with an observer take tensor, group or head")
+        # methods that need more than a range say so themselves
+        end = torch.ones(())
+        quantizer.grid_of_range(-end, end, quantizer.only_bits or 4)

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.bitmap import PASS_THROUGH, Bitmap, LayerBits
 from qalof.cost import Storage, storage_of
 from qalof.errors import BadInputError
 from qalof.files import sealed_folder
@@ -76,7 +76,8 @@ class SwitchableModel(nn.Module):
         start = max(own) if self.policy is AdapterPolicy.EXACT and own else PASS_THROUGH
         # nobody asked for the width that it starts at, so that its stand-in is no news yet
         self._told = {(start, lora.adapter_for(start, tuple(self.adapters), self.policy))}
-        self.bitmap = self.set_bitmap(Bitmap.uniform(self.site_names, start))
+        first = LayerBits(start, start, start if self._cache_is_known else PASS_THROUGH)
+        self.bitmap = self.set_bitmap(Bitmap.uniform(self.site_names, first))
         self._told.clear()
 
     @property
@@ -198,6 +199,8 @@ class SwitchableModel(nn.Module):
             for name, spec in self.adapters.items():
                 place = beside / "adapters" / name
                 lora.save_adapter(self.model, name, spec, self._saved_modules(name), place, fan_in_fan_out=conv1d)
+            if not self.adapters:
+                lora.save_modules(self._saved_modules(), beside)
             if attach:
                 attach(beside)
 
@@ -213,6 +216,8 @@ class SwitchableModel(nn.Module):
             name: lora.read_adapter(self.model, name, spec, self._saved_modules(name), folder / "adapters" / name)
             for name, spec in self.adapters.items()
         }
+        alone = {} if self.adapters else self._saved_modules()
+        lora.copy_modules(alone, lora.read_modules(alone, folder))
         for name, tensors in read.items():
             lora.copy_adapter(self.model, name, self._saved_modules(name), tensors)
 
@@ -228,8 +233,8 @@ class SwitchableModel(nn.Module):
         self.load_parameters(Path(folder))
         return self
 
-    def _saved_modules(self, name: str) -> dict[str, nn.Parameter]:
-        """What goes into an adapter's folder besides its factors, by path in the plain model."""
+    def _saved_modules(self, name: str | None = None) -> dict[str, nn.Parameter]:
+        """What is saved besides the factors of an adapter, in its folder, by path in the plain model."""
         norms = self.settings.norms
         return self.head_parameters() | trained_norms(self.model, norms) | trained_norms(self.model, norms, name)
 

@@ -21,10 +21,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from qalof.bitmap import PASS_THROUGH, Bitmap, LayerBits
+from qalof.bitmap import PASS_THROUGH, Bitmap
 from qalof.cost import Storage, storage_of
 from qalof.errors import BadInputError
 from qalof.files import sealed_folder
+from qalof.layer_bits import LayerBits
 from qalof.model import adapters as lora
 from qalof.model.adapters import AdapterPolicy, AdapterSpec
 from qalof.model.manifest import BaseModel, Described, describe, header, read_manifest
@@ -196,11 +197,11 @@ class SwitchableModel(nn.Module):
         conv1d = any(site.fan_in_fan_out for site in self.sites)
         head = header(self.base, self.base_digest, self.adapters, self.settings, self.site_names, extra or {})
         with sealed_folder(Path(folder), head) as beside:
+            if not self.adapters:
+                lora.save_modules(self._saved_modules(), beside)
             for name, spec in self.adapters.items():
                 place = beside / "adapters" / name
                 lora.save_adapter(self.model, name, spec, self._saved_modules(name), place, fan_in_fan_out=conv1d)
-            if not self.adapters:
-                lora.save_modules(self._saved_modules(), beside)
             if attach:
                 attach(beside)
 
@@ -212,14 +213,15 @@ class SwitchableModel(nn.Module):
         """
         stored = describe(read_manifest(folder), folder)
         stored.check_like(Described(self.base, self.base_digest, self.adapters, self.settings, self.site_names))
+        alone = {} if self.adapters else self._saved_modules()
+        read_alone = lora.read_modules(alone, folder)
         read = {
             name: lora.read_adapter(self.model, name, spec, self._saved_modules(name), folder / "adapters" / name)
             for name, spec in self.adapters.items()
         }
-        alone = {} if self.adapters else self._saved_modules()
-        lora.copy_modules(alone, lora.read_modules(alone, folder))
         for name, tensors in read.items():
             lora.copy_adapter(self.model, name, self._saved_modules(name), tensors)
+        lora.copy_modules(alone, read_alone)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import torch
@@ -24,95 +22,14 @@ from transformers import PreTrainedModel
 
 from qalof.errors import BadInputError
 from qalof.files import read_json
-from qalof.model.initialisation import DRAWN, Factors, check_init, takes_from_weight
+from qalof.model.adapter_spec import REFERENCE_SPECS, SHARED, AdapterPolicy, AdapterSpec, adapter_for
+from qalof.model.initialisation import DRAWN, Factors, takes_from_weight
 from qalof.model.lora_linear import SwitchableLora
-from qalof.model.sites import Site
 from qalof.model.switchable_linear import SwitchableLinear
 
-SHARED = "shared"
 WEIGHTS_FILE = "adapter_model.safetensors"
+MODULES_FILE = "modules.safetensors"
 _PEFT_PREFIX = "base_model.model."
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """One adapter's branch: s B A drop(x) with s = alpha/rank, or alpha/sqrt(rank) for rsLoRA.
-
-    ``init``: how A and B begin, see :mod:`qalof.model.initialisation`.
-
-    Raises:
-        BadInputError: a rank below 1, an alpha that is not positive, a dropout outside [0, 1), an unknown init.
-    """
-
-    rank: int = 8
-    alpha: float = 16
-    dropout: float = 0.0
-    rslora: bool = False
-    init: str = "kaiming"
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise BadInputError(f"an adapter's rank must be at least 1: got {self.rank}")
-        if not self.alpha > 0 or math.isinf(self.alpha):
-            raise BadInputError(f"an adapter's alpha must be positive: got {self.alpha}; twice the rank is usual")
-        if not 0 <= self.dropout < 1:
-            raise BadInputError(f"an adapter's dropout must lie in [0, 1): got {self.dropout}")
-        check_init(self.init, self.rank)
-
-    @property
-    def scaling(self) -> float:
-        """The factor s of the branch."""
-        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
-
-    def parameters(self, sites: Sequence[Site]) -> int:
-        """How many A and B have over ``sites``: rank * (in + out) each."""
-        return sum(self.rank * (site.in_features + site.out_features) for site in sites)
-
-
-S3_SPECS = {str(b): AdapterSpec(16 if b < 6 else 8, 64 if b == 4 else 32 if b == 5 else 16) for b in (4, 5, 6, 8, 16)}
-REFERENCE_SPECS: Mapping[str, Mapping[str, AdapterSpec]] = {
-    "s1": {"4": AdapterSpec(8, 16), "8": AdapterSpec(8, 16)},
-    "s2": {bits: AdapterSpec(8, 16) for bits in ("2", "4", "8")},
-    "s3": S3_SPECS,
-    "s4-sp": {str(bits): AdapterSpec(64, 128) for bits in (*range(4, 17), 32)},
-    "s4-cpt": {SHARED: AdapterSpec(16, 32)},
-}
-"""Widths, ranks and alphas of the reference systems (algorithms.md 2).  S2 gives no rank and S4 no alpha for its SP."""
-
-
-class AdapterPolicy(StrEnum):
-    """Which adapter serves a width that has none of its own."""
-
-    EXACT = "exact"
-    NEAREST_HIGHER = "nearest_higher"
-    NEAREST = "nearest"
-    NONE = "none"
-
-
-def adapter_for(bits: int, names: Sequence[str], policy: AdapterPolicy) -> str | None:
-    """The adapter that serves weights of ``bits``, or None for no branch.
-
-    ``nearest_higher`` takes the highest adapter where none is higher than ``bits`` (pass-through, say).
-
-    Raises:
-        BadInputError: ``exact`` and no adapter of this width.
-    """
-    if not names:
-        return None
-    if SHARED in names:
-        return SHARED
-    widths = sorted(int(name) for name in names)
-    if bits in widths:
-        return str(bits)
-    if policy is AdapterPolicy.EXACT:
-        raise BadInputError(
-            f"policy exact needs an adapter for {bits} bits: there are {widths}; take nearest_higher or train it"
-        )
-    if policy is AdapterPolicy.NONE:
-        return None
-    if policy is AdapterPolicy.NEAREST:
-        return str(min(widths, key=lambda width: (abs(width - bits), -width)))
-    return str(min((width for width in widths if width > bits), default=widths[-1]))
 
 
 def inject(model: PreTrainedModel, module_paths: Sequence[str], specs: Mapping[str, AdapterSpec]) -> None:
@@ -189,27 +106,55 @@ def read_adapter(
             tensors or shapes than this model has.
     """
     _check_config(spec, folder)
-    try:
-        stored = load_file(folder / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise BadInputError(f"adapter {folder} must hold a readable {WEIGHTS_FILE}: {error}; restore it") from None
     rank = _stored(spec).rank
     wanted = {path: tuple(parameter.shape) for path, parameter in modules.items()}
     for path, layer in _layers(model, name).items():
         wanted[f"{path}.lora_A.weight"] = (rank, layer.in_features)
         wanted[f"{path}.lora_B.weight"] = (layer.out_features, rank)
-    expected = {_PEFT_PREFIX + path for path in wanted}
+    return _read(folder / WEIGHTS_FILE, wanted, _PEFT_PREFIX)
+
+
+def save_modules(modules: Mapping[str, nn.Parameter], folder: Path) -> None:
+    """Write a trained head and norms by themselves, for a model that has no adapter to travel with."""
+    if modules:
+        tensors = {path: parameter.detach().cpu().contiguous() for path, parameter in modules.items()}
+        save_file(tensors, folder / MODULES_FILE, metadata={"format": "pt"})
+
+
+def read_modules(modules: Mapping[str, nn.Parameter], folder: Path) -> dict[str, torch.Tensor]:
+    """Read what :func:`save_modules` wrote; the model stays untouched.
+
+    Raises:
+        BadInputError: no readable file, or other tensors than the model's.
+    """
+    wanted = {path: tuple(parameter.shape) for path, parameter in modules.items()}
+    return _read(folder / MODULES_FILE, wanted) if wanted else {}
+
+
+def _read(path: Path, wanted: Mapping[str, tuple[int, ...]], prefix: str = "") -> dict[str, torch.Tensor]:
+    try:
+        stored = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BadInputError(f"{path} must be a readable safetensors file: {error}; restore it") from None
+    expected = {prefix + name for name in wanted}
     if set(stored) != expected:
         odd = sorted(set(stored) ^ expected)[0]
-        raise BadInputError(f"adapter {folder} must hold exactly this model's tensors: {odd} is on one side only")
-    found = {path: stored[_PEFT_PREFIX + path] for path in wanted}
-    for path, tensor in found.items():
-        if tuple(tensor.shape) != wanted[path]:
-            shapes = f"{tuple(tensor.shape)}, the model {wanted[path]}"
-            raise BadInputError(f"adapter {folder} must fit this model: {path} is {shapes}")
+        raise BadInputError(f"{path} must hold exactly this model's tensors: {odd} is on one side only")
+    found = {name: stored[prefix + name] for name in wanted}
+    for name, tensor in found.items():
+        if tuple(tensor.shape) != wanted[name]:
+            shapes = f"{tuple(tensor.shape)}, the model {wanted[name]}"
+            raise BadInputError(f"{path} must fit this model: {name} is {shapes}")
         if not torch.isfinite(tensor).all():
-            raise BadInputError(f"adapter {folder} must hold finite numbers: {path} does not; restore it")
+            raise BadInputError(f"{path} must hold finite numbers: {name} does not; restore it")
     return found
+
+
+@torch.no_grad()
+def copy_modules(modules: Mapping[str, nn.Parameter], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put a head and norms into the model."""
+    for path, parameter in modules.items():
+        parameter.copy_(tensors[path])
 
 
 @torch.no_grad()
@@ -217,8 +162,7 @@ def copy_adapter(
     model: PreTrainedModel, name: str, modules: Mapping[str, nn.Parameter], tensors: Mapping[str, torch.Tensor]
 ) -> None:
     """Put what :func:`read_adapter` returned into the model."""
-    for path, parameter in modules.items():
-        parameter.copy_(tensors[path])
+    copy_modules(modules, tensors)
     for path, layer in _layers(model, name).items():
         a, b, scaling = layer.factors(name)
         stored = tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"]
@@ -281,3 +225,23 @@ def _config(spec: AdapterSpec, targets: Sequence[str]) -> LoraConfig:
         target_modules=list(targets),
         bias="none",
     )
+
+
+__all__ = [
+    "MODULES_FILE",
+    "REFERENCE_SPECS",
+    "SHARED",
+    "WEIGHTS_FILE",
+    "AdapterPolicy",
+    "AdapterSpec",
+    "adapter_for",
+    "adapter_parameters",
+    "copy_adapter",
+    "copy_modules",
+    "inject",
+    "read_adapter",
+    "read_modules",
+    "save_adapter",
+    "save_modules",
+    "take_out",
+]

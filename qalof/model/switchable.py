@@ -80,7 +80,8 @@ class SwitchableModel(nn.Module):
         start = max(own) if self.policy is AdapterPolicy.EXACT and own else PASS_THROUGH
         # nobody asked for the width that it starts at, so that its stand-in is no news yet
         self._told = {(start, lora.adapter_for(start, tuple(self.adapters), self.policy))}
-        self.bitmap = self.set_bitmap(Bitmap.uniform(self.site_names, start))
+        first = LayerBits(start, start, start if self._cache_is_known else PASS_THROUGH)
+        self.bitmap = self.set_bitmap(Bitmap.uniform(self.site_names, first))
         self._told.clear()
 
     @property
@@ -210,6 +211,8 @@ class SwitchableModel(nn.Module):
         conv1d = any(site.fan_in_fan_out for site in self.sites)
         head = header(self.base, self.base_digest, self.adapters, self.settings, self.site_names, extra or {})
         with sealed_folder(Path(folder), head) as beside:
+            if not self.adapters:
+                lora.save_modules(self._saved_modules(), beside)
             for name, spec in self.adapters.items():
                 place = beside / "adapters" / name
                 lora.save_adapter(self.model, name, spec, self._saved_modules(name), place, fan_in_fan_out=conv1d)
@@ -225,6 +228,8 @@ class SwitchableModel(nn.Module):
         """
         stored = describe(read_manifest(folder), folder)
         stored.check_like(Described(self.base, self.base_digest, self.adapters, self.settings, self.site_names))
+        alone = {} if self.adapters else self._saved_modules()
+        read_alone = lora.read_modules(alone, folder)
         read = {
             name: lora.read_adapter(self.model, name, spec, self._saved_modules(name), folder / "adapters" / name)
             for name, spec in self.adapters.items()
@@ -232,6 +237,7 @@ class SwitchableModel(nn.Module):
         load_quantizers(self.model, folder)
         for name, tensors in read.items():
             lora.copy_adapter(self.model, name, self._saved_modules(name), tensors)
+        lora.copy_modules(alone, read_alone)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -245,8 +251,8 @@ class SwitchableModel(nn.Module):
         self.load_parameters(Path(folder))
         return self
 
-    def _saved_modules(self, name: str) -> dict[str, nn.Parameter]:
-        """What goes into an adapter's folder besides its factors, by path in the plain model."""
+    def _saved_modules(self, name: str | None = None) -> dict[str, nn.Parameter]:
+        """What is saved besides the factors of an adapter, in its folder, by path in the plain model."""
         norms = self.settings.norms
         return self.head_parameters() | trained_norms(self.model, norms) | trained_norms(self.model, norms, name)
 

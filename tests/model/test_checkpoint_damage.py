@@ -12,7 +12,7 @@ from qalof.errors import BadInputError
 from qalof.files import MANIFEST, digest
 from qalof.model.adapters import WEIGHTS_FILE, AdapterPolicy, AdapterSpec
 from qalof.model.manifest import FORMAT_VERSION, read_manifest
-from qalof.model.switchable import SwitchableModel, SwitchSettings, build
+from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel, SwitchSettings, build
 
 SPECS = {"4": AdapterSpec(4, 8), "8": AdapterSpec(2, 4)}
 
@@ -136,7 +136,7 @@ def test_a_manifest_that_is_none_is_refused(checkpoint, base, text):
 def test_what_is_no_safetensors_file_is_refused_though_its_checksum_fits(checkpoint, base):
     weights(checkpoint).write_bytes(b"not tensors at all")
     reseal(checkpoint)
-    refused(checkpoint, base, "must hold a readable")
+    refused(checkpoint, base, "must be a readable safetensors file")
 
 
 def cut_row(tensors):
@@ -187,6 +187,20 @@ def test_a_manifest_that_disagrees_with_the_adapter_is_noticed(checkpoint, chang
 def test_a_model_made_otherwise_does_not_take_it(checkpoint, base, specs, settings, law):
     with pytest.raises(BadInputError, match=law):
         build(base, specs, SwitchSettings(**settings)).load_parameters(checkpoint)
+
+
+def test_a_trained_head_and_norms_are_saved_without_an_adapter_too(random_model, stirred, tokens, tmp_path):
+    model = stirred(build(BaseModel(random_model, HeadKind.SPAN), settings=SwitchSettings(norms="shared")))
+    model.save(tmp_path / "c")
+    loaded = SwitchableModel.load(tmp_path / "c")
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens).start_logits, model(tokens).start_logits)
+    manifest = json.loads((tmp_path / "c" / MANIFEST).read_text())
+    del manifest["files"]["modules.safetensors"]
+    rewrite(tmp_path / "c", files=manifest["files"])
+    (tmp_path / "c" / "modules.safetensors").unlink()
+    with pytest.raises(BadInputError, match="modules.safetensors must be a readable"):
+        SwitchableModel.load(tmp_path / "c")
 
 
 def test_format_version_1_is_read_as_what_it_meant(families, stirred, tokens, tmp_path):

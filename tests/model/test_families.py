@@ -197,8 +197,7 @@ def test_queries_stay_as_they_are(family, tokens):
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
-@pytest.mark.parametrize("granularity", ["token", "head"])
+@pytest.mark.parametrize(("cache", "granularity"), [("dynamic", "token"), ("static", "head")])
 def test_cached_decoding_equals_the_full_forward(family, implementation, cache, granularity, tokens, specs, stirred):
     """To float tolerance: sums over other shapes round otherwise, here by at most 8e-7 of logits of about 4.
 

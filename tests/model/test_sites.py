@@ -3,6 +3,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from qalof.errors import BadInputError
+from qalof.model.adapters import AdapterSpec
 from qalof.model.kv_layout import KvLayout, map_kv
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import HeadMode, Unquantized, find_sites
@@ -95,6 +96,8 @@ def test_a_fused_projection_of_an_unknown_family_refuses_a_kv_width(tmp_path):
     model.set_bitmap("w8a8")
     with torch.no_grad():
         assert torch.isfinite(model(torch.tensor([[3, 4, 5]])).logits).all()
+    exact = build(BaseModel(str(tmp_path), HeadKind.CAUSAL_LM), {"4": AdapterSpec()}, SwitchSettings(policy="exact"))
+    assert str(exact.bitmap) == "w4a4"
 
 
 def test_a_projection_whose_size_does_not_fit_its_heads_has_no_layout():

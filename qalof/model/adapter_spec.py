@@ -1,0 +1,96 @@
+"""Adapters as plain values: their names, sizes and beginnings, and which one serves a width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from qalof.errors import BadInputError
+from qalof.model.initialisation import check_init
+from qalof.model.sites import Site
+
+SHARED = "shared"
+"""The name of one adapter for all widths."""
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """One adapter's branch: s B A drop(x) with s = alpha/rank, or alpha/sqrt(rank) for rsLoRA.
+
+    ``init``: how A and B begin, see :mod:`qalof.model.initialisation`.
+
+    Raises:
+        BadInputError: a rank below 1, an alpha that is not positive, a dropout outside [0, 1), an unknown init.
+    """
+
+    rank: int = 8
+    alpha: float = 16
+    dropout: float = 0.0
+    rslora: bool = False
+    init: str = "kaiming"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise BadInputError(f"an adapter's rank must be at least 1: got {self.rank}")
+        if not self.alpha > 0 or math.isinf(self.alpha):
+            raise BadInputError(f"an adapter's alpha must be positive: got {self.alpha}; twice the rank is usual")
+        if not 0 <= self.dropout < 1:
+            raise BadInputError(f"an adapter's dropout must lie in [0, 1): got {self.dropout}")
+        check_init(self.init, self.rank)
+
+    @property
+    def scaling(self) -> float:
+        """The factor s of the branch."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    def parameters(self, sites: Sequence[Site]) -> int:
+        """How many A and B have over ``sites``: rank * (in + out) each."""
+        return sum(self.rank * (site.in_features + site.out_features) for site in sites)
+
+
+S3_SPECS = {str(b): AdapterSpec(16 if b < 6 else 8, 64 if b == 4 else 32 if b == 5 else 16) for b in (4, 5, 6, 8, 16)}
+REFERENCE_SPECS: Mapping[str, Mapping[str, AdapterSpec]] = {
+    "s1": {"4": AdapterSpec(8, 16), "8": AdapterSpec(8, 16)},
+    "s2": {bits: AdapterSpec(8, 16) for bits in ("2", "4", "8")},
+    "s3": S3_SPECS,
+    "s4-sp": {str(bits): AdapterSpec(64, 128) for bits in (*range(4, 17), 32)},
+    "s4-cpt": {SHARED: AdapterSpec(16, 32)},
+}
+"""Widths, ranks and alphas of the reference systems (algorithms.md 2).  S2 gives no rank and S4 no alpha for its SP."""
+
+
+class AdapterPolicy(StrEnum):
+    """Which adapter serves a width that has none of its own."""
+
+    EXACT = "exact"
+    NEAREST_HIGHER = "nearest_higher"
+    NEAREST = "nearest"
+    NONE = "none"
+
+
+def adapter_for(bits: int, names: Sequence[str], policy: AdapterPolicy) -> str | None:
+    """The adapter that serves weights of ``bits``, or None for no branch.
+
+    ``nearest_higher`` takes the highest adapter where none is higher than ``bits`` (pass-through, say).
+
+    Raises:
+        BadInputError: ``exact`` and no adapter of this width.
+    """
+    if not names:
+        return None
+    if SHARED in names:
+        return SHARED
+    widths = sorted(int(name) for name in names)
+    if bits in widths:
+        return str(bits)
+    if policy is AdapterPolicy.EXACT:
+        raise BadInputError(
+            f"policy exact needs an adapter for {bits} bits: there are {widths}; take nearest_higher or train it"
+        )
+    if policy is AdapterPolicy.NONE:
+        return None
+    if policy is AdapterPolicy.NEAREST:
+        return str(min(widths, key=lambda width: (abs(width - bits), -width)))
+    return str(min((width for width in widths if width > bits), default=widths[-1]))

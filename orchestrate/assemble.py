@@ -22,7 +22,6 @@ from orchestrate.config import (
 from qalof.bitmap import PASS_THROUGH, Bitmap, check_width
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterSpec
-from qalof.model.settings import SwitchSettings
 from qalof.model.sites import Site, find_sites
 from qalof.model.switchable import BaseModel, SwitchableModel, build
 from qalof.tasks.base import Task
@@ -49,11 +48,11 @@ def assemble_training(config: TrainConfig) -> Parts:
     task = make_task(config.task.name, config.task.settings, config.model.source)
     base = BaseModel(config.model.source, task.head, config.model.seed, task.labels)
     pretrained = base.load()
-    sites = find_sites(pretrained)
+    switch = config.switch
+    sites = find_sites(pretrained, switch.head_mode, switch.include, switch.exclude)
     specs = adapter_specs(config.adapters, config.objective, sites)
-    settings = SwitchSettings(policy=config.adapters.policy)
-    model = build(base, specs, settings, seed=config.training.seed, pretrained=pretrained)
-    return Parts(model, task, make_objective(config.objective, sites, config.training.steps))
+    model = build(base, specs, switch, seed=config.training.seed, pretrained=pretrained)
+    return Parts(model, task, make_objective(config.objective, model.sites, config.training.steps))
 
 
 def parse_bitmaps(specs: Sequence[BitmapSpec], sites: Sequence[Site]) -> list[Bitmap]:
@@ -73,8 +72,9 @@ def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[int]:
 
 def adapter_specs(config: AdaptersConfig, objective: ObjectiveConfig, sites: Sequence[Site]) -> dict[str, AdapterSpec]:
     """One adapter a trained width, named by it; one shared adapter for CPT."""
+    beginning = (config.dropout, config.rslora, config.init)
     if isinstance(objective, CyclicObjective):
-        return {SHARED: AdapterSpec(config.rank, config.alpha, config.dropout)}
+        return {SHARED: AdapterSpec(config.rank, config.alpha, *beginning)}
     widths = config.widths or sorted(
         {bits.weight for b in parse_bitmaps(_specs(objective), sites) for bits in b.values()}
     )
@@ -82,7 +82,7 @@ def adapter_specs(config: AdaptersConfig, objective: ObjectiveConfig, sites: Seq
         raise BadInputError(f"adapters.rank_by_width and alpha_by_width must name trained widths {widths}: got {width}")
     return {
         str(check_width(width, "adapters.widths")): AdapterSpec(
-            config.rank_by_width.get(width, config.rank), config.alpha_by_width.get(width, config.alpha), config.dropout
+            config.rank_by_width.get(width, config.rank), config.alpha_by_width.get(width, config.alpha), *beginning
         )
         for width in widths
     }

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from qalof.attacks.gbda import GbdaSettings
-from qalof.model.adapters import AdapterPolicy
+from qalof.model.settings import SwitchSettings
 from qalof.tasks.classification import ClassificationSettings
 from qalof.tasks.squad_completion import CompletionSettings
 from qalof.tasks.squad_span import SpanSettings
@@ -43,7 +43,8 @@ class AdaptersConfig(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     rank_by_width: dict[int, int] = {}
     alpha_by_width: dict[int, int] = {}
-    policy: AdapterPolicy = AdapterPolicy.NEAREST_HIGHER
+    rslora: bool = False
+    init: str = "kaiming"
 
 
 class StaticObjective(Section):
@@ -143,6 +144,7 @@ class TrainConfig(Section):
     model: ModelConfig = ModelConfig()
     task: TaskConfig
     adapters: AdaptersConfig = AdaptersConfig()
+    switch: SwitchSettings = SwitchSettings()
     objective: ObjectiveConfig
     training: TrainSettings = TrainSettings()
     workers: WorkersConfig = WorkersConfig()

@@ -49,7 +49,8 @@ def json_schema_of(read: Callable[[Any], Any]) -> Any:
     from pydantic_core import core_schema
 
     write = core_schema.plain_serializer_function_ser_schema(lambda settings: settings.to_json())
-    return core_schema.no_info_plain_validator_function(read, serialization=write)
+    # "any" and not a plain validator: of that pydantic can make no JSON schema, which hints at misspelt keys need
+    return core_schema.no_info_after_validator_function(read, core_schema.any_schema(), serialization=write)
 
 
 def _checked(value: Any, hint: Any, what: str) -> Any:

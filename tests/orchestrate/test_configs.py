@@ -53,6 +53,35 @@ def test_a_resolved_config_is_read_back_as_itself(tmp_path: Path):
     assert config.training.steps == 7
 
 
+def test_how_a_model_is_switched_is_part_of_the_config(random_model):
+    from orchestrate.assemble import assemble_training
+
+    overrides = [
+        f"model.source={random_model}",
+        "switch.merge=merge_then_quantize",
+        "switch.exclude=['*.c_proj']",
+        "switch.quantization.weight.quantizer={method: log, granularity: channel}",
+        "adapters.rslora=true",
+    ]
+    config = load_config(TrainConfig, CONFIGS / "train" / "sp_tiny.yaml", overrides)
+    assert (
+        load_config(
+            TrainConfig,
+            None,
+            [
+                f"{k}={yaml.safe_dump(v, default_flow_style=True, width=9999).strip()}"
+                for k, v in to_plain(config).items()
+                if isinstance(v, dict)
+            ],
+        )
+        == config
+    )
+    parts = assemble_training(config)
+    assert parts.model.settings == config.switch
+    assert [site.name for site in parts.model.sites if site.name.endswith("c_proj")] == []
+    assert all(spec.rslora for spec in parts.model.adapters.values())
+
+
 @pytest.mark.parametrize(
     ("kind", "file", "override", "said"),
     [
@@ -65,6 +94,8 @@ def test_a_resolved_config_is_read_back_as_itself(tmp_path: Path):
         (TrainConfig, "train/sp_tiny.yaml", "workers.count=0", ("workers.count", "0")),
         (TrainConfig, "train/sp_tiny.yaml", "nonsense", ("key=value", "nonsense")),
         (SearchConfig, "search/tiny.yaml", "space.group=layer", ("space.group", "layer")),
+        (TrainConfig, "train/sp_tiny.yaml", "switch.mrege=branch", ("switch.mrege", "merge")),
+        (TrainConfig, "train/sp_tiny.yaml", "switch.quantization.weight.quantizer={method: lgo}", ("lgo", "log")),
         (AttackConfig, "attack/tiny.yaml", "gbda.iteration=3", ("gbda.iteration", "iterations")),
     ],
 )
@@ -82,7 +113,7 @@ def test_overrides_reach_into_lists_and_sections_and_keep_what_stands_beside():
         PipelineConfig, CONFIGS / "demo.yaml", ["steps.0.config.training.steps=2", "steps.2.config.limit=5"]
     )
     assert config.steps[0].config["training"]["steps"] == 2
-    assert config.steps[0].config["training"]["batch_size"] == 32
+    assert config.steps[0].config["training"]["seed"] == 42
     assert config.steps[2].config["limit"] == 5
     train = load_config(TrainConfig, CONFIGS / "train" / "sp_tiny.yaml", ["training={steps: 9}", "evaluation.limit=3"])
     assert (train.training.steps, train.training.batch_size, train.evaluation.limit) == (9, 32, 3)

@@ -36,7 +36,12 @@ class Granularity(StrEnum):
     @property
     def grouped(self) -> bool:
         """Whether one row has several scales."""
-        return self in (Granularity.GROUP, Granularity.HEAD)
+        return self is Granularity.GROUP or self is Granularity.HEAD
+
+    @property
+    def row_is_group(self) -> bool:
+        """Whether the last dimension is the group as it is."""
+        return self is Granularity.CHANNEL or self is Granularity.TOKEN
 
 
 def absolute_maximum(x: torch.Tensor) -> torch.Tensor:

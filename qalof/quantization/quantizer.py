@@ -140,15 +140,16 @@ class Quantizer(QuantizerOptions, ABC):
         bits = bits.item() if isinstance(bits, torch.Tensor) else bits
         if bits >= self.passthrough_bits:
             return x
+        self.check_bits(bits)
         needs_factor = self.ste is not StraightThrough.IDENTITY and torch.is_grad_enabled() and x.requires_grad
         with torch.no_grad():
-            pieces = list(self._pieces(x, grid or self.grid(x, bits)))
-            values = [self._values(self._codes(piece, part, bits), part, bits) for piece, part in pieces]
-            rounded = grouping.from_groups(values, self.granularity, x.shape).to(x.dtype)
-            factor = None
-            if needs_factor:
-                factors = [self._factor(piece, part, bits, clips=grid is not None) for piece, part in pieces]
-                factor = grouping.from_groups(factors, self.granularity, x.shape).to(x.dtype)
+            if self.granularity.row_is_group and not needs_factor:
+                # what runs on every activation: the bookkeeping of groups would take as long as the rounding
+                wide = x.to(torch.float32)
+                used = grid or self._grid_of(wide, bits)
+                rounded, factor = self._values(self._codes(wide, used, bits), used, bits).to(x.dtype), None
+            else:
+                rounded, factor = self._by_pieces(x, bits, grid, needs_factor)
         return straight_through(x, rounded, factor)
 
     def grid(self, x: torch.Tensor, bits: float) -> Grid:
@@ -186,6 +187,18 @@ class Quantizer(QuantizerOptions, ABC):
         """Mean squared error of each of ``groups`` (groups, elements) rounded in its range ``low`` .. ``high``."""
         grid = self._grid_of_range(low.unsqueeze(-1), high.unsqueeze(-1), bits)
         return (self._values(self._codes(groups, grid, bits), grid, bits) - groups).square().mean(dim=-1)
+
+    def _by_pieces(
+        self, x: torch.Tensor, bits: float, grid: Grid | None, needs_factor: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """``x`` rounded, and the factor of its gradient, at any granularity."""
+        pieces = list(self._pieces(x, grid or self.grid(x, bits)))
+        values = [self._values(self._codes(piece, part, bits), part, bits) for piece, part in pieces]
+        rounded = grouping.from_groups(values, self.granularity, x.shape).to(x.dtype)
+        if not needs_factor:
+            return rounded, None
+        factors = [self._factor(piece, part, bits, clips=grid is not None) for piece, part in pieces]
+        return rounded, grouping.from_groups(factors, self.granularity, x.shape).to(x.dtype)
 
     def _levels(self, count: float) -> tuple[float, int]:
         """Divisor of the range and largest code, for ``count`` (perhaps not whole) steps."""

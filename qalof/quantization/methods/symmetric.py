@@ -35,7 +35,8 @@ class Symmetric(Quantizer, method="symmetric"):
             return -1, 1
         divisor = self._divisor(bits)
         if self.range == "narrow":
-            return -math.floor(divisor + 0.5), math.floor(divisor + 0.5)
+            highest = math.floor(divisor + 0.5)
+            return -highest, highest
         return -math.floor(divisor + 0.5), math.ceil(divisor - 0.5)
 
     def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:

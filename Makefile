@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install demo test test-all lint report clean
+.PHONY: install demo test test-all lint clean
 
 install: $(STAMP)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from qalof.attacks.gbda import GbdaSettings
 from qalof.model.settings import SwitchSettings
 from qalof.tasks.classification import ClassificationSettings
+from qalof.tasks.language_modeling import LanguageModelingSettings
 from qalof.tasks.squad_completion import CompletionSettings
 from qalof.tasks.squad_span import SpanSettings
 from qalof.training.loop import TrainSettings
@@ -110,7 +111,17 @@ class ClassificationTaskConfig(Section):
     settings: ClassificationSettings = ClassificationSettings()
 
 
-TaskConfig = Annotated[SpanTaskConfig | CompletionTaskConfig | ClassificationTaskConfig, Field(discriminator="name")]
+class LanguageModelingTaskConfig(Section):
+    """Next-token loss on plain text."""
+
+    name: Literal["language-modeling"]
+    settings: LanguageModelingSettings = LanguageModelingSettings()
+
+
+TaskConfig = Annotated[
+    SpanTaskConfig | CompletionTaskConfig | LanguageModelingTaskConfig | ClassificationTaskConfig,
+    Field(discriminator="name"),
+]
 
 
 class WorkersConfig(Section):

@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import socket
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 
 import huggingface_hub.constants
 from huggingface_hub.utils import logging as hub_logging
+
+from qalof.errors import BadInputError
 
 TIMEOUT = 5.0
 """Seconds to wait for a connection."""
@@ -43,3 +46,22 @@ def _go_offline() -> None:
     hub_logging.set_verbosity_error()
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     datasets.config.HF_HUB_OFFLINE = True
+
+
+def load_rows(source: str, split: str, subset: str | None = None) -> Any:
+    """The rows of a hub data set's split.
+
+    Raises:
+        BadInputError: it cannot be had.
+    """
+    import datasets
+
+    check_hub()
+    try:
+        return datasets.load_dataset(source, subset, split=split)
+    except Exception as error:  # the hub's client raises many kinds; all mean that there is no data
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadInputError(
+            f"data set {source!r} cannot be loaded ({first_line}); "
+            "give a local file or folder, or bring the hub in reach"
+        ) from None

@@ -44,7 +44,7 @@ def test_every_file_and_command_that_it_names_exists():
     for path in re.findall(r"(?:configs|benchmarks)/[\w/.-]+\.\w+", README):
         assert (ROOT / path).is_file(), path
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
-    lines = block("bash", "qalof train").splitlines()
+    lines = block("bash", "qalof evaluate").splitlines()
     assert {shlex.split(line)[1] for line in lines} <= commands
 
 

@@ -10,12 +10,14 @@ from qalof.errors import BadInputError, nearest_hint
 from qalof.model.pretrained import load_tokenizer
 from qalof.tasks.base import Task
 from qalof.tasks.classification import ClassificationSettings, ClassificationTask
+from qalof.tasks.language_modeling import LanguageModelingSettings, LanguageModelingTask
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
 from qalof.tasks.squad_span import SpanSettings, SpanTask
 
 TASKS: dict[str, tuple[Any, Any]] = {
     SpanTask.name: (SpanTask, SpanSettings),
     CompletionTask.name: (CompletionTask, CompletionSettings),
+    LanguageModelingTask.name: (LanguageModelingTask, LanguageModelingSettings),
     ClassificationTask.name: (ClassificationTask, ClassificationSettings),
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from qalof.errors import BadInputError
 from qalof.files import read_json
-from qalof.hub import check_hub
+from qalof.hub import load_rows
 from qalof.tiny import SQUAD_DIR
 
 _SLICED = re.compile(r"(\w+)(?:\[:(\d+)\])?$")
@@ -77,7 +77,7 @@ def load_squad(source: str, split: str) -> list[SquadExample]:
     elif source.startswith((".", "/", "~")) or source.endswith(".json"):
         raise BadInputError(f"data file {source} does not exist")
     else:
-        examples = _from_hub(source, name)
+        examples = [_from_row(row) for row in load_rows(source, name)]
     if not examples:
         raise BadInputError(f"a split must hold at least one question: {source} {split} holds none")
     return examples[:limit]
@@ -106,21 +106,6 @@ def _read(path: Path) -> Iterator[SquadExample]:
                     yield SquadExample(str(qa["id"]), qa["question"].strip(), context, answers)
     except (KeyError, TypeError, ValueError) as error:
         raise BadInputError(f"data file {path} must follow SQuAD v1.1: {type(error).__name__} {error}") from None
-
-
-def _from_hub(source: str, split: str) -> list[SquadExample]:
-    import datasets
-
-    check_hub()
-    try:
-        rows = datasets.load_dataset(source, split=split)
-    except Exception as error:  # the hub's client raises many kinds; all mean that there is no data
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInputError(
-            f"data set {source!r} cannot be loaded ({first_line}); "
-            "give a local file or folder, or bring the hub in reach"
-        ) from None
-    return [_from_row(row) for row in rows]
 
 
 def _from_row(row: Mapping[str, Any]) -> SquadExample:

@@ -1,0 +1,203 @@
+"""Language modelling: next-token loss on plain text, strided perplexity (algorithms.md 10).
+
+    perplexity = exp(sum NLL / sum tokens),   word perplexity = exp(sum NLL / words)
+
+A window of ``max_length`` tokens moves by ``stride``; each token is scored once, in the first window that holds it,
+with at least ``max_length - stride`` tokens before it (but at the text's beginning).  The first token of all has
+nothing before it and is not scored, unless a bos is put there.  Means of windows are never averaged: windows have
+unequal counts.  Words are runs of characters between white space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
+from qalof.hub import load_rows
+from qalof.model.pretrained import HeadKind
+from qalof.tasks.base import Batch, Feature, Progress
+from qalof.tasks.batching import attention_mask, pad_right
+from qalof.tasks.feature_cache import content_digest, tokenizer_digest
+from qalof.tasks.squad_data import load_squad
+
+IGNORED = -100
+MOST_NATS = 700.0  # exp of more is no float
+
+
+@dataclass(frozen=True)
+class LanguageModelingSettings:
+    """``data``: ``tiny``, a text file, a folder of ``SPLIT.txt`` (or ``SPLIT/*.txt``), or a hub name with ``subset``.
+
+    ``max_length`` and ``stride`` in tokens; training takes blocks of ``max_length`` without overlap.
+    """
+
+    data: str = "tiny"
+    subset: str | None = None
+    train_split: str = "train"
+    validation_split: str = "validation"
+    max_length: int = 1024
+    stride: int = 512
+    prepend_bos: bool = False
+    eval_batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.stride <= self.max_length:
+            raise BadInputError(f"stride must be 1 to max_length {self.max_length}: got {self.stride}")
+
+
+class LanguageModelingTask:
+    """``language-modeling``; see :class:`qalof.tasks.base.Task`.  An example is a window."""
+
+    name = "language-modeling"
+    head = HeadKind.CAUSAL_LM
+    labels: int | None = None
+    primary_metric = "loss"
+    metrics = ("loss", "perplexity", "word_perplexity")
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: LanguageModelingSettings | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings or LanguageModelingSettings()
+
+    @cached_property
+    def validation(self) -> str:
+        """The validation text."""
+        return load_text(self.settings.data, self.settings.validation_split, self.settings.subset)
+
+    def fingerprint(self) -> str:
+        """Digest of the validation text, the tokenizer and the settings."""
+        kept = {k: v for k, v in asdict(self.settings).items() if k not in ("data", "subset", "eval_batch_size")}
+        return content_digest(self.name, self.validation, kept, tokenizer_digest(self.tokenizer))
+
+    def train_features(self) -> Sequence[Feature]:
+        """Blocks of max_length tokens; a shorter rest is left out unless it is all there is."""
+        ids = self._ids(load_text(self.settings.data, self.settings.train_split, self.settings.subset))
+        length = self.settings.max_length
+        blocks = [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)] or [ids]
+        return [{"input_ids": block, "first": 1} for block in blocks]
+
+    def windows(self) -> list[dict[str, Any]]:
+        """input_ids, and ``first``: the index of the first scored token, over the validation text."""
+        ids, settings = self._ids(self.validation), self.settings
+        found, scored = [], 1
+        for start in range(0, len(ids), settings.stride):
+            window = ids[start : start + settings.max_length]
+            if start + len(window) > scored:
+                found.append({"input_ids": window, "first": scored - start})
+                scored = start + len(window)
+            if start + settings.max_length >= len(ids):
+                break
+        return found
+
+    def units(self, feature: Feature) -> float:
+        """One label row a scored token."""
+        return float(len(feature["input_ids"]) - feature["first"])
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """input_ids, attention_mask, labels (B, T); a label stands where its token is the *next*."""
+        ids = [feature["input_ids"] for feature in features]
+        labels = [
+            [IGNORED] * (f["first"] - 1) + list(row[f["first"] :]) + [IGNORED]
+            for row, f in zip(ids, features, strict=True)
+        ]
+        return {
+            "input_ids": pad_right(ids, int(self.tokenizer.pad_token_id or 0)),
+            "attention_mask": attention_mask(ids),
+            "labels": pad_right(labels, IGNORED),
+        }
+
+    def model_inputs(self, batch: Batch) -> Batch:
+        """Ids and mask."""
+        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+
+    def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (scored tokens, V) and the tokens (scored tokens,)."""
+        kept = batch["labels"] != IGNORED
+        return outputs.logits[kept].float(), batch["labels"][kept]
+
+    @torch.no_grad()
+    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+        """Loss in nats a token, token and word perplexity, over all windows or the first ``limit``."""
+        windows = self.windows()[:limit]
+        device = next(model.parameters()).device
+        sums: list[float] = []
+        for at in range(0, len(windows), self.settings.eval_batch_size):
+            batch = {k: t.to(device) for k, t in self.collate(windows[at : at + self.settings.eval_batch_size]).items()}
+            sums += self._sums(model(**self.model_inputs(batch)).logits, batch["labels"])
+            if progress:
+                progress(len(sums), len(windows))
+        tokens = sum(self.units(window) for window in windows)
+        loss = sum(sums) / tokens
+        words = self._words(windows)
+        metrics = {"loss": loss, "perplexity": _exp(loss), "word_perplexity": _exp(sum(sums) / words)}
+        # scaled so that their mean is the loss, though windows have unequal counts
+        return Evaluation(metrics, len(windows), {"loss": [value * len(windows) / tokens for value in sums]})
+
+    def _sums(self, logits: torch.Tensor, labels: torch.Tensor) -> list[float]:
+        each = torch.nn.functional.cross_entropy(
+            logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+        )
+        return [float(value) for value in each.double().sum(dim=1)]
+
+    def _words(self, windows: Sequence[Feature]) -> int:
+        scored = [token for window in windows for token in window["input_ids"][window["first"] :]]
+        return max(1, len(self.tokenizer.decode(scored).split()))
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        if self.settings.prepend_bos:
+            ids = [int(self.tokenizer.bos_token_id), *ids]
+        if len(ids) < 2:
+            raise BadInputError(f"language modelling needs at least two tokens of text: {self.settings.data} has less")
+        return ids
+
+
+def load_text(source: str, split: str, subset: str | None = None) -> str:
+    """One text; documents are joined by an empty line.
+
+    Args:
+        source: ``tiny`` (the contexts of its questions); a file; a folder with ``SPLIT.txt`` or ``SPLIT/*.txt``; else
+            a hub name, whose rows have ``text``.
+        split: such as ``train`` or ``validation``.
+        subset: of the hub's data set, such as ``wikitext-2-raw-v1``.
+
+    Raises:
+        BadInputError: no such data, or not UTF-8.
+    """
+    path = Path(source).expanduser()
+    if source == "tiny":
+        return "\n\n".join(dict.fromkeys(example.context for example in load_squad("tiny", split)))
+    if path.exists():
+        return "\n\n".join(_read(file) for file in _files(path, split))
+    if source.startswith((".", "/", "~")) or source.endswith(".txt"):
+        raise BadInputError(f"data file {source} does not exist")
+    return "\n\n".join(str(row["text"]) for row in load_rows(source, split, subset))
+
+
+def _files(path: Path, split: str) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if (path / f"{split}.txt").is_file():
+        return [path / f"{split}.txt"]
+    if files := sorted((path / split).glob("*.txt")):
+        return files
+    raise BadInputError(f"data folder {path} must hold {split}.txt or {split}/*.txt")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"data file {path} must be UTF-8 text: {error}") from None
+
+
+def _exp(nats: float) -> float:
+    return math.exp(min(nats, MOST_NATS))

@@ -24,12 +24,11 @@ from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.hub import load_rows
 from qalof.model.pretrained import HeadKind
-from qalof.tasks.base import Batch, Feature, Progress
-from qalof.tasks.batching import attention_mask, pad_right
+from qalof.tasks.base import Feature, Progress
 from qalof.tasks.feature_cache import content_digest, tokenizer_digest
+from qalof.tasks.next_token import IGNORED, NextToken
 from qalof.tasks.squad_data import load_squad
 
-IGNORED = -100
 MOST_NATS = 700.0  # exp of more is no float
 
 
@@ -54,7 +53,7 @@ class LanguageModelingSettings:
             raise BadInputError(f"stride must be 1 to max_length {self.max_length}: got {self.stride}")
 
 
-class LanguageModelingTask:
+class LanguageModelingTask(NextToken):
     """``language-modeling``; see :class:`qalof.tasks.base.Task`.  An example is a window."""
 
     name = "language-modeling"
@@ -97,31 +96,9 @@ class LanguageModelingTask:
                 break
         return found
 
-    def units(self, feature: Feature) -> float:
-        """One label row a scored token."""
-        return float(len(feature["input_ids"]) - feature["first"])
-
-    def collate(self, features: Sequence[Feature]) -> Batch:
-        """input_ids, attention_mask, labels (B, T); a label stands where its token is the *next*."""
-        ids = [feature["input_ids"] for feature in features]
-        labels = [
-            [IGNORED] * (f["first"] - 1) + list(row[f["first"] :]) + [IGNORED]
-            for row, f in zip(ids, features, strict=True)
-        ]
-        return {
-            "input_ids": pad_right(ids, int(self.tokenizer.pad_token_id or 0)),
-            "attention_mask": attention_mask(ids),
-            "labels": pad_right(labels, IGNORED),
-        }
-
-    def model_inputs(self, batch: Batch) -> Batch:
-        """Ids and mask."""
-        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-
-    def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (scored tokens, V) and the tokens (scored tokens,)."""
-        kept = batch["labels"] != IGNORED
-        return outputs.logits[kept].float(), batch["labels"][kept]
+    def first_label(self, feature: Feature) -> int:
+        """The first token that no earlier window has scored."""
+        return int(feature["first"])
 
     @torch.no_grad()
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:

@@ -23,12 +23,12 @@ from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.model.pretrained import HeadKind
 from qalof.tasks import squad_metrics
-from qalof.tasks.base import Batch, Feature, Progress, loss_sum
-from qalof.tasks.batching import attention_mask, by_length, pad_right
+from qalof.tasks.base import Feature, Progress, loss_sum
+from qalof.tasks.batching import by_length
 from qalof.tasks.feature_cache import content_digest, map_cached, tokenizer_digest
+from qalof.tasks.next_token import NextToken
 from qalof.tasks.squad_data import SquadExample, load_squad
 
-IGNORED = -100
 _TEMPLATE = ("Context: ", "\nQuestion: {question}\nAnswer:")
 
 
@@ -44,7 +44,7 @@ class CompletionSettings:
     eval_batch_size: int = 64
 
 
-class CompletionTask:
+class CompletionTask(NextToken):
     """``squad-completion``; see :class:`qalof.tasks.base.Task`."""
 
     name = "squad-completion"
@@ -103,31 +103,9 @@ class CompletionTask:
         self.truncated += len(body) > space
         return [*before, *body[-space:], *after]
 
-    def units(self, feature: Feature) -> float:
-        """One label row an answer token."""
-        return float(feature["answer_tokens"])
-
-    def collate(self, features: Sequence[Feature]) -> Batch:
-        """input_ids, attention_mask, labels (B, T); labels stand where the *next* token is an answer's."""
-        ids = [feature["input_ids"] for feature in features]
-        labels = [
-            [IGNORED] * (len(row) - f["answer_tokens"] - 1) + list(row[-f["answer_tokens"] :]) + [IGNORED]
-            for row, f in zip(ids, features, strict=True)
-        ]
-        return {
-            "input_ids": pad_right(ids, int(self.tokenizer.pad_token_id or 0)),
-            "attention_mask": attention_mask(ids),
-            "labels": pad_right(labels, IGNORED),
-        }
-
-    def model_inputs(self, batch: Batch) -> Batch:
-        """Ids and mask."""
-        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-
-    def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (answer tokens, V) and the tokens (answer tokens,)."""
-        kept = batch["labels"] != IGNORED
-        return outputs.logits[kept].float(), batch["labels"][kept]
+    def first_label(self, feature: Feature) -> int:
+        """Where the answer begins."""
+        return len(feature["input_ids"]) - int(feature["answer_tokens"])
 
     @torch.no_grad()
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:

@@ -1,0 +1,50 @@
+"""What tasks share whose labels are the text's own next tokens: batches, and the logits that meet the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from qalof.tasks.base import Batch, Feature
+from qalof.tasks.batching import attention_mask, pad_right
+
+IGNORED = -100
+
+
+class NextToken:
+    """Base of tasks on ``input_ids``; a subclass says where the labelled tokens of a feature begin."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def first_label(self, feature: Feature) -> int:
+        """Index, at least 1, of the first token that is a label; all after it are, too."""
+        raise NotImplementedError
+
+    def units(self, feature: Feature) -> float:
+        """One label row a labelled token."""
+        return float(len(feature["input_ids"]) - self.first_label(feature))
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """input_ids, attention_mask, labels (B, T); a label stands where its token is the *next*."""
+        ids = [feature["input_ids"] for feature in features]
+        firsts = [self.first_label(feature) for feature in features]
+        labels = [
+            [IGNORED] * (first - 1) + list(row[first:]) + [IGNORED] for row, first in zip(ids, firsts, strict=True)
+        ]
+        return {
+            "input_ids": pad_right(ids, int(self.tokenizer.pad_token_id or 0)),
+            "attention_mask": attention_mask(ids),
+            "labels": pad_right(labels, IGNORED),
+        }
+
+    def model_inputs(self, batch: Batch) -> Batch:
+        """Ids and mask."""
+        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+
+    def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (labelled tokens, V) and the tokens (labelled tokens,)."""
+        kept = batch["labels"] != IGNORED
+        return outputs.logits[kept].float(), batch["labels"][kept]

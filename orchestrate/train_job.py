@@ -141,6 +141,8 @@ def _worker(settings: dict[str, Any]) -> dict[str, Any]:
     if (last := ray.train.get_checkpoint()) is not None:
         with last.as_directory() as folder:
             load_checkpoint(trainer, Path(folder))
+    else:
+        trainer.calibrate()
     extra = {"task": describe_task(parts.task), "config": settings["config"]}
     board: ActorHandle = settings["board"]
     while trainer.step < config.training.steps:

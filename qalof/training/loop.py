@@ -24,7 +24,7 @@ import torch
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError, NonFiniteLossError
-from qalof.model.quantizer_state import STEPS
+from qalof.model.quantizer_state import STEPS, calibrate, quantizers_of
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Batch, Feature, Task
 from qalof.training.objectives import Objective
@@ -32,7 +32,8 @@ from qalof.training.objectives import Objective
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """``batch_size`` is global; ``micro_batch_size``: sequences a worker runs at once, None for its whole share."""
+    """``batch_size`` is global; ``micro_batch_size``: sequences a worker runs at once, None for its whole share;
+    ``calibration_examples``: from how many static ranges and learned steps begin, where the quantizers have any."""
 
     steps: int = 1000
     batch_size: int = 128
@@ -43,10 +44,11 @@ class TrainSettings:
     weight_decay: float = 0.0
     max_grad_norm: float | None = 1.0
     checkpoint_every: int = 250
+    calibration_examples: int = 64
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every"):
+        for name in ("steps", "batch_size", "checkpoint_every", "calibration_examples"):
             if getattr(self, name) < 1:
                 raise BadInputError(f"{name} must be at least 1: got {getattr(self, name)}")
 
@@ -58,6 +60,10 @@ class TrainSettings:
         if self.schedule == "cosine":
             return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
         return self.learning_rate * (1 - done if self.schedule == "linear" else 1.0)
+
+
+CALIBRATION_BATCH = 8
+"""Sequences at once in calibration, whatever the number of workers: an observer may depend on it."""
 
 
 class World(Protocol):
@@ -133,6 +139,18 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.device = next(model.parameters()).device
         self.step = 0
+
+    def calibrate(self) -> None:
+        """Set static ranges and learned steps, before the first step; nothing where the quantizers have none.
+
+        Every worker sees the same examples in the same batches, so that the ranges are those of one worker.
+        """
+        if not any(quantizers_of(self.model)):
+            return
+        chosen = batch_indices(len(self.features), self.settings.calibration_examples, 0, self.settings.seed)
+        chunks = [chosen[at : at + CALIBRATION_BATCH] for at in range(0, len(chosen), CALIBRATION_BATCH)]
+        batches = (self.task.model_inputs(self.task.collate([self.features[i] for i in chunk])) for chunk in chunks)
+        calibrate(self.model, ({k: v.to(self.device) for k, v in batch.items()} for batch in batches))
 
     def train_step(self) -> StepReport:
         """Run one step and advance.

@@ -241,3 +241,34 @@ def test_learning_rate_warms_up_and_follows_the_schedule(schedule, middle, end):
     assert [settings.rate_at(t) for t in range(4)] == [0.25, 0.5, 0.75, 1.0]
     assert settings.rate_at(54) == pytest.approx(middle)
     assert settings.rate_at(103) == pytest.approx(end, abs=0.011)
+
+
+def test_static_ranges_and_learned_steps_are_set_before_the_first_step(random_model):
+    from qalof.model.quantizer_state import quantizers_of
+    from qalof.model.settings import SwitchSettings
+
+    task = SpanTask(load_tokenizer(random_model), SpanSettings(train_split="train[:24]", max_length=96, stride=16))
+    scheme = {
+        "weight": {"quantizer": {"method": "lsq", "granularity": "channel"}},
+        "activation": {
+            "quantizer": {"method": "asymmetric", "granularity": "tensor"},
+            "observer": {"kind": "minmax"},
+        },
+        "kv": {"quantizer": {"method": "symmetric", "granularity": "token"}},
+        "widths": [8, 4],
+    }
+    settings = SwitchSettings(quantization=scheme)
+    model = build(BaseModel(random_model, task.head), {"4": AdapterSpec(4), "8": AdapterSpec(4)}, settings, seed=1)
+    objective = SwitchablePrecision([Bitmap.uniform(model.site_names, bits) for bits in (8, 4)], model.sites)
+    trainer = Trainer(model, task, objective, SETTINGS)
+    assert any(quantizers_of(model))
+    trainer.calibrate()
+    losses = [step.losses["8"] for step in run(trainer)]
+    assert losses[-1] < losses[0]
+
+
+def test_a_model_whose_quantizers_have_no_state_is_left_as_it_is(make):
+    trainer = make()
+    before = weights(trainer)
+    trainer.calibrate()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())

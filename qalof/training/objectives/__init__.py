@@ -23,7 +23,7 @@ from qalof.training.objectives.choices import (
 )
 from qalof.training.objectives.cyclic import CyclicPrecisionTraining
 from qalof.training.objectives.distillation import Distillation, distance, feature_distance
-from qalof.training.objectives.switchable import StepwisePrecision, SwitchablePrecision
+from qalof.training.objectives.switchable import StepwisePrecision, SwitchablePrecision, Weight
 
 __all__ = [
     "AllBitmaps",
@@ -42,6 +42,7 @@ __all__ = [
     "SandwichChoice",
     "StepwisePrecision",
     "SwitchablePrecision",
+    "Weight",
     "distance",
     "feature_distance",
 ]

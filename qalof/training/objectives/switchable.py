@@ -29,6 +29,7 @@ from qalof.training.objectives.choices import AllBitmaps, Choice
 from qalof.training.objectives.distillation import Distillation, chosen_layers, distance, feature_distance
 
 Weight = Literal["mean", "sum"]
+"""w in the formula above: 1/N, or 1."""
 
 
 class StepwisePrecision:

@@ -9,25 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrate.config import (
-    AdaptersConfig,
-    BitmapSpec,
-    CascadeObjective,
-    CyclicObjective,
+from orchestrate.config import AdaptersConfig, TrainConfig
+from orchestrate.objective_config import (
+    CptObjective,
     ObjectiveConfig,
-    SpnetObjective,
-    StaticObjective,
-    TrainConfig,
+    make_objective,
+    objective_widths,
+    parse_bitmaps,
 )
-from qalof.bitmap import PASS_THROUGH, Bitmap, check_width
+from qalof.bitmap import PASS_THROUGH, check_width
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterSpec
 from qalof.model.sites import Site, find_sites
 from qalof.model.switchable import BaseModel, SwitchableModel, build
 from qalof.tasks.base import Task
 from qalof.tasks.factory import make_task
-from qalof.training.objectives import CyclicPrecisionTraining, Distillation, Objective, SwitchablePrecision
-from qalof.training.precision_schedule import CyclicPrecision
+from qalof.training.objectives import Objective
+
+__all__ = ["Parts", "adapter_specs", "assemble_training", "make_objective", "parse_bitmaps", "trained_widths"]
 
 
 @dataclass(frozen=True)
@@ -52,18 +51,14 @@ def assemble_training(config: TrainConfig) -> Parts:
     sites = find_sites(pretrained, switch.head_mode, switch.include, switch.exclude)
     specs = adapter_specs(config.adapters, config.objective, sites)
     model = build(base, specs, switch, seed=config.training.seed, pretrained=pretrained)
-    return Parts(model, task, make_objective(config.objective, model.sites, config.training.steps))
-
-
-def parse_bitmaps(specs: Sequence[BitmapSpec], sites: Sequence[Site]) -> list[Bitmap]:
-    """Bitmaps as configs write them."""
-    names = [site.name for site in sites]
-    return [Bitmap.parse(spec, names) for spec in specs]
+    training = config.training
+    objective = make_objective(config.objective, model.sites, training.steps, training.seed)
+    return Parts(model, task, objective)
 
 
 def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[int]:
     """The widths to score after training, from high to low: pass-through and all that were trained."""
-    if isinstance(config.objective, CyclicObjective):
+    if isinstance(config.objective, CptObjective):
         widths = set(range(config.objective.lowest, config.objective.highest + 1))
     else:
         widths = {int(name) for name in model.adapters}
@@ -73,11 +68,9 @@ def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[int]:
 def adapter_specs(config: AdaptersConfig, objective: ObjectiveConfig, sites: Sequence[Site]) -> dict[str, AdapterSpec]:
     """One adapter a trained width, named by it; one shared adapter for CPT."""
     beginning = (config.dropout, config.rslora, config.init)
-    if isinstance(objective, CyclicObjective):
+    if isinstance(objective, CptObjective):
         return {SHARED: AdapterSpec(config.rank, config.alpha, *beginning)}
-    widths = config.widths or sorted(
-        {bits.weight for b in parse_bitmaps(_specs(objective), sites) for bits in b.values()}
-    )
+    widths = config.widths or objective_widths(objective, sites)
     for width in {*config.rank_by_width, *config.alpha_by_width} - set(widths):
         raise BadInputError(f"adapters.rank_by_width and alpha_by_width must name trained widths {widths}: got {width}")
     return {
@@ -86,23 +79,3 @@ def adapter_specs(config: AdaptersConfig, objective: ObjectiveConfig, sites: Seq
         )
         for width in widths
     }
-
-
-def make_objective(config: ObjectiveConfig, sites: Sequence[Site], steps: int) -> Objective:
-    """The core's objective of a config.
-
-    Raises:
-        BadInputError: bitmaps that do not fit the sites, or a schedule that does not fit the steps.
-    """
-    if isinstance(config, CyclicObjective):
-        schedule = CyclicPrecision(config.lowest, config.highest, config.cycles, steps, config.official_remainder)
-        return CyclicPrecisionTraining(sites, schedule)
-    bitmaps = parse_bitmaps(_specs(config), sites)
-    if isinstance(config, CascadeObjective):
-        distillation = Distillation(config.beta, config.distance, config.teachers, config.temperature)
-        return SwitchablePrecision(bitmaps, sites, distillation, config.weight)
-    return SwitchablePrecision(bitmaps, sites, weight=config.weight if isinstance(config, SpnetObjective) else "mean")
-
-
-def _specs(objective: StaticObjective | SpnetObjective | CascadeObjective) -> list[BitmapSpec]:
-    return [objective.bitmap] if isinstance(objective, StaticObjective) else list(objective.bitmaps)

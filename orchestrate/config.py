@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from orchestrate.objective_config import ObjectiveConfig
+from orchestrate.section import BitmapSpec, Section
 from qalof.attacks.gbda import GbdaSettings
 from qalof.model.settings import SwitchSettings
 from qalof.tasks.classification import ClassificationSettings
@@ -17,15 +19,6 @@ from qalof.tasks.language_modeling import LanguageModelingSettings
 from qalof.tasks.squad_completion import CompletionSettings
 from qalof.tasks.squad_span import SpanSettings
 from qalof.training.loop import TrainSettings
-
-BitmapSpec = int | str | list[int | str]
-"""A bitmap as :meth:`qalof.bitmap.Bitmap.parse` reads it."""
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelConfig(Section):
@@ -42,52 +35,10 @@ class AdaptersConfig(Section):
     rank: int = Field(8, ge=1)
     alpha: int = 16
     dropout: float = Field(0.0, ge=0, lt=1)
-    rank_by_width: dict[int, int] = {}
-    alpha_by_width: dict[int, int] = {}
+    rank_by_width: dict[int, int] = Field({})
+    alpha_by_width: dict[int, int] = Field({})
     rslora: bool = False
     init: str = "kaiming"
-
-
-class StaticObjective(Section):
-    """One bitmap, plain quantization-aware fine-tuning; 32 is full precision."""
-
-    name: Literal["static"]
-    bitmap: BitmapSpec = 32
-
-
-class SpnetObjective(Section):
-    """All bitmaps on every batch."""
-
-    name: Literal["spnet"]
-    bitmaps: list[BitmapSpec] = Field([8, 4], min_length=1)
-    weight: Literal["mean", "sum"] = "mean"
-
-
-class CascadeObjective(Section):
-    """All bitmaps on every batch, lower ones distilled from higher ones."""
-
-    name: Literal["cascade"]
-    bitmaps: list[BitmapSpec] = Field([8, 4], min_length=2)
-    weight: Literal["mean", "sum"] = "mean"
-    beta: float = Field(1.0, ge=0)
-    distance: Literal["kl", "mse"] = "kl"
-    teachers: Literal["all_higher", "highest"] = "all_higher"
-    temperature: float = Field(1.0, gt=0)
-
-
-class CyclicObjective(Section):
-    """CPT: one width a step, in cosine cycles; one shared adapter."""
-
-    name: Literal["cpt"]
-    lowest: int = 4
-    highest: int = 8
-    cycles: int = Field(32, ge=1)
-    official_remainder: bool = False
-
-
-ObjectiveConfig = Annotated[
-    StaticObjective | SpnetObjective | CascadeObjective | CyclicObjective, Field(discriminator="name")
-]
 
 
 class SpanTaskConfig(Section):
@@ -205,9 +156,9 @@ class SearchConfig(CheckpointConfig):
     space: SpaceConfig = SpaceConfig()
     objectives: list[str] | None = None
     strategy: str = "tpe"
-    strategy_options: dict[str, Any] = {}
+    strategy_options: dict[str, Any] = Field({})
     max_evaluations: int | None = Field(64, ge=1)
-    limits: dict[str, float] = {}
+    limits: dict[str, float] = Field({})
     seed: int = 0
 
 

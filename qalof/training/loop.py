@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
@@ -26,7 +26,8 @@ from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError, NonFiniteLossError
 from qalof.model.quantizer_state import STEPS, calibrate, quantizers_of
 from qalof.model.switchable import SwitchableModel
-from qalof.tasks.base import Batch, Feature, Task
+from qalof.tasks.base import Feature, Task
+from qalof.training.batch_rows import BatchRows
 from qalof.training.objectives import Objective
 
 
@@ -183,15 +184,12 @@ class Trainer:
         total = torch.zeros(count, device=self.device)
         self.model.train()
         for start in range(0, len(mine), size):
-            batch = self.task.collate([self.features[i] for i in mine[start : start + size]])
-            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-            losses = self.objective.accumulate(partial(self._rows, batch), step, units)
+            features = [self.features[i] for i in mine[start : start + size]]
+            batch = {name: tensor.to(self.device) for name, tensor in self.task.collate(features).items()}
+            rows = BatchRows(self.model, self.task, batch, [self.task.units(feature) for feature in features])
+            losses = self.objective.accumulate(rows, step, units)
             total += torch.stack(losses)
         return total
-
-    def _rows(self, batch: Batch, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor]:
-        self.model.set_bitmap(bitmap)
-        return self.task.label_rows(self.model(**self.task.model_inputs(batch)), batch)
 
     def _reduce(self, losses: torch.Tensor) -> None:
         if self.world.size == 1:

@@ -1,8 +1,22 @@
 """The bit-width of each step in cyclic precision training (CPT, arXiv 2101.09868; algorithms.md 4).
 
-    B(t) = rne( Bmin + (Bmax - Bmin) (1 - cos(pi z)) / 2 ),   z in [0, 1) the phase within a cycle
+    B(t) = rne( Bmin + (Bmax - Bmin) rise(z) ),   z in [0, 1) the phase within a cycle
 
-Rising half-cosines.  The official code takes z = (t mod T)/T with T = floor(total/N), so that the
+==============  ==================================  ====================================================
+shape           rise(z)
+==============  ==================================  ====================================================
+cosine          (1 - cos(pi z)) / 2                 CPT's own
+linear          z
+exponential     1 - exp(-4 z)                       early at the top
+rex             1 - (1 - z) / (0.1 + 0.9 (1 - z))   late at the top (reflected exponential)
+==============  ==================================  ====================================================
+
+A ``repeated`` schedule rises in every cycle and drops to Bmin at the start of the next.  A ``triangular`` one falls in
+even cycles, counted from 0, and rises in odd ones, so that it ends at Bmax if the number of cycles is even.  A fall
+mirrors the rise ``vertical``-ly, Bmin + Bmax - B(z), or ``horizontal``-ly, B(1 - z).  Shapes and forms are
+those of the later suite of schedules (Wolfe and Kyrillidis 2024).
+
+The official code takes z = (t mod T)/T with T = floor(total/N), so that the
 remainder of 1,000 steps in 32 cycles, 8 steps, is spent at Bmin and training *ends* at the lowest width.  By
 default z = frac(t N / total) here, which has no remainder; ``official_remainder`` gives the other.
 """
@@ -10,21 +24,38 @@ default z = frac(t N / total) here, which has no remainder; ``official_remainder
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from qalof.bitmap import check_width
 from qalof.errors import BadInputError
 
+Shape = Literal["cosine", "linear", "exponential", "rex"]
+Form = Literal["repeated", "triangular"]
+Flip = Literal["vertical", "horizontal"]
+
+RISES: dict[Shape, Callable[[float], float]] = {
+    "cosine": lambda z: (1 - math.cos(math.pi * z)) / 2,
+    "linear": lambda z: z,
+    "exponential": lambda z: 1 - math.exp(-4 * z),
+    "rex": lambda z: 1 - (1 - z) / (0.1 + 0.9 * (1 - z)),
+}
+"""How far a width has risen, in [0, 1], at phase z in [0, 1]."""
+
 
 @dataclass(frozen=True)
 class CyclicPrecision:
-    """Cosine cycles between two widths; a pure function of the step."""
+    """Cycles between two widths; a pure function of the step."""
 
     lowest: int = 4
     highest: int = 8
     cycles: int = 32
     steps: int = 1000
     official_remainder: bool = False
+    shape: Shape = "cosine"
+    form: Form = "repeated"
+    flip: Flip = "vertical"
 
     def __post_init__(self) -> None:
         check_width(self.lowest, "lowest")
@@ -33,6 +64,19 @@ class CyclicPrecision:
             raise BadInputError(f"lowest must not exceed highest: got {self.lowest} and {self.highest}")
         if not 1 <= self.cycles <= self.steps:
             raise BadInputError(f"cycles must lie between 1 and steps {self.steps}: got {self.cycles}")
+        for name, value, known in (
+            ("shape", self.shape, tuple(RISES)),
+            ("form", self.form, ("repeated", "triangular")),
+            ("flip", self.flip, ("vertical", "horizontal")),
+        ):
+            if value not in known:
+                raise BadInputError(f"{name} must be one of {', '.join(known)}: got {value!r}")
+
+    def cycle(self, step: int) -> int:
+        """The cycle that ``step`` lies in, counted from 0; the official remainder begins one more."""
+        if self.official_remainder:
+            return step // (self.steps // self.cycles)
+        return step * self.cycles // self.steps
 
     def phase(self, step: int) -> float:
         """Where ``step`` lies in its cycle, in [0, 1)."""
@@ -42,10 +86,16 @@ class CyclicPrecision:
         # integers first: in floats, 3 * (1/3) would begin a cycle one step late
         return (step * self.cycles % self.steps) / self.steps
 
+    def rise(self, step: int) -> float:
+        """How far the width of ``step`` stands above ``lowest``, as a share of the range, before rounding."""
+        rises, phase = RISES[self.shape], self.phase(step)
+        if self.form == "repeated" or self.cycle(step) % 2:
+            return rises(phase)
+        return 1 - rises(phase) if self.flip == "vertical" else rises(1 - phase)
+
     def bits(self, step: int) -> int:
         """The width of ``step``, counted from 0."""
-        rise = (1 - math.cos(math.pi * self.phase(step))) / 2
-        return round(self.lowest + (self.highest - self.lowest) * rise)
+        return round(self.lowest + (self.highest - self.lowest) * self.rise(step))
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -1,0 +1,232 @@
+"""The ``objective`` section of a training config, one class a kind, and the core's objective of each.
+
+``bitmaps`` are read by :meth:`qalof.bitmap.Bitmap.parse`, in any order unless a kind says otherwise.  Whatever is
+drawn comes from ``training.seed`` and the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrate.section import BitmapSpec, Section
+from qalof.bitmap import Bitmap
+from qalof.cost import cost_of
+from qalof.model.sites import Site
+from qalof.training.objectives import (
+    AllBitmaps,
+    Choice,
+    CurriculumChoice,
+    CyclicPrecisionTraining,
+    Distillation,
+    FeatureLayers,
+    InTurn,
+    LayerwiseChoice,
+    Objective,
+    RandomChoice,
+    SandwichChoice,
+    StepwisePrecision,
+    Weight,
+)
+from qalof.training.precision_schedule import CyclicPrecision, Flip, Form, Shape
+
+
+class StaticObjective(Section):
+    """One bitmap, plain quantization-aware fine-tuning; 32 is full precision."""
+
+    name: Literal["static"]
+    bitmap: BitmapSpec = 32
+
+
+class SpnetObjective(Section):
+    """All bitmaps on every batch."""
+
+    name: Literal["spnet"]
+    bitmaps: list[BitmapSpec] = Field([8, 4], min_length=1)
+    weight: Weight = "mean"
+
+
+class CascadeObjective(Section):
+    """All bitmaps on every batch, lower ones distilled from higher ones."""
+
+    name: Literal["cascade"]
+    bitmaps: list[BitmapSpec] = Field([8, 4], min_length=2)
+    weight: Weight = "mean"
+    beta: float = Field(1.0, ge=0)
+    distance: Literal["kl", "mse"] = "kl"
+    teachers: Literal["all_higher", "highest"] = "all_higher"
+    temperature: float = Field(1.0, gt=0)
+
+
+class SelfDistillationObjective(Section):
+    """S4: all bitmaps, the lower ones distilled from outputs and hidden states of the highest.
+
+    ``beta`` and ``feature_weight`` are S4's alpha_1 and alpha_2; ``ce_weight`` weighs the labels below the highest.
+    """
+
+    name: Literal["self_distillation"]
+    bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=2)
+    weight: Weight = "mean"
+    beta: float = Field(1.0, ge=0)
+    temperature: float = Field(2.0, gt=0)
+    ce_weight: float = Field(0.0, ge=0)
+    feature_weight: float = Field(0.01, ge=0)
+    features: FeatureLayers = "all"
+
+
+class CyclicSweepObjective(Section):
+    """S2's cyclic: one bitmap a step, round and round in the order given, each with its adapters."""
+
+    name: Literal["cyclic"]
+    bitmaps: list[BitmapSpec] = Field([2, 4, 8], min_length=1)
+
+
+class SandwichObjective(Section):
+    """The highest, the lowest and ``middle`` random bitmaps a step (slimmable networks).
+
+    By default those below the highest learn from its outputs alone; None: from the labels alone.
+    """
+
+    name: Literal["sandwich"]
+    bitmaps: list[BitmapSpec] = Field([8, 6, 5, 4], min_length=2)
+    middle: int = Field(2, ge=0)
+    weight: Weight = "mean"
+    distillation: Distillation | None = Distillation(teachers="highest", ce_weight=0.0)
+
+
+class RandomObjective(Section):
+    """``count`` different bitmaps a step, drawn uniformly."""
+
+    name: Literal["random"]
+    bitmaps: list[BitmapSpec] = Field([8, 6, 5, 4], min_length=1)
+    count: int = Field(2, ge=1)
+    weight: Weight = "mean"
+    distillation: Distillation | None = None
+
+
+class RandomPrecisionTraining(Section):
+    """RPT (Double-Win Quant): one bitmap a step, drawn uniformly, each with its adapters; without attacks."""
+
+    name: Literal["rpt"]
+    bitmaps: list[BitmapSpec] = Field([8, 6, 5, 4], min_length=1)
+
+
+class LayerwiseObjective(Section):
+    """``count`` bitmaps a step in which each site draws its own of ``widths``, beside ``always``."""
+
+    name: Literal["layerwise"]
+    widths: list[int] = Field([8, 4], min_length=1)
+    count: int = Field(1, ge=1)
+    always: list[BitmapSpec] = Field([])
+    weight: Weight = "mean"
+    distillation: Distillation | None = None
+
+
+class CurriculumObjective(Section):
+    """Bitmaps join one by one, in the order given, at the shares ``joins`` of the steps; None: evenly spaced."""
+
+    name: Literal["curriculum"]
+    bitmaps: list[BitmapSpec] = Field([8, 6, 4], min_length=1)
+    joins: list[float] | None = None
+    weight: Weight = "mean"
+    distillation: Distillation | None = None
+
+
+class CptObjective(Section):
+    """CPT: one width a step, in cycles; one shared adapter.
+
+    ``shape``, ``form`` and ``flip`` choose the schedule (:mod:`qalof.training.precision_schedule`).
+    """
+
+    name: Literal["cpt"]
+    lowest: int = 4
+    highest: int = 8
+    cycles: int = Field(32, ge=1)
+    official_remainder: bool = False
+    shape: Shape = "cosine"
+    form: Form = "repeated"
+    flip: Flip = "vertical"
+
+
+Switching = (
+    StaticObjective
+    | SpnetObjective
+    | CascadeObjective
+    | SelfDistillationObjective
+    | CyclicSweepObjective
+    | SandwichObjective
+    | RandomObjective
+    | RandomPrecisionTraining
+    | LayerwiseObjective
+    | CurriculumObjective
+)
+"""Objectives whose widths have adapters of their own."""
+
+ObjectiveConfig = Annotated[Switching | CptObjective, Field(discriminator="name")]
+
+
+def parse_bitmaps(specs: Sequence[BitmapSpec], sites: Sequence[Site]) -> list[Bitmap]:
+    """Bitmaps as configs write them."""
+    names = [site.name for site in sites]
+    return [Bitmap.parse(spec, names) for spec in specs]
+
+
+def objective_widths(config: Switching, sites: Sequence[Site]) -> list[int]:
+    """The weight widths that any site may run at, from low to high."""
+    drawn = set(config.widths) if isinstance(config, LayerwiseObjective) else set()
+    return sorted(drawn | {bits.weight for b in parse_bitmaps(_specs(config), sites) for bits in b.values()})
+
+
+def make_objective(config: ObjectiveConfig, sites: Sequence[Site], steps: int, seed: int = 0) -> Objective:
+    """The core's objective of a config, for a run of ``steps`` whose draws come from ``seed``.
+
+    Raises:
+        BadInputError: bitmaps that do not fit the sites, or a schedule that does not fit the steps.
+    """
+    if isinstance(config, CptObjective):
+        kept = config.model_dump(exclude={"name"})
+        return CyclicPrecisionTraining(sites, CyclicPrecision(**kept, steps=steps))
+    weight: Weight = getattr(config, "weight", "mean")
+    return StepwisePrecision(_choice(config, sites, steps, seed), sites, _distillation(config), weight, seed)
+
+
+def _choice(config: Switching, sites: Sequence[Site], steps: int, seed: int) -> Choice:
+    pool = tuple(parse_bitmaps(_specs(config), sites))
+    match config:
+        case CyclicSweepObjective():
+            return InTurn(pool)
+        case SandwichObjective():
+            ordered = sorted(pool, key=lambda bitmap: -cost_of(bitmap, sites).average_bits)
+            return SandwichChoice(tuple(ordered), config.middle, seed)
+        case RandomObjective():
+            return RandomChoice(pool, config.count, seed)
+        case RandomPrecisionTraining():
+            return RandomChoice(pool, 1, seed)
+        case LayerwiseObjective():
+            names = tuple(site.name for site in sites)
+            return LayerwiseChoice(names, tuple(config.widths), config.count, seed, pool)
+        case CurriculumObjective():
+            if config.joins is None:
+                return CurriculumChoice.evenly(pool, steps)
+            return CurriculumChoice(pool, tuple(config.joins), steps)
+    return AllBitmaps(pool)
+
+
+def _distillation(config: Switching) -> Distillation | None:
+    if isinstance(config, CascadeObjective):
+        return Distillation(config.beta, config.distance, config.teachers, config.temperature)
+    if isinstance(config, SelfDistillationObjective):
+        learnt = config.model_dump(include={"beta", "temperature", "ce_weight", "feature_weight", "features"})
+        return Distillation(teachers="highest", **learnt)
+    return getattr(config, "distillation", None)
+
+
+def _specs(config: Switching) -> list[BitmapSpec]:
+    match config:
+        case StaticObjective():
+            return [config.bitmap]
+        case LayerwiseObjective():
+            return config.always
+    return config.bitmaps

@@ -1,0 +1,48 @@
+"""Training objectives: what a step runs and what it minimises (algorithms.md 3 and 4).
+
+Two questions, answered apart.  *What runs at a step* is a :class:`~.choices.Choice`: all bitmaps (spnet, cascade),
+one in turn (S2's cyclic sweep), one or some at random, the sandwich of slimmable nets, a width of its own for each
+site, or a curriculum.  *What they learn* is :class:`~.switchable.StepwisePrecision`: cross entropy, and with a
+:class:`~.distillation.Distillation` the outputs and hidden states of higher bitmaps of the same step.
+
+CPT runs one width a step by a schedule (:class:`~.cyclic.CyclicPrecisionTraining`).
+
+Whatever is drawn is a pure function of seed and step, so that workers agree without talking and a resumed run
+draws what an uninterrupted one would have drawn.
+"""
+
+from qalof.training.objectives.base import Distance, FeatureLayers, Hidden, Objective, Rows
+from qalof.training.objectives.choices import (
+    AllBitmaps,
+    Choice,
+    CurriculumChoice,
+    InTurn,
+    LayerwiseChoice,
+    RandomChoice,
+    SandwichChoice,
+)
+from qalof.training.objectives.cyclic import CyclicPrecisionTraining
+from qalof.training.objectives.distillation import Distillation, distance, feature_distance
+from qalof.training.objectives.switchable import StepwisePrecision, SwitchablePrecision, Weight
+
+__all__ = [
+    "AllBitmaps",
+    "Choice",
+    "CurriculumChoice",
+    "CyclicPrecisionTraining",
+    "Distance",
+    "Distillation",
+    "FeatureLayers",
+    "Hidden",
+    "InTurn",
+    "LayerwiseChoice",
+    "Objective",
+    "RandomChoice",
+    "Rows",
+    "SandwichChoice",
+    "StepwisePrecision",
+    "SwitchablePrecision",
+    "Weight",
+    "distance",
+    "feature_distance",
+]

@@ -1,0 +1,63 @@
+"""What the training loop gives to an objective, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+from qalof.bitmap import Bitmap
+
+Distance = Literal["kl", "mse"]
+"""How two rows of logits are compared."""
+
+FeatureLayers = Literal["all", "last", "random"]
+"""Which hidden states are compared: S4's accumulative, non-accumulative and stochastic forms."""
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The hidden states after every block of one forward pass.
+
+    ``layers``: one tensor (sequences, tokens, features) a block, in order.  ``weights``: (sequences, tokens), zero on
+    padding, and over the tokens of a sequence the sum of its label rows; so that, like the cross entropy, what is
+    summed over sequences and divided by the units of the global batch does not depend on who holds which.
+    """
+
+    layers: tuple[torch.Tensor, ...]
+    weights: torch.Tensor
+
+
+class Rows(Protocol):
+    """Runs the model on the current batch at a bitmap."""
+
+    def __call__(self, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (units, classes) and labels (units,)."""
+        ...
+
+    def with_hidden(self, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor, Hidden]:
+        """The same, and the hidden states."""
+        ...
+
+
+class Objective(Protocol):
+    """Accumulates gradients of one batch."""
+
+    def bitmaps(self, step: int) -> Sequence[Bitmap]:
+        """What runs at ``step``, from high to low width; the same on every worker."""
+        ...
+
+    def accumulate(self, rows: Rows, step: int, units: float) -> list[torch.Tensor]:
+        """Backward of this batch's share of the loss.
+
+        Args:
+            rows: see :class:`Rows`.
+            step: counted from 0.
+            units: label rows of the whole global batch.
+
+        Returns:
+            This share of the cross entropy of each of :meth:`bitmaps`, detached scalars.
+        """
+        ...

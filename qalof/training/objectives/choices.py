@@ -1,0 +1,168 @@
+"""Which bitmaps run at a step: pure functions of the step, and of a seed where something is drawn.
+
+==================  =============================================================================================
+AllBitmaps          all of them at every step (S1, S3; S2's spnet and instantnet)
+InTurn              one a step, round and round (S2's cyclic)
+RandomChoice        ``count`` different ones, drawn uniformly; 1 is random precision training (Double-Win Quant)
+SandwichChoice      the highest, the lowest and ``middle`` others, drawn uniformly (slimmable networks)
+LayerwiseChoice     bitmaps in which each site draws its width for itself, the highest beside them as a teacher
+CurriculumChoice    bitmaps join for good at given shares of the steps (InstantNet's progressive lists)
+==================  =============================================================================================
+
+The sandwich draws without repetition; InstantNet's code draws its two middle widths with it, so that they may
+coincide and a step's work varies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from qalof.bitmap import Bitmap, LayerBits
+from qalof.errors import BadInputError
+from qalof.training.objectives.draws import BITMAPS, generator
+
+
+class Choice(Protocol):
+    """Says what runs at a step."""
+
+    def at(self, step: int) -> Sequence[Bitmap]:
+        """One or more different bitmaps, in any order; the same on every worker."""
+        ...
+
+
+@dataclass(frozen=True)
+class AllBitmaps:
+    """All of ``pool`` at every step."""
+
+    pool: tuple[Bitmap, ...]
+
+    def __post_init__(self) -> None:
+        _check_pool(self.pool)
+
+    def at(self, step: int) -> Sequence[Bitmap]:
+        """All of them."""
+        return self.pool
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """One a step, in the order given."""
+
+    pool: tuple[Bitmap, ...]
+
+    def __post_init__(self) -> None:
+        _check_pool(self.pool)
+
+    def at(self, step: int) -> Sequence[Bitmap]:
+        """The one whose turn it is."""
+        return [self.pool[step % len(self.pool)]]
+
+
+@dataclass(frozen=True)
+class RandomChoice:
+    """``count`` different ones a step."""
+
+    pool: tuple[Bitmap, ...]
+    count: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _check_pool(self.pool)
+        _check_count("count", self.count, 1, len(self.pool))
+
+    def at(self, step: int) -> Sequence[Bitmap]:
+        """This step's draw."""
+        return _drawn(self.pool, self.count, self.seed, step)
+
+
+@dataclass(frozen=True)
+class SandwichChoice:
+    """The ends at every step, and ``middle`` others; ``pool`` goes from high to low."""
+
+    pool: tuple[Bitmap, ...]
+    middle: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _check_pool(self.pool, least=2)
+        _check_count("the number of random widths between the ends", self.middle, 0, len(self.pool) - 2)
+
+    def at(self, step: int) -> Sequence[Bitmap]:
+        """Highest, this step's draw, lowest."""
+        return [self.pool[0], *_drawn(self.pool[1:-1], self.middle, self.seed, step), self.pool[-1]]
+
+
+@dataclass(frozen=True)
+class LayerwiseChoice:
+    """``count`` bitmaps in which each site draws its own of ``widths``; ``always`` run beside them.
+
+    Draws that coincide with one another or with ``always`` run once.
+    """
+
+    sites: tuple[str, ...]
+    widths: tuple[int, ...]
+    count: int
+    seed: int
+    always: tuple[Bitmap, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.widths or len(set(self.widths)) != len(self.widths):
+            raise BadInputError(f"layer-wise draws need one or more different widths: got {list(self.widths)}")
+        _check_count("count", self.count, 1)
+
+    def at(self, step: int) -> Sequence[Bitmap]:
+        """This step's draws."""
+        layers = [LayerBits.of(bits) for bits in self.widths]
+        drawn = generator(self.seed, BITMAPS, step).integers(len(layers), size=(self.count, len(self.sites)))
+        fresh = [Bitmap({site: layers[i] for site, i in zip(self.sites, row, strict=True)}) for row in drawn]
+        return list(dict.fromkeys([*self.always, *fresh]))
+
+
+@dataclass(frozen=True)
+class CurriculumChoice:
+    """Bitmap i of ``pool`` runs from the share ``joins[i]`` of ``steps`` on."""
+
+    pool: tuple[Bitmap, ...]
+    joins: tuple[float, ...]
+    steps: int
+
+    def __post_init__(self) -> None:
+        _check_pool(self.pool)
+        if len(self.joins) != len(self.pool):
+            raise BadInputError(
+                f"a curriculum needs one share for each bitmap: got {len(self.joins)} for {len(self.pool)} bitmaps"
+            )
+        if not all(0 <= share < 1 for share in self.joins):
+            raise BadInputError(f"a bitmap must join at a share of the steps in [0, 1): got {list(self.joins)}")
+        if min(self.joins) > 0:
+            raise BadInputError(f"some bitmap must run from the start, at share 0: got {list(self.joins)}")
+
+    @classmethod
+    def evenly(cls, pool: tuple[Bitmap, ...], steps: int) -> CurriculumChoice:
+        """One more after each n-th part of the steps, in the order given."""
+        return cls(pool, tuple(i / len(pool) for i in range(len(pool))), steps)
+
+    def at(self, step: int) -> Sequence[Bitmap]:
+        """Those that have joined."""
+        # a share such as 2/3 is no float: rounding keeps it from joining one step late
+        starts = [round(share * self.steps) for share in self.joins]
+        return [bitmap for bitmap, start in zip(self.pool, starts, strict=True) if step >= start]
+
+
+def _drawn(pool: Sequence[Bitmap], count: int, seed: int, step: int) -> list[Bitmap]:
+    places = generator(seed, BITMAPS, step).choice(len(pool), size=count, replace=False) if count else ()
+    return [pool[int(place)] for place in places]
+
+
+def _check_pool(pool: Sequence[Bitmap], least: int = 1) -> None:
+    if len(pool) < least or len(set(pool)) != len(pool):
+        law = "one or more different bitmaps" if least == 1 else f"{least} or more different bitmaps"
+        raise BadInputError(f"switchable precision needs {law}: got {[str(bitmap) for bitmap in pool]}")
+
+
+def _check_count(what: str, count: int, least: int, most: int | None = None) -> None:
+    if count < least or (most is not None and count > most):
+        law = f"be at least {least}" if most is None else f"lie between {least} and {most}"
+        raise BadInputError(f"{what} must {law}: got {count}")

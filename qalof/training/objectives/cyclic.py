@@ -1,0 +1,33 @@
+"""CPT: one width a step by a schedule, a pure function of the step's number, so that all workers agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from qalof.bitmap import Bitmap
+from qalof.model.sites import Site
+from qalof.tasks.base import loss_sum
+from qalof.training.objectives.base import Rows
+from qalof.training.precision_schedule import CyclicPrecision
+
+
+class CyclicPrecisionTraining:
+    """One width a step, up and down in cycles."""
+
+    def __init__(self, sites: Sequence[Site], schedule: CyclicPrecision) -> None:
+        names = [site.name for site in sites]
+        self.schedule = schedule
+        self._uniform = {bits: Bitmap.uniform(names, bits) for bits in schedule.widths}
+
+    def bitmaps(self, step: int) -> Sequence[Bitmap]:
+        """The one of this step."""
+        return [self._uniform[self.schedule.bits(step)]]
+
+    def accumulate(self, rows: Rows, step: int, units: float) -> list[torch.Tensor]:
+        """See :class:`~qalof.training.objectives.base.Objective`."""
+        (bitmap,) = self.bitmaps(step)
+        loss = loss_sum(*rows(bitmap)) / units
+        loss.backward()
+        return [loss.detach()]

@@ -1,0 +1,96 @@
+"""How a low bitmap learns from a higher one: distances of outputs and of hidden states (algorithms.md 3).
+
+S4 adds to the KL of tempered outputs the squared difference of hidden states, of all blocks (accumulative), of the
+last (non-accumulative) or of one drawn a step (stochastic).  It writes no cross entropy and gives neither weights
+nor temperature, so that all of them are fields.  S4 writes no stop-gradient at the teacher's hidden states either; it
+is applied here, else the highest bitmap would learn to be easy to imitate.
+
+Raw residuals have a few enormous coordinates and grow from block to block, while the last state has passed the
+final norm.  So each token's state is normalised (a LayerNorm without gain or bias) and its squares are averaged over
+the features; else one block would decide alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from qalof.errors import BadInputError
+from qalof.training.objectives.base import Distance, FeatureLayers, Hidden
+from qalof.training.objectives.draws import FEATURE_LAYER, generator
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What a bitmap with teachers minimises.
+
+        ce_weight CE + sum over teachers ( beta Dist + feature_weight Features )
+
+    ``temperature`` is KL's tau; ``features``: which hidden states.  A bitmap without teachers learns from the
+    labels alone, at full weight: with ``ce_weight`` 0 the highest would learn nothing else.
+    """
+
+    beta: float = 1.0
+    distance: Distance = "kl"
+    teachers: Literal["all_higher", "highest"] = "all_higher"
+    temperature: float = 1.0
+    ce_weight: float = 1.0
+    feature_weight: float = 0.0
+    features: FeatureLayers = "all"
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "ce_weight", "feature_weight"):
+            if not getattr(self, name) >= 0:
+                raise BadInputError(f"{name} must not be negative: got {getattr(self, name)}; 0 leaves its term out")
+        if not self.temperature > 0:
+            raise BadInputError(f"temperature must be above 0: got {self.temperature}; 1 leaves the logits as they are")
+        if not (self.beta or self.ce_weight or self.feature_weight):
+            raise BadInputError("one of beta, ce_weight and feature_weight must be above 0: got 0 for all of them")
+
+    @property
+    def teaches(self) -> bool:
+        """Whether a teacher's outputs or hidden states enter the loss at all."""
+        return self.beta > 0 or self.feature_weight > 0
+
+
+def distance(student: torch.Tensor, teacher: torch.Tensor, how: Distillation) -> torch.Tensor:
+    """Distance of two rows of logits, (units, classes) each, summed over the rows.
+
+    ``kl``: tau^2 KL(softmax(teacher/tau) || softmax(student/tau)).  ``mse``: mean squared difference over the
+    possible classes, each row's mean taken out first, since logits are free up to a constant.
+    """
+    if how.distance == "kl":
+        tau = how.temperature
+        log_student = functional.log_softmax(student / tau, dim=-1)
+        log_teacher = functional.log_softmax(teacher / tau, dim=-1)
+        return tau**2 * functional.kl_div(log_student, log_teacher, reduction="sum", log_target=True)
+    possible = teacher > torch.finfo(teacher.dtype).min
+    count = possible.sum(dim=-1, keepdim=True)
+    difference = torch.where(possible, student - teacher, 0.0)
+    centred = torch.where(possible, difference - difference.sum(dim=-1, keepdim=True) / count, 0.0)
+    return (centred.square() / count).sum()
+
+
+def chosen_layers(features: FeatureLayers, blocks: int, seed: int, step: int) -> list[int]:
+    """Indices of the blocks whose states are compared at ``step``; ``random`` draws one from (seed, step)."""
+    if features == "all":
+        return list(range(blocks))
+    if features == "last":
+        return [blocks - 1]
+    return [int(generator(seed, FEATURE_LAYER, step).integers(blocks))]
+
+
+def feature_distance(student: Hidden, teacher: Hidden, layers: list[int]) -> torch.Tensor:
+    """Mean squared difference of normalised states over the features, weighted over tokens, summed over ``layers``."""
+    total = student.weights.new_zeros(())
+    for layer in layers:
+        ours, theirs = (_normalised(hidden.layers[layer]) for hidden in (student, teacher))
+        total = total + (student.weights * (ours - theirs.detach()).square().mean(dim=-1)).sum()
+    return total
+
+
+def _normalised(state: torch.Tensor) -> torch.Tensor:
+    return functional.layer_norm(state.float(), state.shape[-1:])

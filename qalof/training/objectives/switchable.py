@@ -1,0 +1,124 @@
+"""Several bitmaps on one batch and one optimizer step, lower ones taught by higher ones or not.
+
+For the bitmaps C = (Q_1 .. Q_N) of a step, sorted from high to low average width:
+
+    L = w sum_i [ CE(Q_i) + beta sum_{j in T(i)} Dist(Q_i, stop-gradient(Q_j)) ],   w = 1/N
+
+``spnet`` has no teachers, cascade distillation (InstantNet, arXiv 2104.10853) takes all higher bitmaps or the highest;
+bitmaps of equal width never teach one another.  The backward pass runs bitmap by bitmap, since all
+graphs at once would need N times the memory; gradients add up in the shared parameters.  Distances are summed over
+label rows, like the cross entropy, and divided by the same number of units.  The paper's weight 1/N is the
+default; the official code sums, which is ``weight="sum"``.  N counts the bitmaps of the step, so that a curriculum's
+first steps are not smaller than its last ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import torch
+
+from qalof.bitmap import Bitmap
+from qalof.cost import cost_of
+from qalof.model.sites import Site
+from qalof.tasks.base import loss_sum
+from qalof.training.objectives.base import Hidden, Rows
+from qalof.training.objectives.choices import AllBitmaps, Choice
+from qalof.training.objectives.distillation import Distillation, chosen_layers, distance, feature_distance
+
+Weight = Literal["mean", "sum"]
+"""w in the formula above: 1/N, or 1."""
+
+
+class StepwisePrecision:
+    """The bitmaps that ``choice`` gives for each step; with ``distillation`` a cascade among them.
+
+    ``seed`` draws the block whose hidden states are distilled, where the distillation draws one.
+    """
+
+    def __init__(
+        self,
+        choice: Choice,
+        sites: Sequence[Site],
+        distillation: Distillation | None = None,
+        weight: Weight = "mean",
+        seed: int = 0,
+    ) -> None:
+        self.choice, self.weighting, self.seed = choice, weight, seed
+        self.distillation = distillation if distillation and distillation.teaches else None
+        self._sites = tuple(sites)
+        # every micro-batch of a step asks again
+        self._ordered = lru_cache(maxsize=2)(self._sorted)
+
+    def bitmaps(self, step: int) -> Sequence[Bitmap]:
+        """The choice at ``step``, from high to low."""
+        return self._ordered(step)[0]
+
+    def teachers(self, index: int, step: int = 0) -> list[int]:
+        """Indices of those of :meth:`bitmaps` that teach bitmap ``index``."""
+        if self.distillation is None:
+            return []
+        widths = self._ordered(step)[1]
+        higher = [j for j in range(index) if widths[j] > widths[index]]
+        return higher if self.distillation.teachers == "all_higher" else higher[:1]
+
+    def accumulate(self, rows: Rows, step: int, units: float) -> list[torch.Tensor]:
+        """See :class:`~qalof.training.objectives.base.Objective`."""
+        bitmaps = self.bitmaps(step)
+        weight = 1 / len(bitmaps) if self.weighting == "mean" else 1.0
+        taught: list[tuple[torch.Tensor, Hidden | None]] = []
+        losses = []
+        for index, bitmap in enumerate(bitmaps):
+            logits, labels, hidden = self._run(rows, bitmap)
+            cross_entropy = loss_sum(logits, labels) / units
+            loss = cross_entropy
+            teachers = [taught[j] for j in self.teachers(index, step)]
+            if self.distillation is not None:
+                if teachers:
+                    loss = self.distillation.ce_weight * cross_entropy
+                for teacher in teachers:
+                    loss = loss + self._distance((logits, hidden), teacher, self.distillation, step) / units
+                kept = None if hidden is None else Hidden(tuple(f.detach() for f in hidden.layers), hidden.weights)
+                taught.append((logits.detach(), kept))
+            (weight * loss).backward()
+            losses.append(cross_entropy.detach())
+        return losses
+
+    def _run(self, rows: Rows, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor, Hidden | None]:
+        if self.distillation is not None and self.distillation.feature_weight:
+            return rows.with_hidden(bitmap)
+        return *rows(bitmap), None
+
+    def _distance(
+        self,
+        student: tuple[torch.Tensor, Hidden | None],
+        teacher: tuple[torch.Tensor, Hidden | None],
+        how: Distillation,
+        step: int,
+    ) -> torch.Tensor:
+        loss = how.beta * distance(student[0], teacher[0], how) if how.beta else student[0].new_zeros(())
+        if student[1] is None or teacher[1] is None:
+            return loss
+        layers = chosen_layers(how.features, len(student[1].layers), self.seed, step)
+        return loss + how.feature_weight * feature_distance(student[1], teacher[1], layers)
+
+    def _sorted(self, step: int) -> tuple[list[Bitmap], list[float]]:
+        width = {bitmap: cost_of(bitmap, self._sites).average_bits for bitmap in self.choice.at(step)}
+        ordered = sorted(width, key=lambda bitmap: -width[bitmap])
+        return ordered, [width[bitmap] for bitmap in ordered]
+
+
+class SwitchablePrecision(StepwisePrecision):
+    """All bitmaps on every batch; with ``distillation`` a cascade, without it spnet."""
+
+    def __init__(
+        self,
+        bitmaps: Sequence[Bitmap],
+        sites: Sequence[Site],
+        distillation: Distillation | None = None,
+        weight: Weight = "mean",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(AllBitmaps(tuple(bitmaps)), sites, distillation, weight, seed)

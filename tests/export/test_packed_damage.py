@@ -11,6 +11,8 @@ from qalof.export.packed import LAYOUT_FILE, PACKED_FILE, REST_FILE, save_packed
 from qalof.export.packed_load import load_packed
 from qalof.files import MANIFEST, digest
 
+NORM = "rest/transformer.ln_f.bias"
+
 
 @pytest.fixture(scope="module")
 def saved(make, tmp_path_factory):
@@ -109,8 +111,8 @@ def change_tensors(folder, file, change):
         (PACKED_FILE, lambda t: t.update({"h.9.mlp.c_fc/data": t["h.0.mlp.c_fc/data"].clone()}), "h.9.mlp.c_fc"),
         (REST_FILE, lambda t: t.pop("bias/h.1.mlp.c_proj"), "bias/h.1.mlp.c_proj"),
         (REST_FILE, lambda t: t.pop("branch/h.1.mlp.c_proj/a"), "branch/h.1.mlp.c_proj/a"),
-        (REST_FILE, lambda t: t.update({"rest/transformer.ln_f.bias": t["rest/transformer.ln_f.bias"][:3].clone()}), "ln_f"),
-        (REST_FILE, lambda t: t.update({"rest/transformer.ln_f.bias": t["rest/transformer.ln_f.bias"].half()}), "ln_f"),
+        (REST_FILE, lambda t: t.update({NORM: t[NORM][:3].clone()}), "ln_f"),
+        (REST_FILE, lambda t: t.update({NORM: t[NORM].half()}), "ln_f"),
     ],
 )  # fmt: skip
 def test_sealed_tensors_that_do_not_fit(packed, file, change, match):

@@ -129,6 +129,20 @@ def attack(
 
 
 @app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="A checkpoint's folder.")],
+    bitmap: Annotated[str, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, a .json file.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder to write; must be new, or an older export.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a checkpoint at one bitmap as packed integers."""
+    from orchestrate.export_job import describe, export_packed
+
+    result = export_packed(checkpoint, bitmap, output)
+    print(json.dumps(result) if as_json else describe(result))
+
+
+@app.command()
 def run(
     overrides: Overrides = None,
     config: ConfigOption = None,

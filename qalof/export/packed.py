@@ -1,0 +1,259 @@
+"""A model at one bitmap as packed integers: what a :class:`SwitchableModel` runs there, and nothing else.
+
+A sealed folder:
+
+``packed.safetensors``  the sites' weights: ``NAME/data``, ``/scale``, perhaps ``/zero`` (:mod:`.packing`), or
+                        ``/weight`` in fp32 at pass-through; a tied head at pass-through is not there again
+``rest.safetensors``    fp32: ``bias/NAME``; ``rest/PATH``, embeddings, norms and heads; ``branch/NAME/a`` and ``/b``,
+                        the active adapter; ``state/NAME/...``, learned steps and static ranges
+``packed.json``         bitmap, settings, bytes, and what makes sense of each site's tensors
+``config.json`` ...     of transformers, with the generation config, and the tokenizer where one is given
+
+The manifest holds checksums and a version only: whatever changes a number lies in a file that a checksum covers.
+
+Weights are written with the scale dtype that the model *ran* with, so that the file is exact whatever that is.  With
+``scale_dtype: float16`` the tensors of ``packed.safetensors`` take what :mod:`qalof.cost` predicts, to the byte; with
+the default, float32, they take 2 bytes a scale more.  ``bytes`` in ``packed.json`` says both.  Under merge order
+``merge_then_quantize`` the adapters are in the weights, and there is no branch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from qalof.bitmap import Bitmap
+from qalof.cost import cost_of
+from qalof.errors import BadInputError
+from qalof.export.packed_linear import make_quantizers
+from qalof.files import sealed_folder, write_json
+from qalof.model.lora_linear import MergeOrder, SwitchableLora
+from qalof.model.norms import SwitchableNorm
+from qalof.model.sites import HeadMode, Site, site_path
+from qalof.model.switchable import SwitchableModel
+from qalof.model.switchable_linear import SwitchableLinear
+from qalof.quantization.packing import pack
+
+FORMAT_VERSION = 1
+KIND = "packed-model"
+PACKED_FILE, REST_FILE, LAYOUT_FILE = "packed.safetensors", "rest.safetensors", "packed.json"
+
+
+@dataclass(frozen=True)
+class PackedSizes:
+    """Bytes of a packed model's tensors, file headers not counted.
+
+    ``weight_bytes``: of the sites, with scales and zeros; ``predicted_weight_bytes``: what :mod:`qalof.cost` says of
+    them, with fp16 scales; ``adapter_bytes``: the active ones; ``unquantized_bytes``: the rest.
+    """
+
+    weight_bytes: int
+    predicted_weight_bytes: int
+    adapter_bytes: int
+    unquantized_bytes: int
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What is gathered for the files."""
+
+    packed: dict[str, torch.Tensor]
+    rest: dict[str, torch.Tensor]
+    sites: dict[str, dict[str, Any]]
+
+
+def save_packed(
+    model: SwitchableModel,
+    bitmap: Bitmap | str | int,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> PackedSizes:
+    """Write ``model`` as it runs at ``bitmap``; it stays at its own bitmap and in its mode.
+
+    Args:
+        model: with calibrated ranges and set steps, where its scheme has such.
+        bitmap: any form of :meth:`Bitmap.parse`.
+        folder: appears whole or not at all; an older packed model there is replaced, nothing else is.
+        tokenizer: goes into the folder.
+        extra: JSON that travels along.
+
+    Raises:
+        BadInputError: a bitmap that the model cannot run, a grid that its scale dtype cannot hold, or a ``folder``
+            that holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / LAYOUT_FILE).is_file():
+        raise BadInputError(f"output {folder} must be new, or a packed model to replace: it is neither; name another")
+    with running_at(model, bitmap) as parsed, torch.no_grad():
+        parts = _gather(model, parsed)
+        sizes = _sizes(model, parsed, parts)
+        layout = {
+            "kind": KIND,
+            "bitmap": parsed.to_json(),
+            "settings": model.settings.to_json(),
+            "convention": model.settings.quantization.convention,
+            "head": str(model.base.head),
+            "base": asdict(model.base) | {"sha256": model.base_digest},
+            "attention": model.model.config._attn_implementation,
+            "sites": parts.sites,
+            "bytes": asdict(sizes),
+            "extra": dict(extra or {}),
+        }
+        with sealed_folder(folder, {"format_version": FORMAT_VERSION, "kind": KIND}) as beside:
+            model.model.config.save_pretrained(beside)
+            if getattr(model.model, "generation_config", None) is not None:
+                model.model.generation_config.save_pretrained(beside)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(beside)
+            save_file(parts.packed, beside / PACKED_FILE)
+            save_file(parts.rest, beside / REST_FILE)
+            write_json(beside / LAYOUT_FILE, layout)
+    return sizes
+
+
+@contextmanager
+def running_at(model: SwitchableModel, bitmap: Bitmap | str | int) -> Iterator[Bitmap]:
+    """``model`` in eval mode at ``bitmap``, which is yielded parsed; afterwards as it was."""
+    before, training = model.bitmap, model.training
+    model.eval()
+    try:
+        yield model.set_bitmap(bitmap)
+    finally:
+        model.set_bitmap(before)
+        model.train(training)
+
+
+def rest_names(model: PreTrainedModel, sites: tuple[Site, ...], head_mode: HeadMode) -> list[str]:
+    """Names of the tensors of an unpatched ``model`` that belong to no site, each shared one once."""
+    skipped = {f"{site_path(model, site)}.{leaf}" for site in sites for leaf in ("weight", "bias")}
+    tensors = model.state_dict(keep_vars=True)
+    both = head_mode is HeadMode.TIED_BOTH
+    seen = {id(model.get_input_embeddings().weight)} if both else set()
+    names = []
+    for name, tensor in tensors.items():
+        if name not in skipped and id(tensor) not in seen:
+            seen.add(id(tensor))
+            names.append(name)
+    return names
+
+
+def skeleton(model: SwitchableModel) -> PreTrainedModel:
+    """An unpatched model like this one, on the meta device."""
+    config = copy.deepcopy(model.model.config)
+    with torch.device("meta"):
+        bare: PreTrainedModel = type(model.model)(config)
+    return bare
+
+
+def layers_of(model: SwitchableModel, site: Site) -> tuple[SwitchableLinear, SwitchableLora | None]:
+    """The switchable layer of a site, and its branches if it has any."""
+    outer = model.model.get_submodule(site_path(model.model, site))
+    if isinstance(outer, SwitchableLora):
+        outer, lora = outer.base_layer, outer
+    else:
+        lora = None
+    assert isinstance(outer, SwitchableLinear)
+    return outer, lora
+
+
+def active_branch(lora: SwitchableLora | None) -> tuple[torch.Tensor, torch.Tensor, float] | None:
+    """A, B and s of the adapter that a site runs; None where it runs none."""
+    return None if lora is None or lora.active is None else lora.factors(lora.active)
+
+
+def active_tensor(model: nn.Module, name: str) -> torch.Tensor:
+    """A tensor of a patched ``model`` by its name in the unpatched one: of a norm, that of the active copy."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    if isinstance(module, SwitchableNorm):
+        module = module.norm if module.active is None else module.copies[module.active]
+    tensor = getattr(module, leaf)
+    assert isinstance(tensor, torch.Tensor)
+    return tensor
+
+
+def effective_weight(model: SwitchableModel, site: Site) -> torch.Tensor:
+    """What is rounded at a site, (out, in): its weight, with the branch in it under ``merge_then_quantize``."""
+    linear, lora = layers_of(model, site)
+    branch = active_branch(lora)
+    if branch is None or model.settings.merge is not MergeOrder.MERGE_THEN_QUANTIZE:
+        return linear.weight.detach()
+    a, b, scaling = branch
+    return (linear.weight + scaling * (b @ a)).detach()
+
+
+def _gather(model: SwitchableModel, bitmap: Bitmap) -> _Parts:
+    parts = _Parts({}, {}, {})
+    for site in model.sites:
+        parts.sites[site.name] = _add_site(model, site, bitmap[site.name].weight, parts)
+    for name in rest_names(skeleton(model), model.sites, model.settings.head_mode):
+        parts.rest[f"rest/{name}"] = _plain(active_tensor(model.model, name))
+    return parts
+
+
+def _add_site(model: SwitchableModel, site: Site, bits: int, parts: _Parts) -> dict[str, Any]:
+    """Put a site's tensors into ``parts``; returns what makes sense of them."""
+    linear, lora = layers_of(model, site)
+    described: dict[str, Any] = {"weight": _add_weight(model, site, bits, parts.packed), "scaling": None}
+    branch = active_branch(lora)
+    if branch is not None and model.settings.merge is not MergeOrder.MERGE_THEN_QUANTIZE:
+        a, b, described["scaling"] = branch
+        parts.rest.update({f"branch/{site.name}/a": _plain(a), f"branch/{site.name}/b": _plain(b)})
+    if linear.bias is not None:
+        parts.rest[f"bias/{site.name}"] = _plain(linear.bias)
+    own = [linear.input_quantizer, *linear.kv_quantizers]
+    for name, quantizer in zip(make_quantizers(site, model.settings), own, strict=True):
+        for key, tensor in quantizer.state_dict().items():
+            parts.rest[f"state/{site.name}/{name}/{key}"] = _plain(tensor)
+    return described
+
+
+def _add_weight(model: SwitchableModel, site: Site, bits: int, packed: dict[str, torch.Tensor]) -> Any:
+    """``tied``, ``float``, or the settings of the packed weight."""
+    linear, _ = layers_of(model, site)
+    weight, quantizer = effective_weight(model, site), linear.scheme.weight.at(bits)
+    if bits >= quantizer.passthrough_bits:
+        view = site.is_head and model.settings.head_mode is HeadMode.TIED_VIEW
+        if view and weight.data_ptr() == linear.weight.data_ptr():
+            return "tied"
+        packed[f"{site.name}/weight"] = _plain(weight)
+        return "float"
+    stored = pack(quantizer.encode(weight, bits, linear.weight_quantizer.grid(weight, bits, quantizer)), quantizer)
+    if not torch.equal(stored.dequantize(), linear.quantize_weight(weight, bits)):
+        raise BadInputError(
+            f"a packed weight must be what the model runs with: {site.name} at {bits} bits is not, since its codes "
+            "and its fake quantization differ; take another quantizer at this width"
+        )
+    packed.update({f"{site.name}/{part}": _plain(tensor) for part, tensor in stored.tensors().items()})
+    return stored.settings()
+
+
+def _sizes(model: SwitchableModel, bitmap: Bitmap, parts: _Parts) -> PackedSizes:
+    branches = {name: tensor for name, tensor in parts.rest.items() if name.startswith("branch/")}
+    tied = sum(4 * site.weights for site in model.sites if parts.sites[site.name]["weight"] == "tied")
+    return PackedSizes(
+        bytes_of(parts.packed),
+        cost_of(bitmap, model.sites).weight_bytes - tied,
+        bytes_of(branches),
+        bytes_of(parts.rest) - bytes_of(branches),
+    )
+
+
+def bytes_of(tensors: Mapping[str, torch.Tensor]) -> int:
+    """Of all together."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    # a copy: safetensors refuses two names for one memory
+    return tensor.detach().cpu().contiguous().clone()

@@ -1,0 +1,111 @@
+"""A site as a packed file gives it back: one width, one branch, nothing to switch.
+
+It computes what :class:`qalof.model.lora_linear.SwitchableLora` around
+:class:`qalof.model.switchable_linear.SwitchableLinear` computes in eval mode at one bitmap, by the same
+operations in the same order, so that outputs are equal bit for bit.  The weight is decoded once and held in fp32:
+this is the reference that says what a packed file means, not an integer kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from qalof.layer_bits import LayerBits
+from qalof.model.kv_cache import quantize_kv
+from qalof.model.lora_linear import LoraInput, MergeOrder
+from qalof.model.settings import SwitchSettings
+from qalof.model.sites import Site
+from qalof.model.tensor_quantizer import TensorQuantizer
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A site's active adapter: ``a`` (rank, in), ``b`` (out, rank), fp32; s scales their product."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+
+
+class PackedLinear(nn.Linear):
+    """``nn.Linear`` with a decoded weight, a quantized input, a branch and a quantized cache.
+
+    input: (..., in); output: (..., out).
+
+    Args:
+        site: which one.
+        weight: (out, in), decoded.
+        bias: (out,) or None.
+        bits: of weight, input and cache.
+        settings: of the model that was packed.
+        branch: to be added; None where there is none or it is in the weight already.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        bits: LayerBits,
+        settings: SwitchSettings,
+        branch: Branch | None = None,
+    ) -> None:
+        super().__init__(site.in_features, site.out_features, bias=bias is not None, device="meta")
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        if bias is not None:
+            self.bias = nn.Parameter(bias, requires_grad=False)
+        self.site, self.bits, self.settings = site, bits, settings
+        self.quantizers = nn.ModuleDict(make_quantizers(site, settings))
+        self.scaling = 1.0
+        if branch is not None:
+            self._install(branch)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(..., in) -> (..., out), keys and values in it rounded as the cache holds them."""
+        rounded = self.quantizers["input"](input, self.bits.activation)
+        output = functional.linear(rounded, self.weight, self.bias)
+        parts = {name: part for name, part in self._buffers.items() if part is not None}
+        if "product" in parts:
+            output = output + functional.linear(rounded, parts["product"])
+        elif "a" in parts:
+            seen = input if self.settings.lora_input is LoraInput.RAW else rounded
+            output = output + functional.linear(functional.linear(seen, parts["a"]), parts["b"]) * self.scaling
+        cache = [quantizer for name, quantizer in self.quantizers.items() if name != "input"]
+        kept: torch.Tensor = quantize_kv(output, self.site.kv, self.bits.kv, cache)  # type: ignore[arg-type]
+        return kept
+
+    def _install(self, branch: Branch) -> None:
+        """Hold what the merge order adds to the product with the weight, rounded where it rounds."""
+        merge, self.scaling = self.settings.merge, branch.scaling
+        if merge is MergeOrder.BRANCH:
+            parts = {"a": branch.a, "b": branch.b}
+        else:
+            # no learned steps here: settings refuse them with the merge orders that round a branch
+            fresh = TensorQuantizer(self.settings.quantization.weight, self.in_features, f"{self.site.name} branch")
+            if merge is MergeOrder.QUANTIZE_PRODUCT:
+                parts = {"product": fresh(branch.scaling * (branch.b @ branch.a), self.bits.weight)}
+            else:
+                parts = {"a": fresh(branch.a, self.bits.weight), "b": fresh(branch.b, self.bits.weight)}
+        for name, part in parts.items():
+            self.register_buffer(name, part, persistent=False)
+
+    def look_up(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        """Forward hook of an embedding that shares this weight."""
+        return functional.embedding(inputs[0], self.weight, getattr(module, "padding_idx", None))
+
+
+def make_quantizers(site: Site, settings: SwitchSettings) -> dict[str, TensorQuantizer]:
+    """Of the input, under ``input``, and of what the output gives to the cache, ``kv_0`` and on."""
+    scheme = settings.quantization
+    made = {"input": TensorQuantizer(scheme.activation, site.in_features, f"{site.name} activation", scheme.widths)}
+    if site.kv is None:
+        return made
+    cache, features = scheme.kv.for_heads(site.kv.head_dim), site.kv.heads * site.kv.head_dim
+    for index in range(len(site.kv.parts)):
+        made[f"kv_{index}"] = TensorQuantizer(cache, features, f"{site.name} kv {index}", scheme.widths)
+    return made

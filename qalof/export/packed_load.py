@@ -1,0 +1,171 @@
+"""Reading a packed model: everything is checked before a model is made, and one that is made is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
+
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+from qalof.export.packed import FORMAT_VERSION, KIND, LAYOUT_FILE, PACKED_FILE, REST_FILE, rest_names
+from qalof.export.packed_linear import Branch, PackedLinear
+from qalof.files import open_sealed, read_json
+from qalof.layer_bits import LayerBits
+from qalof.model.pretrained import _AUTO_CLASSES, HeadKind
+from qalof.model.settings import SwitchSettings
+from qalof.model.sites import HeadMode, Site, find_sites, site_path
+from qalof.quantization.packing import Packed
+
+_GENERATION = "generation_config.json"
+
+
+class _Tensors:
+    """The tensors of a folder, each taken once and checked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.left: dict[str, torch.Tensor] = {}
+        for file in (PACKED_FILE, REST_FILE):
+            try:
+                self.left |= load_file(folder / file)
+            except (OSError, SafetensorError) as error:
+                raise BadInputError(
+                    f"{folder / file} must be a readable safetensors file: {error}; restore it"
+                ) from None
+
+    def take(self, name: str, shape: tuple[int, ...] | None = None) -> torch.Tensor:
+        """The tensor ``name``, fp32 where its ``shape`` is known beforehand."""
+        tensor = self.left.pop(name, None)
+        if tensor is None:
+            raise BadInputError(f"packed model {self.folder} is damaged: it has no tensor {name}; restore it")
+        if shape is not None and (tuple(tensor.shape) != shape or tensor.dtype is not torch.float32):
+            found = f"{tensor.dtype} {tuple(tensor.shape)}"
+            raise BadInputError(f"packed model {self.folder} must have {name} in fp32 {shape}: got {found}; restore it")
+        return tensor
+
+    def under(self, prefix: str) -> dict[str, torch.Tensor]:
+        """All tensors below ``prefix``, by the rest of their names."""
+        names = [name for name in self.left if name.startswith(prefix)]
+        return {name.removeprefix(prefix): self.left.pop(name) for name in names}
+
+
+def read_layout(folder: Path) -> dict[str, Any]:
+    """Check a packed folder without making a model, and return its ``packed.json``.
+
+    Raises:
+        BadInputError: missing, damaged, newer, or another kind of folder.
+    """
+    manifest = open_sealed(folder, "packed model", FORMAT_VERSION)
+    if manifest.get("kind") != KIND:
+        raise BadInputError(f"{folder} must be a packed model: it is a {manifest.get('kind')!r}; export it first")
+    for file in (LAYOUT_FILE, PACKED_FILE, REST_FILE, "config.json"):
+        if file not in manifest["files"]:
+            raise BadInputError(f"packed model {folder} is damaged: its manifest does not list {file}; restore it")
+    layout = read_json(folder / LAYOUT_FILE, "layout of packed model")
+    if not isinstance(layout, dict):
+        raise BadInputError(f"packed model {folder} is damaged: {LAYOUT_FILE} holds no object; restore it")
+    return layout
+
+
+def load_packed(folder: str | Path) -> PreTrainedModel:
+    """The model that :func:`qalof.export.packed.save_packed` wrote, in eval mode, with exactly its outputs.
+
+    Raises:
+        BadInputError: missing, cut, changed or newer; nothing is returned then.
+    """
+    folder = Path(folder)
+    layout = read_layout(folder)
+    try:
+        settings = SwitchSettings.from_json(layout["settings"])
+        if layout["convention"] != settings.quantization.convention:
+            raise BadInputError(f"packed model {folder} has the range convention of another QaLoF; use that one")
+        model = _bare(folder, layout)
+        sites = find_sites(model, settings.head_mode, settings.include, settings.exclude, settings.kv_granularity)
+        bitmap = Bitmap.from_json(layout["bitmap"], [site.name for site in sites])
+        _fill(model, sites, bitmap, settings, layout["sites"], _Tensors(folder))
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, RuntimeError) as error:
+        if isinstance(error, BadInputError):
+            raise
+        what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
+        raise BadInputError(f"packed model {folder} is damaged: {what}; restore it from a copy") from None
+    return model.eval()
+
+
+def _bare(folder: Path, layout: Mapping[str, Any]) -> PreTrainedModel:
+    """The plain model of the folder's config, its weights yet random."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    kind = _AUTO_CLASSES[HeadKind(layout["head"])]
+    with torch.random.fork_rng(devices=[]):
+        model: PreTrainedModel = kind.from_config(
+            config, dtype=torch.float32, attn_implementation=layout["attention"], trust_remote_code=False
+        )
+    if (folder / _GENERATION).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model.requires_grad_(False)
+
+
+def _fill(
+    model: PreTrainedModel,
+    sites: tuple[Site, ...],
+    bitmap: Bitmap,
+    settings: SwitchSettings,
+    described: Mapping[str, Any],
+    tensors: _Tensors,
+) -> None:
+    """Put the tensors into ``model``, and packed layers into the places of its sites."""
+    plain = model.state_dict(keep_vars=True)
+    for name in rest_names(model, sites, settings.head_mode):
+        plain[name].data.copy_(tensors.take(f"rest/{name}", tuple(plain[name].shape)))
+    for site in sites:
+        linear = _layer(model, site, bitmap[site.name], settings, described[site.name], tensors)
+        parent, _, leaf = site_path(model, site).rpartition(".")
+        if site.is_head and settings.head_mode is HeadMode.TIED_BOTH:
+            model.get_input_embeddings().weight = linear.weight
+        setattr(model.get_submodule(parent), leaf, linear)
+    if tensors.left:
+        odd = sorted(tensors.left)[0]
+        raise BadInputError(f"packed model {tensors.folder} is damaged: nothing has use for its {odd}; restore it")
+
+
+def _layer(
+    model: PreTrainedModel,
+    site: Site,
+    bits: LayerBits,
+    settings: SwitchSettings,
+    described: Mapping[str, Any],
+    tensors: _Tensors,
+) -> PackedLinear:
+    weight = _weight(model, site, bits, described["weight"], tensors)
+    bias = tensors.take(f"bias/{site.name}", (site.out_features,)) if site.has_bias else None
+    branch = None
+    if described["scaling"] is not None:
+        a, b = (tensors.take(f"branch/{site.name}/{factor}") for factor in "ab")
+        if a.dim() != 2 or a.shape[1] != site.in_features or b.shape != (site.out_features, a.shape[0]):
+            raise BadInputError(f"packed model {tensors.folder} is damaged: the branch of {site.name} does not fit it")
+        branch = Branch(a, b, float(described["scaling"]))
+    linear = PackedLinear(site, weight, bias, bits, settings, branch)
+    for name, quantizer in linear.quantizers.items():
+        quantizer.load_state_dict(tensors.under(f"state/{site.name}/{name}/"))
+        quantizer.requires_grad_(False)
+    return linear
+
+
+def _weight(model: nn.Module, site: Site, bits: LayerBits, stored: Any, tensors: _Tensors) -> torch.Tensor:
+    shape = (site.out_features, site.in_features)
+    if stored == "tied":
+        embedding: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
+        return embedding
+    if stored == "float":
+        return tensors.take(f"{site.name}/weight", shape)
+    packed = Packed.of(tensors.under(f"{site.name}/"), stored)
+    if (packed.data.shape[0], packed.columns) != shape or packed.bits != bits.weight:
+        found = f"{packed.data.shape[0]} x {packed.columns} at {packed.bits} bits"
+        raise BadInputError(f"packed model {tensors.folder} is damaged: {site.name} is {found}, not {shape}")
+    return packed.dequantize()

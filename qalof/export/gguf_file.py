@@ -35,6 +35,7 @@ TYPES = {4: "Q4_0", 8: "Q8_0", 16: "F16", 32: "F32"}
 """Weight width -> GGUF's name of the type."""
 _LEAVES = {"attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
 _NORMS = {"ln_1": "attn_norm", "ln_2": "ffn_norm"}
+_GELUS = ("gelu_new", "gelu_pytorch_tanh")
 _FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "Q4_0": "MOSTLY_Q4_0", "Q8_0": "MOSTLY_Q8_0"}
 
 
@@ -129,8 +130,9 @@ def _tensors_and_types(
             f"a GGUF file is written of GPT-2 with its language-modelling head: got {config.model_type} with "
             f"{model.base.head}; export packed integers instead"
         )
-    if config.activation_function != "gelu_new":
-        raise BadInputError(f"GGUF's gpt2 has gelu_new: got activation {config.activation_function}; export packed")
+    if config.activation_function not in _GELUS:
+        law = f"GGUF's gpt2 has GELU by tanh ({' or '.join(_GELUS)})"
+        raise BadInputError(f"{law}: got activation {config.activation_function}; export packed integers instead")
     tensors: dict[str, torch.Tensor] = {}
     types: dict[str, str] = {}
     with running_at(model, bitmap) as parsed:
@@ -211,7 +213,7 @@ def _describe(writer: Any, model: SwitchableModel, types: Mapping[str, str], ten
 
 def _add_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
     kinds = _package().TokenType
-    described = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+    described = json.loads(tokenizer.backend_tokenizer.to_str())
     if described["model"]["type"] != "BPE":
         raise BadInputError(f"GGUF's gpt2 tokenizer is a byte-level BPE: got {described['model']['type']}")
     by_id = {number: token for token, number in tokenizer.get_vocab().items()}

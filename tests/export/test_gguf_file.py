@@ -102,3 +102,13 @@ def test_widths_and_models_without_a_type_are_refused(make, tokenizer, tmp_path)
     (tmp_path / "m.gguf").write_bytes(b"nothing of the kind")
     with pytest.raises(BadInputError, match="must be a GGUF file"):
         read_gguf(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9])
+def test_a_file_cut_short_is_refused(make, tokenizer, tmp_path, share):
+    path = tmp_path / "m.gguf"
+    write_gguf(make(), 8, path, tokenizer)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(BadInputError, match="must be a GGUF file"):
+        read_gguf(path)

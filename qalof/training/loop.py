@@ -103,7 +103,7 @@ class ProcessGroup:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did: ``losses``, the cross entropy in nats a label row, by bitmap."""
+    """What a step did: ``losses``, the cross entropy in nats a label row, by the objective's label."""
 
     step: int
     learning_rate: float
@@ -174,7 +174,8 @@ class Trainer:
                 torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         self.optimizer.step()
         self.step += 1
-        return StepReport(step, rate, {str(b): float(loss) for b, loss in zip(bitmaps, losses, strict=True)})
+        names = self.objective.labels(step)
+        return StepReport(step, rate, {name: float(loss) for name, loss in zip(names, losses, strict=True)})
 
     def _accumulate(self, step: int, count: int) -> torch.Tensor:
         indices = batch_indices(len(self.features), self.settings.batch_size, step, self.settings.seed)

@@ -169,6 +169,15 @@ def test_bitmaps_of_a_step_are_different_and_go_from_high_to_low(kind):
 
 
 @every_kind
+def test_losses_are_recorded_under_few_names_one_for_each_bitmap_of_the_step(kind):
+    of, names = objective(kind), set()
+    for step in range(STEPS):
+        assert len(set(of.labels(step))) == len(of.bitmaps(step))
+        names |= set(of.labels(step))
+    assert names <= {*map(str, WIDTHS), "3", "layerwise1", "layerwise2"}
+
+
+@every_kind
 def test_bitmaps_are_a_pure_function_of_seed_and_step(kind):
     forward = [list(objective(kind).bitmaps(step)) for step in range(STEPS)]
     other = objective(kind)
@@ -211,6 +220,7 @@ def weights_only(of):
 
     class WeightsOnly:
         bitmaps = staticmethod(inner)
+        labels = staticmethod(of.labels)
 
         @staticmethod
         def accumulate(rows, step, units):

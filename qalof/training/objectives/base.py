@@ -49,6 +49,10 @@ class Objective(Protocol):
         """What runs at ``step``, from high to low width; the same on every worker."""
         ...
 
+    def labels(self, step: int) -> Sequence[str]:
+        """A name for each of :meth:`bitmaps`, under which its loss is recorded: few names over a whole run."""
+        ...
+
     def accumulate(self, rows: Rows, step: int, units: float) -> list[torch.Tensor]:
         """Backward of this batch's share of the loss.
 

@@ -31,9 +31,21 @@ class Choice(Protocol):
         """One or more different bitmaps, in any order; the same on every worker."""
         ...
 
+    def made_up(self, step: int) -> dict[Bitmap, str]:
+        """Those at ``step`` that belong to no fixed list, with a name each."""
+        ...
+
+
+class FromPool:
+    """Base of choices from a fixed list."""
+
+    def made_up(self, step: int) -> dict[Bitmap, str]:
+        """None."""
+        return {}
+
 
 @dataclass(frozen=True)
-class AllBitmaps:
+class AllBitmaps(FromPool):
     """All of ``pool`` at every step."""
 
     pool: tuple[Bitmap, ...]
@@ -47,7 +59,7 @@ class AllBitmaps:
 
 
 @dataclass(frozen=True)
-class InTurn:
+class InTurn(FromPool):
     """One a step, in the order given."""
 
     pool: tuple[Bitmap, ...]
@@ -61,7 +73,7 @@ class InTurn:
 
 
 @dataclass(frozen=True)
-class RandomChoice:
+class RandomChoice(FromPool):
     """``count`` different ones a step."""
 
     pool: tuple[Bitmap, ...]
@@ -78,7 +90,7 @@ class RandomChoice:
 
 
 @dataclass(frozen=True)
-class SandwichChoice:
+class SandwichChoice(FromPool):
     """The ends at every step, and ``middle`` others; ``pool`` goes from high to low."""
 
     pool: tuple[Bitmap, ...]
@@ -113,15 +125,22 @@ class LayerwiseChoice:
         _check_count("count", self.count, 1)
 
     def at(self, step: int) -> Sequence[Bitmap]:
-        """This step's draws."""
+        """Those that always run, then this step's draws."""
+        return list(dict.fromkeys([*self.always, *self._draws(step)]))
+
+    def made_up(self, step: int) -> dict[Bitmap, str]:
+        """``layerwise1``, ``layerwise2`` .. in the order drawn: a step's draws hardly ever come again."""
+        fresh = [bitmap for bitmap in dict.fromkeys(self._draws(step)) if bitmap not in self.always]
+        return {bitmap: f"layerwise{place}" for place, bitmap in enumerate(fresh, 1)}
+
+    def _draws(self, step: int) -> list[Bitmap]:
         layers = [LayerBits.of(bits) for bits in self.widths]
         drawn = generator(self.seed, BITMAPS, step).integers(len(layers), size=(self.count, len(self.sites)))
-        fresh = [Bitmap({site: layers[i] for site, i in zip(self.sites, row, strict=True)}) for row in drawn]
-        return list(dict.fromkeys([*self.always, *fresh]))
+        return [Bitmap({site: layers[i] for site, i in zip(self.sites, row, strict=True)}) for row in drawn]
 
 
 @dataclass(frozen=True)
-class CurriculumChoice:
+class CurriculumChoice(FromPool):
     """Bitmap i of ``pool`` runs from the share ``joins[i]`` of ``steps`` on."""
 
     pool: tuple[Bitmap, ...]

@@ -25,6 +25,10 @@ class CyclicPrecisionTraining:
         """The one of this step."""
         return [self._uniform[self.schedule.bits(step)]]
 
+    def labels(self, step: int) -> Sequence[str]:
+        """Its width."""
+        return [str(bitmap) for bitmap in self.bitmaps(step)]
+
     def accumulate(self, rows: Rows, step: int, units: float) -> list[torch.Tensor]:
         """See :class:`~qalof.training.objectives.base.Objective`."""
         (bitmap,) = self.bitmaps(step)

@@ -56,6 +56,11 @@ class StepwisePrecision:
         """The choice at ``step``, from high to low."""
         return self._ordered(step)[0]
 
+    def labels(self, step: int) -> Sequence[str]:
+        """The bitmaps as text, or what the choice calls those that it makes up."""
+        made_up = self.choice.made_up(step)
+        return [made_up.get(bitmap, str(bitmap)) for bitmap in self.bitmaps(step)]
+
     def teachers(self, index: int, step: int = 0) -> list[int]:
         """Indices of those of :meth:`bitmaps` that teach bitmap ``index``."""
         if self.distillation is None:

@@ -78,7 +78,7 @@ def local_head() -> Iterator[Head]:
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     token.chmod(0o600)
-    ports = free_ports(3)
+    ports = free_ports(4)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -103,6 +103,8 @@ def running_head(folder: Path, ports: list[int], environment: dict[str, str]) ->
         "ray", "start", "--head", "--block", "--disable-usage-stats", f"--temp-dir={folder}/ray", "--num-cpus=3",
         f"--port={ports[0]}", f"--dashboard-port={ports[1]}", f"--ray-client-server-port={ports[2]}",
         "--min-worker-port=0", "--max-worker-port=0",
+        # another Ray of this machine has the usual port, and without its agent a head runs no jobs
+        f"--dashboard-agent-listen-port={ports[3]}",
     ]  # fmt: skip
     script = '"$@" & head=$!; read -r _; kill $head; wait $head'
     with (folder / "head.log").open("w") as log:

@@ -1,0 +1,51 @@
+"""What all commands share: the app, their options, and how a job is run from them.
+
+Heavy imports wait until a command needs them, so that ``--help`` and a misspelt key answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="qalof", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file; every key has a default but a few.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that go before the file.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", help="Run directory; default runs/NAME.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
+AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluster, HOST:PORT; default this machine.")]
+CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", help="A checkpoint's folder.")]
+
+
+def run_job(
+    name: str,
+    config: Path | None,
+    overrides: list[str] | None,
+    output: Path | None,
+    as_json: bool,
+    address: str | None,
+    extra: list[str] | None = None,
+) -> None:
+    """Run the job ``name`` and show its result; ``extra`` overrides come before the user's."""
+    from orchestrate.config_file import load_config
+    from orchestrate.jobs import JOBS, execute
+    from orchestrate.summary import show
+
+    loaded = load_config(JOBS[name].config, config, [*(extra or []), *(overrides or [])])
+    place = output or Path("runs") / (config.stem if config else name)
+    result = execute(name, loaded, place, address)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        show(name, result, place)
+
+
+def checkpoint_override(path: Path | None) -> list[str]:
+    """The override that a ``--checkpoint`` stands for."""
+    return [] if path is None else [f"checkpoint={path}"]

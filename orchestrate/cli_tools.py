@@ -1,0 +1,119 @@
+"""The other commands: pipelines and their reports, export, validation, MLflow's pages."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrate.cli_options import (
+    AddressOption,
+    ConfigOption,
+    JsonOption,
+    OutputOption,
+    Overrides,
+    app,
+)
+from qalof.errors import BadInputError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MLFLOW_PAGE = "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
+"""Without the parameter MLflow 3 opens on traces of conversations, of which there are none."""
+DEMO = REPOSITORY / "configs" / "demo.yaml"
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="A checkpoint's folder.")],
+    bitmap: Annotated[str, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, a .json file.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder to write; must be new, or an older export.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a checkpoint at one bitmap as packed integers."""
+    from orchestrate.export_job import describe, export_packed
+
+    result = export_packed(checkpoint, bitmap, output)
+    print(json.dumps(result) if as_json else describe(result))
+
+
+@app.command()
+def run(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+) -> None:
+    """Run a pipeline, step by step, and write its report."""
+    if config is None:
+        raise BadInputError("run needs --config: a pipeline such as configs/demo.yaml")
+    _pipeline(config, overrides, output, as_json, address)
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+) -> None:
+    """The whole story on the shipped tiny model: train, evaluate, search, attack, report."""
+    if not DEMO.is_file():
+        raise BadInputError(
+            f"demo needs the repository's configs: {DEMO} does not exist; install with `pip install -e .`"
+        )
+    _pipeline(DEMO, overrides, output, as_json, address)
+
+
+def _pipeline(
+    config: Path, overrides: list[str] | None, output: Path | None, as_json: bool, address: str | None
+) -> None:
+    from orchestrate.config_file import load_config
+    from orchestrate.pipeline import PipelineConfig, run_pipeline
+    from orchestrate.progress import say
+    from orchestrate.report import write_report
+
+    loaded = load_config(PipelineConfig, config, overrides or [])
+    place = output or Path("runs") / config.stem
+    summary = run_pipeline(loaded, place, address)
+    page = write_report(place)
+    if as_json:
+        print(json.dumps({**summary, "report": str(page)}))
+        return
+    say(f"done in {summary['seconds']:.0f} s; report: {page}")
+    say(f"MLflow: `qalof ui --root {loaded.tracking.root}` shows the runs at {MLFLOW_PAGE}")
+
+
+@app.command()
+def validate(config: Annotated[Path, typer.Option("--config")], overrides: Overrides = None) -> None:
+    """Say what a config would run and what it would cost; run nothing."""
+    from orchestrate.summary import describe_config
+
+    print(describe_config(config, overrides or []))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A pipeline's output folder.")]) -> None:
+    """Write the HTML report of a pipeline's runs."""
+    from orchestrate.report import write_report
+
+    print(write_report(folder))
+
+
+@app.command()
+def ui(
+    root: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open MLflow on 127.0.0.1 over the runs in a folder."""
+    from orchestrate.tracking import ui_command
+
+    if not root.is_dir():
+        raise BadInputError(f"--root must be the folder of the runs: {root} does not exist; run something first")
+    print(MLFLOW_PAGE.replace("5000", str(port)), file=sys.stderr)
+    words = ui_command(root, port)
+    os.execvp(words[0], words)

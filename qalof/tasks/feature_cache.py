@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 from transformers import PreTrainedTokenizerBase
 
 SMALL = 20_000
 """Below this many rows a map in memory is faster than a file."""
+
+BATCH = 1_000
+"""Rows that are tokenized together."""
 
 
 def cache_dir() -> Path:
@@ -39,17 +41,36 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def map_cached(
     rows: Sequence[dict[str, Any]], encode: Callable[[dict[str, list[Any]]], dict[str, list[Any]]], key: str
-) -> datasets.Dataset:
-    """Apply ``encode`` (batched; may return more or fewer rows) to ``rows``; equal ``key`` means equal result."""
+) -> list[dict[str, Any]]:
+    """Apply ``encode`` (columns to columns; may return more or fewer rows) to ``rows``; equal ``key``, equal result.
+
+    From :data:`SMALL` rows on the result is a file, and needs ``datasets``.
+    """
+    if len(rows) < SMALL:
+        batches = (rows[at : at + BATCH] for at in range(0, len(rows), BATCH))
+        return [row for batch in batches for row in _rows(encode(_columns(batch)))]
+    import datasets
+
     datasets.disable_progress_bars()
     raw = datasets.Dataset.from_list(list(rows))
-    if len(rows) < SMALL:
-        return raw.map(
-            encode, batched=True, remove_columns=raw.column_names, keep_in_memory=True, load_from_cache_file=False
-        )
     folder = cache_dir() / "features"
     folder.mkdir(parents=True, exist_ok=True)
-    cache_file = str(folder / f"{key}.arrow")
-    return raw.map(
-        encode, batched=True, remove_columns=raw.column_names, cache_file_name=cache_file, new_fingerprint=key[:32]
+    mapped = raw.map(
+        encode,
+        batched=True,
+        batch_size=BATCH,
+        remove_columns=raw.column_names,
+        cache_file_name=str(folder / f"{key}.arrow"),
+        new_fingerprint=key[:32],
     )
+    kept: list[dict[str, Any]] = mapped.to_list()
+    return kept
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _rows(columns: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))

@@ -76,7 +76,7 @@ class CompletionTask(NextToken):
         """input_ids and the number of answer tokens at their end."""
         examples = [e for e in load_squad(self.settings.data, self.settings.train_split) if e.answers]
         rows = [{"question": e.question, "context": e.context, "answer": e.texts[0]} for e in examples]
-        kept: Sequence[Feature] = map_cached(rows, self._encode_rows, self._key(examples)).to_list()
+        kept: Sequence[Feature] = map_cached(rows, self._encode_rows, self._key(examples))
         return kept
 
     def _encode_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:

@@ -85,11 +85,10 @@ class SpanTask:
             {"id": e.id, "question": e.question, "context": e.context, "span": list(e.span or ())} for e in learnable
         ]
         features = map_cached(rows, self._encode_training, self._key(learnable))
-        self.skipped = len(examples) - len(set(features["id"]))
-        if not len(features):
+        self.skipped = len(examples) - len({feature["id"] for feature in features})
+        if not features:
             raise BadInputError(f"training needs at least one answer inside a window: {self.settings.data} has none")
-        kept: Sequence[Feature] = features.to_list()
-        return kept
+        return features
 
     def _encode_training(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         result: dict[str, list[Any]] = {"id": [], "input_ids": [], "start": [], "end": []}

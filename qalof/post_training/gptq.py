@@ -175,9 +175,8 @@ def _gather(
     moments = {name: InputMoments(linear.in_features, name, device) for name, linear in linears.items()}
     for batch in batches:
         moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-        with _watching(linears, moments, moved.get("attention_mask")):
-            with suppress(_Seen):
-                model(**moved)
+        with _watching(linears, moments, moved.get("attention_mask")), suppress(_Seen):
+            model(**moved)
     return moments
 
 

@@ -23,6 +23,7 @@ CASES = [
     ({"method": "llm_qat"}, (4,)),
     ({"method": "midrise2"}, (2,)),
     ({"method": "nf4"}, (4,)),
+    ({"method": "bnb_int8"}, (8,)),
 ]
 METHODS = [
     pytest.param(Quantizer.from_json(options), bits, id=f"{'-'.join(map(str, options.values()))}-{bits}")

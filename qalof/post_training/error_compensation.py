@@ -182,12 +182,13 @@ def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     diagonal[hessian.diagonal() == 0] = 1  # tied to no other column, hence rounded to nearest
     try:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-        return torch.linalg.cholesky(inverse, upper=True)
+        factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
     except torch.linalg.LinAlgError:
         raise BadInputError(
             f"a damped Hessian must be positive definite: at damping {damping} it is not; give more calibration "
             "examples than a layer has inputs, or a damping such as 0.01"
         ) from None
+    return factor
 
 
 def _column_grid(grid: Grid, quantizer: Quantizer, column: int, rows: int) -> Grid:

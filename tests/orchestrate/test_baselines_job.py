@@ -23,13 +23,13 @@ STATIC = {"quantizer": {"method": "symmetric", "granularity": "tensor"}, "observ
 METHODS = [
     {"name": "rtn"},
     {"name": "gptq", "kind": "gptq"},
-    {"name": "static", "quantization": {"activation": STATIC}, "bitmaps": ["w4a8kv32"]},
+    {"name": "static", "quantization": {"activation": STATIC}, "bitmaps": ["w4a8"]},
 ]
 
 
 def written(folder, **changed):
     data = {
-        "command": "baselines", "bitmaps": ["w4a32kv32", "w3a32kv32"], "calibration": {"examples": 8},
+        "command": "baselines", "bitmaps": ["w4a32", "w3a32"], "calibration": {"examples": 8},
         "limit": 12, "workers": {"count": 1, "threads": 1}, "methods": METHODS, **changed,
     }  # fmt: skip
     path = folder / "baselines.yaml"
@@ -101,8 +101,8 @@ def test_rows_checkpoints_and_a_second_run_that_does_only_what_is_missing(
     call("--config", path, "--output", output, "--json")
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     names = [(row["method"], row["bitmap"]) for row in result["rows"]]
-    both = ("w4a32kv32", "w3a32kv32")
-    assert names == [*(("rtn", b) for b in both), *(("gptq", b) for b in both), ("static", "w4a8kv32")]
+    both = ("w4a32", "w3a32")
+    assert names == [*(("rtn", b) for b in both), *(("gptq", b) for b in both), ("static", "w4a8")]
     assert (result["task"], result["reference"]) == ("squad-span", "rtn")
     for row in result["rows"]:
         assert row["examples"] == 12

@@ -11,7 +11,7 @@ import yaml
 from orchestrate import baselines_job
 from orchestrate.baselines_config import BaselinesConfig
 from orchestrate.cli import main
-from orchestrate.config_file import load_config, validate
+from orchestrate.config_file import load_config, to_plain, validate
 from qalof.checkpoints import load
 from qalof.errors import BadInputError
 from qalof.model.switchable import read_manifest
@@ -124,3 +124,18 @@ def test_rows_checkpoints_and_a_second_run_that_does_only_what_is_missing(
     again = json.loads((output / "result.json").read_text())["result"]
     assert again["rows"] == result["rows"]
     assert (output / "methods" / "rtn" / "outcome.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_every_method_of_the_shipped_config_can_be_carried_out(random_model, tmp_path):
+    small = [f"model.source={random_model}", "limit=2", "calibration.examples=4", "task.settings.max_length=32",
+             "task.settings.stride=16"]  # fmt: skip
+    config = load_config(BaselinesConfig, CONFIG, small)
+    checked = baselines_job.check(config)
+    actor = baselines_job.MethodActor(to_plain(config), threads=1)
+    for index, method in enumerate(config.methods):
+        outcome = actor.do((index, checked.bitmaps[index], str(tmp_path / method.name)))
+        assert len(outcome["evaluations"]) == len(checked.bitmaps[index])
+        assert all(each["metrics"]["loss"] > 0 for each in outcome["evaluations"])
+        assert bool(outcome["gptq"]) == (method.kind == "gptq")
+        assert all(site["error"] <= site["nearest_error"] * (1 + 1e-9) for site in outcome["gptq"])

@@ -170,7 +170,7 @@ def test_adapters_still_learn_on_compensated_weights(random_model, ids):
 
 
 def test_calibration_examples_are_drawn_from_the_training_split_by_the_seed(random_model):
-    work = task("language-modeling", source=random_model, max_length=32, stride=32)
+    work = task("language-modeling", source=random_model, max_length=32, stride=16)
     first, again, other = (calibration_batches(work, 6, batch_size=4, seed=s) for s in (0, 0, 1))
     assert [len(batch["input_ids"]) for batch in first] == [4, 2]
     assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(first, again, strict=True))
@@ -183,7 +183,7 @@ def test_calibration_examples_are_drawn_from_the_training_split_by_the_seed(rand
 @pytest.mark.parametrize("quantizer", ["symmetric", {"method": "symmetric", "granularity": "group", "group_size": 32}])
 def test_the_shipped_model_loses_less_at_four_and_three_bits_than_by_rounding_to_nearest(quantizer):
     """Measured as the divergence of its next-token distribution from that in full precision, on held-out text."""
-    work = task("language-modeling", max_length=128, stride=128)
+    work = task("language-modeling", max_length=128, stride=127)
     model = build(BaseModel("tiny", work.head), settings=SwitchSettings(quantization=scheme(quantizer))).eval()
     held_out = work.collate(work.windows()[:32])
 

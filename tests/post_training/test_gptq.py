@@ -201,3 +201,13 @@ def test_the_shipped_model_loses_less_at_four_and_three_bits_than_by_rounding_to
         gain = before - divergence(bits)
         standard_error = float(gain.std() / len(gain) ** 0.5)
         assert float(gain.mean()) > 2 * standard_error
+
+
+def test_a_gguf_file_refuses_codes_that_its_grids_cannot_hold(model, ids, tmp_path):
+    pytest.importorskip("gguf")
+    from qalof.export.gguf_file import write_gguf
+    from qalof.model.pretrained import load_tokenizer
+
+    compensate(model, [{"input_ids": ids}], [4])
+    with pytest.raises(BadInputError, match="a GGUF file has grids of its own: h.0"):
+        write_gguf(model, 4, tmp_path / "m.gguf", load_tokenizer(model.base.source))

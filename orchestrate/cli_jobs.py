@@ -86,3 +86,16 @@ def attack(
 ) -> None:
     """Attack a classifier at several bitmaps; measure transfer and random precision inference."""
     run_job("attack", config, overrides, output, as_json, address, checkpoint_override(checkpoint))
+
+
+@app.command()
+def baselines(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+    checkpoint: CheckpointOption = None,
+) -> None:
+    """Score quantization without training: rounding to nearest with any quantizer, and GPTQ."""
+    run_job("baselines", config, overrides, output, as_json, address, checkpoint_override(checkpoint))

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrate import attack_job, evaluation_jobs, search_job, train_job
+from orchestrate import attack_job, baselines_job, evaluation_jobs, search_job, train_job
 from orchestrate.assemble import parse_bitmaps, trained_widths
+from orchestrate.baselines_config import BaselinesConfig
 from orchestrate.cluster import connect, logical_cpus, physical_cores, worker_environment
 from orchestrate.config import (
     AttackConfig,
@@ -218,4 +219,5 @@ JOBS: Mapping[str, Job] = {
     "sensitivity": Job(SensitivityConfig, evaluation_jobs.check_sensitivity, evaluation_jobs.sensitivity),
     "search": Job(SearchConfig, _check_search, _search),
     "attack": Job(AttackConfig, _check_attack, _attack),
+    "baselines": Job(BaselinesConfig, baselines_job.check, baselines_job.work),
 }

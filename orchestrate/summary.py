@@ -20,7 +20,9 @@ from qalof.model.adapters import adapter_parameters
 def show(command: str, result: Mapping[str, Any], folder: Path) -> None:
     """Print a command's result as a table on standard output."""
     console = Console(highlight=False)
-    if "rows" in result:
+    if command == "baselines":
+        console.print(baselines_table(result))
+    elif "rows" in result:
         console.print(bitmap_table(result["rows"]))
     elif command == "sensitivity":
         console.print(ranking_table(result["ranking"]))
@@ -38,6 +40,19 @@ def bitmap_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         metrics = [_interval(*values) for values in row["metrics"].values()]
         cost = row["cost"]
         table.add_row(row["bitmap"], *metrics, f"{cost['average_bits']:.2f}", f"{cost['weight_bytes']:,}")
+    return table
+
+
+def baselines_table(result: Mapping[str, Any]) -> Table:
+    """Metrics by method and bitmap, and how far each is from the reference method there."""
+    rows = result["rows"]
+    compared = list(dict.fromkeys(name for row in rows for name in row["difference"]))
+    table = Table("method", "bitmap", *rows[0]["metrics"], *(f"{name} - {result['reference']}" for name in compared))
+    table.add_column("weight bytes", justify="right")
+    for row in rows:
+        metrics = [_precise(values) for values in row["metrics"].values()]
+        differences = [_precise(row["difference"][name]) if name in row["difference"] else "" for name in compared]
+        table.add_row(row["method"], row["bitmap"], *metrics, *differences, f"{row['cost']['stored_weight_bytes']:,}")
     return table
 
 
@@ -134,6 +149,13 @@ def _interval(value: float | None, low: float | None, high: float | None) -> str
     if value is None or low is None or high is None:
         return "not finite"
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _precise(values: Sequence[float | None]) -> str:
+    estimate, low, high = values
+    if estimate is None or low is None or high is None:
+        return "not finite"
+    return f"{estimate:.3f}" if low == high else f"{estimate:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _number(value: Any) -> str:

@@ -173,6 +173,10 @@ def _plain_names(blocks: int) -> dict[str, str]:
 
 def _merged(model: SwitchableModel, site: Site) -> torch.Tensor:
     linear, lora = layers_of(model, site)
+    if linear.fixed_codes:
+        raise BadInputError(
+            f"a GGUF file has grids of its own: {site.name} has codes on another one, as GPTQ finds them; export packed"
+        )
     branch = active_branch(lora)
     if branch is None:
         return linear.weight

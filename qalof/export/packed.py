@@ -228,8 +228,12 @@ def _add_weight(model: SwitchableModel, site: Site, bits: int, packed: dict[str,
             return "tied"
         packed[f"{site.name}/weight"] = _plain(weight)
         return "float"
-    stored = pack(quantizer.encode(weight, bits, linear.weight_quantizer.grid(weight, bits, quantizer)), quantizer)
-    if not torch.equal(stored.dequantize(), linear.quantize_weight(weight, bits)):
+    fixed = linear.fixed_codes.get(bits)  # there are none where adapters are merged before rounding
+    grid = None if fixed else linear.weight_quantizer.grid(weight, bits, quantizer)
+    stored = pack(fixed or quantizer.encode(weight, bits, grid), quantizer)
+    if not torch.equal(
+        stored.dequantize(), linear.rounded_weight(bits) if fixed else linear.quantize_weight(weight, bits)
+    ):
         raise BadInputError(
             f"a packed weight must be what the model runs with: {site.name} at {bits} bits is not, since its codes "
             "and its fake quantization differ; take another quantizer at this width"

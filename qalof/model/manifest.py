@@ -6,6 +6,8 @@ Format versions:
    configs that called every layer a Conv1D.  Read as what it meant: every other setting at its default.
 2. Settings of :class:`SwitchSettings`, inits and rsLoRA in the specs, norms beside the factors, and a base digest
    that covers a head which is not tied.  Version 1 cannot say any of these, hence the new number.
+3. Perhaps codes of weights that are not rounded to nearest (:mod:`qalof.model.fixed_codes`), which a reader of
+   version 2 would pass over.
 
 The convention of the integer range is named besides, because the same numbers mean other weights under another one.
 """
@@ -25,7 +27,7 @@ from qalof.model.adapters import WEIGHTS_FILE, AdapterPolicy, AdapterSpec
 from qalof.model.pretrained import HeadKind, load_pretrained
 from qalof.model.settings import SwitchSettings
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 OLDEST_VERSION = 1
 
 

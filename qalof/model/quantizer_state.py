@@ -15,6 +15,7 @@ from torch import nn
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
+from qalof.model.fixed_codes import load_fixed_codes, save_fixed_codes
 from qalof.model.tensor_quantizer import TensorQuantizer
 
 if TYPE_CHECKING:
@@ -35,6 +36,22 @@ def quantizers_of(model: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
 def learned_steps(model: nn.Module) -> dict[str, nn.Parameter]:
     """The learned steps of ``model`` by path; they want no weight decay."""
     return {f"{path}.{name}": p for path, module in quantizers_of(model) for name, p in module.named_parameters()}
+
+
+def save_state(model: nn.Module, folder: Path) -> None:
+    """Write all that a checkpoint holds of quantization: the state of quantizers, and fixed codes."""
+    save_quantizers(model, folder)
+    save_fixed_codes(model, folder)
+
+
+def load_state(model: nn.Module, folder: Path) -> None:
+    """Read what :func:`save_state` wrote.
+
+    Raises:
+        BadInputError: state of another model.
+    """
+    load_quantizers(model, folder)
+    load_fixed_codes(model, folder)
 
 
 def save_quantizers(model: nn.Module, folder: Path) -> None:

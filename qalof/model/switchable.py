@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,10 +32,11 @@ from qalof.model.manifest import BaseModel, Described, describe, header, read_ma
 from qalof.model.norms import trained_norms
 from qalof.model.patch import initialise, patch
 from qalof.model.pretrained import HeadKind, weights_digest
-from qalof.model.quantizer_state import STEPS, learned_steps, load_quantizers, save_quantizers
+from qalof.model.quantizer_state import STEPS, learned_steps, load_state, save_state
 from qalof.model.recompute import checkpointed_blocks, keep_switches
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import Unquantized, feeds_known_cache, find_sites
+from qalof.quantization.scheme import QuantizationScheme
 
 _log = logging.getLogger(__name__)
 
@@ -216,39 +218,44 @@ class SwitchableModel(nn.Module):
             for name, spec in self.adapters.items():
                 place = beside / "adapters" / name
                 lora.save_adapter(self.model, name, spec, self._saved_modules(name), place, fan_in_fan_out=conv1d)
-            save_quantizers(self.model, beside)
+            save_state(self.model, beside)
             if attach:
                 attach(beside)
 
-    def load_parameters(self, folder: Path) -> None:
+    def load_parameters(self, folder: Path, *, quantizers: bool = True) -> None:
         """Copy what is trained from a checkpoint of a model like this one: everything or, on an error, nothing.
+
+        ``quantizers=False`` passes over quantizers, their state and fixed codes.
 
         Raises:
             BadInputError: another base, other adapters, settings or sites, or tensors that do not fit.
         """
         stored = describe(read_manifest(folder), folder)
-        stored.check_like(Described(self.base, self.base_digest, self.adapters, self.settings, self.site_names))
+        its = self.settings if quantizers else replace(self.settings, quantization=stored.settings.quantization)
+        stored.check_like(Described(self.base, self.base_digest, self.adapters, its, self.site_names))
         alone = {} if self.adapters else self._saved_modules()
         read_alone = lora.read_modules(alone, folder)
         read = {
             name: lora.read_adapter(self.model, name, spec, self._saved_modules(name), folder / "adapters" / name)
             for name, spec in self.adapters.items()
         }
-        load_quantizers(self.model, folder)
+        if quantizers:
+            load_state(self.model, folder)
         for name, tensors in read.items():
             lora.copy_adapter(self.model, name, self._saved_modules(name), tensors)
         lora.copy_modules(alone, read_alone)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Rebuild a model that :meth:`save` wrote.
+    def load(cls, folder: str | Path, quantization: QuantizationScheme | None = None) -> Self:
+        """Rebuild a model that :meth:`save` wrote; ``quantization``: with other quantizers than it was trained with.
 
         Raises:
             BadInputError: no such folder, a damaged or newer one, another range convention, or another base.
         """
         stored = describe(read_manifest(Path(folder)), Path(folder))
-        self = cls(stored.base.load(), stored.base, stored.adapters, stored.settings)
-        self.load_parameters(Path(folder))
+        settings = replace(stored.settings, quantization=quantization or stored.settings.quantization)
+        self = cls(stored.base.load(), stored.base, stored.adapters, settings)
+        self.load_parameters(Path(folder), quantizers=quantization is None)
         return self
 
     def _saved_modules(self, name: str | None = None) -> dict[str, nn.Parameter]:

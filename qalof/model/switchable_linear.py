@@ -12,6 +12,10 @@ another tensor in its place.  One way is not noticed, since torch keeps no count
 in the graph, fused: a graph cannot ask whether the weight has changed, and a stale one would be silently wrong.
 The bits are guards of the graph, so each configuration compiles once.
 
+A width may have *fixed* codes instead, found by calibration rather than by rounding to nearest
+(:mod:`qalof.post_training`).  They keep the grid they were found on: their largest value need not be the weight's, so
+that a grid taken anew would be another one.
+
 What holding costs: ``held="values"`` keeps each width as it is multiplied, 4 bytes a weight in fp32 (GPT-2's 48
 layers: 340 MB a width); ``held="codes"`` keeps integers, 1 byte a weight up to 8 bits (85 MB), and decodes them on
 each forward: 16 x 128 tokens do not feel it, decoding one token at a time costs about twice.  Values are the
@@ -21,7 +25,7 @@ default, because a model small enough to be trained here is small enough to be h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, cast
 
 import torch
@@ -33,7 +37,7 @@ from qalof.errors import BadInputError
 from qalof.layer_bits import PASS_THROUGH, LayerBits
 from qalof.model.kv_layout import KvLayout
 from qalof.model.tensor_quantizer import TensorQuantizer
-from qalof.quantization.quantizer import Encoded
+from qalof.quantization.quantizer import Encoded, Grid
 from qalof.quantization.scheme import QuantizationScheme
 
 
@@ -63,6 +67,7 @@ class SwitchableLinear(nn.Linear):
         self.weight = nn.Parameter(weight, requires_grad=False)
         if bias is not None:
             self.bias = nn.Parameter(bias, requires_grad=False)
+        self.place = name
         self.bits = LayerBits.of(PASS_THROUGH)
         self.scheme = scheme or QuantizationScheme()
         widths = self.scheme.widths
@@ -71,6 +76,7 @@ class SwitchableLinear(nn.Linear):
         self._kv_quantizers = nn.ModuleList(_make_kv_quantizers(self.scheme, kv, name))
         for quantizer in (self.input_quantizer, self._kv_quantizers):
             quantizer.to(weight.device)
+        self._fixed: dict[float, Encoded] = {}
         self._held: dict[float, torch.Tensor | Encoded] = {}
         self._held_for: tuple[tuple[torch.Tensor, int], ...] = ()
 
@@ -118,6 +124,13 @@ class SwitchableLinear(nn.Linear):
         """The weight on the grid of ``bits``: (out, in), computed once while nothing in it changes or is trained."""
         if bits >= self.scheme.weight.at(bits).passthrough_bits:
             return self.weight
+        if bits in self._fixed:
+            if self.weight.requires_grad:
+                raise BadInputError(
+                    f"a weight with fixed codes cannot be trained: {self.place} has them at {bits} bits; release them"
+                )
+            fixed = self._fixed[bits]
+            return self._decoded(fixed) if torch.compiler.is_compiling() else self._held_weight(bits)
         learning = torch.is_grad_enabled() and any(source.requires_grad for source in self._sources())
         if learning or torch.compiler.is_compiling():
             return self.quantize_weight(self.weight, bits)
@@ -135,8 +148,30 @@ class SwitchableLinear(nn.Linear):
         Raises:
             BadInputError: pass-through, or a weight that is not finite.
         """
+        if bits in self._fixed:
+            return self._fixed[bits]
         quantizer = self.scheme.weight.at(bits)
         return quantizer.encode(self.weight, bits, self.weight_quantizer.grid(self.weight, bits, quantizer))
+
+    @property
+    def fixed_codes(self) -> dict[float, Encoded]:
+        """Codes by width that were found otherwise than by rounding the weight to nearest, such as GPTQ's."""
+        return dict(self._fixed)
+
+    def fix_codes(self, codes: Mapping[float, Encoded]) -> None:
+        """Run these codes at their widths from now on, whatever the weight, until others are given; none: release.
+
+        Raises:
+            BadInputError: codes of another shape than the weight.
+        """
+        for bits, encoded in codes.items():
+            if encoded.codes.shape != self.weight.shape:
+                shapes = f"{tuple(encoded.codes.shape)} for {tuple(self.weight.shape)}"
+                raise BadInputError(
+                    f"fixed codes must have the weight's shape: {self.place} at {bits} bits got {shapes}"
+                )
+        self._fixed = {bits: _moved(encoded, self.weight.device) for bits, encoded in codes.items()}
+        self.forget()
 
     def held_bytes(self) -> dict[float, int]:
         """Width -> bytes of the rounded weight held for it, scales included; the weight itself is not counted."""
@@ -154,13 +189,15 @@ class SwitchableLinear(nn.Linear):
             with torch.inference_mode(False), torch.no_grad():
                 self._held[bits] = self._to_hold(bits)
         held = self._held[bits]
-        if isinstance(held, torch.Tensor):
-            return held
-        return self.scheme.weight.at(bits).decode(held).to(self.weight.dtype)
+        return held if isinstance(held, torch.Tensor) else self._decoded(held)
+
+    def _decoded(self, encoded: Encoded) -> torch.Tensor:
+        return self.scheme.weight.at(encoded.bits).decode(encoded).to(self.weight.dtype)
 
     def _to_hold(self, bits: float) -> torch.Tensor | Encoded:
         if self.scheme.held == "values":
-            return self.quantize_weight(self.weight, bits)
+            fixed = self._fixed.get(bits)
+            return self.quantize_weight(self.weight, bits) if fixed is None else self._decoded(fixed)
         encoded = self.encoded_weight(bits)
         lowest, highest = self.scheme.weight.at(bits).code_range(bits)
         for dtype in (torch.int8, torch.uint8):
@@ -184,7 +221,9 @@ class SwitchableLinear(nn.Linear):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         self._held.clear()
-        return cast(Self, super()._apply(fn, recurse))
+        moved = cast(Self, super()._apply(fn, recurse))
+        self._fixed = {bits: _moved(encoded, self.weight.device) for bits, encoded in self._fixed.items()}
+        return moved
 
 
 def _make_kv_quantizers(scheme: QuantizationScheme, kv: KvLayout | None, name: str) -> Iterator[TensorQuantizer]:
@@ -193,6 +232,12 @@ def _make_kv_quantizers(scheme: QuantizationScheme, kv: KvLayout | None, name: s
     cache = scheme.kv.for_heads(kv.head_dim)
     for index in range(len(kv.parts)):
         yield TensorQuantizer(cache, kv.heads * kv.head_dim, f"{name} kv {index}", scheme.widths)
+
+
+def _moved(encoded: Encoded, device: torch.device) -> Encoded:
+    """On ``device``; a cast of the weight leaves a grid in fp32."""
+    zero = None if encoded.zero is None else encoded.zero.to(device)
+    return Encoded(encoded.codes.to(device), Grid(encoded.scale.to(device), zero), encoded.bits)
 
 
 def _tensors(held: torch.Tensor | Encoded) -> list[torch.Tensor]:

@@ -50,9 +50,10 @@ class TensorQuantizer(nn.Module):
             return x
         if self.scheme.outliers is None:
             return quantizer.fake_quantize(x, bits, self.grid(x, bits, quantizer))
-        kept = (x.abs() > self.scheme.outliers).flatten(0, -2).any(dim=0)
-        rounded = quantizer.fake_quantize(x.masked_fill(kept, 0), bits)
-        return torch.where(kept, x.to(torch.float16).to(x.dtype), rounded)
+        large = x.abs() >= self.scheme.outliers
+        # as bitsandbytes does: what else lies in such a feature is not rounded either, but counts in its token's range
+        rounded = quantizer.fake_quantize(x.masked_fill(large, 0), bits)
+        return torch.where(large.flatten(0, -2).any(dim=0), x.to(torch.float16).to(x.dtype), rounded)
 
     def grid(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> Grid | None:
         """The grid that steps or ranges give; None for a dynamic one."""

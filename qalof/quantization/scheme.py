@@ -39,8 +39,8 @@ class TensorScheme:
         quantizer: at all widths but those of ``by_width``.
         by_width: width -> another quantizer.
         observer: how static ranges are found; None for dynamic ones.
-        outliers: activations only: a feature above this magnitude in any token of the batch stays in fp16, outside
-            all ranges (bitsandbytes' int8 has 6.0).  What else is in the batch then matters.
+        outliers: activations only: a feature that reaches this magnitude in any token of the batch stays in fp16
+            (bitsandbytes' int8 has 6.0); the large values count in no range.  What else is in the batch then matters.
     """
 
     quantizer: Quantizer

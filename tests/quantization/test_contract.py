@@ -9,6 +9,7 @@ import torch
 from qalof.errors import BadInputError
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.methods.asymmetric import Asymmetric
+from qalof.quantization.methods.bnb_int8 import BnbInt8
 from qalof.quantization.methods.llm_qat import LlmQat
 from qalof.quantization.methods.log import Log
 from qalof.quantization.methods.lsq import Lsq
@@ -63,6 +64,7 @@ CASES = {
     "lsq": Case(Lsq(), (*WIDTHS, *REAL), odd=False, idempotent=False, levels=0),
     "lsq unsigned": Case(Lsq(signed=False), WIDTHS, odd=False, idempotent=False, levels=0),
     "nf4": Case(NormalFloat4(), (4,), odd=False, levels=0),
+    "bnb_int8": Case(BnbInt8(), (8,), scales=False, idempotent=False),
     "midrise2": Case(MidRise(), (2,), odd=False, keeps_zero=False, idempotent=False, levels=0),
     "llm_qat": Case(LlmQat(), (*WIDTHS, *REAL), scales=False),
 }  # fmt: skip

@@ -1,0 +1,80 @@
+"""Fixed codes of weights in a checkpoint: one safetensors file, there only if any site has some.
+
+Tensors ``PATH/BITS/codes`` (out, in) in the smallest integer type that holds the width's codes, ``PATH/BITS/scale``
+and perhaps ``PATH/BITS/zero``, the grid in fp32.  PATH is that of the layer in the patched model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from qalof.errors import BadInputError
+from qalof.model.switchable_linear import SwitchableLinear
+from qalof.quantization.quantizer import Encoded, Grid
+
+CODES_FILE = "fixed_codes.safetensors"
+_TYPES = (torch.int8, torch.uint8, torch.int16, torch.int32)
+
+
+def save_fixed_codes(model: nn.Module, folder: Path) -> None:
+    """Write the fixed codes of all sites into ``folder``; nothing where there are none."""
+    tensors = {}
+    for path, linear in _linears(model):
+        for bits, encoded in linear.fixed_codes.items():
+            lowest, highest = linear.scheme.weight.at(bits).code_range(bits)
+            dtype = next(d for d in _TYPES if torch.iinfo(d).min <= lowest and highest <= torch.iinfo(d).max)
+            parts = {"codes": encoded.codes.to(dtype), "scale": encoded.scale, "zero": encoded.zero}
+            for name, tensor in parts.items():
+                if tensor is not None:
+                    tensors[f"{path}/{int(bits)}/{name}"] = tensor.detach().cpu().contiguous().clone()
+    if tensors:
+        save_file(tensors, folder / CODES_FILE)
+
+
+def load_fixed_codes(model: nn.Module, folder: Path) -> None:
+    """Give each site the fixed codes that :func:`save_fixed_codes` wrote, and release all others.
+
+    Raises:
+        BadInputError: codes of other sites, shapes or widths than this model has; it is then as before.
+    """
+    path = folder / CODES_FILE
+    linears = dict(_linears(model))
+    try:
+        stored = load_file(path) if path.is_file() else {}
+    except (OSError, SafetensorError) as error:
+        raise BadInputError(f"{path} must be a readable safetensors file: {error}; restore it") from None
+    found: dict[str, dict[float, Encoded]] = {name: {} for name in linears}
+    for key in stored:
+        site, _, rest = key.partition("/")
+        bits, _, part = rest.partition("/")
+        if site not in linears or not bits.isdigit() or part not in ("codes", "scale", "zero"):
+            raise BadInputError(f"{path} must fit this model: it has no site for {key}")
+        if part == "codes":
+            found[site][float(bits)] = _read(stored, f"{site}/{bits}", linears[site], int(bits), path)
+    for name, linear in linears.items():
+        linear.fix_codes(found[name])
+
+
+def _read(stored: dict[str, torch.Tensor], prefix: str, linear: SwitchableLinear, bits: int, path: Path) -> Encoded:
+    codes, scale = stored[f"{prefix}/codes"], stored.get(f"{prefix}/scale")
+    quantizer = linear.scheme.weight.at(bits)
+    quantizer.check_bits(bits)
+    lowest, highest = quantizer.code_range(bits)
+    own = quantizer.grid(linear.weight, bits)
+    zero = stored.get(f"{prefix}/zero")
+    fits = scale is not None and scale.shape == own.scale.shape and (zero is None) == (own.zero is None)
+    if not fits or codes.shape != linear.weight.shape or codes.min() < lowest or codes.max() > highest:
+        raise BadInputError(f"{path} must fit this model: {prefix} has codes or a grid of another quantizer or shape")
+    assert scale is not None
+    wide = torch.int32 if highest > torch.iinfo(torch.int16).max else torch.int16
+    return Encoded(codes.to(wide), Grid(scale, zero), bits)
+
+
+def _linears(model: nn.Module) -> Iterator[tuple[str, SwitchableLinear]]:
+    return ((path, module) for path, module in model.named_modules() if isinstance(module, SwitchableLinear))

@@ -1,0 +1,1 @@
+"""Quantization after training: what a calibration set can repair without a gradient."""

@@ -1,0 +1,212 @@
+"""Rounding a weight column by column, each error made up for by the columns still to come (GPTQ).
+
+    min over codes  tr((W - W^) H (W - W^)^T),   H = X^T X / tokens,   X (tokens, in) the layer's inputs
+
+Columns are rounded in turn; the error of column j, divided by U_jj, is taken out of all later columns along row j of
+U, where H^-1 = U^T U and U is upper triangular (Frantar et al. 2022, arXiv 2210.17323, algorithm 1).  H is damped by a
+share of its mean diagonal.  ``act_order`` takes the columns with the largest inputs first.
+
+The grid is computed once, from the weight as it was, by our quantizer of any method, granularity and width; so codes
+are those of that quantizer and pack like any others.  That the grids of groups are fixed beforehand is what the
+public code calls static groups: an order by activation then leaves the layout of groups as it is.
+
+Three choices differ from the public code.  A column that no calibration token excites is rounded to nearest, not set
+to zero, since other text may excite it.  A row whose compensated rounding errs by more on the calibration inputs
+than rounding to nearest keeps the latter (``keep_better``): the method is greedy and promises nothing by itself.
+Everything is in fp64, where a Hessian of few tokens still factorizes.
+
+GPTQModel 7.7 was tried as the library for this: it asks for another torch than the one tested here (2.14.1 or later),
+and has uniform grids only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from qalof.errors import BadInputError
+from qalof.quantization.granularity import Granularity
+from qalof.quantization.quantizer import Encoded, Grid, Quantizer
+
+
+@dataclass(frozen=True)
+class GptqSettings:
+    """How errors are compensated.
+
+    Attributes:
+        damping: share of the Hessian's mean diagonal that is added to its diagonal.
+        act_order: columns in the order of falling mean square input, else as they stand.
+        block_size: columns after which the rest of the weight is updated; changes the speed, not the result beyond
+            the order of sums.
+        sequence: ``block``: the layers of a transformer block see one calibration pass, with those before the block
+            rounded; ``site``: every layer sees its own, with all before it rounded, at several times the cost.
+        keep_better: rows that rounding to nearest serves better keep it.
+
+    Raises:
+        BadInputError: a number out of range, or a sequence that does not exist.
+    """
+
+    damping: float = 0.01
+    act_order: bool = True
+    block_size: int = 128
+    sequence: str = "block"
+    keep_better: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.damping < 1:
+            raise BadInputError(f"damping must be at least 0 and below 1: got {self.damping}; 0.01 is usual")
+        if self.block_size < 1:
+            raise BadInputError(f"block_size must be at least 1: got {self.block_size}; 128 is usual")
+        if self.sequence not in ("block", "site"):
+            raise BadInputError(f"sequence must be 'block' or 'site': got {self.sequence!r}")
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """A rounded weight, and what it does to the layer's output on the calibration inputs.
+
+    ``error``, ``nearest_error``: squared output error a token, summed over outputs, of these codes and of rounding to
+    nearest on the same grid.
+    """
+
+    encoded: Encoded
+    error: float
+    nearest_error: float
+
+
+class InputMoments:
+    """X^T X of a layer's inputs, gathered batch by batch.
+
+    Args:
+        features: of a token.
+        place: names the layer in errors.
+        device: where it is summed.
+    """
+
+    def __init__(self, features: int, place: str, device: torch.device | None = None) -> None:
+        self.place, self.tokens = place, 0
+        self._sum = torch.zeros(features, features, dtype=torch.float64, device=device)
+
+    def add(self, inputs: torch.Tensor) -> None:
+        """Count in ``inputs`` (..., features)."""
+        rows = inputs.detach().reshape(-1, inputs.shape[-1]).to(torch.float32)
+        self._sum += (rows.T @ rows).to(torch.float64)
+        self.tokens += rows.shape[0]
+
+    def hessian(self) -> torch.Tensor:
+        """(features, features), fp64: the mean over tokens.
+
+        Raises:
+            BadInputError: no token, or inputs that were not finite.
+        """
+        if not self.tokens:
+            raise BadInputError(f"calibration must give every layer inputs: {self.place} saw no token; give examples")
+        if not torch.isfinite(self._sum).all():
+            raise BadInputError(f"calibration inputs must be finite: {self.place} got NaN or infinity")
+        return self._sum / self.tokens
+
+
+@torch.no_grad()
+def compensate_weight(
+    weight: torch.Tensor,
+    hessian: torch.Tensor,
+    quantizer: Quantizer,
+    bits: int,
+    settings: GptqSettings | None = None,
+    grid: Grid | None = None,
+) -> Compensated:
+    """Round ``weight`` (out, in) with error compensation.
+
+    Args:
+        weight: finite.
+        hessian: (in, in), X^T X of the layer's inputs, in any scale.
+        quantizer: its grid and its codes.
+        bits: a whole width that has codes.
+        settings: the default, if None.
+        grid: that of learned steps; None takes the weight's own.
+
+    Raises:
+        BadInputError: a weight or Hessian that is not finite, a width without codes, or a Hessian that even damped
+            is not positive definite.
+    """
+    settings = settings or GptqSettings()
+    if not torch.isfinite(hessian).all():
+        raise BadInputError("a Hessian must be finite: it holds NaN or infinity; look at the calibration inputs")
+    nearest = quantizer.encode(weight, bits, grid)
+    exact, wide = hessian.to(torch.float64), weight.to(torch.float64)
+    codes = _round_columns(wide, exact, quantizer, nearest, settings)
+    found = replace(nearest, codes=codes)
+    errors, before = (_row_errors(wide, quantizer.decode(each), exact) for each in (found, nearest))
+    if settings.keep_better:
+        worse = errors > before
+        found = replace(found, codes=torch.where(worse.unsqueeze(1), nearest.codes, codes))
+        errors = torch.where(worse, before, errors)
+    return Compensated(found, float(errors.sum()), float(before.sum()))
+
+
+def _round_columns(
+    weight: torch.Tensor, hessian: torch.Tensor, quantizer: Quantizer, nearest: Encoded, settings: GptqSettings
+) -> torch.Tensor:
+    """Codes (out, in) of algorithm 1, in the order of the weight's columns."""
+    diagonal = hessian.diagonal()
+    order = torch.argsort(diagonal, descending=True, stable=True)
+    if not settings.act_order:
+        order = torch.arange(len(order), device=order.device)
+    factor = _inverse_factor(hessian[order][:, order], settings.damping)
+    # a column is a weight of one feature: the grid of its group is then a channel's
+    alone = replace(quantizer, granularity=Granularity.CHANNEL, group_size=None)
+    work, codes = weight[:, order].clone(), torch.empty_like(nearest.codes)
+    columns = len(order)
+    for start in range(0, columns, settings.block_size):
+        end = min(start + settings.block_size, columns)
+        errors = torch.zeros_like(work[:, start:end])
+        for at in range(start, end):
+            place = int(order[at])
+            column = work[:, at : at + 1]
+            grid = _column_grid(nearest.grid, quantizer, place, len(work))
+            encoded = alone.encode(column.to(torch.float32), nearest.bits, grid)
+            codes[:, place] = encoded.codes[:, 0].to(codes.dtype)
+            error = (column - alone.decode(encoded)) / factor[at, at]
+            work[:, at + 1 : end] -= error * factor[at, at + 1 : end]
+            errors[:, at - start : at - start + 1] = error
+        work[:, end:] -= errors @ factor[start:end, end:]
+    return codes
+
+
+def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
+    """U, upper triangular with H^-1 = U^T U, of the damped Hessian; dead columns get a diagonal of 1."""
+    damped = hessian.clone()
+    diagonal = damped.diagonal()
+    diagonal += damping * diagonal.mean()
+    diagonal[hessian.diagonal() == 0] = 1  # tied to no other column, hence rounded to nearest
+    try:
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+        factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    except torch.linalg.LinAlgError:
+        raise BadInputError(
+            f"a damped Hessian must be positive definite: at damping {damping} it is not; give more calibration "
+            "examples than a layer has inputs, or a damping such as 0.01"
+        ) from None
+    return factor
+
+
+def _column_grid(grid: Grid, quantizer: Quantizer, column: int, rows: int) -> Grid:
+    """The grid of one column, (rows, 1) each."""
+
+    def part(values: torch.Tensor) -> torch.Tensor:
+        if quantizer.granularity is Granularity.TENSOR:
+            return values.expand(rows, 1)
+        if not quantizer.granularity.grouped:
+            return values
+        assert quantizer.group_size is not None
+        group = column // quantizer.group_size
+        return values[:, group : group + 1]
+
+    return Grid(part(grid.scale), None if grid.zero is None else part(grid.zero))
+
+
+def _row_errors(weight: torch.Tensor, rounded: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
+    """(out,): each row's squared output error a token."""
+    off = weight - rounded
+    return ((off @ hessian) * off).sum(dim=1)

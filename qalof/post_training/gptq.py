@@ -1,0 +1,214 @@
+"""GPTQ on a switchable model: fixed codes for each width, found on calibration text.
+
+Blocks are taken from the input to the output.  For each, the model runs the calibration batches with everything
+before it rounded at the width in question, the inputs of the block's layers are gathered as X^T X, and the layers are
+rounded with error compensation (:mod:`qalof.post_training.error_compensation`).  A pass ends where the block does.
+Activations and cache stay in full precision meanwhile, as in the paper, and the adapter of the width is active.
+
+The codes go into the layers, and with them into checkpoints and packed files: whatever sets bitmaps (search,
+sensitivity, export) meets them without knowing.  Each width is found with all sites before at the same width; in a
+mixed bitmap the codes are the same, though the inputs then differ a little from those they were found on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.bitmap_patterns import block_name
+from qalof.errors import BadInputError
+from qalof.export.packed import layers_of
+from qalof.layer_bits import LayerBits
+from qalof.model.lora_linear import MergeOrder
+from qalof.model.switchable import SwitchableModel
+from qalof.model.switchable_linear import SwitchableLinear
+from qalof.post_training.error_compensation import Compensated, GptqSettings, InputMoments, compensate_weight
+from qalof.tasks.base import Batch, Task
+
+Batches = Sequence[Mapping[str, Any]]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SiteError:
+    """Squared output error a token on the calibration inputs: of the codes found, and of rounding to nearest."""
+
+    site: str
+    bits: int
+    error: float
+    nearest_error: float
+
+
+class _Seen(Exception):
+    """Ends a pass once all layers of interest have seen their inputs."""
+
+
+@torch.no_grad()
+def compensate(
+    model: SwitchableModel,
+    batches: Batches,
+    widths: Sequence[int],
+    settings: GptqSettings | None = None,
+    progress: Progress | None = None,
+) -> list[SiteError]:
+    """Give every site of ``model`` fixed codes at each of ``widths``.
+
+    Args:
+        model: stays at its bitmap and in its mode; on an error it keeps the codes it had.
+        batches: keyword arguments of the model; where there is an ``attention_mask``, padding does not count.
+        widths: below pass-through.
+        settings: of the compensation.
+        progress: called with (groups of layers done, all).
+
+    Returns:
+        One entry a width and site.
+
+    Raises:
+        BadInputError: no batch, a width that the weight's quantizer does not have, merge order
+            ``merge_then_quantize``, inputs that are not finite, or a Hessian that does not factorize.
+    """
+    settings = settings or GptqSettings()
+    _check(model, batches, widths)
+    groups = _groups(model, settings)
+    before, training, bitmap = _fixed(model), model.training, model.bitmap
+    errors: list[SiteError] = []
+    try:
+        model.eval()
+        for bits in widths:
+            done: list[str] = []
+            for group in groups:
+                _run_at(model, bits, done)
+                errors += _compensate_group(model, group, batches, bits, settings)
+                done += group
+                if progress:
+                    progress(len(errors), len(widths) * len(model.sites))
+    except BaseException:
+        for name, codes in before.items():
+            _linear(model, name).fix_codes(codes)
+        raise
+    finally:
+        model.train(training)
+        model.set_bitmap(bitmap)
+    return errors
+
+
+def calibration_batches(task: Task, examples: int, *, batch_size: int = 8, seed: int = 0) -> list[Batch]:
+    """Inputs of ``examples`` training examples of ``task``, drawn without replacement from ``seed``.
+
+    Raises:
+        BadInputError: no example asked for.
+    """
+    if examples < 1:
+        raise BadInputError(f"calibration needs at least one example: got {examples}; 32 to 128 are usual")
+    features = task.train_features()
+    chosen = random.Random(seed).sample(range(len(features)), min(examples, len(features)))
+    picked = [features[index] for index in chosen]
+    return [task.model_inputs(task.collate(picked[at : at + batch_size])) for at in range(0, len(picked), batch_size)]
+
+
+def _check(model: SwitchableModel, batches: Batches, widths: Sequence[int]) -> None:
+    if not batches:
+        raise BadInputError("calibration needs at least one batch: got none; give examples of the training split")
+    if model.adapters and model.settings.merge is MergeOrder.MERGE_THEN_QUANTIZE:
+        raise BadInputError(
+            "fixed codes are those of one weight: merge merge_then_quantize rounds another one for each adapter; "
+            "take merge branch"
+        )
+    for bits in widths:
+        quantizer = model.settings.quantization.weight.at(bits)
+        if bits >= quantizer.passthrough_bits:
+            raise BadInputError(f"widths must have codes to compensate: got pass-through {bits}; take less")
+        quantizer.check_bits(bits)
+
+
+def _groups(model: SwitchableModel, settings: GptqSettings) -> list[list[str]]:
+    """Names of the sites that share a pass."""
+    if settings.sequence == "site":
+        return [[name] for name in model.site_names]
+    groups: dict[str, list[str]] = {}
+    for name in model.site_names:
+        groups.setdefault(block_name(name), []).append(name)
+    return list(groups.values())
+
+
+def _run_at(model: SwitchableModel, bits: int, done: Sequence[str]) -> None:
+    """Weights of ``done`` at ``bits``, all else in full precision, the adapter of ``bits`` everywhere."""
+    free, rounded = LayerBits.of(PASS_THROUGH), LayerBits(bits, PASS_THROUGH, PASS_THROUGH)
+    model.set_bitmap(Bitmap({name: rounded if name in done else free for name in model.site_names}))
+    model.use_adapter(model.adapter_at(bits))
+
+
+def _compensate_group(
+    model: SwitchableModel, group: Sequence[str], batches: Batches, bits: int, settings: GptqSettings
+) -> list[SiteError]:
+    linears = {name: _linear(model, name) for name in group}
+    moments = _gather(model, linears, batches)
+    errors = []
+    for name, linear in linears.items():
+        found = _compensate_site(linear, moments[name].hessian(), bits, settings)
+        linear.fix_codes(linear.fixed_codes | {float(bits): found.encoded})
+        errors.append(SiteError(name, bits, found.error, found.nearest_error))
+    return errors
+
+
+def _compensate_site(linear: SwitchableLinear, hessian: torch.Tensor, bits: int, settings: GptqSettings) -> Compensated:
+    quantizer = linear.scheme.weight.at(bits)
+    grid = linear.weight_quantizer.grid(linear.weight, bits, quantizer)
+    try:
+        return compensate_weight(linear.weight, hessian, quantizer, bits, settings, grid)
+    except BadInputError as error:
+        raise BadInputError(f"{linear.place} at {bits} bits: {error}") from None
+
+
+def _gather(
+    model: SwitchableModel, linears: Mapping[str, SwitchableLinear], batches: Batches
+) -> dict[str, InputMoments]:
+    """X^T X of each layer over all batches; a pass ends when all have seen theirs."""
+    device = next(model.parameters()).device
+    moments = {name: InputMoments(linear.in_features, name, device) for name, linear in linears.items()}
+    for batch in batches:
+        moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+        with _watching(linears, moments, moved.get("attention_mask")), suppress(_Seen):
+            model(**moved)
+    return moments
+
+
+@contextmanager
+def _watching(
+    linears: Mapping[str, SwitchableLinear], moments: Mapping[str, InputMoments], mask: torch.Tensor | None
+) -> Iterator[None]:
+    waiting = set(linears)
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def see(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            x = inputs[0]
+            masked = mask is not None and x.shape[:-1] == mask.shape
+            moments[name].add(x[mask.bool()] if masked and mask is not None else x)
+            waiting.discard(name)
+            if not waiting:
+                raise _Seen
+
+        return see
+
+    handles = [linear.register_forward_pre_hook(hook(name)) for name, linear in linears.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _fixed(model: SwitchableModel) -> dict[str, dict[float, Any]]:
+    return {name: _linear(model, name).fixed_codes for name in model.site_names}
+
+
+def _linear(model: SwitchableModel, name: str) -> SwitchableLinear:
+    site = model.sites[model.site_names.index(name)]
+    return layers_of(model, site)[0]

@@ -26,9 +26,9 @@ _GELUS = ("gelu_new", "gelu_pytorch_tanh")
 class Family:
     """``architecture``: GGUF's name; paths inside the base model.
 
-    ``block``: a format of the block's index; ``linears``, ``norms``: a block's layer -> GGUF's name, without ``blk.N.``;
-    ``others``: GGUF's name -> path; ``norm_parts``: what a norm has; ``interleaved``: GGUF's name -> the config's
-    field with its number of heads; ``describe``: hyperparameters; ``check``: refuses what a file cannot say.
+    ``block``: a format of the block's index; ``linears``, ``norms``: a block's layer -> GGUF's name, without its
+    ``blk.N.``; ``others``: GGUF's name -> path; ``norm_parts``: what a norm has; ``interleaved``: GGUF's name -> the
+    config's field with its number of heads; ``describe``: hyperparameters; ``check``: refuses what a file cannot say.
     """
 
     architecture: str
@@ -46,11 +46,12 @@ class Family:
         if short not in self.interleaved:
             return tensor
         heads = getattr(config, self.interleaved[short])
-        return tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(tensor.shape)
+        interleaved: torch.Tensor = tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2)
+        return interleaved.reshape(tensor.shape)
 
     def tensor_of(self, site: str) -> tuple[str, str]:
         """GGUF's whole and short name of a site's weight, without ``.weight``; of the head, ``output``."""
-        stem, _, rest = self.block.partition("{}")
+        stem = self.block.removesuffix("{}")
         if site.startswith(stem):
             index, _, leaf = site.removeprefix(stem).partition(".")
             if index.isdecimal() and leaf in self.linears:
@@ -82,6 +83,8 @@ def _check_gpt2(config: Any) -> None:
         _refuse(f"GGUF's gpt2 has GELU by tanh ({' or '.join(_GELUS)})", f"activation {config.activation_function}")
     if not config.scale_attn_weights or config.scale_attn_by_inverse_layer_idx:
         _refuse("GGUF's gpt2 scales attention by its head size, alike in all blocks", "another scaling")
+    if config.add_cross_attention:
+        _refuse("GGUF's gpt2 is a decoder alone", "add_cross_attention")
 
 
 def _check_llama(config: Any) -> None:
@@ -143,9 +146,7 @@ FAMILIES = {
         _describe_gpt2,
         _check_gpt2,
     ),
-    "llama": Family(
-        "llama", **_LLAMA, interleaved={"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
-    ),
+    "llama": Family("llama", **_LLAMA, interleaved={"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}),
     "qwen2": Family("qwen2", **_LLAMA),
 }
 """By ``model_type`` of transformers."""

@@ -185,7 +185,7 @@ def _write_adapter(model: SwitchableModel, path: Path, name: str | None) -> None
             continue
         if site.is_head and model.settings.head_mode is HeadMode.TIED_BOTH:
             raise BadInputError(
-                f"a GGUF adapter of {site.name} needs a head of its own: got head_mode tied_both; take tied_view or untied"
+                f"a GGUF adapter of {site.name} needs its own head: got head_mode tied_both; take tied_view or untied"
             )
         a, b, scaling = branch
         goal, short = family.tensor_of(site.name)

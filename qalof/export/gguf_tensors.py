@@ -194,7 +194,11 @@ def _add_linear(
         layer = base_of(model.model).get_submodule(name)
         assert isinstance(layer.weight, torch.Tensor)
         # a layer that is no site is as transformers has it, Conv1D (in, out)
-        weight, bias, kind = layer.weight.T if config.model_type == "gpt2" else layer.weight, layer.bias, "F32"
+        weight, bias, kind = (
+            layer.weight.T if config.model_type == "gpt2" else layer.weight,
+            getattr(layer, "bias", None),
+            "F32",
+        )
     else:
         weight, bias = merged_weight(model, site, merge), layers_of(model, site)[0].bias
         kind, tensors.sites[name] = tensor_type(model, site, bitmap[name].weight), f"{goal}.weight"
@@ -210,4 +214,6 @@ def _add_head(tensors: Tensors, model: SwitchableModel, heads: list[Site], bitma
         tensors.sites[site.name] = name
         tensors.add(name, merged_weight(model, site, merge), tensor_type(model, site, bitmap[site.name].weight))
     if not heads and not model.model.config.tie_word_embeddings:
-        tensors.add("output.weight", model.model.get_output_embeddings().weight)
+        head = model.model.get_output_embeddings()
+        assert isinstance(head, torch.nn.Linear)
+        tensors.add("output.weight", head.weight)

@@ -80,9 +80,7 @@ def pre_tokenizer_name(described: Mapping[str, Any]) -> str:
     raise BadInputError(f"{law}: got {json.dumps(steps)[:200]} after normalizer {normalizer}; export packed instead")
 
 
-def _names(
-    tokenizer: PreTrainedTokenizerBase, described: Mapping[str, Any], kinds: Any
-) -> dict[int, tuple[str, Any]]:
+def _names(tokenizer: PreTrainedTokenizerBase, described: Mapping[str, Any], kinds: Any) -> dict[int, tuple[str, Any]]:
     added = {token["id"]: token["special"] for token in described["added_tokens"]}
     special = set(tokenizer.all_special_ids) | {number for number, control in added.items() if control}
     return {

@@ -132,7 +132,8 @@ def _own_scale(x: torch.Tensor, bits: float) -> torch.Tensor:
     places = torch.arange(x.shape[-1], device=x.device).expand_as(x)
     # torch leaves open which of equal elements argmax names; the format takes the first
     first = torch.where(x.abs() == largest, places, x.shape[-1] - 1).amin(dim=-1, keepdim=True)
-    return x.gather(-1, first) / -(2 ** (int(bits) - 1))
+    divisor = -(2.0 ** (int(bits) - 1))
+    return x.gather(-1, first) / divisor
 
 
 def _inverse(scale: torch.Tensor) -> torch.Tensor:

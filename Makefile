@@ -32,7 +32,7 @@ $(RUNTIME): $(STAMP)
 	touch $(RUNTIME)
 
 test-runtime: $(RUNTIME)
-	$(BIN)/pytest -m runtime
+	$(BIN)/pytest -m runtime tests/runtime
 
 lint: install
 	$(BIN)/ruff check .

@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RUNTIME := $(VENV)/.installed-runtime
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install demo test test-all lint clean
+.PHONY: install demo test test-all test-runtime lint clean
 
 install: $(STAMP)
 
@@ -20,10 +21,18 @@ demo: install
 	$(BIN)/qalof demo
 
 test: install
-	$(BIN)/pytest -m 'not ray and not slow and not gpu'
+	$(BIN)/pytest -m 'not ray and not slow and not gpu and not runtime'
 
 test-all: install
-	$(BIN)/pytest -m 'ray or slow or gpu'
+	$(BIN)/pytest -m '(ray or slow or gpu) and not runtime'
+
+# llama.cpp is compiled from source by pip: it needs a C++ compiler and takes ten to fifteen minutes, once
+$(RUNTIME): $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[runtime]'
+	touch $(RUNTIME)
+
+test-runtime: $(RUNTIME)
+	$(BIN)/pytest -m runtime tests/runtime
 
 lint: install
 	$(BIN)/ruff check .

@@ -30,13 +30,14 @@ DEMO = REPOSITORY / "configs" / "demo.yaml"
 def export(
     checkpoint: Annotated[Path, typer.Option("--checkpoint", help="A checkpoint's folder.")],
     bitmap: Annotated[str, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, a .json file.")],
-    output: Annotated[Path, typer.Option("--output", help="Folder to write; must be new, or an older export.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder, or NAME.gguf; must be new, or an older export.")],
+    form: Annotated[str, typer.Option("--format", help="packed, gguf (adapters merged), gguf-lora.")] = "packed",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint at one bitmap as packed integers."""
-    from orchestrate.export_job import describe, export_packed
+    """Write a checkpoint at one bitmap as packed integers or as GGUF."""
+    from orchestrate.export_job import describe, export_checkpoint
 
-    result = export_packed(checkpoint, bitmap, output)
+    result = export_checkpoint(checkpoint, bitmap, output, form)
     print(json.dumps(result) if as_json else describe(result))
 
 

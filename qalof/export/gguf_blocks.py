@@ -1,20 +1,19 @@
-"""GGUF's block formats Q8_0 and Q4_0 as quantizers: exact stand-ins for what llama.cpp stores (algorithms.md 1.9).
+"""The bytes of GGUF's block formats, whose arithmetic is that of :mod:`qalof.quantization.methods.gguf`.
 
-A block is 32 consecutive weights of a row, and begins with its scale d as little-endian fp16:
+A block of 32 weights is, little-endian: fp16(d); in Q4_1 and Q5_1 fp16(min); in Q5_0 and Q5_1 the fifth bits, element
+j in bit j of 32; then the codes: int8 in Q8_0, else byte j holds element j below element j + 16, four bits each.
 
-=====  =============  =====================================  =============================  =====
-type   d              q                                      value                          bytes
-=====  =============  =====================================  =============================  =====
-Q8_0   max|x| / 127   roundf(x (1 / d)), int8                q fp16(d)                      34
-Q4_0   m / -8         min(15, trunc(x (1 / d) + 8.5)), u4    (q - 8) fp16(d)                18
-=====  =============  =====================================  =============================  =====
+=====  =====  ===============
+type   bytes  bits a weight
+=====  =====  ===============
+Q8_0   34     8.5
+Q5_1   24     6
+Q5_0   22     5.5
+Q4_1   20     5
+Q4_0   18     4.5
+=====  =====  ===============
 
-m is the first element of the largest magnitude, with its sign, so that it takes code 0.  roundf sends halves away
-from zero.  Codes come from d in fp32, values from d in fp16; the reference (ggml-quants.c, and the ``gguf`` package,
-against which this is tested bit for bit) does the same, so that Q8_0 may be off by 0.56 of a step at the ends.
-Nibbles: byte j of Q4_0 holds element j below element j + 16.
-
-Where 1 / d is beyond fp32 the reference is undefined; the codes are here those of 0, and fp16(d) is 0 anyway.
+Tested bit for bit against the ``gguf`` package.
 """
 
 from __future__ import annotations
@@ -24,27 +23,57 @@ from enum import StrEnum
 import torch
 
 from qalof.errors import BadInputError
+from qalof.quantization.methods.gguf import BLOCK, Gguf, GgufAffine
+from qalof.quantization.quantizer import Encoded, Grid, Quantizer
 
-BLOCK = 32
 _HALF = BLOCK // 2
 _SCALE_BYTES = 2
+_HIGH_BYTES = 4
 
 
 class BlockType(StrEnum):
-    """A block format; ``block_bytes`` is what 32 weights take."""
+    """A block format."""
 
     Q8_0 = "Q8_0"
+    Q5_1 = "Q5_1"
+    Q5_0 = "Q5_0"
+    Q4_1 = "Q4_1"
     Q4_0 = "Q4_0"
 
     @property
+    def bits(self) -> int:
+        """Of a code."""
+        return int(self.value[1])
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """What computes its values."""
+        return GgufAffine() if self.affine else Gguf()
+
+    @property
+    def affine(self) -> bool:
+        """Whether a block has a minimum."""
+        return self.value.endswith("1")
+
+    @property
     def block_bytes(self) -> int:
-        """Scale and codes together."""
-        return _SCALE_BYTES + (BLOCK if self is BlockType.Q8_0 else _HALF)
+        """What 32 weights take."""
+        return _SCALE_BYTES * (1 + self.affine) + BLOCK * self.bits // 8
 
     @property
     def bits_per_weight(self) -> float:
-        """8.5 and 4.5."""
+        """Scales included."""
         return self.block_bytes * 8 / BLOCK
+
+
+def block_type(quantizer: Quantizer, bits: float) -> BlockType | None:
+    """The format that holds exactly what ``quantizer`` makes at ``bits``; None where there is none."""
+    for kind in BlockType:
+        own = kind.quantizer
+        same = (quantizer.method, quantizer.granularity, quantizer.group_size, quantizer.scale_dtype)
+        if kind.bits == bits and same == (own.method, own.granularity, own.group_size, own.scale_dtype):
+            return kind
+    return None
 
 
 def encode(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
@@ -58,18 +87,16 @@ def encode(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
     wide = x.detach().to(torch.float32)
     if not torch.isfinite(wide).all():
         raise BadInputError(f"a tensor must be finite to become {kind}: it holds NaN or infinity")
-    blocks = wide.reshape(-1, BLOCK)
-    scale = _scale(blocks, kind)
-    stored = scale.to(torch.float16)
-    if not torch.isfinite(stored).all():
-        largest = float(blocks.abs().max())
-        raise BadInputError(
-            f"scales of {kind} are fp16, up to 65504: a weight of {largest:g} needs more; take F32 there"
-        )
-    inverse = 1 / scale
-    products = blocks * torch.where(torch.isfinite(inverse), inverse, torch.zeros_like(inverse))
-    codes = _bytes_of_q8(products) if kind is BlockType.Q8_0 else _bytes_of_q4(products)
-    return torch.cat([stored.view(torch.uint8), codes], dim=-1).view(*x.shape[:-1], -1)
+    _check_range(wide, kind)
+    encoded = kind.quantizer.encode(wide, kind.bits)
+    parts = [part.to(torch.float16).reshape(-1, 1).view(torch.uint8) for part in encoded.grid if part is not None]
+    codes = encoded.codes.reshape(-1, BLOCK)
+    if kind is BlockType.Q8_0:
+        parts.append(codes.to(torch.int8).view(torch.uint8))
+    else:
+        unsigned = codes - kind.quantizer.code_range(kind.bits)[0]
+        parts += [*([_high_bits(unsigned)] if kind.bits == 5 else []), _nibbles(unsigned)]
+    return torch.cat(parts, dim=-1).view(*x.shape[:-1], -1)
 
 
 def decode(data: torch.Tensor, kind: BlockType) -> torch.Tensor:
@@ -83,13 +110,21 @@ def decode(data: torch.Tensor, kind: BlockType) -> torch.Tensor:
             f"{kind} comes in uint8 blocks of {kind.block_bytes} bytes: got {data.dtype} {tuple(data.shape)}"
         )
     blocks = data.reshape(-1, kind.block_bytes)
-    scale = blocks[:, :_SCALE_BYTES].contiguous().view(torch.float16).to(torch.float32)
-    codes = blocks[:, _SCALE_BYTES:]
+    floats = _SCALE_BYTES * (1 + kind.affine)
+    grid = blocks[:, :floats].contiguous().view(torch.float16).to(torch.float32)
+    stored = blocks[:, floats:]
     if kind is BlockType.Q8_0:
-        whole = codes.contiguous().view(torch.int8).to(torch.float32)
+        codes = stored.contiguous().view(torch.int8).to(torch.int16)
     else:
-        whole = torch.cat([codes & 15, codes >> 4], dim=-1).to(torch.float32) - 8
-    return (whole * scale).view(*data.shape[:-1], data.shape[-1] // kind.block_bytes * BLOCK)
+        nibbles = stored[:, -_HALF:].to(torch.int16)
+        codes = torch.cat([nibbles & 15, nibbles >> 4], dim=-1)
+        if kind.bits == 5:
+            codes |= _from_high_bits(stored[:, :_HIGH_BYTES])
+        codes += kind.quantizer.code_range(kind.bits)[0]
+    # every block is a row of one group
+    part = Grid(grid[:, :1], grid[:, 1:] if kind.affine else None)
+    values = kind.quantizer.decode(Encoded(codes, part, kind.bits))
+    return values.view(*data.shape[:-1], data.shape[-1] // kind.block_bytes * BLOCK)
 
 
 def fake_quantize(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
@@ -101,25 +136,37 @@ def fake_quantize(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
     return decode(encode(x, kind), kind).to(x.dtype)
 
 
-def _scale(blocks: torch.Tensor, kind: BlockType) -> torch.Tensor:
-    """(blocks, 1), fp32."""
-    magnitudes = blocks.abs()
-    largest = magnitudes.amax(dim=-1, keepdim=True)
-    if kind is BlockType.Q8_0:
-        return largest / 127
-    places = torch.arange(BLOCK, device=blocks.device).expand_as(blocks)
-    # torch leaves open which of equal elements argmax names; the format takes the first
-    first = torch.where(magnitudes == largest, places, BLOCK).amin(dim=-1, keepdim=True)
-    return blocks.gather(-1, first) / -8
+def _check_range(x: torch.Tensor, kind: BlockType) -> None:
+    low, high = (float(end) for end in torch.aminmax(x)) if x.numel() else (0.0, 0.0)
+    largest = max(-low, high)
+    needed = max((high - low) / (2**kind.bits - 1), largest) if kind.affine else largest / (2 ** (kind.bits - 1) - 1)
+    # only then is it worth asking each block
+    if needed <= torch.finfo(torch.float16).max:
+        return
+    grid = _unrounded(x.reshape(-1, BLOCK), kind)
+    if not torch.isfinite(grid.to(torch.float16)).all():
+        raise BadInputError(
+            f"scales of {kind} are fp16, up to 65504: a weight of {largest:g} needs more; take F32 there"
+        )
 
 
-def _bytes_of_q8(products: torch.Tensor) -> torch.Tensor:
-    magnitudes = products.abs()
-    floors = magnitudes.floor()
-    rounded = floors + (2 * (magnitudes - floors)).floor()
-    return (products.sign() * rounded).to(torch.int8).view(torch.uint8)
+def _unrounded(blocks: torch.Tensor, kind: BlockType) -> torch.Tensor:
+    low, high = blocks.amin(dim=-1), blocks.amax(dim=-1)
+    if kind.affine:
+        return torch.stack([(high - low) / (2**kind.bits - 1), low])
+    return torch.maximum(-low, high) / (127 if kind is BlockType.Q8_0 else 2 ** (kind.bits - 1))
 
 
-def _bytes_of_q4(products: torch.Tensor) -> torch.Tensor:
-    codes = (products + 8.5).trunc().clamp(0, 15).to(torch.uint8)
-    return codes[:, :_HALF] | (codes[:, _HALF:] << 4)
+def _nibbles(codes: torch.Tensor) -> torch.Tensor:
+    low = (codes & 15).to(torch.uint8)
+    return low[:, :_HALF] | (low[:, _HALF:] << 4)
+
+
+def _high_bits(codes: torch.Tensor) -> torch.Tensor:
+    bits = (codes >> 4).view(-1, _HIGH_BYTES, 8) << torch.arange(8, device=codes.device, dtype=torch.int16)
+    return bits.sum(dim=-1).to(torch.uint8)
+
+
+def _from_high_bits(data: torch.Tensor) -> torch.Tensor:
+    shifts = torch.arange(8, device=data.device, dtype=torch.int16)
+    return (((data.to(torch.int16).unsqueeze(-1) >> shifts) & 1) << 4).flatten(1)

@@ -232,8 +232,8 @@ class Quantizer(QuantizerOptions, ABC):
         if not clips:  # a range taken from the group itself has nothing outside
             return torch.ones_like(x)
         lowest, highest = self.code_range(bits)
-        low = self._values(torch.full_like(grid.scale, lowest), grid, bits)
-        high = self._values(torch.full_like(grid.scale, highest), grid, bits)
+        ends = [self._values(torch.full_like(grid.scale, code), grid, bits) for code in (lowest, highest)]
+        low, high = torch.minimum(*ends), torch.maximum(*ends)  # a scale may be negative
         slack = (high - low) * 1e-6  # the ends themselves are inside, whatever the last bit of Q * s says
         return ((x >= low - slack) & (x <= high + slack)).to(torch.float32)
 

@@ -1,11 +1,14 @@
-"""Q8_0 and Q4_0 are GGUF's own, bit for bit, as the ``gguf`` package writes and reads them."""
+"""The block types are GGUF's own, bit for bit, as the ``gguf`` package writes and reads them."""
 
 import numpy as np
 import pytest
 import torch
 
 from qalof.errors import BadInputError
-from qalof.export.gguf_blocks import BlockType, decode, encode, fake_quantize
+from qalof.export.gguf_blocks import BlockType, block_type, decode, encode, fake_quantize
+from qalof.quantization.methods.float16 import Float16
+from qalof.quantization.methods.gguf import Gguf
+from qalof.quantization.methods.symmetric import Symmetric
 
 gguf = pytest.importorskip("gguf")
 KINDS = list(BlockType)
@@ -51,9 +54,32 @@ def test_values_are_those_of_the_gguf_package(kind, case):
 def test_any_bytes_decode_as_in_the_gguf_package(kind):
     generator = torch.Generator().manual_seed(5)
     data = torch.randint(0, 256, (50, 4 * kind.block_bytes), generator=generator, dtype=torch.uint8)
-    data[:, 1 :: kind.block_bytes] &= 0b10111011  # no exponent of all ones: scales stay finite
+    for high in (1, 3) if kind.affine else (1,):
+        data[:, high :: kind.block_bytes] &= 0b10111011  # no exponent of all ones: scales stay finite
     expected = gguf.quants.dequantize(data.numpy(), reference(kind))
     assert np.array_equal(decode(data, kind).numpy(), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_a_model_computes_with_the_values_of_the_file(kind, case):
+    assert block_type(kind.quantizer, kind.bits) is kind
+    fake = kind.quantizer.fake_quantize(CASES[case], kind.bits)
+    expected = gguf.quants.dequantize(gguf.quants.quantize(CASES[case].numpy(), reference(kind)), reference(kind))
+    assert np.array_equal(fake.numpy(), expected)
+
+
+def test_half_precision_is_that_of_the_file():
+    for x in CASES:
+        assert torch.equal(Float16().fake_quantize(x, 16), x.to(torch.float16).float())
+        assert torch.equal(Float16().decode(Float16().encode(x, 16)), x.to(torch.float16).float())
+
+
+@pytest.mark.parametrize("other", [Gguf(group_size=64), Gguf(scale_dtype="float32"), Gguf(granularity="channel",
+                                   group_size=None), Symmetric(granularity="group", group_size=32)])  # fmt: skip
+def test_other_quantizers_have_no_block_type(other):
+    assert block_type(other, 4) is None
+    assert block_type(Gguf(), 6) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,7 +87,7 @@ def test_sizes_are_those_of_the_format(kind):
     block, size = gguf.GGML_QUANT_SIZES[reference(kind)]
     assert (block, size) == (32, kind.block_bytes)
     assert encode(rows(), kind).shape == (64, 256 // 32 * size)
-    assert kind.bits_per_weight == {"Q8_0": 8.5, "Q4_0": 4.5}[kind]
+    assert kind.bits_per_weight == {"Q8_0": 8.5, "Q5_1": 6, "Q5_0": 5.5, "Q4_1": 5, "Q4_0": 4.5}[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,9 +96,11 @@ def test_fake_quantization_keeps_shape_and_dtype_and_stays_near(kind):
     fake = fake_quantize(x, kind)
     assert fake.shape == x.shape
     assert fake.dtype is x.dtype
-    step = x.view(2, 4, 8, 32).abs().amax(-1) / (127 if kind is BlockType.Q8_0 else 8)
-    # fp16 moves a scale by 2^-11; the far end of Q4_0's lopsided range is clipped by up to a step
-    slack = 0.57 if kind is BlockType.Q8_0 else 1.01
+    blocks = x.view(2, 4, 8, 32)
+    span = (blocks.amax(-1) - blocks.amin(-1)) if kind.affine else blocks.abs().amax(-1)
+    step = span / (127 if kind is BlockType.Q8_0 else 2**kind.bits - 1 if kind.affine else 2 ** (kind.bits - 1))
+    # fp16 moves a scale or a minimum by 2^-11; the far end of a lopsided range is clipped by up to a step
+    slack = 0.57 if kind is BlockType.Q8_0 or kind.affine else 1.01
     assert ((fake - x).abs().view(2, 4, 8, 32) <= slack * step.unsqueeze(-1)).all()
 
 

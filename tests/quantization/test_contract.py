@@ -10,6 +10,8 @@ from qalof.errors import BadInputError
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.methods.asymmetric import Asymmetric
 from qalof.quantization.methods.bnb_int8 import BnbInt8
+from qalof.quantization.methods.float16 import Float16
+from qalof.quantization.methods.gguf import Gguf, GgufAffine
 from qalof.quantization.methods.llm_qat import LlmQat
 from qalof.quantization.methods.log import Log
 from qalof.quantization.methods.lsq import Lsq
@@ -66,6 +68,13 @@ CASES = {
     "nf4": Case(NormalFloat4(), (4,), odd=False, levels=0),
     "bnb_int8": Case(BnbInt8(), (8,), scales=False, idempotent=False),
     "midrise2": Case(MidRise(), (2,), odd=False, keeps_zero=False, idempotent=False, levels=0),
+    "gguf Q4_0": Case(Gguf(), (4,), levels=0),
+    "gguf Q5_0": Case(Gguf(), (5,), levels=0),
+    # its scales are small enough for fp16's subnormal numbers, where a power of two does not pass through
+    "gguf Q8_0": Case(Gguf(), (8,), scales=False),
+    "gguf Q4_1": Case(GgufAffine(), (4,), odd=False, keeps_zero=False, levels=0),
+    "gguf Q5_1": Case(GgufAffine(), (5,), odd=False, keeps_zero=False, levels=0),
+    "float16": Case(Float16(), (16,), scales=False),
     "llm_qat": Case(LlmQat(), (*WIDTHS, *REAL), scales=False),
 }  # fmt: skip
 

@@ -1,0 +1,223 @@
+"""The tensors of a GGUF file: which values, under which names, as which types.
+
+A weight width names a type: 4 is Q4_0, 5 is Q5_0, 8 is Q8_0, 16 is F16 and 32 is F32; a model quantized by
+``gguf_affine`` has Q4_1 and Q5_1.  Biases, norms and positions are F32.
+
+Whether the file holds what the model computes with is not a matter of belief: :func:`departures` compares every
+weight.  It does, bit for bit, where the model was made with ``method: gguf`` (groups of 32, fp16 scales) and
+``merge: merge_then_quantize``, with ``float16`` at 16 bits, and everything left at 32.  Widths of activations and of
+the cache are the reader's business: llama.cpp on a CPU rounds the inputs of Q8_0, Q5_0 and Q4_0 products to Q8_0,
+which ``method: gguf`` at 8 bits does too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+from qalof.export import gguf_blocks
+from qalof.export.gguf_blocks import BlockType, block_type
+from qalof.export.gguf_families import Family, family_of
+from qalof.export.packed import active_branch, active_tensor, layers_of, running_at
+from qalof.model.lora_linear import MergeOrder
+from qalof.model.sites import HeadMode, Site, base_of
+from qalof.model.switchable import HeadKind, SwitchableModel
+
+TYPES = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0", 16: "F16", 32: "F32"}
+"""Weight width -> GGUF's name of the type, where the quantizer has none of its own."""
+READABLE = (*BlockType, "F16", "F32")
+
+
+@dataclass
+class Tensors:
+    """fp32, (out, in), by GGUF's names; ``types`` they are stored as; ``sites``: site -> name of its weight."""
+
+    family: Family
+    values: dict[str, torch.Tensor] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+    sites: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, tensor: torch.Tensor | None, kind: str = "F32") -> None:
+        """Take a copy; None is nothing."""
+        if tensor is not None:
+            self.values[name], self.types[name] = tensor.detach().cpu().to(torch.float32).contiguous(), kind
+
+    def stored(self, name: str) -> torch.Tensor:
+        """As the file holds it."""
+        return stored_form(self.values[name], self.types[name])
+
+
+@torch.no_grad()
+def gather(model: SwitchableModel, bitmap: Bitmap | str | int, *, merge: bool = True) -> Tensors:
+    """All tensors of ``model`` at ``bitmap``, the active adapters in them or left out.
+
+    Raises:
+        BadInputError: a family or a width that GGUF does not have.
+    """
+    config = model.model.config
+    if model.base.head is not HeadKind.CAUSAL_LM:
+        raise BadInputError(
+            f"a GGUF file is written of a model with its language-modelling head: got {model.base.head}; export "
+            "packed integers instead"
+        )
+    tensors = Tensors(family_of(config))
+    with running_at(model, bitmap) as parsed:
+        _add_plain(tensors, model)
+        sites = {site.name: site for site in model.sites}
+        for index in range(config.num_hidden_layers):
+            for leaf, short in tensors.family.linears.items():
+                name = f"{tensors.family.block.format(index)}.{leaf}"
+                _add_linear(tensors, model, name, f"blk.{index}.{short}", sites.get(name), parsed, merge)
+        _add_head(tensors, model, [site for site in model.sites if site.is_head], parsed, merge)
+    return tensors
+
+
+@torch.no_grad()
+def departures(model: SwitchableModel, bitmap: Bitmap | str | int, *, merge: bool = True) -> dict[str, float]:
+    """Site -> the largest difference between the file's weight and what the model computes with; none: equal.
+
+    With ``merge`` that is the weight together with its branch; without, the weight alone.
+    """
+    tensors, config = gather(model, bitmap, merge=merge), model.model.config
+    found = {}
+    with running_at(model, bitmap) as parsed:
+        for site in model.sites:
+            name, short = tensors.sites[site.name], tensors.family.tensor_of(site.name)[1]
+            held = values_of(tensors.stored(name), tensors.types[name])
+            used = tensors.family.rows(short, computed_weight(model, site, parsed[site.name].weight, merge), config)
+            if not torch.equal(held, used.cpu()):
+                found[site.name] = float((held - used.cpu()).abs().max())
+    return found
+
+
+def computed_weight(model: SwitchableModel, site: Site, bits: float, branch: bool = True) -> torch.Tensor:
+    """What the active configuration multiplies a site's input by, (out, in), with its branch or without.
+
+    Exact under ``merge_then_quantize``, where the model itself has one matrix; elsewhere the sum of its parts.
+    """
+    linear, lora = layers_of(model, site)
+    active = active_branch(lora) if branch else None
+    if active is None:
+        return linear.quantize_weight(linear.weight, bits)
+    (a, b, scaling), order = active, model.settings.merge
+    if order is MergeOrder.MERGE_THEN_QUANTIZE:
+        return linear.quantize_weight(linear.weight + scaling * (b @ a), bits)
+    weight = linear.quantize_weight(linear.weight, bits)
+    if order is MergeOrder.QUANTIZE_PRODUCT:
+        return weight + linear.quantize_weight(scaling * (b @ a), bits)
+    if order is MergeOrder.QUANTIZE_FACTORS:
+        a, b = linear.quantize_weight(a, bits), linear.quantize_weight(b, bits)
+    return weight + scaling * (b @ a)
+
+
+def stored_form(tensor: torch.Tensor, kind: str) -> torch.Tensor:
+    """``tensor`` as type ``kind`` holds it: blocks of bytes, fp16 or fp32.
+
+    Raises:
+        BadInputError: rows without whole blocks, or numbers beyond the type.
+    """
+    if kind in set(BlockType):
+        return gguf_blocks.encode(tensor, BlockType(kind))
+    half = tensor.to(torch.float16 if kind == "F16" else torch.float32)
+    if not torch.isfinite(half).all():
+        raise BadInputError(f"weights must be finite as {kind}: one is beyond its range; take 32 bits there")
+    return half
+
+
+def values_of(stored: torch.Tensor, kind: str) -> torch.Tensor:
+    """The values of :func:`stored_form`, fp32."""
+    return gguf_blocks.decode(stored, BlockType(kind)) if kind in set(BlockType) else stored.to(torch.float32)
+
+
+def tensor_type(model: SwitchableModel, site: Site, bits: int) -> str:
+    """The type that a site's weight has at ``bits``.
+
+    Raises:
+        BadInputError: a width without a type, or one that the model itself does not have.
+    """
+    quantizer = model.settings.quantization.weight.at(bits)
+    if bits < quantizer.passthrough_bits:
+        quantizer.check_bits(bits)
+    own = block_type(quantizer, bits)
+    if own is None and bits not in TYPES:
+        law = ", ".join(f"{width} ({kind})" for width, kind in TYPES.items())
+        raise BadInputError(f"weight widths of a GGUF file are {law}: {site.name} has {bits}")
+    return TYPES[bits] if own is None else str(own)
+
+
+def merged_weight(model: SwitchableModel, site: Site, merge: bool = True) -> torch.Tensor:
+    """A site's unrounded weight with its active branch in it, (out, in).
+
+    Raises:
+        BadInputError: a branch on a head whose embedding would change with it, or codes on a grid of their own.
+    """
+    linear, lora = layers_of(model, site)
+    if linear.fixed_codes:
+        raise BadInputError(
+            f"a GGUF file has grids of its own: {site.name} has codes on another one, as GPTQ finds them; export packed"
+        )
+    branch = active_branch(lora) if merge else None
+    if branch is None:
+        return linear.weight
+    if site.is_head and model.settings.head_mode is HeadMode.TIED_BOTH:
+        raise BadInputError(
+            "an adapter may be merged into a head only where the embedding does not change with it: got head_mode "
+            "tied_both; take tied_view or untied"
+        )
+    a, b, scaling = branch
+    return linear.weight + scaling * (b @ a)
+
+
+def _add_plain(tensors: Tensors, model: SwitchableModel) -> None:
+    """Embeddings and norms."""
+    family, prefix = tensors.family, model.model.base_model_prefix
+    for name, path in family.others.items():
+        for part in family.norm_parts if name.endswith("norm") else ("weight",):
+            tensors.add(f"{name}.{part}", active_tensor(model.model, f"{prefix}.{path}.{part}"))
+    for index in range(model.model.config.num_hidden_layers):
+        for leaf, short in family.norms.items():
+            for part in family.norm_parts:
+                source = f"{prefix}.{family.block.format(index)}.{leaf}.{part}"
+                tensors.add(f"blk.{index}.{short}.{part}", active_tensor(model.model, source))
+
+
+def _add_linear(
+    tensors: Tensors,
+    model: SwitchableModel,
+    name: str,
+    goal: str,
+    site: Site | None,
+    bitmap: Bitmap,
+    merge: bool,
+) -> None:
+    config, short = model.model.config, goal.rpartition(".")[2]
+    if site is None:
+        layer = base_of(model.model).get_submodule(name)
+        assert isinstance(layer.weight, torch.Tensor)
+        # a layer that is no site is as transformers has it, Conv1D (in, out)
+        weight, bias, kind = (
+            layer.weight.T if config.model_type == "gpt2" else layer.weight,
+            getattr(layer, "bias", None),
+            "F32",
+        )
+    else:
+        weight, bias = merged_weight(model, site, merge), layers_of(model, site)[0].bias
+        kind, tensors.sites[name] = tensor_type(model, site, bitmap[name].weight), f"{goal}.weight"
+    tensors.add(f"{goal}.weight", tensors.family.rows(short, weight.detach(), config), kind)
+    if bias is not None:
+        tensors.add(f"{goal}.bias", tensors.family.rows(short, bias.detach(), config))
+
+
+def _add_head(tensors: Tensors, model: SwitchableModel, heads: list[Site], bitmap: Bitmap, merge: bool) -> None:
+    for site in heads:
+        both = model.settings.head_mode is HeadMode.TIED_BOTH
+        name = "token_embd.weight" if both else "output.weight"
+        tensors.sites[site.name] = name
+        tensors.add(name, merged_weight(model, site, merge), tensor_type(model, site, bitmap[site.name].weight))
+    if not heads and not model.model.config.tie_word_embeddings:
+        head = model.model.get_output_embeddings()
+        assert isinstance(head, torch.nn.Linear)
+        tensors.add("output.weight", head.weight)

@@ -1,0 +1,141 @@
+"""GGUF's block formats as quantizers, so that a model may be trained with exactly what llama.cpp stores.
+
+``gguf`` has 8 bits (Q8_0), 5 (Q5_0) and 4 (Q4_0); ``gguf_affine`` has 5 (Q5_1) and 4 (Q4_1).  A block is 32
+consecutive weights of a row:
+
+==========  ==============  ===================================  ====================
+type        d               q                                    value
+==========  ==============  ===================================  ====================
+Q8_0        max|x| / 127    roundf(x (1 / d))                    q fp16(d)
+Q5_0, Q4_0  m / -2^(b-1)    trunc(x (1 / d) + 2^(b-1) + 1/2)     (q - 2^(b-1)) fp16(d)
+Q5_1, Q4_1  (max - min) / n  trunc((x - min) (1 / d) + 1/2)      q fp16(d) + fp16(min)
+==========  ==============  ===================================  ====================
+
+m is the first element of the largest magnitude, with its sign, so that it takes the lowest code and d may be negative;
+n = 2^b - 1; roundf sends halves away from zero; codes are clamped to b bits.  *Codes come from d in fp32, values from d
+in fp16*, and fp16 rounds to nearest: the reference (ggml-quants.c, and the ``gguf`` package, against which
+:mod:`qalof.export.gguf_blocks` is tested bit for bit) does so, and Q8_0 may be off by 0.56 of a step at the ends.
+
+A grid holds fp16(d), which is all that a file keeps.  A block whose own d has that form is coded with its own d, as
+the reference does; with any other grid (an observer's) codes come from the grid's scale.  Codes of ``gguf`` are kept
+signed here, q - 2^(b-1).  Where 1 / d is beyond fp32 the reference is undefined; the codes are here those of 0, and
+fp16(d) is 0 anyway.  A scale beyond fp16 becomes its largest number here, and is refused by a file.
+
+Other granularities than groups of 32, and fp32 scales, work as everywhere, but are no format of GGUF's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from qalof.errors import BadInputError
+from qalof.quantization.granularity import Granularity, absolute_maximum
+from qalof.quantization.quantizer import Grid, Quantizer
+
+BLOCK = 32
+_LARGEST = torch.finfo(torch.float16).max
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Blocks(Quantizer):
+    """What both have in common."""
+
+    granularity: Granularity = Granularity.GROUP
+    group_size: int | None = BLOCK
+    scale_dtype: Literal["float32", "float16"] = "float16"
+
+    widths: ClassVar[tuple[int, ...]] = ()
+
+    def check_bits(self, bits: float) -> None:
+        """As of any quantizer; GGUF has few widths."""
+        super().check_bits(bits)
+        if bits not in self.widths:
+            raise BadInputError(f"quantizer {self.method} has {', '.join(map(str, self.widths))} bits: got {bits}")
+
+    def _stored(self, scale: torch.Tensor) -> torch.Tensor:
+        """To nearest, as the format has it; other methods round up."""
+        if self.stored_dtype is torch.float32:
+            return scale
+        return scale.clamp(-_LARGEST, _LARGEST).to(torch.float16).to(torch.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gguf(_Blocks, method="gguf"):
+    """Q8_0, Q5_0 and Q4_0 by width."""
+
+    widths: ClassVar[tuple[int, ...]] = (4, 5, 8)
+
+    def code_range(self, bits: float) -> tuple[int, int]:
+        """-127 and 127 at 8 bits, all 2^b codes below."""
+        half = 2 ** (int(bits) - 1)
+        return (-127, 127) if bits == 8 else (-half, half - 1)
+
+    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
+        return Grid(self._stored(_own_scale(x, bits)))
+
+    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+        extreme = torch.where(-low >= high, low, high)
+        return Grid(self._stored(extreme.abs() / 127 if bits == 8 else extreme / -(2 ** (int(bits) - 1))))
+
+    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        own = _own_scale(x, bits)
+        scale = torch.where(self._stored(own) == grid.scale, own, grid.scale)
+        products = x * _inverse(scale)
+        lowest, highest = self.code_range(bits)
+        if bits != 8:
+            return (products + (0.5 - lowest)).trunc_().clamp_(0, highest - lowest).add_(lowest)
+        magnitudes = products.abs()
+        floors = magnitudes.floor()
+        rounded = floors.add_((magnitudes.sub_(floors) * 2).floor_()).clamp_(max=highest)
+        return rounded.mul_(products.sign()).add_(0.0)  # the sum makes a zero positive, as an integer is
+
+    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        return codes.mul_(grid.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufAffine(_Blocks, method="gguf_affine"):
+    """Q5_1 and Q4_1 by width; ``grid.zero`` is the minimum."""
+
+    widths: ClassVar[tuple[int, ...]] = (4, 5)
+    has_zero: ClassVar[bool] = True
+
+    def code_range(self, bits: float) -> tuple[int, int]:
+        """0 and 2^b - 1."""
+        return 0, 2 ** int(bits) - 1
+
+    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+        return Grid(self._stored((high - low) / self.code_range(bits)[1]), self._stored(low))
+
+    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        assert grid.zero is not None
+        low, high = x.amin(dim=-1, keepdim=True), x.amax(dim=-1, keepdim=True)
+        highest = self.code_range(bits)[1]
+        own = (high - low) / highest
+        mine = (self._stored(own) == grid.scale) & (self._stored(low) == grid.zero)
+        scale, zero = torch.where(mine, own, grid.scale), torch.where(mine, low, grid.zero)
+        return (x - zero).mul_(_inverse(scale)).add_(0.5).trunc_().clamp_(0, highest)
+
+    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+        assert grid.zero is not None
+        return codes.mul_(grid.scale).add_(grid.zero)
+
+
+def _own_scale(x: torch.Tensor, bits: float) -> torch.Tensor:
+    """d of groups (..., group) before it is rounded: (..., 1)."""
+    largest = absolute_maximum(x)
+    if bits == 8:
+        return largest / 127
+    places = torch.arange(x.shape[-1], device=x.device).expand_as(x)
+    # torch leaves open which of equal elements argmax names; the format takes the first
+    first = torch.where(x.abs() == largest, places, x.shape[-1] - 1).amin(dim=-1, keepdim=True)
+    divisor = -(2.0 ** (int(bits) - 1))
+    return x.gather(-1, first) / divisor
+
+
+def _inverse(scale: torch.Tensor) -> torch.Tensor:
+    inverse = 1 / scale
+    return torch.where(torch.isfinite(inverse), inverse, torch.zeros_like(inverse))

@@ -86,3 +86,16 @@ def attack(
 ) -> None:
     """Attack a classifier at several bitmaps; measure transfer and random precision inference."""
     run_job("attack", config, overrides, output, as_json, address, checkpoint_override(checkpoint))
+
+
+@app.command()
+def footprint(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+    checkpoint: CheckpointOption = None,
+) -> None:
+    """Measure what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second."""
+    run_job("footprint", config, overrides, output, as_json, address, checkpoint_override(checkpoint))

@@ -124,10 +124,14 @@ class CheckpointConfig(Section):
 
 
 class EvaluateConfig(CheckpointConfig):
-    """``qalof evaluate``; ``bitmaps`` None takes every width that has an adapter, and 32."""
+    """``qalof evaluate``; ``bitmaps`` None takes every width that has an adapter, and 32.
+
+    ``task``: another one than the checkpoint was trained on, with the same kind of head.
+    """
 
     command: Literal["evaluate"] = "evaluate"
     bitmaps: list[BitmapSpec] | None = None
+    task: TaskConfig | None = None
 
 
 class SensitivityConfig(CheckpointConfig):

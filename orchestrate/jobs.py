@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrate import attack_job, evaluation_jobs, search_job, train_job
+from orchestrate import attack_job, evaluation_jobs, footprint_job, search_job, train_job
 from orchestrate.assemble import parse_bitmaps, trained_widths
 from orchestrate.cluster import connect, logical_cpus, physical_cores, worker_environment
 from orchestrate.config import (
@@ -218,4 +218,5 @@ JOBS: Mapping[str, Job] = {
     "sensitivity": Job(SensitivityConfig, evaluation_jobs.check_sensitivity, evaluation_jobs.sensitivity),
     "search": Job(SearchConfig, _check_search, _search),
     "attack": Job(AttackConfig, _check_attack, _attack),
+    "footprint": Job(footprint_job.FootprintConfig, footprint_job.check, footprint_job.work),
 }

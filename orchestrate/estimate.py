@@ -63,12 +63,12 @@ class Estimate:
         """In a line."""
         passes = [f"{self.trained:,} sequences forward and backward"] if self.trained else []
         passes += [f"{self.forward:,} forward"] if self.forward else []
-        return f"{', '.join(passes)}; {self.tokens:,} tokens, {self.flops:.1e} FLOP, about {duration(self.hours)}"
+        return f"{', '.join(passes)}; {self.tokens:,} tokens, {self.flops:.1e} FLOP, {duration(self.hours)}"
 
 
 def duration(hours: float) -> str:
     """Roughly."""
-    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min" if hours >= 1 / 60 else "under a minute"
+    return f"about {hours:.1f} h" if hours >= 1 else f"about {60 * hours:.0f} min" if hours >= 1 / 60 else "under 1 min"
 
 
 def estimate(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None:

@@ -12,7 +12,7 @@ import torch
 
 from orchestrate.cluster import cpus_per_worker, physical_cores, threads_per_worker
 from orchestrate.config import TaskConfig, WorkersConfig
-from orchestrate.pool import ActorPool
+from orchestrate.pool import ActorPool, LocalPool, Pool
 from qalof.bitmap import Bitmap
 from qalof.checkpoints import load, task_of
 from qalof.errors import BadInputError
@@ -78,9 +78,8 @@ class EvaluationPool:
     ) -> None:
         self.checkpoint, self.limit, self.sites, self._task = checkpoint, limit, tuple(sites), task
         self.at_once = workers.count
-        actor = ray.remote(EvaluationActor).options(**resources(workers))
-        make: Callable[[], Any] = partial(actor.remote, str(checkpoint), threads_of(workers), workers.gpu, task)
-        self._pool: ActorPool[tuple[Bitmap, int | None], Evaluation] = ActorPool(make, workers.count)
+        made = pool_of(EvaluationActor, workers, str(checkpoint), threads_of(workers), workers.gpu, task)
+        self._pool: Pool[tuple[Bitmap, int | None], Evaluation] = made
 
     def evaluate(
         self,
@@ -126,6 +125,14 @@ def checkpoint_fingerprint(checkpoint: Path, task: TaskConfig | None = None) -> 
 def threads_of(workers: WorkersConfig) -> int:
     """Torch threads of each worker: as configured, or an equal share of this machine's cores."""
     return workers.threads or threads_per_worker(workers.count, physical_cores())
+
+
+def pool_of(kind: type, workers: WorkersConfig, *arguments: Any, size: int | None = None) -> Pool[Any, Any]:
+    """``size`` (None: ``workers.count``) actors of class ``kind``, or one object of it where work is in process."""
+    if workers.in_process:
+        return LocalPool(partial(kind, *arguments))
+    actor: Any = ray.remote(kind).options(**resources(workers))
+    return ActorPool(partial(actor.remote, *arguments), size or workers.count)
 
 
 def resources(workers: WorkersConfig) -> dict[str, float]:

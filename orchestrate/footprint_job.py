@@ -5,21 +5,17 @@ One actor does it all: two that shared a machine would time each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import ray
 import torch
 from pydantic import Field
 
 from orchestrate.assemble import parse_bitmaps
 from orchestrate.config import TrackingConfig, WorkersConfig
 from orchestrate.evaluation_jobs import Opened, open_checkpoint, record_bitmap
-from orchestrate.evaluation_pool import resources, threads_of
-from orchestrate.pool import ActorPool
+from orchestrate.evaluation_pool import pool_of, threads_of
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.section import BitmapSpec, Section
@@ -97,9 +93,7 @@ def work(
     """Measure every bitmap."""
     opened, bitmaps = checked
     sites = opened.model.sites
-    actor = ray.remote(FootprintActor).options(**resources(config.workers))
-    make: Callable[[], Any] = partial(actor.remote, config.model_dump(), threads_of(config.workers))
-    pool: ActorPool[Bitmap, dict[str, float]] = ActorPool(make, 1)
+    pool = pool_of(FootprintActor, config.workers, config.model_dump(), threads_of(config.workers), size=1)
     with report("footprint", len(bitmaps)) as progress:
         done = 0
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrate.cluster import connect, logical_cpus, physical_cores, worker_environment
-from orchestrate.jobs import JOBS, execute
+from orchestrate.config import WorkersConfig
+from orchestrate.jobs import JOBS, execute, ray_for
 from orchestrate.plan import PipelineConfig, PlannedStep, StepConfig, link_shared, load_pipeline, plan, step_configs
 from orchestrate.progress import say
 from orchestrate.table import TABLE, fill
@@ -45,14 +45,14 @@ def run_pipeline(config: PipelineConfig, output: Path, address: str | None = Non
     for step in planned:
         if not step.waits:
             JOBS[step.command].check(step.config)
-    workers = max(step.config.workers.count for step in planned)  # type: ignore[attr-defined]
+    most: WorkersConfig = max((step.config.workers for step in planned), key=_room)  # type: ignore[attr-defined]
     started = time.monotonic()
     steps: list[dict[str, Any]] = [{"name": step.name, "command": step.command} for step in planned]
     summary: dict[str, Any] = {"title": config.title, "scale": config.scale, "steps": steps}
     output.mkdir(parents=True, exist_ok=True)
     (output / TABLE).unlink(missing_ok=True)  # of an earlier run, which this one may contradict
     write_json(output / RESULT, summary)
-    with connect(address, logical_cpus(workers, physical_cores()), environment=worker_environment(workers)):
+    with ray_for(most, address):
         for number, step in enumerate(planned, start=1):
             say(f"[bold]step {number}/{len(planned)}: {step.name} ({step.command})[/bold]")
             steps[number - 1]["seconds"] = _run(step, output)
@@ -64,6 +64,10 @@ def run_pipeline(config: PipelineConfig, output: Path, address: str | None = Non
     table = fill(config.table, planned, config.scale)
     write_json(output / TABLE, table)
     return {**summary, "table": table}
+
+
+def _room(workers: WorkersConfig) -> tuple[bool, int]:
+    return not workers.in_process, workers.count
 
 
 def _run(step: PlannedStep, output: Path) -> float:

@@ -15,6 +15,7 @@ from orchestrate.config_file import load_config, read_yaml
 from orchestrate.estimate import GPU, Estimate, estimate, sites_of
 from orchestrate.jobs import JOBS
 from orchestrate.plan import PipelineConfig, PlannedStep, load_pipeline, owner_of, plan
+from orchestrate.report.formats import count_of
 from orchestrate.table_check import bitmap_specs, check_table
 from qalof.errors import BadInputError, nearest_hint
 from qalof.model.adapters import adapter_parameters
@@ -133,15 +134,15 @@ def _describe(command: str, config: Section, check: bool = False) -> str:
     checked = " (checkpoint and space are good)" if check and JOBS[command].check(config) else ""
     if isinstance(config, SearchConfig):
         most = "as many" if config.max_evaluations is None else f"up to {config.max_evaluations}"
-        return f"search: {config.strategy}, {most} evaluations on {config.workers.count} actors{checked}"
-    return f"{command}: on {config.workers.count} actors{checked}"  # type: ignore[attr-defined]
+        return f"search: {config.strategy}, {most} evaluations on {count_of(config.workers.count, 'actor')}{checked}"
+    return f"{command}: on {count_of(config.workers.count, 'actor')}{checked}"  # type: ignore[attr-defined]
 
 
 def _describe_training(config: TrainConfig, check: bool) -> str:
     training, workers = config.training, config.workers.count
     line = (
         f"train: {config.objective.name} on {config.task.name}, {training.steps} steps "
-        f"of {training.batch_size} sequences on {workers} workers"
+        f"of {training.batch_size} sequences on {count_of(workers, 'worker')}"
     )
     if not check:
         return line

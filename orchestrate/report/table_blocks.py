@@ -47,8 +47,8 @@ def _statements(data: Mapping[str, Any]) -> list[Statement]:
         found.insert(
             0,
             Statement(
-                f"Run at scale {data['scale']}, on another model and other data than the reference: the cells show that the "
-                "table can be made; their differences mean nothing.",
+                f"Run at scale {data['scale']}, on another model and other data than the reference: the cells show "
+                "that the table can be made; their differences mean nothing.",
                 caution=True,
             ),
         )

@@ -92,7 +92,7 @@ def estimate(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None
     if isinstance(config, FootprintConfig):
         if "speed" not in config.measures:
             return Estimate()
-        runs = len(config.bitmaps) * (config.repeats + 1) * config.batch_size
+        runs = len(config.bitmaps) * (config.repeats + 1) * config.sequences
         return _forward(2 * runs, config.tokens, parameters)
     scored = examples_of(task, config.limit) * _evaluations(step, trained)
     return _forward(scored, tokens + answer_tokens(task), parameters)

@@ -38,13 +38,13 @@ METRICS = (
 
 
 class FootprintConfig(Section):
-    """``qalof footprint``: ``measures`` what to measure, the rest how speed is."""
+    """``qalof footprint``: ``measures`` what to measure, the rest how speed is: on ``sequences`` of ``tokens``."""
 
     command: Literal["footprint"] = "footprint"
     checkpoint: str
     bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
     measures: list[Literal["size", "speed"]] = Field(["size", "speed"], min_length=1)
-    batch_size: int = Field(8, ge=1)
+    sequences: int = Field(8, ge=1)
     tokens: int = Field(128, ge=1)
     new_tokens: int = Field(32, ge=1)
     repeats: int = Field(3, ge=1)
@@ -71,8 +71,8 @@ class FootprintActor:
                 found[f"{measure}_percent"] = sizes.percent(measure)
                 found[f"{measure}_percent_untied"] = sizes.percent(measure, tied=False)
         if "speed" in config.measures:
-            how = config.model_dump(include={"batch_size", "tokens", "new_tokens", "repeats"})
-            speed = asdict(speed_of(self._model, bitmap, **how))
+            how = config.model_dump(include={"tokens", "new_tokens", "repeats"})
+            speed = asdict(speed_of(self._model, bitmap, batch_size=config.sequences, **how))
             found |= {name: float(value) for name, value in speed.items() if value is not None}
         return found
 

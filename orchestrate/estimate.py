@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTraine
 from orchestrate.assemble import make_objective
 from orchestrate.config import AttackConfig, EvaluateConfig, SearchConfig, SensitivityConfig, TrainConfig
 from orchestrate.footprint_job import FootprintConfig
+from orchestrate.objective_config import CurriculumObjective
 from orchestrate.plan import PlannedStep, owner_of
 from orchestrate.table_check import bitmap_specs
 from qalof.errors import BadInputError
@@ -104,8 +105,12 @@ def training_passes(config: TrainConfig) -> int:
     Raises:
         BadInputError: an objective that does not fit the model's sites or the steps.
     """
-    objective = make_objective(config.objective, sites_of(config), config.training.steps, config.training.seed)
-    return sum(len(objective.bitmaps(step)) for step in range(config.training.steps))
+    steps = config.training.steps
+    objective = make_objective(config.objective, sites_of(config), steps, config.training.seed)
+    if isinstance(config.objective, CurriculumObjective):
+        return sum(len(objective.bitmaps(step)) for step in range(steps))
+    # all others run as many bitmaps at every step, whichever they draw
+    return steps * len(objective.bitmaps(0))
 
 
 def sites_of(config: TrainConfig) -> tuple[Site, ...]:

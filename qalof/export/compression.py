@@ -116,9 +116,10 @@ def _original(model: SwitchableModel) -> tuple[int, int]:
     """Bytes of the fp32 model with a tied and with an untied head."""
     storage = model.storage(32)
     stored = storage.weight_bytes + storage.unquantized_bytes
-    if model.base.head is not HeadKind.CAUSAL_LM or not model.model.config.tie_word_embeddings:
+    if model.base.head is not HeadKind.CAUSAL_LM:
         return stored, stored
     head = FLOAT_BYTES * model.model.get_input_embeddings().weight.numel()
+    # asked first, since untying also changes the transformers config
     if model.settings.head_mode is HeadMode.UNTIED:
         return stored - head, stored
-    return stored, stored + head
+    return (stored, stored + head) if model.model.config.tie_word_embeddings else (stored, stored)

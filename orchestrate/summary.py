@@ -178,7 +178,7 @@ def reference_table(table: Mapping[str, Any]) -> Table:
 
 
 def _table_cell(cell: Mapping[str, Any]) -> str:
-    theirs = "" if cell["reference"] is None else f"\ntheirs {cell['reference']:,g}"
+    theirs = "" if cell["reference"] is None else f"\ntheirs {cell['reference']:,.10g}"
     if cell["value"] is None:
         return f"{cell['reason']}{theirs}"
     ours = _level(cell["value"])

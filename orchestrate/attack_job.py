@@ -12,17 +12,14 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
 from orchestrate.assemble import parse_bitmaps
 from orchestrate.config import AttackConfig
-from orchestrate.evaluation_pool import resources, threads_of
-from orchestrate.pool import ActorPool
+from orchestrate.evaluation_pool import pool_of, threads_of
 from qalof.attacks.attack import AttackExample, AttackResult, attack_examples, numbered
 from qalof.attacks.gbda import GbdaSettings
 from qalof.attacks.random_precision import RandomPrecision
@@ -108,9 +105,8 @@ def attack(
 
     if missing:
         workers = config.workers
-        actor = ray.remote(AttackActor).options(**resources(workers))
-        make = partial(actor.remote, config.checkpoint, settings, threads_of(workers), workers.gpu)
-        pool: ActorPool[Item, AttackResult] = ActorPool(make, min(workers.count, len(missing)))
+        arguments = (config.checkpoint, settings, threads_of(workers), workers.gpu)
+        pool = pool_of(AttackActor, workers, *arguments, size=min(workers.count, len(missing)))
         try:
             pool.map(missing, keep)
         finally:

@@ -99,3 +99,16 @@ def baselines(
 ) -> None:
     """Score quantization without training: rounding to nearest with any quantizer, and GPTQ."""
     run_job("baselines", config, overrides, output, as_json, address, checkpoint_override(checkpoint))
+
+
+@app.command()
+def footprint(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+    checkpoint: CheckpointOption = None,
+) -> None:
+    """Measure what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second."""
+    run_job("footprint", config, overrides, output, as_json, address, checkpoint_override(checkpoint))

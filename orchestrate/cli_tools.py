@@ -49,7 +49,7 @@ def run(
     as_json: JsonOption = False,
     address: AddressOption = None,
 ) -> None:
-    """Run a pipeline, step by step, and write its report."""
+    """Run a pipeline or a reference's table, step by step, and write its report; `scale=tiny` for minutes."""
     if config is None:
         raise BadInputError("run needs --config: a pipeline such as configs/demo.yaml")
     _pipeline(config, overrides, output, as_json, address)
@@ -73,18 +73,20 @@ def demo(
 def _pipeline(
     config: Path, overrides: list[str] | None, output: Path | None, as_json: bool, address: str | None
 ) -> None:
-    from orchestrate.config_file import load_config
-    from orchestrate.pipeline import PipelineConfig, run_pipeline
+    from orchestrate.pipeline import load_pipeline, run_pipeline
     from orchestrate.progress import say
     from orchestrate.report import write_report
+    from orchestrate.summary import show_table
 
-    loaded = load_config(PipelineConfig, config, overrides or [])
+    loaded = load_pipeline(config, overrides or [])
     place = output or Path("runs") / config.stem
     summary = run_pipeline(loaded, place, address)
     page = write_report(place)
     if as_json:
         print(json.dumps({**summary, "report": str(page)}))
         return
+    if "table" in summary:
+        show_table(summary["table"])
     say(f"done in {summary['seconds']:.0f} s; report: {page}")
     say(f"MLflow: `qalof ui --root {loaded.tracking.root}` shows the runs at {MLFLOW_PAGE}")
 

@@ -6,9 +6,9 @@ plain dataclasses as they stand), so that no field is written twice.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from orchestrate.objective_config import ObjectiveConfig
 from orchestrate.section import BitmapSpec, Section
@@ -76,12 +76,23 @@ TaskConfig = Annotated[
 
 
 class WorkersConfig(Section):
-    """How many processes share the work; ``threads``: torch threads each, None for an equal share of the cores."""
+    """How many processes share the work; ``threads``: torch threads each, None for an equal share of the cores.
+
+    ``in_process``: one worker that is this very process, without Ray: for tiny models, which are done before another
+    process has started.
+    """
 
     count: int = Field(2, ge=1)
     threads: int | None = Field(None, ge=1)
     gpu: bool = False
     max_failures: int = Field(2, ge=0)
+    in_process: bool = False
+
+    @model_validator(mode="after")
+    def _one_process(self) -> Self:
+        if self.in_process and self.count != 1:
+            raise ValueError(f"in_process needs count 1: got {self.count}")
+        return self
 
 
 class TrackingConfig(Section):
@@ -124,10 +135,14 @@ class CheckpointConfig(Section):
 
 
 class EvaluateConfig(CheckpointConfig):
-    """``qalof evaluate``; ``bitmaps`` None takes every width that has an adapter, and 32."""
+    """``qalof evaluate``; ``bitmaps`` None takes every width that has an adapter, and 32.
+
+    ``task``: another one than the checkpoint was trained on, with the same kind of head.
+    """
 
     command: Literal["evaluate"] = "evaluate"
     bitmaps: list[BitmapSpec] | None = None
+    task: TaskConfig | None = None
 
 
 class SensitivityConfig(CheckpointConfig):

@@ -7,7 +7,7 @@ nearest right one, which pydantic itself does not know.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,18 +22,25 @@ from qalof.errors import BadInputError, nearest_hint
 Config = TypeVar("Config", bound=Section)
 
 
-def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    kind: type[Config],
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> Config:
     """Read, override and validate.
 
     Args:
         kind: the config's class.
         path: YAML file; None for the defaults.
         overrides: ``a.b=value`` pairs, ``a.0.b=value`` within a list; values in YAML.
+        prepare: changes what was read, before the overrides.
 
     Raises:
         BadInputError: one line that names the file, the key and the way out.
     """
     data: Any = {} if path is None else read_yaml(path)
+    data = prepare(data) if prepare else data
     where = "the overrides" if path is None else str(path)
     for override in overrides:
         if "=" not in override:

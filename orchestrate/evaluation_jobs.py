@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrate.assemble import parse_bitmaps
-from orchestrate.config import EvaluateConfig, SensitivityConfig, WorkersConfig
-from orchestrate.evaluation_pool import EvaluationPool
+from orchestrate.config import EvaluateConfig, SensitivityConfig, TaskConfig, WorkersConfig
+from orchestrate.evaluation_pool import EvaluationPool, task_for
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
@@ -52,9 +52,10 @@ def evaluate_bitmaps(
     limit: int | None,
     workers: WorkersConfig,
     run: Run,
+    task: TaskConfig | None = None,
 ) -> list[Evaluation]:
-    """Score each bitmap on the pool, with a bar, and a child run for each."""
-    pool = EvaluationPool(checkpoint, sites, limit, workers)
+    """Score each bitmap on the pool, with a bar, and a child run for each; ``task`` None: the checkpoint's own."""
+    pool = EvaluationPool(checkpoint, sites, limit, workers, task)
     with report("evaluate", len(bitmaps)) as progress:
         done = 0
 
@@ -115,9 +116,11 @@ def check_evaluate(config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
     """The checkpoint and the bitmaps.
 
     Raises:
-        BadInputError: either cannot be used.
+        BadInputError: either cannot be used, or a task that needs another head.
     """
     opened = open_checkpoint(config.checkpoint)
+    if config.task is not None:
+        opened = Opened(opened.model, task_for(config.checkpoint, config.task))
     specs = config.bitmaps
     if specs is None:
         widths = {int(name) for name in opened.model.adapters if name != SHARED}
@@ -131,7 +134,7 @@ def evaluate(
     """Score the checkpoint at each bitmap."""
     opened, bitmaps = checked
     sites = opened.model.sites
-    scored = evaluate_bitmaps(Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run)
+    scored = evaluate_bitmaps(Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run, config.task)
     write_json(directory.path / "evaluations.json", per_example(bitmaps, scored))
     return {"task": opened.task.name, "rows": rows(bitmaps, scored, sites)}
 

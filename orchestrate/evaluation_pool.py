@@ -11,13 +11,17 @@ import ray
 import torch
 
 from orchestrate.cluster import cpus_per_worker, physical_cores, threads_per_worker
-from orchestrate.config import WorkersConfig
-from orchestrate.pool import ActorPool
+from orchestrate.config import TaskConfig, WorkersConfig
+from orchestrate.pool import ActorPool, LocalPool, Pool
 from qalof.bitmap import Bitmap
 from qalof.checkpoints import load, task_of
+from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import MANIFEST, digest
 from qalof.model.sites import Site
+from qalof.model.switchable import read_manifest
+from qalof.tasks.base import Task
+from qalof.tasks.factory import make_task
 from qalof.tasks.feature_cache import content_digest
 
 
@@ -28,11 +32,12 @@ class Scorer:
         checkpoint: folder; every node must see it.
         threads: of torch.
         gpu: whether the model goes to the GPU.
+        task: to score on; None for the checkpoint's own.
     """
 
-    def __init__(self, checkpoint: str, threads: int, gpu: bool) -> None:
+    def __init__(self, checkpoint: str, threads: int, gpu: bool, task: TaskConfig | None = None) -> None:
         torch.set_num_threads(threads)
-        self.model, self.task = load(checkpoint), task_of(checkpoint)
+        self.model, self.task = load(checkpoint), task_for(checkpoint, task)
         self.model.to("cuda" if gpu else "cpu")
 
     def score(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
@@ -44,8 +49,8 @@ class Scorer:
 class EvaluationActor:
     """A :class:`Scorer` in a process of its own."""
 
-    def __init__(self, checkpoint: str, threads: int, gpu: bool) -> None:
-        self._scorer = Scorer(checkpoint, threads, gpu)
+    def __init__(self, checkpoint: str, threads: int, gpu: bool, task: TaskConfig | None = None) -> None:
+        self._scorer = Scorer(checkpoint, threads, gpu, task)
 
     def do(self, item: tuple[Bitmap, int | None]) -> Evaluation:
         """Score (bitmap, limit)."""
@@ -60,14 +65,21 @@ class EvaluationPool:
         sites: of its model.
         limit: validation examples; None for all.
         workers: how many actors, their threads and device.
+        task: to score on; None for the checkpoint's own.
     """
 
-    def __init__(self, checkpoint: Path, sites: Sequence[Site], limit: int | None, workers: WorkersConfig) -> None:
-        self.checkpoint, self.limit, self.sites = checkpoint, limit, tuple(sites)
+    def __init__(
+        self,
+        checkpoint: Path,
+        sites: Sequence[Site],
+        limit: int | None,
+        workers: WorkersConfig,
+        task: TaskConfig | None = None,
+    ) -> None:
+        self.checkpoint, self.limit, self.sites, self._task = checkpoint, limit, tuple(sites), task
         self.at_once = workers.count
-        actor = ray.remote(EvaluationActor).options(**resources(workers))
-        make: Callable[[], Any] = partial(actor.remote, str(checkpoint), threads_of(workers), workers.gpu)
-        self._pool: ActorPool[tuple[Bitmap, int | None], Evaluation] = ActorPool(make, workers.count)
+        made = pool_of(EvaluationActor, workers, str(checkpoint), threads_of(workers), workers.gpu, task)
+        self._pool: Pool[tuple[Bitmap, int | None], Evaluation] = made
 
     def evaluate(
         self,
@@ -81,21 +93,46 @@ class EvaluationPool:
 
     def fingerprint(self) -> str:
         """Equal for equal weights and data."""
-        return checkpoint_fingerprint(self.checkpoint)
+        return checkpoint_fingerprint(self.checkpoint, self._task)
 
     def close(self) -> None:
         """Let the actors go."""
         self._pool.close()
 
 
-def checkpoint_fingerprint(checkpoint: Path) -> str:
+def task_for(checkpoint: str | Path, task: TaskConfig | None) -> Task:
+    """The checkpoint's own task, or another that its model can do.
+
+    Raises:
+        BadInputError: a task that needs another head than the model has.
+    """
+    if task is None:
+        return task_of(checkpoint)
+    base = read_manifest(Path(checkpoint))["base"]
+    made = make_task(task.name, task.settings, base["source"])
+    if made.head != base["head"]:
+        raise BadInputError(
+            f"task {task.name} needs a model with a {made.head} head: {checkpoint} has {base['head']}; train one for it"
+        )
+    return made
+
+
+def checkpoint_fingerprint(checkpoint: Path, task: TaskConfig | None = None) -> str:
     """Digest of what an evaluation depends on besides bitmap and limit: weights, task and data."""
-    return content_digest(digest(checkpoint / MANIFEST), task_of(checkpoint).fingerprint())
+    return content_digest(digest(checkpoint / MANIFEST), task_for(checkpoint, task).fingerprint())
 
 
 def threads_of(workers: WorkersConfig) -> int:
     """Torch threads of each worker: as configured, or an equal share of this machine's cores."""
     return workers.threads or threads_per_worker(workers.count, physical_cores())
+
+
+def pool_of(kind: type, workers: WorkersConfig, *arguments: Any, size: int | None = None) -> Pool[Any, Any]:
+    """``size`` (None: ``workers.count``) actors of class ``kind``, or one object of it where work is in process."""
+    if workers.in_process:
+        return LocalPool(partial(kind, *arguments))
+    actor: Any = ray.remote(kind).options(**resources(workers))
+    return ActorPool(partial(actor.remote, *arguments), size or workers.count)
 
 
 def resources(workers: WorkersConfig) -> dict[str, float]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrate import attack_job, baselines_job, evaluation_jobs, search_job, train_job
+from orchestrate import attack_job, baselines_job, evaluation_jobs, footprint_job, search_job, train_job
 from orchestrate.assemble import parse_bitmaps, trained_widths
 from orchestrate.baselines_config import BaselinesConfig
 from orchestrate.cluster import connect, logical_cpus, physical_cores, worker_environment
@@ -28,12 +29,14 @@ from orchestrate.config import (
 )
 from orchestrate.config_file import to_plain
 from orchestrate.evaluation_jobs import evaluate_bitmaps, log_at, open_checkpoint, record_bitmap
+from orchestrate.evaluation_pool import EvaluationPool
 from orchestrate.progress import report, say
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run, Tracker
 from qalof.cost import cost_of
 from qalof.files import read_json, write_json
 from search import BitmapSpace, Score, SearchResult, Study, parse_objectives
+from search import run as search_here
 
 Result = dict[str, Any]
 TRACKING = "tracking.json"
@@ -80,17 +83,21 @@ def execute(command: str, config: Section, output: Path, address: str | None = N
     run_id = read_json(earlier, "tracking file")["run"] if earlier.is_file() else None
     started = time.monotonic()
     with (
-        connect(
-            address,
-            logical_cpus(workers.count, physical_cores()),
-            environment=worker_environment(workers.count),
-        ),
+        ray_for(workers, address),
         tracker.parent(directory.path.name, plain, {"command": command}, run_id) as run,
     ):
         write_json(earlier, {"run": run.run_id, "uri": tracker.uri, "experiment": tracking.experiment})
         result = job.work(config, checked, directory, run)
         result["seconds"] = round(time.monotonic() - started, 1)
     return directory.finish(result)
+
+
+def ray_for(workers: WorkersConfig, address: str | None = None) -> AbstractContextManager[Any]:
+    """A connection to Ray that has room for ``workers``; none where they are this process."""
+    if workers.in_process:
+        return nullcontext()
+    cpus = logical_cpus(workers.count, physical_cores())
+    return connect(address, cpus, environment=worker_environment(workers.count))
 
 
 def _train(config: TrainConfig, parts: train_job.Parts, directory: RunDirectory, run: Run) -> Result:
@@ -137,7 +144,11 @@ def _search(
     config: SearchConfig, checked: tuple[BitmapSpace, tuple[str, ...]], directory: RunDirectory, run: Run
 ) -> Result:
     space, objectives = checked
-    evaluator = search_job.CheckpointEvaluator(Path(config.checkpoint), config.limit, config.workers)
+    find: Any = search_job.search
+    evaluator: Any = search_job.CheckpointEvaluator(Path(config.checkpoint), config.limit, config.workers)
+    if config.workers.in_process:
+        find = search_here
+        evaluator = EvaluationPool(Path(config.checkpoint), space.sites, config.limit, config.workers)
     with report("search", config.max_evaluations or len(space.units) * 2) as progress:
         done = 0
 
@@ -149,7 +160,7 @@ def _search(
             shown = (f"{name} {value:,.1f}" for name, value in zip(objectives, score.values, strict=True))
             progress.update(done, "  ".join(shown))
 
-        found = search_job.search(
+        found = find(
             space,
             evaluator,
             objectives,
@@ -220,4 +231,5 @@ JOBS: Mapping[str, Job] = {
     "search": Job(SearchConfig, _check_search, _search),
     "attack": Job(AttackConfig, _check_attack, _attack),
     "baselines": Job(BaselinesConfig, baselines_job.check, baselines_job.work),
+    "footprint": Job(footprint_job.FootprintConfig, footprint_job.check, footprint_job.work),
 }

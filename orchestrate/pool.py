@@ -6,6 +6,7 @@ item alone.  Results come back in the items' order.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -19,7 +20,41 @@ Result = TypeVar("Result")
 MAX_ATTEMPTS = 3
 
 
-class ActorPool(Generic[Item, Result]):
+class Pool(ABC, Generic[Item, Result]):
+    """What does a list of items."""
+
+    @abstractmethod
+    def map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None = None) -> list[Result]:
+        """Results in the order of ``items``; ``on_result(index, result)`` is called as each arrives."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let what does the work go."""
+
+
+class LocalPool(Pool[Item, Result]):
+    """One object in this process, made by ``factory`` for the first item, in the place of actors."""
+
+    def __init__(self, factory: Callable[[], Any]) -> None:
+        self._factory = factory
+        self._made: Any = None
+
+    def map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None = None) -> list[Result]:
+        """As :meth:`ActorPool.map`, one after the other."""
+        results: list[Result] = []
+        for index, item in enumerate(items):
+            self._made = self._made or self._factory()
+            results.append(self._made.do(item))
+            if on_result:
+                on_result(index, results[-1])
+        return results
+
+    def close(self) -> None:
+        """Forget the object."""
+        self._made = None
+
+
+class ActorPool(Pool[Item, Result]):
     """``size`` actors, each made by ``factory``, whose method ``do(item)`` is called once for each item."""
 
     def __init__(self, factory: Callable[[], ActorHandle], size: int) -> None:

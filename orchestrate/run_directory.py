@@ -48,7 +48,7 @@ class RunDirectory:
             BadInputError: ``path`` is a file, or a folder that holds something else than a run.
         """
         path = path.expanduser().absolute()
-        fingerprint = _fingerprint(command, config, inputs)
+        fingerprint = fingerprint_of(command, config, inputs)
         self = cls(path, command)
         if path.exists():
             if not path.is_dir():
@@ -98,7 +98,8 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def _fingerprint(command: str, config: Mapping[str, Any], inputs: Sequence[Path]) -> str:
+def fingerprint_of(command: str, config: Mapping[str, Any], inputs: Sequence[Path] = ()) -> str:
+    """Equal for runs that have the same result: the same command, config (but for workers and tracking) and inputs."""
     kept = {key: value for key, value in config.items() if key not in _NOT_FINGERPRINTED}
     return content_digest(command, kept, [_input_digest(path) for path in inputs])
 

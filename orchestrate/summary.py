@@ -9,10 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from orchestrate.assemble import parse_bitmaps
 from orchestrate.config import SearchConfig, Section, TrainConfig
 from orchestrate.config_file import load_config, read_yaml
+from orchestrate.estimate import GPU, Estimate, estimate, sites_of
 from orchestrate.jobs import JOBS
-from orchestrate.pipeline import PipelineConfig, step_configs
+from orchestrate.plan import PipelineConfig, PlannedStep, load_pipeline, owner_of, plan
+from orchestrate.report.formats import count_of
+from orchestrate.table_check import bitmap_specs, check_table
 from qalof.errors import BadInputError, nearest_hint
 from qalof.model.adapters import adapter_parameters
 
@@ -31,6 +35,12 @@ def show(command: str, result: Mapping[str, Any], folder: Path) -> None:
     elif command == "attack":
         console.print(robustness_table(result["robustness"]))
     console.print(f"{folder}  ({result['seconds']:.0f} s)")
+
+
+def show_table(table: Mapping[str, Any]) -> None:
+    """Print a reference's table on standard output."""
+    # brackets of intervals are no markup
+    Console(highlight=False, markup=False).print(reference_table(table))
 
 
 def bitmap_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -98,15 +108,39 @@ def describe_config(path: Path, overrides: Sequence[str]) -> str:
     data = read_yaml(path)
     command = data.get("command", "run" if "steps" in data else None)
     if command == "run":
-        pipeline = load_config(PipelineConfig, path, overrides)
-        configs = step_configs(pipeline, Path("runs") / path.stem)
-        lines = [f"{s.name}: {_describe(s.command, c)}" for s, c in zip(pipeline.steps, configs, strict=True)]
-        return "\n".join([f"{pipeline.title}: {len(lines)} steps", *lines])
+        return _describe_pipeline(load_pipeline(path, overrides), Path("runs").absolute() / path.stem)
     if command not in JOBS:
         raise BadInputError(
             f"{path} must say `command:`, got {command!r}; {nearest_hint(str(command), [*JOBS, 'run'])}"
         )
     return _describe(command, load_config(JOBS[command].config, path, overrides), check=True)
+
+
+def _describe_pipeline(pipeline: PipelineConfig, output: Path) -> str:
+    steps = plan(pipeline, output)
+    if pipeline.table is not None:
+        check_table(pipeline.table, steps)
+    lines, total = [f"{pipeline.title}: {len(steps)} steps, scale {pipeline.scale}"], Estimate()
+    for step in steps:
+        lines.append(f"{step.name}: {_describe(step.command, step.config)}{' (shared)' if step.shared else ''}")
+        cost = _cost_of(step, steps)
+        if cost is not None:
+            lines.append(f"  {cost.describe()}")
+            total += cost
+    lines.append(
+        f"together: {total.describe()} on {GPU}; shared steps are trained once for all tables beside each other"
+    )
+    if pipeline.table is not None:
+        lines.append(f"table: {pipeline.table.title}, {len(pipeline.table.rows)} rows by {len(pipeline.table.columns)}")
+    return "\n".join(lines)
+
+
+def _cost_of(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None:
+    """A step's cost; its bitmaps are read on the model's sites first, for what a run would refuse."""
+    owner = owner_of(step, steps)
+    if owner is not None and isinstance(owner.config, TrainConfig):
+        parse_bitmaps(bitmap_specs(step), sites_of(owner.config))
+    return estimate(step, steps)
 
 
 def _describe(command: str, config: Section, check: bool = False) -> str:
@@ -115,15 +149,15 @@ def _describe(command: str, config: Section, check: bool = False) -> str:
     checked = " (checkpoint and space are good)" if check and JOBS[command].check(config) else ""
     if isinstance(config, SearchConfig):
         most = "as many" if config.max_evaluations is None else f"up to {config.max_evaluations}"
-        return f"search: {config.strategy}, {most} evaluations on {config.workers.count} actors{checked}"
-    return f"{command}: on {config.workers.count} actors{checked}"  # type: ignore[attr-defined]
+        return f"search: {config.strategy}, {most} evaluations on {count_of(config.workers.count, 'actor')}{checked}"
+    return f"{command}: on {count_of(config.workers.count, 'actor')}{checked}"  # type: ignore[attr-defined]
 
 
 def _describe_training(config: TrainConfig, check: bool) -> str:
     training, workers = config.training, config.workers.count
     line = (
         f"train: {config.objective.name} on {config.task.name}, {training.steps} steps "
-        f"of {training.batch_size} sequences on {workers} workers"
+        f"of {training.batch_size} sequences on {count_of(workers, 'worker')}"
     )
     if not check:
         return line
@@ -145,9 +179,41 @@ def _describe_training(config: TrainConfig, check: bool) -> str:
     )
 
 
+def reference_table(table: Mapping[str, Any]) -> Table:
+    """A reference's table: ours with its interval, theirs, and the difference."""
+    title = (
+        f"{table['title']} ({table['source']}, scale {table['scale']}): ours with its 95 % interval; theirs, difference"
+    )
+    shown = Table("", *(column["name"] for column in table["columns"]), title=title)
+    for row in table["rows"]:
+        shown.add_row(row["name"], *map(_table_cell, row["cells"]))
+    if table["notes"]:
+        shown.caption = " ".join(table["notes"])
+    return shown
+
+
+def _table_cell(cell: Mapping[str, Any]) -> str:
+    theirs = "" if cell["reference"] is None else f"\ntheirs {cell['reference']:,.10g}"
+    if cell["value"] is None:
+        return f"{cell['reason']}{theirs}"
+    ours = _level(cell["value"])
+    if cell["low"] < cell["high"]:
+        ours += f" [{_level(cell['low'])}, {_level(cell['high'])}]"
+    difference = f", {_level(cell['difference'], '+')}" if "difference" in cell else ""
+    return f"{ours}{theirs}{difference}"
+
+
+def _level(value: float, sign: str = "") -> str:
+    """Three decimals for losses, one for percents, none for counts."""
+    decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 3
+    return f"{value:{sign},.{decimals}f}"
+
+
 def _interval(value: float | None, low: float | None, high: float | None) -> str:
     if value is None or low is None or high is None:
         return "not finite"
+    if low == high:
+        return f"{value:,.1f}"
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 

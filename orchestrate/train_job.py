@@ -43,6 +43,7 @@ from orchestrate.evaluation_pool import threads_of
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
+from orchestrate.train_here import train_here
 from qalof.errors import BadInputError, NonFiniteLossError, QalofError
 from qalof.tasks.factory import describe_task
 from qalof.training.checkpoint import load_checkpoint, save_checkpoint
@@ -69,7 +70,7 @@ def check(config: TrainConfig) -> Parts:
 
 
 def train(config: TrainConfig, directory: RunDirectory, run: Run) -> Path:
-    """Train, or go on training, in ``directory``; Ray is connected already.
+    """Train, or go on training, in ``directory``; Ray is connected already, unless it is in process.
 
     Returns:
         The folder of the final checkpoint, ``directory/checkpoint``.
@@ -88,6 +89,9 @@ def train(config: TrainConfig, directory: RunDirectory, run: Run) -> Path:
                 last = posts[-1]
                 progress.update(last.step + 1, "  ".join(f"{b}: {loss:.3f}" for b, loss in last.losses.items()))
 
+        if config.workers.in_process:
+            train_here(config, directory.path / CHECKPOINT, show)
+            return directory.path / CHECKPOINT
         with watched_board(show) as board:
             result = _fit(config, directory, board)
     outcome: Mapping[str, Any] = result.return_value or {}

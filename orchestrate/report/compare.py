@@ -105,7 +105,7 @@ def examples_of(record: Record, step: Step) -> str | None:
     trained = trained_by(record, step)
     if trained is None:
         return None
-    task: Any = trained.config.get("task")
+    task: Any = step.config.get("task") or trained.config.get("task")
     return json.dumps([task, limit_of(step)], sort_keys=True) if task else None
 
 

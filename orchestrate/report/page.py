@@ -21,6 +21,7 @@ from orchestrate.report.read import Record, State, Step, read_record
 from orchestrate.report.sections import anchor_of, section
 from orchestrate.report.sentences import summary
 from orchestrate.report.settings import Places, mlflow_root, without_secrets
+from orchestrate.report.table_blocks import reference_table
 from qalof.files import write_text
 
 REPORT = "report.html"
@@ -75,6 +76,7 @@ def render(record: Record) -> str:
         facts=facts(record),
         notices=notices(record),
         topics=summary(record),
+        reference=reference_table(record),
         sections=[section(record, step, number, places) for number, step in enumerate(record.steps, start=1)],
         commands_from="the folder that the run was started in" if places.start else "the folder of this page",
         root=mlflow_root(record, places),

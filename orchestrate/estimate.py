@@ -1,0 +1,201 @@
+"""What a pipeline would cost, from its configs alone: no hub, no weights, no data.
+
+Passes are counted exactly.  Work is counted as usual: 2 FLOP a parameter and token forward, 6 with the backward pass
+(LoRA saves some of it, fake quantization adds some), attention left out.  Tokens a sequence are taken for granted
+where the data is on the hub: :data:`SEQUENCE_TOKENS`.  Hours are for :data:`GPU`, an assumption and not a measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTrainedModel
+
+from orchestrate.assemble import make_objective
+from orchestrate.config import AttackConfig, EvaluateConfig, SearchConfig, SensitivityConfig, TrainConfig
+from orchestrate.footprint_job import FootprintConfig
+from orchestrate.objective_config import CurriculumObjective
+from orchestrate.plan import PlannedStep, owner_of
+from orchestrate.table_check import bitmap_specs
+from qalof.errors import BadInputError
+from qalof.model.pretrained import resolve_source
+from qalof.model.sites import HeadMode, Site, find_sites
+from qalof.tasks.squad_data import load_squad, parse_split
+
+GPU = "one A100 in fp32 (19.5 TFLOP/s, assumed to be used at 30 %)"
+FLOPS_A_SECOND = 19.5e12 * 0.3
+SEQUENCE_TOKENS = 180
+"""SQuAD's mean of question and context in GPT-2's tokens, rounded up; a batch is padded to its longest."""
+SQUAD_EXAMPLES = {"train": 87_599, "validation": 10_570}
+WIKITEXT_TOKENS = 250_000
+"""About as many as WikiText-2 and -103 have for validation, in GPT-2's tokens."""
+UNKNOWN_EXAMPLES = 1_000
+_GPT2 = {"gpt2": {}, "gpt2-medium": {"n_layer": 24, "n_embd": 1024, "n_head": 16}}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """``trained``, ``forward``: sequences through the model with and without a backward pass; ``tokens``: of both."""
+
+    trained: int = 0
+    forward: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(
+            self.trained + other.trained,
+            self.forward + other.forward,
+            self.tokens + other.tokens,
+            self.flops + other.flops,
+        )
+
+    @property
+    def hours(self) -> float:
+        """On :data:`GPU`."""
+        return self.flops / FLOPS_A_SECOND / 3600
+
+    def describe(self) -> str:
+        """In a line."""
+        passes = [f"{self.trained:,} sequences forward and backward"] if self.trained else []
+        passes += [f"{self.forward:,} forward"] if self.forward else []
+        return f"{', '.join(passes)}; {self.tokens:,} tokens, {self.flops:.1e} FLOP, {duration(self.hours)}"
+
+
+def duration(hours: float) -> str:
+    """Roughly."""
+    return f"about {hours:.1f} h" if hours >= 1 else f"about {60 * hours:.0f} min" if hours >= 1 / 60 else "under 1 min"
+
+
+def estimate(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None:
+    """What a step would cost; None if it works on a checkpoint that no step trains."""
+    owner = owner_of(step, steps)
+    if owner is None:
+        return None
+    trained = owner.config
+    assert isinstance(trained, TrainConfig)
+    parameters = sum(p.numel() for p in bare_model(trained.model.source).parameters())
+    config: Any = step.config
+    task = config.task if isinstance(config, EvaluateConfig) and config.task else trained.task
+    tokens = sequence_tokens(task)
+    if isinstance(config, TrainConfig):
+        sequences = training_passes(config) * config.training.batch_size
+        learnt = Estimate(trained=sequences, tokens=sequences * tokens, flops=6.0 * parameters * sequences * tokens)
+        scored = examples_of(task, config.evaluation.limit) * (len(bitmap_specs(step)) or 1)
+        return learnt + _forward(scored, tokens + answer_tokens(task), parameters)
+    if isinstance(config, AttackConfig):
+        return _attack(config, tokens, parameters)
+    if isinstance(config, FootprintConfig):
+        if "speed" not in config.measures:
+            return Estimate()
+        runs = len(config.bitmaps) * (config.repeats + 1) * config.sequences
+        return _forward(2 * runs, config.tokens, parameters)
+    scored = examples_of(task, config.limit) * _evaluations(step, trained)
+    return _forward(scored, tokens + answer_tokens(task), parameters)
+
+
+def training_passes(config: TrainConfig) -> int:
+    """How often a batch goes forward and backward in the whole training: once a bitmap and step.
+
+    Raises:
+        BadInputError: an objective that does not fit the model's sites or the steps.
+    """
+    steps = config.training.steps
+    objective = make_objective(config.objective, sites_of(config), steps, config.training.seed)
+    if isinstance(config.objective, CurriculumObjective):
+        return sum(len(objective.bitmaps(step)) for step in range(steps))
+    # all others run as many bitmaps at every step, whichever they draw
+    return steps * len(objective.bitmaps(0))
+
+
+def sites_of(config: TrainConfig) -> tuple[Site, ...]:
+    """The sites of a training run's model.
+
+    Raises:
+        BadInputError: a source that is known by the hub alone, or patterns that match nothing.
+    """
+    switch = config.switch
+    return find_sites(
+        bare_model(config.model.source), switch.head_mode, switch.include, switch.exclude, switch.kv_granularity
+    )
+
+
+@lru_cache(maxsize=8)
+def bare_model(source: str) -> PreTrainedModel:
+    """A language model of a source's sizes, without numbers.
+
+    Raises:
+        BadInputError: no local folder, nor a GPT-2 whose sizes are known here.
+    """
+    known = source.removeprefix("openai-community/")
+    if known in _GPT2:
+        config: Any = GPT2Config(**_GPT2[known])
+    elif Path(resolve_source(source)).is_dir():
+        config = AutoConfig.from_pretrained(resolve_source(source))
+    else:
+        raise BadInputError(
+            f"sizes of model {source!r} are not known without the hub: give a local folder, or one of "
+            f"{', '.join(_GPT2)}"
+        )
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    return model
+
+
+def sequence_tokens(task: Any) -> int:
+    """Tokens of a sequence on average: whole windows of language modelling, else as far as ``max_length`` lets."""
+    longest = int(getattr(task.settings, "max_length", SEQUENCE_TOKENS))
+    return longest if task.name == "language-modeling" else min(longest, SEQUENCE_TOKENS)
+
+
+def answer_tokens(task: Any) -> int:
+    """Tokens that are generated for an example, at most."""
+    return int(getattr(task.settings, "max_new_tokens", 0))
+
+
+def examples_of(task: Any, limit: int | None) -> int:
+    """Validation examples that an evaluation takes: known, counted in a local file, or assumed."""
+    settings = task.settings
+    if task.name == "language-modeling":
+        found: int = -(-WIKITEXT_TOKENS // int(settings.stride))
+    elif task.name.startswith("squad"):
+        name, cut = parse_split(settings.validation_split)
+        local = settings.data == "tiny" or Path(settings.data).expanduser().exists()
+        found = len(load_squad(settings.data, name)) if local else SQUAD_EXAMPLES[name]
+        found = min(found, cut or found)
+    else:
+        found = UNKNOWN_EXAMPLES
+    return found if limit is None else min(found, limit)
+
+
+def _evaluations(step: PlannedStep, trained: TrainConfig) -> int:
+    config: Any = step.config
+    sites = len(sites_of(trained))
+    blocks = int(bare_model(trained.model.source).config.num_hidden_layers) + (
+        trained.switch.head_mode is not HeadMode.NONE
+    )
+    if isinstance(config, SensitivityConfig):
+        return 1 + len(config.lowered) * (blocks if config.unit == "block" else sites)
+    if isinstance(config, SearchConfig):
+        units = blocks if config.space.group == "block" else sites
+        # greedy measures every step down once, and then tries it once
+        return config.max_evaluations or 1 + 2 * units * (len(config.space.weight) - 1)
+    return len(bitmap_specs(step)) or 1
+
+
+def _attack(config: AttackConfig, tokens: int, parameters: int) -> Estimate:
+    texts = (config.limit or UNKNOWN_EXAMPLES) * len(config.bitmaps)
+    # the victim and the language model that judges fluency, both with gradients
+    stepped = 2 * texts * config.gbda.iterations * config.gbda.batch
+    learnt = Estimate(trained=stepped, tokens=stepped * tokens, flops=6.0 * parameters * stepped * tokens)
+    return learnt + _forward(texts * config.gbda.samples, tokens, parameters)
+
+
+def _forward(sequences: int, tokens: int, parameters: int) -> Estimate:
+    return Estimate(forward=sequences, tokens=sequences * tokens, flops=2.0 * parameters * sequences * tokens)

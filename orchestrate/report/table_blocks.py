@@ -1,0 +1,77 @@
+"""The section of a reference's table: our number with its interval, theirs, and the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrate.report import formats
+from orchestrate.report.blocks import Cell, Statement, Table
+from orchestrate.report.findings import well_formed
+from orchestrate.report.read import Record
+from qalof.errors import BadInputError
+from qalof.files import read_json
+
+TABLE = "table.json"
+FORMAT_VERSION = 1
+FULL = "full"
+_NOTE = (
+    "Ours with the 95 % interval over examples, then the reference's number and the difference from it. The "
+    "reference gives single numbers, so that the difference has no interval of its own: it says something only where "
+    "the reference lies outside ours."
+)
+
+
+def reference_table(record: Record) -> tuple[Table, list[Statement]] | None:
+    """The table of a pipeline that has one and has finished, with its cautions; else None.
+
+    Raises:
+        BadInputError: the file is damaged or of another version.
+    """
+    path = record.folder / TABLE
+    if not path.is_file():
+        return None
+    data = read_json(path, "table file")
+    with well_formed(path, "table file"):
+        if data["format_version"] != FORMAT_VERSION:
+            raise BadInputError(f"version {data['format_version']!r}, where {FORMAT_VERSION} is wanted; run it again")
+        header = ["", *(str(column["name"]) for column in data["columns"])]
+        rows = [[Cell(str(row["name"])), *map(_cell, row["cells"])] for row in data["rows"]]
+        table = Table(f"{data['title']} ({data['source']})", header, rows, _NOTE)
+        return table, _statements(data)
+
+
+def _statements(data: Mapping[str, Any]) -> list[Statement]:
+    found = [Statement(str(note)) for note in data["notes"]]
+    if data["scale"] != FULL:
+        found.insert(
+            0,
+            Statement(
+                f"Run at scale {data['scale']}, on another model and other data than the reference: the cells show "
+                "that the table can be made; their differences mean nothing.",
+                caution=True,
+            ),
+        )
+    return found
+
+
+def _cell(cell: Mapping[str, Any]) -> Cell:
+    theirs = "" if cell["reference"] is None else f"; theirs {_level(float(cell['reference']))}"
+    where = str(cell.get("of", ""))
+    if cell["value"] is None:
+        return Cell(f"{cell['reason']}{theirs}", where)
+    ours = _level(float(cell["value"]))
+    if cell["low"] < cell["high"]:
+        ours += f" [{_level(float(cell['low']))},{formats.NBSP}{_level(float(cell['high']))}]"
+    if "difference" not in cell:
+        return Cell(f"{ours}{theirs}", where)
+    difference = float(cell["difference"])
+    plus = "+" if difference > 0 else ""
+    return Cell(f"{ours}{theirs}, difference {plus}{_level(difference)}", where)
+
+
+def _level(value: float) -> str:
+    """Counts whole, percents with one decimal, losses with three."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace("-", "−")
+    return formats.signed(value, 1 if abs(value) >= 10 else 3)

@@ -1,0 +1,216 @@
+"""Reading one cell of a table from the run directory of its step; :mod:`orchestrate.table_config` lists what there is.
+
+A drop is the mean over the chosen units of what lowering each alone loses; its interval is a bootstrap over examples
+of the per-example means, since every unit was scored on the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrate.config import TrainConfig
+from orchestrate.plan import PlannedStep
+from orchestrate.run_directory import read_result
+from orchestrate.table_check import bitmap_specs
+from orchestrate.table_config import Place
+from orchestrate.train_job import CHECKPOINT, LOSSES
+from qalof.bitmap import Bitmap, block_name
+from qalof.checkpoints import load
+from qalof.errors import BadInputError
+from qalof.files import read_json
+from qalof.statistics import bootstrap_mean, wilson
+from search import SearchResult
+from search.objective import LOWER_IS_BETTER
+
+RECORD = "evaluations.jsonl"
+ATTACKS = "attacks.jsonl"
+MINUS = " minus "
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value with its 95 % bounds; NaN and a ``reason`` where there is none."""
+
+    value: float
+    low: float
+    high: float
+    reason: str = ""
+
+    @classmethod
+    def sure(cls, value: float) -> Cell:
+        """A count or a measure without spread."""
+        return cls(float(value), float(value), float(value))
+
+    @classmethod
+    def none(cls, reason: str) -> Cell:
+        """No value."""
+        return cls(math.nan, math.nan, math.nan, reason)
+
+
+def read_cell(place: Place, step: PlannedStep) -> Cell:
+    """The number at ``place`` in the finished run of ``step``.
+
+    Raises:
+        BadInputError: a file is missing or damaged, or does not hold it.
+    """
+    try:
+        return _reader(place, step)(place, step)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise BadInputError(
+            f"{step.folder} must hold {place.of}/{place.metric} for the table: {type(error).__name__}: {error}; "
+            "delete it and run the step again"
+        ) from None
+
+
+def _reader(place: Place, step: PlannedStep) -> Callable[[Place, PlannedStep], Cell]:
+    if step.command == "train" and place.of in _OF_TRAINING:
+        return _OF_TRAINING[place.of]
+    return _READERS.get(step.command, _scored)
+
+
+def _scored(place: Place, step: PlannedStep) -> Cell:
+    position = [str(spec) for spec in bitmap_specs(step)].index(place.of)
+    row = read_result(step.folder / "result.json")["rows"][position]
+    if place.metric in row["metrics"]:
+        value, low, high = row["metrics"][place.metric]
+        return Cell.none("not finite: the model collapsed here") if value is None else Cell(value, low, high)
+    if place.metric in row["cost"]:
+        return Cell.sure(row["cost"][place.metric])
+    return Cell.none("not measured: this model has no such figure")
+
+
+def _training_loss(place: Place, step: PlannedStep) -> Cell:
+    assert isinstance(step.config, TrainConfig)
+    by_step = {line["step"]: line["losses"] for line in _lines(step.folder / LOSSES)}
+    last = max(1, step.config.training.steps // 10)
+    kept = [np.mean(list(by_step[at].values())) for at in sorted(by_step)[-last:]]
+    return Cell.sure(float(np.mean(kept)))
+
+
+def _parameters(place: Place, step: PlannedStep) -> Cell:
+    model = load(step.folder / CHECKPOINT)
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for group in model.trainable_groups().values() for p in group.values())
+    return Cell.sure({"total": total, "trainable": trainable, "frozen": total - trainable}[place.metric])
+
+
+def _dropped(place: Place, step: PlannedStep) -> Cell:
+    metric = place.metric.removesuffix("_drop")
+    reference, lowered = _lowered(step, metric)
+    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    chosen, _, against = place.of.partition(MINUS)
+    drops = _mean_drop(chosen, reference, lowered)
+    if against:
+        drops = drops - _mean_drop(against, reference, lowered)
+    interval = bootstrap_mean(list(sign * drops))
+    return Cell(interval.estimate, interval.low, interval.high)
+
+
+Scores = NDArray[np.float64]
+
+
+def _lowered(step: PlannedStep, metric: str) -> tuple[Scores, dict[str, Scores]]:
+    """Per-example scores at the reference, and with each unit lowered, by the unit's name."""
+    bits: int = step.config.reference  # type: ignore[attr-defined]
+    by_block = step.config.unit == "block"  # type: ignore[attr-defined]
+    reference: Scores | None = None
+    units: dict[str, Scores] = {}
+    for line in _lines(step.folder / RECORD):
+        changed = [site for site, layer in Bitmap.from_json(line["bitmap"]).items() if layer.weight != bits]
+        scores = np.asarray(line["evaluation"]["per_example"][metric], dtype=np.float64)
+        if changed:
+            units[block_name(changed[0]) if by_block else changed[0]] = scores
+        else:
+            reference = scores
+    if reference is None:
+        raise BadInputError(f"{step.folder / RECORD} must hold the reference at {bits} bits: it does not")
+    return reference, units
+
+
+def _mean_drop(chosen: str, reference: Scores, units: Mapping[str, Scores]) -> Scores:
+    taken = select(chosen, list(units))
+    drops: Scores = reference - np.mean([units[name] for name in taken], axis=0)
+    return drops
+
+
+def select(chosen: str, units: Sequence[str]) -> list[str]:
+    """The units that a table's words choose: ``late``, ``rest``, or patterns with ``|`` between.
+
+    Raises:
+        BadInputError: none are.
+    """
+    if chosen in ("late", "rest"):
+        blocks = list(dict.fromkeys(block_name(unit) for unit in sorted(units, key=_natural)))
+        late = set(blocks[-max(1, round(len(blocks) / 3)) :])
+        taken = [unit for unit in units if (block_name(unit) in late) == (chosen == "late")]
+    else:
+        taken = [unit for unit in units if any(fnmatchcase(unit, pattern) for pattern in chosen.split("|"))]
+    if not taken:
+        raise BadInputError(f"a table's units must match some: {chosen!r} matches none of {', '.join(units[:4])} ...")
+    return taken
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
+
+
+def _searched(place: Place, step: PlannedStep) -> Cell:
+    found = SearchResult.load(step.folder)
+    if place.of == "trace":
+        kept = [row for row in found.trace if row.get("accepted")]
+        return Cell.sure(len(kept) if place.metric == "kept" else len(found.trace))
+    first = max(found.points, key=lambda point: point.cost.average_bits)
+    kept_rows = [row for row in found.trace if row.get("accepted")]
+    point = first
+    if place.of == "final" and kept_rows:
+        # steps only go down, so that the last one kept is the only point of its size
+        size = kept_rows[-1]["weight_bytes"]
+        point = next(each for each in found.points if each.cost.weight_bytes == size and _same(each, kept_rows[-1]))
+    if place.metric in point.metrics:
+        interval = point.metrics[place.metric]
+        return Cell(interval.estimate, interval.low, interval.high)
+    return Cell.sure(point.value(place.metric))
+
+
+def _same(point: Any, row: Mapping[str, Any]) -> bool:
+    return all(math.isclose(point.metrics[name].estimate, row[name]) for name in point.metrics if name in row)
+
+
+def _attacked(place: Place, step: PlannedStep) -> Cell:
+    position = [str(spec) for spec in bitmap_specs(step)].index(place.of)
+    robustness = read_json(step.folder / "robustness.json", "robustness report")
+    if place.metric in robustness:
+        rate = robustness[place.metric][position]
+        if rate["estimate"] is None:
+            return Cell.none("no text was classified rightly, so that none could be attacked")
+        return Cell(*(100 * rate[key] for key in ("estimate", "low", "high")))
+    bitmap = robustness["bitmaps"][position]
+    statuses = [line["status"] for line in _lines(step.folder / ATTACKS) if line["bitmap"] == bitmap]
+    withstood = wilson(statuses.count("failed"), len(statuses))
+    return Cell(100 * withstood.estimate, 100 * withstood.low, 100 * withstood.high)
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """The JSON lines of a record; one that a kill tore off lacks its end and is no line."""
+    *whole, _torn = path.read_bytes().split(b"\n")
+    yield from (json.loads(line) for line in whole if line)
+
+
+_OF_TRAINING: Mapping[str, Callable[[Place, PlannedStep], Cell]] = {
+    "training": _training_loss,
+    "parameters": _parameters,
+}
+_READERS: Mapping[str, Callable[[Place, PlannedStep], Cell]] = {
+    "sensitivity": _dropped,
+    "search": _searched,
+    "attack": _attacked,
+}

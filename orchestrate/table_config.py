@@ -1,0 +1,96 @@
+"""The ``table`` section of a pipeline: rows, columns, and where each cell's number comes from.
+
+A cell names a step and what of it: ``step/bitmap/metric``.  A column gives the pattern, with ``{key}`` for what a row
+fills in, so that most tables are a dozen lines::
+
+    columns: [{name: Loss, of: "sp/{bits}/loss"}]
+    rows: [{name: 4 bits, keys: {bits: w4}, reference: [1.054]}]
+
+============  ========================================  =====================================================
+step of       in the middle                             metric
+============  ========================================  =====================================================
+train,        a bitmap, written as in the step          the task's; a cost of :mod:`qalof.cost`
+evaluate
+train         ``training``                              ``loss``: cross entropy, mean of all widths and of the
+                                                        last tenth of the steps
+train         ``parameters``                            ``total``, ``trainable``, ``frozen``
+footprint     a bitmap                                  see :mod:`orchestrate.footprint_job`
+sensitivity   units: ``late`` (last third of the        ``METRIC_drop``: mean over the units
+              blocks), ``rest``, or patterns with
+              ``|`` between; ``A minus B``
+search        ``start``, ``final``                      as of train; of the last step that greedy kept
+search        ``trace``                                 ``tried``, ``kept``
+attack        a bitmap                                  ``clean_accuracy``, ``adversarial_accuracy``,
+                                                        ``attack_success``
+============  ========================================  =====================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from orchestrate.section import Section
+from qalof.errors import BadInputError
+
+
+class ColumnConfig(Section):
+    """``of``: pattern of the cells; ``comparable``: whether a difference from the reference's number means anything."""
+
+    name: str
+    of: str
+    comparable: bool = True
+
+
+class RowConfig(Section):
+    """``keys`` fill the columns' patterns; ``reference``: the published numbers, in the columns' order, null for none.
+
+    ``absent``: column -> why this row has no cell there.
+    """
+
+    name: str
+    keys: dict[str, str | int | float] = Field({})
+    reference: list[float | None] | None = None
+    absent: dict[str, str] = Field({})
+
+
+class TableConfig(Section):
+    """``source``: where the reference prints it; ``notes``: what a reader must know to compare."""
+
+    title: str
+    source: str
+    columns: list[ColumnConfig] = Field(min_length=1)
+    rows: list[RowConfig] = Field(min_length=1)
+    notes: list[str] = Field([])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell's number is: a step's name, what of it, and the metric."""
+
+    step: str
+    of: str
+    metric: str
+
+
+def place_of(column: ColumnConfig, row: RowConfig) -> Place | None:
+    """Where a cell's number is; None where the row says that it has none.
+
+    Raises:
+        BadInputError: a key that the row lacks, or a path that is none.
+    """
+    if column.name in row.absent:
+        return None
+    try:
+        path = column.of.format_map(row.keys)
+    except KeyError as error:
+        raise BadInputError(
+            f"table row {row.name!r} must have the key {error} that column {column.name!r} needs: it has "
+            f"{sorted(row.keys)}"
+        ) from None
+    step, _, rest = path.partition("/")
+    of, _, metric = rest.rpartition("/")
+    if not (step and of and metric):
+        raise BadInputError(f"a cell must read step/bitmap/metric: got {path!r} in column {column.name!r}")
+    return Place(step, of, metric)

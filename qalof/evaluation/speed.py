@@ -1,0 +1,103 @@
+"""Memory and tokens a second of a model at one bitmap (algorithms.md 10, "Efficiency").
+
+Prefill is a forward pass over a batch of full length; decoding is greedy generation after it, for models that can.
+Both are warmed up once and synchronised.  The numbers are of *fake* quantization, which is slower and larger than no
+quantization at all: they say what an experiment costs, never what a deployment would save.
+
+Peak memory is CUDA's peak of allocated bytes, weights included; without CUDA it is the peak resident size of the whole
+process so far, which cannot be reset: measure the bitmap of interest in a process of its own.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+from qalof.model.pretrained import HeadKind
+from qalof.model.switchable import SwitchableModel
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Medians of the repeats; ``decode_tokens_per_second`` is None for a model without a language-modelling head."""
+
+    memory_bytes: int
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float | None
+
+
+def speed_of(
+    model: SwitchableModel,
+    bitmap: Bitmap | str | int,
+    *,
+    batch_size: int = 8,
+    tokens: int = 128,
+    new_tokens: int = 32,
+    repeats: int = 3,
+) -> Speed:
+    """Run ``model`` at ``bitmap`` on random ids (batch_size, tokens); it stays at ``bitmap``, in eval mode.
+
+    Raises:
+        BadInputError: more tokens than the model has positions.
+    """
+    positions = getattr(model.model.config, "max_position_embeddings", None)
+    if positions is not None and tokens + new_tokens > positions:
+        raise BadInputError(f"tokens + new_tokens must fit {positions} positions: got {tokens} + {new_tokens}")
+    model.eval()
+    model.set_bitmap(bitmap)
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, int(model.model.config.vocab_size), (batch_size, tokens), generator=generator).to(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with torch.inference_mode():
+        prefill = _median(lambda: model(input_ids=ids), repeats, device)
+        decode = None
+        if model.base.head is HeadKind.CAUSAL_LM:
+            whole = _median(lambda: _generate(model, ids, new_tokens), repeats, device)
+            decode = batch_size * new_tokens / whole
+    return Speed(_peak(device), batch_size * tokens / prefill, decode)
+
+
+def _generate(model: SwitchableModel, ids: torch.Tensor, new_tokens: int) -> Any:
+    return model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=new_tokens,
+        min_new_tokens=new_tokens,
+        do_sample=False,
+        pad_token_id=0,
+    )
+
+
+def _median(run: Callable[[], Any], repeats: int, device: torch.device) -> float:
+    """Seconds, after one run that does not count."""
+    run()
+    seconds = []
+    for _ in range(repeats):
+        _synchronise(device)
+        started = time.perf_counter()
+        run()
+        _synchronise(device)
+        seconds.append(time.perf_counter() - started)
+    return sorted(seconds)[len(seconds) // 2]
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    # Linux counts in KiB, macOS in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,91 @@
+"""Work in this very process, without Ray; footprints; and evaluation on another task than the checkpoint's."""
+
+import json
+import sys
+
+import pytest
+import ray
+
+from orchestrate.cli import main
+from orchestrate.config import WorkersConfig
+
+HERE = ["workers.count=1", "workers.in_process=true"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """One folder for all, since making MLflow's tables takes longer than any of them."""
+    return tmp_path_factory.mktemp("here")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, place):
+    monkeypatch.chdir(place)
+
+    def run(*words) -> dict:
+        started = ray.is_initialized()
+        monkeypatch.setattr(sys, "argv", ["qalof", *map(str, words), *HERE, "--json"])
+        main()
+        assert ray.is_initialized() == started
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run
+
+
+def refusal(call, capsys, *words) -> str:
+    with pytest.raises(SystemExit) as ended:
+        call(*words)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_footprint_has_sizes_and_speed_at_each_bitmap_and_none_of_what_cannot_be(call, span_checkpoint):
+    quick = ["sequences=1", "tokens=8", "repeats=1", "bitmaps=[8,w4]"]
+    found = call("footprint", "--checkpoint", span_checkpoint, *quick)
+    eight, four = (row["metrics"] for row in found["rows"])
+    assert four["packed_bytes"][0] < eight["packed_bytes"][0]
+    assert eight["prefill_tokens_per_second"][0] > 0
+    assert "decode_tokens_per_second" not in eight, "a span model generates nothing"
+    assert found == call("footprint", "--checkpoint", span_checkpoint, *quick), "a finished run is taken as it stands"
+
+
+def test_a_bad_footprint_is_one_line(call, capsys, span_checkpoint):
+    assert "measures" in refusal(call, capsys, "footprint", "--checkpoint", span_checkpoint, "measures=[sise]")
+    assert "/no/such" in refusal(call, capsys, "footprint", "--checkpoint", "/no/such")
+
+
+def test_a_checkpoint_is_scored_on_another_task_of_its_head_alone(call, capsys, span_checkpoint):
+    other = 'task={name: squad-span, settings: {max_length: 96, stride: 16, validation_split: "validation[:3]"}}'
+    found = call("evaluate", "--checkpoint", span_checkpoint, "bitmaps=[8]", other)
+    assert found["rows"][0]["examples"] == 3
+    wrong = refusal(call, capsys, "evaluate", "--checkpoint", span_checkpoint, "task={name: language-modeling}")
+    assert "causal-lm head" in wrong
+
+
+def test_searches_and_sensitivities_need_no_ray(call, span_checkpoint):
+    ranked = call("sensitivity", "--checkpoint", span_checkpoint, "limit=2", "unit=block")
+    assert len(ranked["ranking"]) == 2
+    small = ["limit=2", "space.weight=[4,8]", "space.group=block", "max_evaluations=3", "strategy=random"]
+    assert call("search", "--checkpoint", span_checkpoint, *small)["evaluations"] == 3
+
+
+def test_in_process_is_one_worker():
+    assert WorkersConfig(count=1, in_process=True).in_process
+    with pytest.raises(ValueError, match="count 1: got 2"):
+        WorkersConfig(in_process=True)
+
+
+@pytest.mark.ray
+def test_training_in_process_gives_the_weights_of_one_worker_on_ray(ray_session, call, monkeypatch, capsys, tmp_path):
+    from qalof.checkpoints import load
+
+    config = [
+        "task={name: squad-span, settings: {max_length: 96, stride: 16}}", "objective={name: spnet}",
+        "training={steps: 2, batch_size: 2, checkpoint_every: 1}", "evaluation.limit=2", "workers.threads=1",
+    ]  # fmt: skip
+    call("train", *config, "--output", tmp_path / "here")
+    monkeypatch.setattr(sys, "argv", ["qalof", "train", *config, "workers.count=1", "--output", str(tmp_path / "ray")])
+    main()
+    here, there = (load(tmp_path / name / "checkpoint") for name in ("here", "ray"))
+    for (name, ours), (_, theirs) in zip(here.named_parameters(), there.named_parameters(), strict=True):
+        assert ours.equal(theirs), name

@@ -86,3 +86,15 @@ def attack(
 ) -> None:
     """Attack a classifier at several bitmaps; measure transfer and random precision inference."""
     run_job("attack", config, overrides, output, as_json, address, checkpoint_override(checkpoint))
+
+
+@app.command("generate-data")
+def generate_data(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+) -> None:
+    """Let a model write its own training texts (LLM-QAT), or complete SQuAD prompts."""
+    run_job("generate-data", config, overrides, output, as_json, address)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrate.assemble import parse_bitmaps
+from orchestrate.assemble import check_length, parse_bitmaps
 from orchestrate.config import EvaluateConfig, SensitivityConfig, WorkersConfig
 from orchestrate.evaluation_pool import EvaluationPool
 from orchestrate.progress import report
@@ -42,7 +42,9 @@ def open_checkpoint(folder: str) -> Opened:
     Raises:
         BadInputError: missing, damaged, or on a base that cannot be had.
     """
-    return Opened(load(folder), task_of(folder))
+    opened = Opened(load(folder), task_of(folder))
+    check_length(opened.task, opened.model.model)
+    return opened
 
 
 def evaluate_bitmaps(
@@ -83,6 +85,7 @@ def rows(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation], sites: Sequenc
             "metrics": {name: _interval(evaluation, name) for name in evaluation.metrics},
             "cost": asdict(cost_of(bitmap, sites)),
             "examples": evaluation.examples,
+            "counts": dict(evaluation.counts),
         }
         for bitmap, evaluation in zip(bitmaps, scored, strict=True)
     ]

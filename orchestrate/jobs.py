@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrate import attack_job, evaluation_jobs, search_job, train_job
+from orchestrate import attack_job, evaluation_jobs, generate_job, search_job, train_job
 from orchestrate.assemble import parse_bitmaps, trained_widths
 from orchestrate.cluster import connect, logical_cpus, physical_cores, worker_environment
 from orchestrate.config import (
@@ -104,6 +104,7 @@ def _train(config: TrainConfig, parts: train_job.Parts, directory: RunDirectory,
         "task": config.task.name,
         "objective": config.objective.name,
         "steps": config.training.steps,
+        "training_data": parts.task.train_counts(),
         "rows": evaluation_jobs.rows(bitmaps, scored, parts.model.sites),
     }
 
@@ -218,4 +219,5 @@ JOBS: Mapping[str, Job] = {
     "sensitivity": Job(SensitivityConfig, evaluation_jobs.check_sensitivity, evaluation_jobs.sensitivity),
     "search": Job(SearchConfig, _check_search, _search),
     "attack": Job(AttackConfig, _check_attack, _attack),
+    "generate-data": Job(generate_job.GenerateConfig, generate_job.check, generate_job.work),
 }

@@ -32,7 +32,7 @@ class StepConfig(Section):
     """One step: its name, its command, and the command's config (``workers`` and ``tracking`` are inherited)."""
 
     name: str = Field(pattern=r"^[\w-]+$")
-    command: Literal["train", "evaluate", "sensitivity", "search", "attack"]
+    command: Literal["train", "evaluate", "sensitivity", "search", "attack", "generate-data"]
     config: dict[str, Any]
 
 

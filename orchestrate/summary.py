@@ -22,12 +22,18 @@ def show(command: str, result: Mapping[str, Any], folder: Path) -> None:
     console = Console(highlight=False)
     if "rows" in result:
         console.print(bitmap_table(result["rows"]))
+        for title, counts in (("training data", result.get("training_data", {})), ("scored", _counts(result["rows"]))):
+            if told := ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count):
+                console.print(f"{title}: {told}")
     elif command == "sensitivity":
         console.print(ranking_table(result["ranking"]))
     elif command == "search":
         console.print(front_table(result))
     elif command == "attack":
         console.print(robustness_table(result["robustness"]))
+    elif command == "generate-data":
+        counted = f"{result['texts']:,} {result['kind']} of {result['mean_tokens']:.0f} tokens on average"
+        console.print(f"{counted}, {result['ended']:,} to their own end; data: {result['data']}")
     console.print(f"{folder}  ({result['seconds']:.0f} s)")
 
 
@@ -128,6 +134,12 @@ def _describe_training(config: TrainConfig, check: bool) -> str:
             f"{training.batch_size // workers} a worker",
         ]
     )
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, int]:
+    """What was cut, alike at every bitmap; empty in a result of before there were counts."""
+    counts: Mapping[str, int] = rows[0].get("counts", {})
+    return counts
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:

@@ -24,7 +24,7 @@ from qalof.tasks import squad_metrics
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, by_length, pad_right
 from qalof.tasks.feature_cache import content_digest, map_cached, tokenizer_digest
-from qalof.tasks.squad_data import SquadExample, load_squad
+from qalof.tasks.squad_data import SquadExample, gold_counts, load_squad
 
 NO_ANSWER = "empty"
 """What an example without any legal span answers."""
@@ -90,6 +90,10 @@ class SpanTask:
             raise BadInputError(f"training needs at least one answer inside a window: {self.settings.data} has none")
         kept: Sequence[Feature] = features.to_list()
         return kept
+
+    def train_counts(self) -> dict[str, int]:
+        """``no_answer_in_window``: questions left out since no window holds their answer, for whatever reason."""
+        return {"no_answer_in_window": self.skipped}
 
     def _encode_training(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         result: dict[str, list[Any]] = {"id": [], "input_ids": [], "start": [], "end": []}
@@ -196,7 +200,7 @@ class SpanTask:
         matches = [100 * squad_metrics.exact_match(answer, example.texts) for answer, example in pairs]
         overlaps = [100 * squad_metrics.f1(answer, example.texts) for answer, example in pairs]
         metrics = {"exact_match": float(np.mean(matches)), "f1": float(np.mean(overlaps))}
-        return Evaluation(metrics, len(examples), {"exact_match": matches, "f1": overlaps})
+        return Evaluation(metrics, len(examples), {"exact_match": matches, "f1": overlaps}, gold_counts(examples))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     perplexity = exp(sum NLL / sum tokens),   word perplexity = exp(sum NLL / words)
 
 A window of ``max_length`` tokens moves by ``stride``; each token is scored once, in the first window that holds it,
-with at least ``max_length - stride`` tokens before it (but at the text's beginning).  The first token of all has
+with at least ``max_length - stride`` tokens, and at least one, before it (but at the text's beginning).  The first token of all has
 nothing before it and is not scored, unless a bos is put there.  Means of windows are never averaged: windows have
 unequal counts.  Words are runs of characters between white space.
 """
@@ -53,6 +53,8 @@ class LanguageModelingSettings:
     eval_batch_size: int = 8
 
     def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise BadInputError(f"max_length must be at least 2, a token and its next: got {self.max_length}")
         if not 0 < self.stride <= self.max_length:
             raise BadInputError(f"stride must be 1 to max_length {self.max_length}: got {self.stride}")
 
@@ -103,8 +105,10 @@ class LanguageModelingTask(NextToken):
     def windows(self) -> list[dict[str, Any]]:
         """input_ids, and ``first``: the index of the first scored token, over the validation text."""
         ids, settings = self._ids(self.validation), self.settings
+        # a window's first token has nothing before it, so that windows without overlap still share one token
+        step = min(settings.stride, settings.max_length - 1)
         found, scored = [], 1
-        for start in range(0, len(ids), settings.stride):
+        for start in range(0, len(ids), step):
             window = ids[start : start + settings.max_length]
             if start + len(window) > scored:
                 found.append({"input_ids": window, "first": scored - start})

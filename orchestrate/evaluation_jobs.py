@@ -36,13 +36,13 @@ class Opened:
     task: Task
 
 
-def open_checkpoint(folder: str) -> Opened:
-    """Load a checkpoint and its task.
+def open_checkpoint(folder: str, other: Mapping[str, Any] | None = None) -> Opened:
+    """Load a checkpoint and its task, or the ``other`` one that it is to be scored on.
 
     Raises:
         BadInputError: missing, damaged, or on a base that cannot be had.
     """
-    opened = Opened(load(folder), task_of(folder))
+    opened = Opened(load(folder), task_of(folder, other))
     check_length(opened.task, opened.model.model)
     return opened
 
@@ -54,9 +54,10 @@ def evaluate_bitmaps(
     limit: int | None,
     workers: WorkersConfig,
     run: Run,
+    other: Mapping[str, Any] | None = None,
 ) -> list[Evaluation]:
-    """Score each bitmap on the pool, with a bar, and a child run for each."""
-    pool = EvaluationPool(checkpoint, sites, limit, workers)
+    """Score each bitmap on the pool, with a bar, and a child run for each; ``other`` as for :func:`open_checkpoint`."""
+    pool = EvaluationPool(checkpoint, sites, limit, workers, other)
     with report("evaluate", len(bitmaps)) as progress:
         done = 0
 
@@ -114,13 +115,19 @@ def log_at(run: Run, bitmap: Bitmap, metrics: Mapping[str, float]) -> None:
         run.log_metrics({f"{name}.at.{bitmap}": value for name, value in metrics.items()})
 
 
+def other_task(config: EvaluateConfig) -> dict[str, Any] | None:
+    """The task that the config sets, as plain data."""
+    return None if config.task is None else {"name": config.task.name, "settings": asdict(config.task.settings)}
+
+
 def check_evaluate(config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
     """The checkpoint and the bitmaps.
 
     Raises:
         BadInputError: either cannot be used.
     """
-    opened = open_checkpoint(config.checkpoint)
+    opened = open_checkpoint(config.checkpoint, other_task(config))
+    opened.task.fingerprint()  # reads the data, so that what is wrong with it is said before any worker starts
     specs = config.bitmaps
     if specs is None:
         widths = {int(name) for name in opened.model.adapters if name != SHARED}
@@ -134,7 +141,9 @@ def evaluate(
     """Score the checkpoint at each bitmap."""
     opened, bitmaps = checked
     sites = opened.model.sites
-    scored = evaluate_bitmaps(Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run)
+    scored = evaluate_bitmaps(
+        Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run, other_task(config)
+    )
     write_json(directory.path / "evaluations.json", per_example(bitmaps, scored))
     return {"task": opened.task.name, "rows": rows(bitmaps, scored, sites)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,12 @@ class Scorer:
         checkpoint: folder; every node must see it.
         threads: of torch.
         gpu: whether the model goes to the GPU.
+        other: a task in place of the checkpoint's, see :func:`qalof.checkpoints.task_of`.
     """
 
-    def __init__(self, checkpoint: str, threads: int, gpu: bool) -> None:
+    def __init__(self, checkpoint: str, threads: int, gpu: bool, other: Mapping[str, Any] | None = None) -> None:
         torch.set_num_threads(threads)
-        self.model, self.task = load(checkpoint), task_of(checkpoint)
+        self.model, self.task = load(checkpoint), task_of(checkpoint, other)
         self.model.to("cuda" if gpu else "cpu")
 
     def score(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
@@ -44,8 +45,8 @@ class Scorer:
 class EvaluationActor:
     """A :class:`Scorer` in a process of its own."""
 
-    def __init__(self, checkpoint: str, threads: int, gpu: bool) -> None:
-        self._scorer = Scorer(checkpoint, threads, gpu)
+    def __init__(self, checkpoint: str, threads: int, gpu: bool, other: Mapping[str, Any] | None = None) -> None:
+        self._scorer = Scorer(checkpoint, threads, gpu, other)
 
     def do(self, item: tuple[Bitmap, int | None]) -> Evaluation:
         """Score (bitmap, limit)."""
@@ -60,13 +61,21 @@ class EvaluationPool:
         sites: of its model.
         limit: validation examples; None for all.
         workers: how many actors, their threads and device.
+        other: a task in place of the checkpoint's.
     """
 
-    def __init__(self, checkpoint: Path, sites: Sequence[Site], limit: int | None, workers: WorkersConfig) -> None:
-        self.checkpoint, self.limit, self.sites = checkpoint, limit, tuple(sites)
+    def __init__(
+        self,
+        checkpoint: Path,
+        sites: Sequence[Site],
+        limit: int | None,
+        workers: WorkersConfig,
+        other: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.checkpoint, self.limit, self.sites, self.other = checkpoint, limit, tuple(sites), other
         self.at_once = workers.count
         actor = ray.remote(EvaluationActor).options(**resources(workers))
-        make: Callable[[], Any] = partial(actor.remote, str(checkpoint), threads_of(workers), workers.gpu)
+        make: Callable[[], Any] = partial(actor.remote, str(checkpoint), threads_of(workers), workers.gpu, other)
         self._pool: ActorPool[tuple[Bitmap, int | None], Evaluation] = ActorPool(make, workers.count)
 
     def evaluate(
@@ -81,16 +90,16 @@ class EvaluationPool:
 
     def fingerprint(self) -> str:
         """Equal for equal weights and data."""
-        return checkpoint_fingerprint(self.checkpoint)
+        return checkpoint_fingerprint(self.checkpoint, self.other)
 
     def close(self) -> None:
         """Let the actors go."""
         self._pool.close()
 
 
-def checkpoint_fingerprint(checkpoint: Path) -> str:
+def checkpoint_fingerprint(checkpoint: Path, other: Mapping[str, Any] | None = None) -> str:
     """Digest of what an evaluation depends on besides bitmap and limit: weights, task and data."""
-    return content_digest(digest(checkpoint / MANIFEST), task_of(checkpoint).fingerprint())
+    return content_digest(digest(checkpoint / MANIFEST), task_of(checkpoint, other).fingerprint())
 
 
 def threads_of(workers: WorkersConfig) -> int:

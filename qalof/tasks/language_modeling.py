@@ -3,9 +3,9 @@
     perplexity = exp(sum NLL / sum tokens),   word perplexity = exp(sum NLL / words)
 
 A window of ``max_length`` tokens moves by ``stride``; each token is scored once, in the first window that holds it,
-with at least ``max_length - stride`` tokens, and at least one, before it (but at the text's beginning).  The first token of all has
-nothing before it and is not scored, unless a bos is put there.  Means of windows are never averaged: windows have
-unequal counts.  Words are runs of characters between white space.
+with at least ``max_length - stride`` tokens, and at least one, before it (but at the text's beginning).  The first
+token of all has nothing before it and is not scored, unless a bos is put there.  Means of windows are never averaged:
+windows have unequal counts.  Words are runs of characters between white space.
 """
 
 from __future__ import annotations

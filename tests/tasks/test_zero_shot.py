@@ -97,7 +97,7 @@ def test_the_prompts_are_the_harness_s(files):
     context = "Rome is the capital of Italy.\nQuestion: is rome in italy?\nAnswer:"
     assert (first.choices, first.gold) == (((context, " no"), (context, " yes")), 1)
     cooking, motocross = load_items("hellaswag", str(files))
-    assert cooking.choices[0] == ("Cooking: How to cook. Wash it. Use water. ", " Dry it.")
+    assert cooking.choices[0] == ("Cooking: How to cook. Wash it. Use water.", "  Dry it.")
     assert motocross.choices[1] == ("Motocross: We see a man. A bike", " goes up a hill and then down again.")
     assert motocross.lengths == [6, 35, 7, 6]
     first, second, third = load_items("winogrande", str(files))

@@ -84,10 +84,10 @@ class SpanTask:
         rows = [
             {"id": e.id, "question": e.question, "context": e.context, "span": list(e.span or ())} for e in learnable
         ]
-        features = map_cached(rows, self._encode_training, self._key(learnable))
-        self.skipped = len(examples) - len(set(features["id"]))
-        if not len(features):
+        features = map_cached(rows, self._encode_training, self._key(learnable)) if rows else None
+        if features is None or not len(features):
             raise BadInputError(f"training needs at least one answer inside a window: {self.settings.data} has none")
+        self.skipped = len(examples) - len(set(features["id"]))
         kept: Sequence[Feature] = features.to_list()
         return kept
 

@@ -96,6 +96,7 @@ def test_a_model_learns_from_its_own_texts_by_distillation_alone(
                         },
                     },
                     "adapters": {"widths": [8, 3]},
+                    "switch": {"policy": "none"},
                     "objective": {
                         "name": "self_distillation",
                         "bitmaps": [32, 8, 3],

@@ -88,7 +88,7 @@ class StepwisePrecision:
                     loss = loss + self._distance((logits, hidden), teacher, self.distillation, step) / units
                 kept = None if hidden is None else Hidden(tuple(f.detach() for f in hidden.layers), hidden.weights)
                 taught.append((logits.detach(), kept))
-            # a bitmap without an adapter only teaches, as LLM-QAT's full-precision model does
+            # a bitmap without an adapter (policy none) only teaches, as LLM-QAT's full-precision model does
             if loss.requires_grad:
                 (weight * loss).backward()
                 learned = True

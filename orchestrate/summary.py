@@ -11,6 +11,7 @@ from rich.table import Table
 
 from orchestrate.config import SearchConfig, Section, TrainConfig
 from orchestrate.config_file import load_config, read_yaml
+from orchestrate.generate_job import GenerateConfig
 from orchestrate.jobs import JOBS
 from orchestrate.pipeline import PipelineConfig, step_configs
 from qalof.errors import BadInputError, nearest_hint
@@ -103,6 +104,10 @@ def describe_config(path: Path, overrides: Sequence[str]) -> str:
 def _describe(command: str, config: Section, check: bool = False) -> str:
     if isinstance(config, TrainConfig):
         return _describe_training(config, check)
+    if isinstance(config, GenerateConfig):
+        how = config.generation
+        count = f"{JOBS[command].check(config).count:,}" if check else how.count or "all"
+        return f"{command}: {count} texts by {how.start}, up to {how.max_length} tokens, {config.workers.count} actors"
     checked = " (checkpoint and space are good)" if check and JOBS[command].check(config) else ""
     if isinstance(config, SearchConfig):
         most = "as many" if config.max_evaluations is None else f"up to {config.max_evaluations}"

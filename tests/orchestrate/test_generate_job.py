@@ -127,6 +127,16 @@ def test_a_model_learns_from_its_own_texts_by_distillation_alone(
          "workers.count=1", "--output", tmp_path / "evaluated")  # fmt: skip
 
 
+def test_validate_says_how_many_texts_there_would_be(monkeypatch, capsys, tmp_path, random_model):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"command: generate-data\nmodel: {{source: {random_model}}}\ngeneration: {{max_length: 64}}\n")
+    monkeypatch.setattr(sys, "argv", ["qalof", "validate", "--config", str(path)])
+    main()
+    assert "4,629 texts by vocab_sweep, up to 64 tokens, 2 actors" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrate.config import AdaptersConfig, TrainConfig
 from orchestrate.objective_config import (
@@ -26,7 +27,15 @@ from qalof.tasks.base import Task
 from qalof.tasks.factory import make_task
 from qalof.training.objectives import Objective
 
-__all__ = ["Parts", "adapter_specs", "assemble_training", "make_objective", "parse_bitmaps", "trained_widths"]
+__all__ = [
+    "Parts",
+    "adapter_specs",
+    "assemble_training",
+    "check_length",
+    "make_objective",
+    "parse_bitmaps",
+    "trained_widths",
+]
 
 
 @dataclass(frozen=True)
@@ -50,10 +59,25 @@ def assemble_training(config: TrainConfig) -> Parts:
     switch = config.switch
     sites = find_sites(pretrained, switch.head_mode, switch.include, switch.exclude)
     specs = adapter_specs(config.adapters, config.objective, sites)
+    check_length(task, pretrained)
     model = build(base, specs, switch, seed=config.training.seed, pretrained=pretrained)
     training = config.training
     objective = make_objective(config.objective, model.sites, training.steps, training.seed)
     return Parts(model, task, objective)
+
+
+def check_length(task: Task, model: Any) -> None:
+    """See that no sequence of ``task`` is longer than the transformers model ``model``, which would fail in its middle.
+
+    Raises:
+        BadInputError: ``max_length`` above the model's positions.
+    """
+    wanted = getattr(task.settings, "max_length", None)  # type: ignore[attr-defined]
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if wanted is not None and positions is not None and wanted > positions:
+        raise BadInputError(
+            f"task {task.name}: max_length must fit the model's {positions} positions: got {wanted}; lower it"
+        )
 
 
 def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[int]:

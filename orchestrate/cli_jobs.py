@@ -112,3 +112,15 @@ def footprint(
 ) -> None:
     """Measure what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second."""
     run_job("footprint", config, overrides, output, as_json, address, checkpoint_override(checkpoint))
+
+
+@app.command("generate-data")
+def generate_data(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+) -> None:
+    """Let a model write its own training texts (LLM-QAT), or complete SQuAD prompts."""
+    run_job("generate-data", config, overrides, output, as_json, address)

@@ -18,6 +18,7 @@ from qalof.tasks.classification import ClassificationSettings
 from qalof.tasks.language_modeling import LanguageModelingSettings
 from qalof.tasks.squad_completion import CompletionSettings
 from qalof.tasks.squad_span import SpanSettings
+from qalof.tasks.zero_shot import ZeroShotSettings
 from qalof.training.loop import TrainSettings
 
 
@@ -69,8 +70,15 @@ class LanguageModelingTaskConfig(Section):
     settings: LanguageModelingSettings = LanguageModelingSettings()
 
 
+class ZeroShotTaskConfig(Section):
+    """Multiple-choice benchmarks, for evaluation alone."""
+
+    name: Literal["zero-shot"]
+    settings: ZeroShotSettings = ZeroShotSettings()
+
+
 TaskConfig = Annotated[
-    SpanTaskConfig | CompletionTaskConfig | LanguageModelingTaskConfig | ClassificationTaskConfig,
+    SpanTaskConfig | CompletionTaskConfig | LanguageModelingTaskConfig | ClassificationTaskConfig | ZeroShotTaskConfig,
     Field(discriminator="name"),
 ]
 
@@ -137,12 +145,12 @@ class CheckpointConfig(Section):
 class EvaluateConfig(CheckpointConfig):
     """``qalof evaluate``; ``bitmaps`` None takes every width that has an adapter, and 32.
 
-    ``task``: another one than the checkpoint was trained on, with the same kind of head.
+    ``task``: what to score it on; None for the task that it was trained for.
     """
 
     command: Literal["evaluate"] = "evaluate"
-    bitmaps: list[BitmapSpec] | None = None
     task: TaskConfig | None = None
+    bitmaps: list[BitmapSpec] | None = None
 
 
 class SensitivityConfig(CheckpointConfig):

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrate.assemble import parse_bitmaps
-from orchestrate.config import EvaluateConfig, SensitivityConfig, TaskConfig, WorkersConfig
-from orchestrate.evaluation_pool import EvaluationPool, task_for
+from orchestrate.assemble import check_length, parse_bitmaps
+from orchestrate.config import EvaluateConfig, SensitivityConfig, WorkersConfig
+from orchestrate.evaluation_pool import EvaluationPool
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
@@ -36,13 +36,15 @@ class Opened:
     task: Task
 
 
-def open_checkpoint(folder: str) -> Opened:
-    """Load a checkpoint and its task.
+def open_checkpoint(folder: str, other: Mapping[str, Any] | None = None) -> Opened:
+    """Load a checkpoint and its task, or the ``other`` one that it is to be scored on.
 
     Raises:
         BadInputError: missing, damaged, or on a base that cannot be had.
     """
-    return Opened(load(folder), task_of(folder))
+    opened = Opened(load(folder), task_of(folder, other))
+    check_length(opened.task, opened.model.model)
+    return opened
 
 
 def evaluate_bitmaps(
@@ -52,10 +54,10 @@ def evaluate_bitmaps(
     limit: int | None,
     workers: WorkersConfig,
     run: Run,
-    task: TaskConfig | None = None,
+    other: Mapping[str, Any] | None = None,
 ) -> list[Evaluation]:
-    """Score each bitmap on the pool, with a bar, and a child run for each; ``task`` None: the checkpoint's own."""
-    pool = EvaluationPool(checkpoint, sites, limit, workers, task)
+    """Score each bitmap on the pool, with a bar, and a child run for each; ``other`` as for :func:`open_checkpoint`."""
+    pool = EvaluationPool(checkpoint, sites, limit, workers, other)
     with report("evaluate", len(bitmaps)) as progress:
         done = 0
 
@@ -84,6 +86,7 @@ def rows(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation], sites: Sequenc
             "metrics": {name: _interval(evaluation, name) for name in evaluation.metrics},
             "cost": asdict(cost_of(bitmap, sites)),
             "examples": evaluation.examples,
+            "counts": dict(evaluation.counts),
         }
         for bitmap, evaluation in zip(bitmaps, scored, strict=True)
     ]
@@ -112,15 +115,19 @@ def log_at(run: Run, bitmap: Bitmap, metrics: Mapping[str, float]) -> None:
         run.log_metrics({f"{name}.at.{bitmap}": value for name, value in metrics.items()})
 
 
+def other_task(config: EvaluateConfig) -> dict[str, Any] | None:
+    """The task that the config sets, as plain data."""
+    return None if config.task is None else {"name": config.task.name, "settings": asdict(config.task.settings)}
+
+
 def check_evaluate(config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
     """The checkpoint and the bitmaps.
 
     Raises:
         BadInputError: either cannot be used, or a task that needs another head.
     """
-    opened = open_checkpoint(config.checkpoint)
-    if config.task is not None:
-        opened = Opened(opened.model, task_for(config.checkpoint, config.task))
+    opened = open_checkpoint(config.checkpoint, other_task(config))
+    opened.task.fingerprint()  # reads the data, so that what is wrong with it is said before any worker starts
     specs = config.bitmaps
     if specs is None:
         widths = {int(name) for name in opened.model.adapters if name != SHARED}
@@ -134,7 +141,9 @@ def evaluate(
     """Score the checkpoint at each bitmap."""
     opened, bitmaps = checked
     sites = opened.model.sites
-    scored = evaluate_bitmaps(Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run, config.task)
+    scored = evaluate_bitmaps(
+        Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run, other_task(config)
+    )
     write_json(directory.path / "evaluations.json", per_example(bitmaps, scored))
     return {"task": opened.task.name, "rows": rows(bitmaps, scored, sites)}
 

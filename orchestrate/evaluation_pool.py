@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,13 @@ import ray
 import torch
 
 from orchestrate.cluster import cpus_per_worker, physical_cores, threads_per_worker
-from orchestrate.config import TaskConfig, WorkersConfig
+from orchestrate.config import WorkersConfig
 from orchestrate.pool import ActorPool, LocalPool, Pool
 from qalof.bitmap import Bitmap
 from qalof.checkpoints import load, task_of
-from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import MANIFEST, digest
 from qalof.model.sites import Site
-from qalof.model.switchable import read_manifest
-from qalof.tasks.base import Task
-from qalof.tasks.factory import make_task
 from qalof.tasks.feature_cache import content_digest
 
 
@@ -32,12 +28,12 @@ class Scorer:
         checkpoint: folder; every node must see it.
         threads: of torch.
         gpu: whether the model goes to the GPU.
-        task: to score on; None for the checkpoint's own.
+        other: a task in place of the checkpoint's, see :func:`qalof.checkpoints.task_of`.
     """
 
-    def __init__(self, checkpoint: str, threads: int, gpu: bool, task: TaskConfig | None = None) -> None:
+    def __init__(self, checkpoint: str, threads: int, gpu: bool, other: Mapping[str, Any] | None = None) -> None:
         torch.set_num_threads(threads)
-        self.model, self.task = load(checkpoint), task_for(checkpoint, task)
+        self.model, self.task = load(checkpoint), task_of(checkpoint, other)
         self.model.to("cuda" if gpu else "cpu")
 
     def score(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
@@ -49,8 +45,8 @@ class Scorer:
 class EvaluationActor:
     """A :class:`Scorer` in a process of its own."""
 
-    def __init__(self, checkpoint: str, threads: int, gpu: bool, task: TaskConfig | None = None) -> None:
-        self._scorer = Scorer(checkpoint, threads, gpu, task)
+    def __init__(self, checkpoint: str, threads: int, gpu: bool, other: Mapping[str, Any] | None = None) -> None:
+        self._scorer = Scorer(checkpoint, threads, gpu, other)
 
     def do(self, item: tuple[Bitmap, int | None]) -> Evaluation:
         """Score (bitmap, limit)."""
@@ -65,7 +61,7 @@ class EvaluationPool:
         sites: of its model.
         limit: validation examples; None for all.
         workers: how many actors, their threads and device.
-        task: to score on; None for the checkpoint's own.
+        other: a task in place of the checkpoint's.
     """
 
     def __init__(
@@ -74,11 +70,11 @@ class EvaluationPool:
         sites: Sequence[Site],
         limit: int | None,
         workers: WorkersConfig,
-        task: TaskConfig | None = None,
+        other: Mapping[str, Any] | None = None,
     ) -> None:
-        self.checkpoint, self.limit, self.sites, self._task = checkpoint, limit, tuple(sites), task
+        self.checkpoint, self.limit, self.sites, self.other = checkpoint, limit, tuple(sites), other
         self.at_once = workers.count
-        made = pool_of(EvaluationActor, workers, str(checkpoint), threads_of(workers), workers.gpu, task)
+        made = pool_of(EvaluationActor, workers, str(checkpoint), threads_of(workers), workers.gpu, other)
         self._pool: Pool[tuple[Bitmap, int | None], Evaluation] = made
 
     def evaluate(
@@ -93,33 +89,16 @@ class EvaluationPool:
 
     def fingerprint(self) -> str:
         """Equal for equal weights and data."""
-        return checkpoint_fingerprint(self.checkpoint, self._task)
+        return checkpoint_fingerprint(self.checkpoint, self.other)
 
     def close(self) -> None:
         """Let the actors go."""
         self._pool.close()
 
 
-def task_for(checkpoint: str | Path, task: TaskConfig | None) -> Task:
-    """The checkpoint's own task, or another that its model can do.
-
-    Raises:
-        BadInputError: a task that needs another head than the model has.
-    """
-    if task is None:
-        return task_of(checkpoint)
-    base = read_manifest(Path(checkpoint))["base"]
-    made = make_task(task.name, task.settings, base["source"])
-    if made.head != base["head"]:
-        raise BadInputError(
-            f"task {task.name} needs a model with a {made.head} head: {checkpoint} has {base['head']}; train one for it"
-        )
-    return made
-
-
-def checkpoint_fingerprint(checkpoint: Path, task: TaskConfig | None = None) -> str:
+def checkpoint_fingerprint(checkpoint: Path, other: Mapping[str, Any] | None = None) -> str:
     """Digest of what an evaluation depends on besides bitmap and limit: weights, task and data."""
-    return content_digest(digest(checkpoint / MANIFEST), task_for(checkpoint, task).fingerprint())
+    return content_digest(digest(checkpoint / MANIFEST), task_of(checkpoint, other).fingerprint())
 
 
 def threads_of(workers: WorkersConfig) -> int:

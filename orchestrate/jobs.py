@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrate import attack_job, baselines_job, evaluation_jobs, footprint_job, search_job, train_job
+from orchestrate import (
+    attack_job,
+    baselines_job,
+    evaluation_jobs,
+    footprint_job,
+    generate_job,
+    search_job,
+    train_job,
+)
 from orchestrate.assemble import parse_bitmaps, trained_widths
 from orchestrate.baselines_config import BaselinesConfig
 from orchestrate.cluster import connect, logical_cpus, physical_cores, worker_environment
@@ -112,6 +120,7 @@ def _train(config: TrainConfig, parts: train_job.Parts, directory: RunDirectory,
         "task": config.task.name,
         "objective": config.objective.name,
         "steps": config.training.steps,
+        "training_data": parts.task.train_counts(),
         "rows": evaluation_jobs.rows(bitmaps, scored, parts.model.sites),
     }
 
@@ -232,4 +241,5 @@ JOBS: Mapping[str, Job] = {
     "attack": Job(AttackConfig, _check_attack, _attack),
     "baselines": Job(BaselinesConfig, baselines_job.check, baselines_job.work),
     "footprint": Job(footprint_job.FootprintConfig, footprint_job.check, footprint_job.work),
+    "generate-data": Job(generate_job.GenerateConfig, generate_job.check, generate_job.work),
 }

@@ -38,7 +38,7 @@ class StepConfig(Section):
     """
 
     name: str = Field(pattern=r"^[\w-]+$")
-    command: Literal["train", "evaluate", "sensitivity", "search", "attack", "footprint"]
+    command: Literal["train", "evaluate", "sensitivity", "search", "attack", "baselines", "footprint", "generate-data"]
     config: dict[str, Any]
     shared: bool = False
 

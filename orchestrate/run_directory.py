@@ -7,7 +7,7 @@
 
 The same command on a directory that is unfinished goes on in it; on one that is finished it returns the result.
 Where the config or an input has changed, the old directory is moved aside (``NAME.1``, ``NAME.2`` ...), never
-overwritten.  Workers and tracking are no part of the fingerprint, since no result depends on them.
+overwritten.  Workers, tracking and ``batch_size`` are no part of the fingerprint, since no result depends on them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qalof.files import MANIFEST, digest, json_ready, read_json, write_json, wri
 from qalof.tasks.feature_cache import content_digest
 
 FORMAT_VERSION = 1
-_NOT_FINGERPRINTED = ("workers", "tracking")
+_NOT_FINGERPRINTED = ("workers", "tracking", "batch_size")
 
 
 class RunDirectory:

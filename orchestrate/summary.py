@@ -13,6 +13,7 @@ from orchestrate.assemble import parse_bitmaps
 from orchestrate.config import SearchConfig, Section, TrainConfig
 from orchestrate.config_file import load_config, read_yaml
 from orchestrate.estimate import GPU, Estimate, estimate, sites_of
+from orchestrate.generate_job import GenerateConfig
 from orchestrate.jobs import JOBS
 from orchestrate.plan import PipelineConfig, PlannedStep, load_pipeline, owner_of, plan
 from orchestrate.report.formats import count_of
@@ -28,12 +29,18 @@ def show(command: str, result: Mapping[str, Any], folder: Path) -> None:
         console.print(baselines_table(result))
     elif "rows" in result:
         console.print(bitmap_table(result["rows"]))
+        for title, counts in (("training data", result.get("training_data", {})), ("scored", _counts(result["rows"]))):
+            if told := ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count):
+                console.print(f"{title}: {told}")
     elif command == "sensitivity":
         console.print(ranking_table(result["ranking"]))
     elif command == "search":
         console.print(front_table(result))
     elif command == "attack":
         console.print(robustness_table(result["robustness"]))
+    elif command == "generate-data":
+        counted = f"{result['texts']:,} {result['kind']} of {result['mean_tokens']:.0f} tokens on average"
+        console.print(f"{counted}, {result['ended']:,} to their own end; data: {result['data']}")
     console.print(f"{folder}  ({result['seconds']:.0f} s)")
 
 
@@ -146,6 +153,10 @@ def _cost_of(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None
 def _describe(command: str, config: Section, check: bool = False) -> str:
     if isinstance(config, TrainConfig):
         return _describe_training(config, check)
+    if isinstance(config, GenerateConfig):
+        how = config.generation
+        count = f"{JOBS[command].check(config).count:,}" if check else how.count or "all"
+        return f"{command}: {count} texts by {how.start}, up to {how.max_length} tokens, {config.workers.count} actors"
     checked = " (checkpoint and space are good)" if check and JOBS[command].check(config) else ""
     if isinstance(config, SearchConfig):
         most = "as many" if config.max_evaluations is None else f"up to {config.max_evaluations}"
@@ -207,6 +218,12 @@ def _level(value: float, sign: str = "") -> str:
     """Three decimals for losses, one for percents, none for counts."""
     decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 3
     return f"{value:{sign},.{decimals}f}"
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, int]:
+    """What was cut, alike at every bitmap; empty in a result of before there were counts."""
+    counts: Mapping[str, int] = rows[0].get("counts", {})
+    return counts
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from qalof.errors import BadInputError
 from qalof.model.switchable import SwitchableModel, read_manifest
@@ -19,16 +21,31 @@ def load(folder: str | Path) -> SwitchableModel:
     return SwitchableModel.load(folder).eval()
 
 
-def task_of(folder: str | Path) -> Task:
-    """The task that a checkpoint was trained for, without its model.
+def task_of(folder: str | Path, other: Mapping[str, Any] | None = None) -> Task:
+    """The task that a checkpoint was trained for, without its model; or another one to score it on.
+
+    Args:
+        folder: the checkpoint.
+        other: ``name`` and ``settings`` of another task, which gets the checkpoint's tokenizer.
 
     Raises:
-        BadInputError: as :func:`load`; also a checkpoint that names no task.
+        BadInputError: as :func:`load`; also a checkpoint that names no task, or another task that needs another head.
     """
     manifest = read_manifest(Path(folder))
-    described = manifest["extra"].get("task")
+    described = other or manifest["extra"].get("task")
     if described is None:
         raise BadInputError(
             f"checkpoint {folder} must name its task to be evaluated: it does not; save it by `qalof train`"
         )
-    return make_task(described["name"], described["settings"], manifest["base"]["source"])
+    task = make_task(described["name"], described["settings"], manifest["base"]["source"])
+    base = manifest["base"]
+    if (task.head, task.labels) != (base["head"], base["labels"]):
+        raise BadInputError(
+            f"task {task.name} needs a {_head(task.head, task.labels)} head: checkpoint {folder} has a "
+            f"{_head(base['head'], base['labels'])} one; take a checkpoint of a task with that head"
+        )
+    return task
+
+
+def _head(kind: str, labels: int | None) -> str:
+    return f"{kind}" if labels is None else f"{kind} ({labels} labels)"

@@ -72,6 +72,31 @@ def read_json(path: Path, what: str) -> Any:
         raise BadInputError(f"{what} {path} is not JSON ({error}); make it again") from None
 
 
+def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines with their line numbers, from 1; blank lines are passed over.
+
+    Raises:
+        BadInputError: missing, not UTF-8, or a line that is no JSON object, with its number.
+    """
+    number = 0
+    try:
+        # only "\n" ends a line: splitlines() would also cut at the Unicode separators that JSON allows in a string
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                data = json.loads(line)
+                if not isinstance(data, dict):
+                    raise BadInputError(f"{what} {path} line {number} must be a JSON object: got {type(data).__name__}")
+                yield number, data
+    except FileNotFoundError:
+        raise BadInputError(f"{what} {path} does not exist") from None
+    except json.JSONDecodeError as error:
+        raise BadInputError(f"{what} {path} line {number} is not JSON ({error}); mend or remove it") from None
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{what} {path} must be UTF-8: {error}, after line {number}; convert it") from None
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
@@ -90,9 +115,7 @@ def sealed_folder(target: Path, header: Mapping[str, Any]) -> Iterator[Path]:
     beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         yield beside
-        files = {str(p.relative_to(beside)): p for p in sorted(beside.rglob("*")) if p.is_file()}
-        listed = {name: {"bytes": p.stat().st_size, "sha256": digest(p)} for name, p in files.items()}
-        write_json(beside / MANIFEST, {**header, "files": listed})
+        seal(beside, header)
         beside.chmod(0o755)
         if target.exists():
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
@@ -103,6 +126,13 @@ def sealed_folder(target: Path, header: Mapping[str, Any]) -> Iterator[Path]:
             beside.replace(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def seal(folder: Path, header: Mapping[str, Any]) -> None:
+    """Write the manifest of a folder that is complete."""
+    files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != MANIFEST}
+    listed = {name: {"bytes": p.stat().st_size, "sha256": digest(p)} for name, p in files.items()}
+    write_json(folder / MANIFEST, {**header, "files": listed})
 
 
 def open_sealed(folder: Path, what: str, version: int, oldest: int | None = None) -> dict[str, Any]:

@@ -15,12 +15,14 @@ class Evaluation:
     """Scores of one model at one bitmap on one split.
 
     ``metrics``: name -> value (``exact_match``, ``f1`` and ``accuracy`` in percent, ``loss`` in nats);
-    ``per_example``: name -> one score an example, in the split's order, for metrics that are means of them.
+    ``per_example``: name -> one score an example, in the split's order, for metrics that are means of them;
+    ``counts``: what was cut or could not be right, by name, such as prompts that lost part of their context.
     """
 
     metrics: Mapping[str, float]
     examples: int
     per_example: Mapping[str, list[float]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> float:
         if name not in self.metrics:
@@ -35,9 +37,15 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict; :meth:`from_json` reads it back."""
-        return {"metrics": dict(self.metrics), "examples": self.examples, "per_example": dict(self.per_example)}
+        return {
+            "metrics": dict(self.metrics),
+            "examples": self.examples,
+            "per_example": dict(self.per_example),
+            "counts": dict(self.counts),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
         """The inverse of :meth:`to_json`."""
-        return cls(dict(data["metrics"]), int(data["examples"]), dict(data.get("per_example", {})))
+        scores, counts = dict(data.get("per_example", {})), dict(data.get("counts", {}))
+        return cls(dict(data["metrics"]), int(data["examples"]), scores, counts)

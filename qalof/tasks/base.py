@@ -43,6 +43,10 @@ class Task(Protocol):
         """All training examples, tokenized; order is fixed."""
         ...
 
+    def train_counts(self) -> dict[str, int]:
+        """What :meth:`train_features` left out or cut, by name; zeros are told too."""
+        ...
+
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Pad to one batch; holds the model's inputs and the labels."""
         ...

@@ -116,17 +116,23 @@ class ClassificationTask:
     def train_features(self) -> Sequence[Feature]:
         """input_ids and label of every training text."""
         examples = self.settings.read(self.settings.train_split)
-        ids = self._encode("train", [example.text for example in examples])
+        ids, _ = self._encode("train", [example.text for example in examples])
         return [{"input_ids": row, "label": example.label} for row, example in zip(ids, examples, strict=True)]
 
-    def _encode(self, split: str, texts: Sequence[str]) -> list[list[int]]:
+    def train_counts(self) -> dict[str, int]:
+        """``truncated``: texts longer than ``max_length``."""
+        return {"truncated": self.truncated.get("train", 0)}
+
+    def _encode(self, split: str, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """Token ids of each text, and whether it was cut."""
         encoded = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
         limit = self.settings.max_length
-        self.truncated[split] = sum(len(ids) > limit for ids in encoded)
-        return [ids[:limit] for ids in encoded]
+        cut = [len(ids) > limit for ids in encoded]
+        self.truncated[split] = sum(cut)
+        return [ids[:limit] for ids in encoded], cut
 
     @cached_property
-    def _validation_ids(self) -> list[list[int]]:
+    def _validation_ids(self) -> tuple[list[list[int]], list[bool]]:
         return self._encode("validation", [example.text for example in self.validation])
 
     def units(self, feature: Feature) -> float:
@@ -154,12 +160,13 @@ class ClassificationTask:
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
         """Accuracy in percent and mean cross entropy in nats."""
         labels = torch.tensor([example.label for example in self.validation[:limit]])
-        logits = class_logits(model, self._validation_ids[:limit], self.settings.eval_batch_size, progress)
+        rows, cut = self._validation_ids
+        logits = class_logits(model, rows[:limit], self.settings.eval_batch_size, progress)
         losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").tolist()
         correct = [100.0 * hit for hit in (logits.argmax(-1) == labels).tolist()]
         count = len(labels)
         metrics = {"accuracy": sum(correct) / count, "loss": sum(losses) / count}
-        return Evaluation(metrics, count, {"accuracy": correct, "loss": losses})
+        return Evaluation(metrics, count, {"accuracy": correct, "loss": losses}, {"truncated": sum(cut[:limit])})
 
 
 def class_logits(

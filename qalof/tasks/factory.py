@@ -13,12 +13,14 @@ from qalof.tasks.classification import ClassificationSettings, ClassificationTas
 from qalof.tasks.language_modeling import LanguageModelingSettings, LanguageModelingTask
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
 from qalof.tasks.squad_span import SpanSettings, SpanTask
+from qalof.tasks.zero_shot import ZeroShotSettings, ZeroShotTask
 
 TASKS: dict[str, tuple[Any, Any]] = {
     SpanTask.name: (SpanTask, SpanSettings),
     CompletionTask.name: (CompletionTask, CompletionSettings),
     LanguageModelingTask.name: (LanguageModelingTask, LanguageModelingSettings),
     ClassificationTask.name: (ClassificationTask, ClassificationSettings),
+    ZeroShotTask.name: (ZeroShotTask, ZeroShotSettings),
 }
 
 

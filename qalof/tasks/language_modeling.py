@@ -3,9 +3,9 @@
     perplexity = exp(sum NLL / sum tokens),   word perplexity = exp(sum NLL / words)
 
 A window of ``max_length`` tokens moves by ``stride``; each token is scored once, in the first window that holds it,
-with at least ``max_length - stride`` tokens before it (but at the text's beginning).  The first token of all has
-nothing before it and is not scored, unless a bos is put there.  Means of windows are never averaged: windows have
-unequal counts.  Words are runs of characters between white space.
+with at least ``max_length - stride`` tokens, and at least one, before it (but at the text's beginning).  The first
+token of all has nothing before it and is not scored, unless a bos is put there.  Means of windows are never averaged:
+windows have unequal counts.  Words are runs of characters between white space.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from qalof.hub import load_rows
 from qalof.model.pretrained import HeadKind
 from qalof.tasks.base import Feature, Progress
 from qalof.tasks.feature_cache import content_digest, tokenizer_digest
+from qalof.tasks.generated_data import find_generated, open_generated
 from qalof.tasks.next_token import IGNORED, NextToken
 from qalof.tasks.squad_data import load_squad
 
@@ -36,11 +37,14 @@ MOST_NATS = 700.0  # exp of more is no float
 class LanguageModelingSettings:
     """``data``: ``tiny``, a text file, a folder of ``SPLIT.txt`` (or ``SPLIT/*.txt``), or a hub name with ``subset``.
 
+    A folder of generated texts (``qalof generate-data``) holds no validation text: ``validation_data``, of the same
+    forms, is what is scored in place of ``data``.
     ``max_length`` and ``stride`` in tokens; training takes blocks of ``max_length`` without overlap.
     """
 
     data: str = "tiny"
     subset: str | None = None
+    validation_data: str | None = None
     train_split: str = "train"
     validation_split: str = "validation"
     max_length: int = 1024
@@ -49,6 +53,8 @@ class LanguageModelingSettings:
     eval_batch_size: int = 8
 
     def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise BadInputError(f"max_length must be at least 2, a token and its next: got {self.max_length}")
         if not 0 < self.stride <= self.max_length:
             raise BadInputError(f"stride must be 1 to max_length {self.max_length}: got {self.stride}")
 
@@ -69,25 +75,40 @@ class LanguageModelingTask(NextToken):
     @cached_property
     def validation(self) -> str:
         """The validation text."""
-        return load_text(self.settings.data, self.settings.validation_split, self.settings.subset)
+        settings = self.settings
+        return load_text(settings.validation_data or settings.data, settings.validation_split, settings.subset)
 
     def fingerprint(self) -> str:
         """Digest of the validation text, the tokenizer and the settings."""
-        kept = {k: v for k, v in asdict(self.settings).items() if k not in ("data", "subset", "eval_batch_size")}
+        unheard = ("data", "validation_data", "subset", "eval_batch_size")
+        kept = {k: v for k, v in asdict(self.settings).items() if k not in unheard}
         return content_digest(self.name, self.validation, kept, tokenizer_digest(self.tokenizer))
 
     def train_features(self) -> Sequence[Feature]:
         """Blocks of max_length tokens; a shorter rest is left out unless it is all there is."""
-        ids = self._ids(load_text(self.settings.data, self.settings.train_split, self.settings.subset))
-        length = self.settings.max_length
+        ids, length = self._train_ids(), self.settings.max_length
         blocks = [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)] or [ids]
         return [{"input_ids": block, "first": 1} for block in blocks]
+
+    def train_counts(self) -> dict[str, int]:
+        """``rest_tokens``: tokens after the last whole block, which are left out."""
+        length = self.settings.max_length
+        tokens = len(self._train_ids())
+        return {"rest_tokens": tokens % length if tokens > length else 0}
+
+    def _train_ids(self) -> list[int]:
+        settings = self.settings
+        if (folder := find_generated(settings.data)) is None:
+            return self._ids(load_text(settings.data, settings.train_split, settings.subset))
+        return self._checked(open_generated(folder, "texts").token_ids(self.tokenizer))
 
     def windows(self) -> list[dict[str, Any]]:
         """input_ids, and ``first``: the index of the first scored token, over the validation text."""
         ids, settings = self._ids(self.validation), self.settings
+        # a window's first token has nothing before it, so that windows without overlap still share one token
+        step = min(settings.stride, settings.max_length - 1)
         found, scored = [], 1
-        for start in range(0, len(ids), settings.stride):
+        for start in range(0, len(ids), step):
             window = ids[start : start + settings.max_length]
             if start + len(window) > scored:
                 found.append({"input_ids": window, "first": scored - start})
@@ -129,7 +150,9 @@ class LanguageModelingTask(NextToken):
         return max(1, len(self.tokenizer.decode(scored).split()))
 
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return self._checked(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _checked(self, ids: list[int]) -> list[int]:
         if self.settings.prepend_bos:
             ids = [int(self.tokenizer.bos_token_id), *ids]
         if len(ids) < 2:
@@ -150,6 +173,11 @@ def load_text(source: str, split: str, subset: str | None = None) -> str:
         BadInputError: no such data, or not UTF-8.
     """
     path = Path(source).expanduser()
+    if find_generated(source) is not None:
+        raise BadInputError(
+            f"generated data is for training alone: {source} is asked for its {split} text; "
+            "set validation_data to a text to score on"
+        )
     if source == "tiny":
         return "\n\n".join(dict.fromkeys(example.context for example in load_squad("tiny", split)))
     if path.exists():

@@ -27,16 +27,21 @@ from qalof.tasks.base import Feature, Progress, loss_sum
 from qalof.tasks.batching import by_length
 from qalof.tasks.feature_cache import content_digest, map_cached, tokenizer_digest
 from qalof.tasks.next_token import NextToken
-from qalof.tasks.squad_data import SquadExample, load_squad
+from qalof.tasks.squad_data import SquadExample, gold_counts, load_squad
 
 _TEMPLATE = ("Context: ", "\nQuestion: {question}\nAnswer:")
 
 
 @dataclass(frozen=True)
 class CompletionSettings:
-    """``max_length``: tokens of prompt and answer; a longer context loses its beginning."""
+    """``max_length``: tokens of prompt and answer; a longer context loses its beginning.
+
+    ``data`` may be a folder of generated completions (``qalof generate-data`` from prompts), which is for training
+    alone; ``validation_data`` is what is scored in place of ``data``.
+    """
 
     data: str = "tiny"
+    validation_data: str | None = None
     train_split: str = "train"
     validation_split: str = "validation"
     max_length: int = 512
@@ -58,43 +63,69 @@ class CompletionTask(NextToken):
         self.settings = settings or CompletionSettings()
         self.truncated = 0
         """How many prompts lost part of their context so far."""
+        self._counts = {"no_answer": 0, "truncated": 0}
 
     @cached_property
     def validation(self) -> list[SquadExample]:
         """The validation examples."""
-        return load_squad(self.settings.data, self.settings.validation_split)
+        return load_squad(self.settings.validation_data or self.settings.data, self.settings.validation_split)
 
     def fingerprint(self) -> str:
         """Digest of the validation data, the tokenizer and the settings."""
         return content_digest(self.name, self._key(self.validation))
 
     def _key(self, examples: Sequence[SquadExample]) -> str:
-        settings = {k: v for k, v in asdict(self.settings).items() if k not in ("data", "eval_batch_size")}
+        settings = {
+            k: v for k, v in asdict(self.settings).items() if k not in ("data", "validation_data", "eval_batch_size")
+        }
         return content_digest([asdict(e) for e in examples], settings, tokenizer_digest(self.tokenizer))
 
     def train_features(self) -> Sequence[Feature]:
-        """input_ids and the number of answer tokens at their end."""
-        examples = [e for e in load_squad(self.settings.data, self.settings.train_split) if e.answers]
-        rows = [{"question": e.question, "context": e.context, "answer": e.texts[0]} for e in examples]
-        kept: Sequence[Feature] = map_cached(rows, self._encode_rows, self._key(examples))
+        """input_ids and the number of answer tokens at their end; a question whose first answer is empty is left out.
+
+        Raises:
+            BadInputError: no question has an answer.
+        """
+        found = load_squad(self.settings.data, self.settings.train_split)
+        examples = [e for e in found if e.answers and e.texts[0].strip()]
+        if not examples:
+            raise BadInputError(f"training needs at least one answer: {self.settings.data} has none")
+        names = ("question", "context", "answer", "ended")
+        rows = [dict(zip(names, (e.question, e.context, e.texts[0], e.ended), strict=True)) for e in examples]
+        kept = map_cached(rows, self._encode_rows, self._key(examples))
+        # told by the features, since a cached map never calls the encoder
+        self._counts = {"no_answer": len(found) - len(examples), "truncated": sum(row["cut"] for row in kept)}
         return kept
 
-    def _encode_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        pairs = [
-            self._encode(q, c, a) for q, c, a in zip(rows["question"], rows["context"], rows["answer"], strict=True)
-        ]
-        return {"input_ids": [ids for ids, _ in pairs], "answer_tokens": [count for _, count in pairs]}
+    def train_counts(self) -> dict[str, int]:
+        """``no_answer``: left out, for the answer is empty; ``truncated``: prompts that lost part of their context."""
+        return self._counts
 
-    def _encode(self, question: str, context: str, answer: str) -> tuple[list[int], int]:
-        eos = int(self.tokenizer.eos_token_id)
-        target = [*self._ids(" " + answer), eos]
-        return [*self._prompt(question, context, room=self.settings.max_length - len(target)), *target], len(target)
+    def _encode_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        result: dict[str, list[Any]] = {"input_ids": [], "answer_tokens": [], "cut": []}
+        columns = (rows[name] for name in ("question", "context", "answer", "ended"))
+        for question, context, answer, ended in zip(*columns, strict=True):
+            before = self.truncated
+            ids, count = self._encode(question, context, answer, ended)
+            for name, value in (("input_ids", ids), ("answer_tokens", count), ("cut", self.truncated - before)):
+                result[name].append(value)
+        return result
+
+    def _encode(self, question: str, context: str, answer: str, ended: bool = True) -> tuple[list[int], int]:
+        # an answer that was stopped in its middle must not teach that it ends there
+        target = [*self._ids(" " + answer), *([int(self.tokenizer.eos_token_id)] if ended else [])]
+        return [*self.prompt(question, context, room=self.settings.max_length - len(target)), *target], len(target)
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _prompt(self, question: str, context: str, room: int) -> list[int]:
+    def prompt(self, question: str, context: str, room: int) -> list[int]:
+        """Token ids of the prompt, at most ``room``; a longer context loses its beginning, and is counted.
+
+        Raises:
+            BadInputError: no room for a context.
+        """
         before, after = self._ids(_TEMPLATE[0]), self._ids(_TEMPLATE[1].format(question=question))
         body = self._ids(context)
         space = room - len(before) - len(after)
@@ -113,7 +144,9 @@ class CompletionTask(NextToken):
         examples = self.validation[:limit]
         texts = [""] * len(examples)
         room = self.settings.max_length - self.settings.max_new_tokens
-        prompts = [self._prompt(e.question, e.context, room) for e in examples]
+        before = self.truncated
+        prompts = [self.prompt(e.question, e.context, room) for e in examples]
+        counts = {"truncated": self.truncated - before, **gold_counts(examples)}
         done = 0
         for batch in by_length([len(p) for p in prompts], self.settings.eval_batch_size):
             for i, text in zip(batch, self._complete(model, [prompts[i] for i in batch]), strict=True):
@@ -127,7 +160,7 @@ class CompletionTask(NextToken):
         loss = self._loss(model, examples)
         metrics = {"exact_match": float(np.mean(matches)), "f1": float(np.mean(overlaps)), "loss": loss}
         per_example = {"exact_match": matches, "f1": overlaps}
-        return Evaluation(metrics | {"perplexity": math.exp(min(loss, 700.0))}, len(examples), per_example)
+        return Evaluation(metrics | {"perplexity": math.exp(min(loss, 700.0))}, len(examples), per_example, counts)
 
     def _complete(self, model: Any, prompts: Sequence[list[int]]) -> list[str]:
         pad, eos = int(self.tokenizer.pad_token_id or 0), int(self.tokenizer.eos_token_id)

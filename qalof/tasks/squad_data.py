@@ -16,6 +16,7 @@ from typing import Any
 from qalof.errors import BadInputError
 from qalof.files import read_json
 from qalof.hub import load_rows
+from qalof.tasks.generated_data import find_generated, open_generated
 from qalof.tiny import SQUAD_DIR
 
 _SLICED = re.compile(r"(\w+)(?:\[:(\d+)\])?$")
@@ -30,6 +31,8 @@ class SquadExample:
     question: str
     context: str
     answers: tuple[tuple[str, int], ...]
+    ended: bool = True
+    """Whether the first answer is whole; a generated one may have been stopped at its longest."""
 
     @property
     def texts(self) -> list[str]:
@@ -42,7 +45,7 @@ class SquadExample:
         if not self.answers:
             return None
         text, start = self.answers[0]
-        if not text or self.context[start : start + len(text)] != text:
+        if not text or start < 0 or self.context[start : start + len(text)] != text:
             return None
         return start, start + len(text)
 
@@ -64,7 +67,8 @@ def load_squad(source: str, split: str) -> list[SquadExample]:
 
     Args:
         source: ``tiny``; a folder with ``train.json`` / ``validation.json`` (or the official names, or a folder
-            of shards under such a name); a file; else a hub name such as ``rajpurkar/squad``.
+            of shards under such a name); a file; a folder of generated completions, for training; else a hub name
+            such as ``rajpurkar/squad``.
         split: ``train``, ``validation``, or either with ``[:n]``.
 
     Raises:
@@ -72,7 +76,14 @@ def load_squad(source: str, split: str) -> list[SquadExample]:
     """
     name, limit = parse_split(split)
     path = SQUAD_DIR if source == "tiny" else Path(source).expanduser()
-    if path.exists():
+    if (folder := find_generated(source)) is not None:
+        if name != "train":
+            raise BadInputError(
+                f"generated data is for training alone: {source} is asked for its {name} split; "
+                "set validation_data to SQuAD data to score on"
+            )
+        examples = [_from_generated(row) for row in open_generated(folder, "completions").rows()]
+    elif path.exists():
         examples = [example for file in _files(path, name) for example in _read(file)]
     elif source.startswith((".", "/", "~")) or source.endswith(".json"):
         raise BadInputError(f"data file {source} does not exist")
@@ -96,16 +107,49 @@ def _files(path: Path, split: str) -> list[Path]:
 
 
 def _read(path: Path) -> Iterator[SquadExample]:
-    data = read_json(path, "data file")
+    place = str(path)
     try:
-        for article in data["data"]:
-            for paragraph in article["paragraphs"]:
-                context = paragraph["context"]
-                for qa in paragraph["qas"]:
-                    answers = tuple((a["text"], int(a["answer_start"])) for a in qa["answers"])
-                    yield SquadExample(str(qa["id"]), qa["question"].strip(), context, answers)
+        for a, article in enumerate(read_json(path, "data file")["data"]):
+            place = f"{path} data[{a}]"
+            for p, paragraph in enumerate(article["paragraphs"]):
+                place = f"{path} data[{a}].paragraphs[{p}]"
+                context = _text(paragraph, "context")
+                for q, qa in enumerate(paragraph["qas"]):
+                    place = f"{path} data[{a}].paragraphs[{p}].qas[{q}]"
+                    answers = tuple((_text(answer, "text"), int(answer["answer_start"])) for answer in qa["answers"])
+                    yield SquadExample(str(qa["id"]), _text(qa, "question").strip(), context, answers)
     except (KeyError, TypeError, ValueError) as error:
-        raise BadInputError(f"data file {path} must follow SQuAD v1.1: {type(error).__name__} {error}") from None
+        raise _not_squad(place, error) from None
+
+
+def _not_squad(place: str, error: Exception) -> BadInputError:
+    if isinstance(error, BadInputError):
+        return error
+    reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+    return BadInputError(f"data file must follow SQuAD v1.1: {place} {reason}; mend or remove it")
+
+
+def _text(holder: Mapping[str, Any], field: str) -> str:
+    value = holder[field]
+    if not isinstance(value, str):
+        raise TypeError(f"must have text as {field!r}: got {value!r}")
+    return value
+
+
+def gold_counts(examples: Sequence[SquadExample]) -> dict[str, int]:
+    """Questions without an answer, with an empty first one, and with one that does not stand where it should."""
+    first = [(e, e.texts[0]) for e in examples if e.answers]
+    return {
+        "without_gold": len(examples) - len(first),
+        "empty_gold": sum(not text.strip() for _, text in first),
+        "gold_not_in_context": sum(bool(text.strip()) and e.span is None for e, text in first),
+    }
+
+
+def _from_generated(row: Mapping[str, Any]) -> SquadExample:
+    # a completion stands nowhere in its context
+    answers = ((str(row["answer"]), -1),)
+    return SquadExample(str(row["id"]), str(row["question"]), str(row["context"]), answers, bool(row["ended"]))
 
 
 def _from_row(row: Mapping[str, Any]) -> SquadExample:

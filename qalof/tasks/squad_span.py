@@ -24,7 +24,7 @@ from qalof.tasks import squad_metrics
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, by_length, pad_right
 from qalof.tasks.feature_cache import content_digest, map_cached, tokenizer_digest
-from qalof.tasks.squad_data import SquadExample, load_squad
+from qalof.tasks.squad_data import SquadExample, gold_counts, load_squad
 
 NO_ANSWER = "empty"
 """What an example without any legal span answers."""
@@ -85,10 +85,14 @@ class SpanTask:
             {"id": e.id, "question": e.question, "context": e.context, "span": list(e.span or ())} for e in learnable
         ]
         features = map_cached(rows, self._encode_training, self._key(learnable))
-        self.skipped = len(examples) - len({feature["id"] for feature in features})
         if not features:
             raise BadInputError(f"training needs at least one answer inside a window: {self.settings.data} has none")
+        self.skipped = len(examples) - len({feature["id"] for feature in features})
         return features
+
+    def train_counts(self) -> dict[str, int]:
+        """``no_answer_in_window``: questions left out since no window holds their answer, for whatever reason."""
+        return {"no_answer_in_window": self.skipped}
 
     def _encode_training(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         result: dict[str, list[Any]] = {"id": [], "input_ids": [], "start": [], "end": []}
@@ -195,7 +199,7 @@ class SpanTask:
         matches = [100 * squad_metrics.exact_match(answer, example.texts) for answer, example in pairs]
         overlaps = [100 * squad_metrics.f1(answer, example.texts) for answer, example in pairs]
         metrics = {"exact_match": float(np.mean(matches)), "f1": float(np.mean(overlaps))}
-        return Evaluation(metrics, len(examples), {"exact_match": matches, "f1": overlaps})
+        return Evaluation(metrics, len(examples), {"exact_match": matches, "f1": overlaps}, gold_counts(examples))
 
 
 @dataclass(frozen=True)

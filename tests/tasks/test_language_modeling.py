@@ -38,7 +38,7 @@ def test_every_token_but_the_first_is_scored_once_with_enough_before_it(random_m
     scored = [token for window in windows for token in window["input_ids"][window["first"] :]]
     assert scored == ids[1:]
     assert all(len(window["input_ids"]) <= length for window in windows)
-    assert all(window["first"] >= length - stride for window in windows[1:])
+    assert all(window["first"] >= max(1, length - stride) for window in windows[1:])
 
 
 def test_the_perplexity_is_that_of_the_summed_loss_and_not_of_means_of_windows(random_model, model, text):
@@ -86,6 +86,43 @@ def test_the_tiny_texts_and_missing_or_broken_files(random_model, tmp_path):
         make(random_model, tmp_path / "bad.txt").windows()
     with pytest.raises(BadInputError, match="stride"):
         make(random_model, tmp_path, stride=0)
+
+
+def test_windows_without_overlap_score_every_token_too(random_model, model, text):
+    task = make(random_model, text, max_length=32, stride=32)
+    ids = task._ids(task.validation)
+    assert sum(task.units(window) for window in task.windows()) == len(ids) - 1
+    assert math.isfinite(task.evaluate(model)["loss"])
+
+
+def strided_loss(model, ids, length, stride, last):
+    """Sum of NLL of ids[1:last], each token by a pass of its own over the window that it belongs to."""
+    total = 0.0
+    for place in range(1, last):
+        start = 0
+        while start + length <= place:
+            start += stride
+        with torch.no_grad():
+            logits = model(torch.tensor([ids[start:place]])).logits[0, -1].double()
+        total -= float(logits.log_softmax(-1)[ids[place]])
+    return total
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WIKITEXT.is_file(), reason="shared/data/wikitext2 is not at hand")
+@pytest.mark.parametrize(("length", "stride", "windows"), [(48, 24, 4), (32, 31, 3)])
+def test_the_strided_perplexity_of_wikitext_is_that_of_a_computation_token_by_token(length, stride, windows):
+    task = qalof.task("language-modeling", data=str(WIKITEXT), max_length=length, stride=stride)
+    model = BaseModel("tiny", task.head).load().eval()
+    found = task.evaluate(model, limit=windows)
+    ids = task.tokenizer(task.validation, add_special_tokens=False)["input_ids"]
+    assert sum(task.units(window) for window in task.windows()) == len(ids) - 1
+    last = length + (windows - 1) * stride
+    total = strided_loss(model, ids, length, stride, last)
+    assert found["loss"] == pytest.approx(total / (last - 1), rel=1e-5)
+    assert found["perplexity"] == pytest.approx(math.exp(total / (last - 1)), rel=1e-4)
+    words = len(task.tokenizer.decode(ids[1:last]).split())
+    assert found["word_perplexity"] == pytest.approx(math.exp(total / words), rel=1e-3)
 
 
 @pytest.mark.skipif(not WIKITEXT.is_file(), reason="shared/data/wikitext2 is not at hand")

@@ -22,6 +22,7 @@ import torch
 
 from qalof.bitmap import Bitmap
 from qalof.cost import cost_of
+from qalof.errors import BadInputError
 from qalof.model.sites import Site
 from qalof.tasks.base import loss_sum
 from qalof.training.objectives.base import Hidden, Rows
@@ -74,7 +75,7 @@ class StepwisePrecision:
         bitmaps = self.bitmaps(step)
         weight = 1 / len(bitmaps) if self.weighting == "mean" else 1.0
         taught: list[tuple[torch.Tensor, Hidden | None]] = []
-        losses = []
+        losses, learned = [], False
         for index, bitmap in enumerate(bitmaps):
             logits, labels, hidden = self._run(rows, bitmap)
             cross_entropy = loss_sum(logits, labels) / units
@@ -87,8 +88,16 @@ class StepwisePrecision:
                     loss = loss + self._distance((logits, hidden), teacher, self.distillation, step) / units
                 kept = None if hidden is None else Hidden(tuple(f.detach() for f in hidden.layers), hidden.weights)
                 taught.append((logits.detach(), kept))
-            (weight * loss).backward()
+            # a bitmap without an adapter (policy none) only teaches, as LLM-QAT's full-precision model does
+            if loss.requires_grad:
+                (weight * loss).backward()
+                learned = True
             losses.append(cross_entropy.detach())
+        if not learned:
+            raise BadInputError(
+                f"training needs a parameter to train: {', '.join(map(str, bitmaps))} run without any; "
+                "add one of their widths to adapters.widths"
+            )
         return losses
 
     def _run(self, rows: Rows, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor, Hidden | None]:

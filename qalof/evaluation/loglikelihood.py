@@ -1,0 +1,116 @@
+"""Log-likelihoods of continuations under a causal LM, as lm-evaluation-harness defines them.
+
+A pair is tokenized whole and split where its context alone would end, with the context's trailing spaces moved to the
+continuation; a tokenizer may merge across the boundary, and this is the published convention for it.  A pair longer
+than the model loses its beginning, never its continuation.  An empty context is the prefix token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from qalof.errors import BadInputError
+from qalof.tasks.base import Progress
+from qalof.tasks.batching import attention_mask, by_length, pad_right
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Token ids of a context, not empty, and of what follows it."""
+
+    context: list[int]
+    continuation: list[int]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Sum of the continuation's log-probabilities in nats; whether each of its tokens is the likeliest."""
+
+    log_likelihood: float
+    greedy: bool
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str) -> Pair:
+    """Token ids of both, without special tokens but a prefix for an empty context."""
+    if not context:
+        return Pair([prefix_token(tokenizer)], _ids(tokenizer, continuation))
+    spaces = len(context) - len(context.rstrip())
+    if spaces:
+        context, continuation = context[:-spaces], context[-spaces:] + continuation
+    whole, before = _ids(tokenizer, context + continuation), _ids(tokenizer, context)
+    return Pair(before, whole[len(before) :]) if before else Pair([prefix_token(tokenizer)], whole)
+
+
+def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What stands before a text that nothing precedes: bos, or eos where there is none."""
+    token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return int(token)
+
+
+def positions_of(model: Any) -> int:
+    """How many tokens a switchable or transformers model can be shown at once.
+
+    Raises:
+        BadInputError: its config does not say.
+    """
+    positions = getattr(getattr(model, "model", model).config, "max_position_embeddings", None)
+    if positions is None:
+        raise BadInputError(f"max_length must be given for {type(model).__name__}, whose config says no number")
+    return int(positions)
+
+
+def score_pairs(
+    model: Any, pairs: Sequence[Pair], max_length: int, batch_size: int, pad: int = 0, progress: Progress | None = None
+) -> tuple[list[Scored], int]:
+    """Score each pair.
+
+    Args:
+        model: called as a transformers causal LM.
+        pairs: any number.
+        max_length: the most tokens that the model is shown.
+        batch_size: pairs at once.
+        pad: token id that fills up on the right.
+        progress: told of (done, total).
+
+    Returns:
+        Scores in the pairs' order, and how many lost the beginning of their context.
+
+    Raises:
+        BadInputError: a continuation that is empty, or longer than ``max_length``.
+    """
+    rows = [(pair.context + pair.continuation)[-(max_length + 1) :] for pair in pairs]
+    for pair in pairs:
+        if not 0 < len(pair.continuation) <= max_length:
+            law = f"a continuation must have 1 to max_length {max_length} tokens"
+            raise BadInputError(f"{law}: got {len(pair.continuation)}; leave the item out")
+    found: dict[int, Scored] = {}
+    device = next(model.parameters()).device
+    for batch in by_length([len(row) for row in rows], batch_size):
+        # the last token is scored, never shown
+        inputs = [rows[index][:-1] for index in batch]
+        shown = {"input_ids": pad_right(inputs, pad).to(device), "attention_mask": attention_mask(inputs).to(device)}
+        with torch.no_grad():
+            logits = model(**shown).logits
+        for place, index in enumerate(batch):
+            found[index] = _score(logits[place], pairs[index].continuation, len(inputs[place]))
+        if progress:
+            progress(len(found), len(rows))
+    cut = sum(len(row) < len(pair.context) + len(pair.continuation) for row, pair in zip(rows, pairs, strict=True))
+    return [found[index] for index in range(len(rows))], cut
+
+
+def _score(logits: torch.Tensor, continuation: Sequence[int], length: int) -> Scored:
+    target = torch.tensor(list(continuation), device=logits.device)
+    logs = logits[length - len(continuation) : length].float().log_softmax(dim=-1)
+    total = logs.gather(1, target[:, None]).double().sum()
+    return Scored(float(total), bool((logs.argmax(dim=-1) == target).all()))
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids

@@ -1,0 +1,91 @@
+"""Generated data as a folder: what ``qalof generate-data`` leaves behind, and how tasks read it.
+
+    manifest.json          kind, counts, settings, the tokenizer's digest; SHA-256 of each shard
+    train/shard-00000.jsonl ...
+
+A folder without its manifest is unfinished and is refused.  Texts are trained on as the token ids that were
+sampled: bytes that make no whole character would come back as other tokens from the decoded text.  Under
+another tokenizer each text is tokenized anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from qalof.errors import BadInputError
+from qalof.files import MANIFEST, open_sealed, read_json, read_json_lines
+from qalof.tasks.feature_cache import tokenizer_digest
+
+FORMAT_VERSION = 1
+SHARDS = "train"
+Kind = Literal["texts", "completions"]
+
+
+@dataclass(frozen=True)
+class GeneratedData:
+    """An opened folder; its checksums were found good."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All records, in the order of their index.
+
+        Raises:
+            BadInputError: a record that lacks a field.
+        """
+        fields = ("text",) if self.manifest["kind"] == "texts" else ("id", "question", "context", "answer")
+        wanted = {"ids", "ended", *fields}
+        for path in sorted((self.folder / SHARDS).glob("*.jsonl")):
+            for number, row in read_json_lines(path, "generated data"):
+                if missing := sorted(wanted - set(row)):
+                    raise BadInputError(f"generated data {path} line {number} lacks {missing[0]!r}; generate it again")
+                yield row
+
+    def token_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """All texts one after the other, without regard to their boundaries."""
+        if self.manifest["tokenizer"] == tokenizer_digest(tokenizer):
+            return [token for row in self.rows() for token in row["ids"]]
+        texts = (row["text"] for row in self.rows())
+        encode = tokenizer.backend_tokenizer.encode
+        return [token for text in texts for token in encode(text, add_special_tokens=False).ids]
+
+
+def find_generated(source: str) -> Path | None:
+    """The folder, if ``source`` is one that was generated, finished or not; None for anything else."""
+    path = Path(source).expanduser()
+    if (path / SHARDS).is_dir() and any((path / SHARDS).glob("shard-*.jsonl")):
+        return path
+    if not (path / MANIFEST).is_file():
+        return None
+    manifest = read_json(path / MANIFEST, "manifest")
+    return path if isinstance(manifest, dict) and "kind" in manifest and "texts" in manifest else None
+
+
+def open_generated(path: Path, kind: Kind) -> GeneratedData:
+    """Open generated data for a task.
+
+    Raises:
+        BadInputError: unfinished, damaged, of another version, or of the other kind.
+    """
+    if not (path / MANIFEST).is_file():
+        raise BadInputError(f"generated data {path} is unfinished: it has no {MANIFEST}; run the same command again")
+    manifest = open_sealed(path, "generated data", FORMAT_VERSION)
+    if manifest.get("kind") != kind:
+        task = {"texts": "language-modeling", "completions": "squad-completion"}
+        found = str(manifest.get("kind"))
+        raise BadInputError(
+            f"task {task[kind]} needs generated {kind}: {path} holds {found}, for {task.get(found, 'no task')}"
+        )
+    return GeneratedData(path, manifest)
+
+
+def to_line(row: dict[str, Any]) -> str:
+    """A record as one line."""
+    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -1,0 +1,123 @@
+"""Zero-shot multiple choice: the likeliest continuation is the answer (algorithms.md 10).
+
+    acc: argmax of the summed log-likelihood;   acc_norm: of that divided by the choice's characters
+
+Nothing is trained for it: the task is there to evaluate checkpoints of other tasks (``qalof evaluate`` with ``task``).
+Prompts and tokenization are those of lm-evaluation-harness, which :mod:`qalof.evaluation.lm_eval_adapter` also drives
+directly; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from qalof.errors import BadInputError
+from qalof.evaluation.loglikelihood import encode_pair, positions_of, score_pairs
+from qalof.evaluation.result import Evaluation
+from qalof.model.pretrained import HeadKind
+from qalof.tasks.base import Batch, Feature, Progress
+from qalof.tasks.feature_cache import content_digest, tokenizer_digest
+from qalof.tasks.zero_shot_data import BENCHMARKS, Dataset, Item, load_items
+
+
+@dataclass(frozen=True)
+class ZeroShotSettings:
+    """``data``: a ``.jsonl`` file, a folder with ``DATASET.jsonl``, a hub name, or None for the benchmark's own.
+
+    ``limit``: the first items alone; ``max_length``: the most tokens shown to the model, None for its positions.
+    """
+
+    dataset: Dataset = "boolq"
+    data: str | None = None
+    split: str = "validation"
+    limit: int | None = None
+    max_length: int | None = None
+    eval_batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "max_length", "eval_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInputError(f"{name} must be at least 1: got {value}")
+
+
+class ZeroShotTask:
+    """``zero-shot``; see :class:`qalof.tasks.base.Task`.  An example is an item."""
+
+    name = "zero-shot"
+    head = HeadKind.CAUSAL_LM
+    labels: int | None = None
+    primary_metric = "acc"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: ZeroShotSettings | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings or ZeroShotSettings()
+        self.metrics = ("acc", "acc_norm") if BENCHMARKS[self.settings.dataset].normalized else ("acc",)
+
+    @cached_property
+    def validation(self) -> list[Item]:
+        """The items."""
+        settings = self.settings
+        return load_items(settings.dataset, settings.data, settings.split)[: settings.limit]
+
+    def fingerprint(self) -> str:
+        """Digest of the items, the tokenizer and the settings."""
+        kept = {k: v for k, v in asdict(self.settings).items() if k not in ("data", "eval_batch_size")}
+        return content_digest(self.name, [asdict(i) for i in self.validation], kept, tokenizer_digest(self.tokenizer))
+
+    def train_features(self) -> Sequence[Feature]:
+        """None: always an error."""
+        raise BadInputError(
+            f"task {self.name} is for evaluation alone: {self.settings.dataset} trains nothing; train on "
+            "language-modeling and set `task` in `qalof evaluate`"
+        )
+
+    def train_counts(self) -> dict[str, int]:
+        """Nothing is trained."""
+        return {}
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """Nothing is trained: as :meth:`train_features`."""
+        return dict(self.train_features()[0])
+
+    def units(self, feature: Feature) -> float:
+        """One label row an item."""
+        return 1.0
+
+    def model_inputs(self, batch: Batch) -> Batch:
+        """Ids and mask."""
+        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+
+    def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Nothing is trained: as :meth:`train_features`."""
+        self.train_features()
+        return outputs.logits, batch["labels"]
+
+    def _most_tokens(self, model: Any) -> int:
+        if self.settings.max_length is not None:
+            return self.settings.max_length
+        return positions_of(model)
+
+    @torch.no_grad()
+    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+        """``acc``, and ``acc_norm`` where the benchmark tells it, in percent."""
+        items = self.validation[:limit]
+        pairs = [encode_pair(self.tokenizer, *choice) for item in items for choice in item.choices]
+        settings, pad = self.settings, int(self.tokenizer.pad_token_id or 0)
+        scored, cut = score_pairs(model, pairs, self._most_tokens(model), settings.eval_batch_size, pad, progress)
+        hits: dict[str, list[float]] = {name: [] for name in self.metrics}
+        sums = iter(score.log_likelihood for score in scored)
+        for item in items:
+            likelihoods = np.array([next(sums) for _ in item.choices])
+            for name, values in hits.items():
+                chosen = likelihoods / np.array(item.lengths) if name == "acc_norm" else likelihoods
+                values.append(100.0 * float(int(chosen.argmax()) == item.gold))
+        metrics = {name: float(np.mean(values)) for name, values in hits.items()}
+        return Evaluation(metrics, len(items), hits, {"truncated": cut})

@@ -1,0 +1,233 @@
+"""Sampling whose result does not depend on the batch, the thread count or the machine.
+
+The next token is the argmax of ``logits / temperature + noise``, with Gumbel noise that is a hash of (seed, sample,
+position, token): a draw from the softmax (the Gumbel-max trick) that needs no generator and so no order.  Without noise
+it is the greedy token.  What remains is that a logit computed in fp32 differs in its last bits with the batch it
+is computed in, the padding, the threads.  So wherever the best token leads by less than ``MARGIN``, far
+more than such differences, that one prefix is computed again, alone and in fp64, and decides.  The lead of a
+Gumbel-perturbed maximum is below m with a chance of about m, so that one token in a thousand costs a second pass.
+Drawing from the cumulative distribution was rejected: among 50,000 tokens a boundary is always near.
+
+The hash is SplitMix64's finaliser (Steele et al., 2014) on 64-bit integers, which wrap alike everywhere.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from qalof.errors import BadInputError
+
+MARGIN = 1e-3
+"""In units of logits over temperature; fp32 logits of GPT-2 differ by about 1e-4 between batches."""
+
+_SAMPLING = 3
+_WORD = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+@dataclass(frozen=True)
+class SamplingRule:
+    """``temperature`` divides the logits; ``top_k`` keeps the likeliest and those that tie with the last of them."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise BadInputError(f"temperature must be above 0: got {self.temperature}; top_k 1 is greedy")
+        if self.top_k < 0:
+            raise BadInputError(f"top_k must not be negative: got {self.top_k}; 0 keeps all tokens")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A text to write: its first tokens, how long it is when sampling begins, and how long it may become."""
+
+    index: int
+    start: tuple[int, ...]
+    greedy_until: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text's tokens, start included, the stopping one left out; ``ended``: whether it came to one."""
+
+    ids: list[int]
+    ended: bool
+
+
+def random_share(seed: int, index: int, draw: int) -> float:
+    """A uniform number in [0, 1) that is a function of its arguments."""
+    return (_key(seed, index, draw, 0) >> 11) * 2.0**-53
+
+
+def gumbel_noise(seed: int, places: Sequence[tuple[int, int]], size: int, device: torch.device) -> torch.Tensor:
+    """Standard Gumbel noise (len(places), size), fp64, for the token ids at each (sample, position)."""
+    keys = [_signed(_key(seed, index, _SAMPLING, position)) for index, position in places]
+    ids = torch.arange(1, size + 1, dtype=torch.int64, device=device)
+    state = ids * _signed(_GOLDEN) + torch.tensor(keys, dtype=torch.int64, device=device)[:, None]
+    state = (state ^ _shift(state, 30)) * _signed(_FIRST)
+    state = (state ^ _shift(state, 27)) * _signed(_SECOND)
+    state = state ^ _shift(state, 31)
+    # the middle of one of 2^53 equal parts: neither 0 nor 1, whose logarithms are not finite
+    share = (_shift(state, 11).double() + 0.5) * 2.0**-53
+    return -torch.log(-torch.log(share))
+
+
+class Writer:
+    """Writes texts with one model, a causal LM in eval mode, each until a token of ``stops``.
+
+    ``decided_again``: how many tokens so far took a second pass in fp64.
+    """
+
+    def __init__(self, model: PreTrainedModel, rule: SamplingRule, seed: int, stops: Collection[int]) -> None:
+        self.model, self.rule, self.seed, self.stops = model, rule, seed, frozenset(stops)
+        self.decided_again = 0
+        self._exact: Any = None
+
+    @torch.no_grad()
+    def write(self, plans: Sequence[Plan]) -> list[Written]:
+        """Write the texts of ``plans`` together, by a KV cache; a text that has ended leaves the batch."""
+        texts = [_Text(plan) for plan in plans]
+        live = [text for text in texts if len(text.ids) < text.plan.longest]
+        state = _State(self.model)
+        logits = state.begin(live) if live else None
+        while live and logits is not None:
+            tokens = self._next(live, logits)
+            kept = [place for place, token in enumerate(tokens) if live[place].take(token, self.stops)]
+            live = [live[place] for place in kept]
+            logits = state.go_on(kept, live) if live else None
+        return [Written(text.ids, text.ended) for text in texts]
+
+    def _next(self, live: Sequence[_Text], logits: torch.Tensor) -> list[int]:
+        noise = self._noise(live, logits)
+        tokens, sure = (found.tolist() for found in pick(logits, noise, self.rule, MARGIN))
+        for place, text in enumerate(live):
+            if not sure[place]:
+                exact = self._exact_logits(text.ids)[None]
+                tokens[place] = int(pick(exact, noise[place : place + 1], self.rule, 0.0)[0])
+                self.decided_again += 1
+        return tokens
+
+    def _noise(self, live: Sequence[_Text], logits: torch.Tensor) -> torch.Tensor:
+        noise = logits.new_zeros(logits.shape, dtype=torch.float64)
+        drawn = [place for place, text in enumerate(live) if len(text.ids) >= text.plan.greedy_until]
+        if drawn:
+            places = [(live[place].plan.index, len(live[place].ids)) for place in drawn]
+            noise[drawn] = gumbel_noise(self.seed, places, logits.shape[1], logits.device)
+        return noise
+
+    def _exact_logits(self, ids: Sequence[int]) -> torch.Tensor:
+        if self._exact is None:
+            self._exact = copy.deepcopy(self.model).double()
+        row = torch.tensor([list(ids)], device=next(self.model.parameters()).device)
+        logits: torch.Tensor = self._exact(input_ids=row, logits_to_keep=1).logits[0, -1]
+        return logits
+
+
+class _Text:
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.ids, self.ended = plan, list(plan.start), False
+
+    def take(self, token: int, stops: Collection[int]) -> bool:
+        """Add a token; whether the text goes on."""
+        if token in stops:
+            self.ended = True
+            return False
+        self.ids.append(token)
+        return len(self.ids) < self.plan.longest
+
+
+class _State:
+    """The model's cache over a batch; shorter prompts are padded on the left, and masked."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model, self.device = model, next(model.parameters()).device
+        self.cache: Any = None
+        self.mask = torch.empty(0)
+
+    def begin(self, live: Sequence[_Text]) -> torch.Tensor:
+        """Logits (B, V) after each text's start."""
+        longest = max(len(text.ids) for text in live)
+        ids = torch.tensor([[0] * (longest - len(t.ids)) + t.ids for t in live], device=self.device)
+        self.mask = torch.tensor([[0] * (longest - len(t.ids)) + [1] * len(t.ids) for t in live], device=self.device)
+        return self._run(ids, (self.mask.cumsum(dim=1) - 1).clamp(min=0))
+
+    def go_on(self, kept: Sequence[int], live: Sequence[_Text]) -> torch.Tensor:
+        """Logits (B', V) after the last token of those that are still being written, rows ``kept`` of before."""
+        if len(kept) < len(self.mask):
+            rows = torch.tensor(kept, device=self.device)
+            self.cache.batch_select_indices(rows)
+            self.mask = self.mask[rows]
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(live), 1)], dim=1)
+        ids = torch.tensor([[text.ids[-1]] for text in live], device=self.device)
+        return self._run(ids, self.mask.sum(dim=1, keepdim=True) - 1)
+
+    def _run(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        out = self.model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.cache = out.past_key_values
+        logits: torch.Tensor = out.logits[:, -1]
+        return logits
+
+
+def pick(
+    logits: torch.Tensor, noise: torch.Tensor, rule: SamplingRule, margin: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The next tokens (B,), and (B,) whether each stays if all logits over temperature move by ``margin`` / 2 at most.
+
+    Args:
+        logits: (B, V).
+        noise: (B, V) fp64; zeros for a greedy token, which ``top_k`` never changes.
+        rule: temperature and top_k.
+        margin: in units of logits over temperature; 0 where the logits are exact.
+    """
+    scores = logits.double() / rule.temperature
+    perturbed, sure = scores + noise, torch.ones_like(logits[:, 0], dtype=torch.bool)
+    if 0 < rule.top_k < scores.shape[1]:
+        last, next_one = scores.topk(rule.top_k + 1).values[:, -2:].unbind(dim=1)
+        clear = last - next_one > margin
+        # at a border that is not clear those just below it compete too, and only who is well inside wins for sure
+        lowest = torch.where(clear, last, last - 2 * margin)
+        perturbed = torch.where(scores >= lowest[:, None], perturbed, -torch.inf)
+        winner = scores.gather(1, perturbed.argmax(dim=1, keepdim=True))[:, 0]
+        sure = clear | (winner > last + 2 * margin)
+    best = perturbed.topk(2)
+    return best.indices[:, 0], (best.values[:, 0] - best.values[:, 1] > margin) & sure
+
+
+def _key(*parts: int) -> int:
+    key = 0
+    for part in parts:
+        key = _mixed((key ^ (part & _WORD)) + _GOLDEN)
+    return key
+
+
+def _mixed(word: int) -> int:
+    word &= _WORD
+    word = (word ^ (word >> 30)) * _FIRST & _WORD
+    word = (word ^ (word >> 27)) * _SECOND & _WORD
+    return word ^ (word >> 31)
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word
+
+
+def _shift(words: torch.Tensor, by: int) -> torch.Tensor:
+    """A shift to the right that fills up with zeros, on signed words."""
+    return (words >> by) & ((1 << (64 - by)) - 1)

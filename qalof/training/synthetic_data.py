@@ -1,0 +1,198 @@
+"""Data-free training texts: a model writes its own (LLM-QAT, Liu et al. 2023; algorithms.md 5).
+
+A text begins with one start token, goes on greedily up to ``j`` tokens in all, and is then sampled from the model's
+whole distribution until eos or ``max_length``.  LLM-QAT's script takes every id of the vocabulary once for each
+j in {3, 4, 5}, so that 2 to 4 greedy tokens follow the start, and that is the default here (``vocab_sweep``); its
+paper draws the first token instead (``uniform``, ``unigram``).  The script samples from the 50 likeliest tokens,
+which was its library's default of the time; the paper's whole distribution is the default here (``top_k`` 0).
+
+``prompts`` is S2's variant: the prompt is the context and the question of a SQuAD example, in the template of
+:mod:`qalof.tasks.squad_completion`, and what the model itself completes it with is the target.  There ``j`` counts
+tokens of the completion alone.
+
+Everything about a text is a function of (settings, model, sample index): which process writes it, and together with
+which others, changes nothing (:mod:`qalof.training.sampling`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Literal
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from qalof.errors import BadInputError
+from qalof.tasks.language_modeling import load_text
+from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
+from qalof.tasks.squad_data import SquadExample, load_squad
+from qalof.training.sampling import Plan, SamplingRule, Writer, Written, random_share
+
+Start = Literal["vocab_sweep", "uniform", "unigram", "bos", "prompts"]
+_START, _GREEDY = 1, 2
+"""Which draw of a sample a random number is for; sampling has its own."""
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """What is written.
+
+    ``count``: how many texts; None is the whole sweep, or one text for each prompt.  ``greedy_length``: the lowest and
+    the highest j.  ``max_length``: tokens of a text, its start included; of prompt and completion together under
+    ``prompts``, whose completions have ``max_new_tokens`` at most and, with ``one_line``,
+    end at a line's end, where scoring cuts them too.  ``start_at_eos``: whether eos may be a start.
+    ``data``: the SQuAD data of ``prompts``, or the text whose tokens ``unigram`` counts; their train ``split``.
+    """
+
+    start: Start = "vocab_sweep"
+    count: int | None = None
+    greedy_length: tuple[int, int] = (3, 5)
+    top_k: int = 0
+    temperature: float = 1.0
+    max_length: int = 1024
+    max_new_tokens: int = 64
+    one_line: bool = True
+    start_at_eos: bool = False
+    data: str = "tiny"
+    split: str = "train"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        low, high = self.greedy_length
+        if not 1 <= low <= high:
+            raise BadInputError(
+                f"greedy_length must read lowest, highest, from 1 up: got {[low, high]}; such as [3, 5]"
+            )
+        if self.count is not None and self.count < 1:
+            raise BadInputError(f"count must be at least 1: got {self.count}; leave it out for all")
+        if self.count is None and self.start not in ("vocab_sweep", "prompts"):
+            raise BadInputError(f"start {self.start} has no end of its own: got no count; say how many texts")
+        if self.max_length < 2 or self.max_new_tokens < 1:
+            raise BadInputError(
+                f"a text must have room for a token after its start: got max_length {self.max_length} and "
+                f"max_new_tokens {self.max_new_tokens}"
+            )
+        SamplingRule(self.temperature, self.top_k)
+
+    @property
+    def greedy_choices(self) -> int:
+        """How many values j takes."""
+        return self.greedy_length[1] - self.greedy_length[0] + 1
+
+
+class TextSource:
+    """What each sample of a generation begins with, for one tokenizer; and how many there are.
+
+    Raises:
+        BadInputError: data that cannot be had, a text longer than the model, or no token to start from.
+    """
+
+    def __init__(self, settings: GenerationSettings, tokenizer: PreTrainedTokenizerBase, positions: int | None) -> None:
+        if positions is not None and settings.max_length > positions:
+            raise BadInputError(
+                f"max_length must fit the model's {positions} positions: got {settings.max_length}; lower it"
+            )
+        self.settings, self.tokenizer = settings, tokenizer
+        eos = int(tokenizer.eos_token_id)
+        self.stops = {eos}
+        """Tokens that end a text and are no part of it."""
+        self._starts = [i for i in range(len(tokenizer)) if settings.start_at_eos or i != eos]
+        self._examples: list[SquadExample] = []
+        if settings.start == "unigram":
+            self._starts, self._cumulative = self._counted()
+        elif settings.start == "prompts":
+            self._examples = load_squad(settings.data, settings.split)
+            if settings.one_line:
+                self.stops |= {i for i in range(len(tokenizer)) if "\n" in tokenizer.decode([i])}
+            self._task = CompletionTask(tokenizer, CompletionSettings(max_length=settings.max_length))
+        whole = len(self._examples) or len(self._starts) * settings.greedy_choices
+        self.count = whole if settings.count is None else settings.count
+
+    def _counted(self) -> tuple[list[int], list[int]]:
+        text = load_text(self.settings.data, self.settings.split)
+        counts = Counter(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        starts = sorted(set(self._starts) & set(counts))
+        if not starts:
+            raise BadInputError(f"unigram needs a text with tokens to count: {self.settings.data} has none")
+        return starts, list(accumulate(counts[start] for start in starts))
+
+    def plan(self, index: int) -> Plan:
+        """The tokens that sample ``index`` begins with, and its lengths."""
+        settings = self.settings
+        if settings.start == "prompts":
+            return self._prompted(index)
+        low = settings.greedy_length[0]
+        drawn = low + int(random_share(settings.seed, index, _GREEDY) * settings.greedy_choices)
+        if settings.start == "vocab_sweep":
+            turn, place = divmod(index, len(self._starts))
+            start, drawn = self._starts[place], low + turn % settings.greedy_choices
+        elif settings.start == "bos":
+            start = int(self.tokenizer.bos_token_id)
+        else:
+            start = self._drawn(random_share(settings.seed, index, _START))
+        return Plan(index, (start,), min(drawn, settings.max_length), settings.max_length)
+
+    def _drawn(self, share: float) -> int:
+        if self.settings.start == "uniform":
+            return self._starts[int(share * len(self._starts))]
+        wanted = share * self._cumulative[-1]
+        place = next(i for i, reached in enumerate(self._cumulative) if reached > wanted)
+        return self._starts[place]
+
+    def _prompted(self, index: int) -> Plan:
+        settings = self.settings
+        example = self.example(index)
+        room = settings.max_length - settings.max_new_tokens
+        prompt = tuple(self._task.prompt(example.question, example.context, room))
+        share = random_share(settings.seed, index, _GREEDY)
+        greedy = settings.greedy_length[0] + int(share * settings.greedy_choices)
+        longest = len(prompt) + settings.max_new_tokens
+        return Plan(index, prompt, min(len(prompt) + greedy, longest), longest)
+
+    def example(self, index: int) -> SquadExample:
+        """The question behind a prompted sample; more samples than questions go round again."""
+        return self._examples[index % len(self._examples)]
+
+    def row(self, plan: Plan, written: Written) -> dict[str, Any]:
+        """A sample as one JSON-able record.
+
+        ``ids``: the text's tokens, or the completion's alone, without eos; ``ended``: whether the end was reached.
+        """
+        if self.settings.start != "prompts":
+            ids = written.ids
+            return {"index": plan.index, "text": self.tokenizer.decode(ids), "ids": ids, "ended": written.ended}
+        ids, example = written.ids[len(plan.start) :], self.example(plan.index)
+        return {
+            "index": plan.index,
+            "id": f"{example.id}-{plan.index}",
+            "question": example.question,
+            "context": example.context,
+            "answer": self.tokenizer.decode(ids).strip(),
+            "ids": ids,
+            "ended": written.ended,
+        }
+
+
+def generate(
+    writer: Writer, source: TextSource, indices: Sequence[int], batch_size: int = 32
+) -> Iterator[dict[str, Any]]:
+    """Records of the samples ``indices``, in their order.
+
+    Args:
+        writer: see :func:`writer_for`.
+        source: what the samples begin with.
+        indices: any part of ``range(source.count)``.
+        batch_size: texts at once; changes the speed alone.
+    """
+    for at in range(0, len(indices), batch_size):
+        plans = [source.plan(index) for index in indices[at : at + batch_size]]
+        for plan, written in zip(plans, writer.write(plans), strict=True):
+            yield source.row(plan, written)
+
+
+def writer_for(model: PreTrainedModel, source: TextSource) -> Writer:
+    """The writer of a generation; ``model``: a causal LM in eval mode."""
+    settings = source.settings
+    return Writer(model, SamplingRule(settings.temperature, settings.top_k), settings.seed, source.stops)

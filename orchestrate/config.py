@@ -6,9 +6,9 @@ plain dataclasses as they stand), so that no field is written twice.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from orchestrate.objective_config import ObjectiveConfig
 from orchestrate.section import BitmapSpec, Section
@@ -76,12 +76,22 @@ TaskConfig = Annotated[
 
 
 class WorkersConfig(Section):
-    """How many processes share the work; ``threads``: torch threads each, None for an equal share of the cores."""
+    """How many processes share the work; ``threads``: torch threads each, None for an equal share of the cores.
+
+    ``min_count``: training goes on with so few where nodes are lost, and grows back; None for ``count`` or none.
+    """
 
     count: int = Field(2, ge=1)
+    min_count: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
     gpu: bool = False
     max_failures: int = Field(2, ge=0)
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.min_count is not None and self.min_count > self.count:
+            raise ValueError(f"min_count must be at most count: got {self.min_count} for {self.count}")
+        return self
 
 
 class TrackingConfig(Section):
@@ -99,6 +109,18 @@ class EvaluationConfig(Section):
     limit: int | None = Field(None, ge=1)
 
 
+class KeepBestConfig(Section):
+    """The best checkpoint, kept besides the last: compared at every checkpoint by ``metric``, averaged over bitmaps.
+
+    ``metric``: such as ``max:f1``; ``min:train_loss`` is the mean loss of the steps since the checkpoint before; None
+    for the task's own.  ``bitmaps``: None for every trained width; ``limit``: None for that of ``evaluation``.
+    """
+
+    metric: str | None = None
+    bitmaps: list[BitmapSpec] | None = Field(None, min_length=1)
+    limit: int | None = Field(None, ge=1)
+
+
 class TrainConfig(Section):
     """``qalof train``."""
 
@@ -111,6 +133,7 @@ class TrainConfig(Section):
     training: TrainSettings = TrainSettings()
     workers: WorkersConfig = WorkersConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    keep_best: KeepBestConfig | None = None
     tracking: TrackingConfig = TrackingConfig()
 
 

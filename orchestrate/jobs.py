@@ -93,7 +93,8 @@ def execute(command: str, config: Section, output: Path, address: str | None = N
 
 
 def _train(config: TrainConfig, parts: train_job.Parts, directory: RunDirectory, run: Run) -> Result:
-    checkpoint = train_job.train(config, directory, run)
+    trained = train_job.train(config, parts, directory, run)
+    checkpoint = trained.checkpoint
     wanted = config.evaluation.bitmaps
     specs = wanted if wanted is not None else list(trained_widths(parts.model, config))
     bitmaps = parse_bitmaps(specs, parts.model.sites)
@@ -104,6 +105,7 @@ def _train(config: TrainConfig, parts: train_job.Parts, directory: RunDirectory,
         "task": config.task.name,
         "objective": config.objective.name,
         "steps": config.training.steps,
+        "best": trained.best,
         "rows": evaluation_jobs.rows(bitmaps, scored, parts.model.sites),
     }
 

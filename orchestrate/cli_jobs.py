@@ -86,3 +86,15 @@ def attack(
 ) -> None:
     """Attack a classifier at several bitmaps; measure transfer and random precision inference."""
     run_job("attack", config, overrides, output, as_json, address, checkpoint_override(checkpoint))
+
+
+@app.command()
+def sweep(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+) -> None:
+    """Train at many settings on Ray Tune and compare them; finished trials are kept through a kill."""
+    run_job("sweep", config, overrides, output, as_json, address)

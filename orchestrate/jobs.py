@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrate import attack_job, evaluation_jobs, search_job, train_job
+from orchestrate import attack_job, evaluation_jobs, search_job, sweep_job, train_job
 from orchestrate.assemble import parse_bitmaps, trained_widths
 from orchestrate.cluster import connect, logical_cpus, physical_cores, worker_environment
 from orchestrate.config import (
@@ -29,6 +29,7 @@ from orchestrate.config_file import to_plain
 from orchestrate.evaluation_jobs import evaluate_bitmaps, log_at, open_checkpoint, record_bitmap
 from orchestrate.progress import report, say
 from orchestrate.run_directory import RunDirectory
+from orchestrate.sweep_plan import SweepConfig
 from orchestrate.tracking import Run, Tracker
 from qalof.cost import cost_of
 from qalof.files import read_json, write_json
@@ -220,4 +221,5 @@ JOBS: Mapping[str, Job] = {
     "sensitivity": Job(SensitivityConfig, evaluation_jobs.check_sensitivity, evaluation_jobs.sensitivity),
     "search": Job(SearchConfig, _check_search, _search),
     "attack": Job(AttackConfig, _check_attack, _attack),
+    "sweep": Job(SweepConfig, sweep_job.check, sweep_job.sweep),
 }

@@ -119,8 +119,8 @@ def _collect(seen: Watched | None, directory: RunDirectory) -> Trained:
         return Trained(target, None)
     tidy(place)
     copy_folder(best.folder, place)
-    value = best.score if seen.objective.direction == "max" else -best.score
-    told = {"checkpoint": str(place), "step": best.step, "metric": str(seen.objective), "value": value}
+    told = {"checkpoint": str(place), "step": best.step, "metric": str(seen.objective)}
+    told["value"] = seen.signed(best.score)
     return Trained(target, {**told, "bitmaps": [str(bitmap) for bitmap in seen.bitmaps], "limit": seen.limit})
 
 

@@ -50,10 +50,10 @@ class Watched:
     bitmaps: tuple[Bitmap, ...]
     limit: int | None
 
-    def score(
+    def measure(
         self, model: SwitchableModel, task: Task, world: World | OneWorker, losses: Sequence[float]
-    ) -> float | None:
-        """The mean, negated where lower is better; None where it is not finite.
+    ) -> tuple[float | None, dict[str, float | None]]:
+        """The mean, negated where lower is better, and the value at each bitmap as it is; None where not finite.
 
         Args:
             model: every worker's, with equal weights.
@@ -62,18 +62,24 @@ class Watched:
             losses: mean over bitmaps of each step since the checkpoint before, for ``train_loss``.
         """
         if self.objective.name == TRAIN_LOSS:
-            mean = fmean(losses)
+            values = [fmean(losses)]
+            named: dict[str, float | None] = {}
         else:
-            values = torch.zeros(len(self.bitmaps), dtype=torch.float64)
+            shared = torch.zeros(len(self.bitmaps), dtype=torch.float64)
             for index in range(world.rank, len(self.bitmaps), world.size):
                 model.set_bitmap(self.bitmaps[index])
-                values[index] = task.evaluate(model, limit=self.limit).metrics[self.objective.name]
-            values = values.to(next(model.parameters()).device)
+                shared[index] = task.evaluate(model, limit=self.limit).metrics[self.objective.name]
+            shared = shared.to(next(model.parameters()).device)
             if world.size > 1:
-                world.sum_in_place(values)
-            mean = float(values.mean())
-        signed = mean if self.objective.direction == "max" else -mean
-        return signed if math.isfinite(signed) else None
+                world.sum_in_place(shared)
+            values = shared.tolist()
+            named = {str(b): v if math.isfinite(v) else None for b, v in zip(self.bitmaps, values, strict=True)}
+        signed = self.signed(fmean(values))
+        return (signed if math.isfinite(signed) else None), named
+
+    def signed(self, value: float) -> float:
+        """A value as a score, or a score as a value."""
+        return value if self.objective.direction == "max" else -value
 
 
 def watched(config: TrainConfig, model: SwitchableModel, task: Task) -> Watched | None:
@@ -123,7 +129,7 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
         if trainer.world.rank == 0:
             board.post.remote(done)
         if trainer.step % config.training.checkpoint_every == 0 or trainer.step == config.training.steps:
-            score = seen.score(parts.model, parts.task, trainer.world, losses) if seen else None
+            score = seen.measure(parts.model, parts.task, trainer.world, losses)[0] if seen else None
             losses.clear()
             _report(trainer, done, {**extra, SCORE: score}, Path(settings["storage"]))
     return {}

@@ -33,13 +33,6 @@ class RangeConfig(Section):
     high: int | float
     log: bool = False
 
-    @model_validator(mode="after")
-    def _law(self) -> Self:
-        if self.low >= self.high or (self.log and self.low <= 0):
-            law = "low must be below high, and above 0 with log"
-            raise ValueError(f"{law}: got {self.low} and {self.high}")
-        return self
-
     @property
     def whole(self) -> bool:
         """Whether its numbers are integers."""
@@ -50,9 +43,9 @@ class RangeConfig(Section):
         if self.log:
             value = float(np.exp(generator.uniform(np.log(self.low), np.log(self.high))))
             return round(value) if self.whole else value
-        return (
-            int(generator.integers(self.low, self.high + 1)) if self.whole else generator.uniform(self.low, self.high)
-        )
+        if self.whole:
+            return int(generator.integers(int(self.low), int(self.high) + 1))
+        return generator.uniform(self.low, self.high)
 
 
 class AshaConfig(Section):
@@ -93,6 +86,9 @@ class SweepConfig(Section):
         for key, values in self.space.items():
             if isinstance(values, RangeConfig) and self.strategy == "grid":
                 raise ValueError(f"strategy grid needs lists: space.{key} is a range; take random or tpe")
+            if isinstance(values, RangeConfig) and (values.low >= values.high or (values.log and values.low <= 0)):
+                law = f"space.{key}: low must be below high, and above 0 with log"
+                raise ValueError(f"{law}: got {values.low} and {values.high}")
             if not isinstance(values, RangeConfig) and not values:
                 raise ValueError(f"space.{key} must hold a value: got an empty list")
         if (self.samples is None) != (self.strategy == "grid"):

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrate.config import TrainConfig
+import qalof
+from orchestrate.config import KeepBestConfig, TrainConfig
 from orchestrate.jobs import execute
+from orchestrate.train_storage import kept_checkpoints
+from qalof.bitmap import Bitmap
 from qalof.errors import NonFiniteLossError
 from qalof.model.switchable import read_manifest
 
@@ -89,3 +92,26 @@ def test_a_loss_that_is_not_finite_names_step_and_bitmap_and_keeps_the_last_chec
     assert not (tmp_path / "run" / "result.json").exists()
     manifest = read_manifest(tmp_path / "run" / "checkpoint")
     assert manifest["extra"]["step"] == 1, manifest["extra"]
+
+
+def test_the_best_checkpoint_is_kept_besides_the_last_and_watching_changes_no_weight(
+    ray_session, random_model, tmp_path
+):
+    # a step this large spoils the model in the end
+    changes = {"training__learning_rate": 0.05, "training__checkpoint_every": 3, "workers__count": 1}
+    plain = config(random_model, tmp_path, **changes)
+    watching = plain.model_copy(update={"keep_best": KeepBestConfig(metric="min:loss", bitmaps=[8, 4], limit=6)})
+    best = execute("train", watching, tmp_path / "run")["best"]
+    assert execute("train", plain, tmp_path / "plain")["best"] is None
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "plain"))
+    assert not (tmp_path / "plain" / "checkpoint_best").exists()
+    manifest = read_manifest(tmp_path / "run" / "checkpoint_best")
+    assert best["step"] == manifest["extra"]["step"] in (3, 6, 8)
+    model, task = qalof.load(tmp_path / "run" / "checkpoint_best"), qalof.task_of(tmp_path / "run" / "checkpoint_best")
+    values = []
+    for bitmap in best["bitmaps"]:
+        model.set_bitmap(Bitmap.parse(bitmap, model.sites))
+        values.append(task.evaluate(model, limit=6).metrics["loss"])
+    assert best["value"] == pytest.approx(sum(values) / 2, rel=1e-12)
+    others = [-kept.score for kept in kept_checkpoints(tmp_path / "run" / "ray" / "train")]
+    assert best["value"] == min(others)

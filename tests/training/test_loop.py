@@ -1,3 +1,5 @@
+import os
+import signal
 import threading
 from dataclasses import replace
 
@@ -6,6 +8,7 @@ import torch
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError, DiskError, NonFiniteLossError
+from qalof.files import tidy
 from qalof.model.adapters import SHARED, AdapterSpec
 from qalof.model.pretrained import load_tokenizer
 from qalof.model.switchable import BaseModel, build
@@ -167,6 +170,35 @@ def test_a_write_that_fails_leaves_the_older_checkpoint_whole(make, tmp_path, mo
     again = make()
     load_checkpoint(again, tmp_path / "c")
     assert again.step == 2
+
+
+def test_a_kill_in_the_middle_of_writing_a_checkpoint_costs_steps_and_not_a_bit(make, tmp_path, monkeypatch):
+    undisturbed = make(dropout=0.1)
+    run(undisturbed)
+    trainer = make(dropout=0.1)
+    run(trainer, until=2)
+    save_checkpoint(trainer, tmp_path / "c", {})
+    run(trainer, until=4)
+
+    def half(tensors, path):
+        path.write_bytes(b"half a file")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("qalof.training.checkpoint.save_file", half)
+    killed = os.fork()
+    if killed == 0:
+        save_checkpoint(trainer, tmp_path / "c", {})
+    _, status = os.waitpid(killed, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert [path.name for path in tmp_path.glob("*") if not path.name.startswith(".")] == ["c"]
+    assert len(list(tmp_path.iterdir())) == 2
+    tidy(tmp_path / "c")
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+    again = make(dropout=0.1)
+    load_checkpoint(again, tmp_path / "c")
+    assert again.step == 2
+    run(again)
+    assert all(torch.equal(tensor, weights(undisturbed)[name]) for name, tensor in weights(again).items())
 
 
 def test_checkpoint_of_other_adapters_is_refused(make, tmp_path):

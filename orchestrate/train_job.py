@@ -14,7 +14,9 @@ driver raises.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,7 @@ from qalof.training.loop import StepReport
 RAY_FOLDER = "ray"
 CHECKPOINT = "checkpoint"
 BEST_CHECKPOINT = "checkpoint_best"
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 LOSSES = "losses.jsonl"
 """One line a step: step, learning_rate, losses by bitmap.  A resumed run repeats steps; the last line of one counts."""
 
@@ -160,14 +163,17 @@ def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ra
             name=NAME,
             storage_path=str(storage.parent),
             # without a limit of its own the controller would wait for missing CPUs for ever
-            failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=1),
+            failure_config=FailureConfig(
+                max_failures=workers.max_failures, controller_failure_limit=1 if workers.min_count is None else 5
+            ),
             checkpoint_config=CheckpointConfig(num_to_keep=2, **ranked),
             logging_config=LoggingConfig(log_level="ERROR"),
             worker_runtime_env={"env_vars": worker_environment(workers.count)},
         ),
     )
     try:
-        return trainer.fit()
+        with _start_timeout(workers):
+            return trainer.fit()
     except WorkerGroupError as error:
         raise _worker_failure(error, workers) from error
     except ControllerError as error:
@@ -187,6 +193,19 @@ def _scaling(workers: WorkersConfig) -> ScalingConfig:
         resources = {"CPU": cpus_per_worker(workers.count, ray.cluster_resources()["CPU"])}
         count = workers.count
     return ScalingConfig(num_workers=count, use_gpu=workers.gpu, resources_per_worker=resources)
+
+
+@contextmanager
+def _start_timeout(workers: WorkersConfig) -> Iterator[None]:
+    """Shorter for an elastic group: Ray counts a lost node for up to 20 s more, and waits for it all this time."""
+    before = os.environ.get(_START_TIMEOUT)
+    if workers.min_count is not None:
+        os.environ[_START_TIMEOUT] = "20"
+    try:
+        yield
+    finally:
+        os.environ.pop(_START_TIMEOUT, None)
+        os.environ.update({} if before is None else {_START_TIMEOUT: before})
 
 
 def _worker_failure(error: WorkerGroupError, workers: WorkersConfig) -> QalofError:

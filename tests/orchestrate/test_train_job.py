@@ -99,6 +99,8 @@ def test_the_best_checkpoint_is_kept_besides_the_last_and_watching_changes_no_we
 ):
     # a step this large spoils the model in the end
     changes = {"training__learning_rate": 0.05, "training__checkpoint_every": 3, "workers__count": 1}
+    completion = {"max_length": 128, "train_split": "train[:48]", "validation_split": "validation[:8]"}
+    changes |= {"task__name": "squad-completion", "task__settings": completion}
     plain = config(random_model, tmp_path, **changes)
     watching = plain.model_copy(update={"keep_best": KeepBestConfig(metric="min:loss", bitmaps=[8, 4], limit=6)})
     best = execute("train", watching, tmp_path / "run")["best"]

@@ -96,11 +96,12 @@ def train(config: TrainConfig, parts: Parts, directory: RunDirectory, run: Run) 
     with report("train", steps) as progress:
 
         def show(posts: list[StepReport]) -> None:
+            if not posts:
+                return
             append_lines(directory.path / LOSSES, [json.dumps(asdict(post)) for post in posts])
             run.log_series([(p.step, as_metrics(p)) for p in posts])
-            if posts:
-                last = posts[-1]
-                progress.update(last.step + 1, "  ".join(f"{b}: {loss:.3f}" for b, loss in last.losses.items()))
+            last = posts[-1]
+            progress.update(last.step + 1, "  ".join(f"{b}: {loss:.3f}" for b, loss in last.losses.items()))
 
         with watched_board(show) as board:
             outcome = _fit_through(config, directory, board)

@@ -1,7 +1,6 @@
 """Whatever is killed in a training run, the weights are those of the run that nobody disturbed, bit for bit."""
 
-import os
-import signal
+import contextlib
 import subprocess
 import sys
 import threading
@@ -80,15 +79,16 @@ def reached(folder: Path, step: int) -> bool:
 
 
 def kill_at(folder: Path, step: int, title: str, killed: list[int]) -> None:
-    """SIGKILL one process of that title once ``step`` is reported; look for damage as long as it runs."""
+    """SIGKILL one process of that title, of this session's Ray and no other, once ``step`` is reported."""
     until = time.monotonic() + 240
     while time.monotonic() < until:
         if reached(folder, step):
-            for process in psutil.process_iter(["cmdline"]):
-                if title in " ".join(process.info["cmdline"] or []):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-                    return
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if " ".join(process.cmdline()).startswith(f"ray::{title}"):
+                        process.kill()
+                        killed.append(process.pid)
+                        return
         time.sleep(0.02)
 
 

@@ -94,12 +94,13 @@ class PlanSearcher(Searcher):
         self.ended: dict[int, Report] = {}
         self.known: set[int] = set()
         self.error: Exception | None = None
+        self._failed = False
         self._running: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial; None while a generation's last ones run; FINISHED at the end."""
         try:
-            waiting = [] if self.error else self.plan.waiting()
+            waiting = [] if self.error or self._failed else self.plan.waiting()
             free = [number for number in waiting if number not in self._running.values()]
             if not waiting:
                 return str(Searcher.FINISHED)
@@ -119,6 +120,7 @@ class PlanSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write down what a trial found, unless an earlier run did, and tell the plan."""
         number = self._running.pop(trial_id)
+        self._failed = self._failed or error  # or the same trial would be given out for ever
         if result is None or error or self.error is not None:
             return
         try:

@@ -28,6 +28,7 @@ from qalof.attacks.transfer import draw_table, prediction_table
 from qalof.bitmap import Bitmap
 from qalof.checkpoints import load, task_of
 from qalof.errors import BadInputError
+from qalof.files import append_lines
 from qalof.model.pretrained import HeadKind, load_pretrained
 from qalof.model.sites import Site
 from qalof.tasks.classification import ClassificationTask
@@ -149,8 +150,7 @@ class _Record:
         return {(result.example_id, result.bitmap): result for result in results}
 
     def add(self, result: AttackResult) -> None:
-        with self._path.open("ab") as file:
-            file.write(json.dumps(result.to_json()).encode() + b"\n")
+        append_lines(self._path, [json.dumps(result.to_json())])
 
     def _parse(self, line: bytes) -> Mapping[str, Any]:
         try:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+
+from qalof.errors import DiskError
 
 INTERVAL = 0.25
 """Seconds between two looks of the driver."""
@@ -36,13 +38,26 @@ class Board:
 
 @contextmanager
 def watched_board(on_posts: Callable[[list[Any]], None]) -> Iterator[ActorHandle]:
-    """A board whose posts go to ``on_posts``, in a thread, until the block is left; none is left over."""
+    """A board whose posts go to ``on_posts``, in a thread, until the block is left; none is left over.
+
+    Where the disk takes no more they wait and are tried again; at the end that is an error.
+
+    Raises:
+        DiskError: at the end, by ``on_posts``.
+    """
     board = ray.remote(Board).options(num_cpus=0, max_restarts=-1).remote()
     stop = threading.Event()
+    waiting: list[Any] = []
+
+    def hand_over() -> None:
+        waiting.extend(ray.get(board.take.remote()))
+        on_posts(list(waiting))
+        waiting.clear()
 
     def watch() -> None:
         while not stop.wait(INTERVAL):
-            on_posts(ray.get(board.take.remote()))
+            with suppress(DiskError):
+                hand_over()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -51,5 +66,7 @@ def watched_board(on_posts: Callable[[list[Any]], None]) -> Iterator[ActorHandle
     finally:
         stop.set()
         thread.join()
-        on_posts(ray.get(board.take.remote()))
-        ray.kill(board)
+        try:
+            hand_over()
+        finally:
+            ray.kill(board)

@@ -124,3 +124,15 @@ def generate_data(
 ) -> None:
     """Let a model write its own training texts (LLM-QAT), or complete SQuAD prompts."""
     run_job("generate-data", config, overrides, output, as_json, address)
+
+
+@app.command()
+def sweep(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+) -> None:
+    """Train at many settings on Ray Tune and compare them; finished trials are kept through a kill."""
+    run_job("sweep", config, overrides, output, as_json, address)

@@ -88,9 +88,11 @@ class WorkersConfig(Section):
 
     ``in_process``: one worker that is this very process, without Ray: for tiny models, which are done before another
     process has started.
+    ``min_count``: training goes on with so few where nodes are lost, and grows back; None for ``count`` or none.
     """
 
     count: int = Field(2, ge=1)
+    min_count: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
     gpu: bool = False
     max_failures: int = Field(2, ge=0)
@@ -100,6 +102,12 @@ class WorkersConfig(Section):
     def _one_process(self) -> Self:
         if self.in_process and self.count != 1:
             raise ValueError(f"in_process needs count 1: got {self.count}")
+        return self
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.min_count is not None and self.min_count > self.count:
+            raise ValueError(f"min_count must be at most count: got {self.min_count} for {self.count}")
         return self
 
 
@@ -118,6 +126,18 @@ class EvaluationConfig(Section):
     limit: int | None = Field(None, ge=1)
 
 
+class KeepBestConfig(Section):
+    """The best checkpoint, kept besides the last: compared at every checkpoint by ``metric``, averaged over bitmaps.
+
+    ``metric``: such as ``max:f1``; ``min:train_loss`` is the mean loss of the steps since the checkpoint before; None
+    for the task's own.  ``bitmaps``: None for every trained width; ``limit``: None for that of ``evaluation``.
+    """
+
+    metric: str | None = None
+    bitmaps: list[BitmapSpec] | None = Field(None, min_length=1)
+    limit: int | None = Field(None, ge=1)
+
+
 class TrainConfig(Section):
     """``qalof train``."""
 
@@ -130,6 +150,7 @@ class TrainConfig(Section):
     training: TrainSettings = TrainSettings()
     workers: WorkersConfig = WorkersConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    keep_best: KeepBestConfig | None = None
     tracking: TrackingConfig = TrackingConfig()
 
 

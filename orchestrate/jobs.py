@@ -20,6 +20,7 @@ from orchestrate import (
     footprint_job,
     generate_job,
     search_job,
+    sweep_job,
     train_job,
 )
 from orchestrate.assemble import parse_bitmaps, trained_widths
@@ -40,6 +41,7 @@ from orchestrate.evaluation_jobs import evaluate_bitmaps, log_at, open_checkpoin
 from orchestrate.evaluation_pool import EvaluationPool
 from orchestrate.progress import report, say
 from orchestrate.run_directory import RunDirectory
+from orchestrate.sweep_plan import SweepConfig
 from orchestrate.tracking import Run, Tracker
 from qalof.cost import cost_of
 from qalof.files import read_json, write_json
@@ -109,7 +111,8 @@ def ray_for(workers: WorkersConfig, address: str | None = None) -> AbstractConte
 
 
 def _train(config: TrainConfig, parts: train_job.Parts, directory: RunDirectory, run: Run) -> Result:
-    checkpoint = train_job.train(config, directory, run)
+    trained = train_job.train(config, parts, directory, run)
+    checkpoint = trained.checkpoint
     wanted = config.evaluation.bitmaps
     specs = wanted if wanted is not None else list(trained_widths(parts.model, config))
     bitmaps = parse_bitmaps(specs, parts.model.sites)
@@ -121,6 +124,7 @@ def _train(config: TrainConfig, parts: train_job.Parts, directory: RunDirectory,
         "objective": config.objective.name,
         "steps": config.training.steps,
         "training_data": parts.task.train_counts(),
+        "best": trained.best,
         "rows": evaluation_jobs.rows(bitmaps, scored, parts.model.sites),
     }
 
@@ -242,4 +246,5 @@ JOBS: Mapping[str, Job] = {
     "baselines": Job(BaselinesConfig, baselines_job.check, baselines_job.work),
     "footprint": Job(footprint_job.FootprintConfig, footprint_job.check, footprint_job.work),
     "generate-data": Job(generate_job.GenerateConfig, generate_job.check, generate_job.work),
+    "sweep": Job(SweepConfig, sweep_job.check, sweep_job.sweep),
 }

@@ -38,7 +38,9 @@ class StepConfig(Section):
     """
 
     name: str = Field(pattern=r"^[\w-]+$")
-    command: Literal["train", "evaluate", "sensitivity", "search", "attack", "baselines", "footprint", "generate-data"]
+    command: Literal[
+        "train", "evaluate", "sensitivity", "search", "attack", "baselines", "footprint", "generate-data", "sweep"
+    ]
     config: dict[str, Any]
     shared: bool = False
 

@@ -1,9 +1,10 @@
 """Run directories: what a command leaves behind, and how it goes on or is skipped.
 
     config.yaml       the resolved config; runs as it stands
-    run.json          the command, and the fingerprint of config and inputs
+    run.json          the command, the fingerprint of config and inputs, and when it was started first
     environment.json  commit, versions, hardware
-    result.json       typed and versioned; written last, so that its presence means: finished
+    result.json       typed and versioned, with the clock times of start and finish; written last, so that its
+                      presence means: finished
 
 The same command on a directory that is unfinished goes on in it; on one that is finished it returns the result.
 Where the config or an input has changed, the old directory is moved aside (``NAME.1``, ``NAME.2`` ...), never
@@ -13,6 +14,7 @@ overwritten.  Workers, tracking and ``batch_size`` are no part of the fingerprin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,8 @@ class RunDirectory:
         write_text(path / "config.yaml", header + yaml.safe_dump(dict(config), sort_keys=False))
         write_json(path / "environment.json", describe())
         write_json(
-            path / "run.json", {"format_version": FORMAT_VERSION, "command": command, "fingerprint": fingerprint}
+            path / "run.json",
+            {"format_version": FORMAT_VERSION, "command": command, "fingerprint": fingerprint, "started": _now()},
         )
         return self
 
@@ -77,9 +80,9 @@ class RunDirectory:
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result, numbers that are not finite as null; the run is finished."""
         ready: dict[str, Any] = json_ready(result)
-        write_json(
-            self.path / "result.json", {"format_version": FORMAT_VERSION, "command": self.command, "result": ready}
-        )
+        times = {"started": read_json(self.path / "run.json", "run file").get("started"), "finished": _now()}
+        head = {"format_version": FORMAT_VERSION, "command": self.command}
+        write_json(self.path / "result.json", {**head, **times, "result": ready})
         return ready
 
 
@@ -87,15 +90,40 @@ def read_result(path: Path) -> dict[str, Any]:
     """The ``result`` of a ``result.json``.
 
     Raises:
-        BadInputError: missing, damaged or of a newer version.
+        BadInputError: missing, damaged, of another form or of a newer version.
     """
     data = read_json(path, "result file")
+    if not isinstance(data, Mapping) or not isinstance(data.get("result"), dict):
+        raise BadInputError(f"result file {path} must hold an object with a result: it does not; run the command again")
     if data.get("format_version") != FORMAT_VERSION:
         raise BadInputError(
             f"result file {path} must have version {FORMAT_VERSION}: got {data.get('format_version')!r}"
         )
     result: dict[str, Any] = data["result"]
     return result
+
+
+def read_moment(path: Path, key: str) -> float | None:
+    """The clock time ``started`` or ``finished`` of a ``run.json`` or ``result.json``.
+
+    Returns:
+        Seconds since 1970; None of a file that was written before these times were kept.
+
+    Raises:
+        BadInputError: missing, damaged, or no time.
+    """
+    data = read_json(path, "run file")
+    text = data.get(key) if isinstance(data, Mapping) else None
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError):
+        raise BadInputError(f"{key} of {path} must be a time such as 2026-01-31T12:00:00+00:00: got {text!r}") from None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def fingerprint_of(command: str, config: Mapping[str, Any], inputs: Sequence[Path] = ()) -> str:

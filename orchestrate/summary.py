@@ -17,6 +17,7 @@ from orchestrate.generate_job import GenerateConfig
 from orchestrate.jobs import JOBS
 from orchestrate.plan import PipelineConfig, PlannedStep, load_pipeline, owner_of, plan
 from orchestrate.report.formats import count_of
+from orchestrate.sweep_plan import SweepConfig, SweepPlan, trial_config
 from orchestrate.table_check import bitmap_specs, check_table
 from qalof.errors import BadInputError, nearest_hint
 from qalof.model.adapters import adapter_parameters
@@ -36,6 +37,8 @@ def show(command: str, result: Mapping[str, Any], folder: Path) -> None:
         console.print(ranking_table(result["ranking"]))
     elif command == "search":
         console.print(front_table(result))
+    elif command == "sweep":
+        console.print(sweep_table(result))
     elif command == "attack":
         console.print(robustness_table(result["robustness"]))
     elif command == "generate-data":
@@ -91,6 +94,17 @@ def front_table(result: Mapping[str, Any]) -> Table:
     for row in front:
         intervals = [_interval(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in metrics]
         table.add_row(row["bitmap"], *intervals, f"{row['average_bits']:.2f}", f"{row['weight_bytes']:,}")
+    return table
+
+
+def sweep_table(result: Mapping[str, Any]) -> Table:
+    """The trials of a sweep, the best first; of one that did not finish, the last score."""
+    trials = result["trials"]
+    table = Table("trial", *trials[0]["params"], result["metric"], "state", "steps")
+    for row in trials:
+        value = "not finite" if row["value"] is None else _number(row["value"])
+        params = [str(setting) for setting in row["params"].values()]
+        table.add_row(str(row["trial"]), *params, value, row["state"], str(row["step"]))
     return table
 
 
@@ -157,6 +171,11 @@ def _describe(command: str, config: Section, check: bool = False) -> str:
         how = config.generation
         count = f"{JOBS[command].check(config).count:,}" if check else how.count or "all"
         return f"{command}: {count} texts by {how.start}, up to {how.max_length} tokens, {config.workers.count} actors"
+    if isinstance(config, SweepConfig):
+        good = " (every value is good)" if check and JOBS[command].check(config) else ""
+        trials = config.samples or len(SweepPlan(config).points)
+        base = _describe_training(trial_config(config, {}), check=False)
+        return f"sweep: {trials} trials by {config.strategy} on {config.workers.count} actors{good}, each {base}"
     checked = " (checkpoint and space are good)" if check and JOBS[command].check(config) else ""
     if isinstance(config, SearchConfig):
         most = "as many" if config.max_evaluations is None else f"up to {config.max_evaluations}"

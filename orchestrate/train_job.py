@@ -1,58 +1,70 @@
 """Training on Ray Train: N workers, one flat all-reduce a step, checkpoints through ``ray.train.report``.
 
 The driver checks everything first, then starts the workers; each assembles its own model from the plain config and
-runs :class:`qalof.training.loop.Trainer` on its share of every global batch.  A report is a barrier, so it is
-made at checkpoints alone; losses travel over the board.
+runs :class:`qalof.training.loop.Trainer` on its share of every global batch (see :mod:`orchestrate.train_worker`).
 
-A worker that dies takes its group with it, and the group goes on from the last registered checkpoint; so does a
-whole job that was killed and is started again by the same command.  A non-finite loss is the same on all workers and
-would come back on every retry, so the loop *returns* it and the driver raises.
+A worker that dies takes its group with it, and the group goes on from the last registered checkpoint; Train's
+controller is started again in the same way, and so is a whole job that was killed, by the same command.  Where
+``workers.min_count`` is given, the group that comes back is as large as the cluster then allows (Ray's elastic
+training): a step's examples and learning rate do not depend on the number of workers, its dropout masks do.
+A non-finite loss is the same on all workers and would come back on every retry, so the loop *returns* it and the
+driver raises.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
-import torch
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from ray.train import (
-    Checkpoint,
     CheckpointConfig,
+    ControllerError,
     FailureConfig,
     LoggingConfig,
     RunConfig,
     ScalingConfig,
     WorkerGroupError,
 )
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from orchestrate.assemble import Parts, assemble_training
 from orchestrate.board import watched_board
 from orchestrate.cluster import cpus_per_worker, worker_environment
-from orchestrate.config import TrainConfig
-from orchestrate.config_file import to_plain, validate
-from orchestrate.evaluation_pool import threads_of
-from orchestrate.progress import report
+from orchestrate.config import TrainConfig, WorkersConfig
+from orchestrate.config_file import to_plain
+from orchestrate.progress import report, say
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
 from orchestrate.train_here import train_here
+from orchestrate.train_storage import NAME, best_of, kept_checkpoints, prepare
+from orchestrate.train_worker import SCORE, Watched, as_metrics, watched, work
 from qalof.errors import BadInputError, NonFiniteLossError, QalofError
-from qalof.tasks.factory import describe_task
-from qalof.training.checkpoint import load_checkpoint, save_checkpoint
-from qalof.training.loop import ProcessGroup, StepReport, Trainer
+from qalof.files import append_lines, copy_folder, tidy
+from qalof.training.loop import StepReport
 
 RAY_FOLDER = "ray"
 CHECKPOINT = "checkpoint"
+BEST_CHECKPOINT = "checkpoint_best"
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 LOSSES = "losses.jsonl"
 """One line a step: step, learning_rate, losses by bitmap.  A resumed run repeats steps; the last line of one counts."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """``checkpoint``: the last one's folder; ``best``: of ``keep_best``, its folder, step, metric and value."""
+
+    checkpoint: Path
+    best: dict[str, Any] | None
 
 
 def check(config: TrainConfig) -> Parts:
@@ -65,129 +77,157 @@ def check(config: TrainConfig) -> Parts:
     batch, workers = config.training.batch_size, config.workers.count
     if batch % workers:
         raise BadInputError(f"workers.count must divide training.batch_size: got {workers} for {batch}")
+    if watched(config, parts.model, parts.task) is not None and config.workers.in_process:
+        raise BadInputError("keep_best needs workers on Ray: got workers.in_process; leave one of them out")
     parts.task.train_features()
     return parts
 
 
-def train(config: TrainConfig, directory: RunDirectory, run: Run) -> Path:
-    """Train, or go on training, in ``directory``; Ray is connected already, unless it is in process.
+def train(config: TrainConfig, parts: Parts, directory: RunDirectory, run: Run) -> Trained:
+    """Train, or go on training, in ``directory``; Ray is connected already, unless the work is in process.
+
+    Args:
+        config: of the run.
+        parts: the driver's own, from :func:`check`.
+        directory: of the run.
+        run: of the record.
 
     Returns:
-        The folder of the final checkpoint, ``directory/checkpoint``.
+        The folders ``directory/checkpoint`` and, where asked for, ``directory/checkpoint_best``.
 
     Raises:
         NonFiniteLossError: the loss; the last good checkpoint is at ``directory/checkpoint``.
-        QalofError: workers died more than ``workers.max_failures`` times.
+        DiskError: the disk takes no more; earlier checkpoints stay.
+        QalofError: workers, or the controller, died more than ``workers.max_failures`` times.
     """
     steps = config.training.steps
     with report("train", steps) as progress:
 
         def show(posts: list[StepReport]) -> None:
-            _append(directory.path / LOSSES, posts)
-            run.log_series([(p.step, _as_metrics(p)) for p in posts])
-            if posts:
-                last = posts[-1]
-                progress.update(last.step + 1, "  ".join(f"{b}: {loss:.3f}" for b, loss in last.losses.items()))
+            if not posts:
+                return
+            append_lines(directory.path / LOSSES, [json.dumps(asdict(post)) for post in posts])
+            run.log_series([(p.step, as_metrics(p)) for p in posts])
+            last = posts[-1]
+            progress.update(last.step + 1, "  ".join(f"{b}: {loss:.3f}" for b, loss in last.losses.items()))
 
         if config.workers.in_process:
             train_here(config, directory.path / CHECKPOINT, show)
-            return directory.path / CHECKPOINT
+            return Trained(directory.path / CHECKPOINT, None)
         with watched_board(show) as board:
-            result = _fit(config, directory, board)
-    outcome: Mapping[str, Any] = result.return_value or {}
-    target = directory.path / CHECKPOINT
-    if result.checkpoint is not None:
-        _copy(Path(result.checkpoint.path), target)
+            outcome = _fit_through(config, directory, board)
+    trained = _collect(watched(config, parts.model, parts.task), directory)
     if error := outcome.get("error"):
         raise NonFiniteLossError(*error)
-    return target
+    return trained
+
+
+def _collect(seen: Watched | None, directory: RunDirectory) -> Trained:
+    """Copy the last and the best checkpoint out of Ray's storage."""
+    found = kept_checkpoints(_storage(directory))
+    target, place = directory.path / CHECKPOINT, directory.path / BEST_CHECKPOINT
+    tidy(target)
+    if found:
+        copy_folder(found[-1].folder, target)
+    best = best_of(found)
+    if seen is None or best is None or best.score is None:
+        return Trained(target, None)
+    tidy(place)
+    copy_folder(best.folder, place)
+    told = {"checkpoint": str(place), "step": best.step, "metric": str(seen.objective)}
+    told["value"] = seen.signed(best.score)
+    return Trained(target, {**told, "bitmaps": [str(bitmap) for bitmap in seen.bitmaps], "limit": seen.limit})
+
+
+def _storage(directory: RunDirectory) -> Path:
+    return directory.path / RAY_FOLDER / NAME
+
+
+def _fit_through(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> Mapping[str, Any]:
+    """Fit, and again where the controller is lost; what rank 0 returned."""
+    for lost in range(config.workers.max_failures + 1):
+        try:
+            return _fit(config, directory, board).return_value or {}
+        except RayActorError:
+            say(f"the training controller was lost ({lost + 1}); going on from the last checkpoint")
+    raise QalofError(
+        f"the training controller was lost more than {config.workers.max_failures} times; "
+        "the same command goes on from the last checkpoint"
+    )
 
 
 def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ray.train.Result:
     workers = config.workers
-    resources = {"GPU": 1.0} if workers.gpu else {"CPU": cpus_per_worker(workers.count, ray.cluster_resources()["CPU"])}
+    storage = _storage(directory)
+    last = prepare(storage)
+    ranked = {} if config.keep_best is None else {"checkpoint_score_attribute": SCORE}
     trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"config": to_plain(config), "board": board},
-        scaling_config=ScalingConfig(num_workers=workers.count, use_gpu=workers.gpu, resources_per_worker=resources),
+        work,
+        train_loop_config={
+            "config": to_plain(config),
+            "board": board,
+            "storage": str(storage),
+            "resume_from": None if last is None else str(last),
+        },
+        scaling_config=_scaling(workers),
         torch_config=TorchConfig(backend="nccl" if workers.gpu else "gloo", timeout_s=600),
         run_config=RunConfig(
-            name="train",
-            storage_path=str(directory.path / RAY_FOLDER),
+            name=NAME,
+            storage_path=str(storage.parent),
             # without a limit of its own the controller would wait for missing CPUs for ever
-            failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=1),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(
+                max_failures=workers.max_failures, controller_failure_limit=1 if workers.min_count is None else 5
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=2, **ranked),
             logging_config=LoggingConfig(log_level="ERROR"),
             worker_runtime_env={"env_vars": worker_environment(workers.count)},
         ),
     )
     try:
-        return trainer.fit()
+        with _start_timeout(workers):
+            return trainer.fit()
     except WorkerGroupError as error:
-        causes = list(error.worker_failures.values())
-        for cause in causes:
-            if isinstance(cause, QalofError):
-                raise cause from None
+        raise _worker_failure(error, workers) from error
+    except ControllerError as error:
+        reason = str(error.controller_failure).strip().splitlines()[-1]
         raise QalofError(
-            f"training workers failed more than {workers.max_failures} times, last by "
-            f"{type(causes[0]).__name__}: {str(causes[0]).strip().splitlines()[-1]}; "
-            "the same command goes on from the last checkpoint"
+            f"training cannot be run on this cluster: {reason}; the same command goes on from the last checkpoint"
         ) from error
 
 
-def _worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """One worker's life; ``settings``: plain config and the board."""
-    config = validate(TrainConfig, settings["config"], "the config")
-    torch.set_num_threads(threads_of(config.workers))
-    parts = assemble_training(config)
-    parts.model.to(get_device())
-    trainer = Trainer(parts.model, parts.task, parts.objective, config.training, ProcessGroup())
-    if (last := ray.train.get_checkpoint()) is not None:
-        with last.as_directory() as folder:
-            load_checkpoint(trainer, Path(folder))
+def _scaling(workers: WorkersConfig) -> ScalingConfig:
+    if workers.min_count is not None:  # whole tickets: Ray's elastic policy counts no fractions
+        resources = {"GPU": 1.0} if workers.gpu else {"CPU": 1.0}
+        count: int | tuple[int, int] = (workers.min_count, workers.count)
+    elif workers.gpu:
+        resources, count = {"GPU": 1.0}, workers.count
     else:
-        trainer.calibrate()
-    extra = {"task": describe_task(parts.task), "config": settings["config"]}
-    board: ActorHandle = settings["board"]
-    while trainer.step < config.training.steps:
-        try:
-            done = trainer.train_step()
-        except NonFiniteLossError as error:
-            return {"error": (error.step, error.bitmap, error.value)}
-        if trainer.world.rank == 0:
-            board.post.remote(done)
-        if trainer.step % config.training.checkpoint_every == 0 or trainer.step == config.training.steps:
-            _report(trainer, done, extra)
-    return {}
+        resources = {"CPU": cpus_per_worker(workers.count, ray.cluster_resources()["CPU"])}
+        count = workers.count
+    return ScalingConfig(num_workers=count, use_gpu=workers.gpu, resources_per_worker=resources)
 
 
-def _report(trainer: Trainer, done: StepReport, extra: Mapping[str, Any]) -> None:
-    metrics = {"step": trainer.step, **_as_metrics(done)}
-    if trainer.world.rank != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / CHECKPOINT
-        save_checkpoint(trainer, target, extra)
-        checkpoint = Checkpoint.from_directory(str(target))
-        ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"step-{trainer.step:06d}")
+@contextmanager
+def _start_timeout(workers: WorkersConfig) -> Iterator[None]:
+    """Shorter for an elastic group: Ray counts a lost node for up to 20 s more, and waits for it all this time."""
+    before = os.environ.get(_START_TIMEOUT)
+    if workers.min_count is not None:
+        os.environ[_START_TIMEOUT] = "20"
+    try:
+        yield
+    finally:
+        os.environ.pop(_START_TIMEOUT, None)
+        os.environ.update({} if before is None else {_START_TIMEOUT: before})
 
 
-def _append(path: Path, posts: Sequence[StepReport]) -> None:
-    lines = "".join(json.dumps(asdict(post)) + "\n" for post in posts)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(lines)
-
-
-def _as_metrics(done: StepReport) -> dict[str, float]:
-    losses = {f"train.loss.{bitmap}": loss for bitmap, loss in done.losses.items()}
-    return {"train.learning_rate": done.learning_rate, **losses}
-
-
-def _copy(source: Path, target: Path) -> None:
-    beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    shutil.copytree(source, beside, dirs_exist_ok=True)
-    if target.exists():
-        shutil.rmtree(target)
-    beside.chmod(0o755)
-    beside.replace(target)
+def _worker_failure(error: WorkerGroupError, workers: WorkersConfig) -> QalofError:
+    """What ended the group for good: an error of ours as it was raised, or one that names the last cause."""
+    causes = list(error.worker_failures.values())
+    for cause in causes:
+        if isinstance(cause, QalofError):
+            return cause
+    return QalofError(
+        f"training workers failed more than {workers.max_failures} times, last by "
+        f"{type(causes[0]).__name__}: {str(causes[0]).strip().splitlines()[-1]}; "
+        "the same command goes on from the last checkpoint"
+    )

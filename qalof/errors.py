@@ -36,6 +36,20 @@ class NonFiniteLossError(QalofError, ArithmeticError):
         return type(self), (self.step, self.bitmap, self.value)
 
 
+class DiskError(QalofError):
+    """The disk takes no more.  What was there before is as it was."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"the disk must have room for {path}: {reason}; what was written before is whole, make room and "
+            "start the same command again"
+        )
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple[type[DiskError], tuple[str, str]]:
+        return type(self), (self.path, self.reason)
+
+
 def nearest_hint(wrong: str, known: Iterable[str], limit: int = 8) -> str:
     """``did you mean 'x'?`` for the closest known name, or the list of what exists."""
     names = sorted(known)

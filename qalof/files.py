@@ -2,25 +2,52 @@
 
 A file or folder is written beside its place under a temporary name, flushed to disk and renamed.  A sealed
 folder carries ``manifest.json`` with the size and SHA-256 of each of its files, so that a cut or
-flipped byte is an error on reading and not a wrong result.
+flipped byte is an error on reading and not a wrong result.  A record of lines only grows, and a line that a kill
+or a full disk tore is cut off before the next is added.
+
+A disk that takes no more is a :class:`~qalof.errors.DiskError`: what was there before stays, and nothing half is left.
+A kill has no time to clean up; what it leaves is hidden (its name begins with a dot) until :func:`tidy` removes it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qalof.errors import BadInputError
+from safetensors import SafetensorError
+
+from qalof.errors import BadInputError, DiskError
 
 MANIFEST = "manifest.json"
+
+#: What the system says of a disk that takes no more: full, over a quota or a size limit, read-only, or broken.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turn what a full disk makes of writing ``target`` into a :class:`DiskError`; other errors pass.
+
+    safetensors writes in Rust and hands the system's error number on in its text alone.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+        if number not in _DISK:
+            raise
+        raise DiskError(str(target), os.strerror(number)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -29,19 +56,58 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path`` and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write ``content`` beside ``path`` and rename it into place.
+
+    Raises:
+        DiskError: the disk takes no more; an older file is as it was.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def append_lines(path: Path, lines: Sequence[str]) -> None:
+    """Add lines to a record and flush it; a torn last line, which lacks its newline, is cut off first.
+
+    Raises:
+        DiskError: the disk takes no more; the record is as long as it was.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # unbuffered, for a buffer would be written once more on closing
+        with path.open("ab+", buffering=0) as file:
+            whole = _whole_bytes(file.seek(0, os.SEEK_END), file)
+            file.truncate(whole)
+            left = memoryview("".join(f"{line}\n" for line in lines).encode())
+            try:
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(whole)
+                raise
+
+
+def _whole_bytes(size: int, file: Any) -> int:
+    """How many of ``size`` bytes are whole lines."""
+    at = size
+    while at > 0:
+        start = max(0, at - 4096)
+        file.seek(start)
+        if (found := file.read(at - start).rfind(b"\n")) >= 0:
+            return int(start + found + 1)
+        at = start
+    return 0
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -110,12 +176,36 @@ def sealed_folder(target: Path, header: Mapping[str, Any]) -> Iterator[Path]:
     Args:
         target: the folder; an older one there is replaced at the end.
         header: what the manifest says besides the files; JSON.
+
+    Raises:
+        DiskError: the disk takes no more; an older folder is as it was.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
+    with disk_errors(target), _replacement(target) as beside:
         yield beside
         seal(beside, header)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder so that it appears at ``target`` whole or not at all; an older one there is replaced.
+
+    Raises:
+        DiskError: the disk takes no more; an older folder is as it was.
+    """
+    with disk_errors(target), _replacement(target) as beside:
+        try:
+            shutil.copytree(source, beside, dirs_exist_ok=True)
+        except shutil.Error as error:  # copytree goes on after an error, and lists texts
+            number = next((n for n in _DISK for entry in error.args[0] if f"[Errno {n}]" in str(entry[2])), None)
+            raise (OSError(number, os.strerror(number)) if number else error) from error
+
+
+@contextmanager
+def _replacement(target: Path) -> Iterator[Path]:
+    """A folder to fill, renamed to ``target`` at the end of the block, and removed where the block fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.new."))
+    try:
+        yield beside
         beside.chmod(0o755)
         if target.exists():
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
@@ -131,8 +221,29 @@ def sealed_folder(target: Path, header: Mapping[str, Any]) -> Iterator[Path]:
 def seal(folder: Path, header: Mapping[str, Any]) -> None:
     """Write the manifest of a folder that is complete."""
     files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != MANIFEST}
+    for path in files.values():
+        _flush(path)
     listed = {name: {"bytes": p.stat().st_size, "sha256": digest(p)} for name, p in files.items()}
     write_json(folder / MANIFEST, {**header, "files": listed})
+
+
+def tidy(target: Path) -> None:
+    """Remove what a kill left beside ``target``; an older folder, caught between two renames, is put back."""
+    for left in target.parent.glob(f".{target.name}.old.*"):
+        if (left / "old").is_dir() and not target.exists():
+            (left / "old").replace(target)
+        shutil.rmtree(left)
+    for left in target.parent.glob(f".{target.name}.new.*"):
+        shutil.rmtree(left)
+
+
+def _flush(path: Path) -> None:
+    """To the disk, so that a power cut after the renaming finds the content there."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def open_sealed(folder: Path, what: str, version: int, oldest: int | None = None) -> dict[str, Any]:

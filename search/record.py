@@ -13,7 +13,6 @@ model's score must come back as it was.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
+from qalof.files import append_lines
 
 FORMAT_VERSION = 1
 
@@ -34,7 +34,6 @@ class EvaluationRecord:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._mended = False
 
     def load(self, fingerprint: str, limit: int | None, sites: Sequence[str]) -> dict[Bitmap, Evaluation]:
         """What is known of a model and task; the entries of others are passed over.
@@ -55,7 +54,11 @@ class EvaluationRecord:
         return known
 
     def add(self, fingerprint: str, limit: int | None, bitmap: Bitmap, evaluation: Evaluation) -> None:
-        """Append one evaluation and flush it to disk."""
+        """Append one evaluation and flush it to disk.
+
+        Raises:
+            DiskError: the disk takes no more; what was recorded stays.
+        """
         entry = {
             "version": FORMAT_VERSION,
             "fingerprint": fingerprint,
@@ -63,26 +66,13 @@ class EvaluationRecord:
             "bitmap": bitmap.to_json(),
             "evaluation": evaluation.to_json(),
         }
-        line = json.dumps(entry, default=float) + "\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._mend()
-        with self.path.open("ab") as file:
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self.path, [json.dumps(entry, default=float)])
 
     def _lines(self) -> list[bytes]:
         if not self.path.exists():
             return []
         *whole, _torn = self.path.read_bytes().split(b"\n")
         return whole
-
-    def _mend(self) -> None:
-        if not self._mended and self.path.exists():
-            content = self.path.read_bytes()
-            if not content.endswith(b"\n"):
-                os.truncate(self.path, content.rfind(b"\n") + 1)
-        self._mended = True
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:

@@ -3,8 +3,9 @@
 A pipeline lists its steps in ``pipeline.json`` from the start, with the seconds of those that are done, and the
 seconds of the whole at its end.  A folder without it is a single run (it has ``run.json`` itself), what is left of a
 pipeline (its subfolders have), or nothing of ours.  A step counts as finished if its ``result.json`` is there, for
-that is written last.  Times are those of the files, since the run directory keeps no clock; a copy made with other
-tools than ``cp -p`` loses them, and they are left out where they cannot be right.
+that is written last.  Clock times are those in ``run.json`` and ``result.json``.  Of runs made before these held any,
+they are those of the files, which a copy made with other tools than ``cp -p`` loses; they are left out where they
+cannot be right.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from orchestrate.report.findings import (
     well_formed,
 )
 from orchestrate.report.losses import LossCurve, read_losses
-from orchestrate.run_directory import read_result
+from orchestrate.run_directory import read_moment, read_result
 from qalof.errors import BadInputError
 from qalof.files import read_json
 
@@ -205,7 +206,7 @@ def read_step(folder: Path, name: str, command: str = "", absent: State = State.
         written_at,
         environment=_object(folder / "environment.json", "environment file"),
         tracking=_object(folder / "tracking.json", "tracking file"),
-        started=path.stat().st_mtime,
+        started=_moment(path, "started"),
         recorded=recorded_lines(folder / _RECORDS[command]) if command in _RECORDS else 0,
         losses=read_losses(folder) if command == "train" else (),
     )
@@ -216,8 +217,13 @@ def read_step(folder: Path, name: str, command: str = "", absent: State = State.
         result = read_result(done)
         seconds = float(result["seconds"])
         findings = read_findings(command, folder, result)
-    ended = done.stat().st_mtime
+    ended = _moment(done, "finished")
     return replace(step, state=State.FINISHED, seconds=seconds, ended=ended, findings=findings)
+
+
+def _moment(path: Path, key: str) -> float:
+    stated = read_moment(path, key)
+    return path.stat().st_mtime if stated is None else stated
 
 
 def _config(folder: Path) -> tuple[Mapping[str, Any], Path]:

@@ -3,7 +3,7 @@
 Whatever is random is a pure function of (seed, step, rank): which examples a step takes, and the dropout masks.
 So a checkpoint holds parameters, optimizer moments and the step, and nothing else is needed to go on
 bit for bit.  Workers take strided shares of one global batch and divide their loss sums by the units of
-the *whole* batch, so that N workers give the one-worker loss to float tolerance.
+the *whole* batch, so that N workers give the one-worker loss to float tolerance, where shares differ by one too.
 
 Gradients add up over bitmaps and micro-batches; then one flat all-reduce carries all of them and the losses.
 Parameters of adapters that did not run keep ``grad=None``, which makes AdamW pass over them; zeros
@@ -114,7 +114,7 @@ class Trainer:
     """Steps a model through a task under an objective.
 
     Raises:
-        BadInputError: the world size does not divide the batch, or the batch exceeds the data.
+        BadInputError: more workers than the batch has examples.
     """
 
     def __init__(
@@ -127,9 +127,9 @@ class Trainer:
     ) -> None:
         self.model, self.task, self.objective, self.settings = model, task, objective, settings
         self.world = world or OneWorker()
-        if settings.batch_size % self.world.size:
+        if settings.batch_size < self.world.size:
             raise BadInputError(
-                f"the number of workers must divide batch_size: got {self.world.size} for {settings.batch_size}"
+                f"every worker must have an example of a batch: got {self.world.size} for {settings.batch_size}"
             )
         self.features: Sequence[Feature] = task.train_features()
         self.groups = {name: list(group.values()) for name, group in model.trainable_groups().items()}

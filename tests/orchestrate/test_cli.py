@@ -55,6 +55,10 @@ def test_a_misspelt_key_command_or_option(call):
         ("task.settings.data=/no/such/folder", ("/no/such/folder",)),
         ("model.source=/no/such/model", ("/no/such/model",)),
         ("evaluation.bitmaps=[1]", ("1", "2")),
+        ("workers.min_count=3", ("min_count", "3", "2")),
+        ("keep_best={metric: max:f2}", ("f2", "f1")),
+        ("keep_best={metric: min:weight_bytes}", ("weight_bytes", "cost")),
+        ("keep_best={bitmaps: [17]}", ("17",)),
     ],
 )
 def test_what_a_training_run_cannot_use(call, random_model, override, parts):

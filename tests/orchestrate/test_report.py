@@ -9,6 +9,8 @@ import re
 import shlex
 import shutil
 import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -249,6 +251,10 @@ def seen(page: str) -> str:
 def summary_of(page: str, name: str) -> str:
     """What the summary says of a step."""
     return seen(re.search(rf"<dt><a href=\"#step-\d+\">{name}</a></dt>(.*?)</dd>", page, re.DOTALL)[1])
+
+
+def change(path: Path, changed: Callable[[Any], Any]) -> None:
+    write_json(path, changed(json.loads(path.read_text())))
 
 
 def result_of(folder: Path) -> Any:
@@ -739,7 +745,22 @@ def test_rivals_of_a_uniform_bitmap_are_all_mixed_ones_that_cost_no_more(copy: P
         assert (f"Against uniform {point.bitmap} bits, the best mixed bitmap" in text) is bool(cheaper)
 
 
-def test_times_are_shown_only_where_the_files_can_have_them(copy: Path):
+def test_the_times_that_a_run_wrote_are_shown_whatever_became_of_its_files(copy: Path):
+    for name in STEPS:
+        seconds = result_of(copy / name)["seconds"]
+        begun = datetime(2026, 3, 1, 12, tzinfo=UTC)
+        change(copy / name / "run.json", lambda head, begun=begun: head | {"started": begun.isoformat()})
+        ended = (begun + timedelta(seconds=seconds)).isoformat()
+        change(copy / name / "result.json", lambda result, ended=ended: result | {"finished": ended})
+    text = seen(write_report(copy).read_text())
+    assert "Started 2026-03-01 12:00 UTC" in text
+    assert "Finished 2026-03-01 12:" in text
+
+
+def test_times_of_runs_that_wrote_none_are_shown_only_where_the_files_can_have_them(copy: Path):
+    for name in STEPS:
+        for file, key in (("run.json", "started"), ("result.json", "finished")):
+            change(copy / name / file, lambda data, key=key: {k: v for k, v in data.items() if k != key})
     assert "Started" not in seen(write_report(copy).read_text())
     for name in STEPS:
         begun = (copy / name / "run.json").stat().st_mtime

@@ -1,8 +1,9 @@
+import time
 from pathlib import Path
 
 import pytest
 
-from orchestrate.run_directory import RunDirectory, read_result
+from orchestrate.run_directory import RunDirectory, read_moment, read_result
 from qalof.errors import BadInputError
 from qalof.files import write_json
 
@@ -43,6 +44,27 @@ def test_a_folder_of_other_things_is_not_written_into(tmp_path: Path):
         RunDirectory.open(tmp_path, "train", CONFIG)
     with pytest.raises(BadInputError, match="is a file"):
         RunDirectory.open(tmp_path / "thesis.tex", "train", CONFIG)
+
+
+def test_a_run_keeps_the_clock_times_of_its_first_start_and_its_finish(tmp_path: Path):
+    before = time.time() - 1
+    RunDirectory.open(tmp_path / "run", "train", CONFIG)
+    first = read_moment(tmp_path / "run" / "run.json", "started")
+    RunDirectory.open(tmp_path / "run", "train", CONFIG).finish({"f1": 1.5})
+    result = tmp_path / "run" / "result.json"
+    assert before < first == read_moment(result, "started") <= read_moment(result, "finished") < time.time() + 1
+    write_json(result, {"format_version": 1, "result": {}})
+    assert read_moment(result, "finished") is None
+    write_json(result, {"finished": "yesterday"})
+    with pytest.raises(BadInputError, match="finished of .* must be a time"):
+        read_moment(result, "finished")
+
+
+@pytest.mark.parametrize("data", [[], "text", {"format_version": 1}, {"format_version": 1, "result": [1]}])
+def test_a_result_file_of_another_form_is_bad_input(tmp_path: Path, data: object):
+    write_json(tmp_path / "result.json", data)
+    with pytest.raises(BadInputError, match=r"result\.json must hold an object with a result"):
+        read_result(tmp_path / "result.json")
 
 
 def test_a_result_of_a_newer_version_is_refused(tmp_path: Path):

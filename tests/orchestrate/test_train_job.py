@@ -1,22 +1,16 @@
 """Training on Ray: any number of workers, any kill, the same weights."""
 
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
-from orchestrate.config import TrainConfig
-from orchestrate.config_file import to_plain
+import qalof
+from orchestrate.config import KeepBestConfig, TrainConfig
 from orchestrate.jobs import execute
+from orchestrate.train_storage import kept_checkpoints
+from qalof.bitmap import Bitmap
 from qalof.errors import NonFiniteLossError
-from qalof.files import read_json, write_text
 from qalof.model.switchable import read_manifest
 
 pytestmark = pytest.mark.ray
@@ -68,35 +62,6 @@ def losses(folder: Path) -> dict[int, dict[str, float]]:
     return {line["step"]: line["losses"] for line in lines}
 
 
-def kill_a_worker_at(folder: Path, step: int, killed: list[int]) -> None:
-    """SIGKILL one training worker once ``step`` is reported."""
-    until = time.monotonic() + 240
-    while time.monotonic() < until:
-        path = folder / "losses.jsonl"
-        if path.exists() and len(path.read_text().splitlines()) > step:
-            for process in psutil.process_iter(["cmdline"]):
-                if "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-                    return
-        time.sleep(0.02)
-
-
-def test_a_killed_worker_does_not_change_a_bit_of_the_weights(ray_session, random_model, tmp_path):
-    killed: list[int] = []
-    # a step of this model takes milliseconds: many of them, so that the kill falls in the middle
-    longer = config(random_model, tmp_path, training__steps=400, training__checkpoint_every=100)
-    execute("train", longer, tmp_path / "whole")
-    watcher = threading.Thread(target=kill_a_worker_at, args=(tmp_path / "killed", 120, killed))
-    watcher.start()
-    execute("train", longer, tmp_path / "killed")
-    watcher.join()
-    assert len(killed) == 1
-    lines = len((tmp_path / "killed" / "losses.jsonl").read_text().splitlines())
-    assert lines > 400, "the killed run must have repeated steps"
-    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
-
-
 @pytest.mark.slow
 def test_eight_workers_train_the_tiny_model_with_the_losses_of_one(ray_session, tmp_path):
     # unrounded activations: a rounding step turns the last bit of a sum into a whole level
@@ -129,46 +94,26 @@ def test_a_loss_that_is_not_finite_names_step_and_bitmap_and_keeps_the_last_chec
     assert manifest["extra"]["step"] == 1, manifest["extra"]
 
 
-@pytest.mark.slow
-def test_a_killed_job_goes_on_by_the_same_command_to_the_same_weights(random_model, tmp_path):
-    import yaml
-
-    plain = to_plain(config(random_model, tmp_path, training__steps=400, training__checkpoint_every=100))
-    path = tmp_path / "train.yaml"
-    write_text(path, yaml.safe_dump(plain))
-    outcomes = {}
-    for name in ("whole", "killed"):
-        command = [
-            sys.executable,
-            "-m",
-            "orchestrate",
-            "train",
-            "--config",
-            str(path),
-            "--output",
-            str(tmp_path / name),
-        ]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        if name == "killed":
-            _kill_at(process, tmp_path / name / "losses.jsonl", 120)
-            process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        _, error = process.communicate(timeout=280)
-        assert process.returncode == 0, error
-        outcomes[name] = weights(tmp_path / name)
-    assert_same(outcomes["whole"], outcomes["killed"])
-    assert read_json(tmp_path / "killed" / "result.json", "result")["result"]["steps"] == 400
-
-
-def _kill_at(process: subprocess.Popen[str], path: Path, step: int) -> None:
-    """SIGKILL the driver and all that it started, once ``step`` is reported."""
-    until = time.monotonic() + 240
-    while time.monotonic() < until and not (path.exists() and len(path.read_text().splitlines()) > step):
-        assert process.poll() is None
-        time.sleep(0.02)
-    tree = [process, *psutil.Process(process.pid).children(recursive=True)]
-    for each in tree:
-        try:
-            each.kill()
-        except psutil.NoSuchProcess:
-            continue  # it ended with its parent
-    process.wait()
+def test_the_best_checkpoint_is_kept_besides_the_last_and_watching_changes_no_weight(
+    ray_session, random_model, tmp_path
+):
+    # a step this large spoils the model in the end
+    changes = {"training__learning_rate": 0.05, "training__checkpoint_every": 3, "workers__count": 1}
+    completion = {"max_length": 128, "train_split": "train[:48]", "validation_split": "validation[:8]"}
+    changes |= {"task__name": "squad-completion", "task__settings": completion}
+    plain = config(random_model, tmp_path, **changes)
+    watching = plain.model_copy(update={"keep_best": KeepBestConfig(metric="min:loss", bitmaps=[8, 4], limit=6)})
+    best = execute("train", watching, tmp_path / "run")["best"]
+    assert execute("train", plain, tmp_path / "plain")["best"] is None
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "plain"))
+    assert not (tmp_path / "plain" / "checkpoint_best").exists()
+    manifest = read_manifest(tmp_path / "run" / "checkpoint_best")
+    assert best["step"] == manifest["extra"]["step"] in (3, 6, 8)
+    model, task = qalof.load(tmp_path / "run" / "checkpoint_best"), qalof.task_of(tmp_path / "run" / "checkpoint_best")
+    values = []
+    for bitmap in best["bitmaps"]:
+        model.set_bitmap(Bitmap.parse(bitmap, model.sites))
+        values.append(task.evaluate(model, limit=6).metrics["loss"])
+    assert best["value"] == pytest.approx(sum(values) / 2, rel=1e-12)
+    others = [-kept.score for kept in kept_checkpoints(tmp_path / "run" / "ray" / "train")]
+    assert best["value"] == min(others)

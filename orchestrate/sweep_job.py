@@ -1,0 +1,251 @@
+"""A sweep of training settings on Ray Tune: trials on reused actors, each with a folder of its own.
+
+Tune asks :class:`PlanSearcher` for points and schedules them, with its own ASHA where asked for.  Its own searchers
+were rejected for the reason of :mod:`orchestrate.search_job`: they are told of trials in the order in which these
+happen to end.  What a trial found is in ``trials/NNN/trial.json``; on a rerun such a trial says its recorded scores
+again, so that ASHA's rungs know them, and trains no step.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from orchestrate.assemble import assemble_training
+from orchestrate.config import TrainConfig
+from orchestrate.config_file import to_plain, validate
+from orchestrate.evaluation_pool import resources, threads_of
+from orchestrate.progress import report
+from orchestrate.run_directory import RunDirectory
+from orchestrate.sweep_plan import RangeConfig, SweepConfig, SweepPlan, trial_config
+from orchestrate.sweep_trial import Report, TrialRun
+from orchestrate.tracking import Run
+from orchestrate.train_worker import Watched, watched
+from qalof.errors import BadInputError, QalofError
+from qalof.files import read_json, write_json
+
+TRIALS = "trials"
+TRIAL = "trial.json"
+_WORST = -1e30
+"""What Tune's scheduler is told of a trial without a score; it compares numbers."""
+
+
+def check(config: SweepConfig) -> Watched:
+    """Every value of the space by itself, and every point that is known beforehand.
+
+    Raises:
+        BadInputError: what cannot be trained or scored.
+    """
+    base = trial_config(config, {})
+    for key, values in config.space.items():
+        for value in (values.low, values.high) if isinstance(values, RangeConfig) else values:
+            assembled = trial_config(config, {key: value})
+            parts = assemble_training(assembled)
+            watched(assembled, parts.model, parts.task)
+    for point in SweepPlan(config).points:
+        trial_config(config, point)
+    parts = assemble_training(base)
+    parts.task.train_features()
+    seen = watched(base, parts.model, parts.task)
+    assert seen is not None
+    return seen
+
+
+def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run) -> dict[str, Any]:
+    """Run every trial; the table of them, the best first."""
+    plan = SweepPlan(config)
+    total = config.samples or len(plan.points)
+    with report("sweep", total) as progress:
+        searcher = PlanSearcher(plan, directory.path / TRIALS, lambda: progress.update(len(searcher.ended)))
+        if plan.waiting():
+            _run_trials(searcher, config, directory.path)
+    rows = [_row(number, plan, searcher.ended[number], seen) for number in range(len(plan.points))]
+    # finished ones first: another's score is of fewer steps, or of weights that are no more
+    rows.sort(key=lambda row: (row["state"] != "finished", row["value"] is None, -_signed(seen, row), row["trial"]))
+    for row in rows:
+        if row["trial"] not in searcher.known:
+            metrics = {f"best.{seen.objective.name}": row["value"]} if row["value"] is not None else {}
+            run.child(f"trial {row['trial']}", row["params"], metrics, {"state": row["state"], "command": "sweep"})
+    best = rows[0] if rows[0]["state"] == "finished" and rows[0]["value"] is not None else None
+    if best is not None:
+        run.log_metrics({f"best.{seen.objective.name}": best["value"]})
+    return {"metric": str(seen.objective), "strategy": config.strategy, "trials": rows, "best": best}
+
+
+class PlanSearcher(Searcher):
+    """Tune's view of a plan.
+
+    An error here would reach the driver as text only, so it is kept in ``error`` and ends the sweep.  ``ended``: last
+    report by number; ``known``: numbers of trials that an earlier run ended.
+    """
+
+    def __init__(self, plan: SweepPlan, folder: Path, on_end: Callable[[], None]) -> None:
+        super().__init__()
+        self.plan, self.folder, self._on_end = plan, folder, on_end
+        self.ended: dict[int, Report] = {}
+        self.known: set[int] = set()
+        self.error: Exception | None = None
+        self._failed = False
+        self._running: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial; None while a generation's last ones run; FINISHED at the end."""
+        try:
+            waiting = [] if self.error or self._failed else self.plan.waiting()
+            free = [number for number in waiting if number not in self._running.values()]
+            if not waiting:
+                return str(Searcher.FINISHED)
+            if not free:
+                return None
+            config = trial_config(self.plan.config, self.plan.points[free[0]])
+            folder = self.folder / f"{free[0]:03d}"
+            earlier = self._earlier(folder)
+        except Exception as error:
+            self.error = error
+            return str(Searcher.FINISHED)
+        self._running[trial_id] = free[0]
+        # as text, because Tune flattens what it is given
+        ended = None if earlier is None else earlier.step
+        return {"trial": json.dumps({"folder": str(folder), "config": to_plain(config), "ended": ended})}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Write down what a trial found, unless an earlier run did, and tell the plan."""
+        number = self._running.pop(trial_id)
+        self._failed = self._failed or error  # or the same trial would be given out for ever
+        if result is None or error or self.error is not None:
+            return
+        try:
+            folder = self.folder / f"{number:03d}"
+            last = self._earlier(folder)
+            if last is not None:
+                self.known.add(number)
+            else:
+                last = Report.from_json(json.loads(result["report"]))
+                last = replace(last, state="stopped") if last.state == "running" else last
+                write_json(folder / TRIAL, {"trial": number, "params": self.plan.points[number], "last": asdict(last)})
+            self.plan.tell(number, last.score)
+            self.ended[number] = last
+            self._on_end()
+        except Exception as error_:
+            self.error = error_
+
+    def _earlier(self, folder: Path) -> Report | None:
+        """The last report of a trial that an earlier run ended."""
+        path = folder / TRIAL
+        if not path.is_file():
+            return None
+        data = read_json(path, "trial file")
+        try:
+            return Report.from_json(data["last"])
+        except (KeyError, TypeError):
+            raise BadInputError(f"trial file {path} is damaged; delete {folder} to run that trial again") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher to restore a run, which the trials' folders do here."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing, see :meth:`__getstate__`."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, see :meth:`__getstate__`."""
+
+
+class SweepTrial(tune.Trainable):
+    """One trial after another, in one actor."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin a trial, or go on with one that was cut off."""
+        torch.set_num_threads(config["threads"])
+        wanted = json.loads(config["trial"])
+        trained = validate(TrainConfig, wanted["config"], "the trial's config")
+        every = config["report_every"] or trained.training.checkpoint_every
+        self._ended: int | None = wanted["ended"]
+        self._trial = TrialRun(Path(wanted["folder"]), trained, every, config["gpu"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial."""
+        self.config = new_config
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next score."""
+        said = self._trial.advance()
+        score = _WORST if said.score is None else said.score
+        done = said.state != "running" or said.step == self._ended
+        return {"report": json.dumps(asdict(said)), "score": score, "step": said.step, "done": done}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial's state is in its folder."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing, see :meth:`save_checkpoint`."""
+
+
+def _run_trials(searcher: PlanSearcher, config: SweepConfig, folder: Path) -> None:
+    workers = config.workers
+    share = next(iter(resources(workers).values()))
+    # what Tune leaves there is of no use, and on a rerun it would be in the way
+    shutil.rmtree(folder / "tune", ignore_errors=True)
+    tuner = tune.Tuner(
+        tune.with_resources(SweepTrial, {"GPU" if workers.gpu else "CPU": share}),
+        param_space={"threads": threads_of(workers), "gpu": workers.gpu, "report_every": config.report_every},
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=_scheduler(config),
+            num_samples=-1,
+            max_concurrent_trials=workers.count,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=workers.max_failures, fail_fast=False),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
+    grid = tuner.fit()
+    shutil.rmtree(folder / "tune", ignore_errors=True)
+    if searcher.error is not None:
+        raise searcher.error
+    if grid.errors:
+        cause = getattr(grid.errors[0], "cause", grid.errors[0])
+        if isinstance(cause, QalofError):
+            raise cause
+        raise QalofError(
+            f"a trial failed more than {workers.max_failures} times: {type(cause).__name__}: {cause}; "
+            "the same command goes on with the rest"
+        )
+
+
+def _scheduler(config: SweepConfig) -> TrialScheduler:
+    if config.scheduler == "none":
+        return FIFOScheduler()
+    longest = config.space.get("training.steps", [trial_config(config, {}).training.steps])
+    most = int(longest.high if isinstance(longest, RangeConfig) else max(longest))
+    grace = min(config.asha.grace_steps, most)
+    return ASHAScheduler(
+        "step", "score", "max", max_t=most, grace_period=grace, reduction_factor=config.asha.reduction_factor
+    )
+
+
+def _row(number: int, plan: SweepPlan, last: Report, seen: Watched) -> dict[str, Any]:
+    value = None if last.score is None else seen.signed(last.score)
+    found = {"state": last.state, "step": last.step, "value": value, "by_bitmap": dict(last.by_bitmap)}
+    return {"trial": number, "params": plan.points[number], **found, "folder": f"{TRIALS}/{number:03d}"}
+
+
+def _signed(seen: Watched, row: Mapping[str, Any]) -> float:
+    return 0.0 if row["value"] is None else seen.signed(row["value"])

@@ -1,0 +1,163 @@
+"""One training worker's life: assemble, go on from a checkpoint or begin, step, report.
+
+A report is a barrier, so it is made at checkpoints alone; losses travel over the board.  The score by which the best
+checkpoint is kept is shared out bitmap by bitmap, each evaluated whole by one worker, so that for equal weights it is
+the same number on any number of workers.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import ray.train
+import torch
+from ray.actor import ActorHandle
+from ray.train import Checkpoint, CheckpointUploadMode
+from ray.train.torch import get_device
+
+from orchestrate.assemble import assemble_training, parse_bitmaps, trained_widths
+from orchestrate.config import TrainConfig
+from orchestrate.config_file import validate
+from orchestrate.evaluation_pool import threads_of
+from orchestrate.train_storage import step_folder
+from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.errors import BadInputError, NonFiniteLossError
+from qalof.model.switchable import SwitchableModel
+from qalof.tasks.base import Task
+from qalof.tasks.factory import describe_task
+from qalof.training.checkpoint import load_checkpoint, save_checkpoint
+from qalof.training.loop import OneWorker, ProcessGroup, StepReport, Trainer, World
+from search import Objective
+from search.objective import LOWER_IS_BETTER
+
+TRAIN_LOSS = "train_loss"
+SCORE = "score"
+"""Ray's name of a checkpoint's score, always the higher the better."""
+_WORST = -sys.float_info.max
+
+
+@dataclass(frozen=True)
+class Watched:
+    """By what checkpoints are compared: the mean of a metric over bitmaps, on the first ``limit`` examples."""
+
+    objective: Objective
+    bitmaps: tuple[Bitmap, ...]
+    limit: int | None
+
+    def measure(
+        self, model: SwitchableModel, task: Task, world: World | OneWorker, losses: Sequence[float]
+    ) -> tuple[float | None, dict[str, float | None]]:
+        """The mean, negated where lower is better, and the value at each bitmap as it is; None where not finite.
+
+        Args:
+            model: every worker's, with equal weights.
+            task: to evaluate on.
+            world: shares the bitmaps out.
+            losses: mean over bitmaps of each step since the checkpoint before, for ``train_loss``.
+        """
+        if self.objective.name == TRAIN_LOSS:
+            values = [fmean(losses)]
+            named: dict[str, float | None] = {}
+        else:
+            shared = torch.zeros(len(self.bitmaps), dtype=torch.float64)
+            for index in range(world.rank, len(self.bitmaps), world.size):
+                model.set_bitmap(self.bitmaps[index])
+                shared[index] = task.evaluate(model, limit=self.limit).metrics[self.objective.name]
+            shared = shared.to(next(model.parameters()).device)
+            if world.size > 1:
+                world.sum_in_place(shared)
+            values = shared.tolist()
+            named = {str(b): v if math.isfinite(v) else None for b, v in zip(self.bitmaps, values, strict=True)}
+        signed = self.signed(fmean(values))
+        return (signed if math.isfinite(signed) else None), named
+
+    def signed(self, value: float) -> float:
+        """A value as a score, or a score as a value."""
+        return value if self.objective.direction == "max" else -value
+
+
+def watched(config: TrainConfig, model: SwitchableModel, task: Task) -> Watched | None:
+    """What ``keep_best`` asks for; None without it.
+
+    Raises:
+        BadInputError: a metric that the task has not, or a bitmap that does not fit.
+    """
+    wanted = config.keep_best
+    if wanted is None:
+        return None
+    lower = task.primary_metric in LOWER_IS_BETTER
+    objective = Objective.parse(wanted.metric or f"{'min' if lower else 'max'}:{task.primary_metric}")
+    if objective.is_cost:
+        raise BadInputError(f"keep_best.metric must change in training: got the cost {objective}; max:f1 would do")
+    objective.check((*task.metrics, TRAIN_LOSS))
+    specs = wanted.bitmaps or [width for width in trained_widths(model, config) if width != PASS_THROUGH]
+    limit = config.evaluation.limit if wanted.limit is None else wanted.limit
+    return Watched(objective, tuple(parse_bitmaps(specs, model.sites)), limit)
+
+
+def work(settings: dict[str, Any]) -> dict[str, Any]:
+    """Train to the end.
+
+    Args:
+        settings: ``config`` plain, ``board``, ``storage`` of checkpoints, ``resume_from`` one of an earlier fit.
+
+    Returns:
+        Empty; or ``error``: step, bitmap and value of a loss that is not finite.
+    """
+    config = validate(TrainConfig, settings["config"], "the config")
+    torch.set_num_threads(threads_of(config.workers))
+    parts = assemble_training(config)
+    parts.model.to(get_device())
+    trainer = Trainer(parts.model, parts.task, parts.objective, config.training, ProcessGroup())
+    _begin(trainer, settings["resume_from"])
+    extra = {"task": describe_task(parts.task), "config": settings["config"]}
+    seen = watched(config, parts.model, parts.task)
+    board: ActorHandle = settings["board"]
+    losses: list[float] = []
+    while trainer.step < config.training.steps:
+        try:
+            done = trainer.train_step()
+        except NonFiniteLossError as error:
+            return {"error": (error.step, error.bitmap, error.value)}
+        losses.append(fmean(done.losses.values()))
+        if trainer.world.rank == 0:
+            board.post.remote(done)
+        if trainer.step % config.training.checkpoint_every == 0 or trainer.step == config.training.steps:
+            score = seen.measure(parts.model, parts.task, trainer.world, losses)[0] if seen else None
+            losses.clear()
+            _report(trainer, done, {**extra, SCORE: score}, Path(settings["storage"]))
+    return {}
+
+
+def _begin(trainer: Trainer, resume_from: str | None) -> None:
+    """Where this fit's last report, or an earlier fit, left off."""
+    if (last := ray.train.get_checkpoint()) is not None:
+        resume_from = last.path
+    if resume_from is not None:
+        load_checkpoint(trainer, Path(resume_from))
+    else:
+        trainer.calibrate()
+
+
+def _report(trainer: Trainer, done: StepReport, extra: Mapping[str, Any], storage: Path) -> None:
+    score = _WORST if extra[SCORE] is None else extra[SCORE]
+    metrics = {"step": trainer.step, SCORE: score, **as_metrics(done)}
+    if trainer.world.rank != 0:
+        ray.train.report(metrics)
+        return
+    folder = step_folder(storage, trainer.step)
+    save_checkpoint(trainer, folder, extra)
+    checkpoint = Checkpoint.from_directory(str(folder))
+    ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
+
+
+def as_metrics(done: StepReport) -> dict[str, float]:
+    """A step's losses and learning rate, under the record's names."""
+    losses = {f"train.loss.{bitmap}": loss for bitmap, loss in done.losses.items()}
+    return {"train.learning_rate": done.learning_rate, **losses}

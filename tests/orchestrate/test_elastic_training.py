@@ -1,0 +1,69 @@
+"""Elastic training: a node is lost, and the run goes on with fewer workers."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestrate.run_directory import read_result
+from qalof.files import write_text
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+# a cluster of two nodes on this machine, one of which is taken away; a process of its own, for Ray is one a process
+SCRIPT = """
+import json, sys, threading, time
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from orchestrate.cluster import connect
+from orchestrate.config import TrainConfig
+from orchestrate.config_file import load_config
+from orchestrate.jobs import execute
+
+folder = Path(sys.argv[1])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+second = cluster.add_node(num_cpus=1)
+
+def lose_a_node():
+    path = folder / "run" / "losses.jsonl"
+    while not (path.exists() and len(path.read_text().splitlines()) > 25):
+        time.sleep(0.05)
+    cluster.remove_node(second, allow_graceful=False)
+
+threading.Thread(target=lose_a_node, daemon=True).start()
+with connect(cluster.address):
+    execute("train", load_config(TrainConfig, folder / "train.yaml"), folder / "run")
+cluster.shutdown()
+"""
+
+
+def test_a_run_that_loses_a_node_goes_on_with_the_workers_that_are_left(random_model, tmp_path):
+    data = {"max_length": 96, "stride": 16, "train_split": "train[:48]", "validation_split": "validation[:8]"}
+    config = {
+        "model": {"source": random_model},
+        "task": {"name": "squad-span", "settings": data},
+        "adapters": {"rank": 2},
+        "objective": {"name": "spnet", "bitmaps": ["w8a32kv32"]},
+        "training": {"steps": 80, "batch_size": 4, "learning_rate": 0.01, "checkpoint_every": 10, "seed": 3},
+        "workers": {"count": 2, "min_count": 1, "threads": 1},
+        "evaluation": {"bitmaps": [8]},
+        "tracking": {"root": str(tmp_path)},
+    }
+    write_text(tmp_path / "train.yaml", yaml.safe_dump(config))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    words = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    started = time.monotonic()
+    done = subprocess.run(words, capture_output=True, text=True, timeout=540, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert time.monotonic() - started < 500
+    lines = [json.loads(line) for line in Path(tmp_path / "run" / "losses.jsonl").read_text().splitlines()]
+    assert {line["step"] for line in lines} == set(range(80))
+    assert len(lines) > 80, "the step of the last checkpoint must have been gone back to"
+    assert read_result(tmp_path / "run" / "result.json")["steps"] == 80
+    again = [line["losses"] for line in lines if line["step"] == lines[-1]["step"]]
+    assert again

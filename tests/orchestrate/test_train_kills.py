@@ -1,0 +1,148 @@
+"""Whatever is killed in a training run, the weights are those of the run that nobody disturbed, bit for bit."""
+
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from orchestrate.config import TrainConfig
+from orchestrate.config_file import to_plain
+from orchestrate.jobs import execute
+from orchestrate.run_directory import read_result
+from orchestrate.train_storage import NAME, SNAPSHOT, kept_checkpoints, prepare, step_folder
+from qalof.files import write_text
+from qalof.model.switchable import read_manifest
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+STEPS = 200
+
+
+@pytest.fixture(scope="module")
+def config(random_model, tmp_path_factory) -> TrainConfig:
+    """Many steps, of milliseconds each, so that a kill falls in the middle; one worker, for two wait for each other."""
+    data = {"max_length": 96, "stride": 16, "train_split": "train[:48]", "validation_split": "validation[:8]"}
+    return TrainConfig.model_validate(
+        {
+            "model": {"source": random_model},
+            "task": {"name": "squad-span", "settings": data},
+            "adapters": {"rank": 2, "dropout": 0.1},
+            "objective": {"name": "cascade", "bitmaps": [8, 4]},
+            "training": {"steps": STEPS, "batch_size": 4, "learning_rate": 0.01, "checkpoint_every": 25, "seed": 3},
+            "workers": {"count": 1, "threads": 1},
+            "evaluation": {"bitmaps": [8], "limit": 4},
+            "keep_best": {"metric": "min:train_loss"},
+            "tracking": {"root": str(tmp_path_factory.mktemp("tracking"))},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(ray_session, config, tmp_path_factory) -> Path:
+    """The run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    execute("train", config, folder)
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found = sorted(
+        path for name in ("checkpoint", "checkpoint_best") for path in (folder / name).rglob("*.safetensors")
+    )
+    assert {path.relative_to(folder).parts[0] for path in found} == {"checkpoint", "checkpoint_best"}
+    return {f"{path.relative_to(folder)}/{name}": t for path in found for name, t in load_file(path).items()}
+
+
+def assert_undisturbed(folder: Path, whole: Path) -> None:
+    ours, theirs = weights(folder), weights(whole)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], atol=0, rtol=0, msg=name)
+    best, wanted = (read_result(run / "result.json")["best"] for run in (folder, whole))
+    assert best | {"checkpoint": ""} == wanted | {"checkpoint": ""}
+    assert wanted["step"] % 25 == 0
+    lines = (folder / "losses.jsonl").read_text().splitlines()
+    assert len(lines) > STEPS, "the killed run must have repeated steps"
+
+
+def reached(folder: Path, step: int) -> bool:
+    path = folder / "losses.jsonl"
+    return path.exists() and len(path.read_text().splitlines()) > step
+
+
+def kill_at(folder: Path, step: int, title: str, killed: list[int]) -> None:
+    """SIGKILL one process of that title, of this session's Ray and no other, once ``step`` is reported."""
+    until = time.monotonic() + 240
+    while time.monotonic() < until:
+        if reached(folder, step):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if " ".join(process.cmdline()).startswith(f"ray::{title}"):
+                        process.kill()
+                        killed.append(process.pid)
+                        return
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("title", ["RayTrainWorker", "TrainController"])
+def test_a_killed_worker_or_controller_does_not_change_a_bit(config, whole, tmp_path, title):
+    killed: list[int] = []
+    watcher = threading.Thread(target=kill_at, args=(tmp_path / "run", 60, title, killed))
+    watcher.start()
+    execute("train", config, tmp_path / "run")
+    watcher.join()
+    assert len(killed) == 1
+    assert_undisturbed(tmp_path / "run", whole)
+
+
+def test_a_killed_driver_goes_on_by_the_same_command_without_a_changed_bit(config, whole, tmp_path):
+    write_text(tmp_path / "train.yaml", yaml.safe_dump(to_plain(config)))
+    folder = tmp_path / "run"
+    words = [sys.executable, "-m", "orchestrate", "train", "--config", tmp_path / "train.yaml", "--output", folder]
+    first = subprocess.Popen([*map(str, words)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    started = psutil.Process(first.pid)
+    until = time.monotonic() + 240
+    while time.monotonic() < until and not reached(folder, 60):
+        assert first.poll() is None
+        time.sleep(0.02)
+    left = started.children(recursive=True)
+    first.kill()
+    first.wait()
+    # what the kill, or a torn rewriting of Ray's snapshot, leaves is not gone on with
+    _, alive = psutil.wait_procs(left, timeout=30)
+    for each in alive:
+        each.kill()
+    storage = folder / "ray" / NAME
+    for kept in kept_checkpoints(storage):
+        read_manifest(kept.folder)
+    (storage / SNAPSHOT).write_text('{"checkpoint_resu')
+    (folder / "losses.jsonl").open("a").write('{"step": 1')
+    second = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=280, check=False)
+    assert second.returncode == 0, second.stderr
+    assert_undisturbed(folder, whole)
+
+
+def test_storage_that_a_kill_left_is_made_ready_and_says_where_to_go_on(whole, tmp_path):
+    import shutil
+
+    storage = tmp_path / "storage"
+    sources = {kept.step: kept.folder for kept in kept_checkpoints(whole / "ray" / NAME)}
+    last = max(sources)
+    for step in sources:
+        shutil.copytree(sources[step], step_folder(storage, step))
+    shutil.copytree(sources[last], step_folder(storage, last + 25))
+    next(step_folder(storage, last + 25).rglob("*.safetensors")).write_bytes(b"cut")
+    (storage / ".step-000225.new.abc").mkdir()
+    (storage / SNAPSHOT).write_text("{")
+    assert prepare(storage) == step_folder(storage, last)
+    best = read_result(whole / "result.json")["best"]["step"]
+    assert {path.name for path in storage.iterdir()} == {f"step-{last:06d}", f"step-{best:06d}"}
+    assert prepare(tmp_path / "nothing") is None

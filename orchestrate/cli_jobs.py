@@ -86,3 +86,15 @@ def attack(
 ) -> None:
     """Attack a classifier at several bitmaps; measure transfer and random precision inference."""
     run_job("attack", config, overrides, output, as_json, address, checkpoint_override(checkpoint))
+
+
+@app.command(name="range-test")
+def range_test(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+) -> None:
+    """Find the widths between which cyclic precision training should run."""
+    run_job("range-test", config, overrides, output, as_json, address)

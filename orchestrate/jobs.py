@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrate import attack_job, evaluation_jobs, search_job, train_job
+from orchestrate import attack_job, evaluation_jobs, range_test_job, search_job, train_job
 from orchestrate.assemble import parse_bitmaps, trained_widths
 from orchestrate.cluster import connect, logical_cpus, physical_cores, worker_environment
 from orchestrate.config import (
@@ -217,5 +217,6 @@ JOBS: Mapping[str, Job] = {
     "evaluate": Job(EvaluateConfig, evaluation_jobs.check_evaluate, evaluation_jobs.evaluate),
     "sensitivity": Job(SensitivityConfig, evaluation_jobs.check_sensitivity, evaluation_jobs.sensitivity),
     "search": Job(SearchConfig, _check_search, _search),
+    "range-test": Job(range_test_job.RangeTestConfig, range_test_job.check, range_test_job.range_test),
     "attack": Job(AttackConfig, _check_attack, _attack),
 }

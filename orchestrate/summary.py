@@ -26,6 +26,8 @@ def show(command: str, result: Mapping[str, Any], folder: Path) -> None:
         console.print(ranking_table(result["ranking"]))
     elif command == "search":
         console.print(front_table(result))
+    elif command == "range-test":
+        console.print(range_table(result))
     elif command == "attack":
         console.print(robustness_table(result["robustness"]))
     console.print(f"{folder}  ({result['seconds']:.0f} s)")
@@ -62,6 +64,14 @@ def front_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def range_table(result: Mapping[str, Any]) -> Table:
+    """Loss of each width and its relative fall from the width below."""
+    table = Table("bits", "loss", "improvement %", title=f"Recommended: {result['lowest']} to {result['highest']} bits")
+    for row in result["widths"]:
+        table.add_row(str(row["bits"]), f"{row['loss']:.4f}", f"{100 * row['improvement']:.2f}")
+    return table
+
+
 def robustness_table(report: Mapping[str, Any]) -> Table:
     """Success of the attack built at a row's bitmap against a column's."""
     table = Table("attacked at", "clean accuracy", *(f"against {name}" for name in report["bitmaps"]))
@@ -95,12 +105,14 @@ def describe_config(path: Path, overrides: Sequence[str]) -> str:
 
 
 def _describe(command: str, config: Section, check: bool = False) -> str:
-    if isinstance(config, TrainConfig):
+    if isinstance(config, TrainConfig) and command == "train":
         return _describe_training(config, check)
     checked = " (checkpoint and space are good)" if check and JOBS[command].check(config) else ""
     if isinstance(config, SearchConfig):
         most = "as many" if config.max_evaluations is None else f"up to {config.max_evaluations}"
         return f"search: {config.strategy}, {most} evaluations on {config.workers.count} actors{checked}"
+    if command == "range-test":
+        return f"range-test: widths one after the other in one worker{checked.replace('checkpoint', 'config')}"
     return f"{command}: on {config.workers.count} actors{checked}"  # type: ignore[attr-defined]
 
 

@@ -28,7 +28,8 @@ class SwitchSettings:
     ``policy``: which adapter serves a width without one; ``head_mode``: what becomes of the head; ``include``,
     ``exclude``: patterns of site names; ``merge``, ``lora_input``: how a branch is added; ``norms``: whether
     norms are trained; ``kv_granularity``: what shares a scale in the KV cache; ``quantization``: the quantizers;
-    ``full_finetune``: whether the pretrained weights are trained too, and saved.  Strings and objects are read as the types.
+    ``full_finetune``: whether the pretrained weights are trained too, and saved.
+    Strings and objects are read as the types.
 
     Raises:
         BadInputError: a value that does not exist.

@@ -91,6 +91,11 @@ class SwitchableModel(nn.Module):
         return self._site_names
 
     @property
+    def outer_layers(self) -> list[nn.Module]:
+        """The outermost module of each site, whose output is the site's."""
+        return [switch.lora or switch.linear for switch in self._switches]
+
+    @property
     def policy(self) -> AdapterPolicy:
         """Which adapter serves a width without one."""
         return self.settings.policy
@@ -152,8 +157,7 @@ class SwitchableModel(nn.Module):
     def recompute_activations(self) -> None:
         """Keep only the blocks' inputs for the backward pass, and run each block again for its gradient.
 
-        A block runs again with the bits and adapters of its own forward, whatever bitmap was set since; so it does
-        if transformers' own ``gradient_checkpointing_enable`` was called instead (:mod:`qalof.model.recompute`).
+        A block runs again with the bits and adapters of its own forward (:mod:`qalof.model.recompute`).
         """
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -229,7 +233,7 @@ class SwitchableModel(nn.Module):
         """Copy what is trained from a checkpoint of a model like this one: everything or, on an error, nothing.
 
         Raises:
-            BadInputError: another base, other adapters, settings or sites, or tensors that do not fit.
+            BadInputError: another base, adapters, settings or sites, or tensors that do not fit.
         """
         stored = describe(read_manifest(folder), folder)
         stored.check_like(Described(self.base, self.base_digest, self.adapters, self.settings, self.site_names))
@@ -290,13 +294,5 @@ def build(
         return switchable
 
 
-__all__ = [
-    "AdapterPolicy",
-    "AdapterSpec",
-    "BaseModel",
-    "HeadKind",
-    "SwitchSettings",
-    "SwitchableModel",
-    "build",
-    "read_manifest",
-]
+__all__ = ["AdapterPolicy", "AdapterSpec", "BaseModel", "HeadKind", "SwitchSettings", "SwitchableModel", "build"]
+__all__ += ["read_manifest"]

@@ -186,7 +186,7 @@ class SwitchableLinear(nn.Linear):
         """As of any module; what is held of a trained weight is dropped: fused optimizers write unnoticed."""
         if mode and any(source.requires_grad for source in self._sources()):
             self._held.clear()
-        return cast(Self, super().train(mode))
+        return super().train(mode)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         self._held.clear()

@@ -1,4 +1,4 @@
-"""What a switchable precision step at 8 and 4 bits costs over two plain LoRA steps, on a GPT-2-124M-shaped random model.
+"""What an SP step at 8 and 4 bits costs over two plain LoRA steps, on a GPT-2-124M-shaped random model.
 
     python benchmarks/train_step.py > benchmarks/results/train_step.json
 

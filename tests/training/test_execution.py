@@ -1,4 +1,4 @@
-"""How a step is carried out: full fine-tuning, rounded gradients, autocast, recomputation; all resumable bit for bit."""
+"""How a step is carried out: full fine-tuning, rounded gradients, autocast, recomputation; all resumable."""
 
 from dataclasses import replace
 

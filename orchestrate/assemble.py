@@ -7,7 +7,7 @@ own from the same plain config, so that nothing large is ever sent.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrate.config import AdaptersConfig, TrainConfig
@@ -56,12 +56,13 @@ def assemble_training(config: TrainConfig) -> Parts:
     task = make_task(config.task.name, config.task.settings, config.model.source)
     base = BaseModel(config.model.source, task.head, config.model.seed, task.labels)
     pretrained = base.load()
-    switch = config.switch
+    training, switch = config.training, config.switch
+    if training.full_finetune:
+        switch = replace(switch, full_finetune=True)
     sites = find_sites(pretrained, switch.head_mode, switch.include, switch.exclude)
     specs = adapter_specs(config.adapters, config.objective, sites)
     check_length(task, pretrained)
     model = build(base, specs, switch, seed=config.training.seed, pretrained=pretrained)
-    training = config.training
     objective = make_objective(config.objective, model.sites, training.steps, training.seed)
     return Parts(model, task, objective)
 
@@ -85,12 +86,14 @@ def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[int]:
     if isinstance(config.objective, CptObjective):
         widths = set(range(config.objective.lowest, config.objective.highest + 1))
     else:
-        widths = {int(name) for name in model.adapters}
+        widths = {int(name) for name in model.adapters} or set(objective_widths(config.objective, model.sites))
     return sorted(widths | {PASS_THROUGH}, reverse=True)
 
 
 def adapter_specs(config: AdaptersConfig, objective: ObjectiveConfig, sites: Sequence[Site]) -> dict[str, AdapterSpec]:
-    """One adapter a trained width, named by it; one shared adapter for CPT."""
+    """One adapter a trained width, named by it; one shared adapter for CPT; none where ``widths`` is empty."""
+    if config.widths == []:
+        return {}
     beginning = (config.dropout, config.rslora, config.init)
     if isinstance(objective, CptObjective):
         return {SHARED: AdapterSpec(config.rank, config.alpha, *beginning)}

@@ -136,3 +136,15 @@ def sweep(
 ) -> None:
     """Train at many settings on Ray Tune and compare them; finished trials are kept through a kill."""
     run_job("sweep", config, overrides, output, as_json, address)
+
+
+@app.command("range-test")
+def range_test(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+) -> None:
+    """Find the widths between which cyclic precision training should run."""
+    run_job("range-test", config, overrides, output, as_json, address)

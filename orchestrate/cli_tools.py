@@ -94,7 +94,7 @@ def _pipeline(
 @app.command()
 def validate(config: Annotated[Path, typer.Option("--config")], overrides: Overrides = None) -> None:
     """Say what a config would run and what it would cost; run nothing."""
-    from orchestrate.summary import describe_config
+    from orchestrate.describe import describe_config
 
     print(describe_config(config, overrides or []))
 

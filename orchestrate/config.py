@@ -30,7 +30,7 @@ class ModelConfig(Section):
 
 
 class AdaptersConfig(Section):
-    """LoRA adapters, one a width; ``widths`` defaults to those of the objective's bitmaps."""
+    """LoRA adapters, one a width; ``widths`` defaults to those of the objective's bitmaps; [] makes none."""
 
     widths: list[int] | None = None
     rank: int = Field(8, ge=1)

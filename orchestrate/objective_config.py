@@ -16,11 +16,14 @@ from qalof.bitmap import Bitmap
 from qalof.cost import cost_of
 from qalof.model.sites import Site
 from qalof.training.objectives import (
+    AdversarialPrecision,
     AllBitmaps,
+    Anchors,
     Choice,
     CurriculumChoice,
     CyclicPrecisionTraining,
     Distillation,
+    EmbeddingAttack,
     FeatureLayers,
     InTurn,
     LayerwiseChoice,
@@ -76,6 +79,22 @@ class SelfDistillationObjective(Section):
     features: FeatureLayers = "all"
 
 
+class ContrastiveObjective(Section):
+    """All bitmaps, the representations of lower ones drawn to those of higher ones by InfoNCE, besides the labels.
+
+    ``beta`` weighs the KL of the outputs, which a cascade has alone.
+    """
+
+    name: Literal["contrastive"]
+    bitmaps: list[BitmapSpec] = Field([8, 4], min_length=2)
+    weight: Weight = "mean"
+    beta: float = Field(0.0, ge=0)
+    teachers: Literal["all_higher", "highest"] = "highest"
+    contrastive_weight: float = Field(0.1, gt=0)
+    contrastive_temperature: float = Field(0.1, gt=0)
+    contrastive: Anchors = "answers"
+
+
 class CyclicSweepObjective(Section):
     """S2's cyclic: one bitmap a step, round and round in the order given, each with its adapters."""
 
@@ -107,10 +126,14 @@ class RandomObjective(Section):
 
 
 class RandomPrecisionTraining(Section):
-    """RPT (Double-Win Quant): one bitmap a step, drawn uniformly, each with its adapters; without attacks."""
+    """RPT (Double-Win Quant): one bitmap a step, drawn uniformly, each with its adapters.
+
+    With ``attack`` it learns from embeddings attacked at that bitmap; None: from clean ones.
+    """
 
     name: Literal["rpt"]
     bitmaps: list[BitmapSpec] = Field([8, 6, 5, 4], min_length=1)
+    attack: EmbeddingAttack | None = None
 
 
 class LayerwiseObjective(Section):
@@ -137,7 +160,8 @@ class CurriculumObjective(Section):
 class CptObjective(Section):
     """CPT: one width a step, in cycles; one shared adapter.
 
-    ``shape``, ``form`` and ``flip`` choose the schedule (:mod:`qalof.training.precision_schedule`).
+    ``shape``, ``form`` and ``flip`` choose the schedule (:mod:`qalof.training.precision_schedule`);
+    ``gradient_bits``: width of the gradients of sites' outputs, rounded stochastically; None leaves them as they are.
     """
 
     name: Literal["cpt"]
@@ -148,6 +172,7 @@ class CptObjective(Section):
     shape: Shape = "cosine"
     form: Form = "repeated"
     flip: Flip = "vertical"
+    gradient_bits: int | None = None
 
 
 Switching = (
@@ -155,6 +180,7 @@ Switching = (
     | SpnetObjective
     | CascadeObjective
     | SelfDistillationObjective
+    | ContrastiveObjective
     | CyclicSweepObjective
     | SandwichObjective
     | RandomObjective
@@ -186,9 +212,11 @@ def make_objective(config: ObjectiveConfig, sites: Sequence[Site], steps: int, s
         BadInputError: bitmaps that do not fit the sites, or a schedule that does not fit the steps.
     """
     if isinstance(config, CptObjective):
-        kept = config.model_dump(exclude={"name"})
-        return CyclicPrecisionTraining(sites, CyclicPrecision(**kept, steps=steps))
+        kept = config.model_dump(exclude={"name", "gradient_bits"})
+        return CyclicPrecisionTraining(sites, CyclicPrecision(**kept, steps=steps), config.gradient_bits)
     weight: Weight = getattr(config, "weight", "mean")
+    if isinstance(config, RandomPrecisionTraining) and config.attack is not None:
+        return AdversarialPrecision(_choice(config, sites, steps, seed), sites, config.attack, weight, seed)
     return StepwisePrecision(_choice(config, sites, steps, seed), sites, _distillation(config), weight, seed)
 
 
@@ -217,6 +245,8 @@ def _choice(config: Switching, sites: Sequence[Site], steps: int, seed: int) -> 
 def _distillation(config: Switching) -> Distillation | None:
     if isinstance(config, CascadeObjective):
         return Distillation(config.beta, config.distance, config.teachers, config.temperature)
+    if isinstance(config, ContrastiveObjective):
+        return Distillation(**config.model_dump(exclude={"name", "bitmaps", "weight"}))
     if isinstance(config, SelfDistillationObjective):
         learnt = config.model_dump(include={"beta", "temperature", "ce_weight", "feature_weight", "features"})
         return Distillation(teachers="highest", **learnt)

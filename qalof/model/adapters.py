@@ -114,21 +114,23 @@ def read_adapter(
     return _read(folder / WEIGHTS_FILE, wanted, _PEFT_PREFIX)
 
 
-def save_modules(modules: Mapping[str, nn.Parameter], folder: Path) -> None:
-    """Write a trained head and norms by themselves, for a model that has no adapter to travel with."""
+def save_modules(modules: Mapping[str, nn.Parameter], folder: Path, file: str = MODULES_FILE) -> None:
+    """Write parameters that travel with no adapter by themselves; nothing where there are none."""
     if modules:
         tensors = {path: parameter.detach().cpu().contiguous() for path, parameter in modules.items()}
-        save_file(tensors, folder / MODULES_FILE, metadata={"format": "pt"})
+        save_file(tensors, folder / file, metadata={"format": "pt"})
 
 
-def read_modules(modules: Mapping[str, nn.Parameter], folder: Path) -> dict[str, torch.Tensor]:
+def read_modules(
+    modules: Mapping[str, nn.Parameter], folder: Path, file: str = MODULES_FILE
+) -> dict[str, torch.Tensor]:
     """Read what :func:`save_modules` wrote; the model stays untouched.
 
     Raises:
         BadInputError: no readable file, or other tensors than the model's.
     """
     wanted = {path: tuple(parameter.shape) for path, parameter in modules.items()}
-    return _read(folder / MODULES_FILE, wanted) if wanted else {}
+    return _read(folder / file, wanted) if wanted else {}
 
 
 def _read(path: Path, wanted: Mapping[str, tuple[int, ...]], prefix: str = "") -> dict[str, torch.Tensor]:

@@ -19,6 +19,7 @@ A or B change their version and whenever training begins, since fused optimizers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, cast
@@ -93,8 +94,10 @@ class SwitchableLora(lora.Linear):
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """(..., in) -> (..., out), at the width that the base layer was told."""
         name, raw = self.active, self.lora_input is LoraInput.RAW
-        if name is None or (self.merge_order is MergeOrder.BRANCH and raw):
+        if name is None:
             return cast(torch.Tensor, super().forward(x, *args, **kwargs))
+        if self.merge_order is MergeOrder.BRANCH and raw:
+            return self._beside(name, x, *args, **kwargs)
         base = cast(SwitchableLinear, self.base_layer)
         bits = base.bits.weight
         a, b, scaling = self.factors(name)
@@ -108,6 +111,23 @@ class SwitchableLora(lora.Linear):
         if self.merge_order is MergeOrder.QUANTIZE_FACTORS:
             a, b = base.quantize_weight(a, bits), base.quantize_weight(b, bits)
         return cast(torch.Tensor, base(x) + functional.linear(functional.linear(seen, a), b) * scaling)
+
+    def _beside(self, name: str, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """(a) with fewer passes over the output than PEFT's own, number for number the same.
+
+        The sum goes into the output of the frozen layer, and a scaling by a power of two, which is exact wherever it
+        stands, to the narrow side of the branch.
+        """
+        if self.merged or args or kwargs or name in self.lora_variant:
+            return cast(torch.Tensor, super().forward(x, *args, **kwargs))
+        a, b, scaling = self.factors(name)
+        low = functional.linear(self.lora_dropout[name](x.to(a.dtype)), a)
+        if math.frexp(scaling)[0] == 0.5:
+            branch = functional.linear(low if scaling == 1 else low * scaling, b)
+        else:
+            branch = functional.linear(low, b) * scaling
+        plain: torch.Tensor = self.base_layer(x)
+        return plain.add_(branch) if plain.dtype == branch.dtype else (plain + branch).to(plain.dtype)
 
     def _merged(self, name: str, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         sources = (self.base_layer.weight, *self.factors(name)[:2])

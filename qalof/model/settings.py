@@ -27,7 +27,8 @@ class SwitchSettings:
 
     ``policy``: which adapter serves a width without one; ``head_mode``: what becomes of the head; ``include``,
     ``exclude``: patterns of site names; ``merge``, ``lora_input``: how a branch is added; ``norms``: whether
-    norms are trained; ``kv_granularity``: what shares a scale in the KV cache; ``quantization``: the quantizers.
+    norms are trained; ``kv_granularity``: what shares a scale in the KV cache; ``quantization``: the quantizers;
+    ``full_finetune``: whether the pretrained weights are trained too, and saved.
     Strings and objects are read as the types.
 
     Raises:
@@ -43,6 +44,7 @@ class SwitchSettings:
     norms: NormMode = NormMode.FROZEN
     kv_granularity: KvGranularity = KvGranularity.TOKEN
     quantization: QuantizationScheme = field(default_factory=QuantizationScheme)
+    full_finetune: bool = False
 
     def __post_init__(self) -> None:
         kinds: dict[str, type[StrEnum]] = {
@@ -65,9 +67,12 @@ class SwitchSettings:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict; :meth:`from_json` reads it back."""
-        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "quantization"}
+        own = ("quantization", "full_finetune")
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in own}
         data = {name: list(value) if isinstance(value, tuple) else str(value) for name, value in plain.items()}
-        return data | {"quantization": self.quantization.to_json()}
+        # left out where it is off, so that what was written before it existed is written alike
+        trained = {"full_finetune": True} if self.full_finetune else {}
+        return data | {"quantization": self.quantization.to_json()} | trained
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SwitchSettings:
@@ -127,6 +132,8 @@ class SwitchSettings:
         if not taking:
             return
         law = f"init {sorted(taking)[0]} takes one product out of the weight that all adapters stand on"
+        if self.full_finetune:
+            raise BadInputError(f"{law}, which full fine-tuning changes: take init kaiming, or full_finetune false")
         if len({(spec.rank, spec.alpha, spec.rslora, spec.init) for spec in specs.values()}) > 1:
             raise BadInputError(f"{law}, so all need the same init, rank and alpha: got {dict(specs)}")
         if self.policy is AdapterPolicy.NONE and SHARED not in specs:

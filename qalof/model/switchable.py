@@ -5,8 +5,8 @@ each site becomes a :class:`SwitchableLinear` inside PEFT's LoRA layer.  :meth:`
 then only writes two attributes a site, copies no weight, and never touches ``requires_grad``: PEFT's own
 ``set_adapter`` does, which would leave an optimizer made under one adapter blind to the others.
 
-A checkpoint holds what is trained (adapters, norms, head), not the frozen base; it names the base and the digest of
-its weights, so that it refuses to be put on another one.
+A checkpoint holds what is trained (adapters, norms, head; under ``full_finetune`` the base's weights too), not a
+frozen base; it names the base and the digest of its weights, so that it refuses to be put on another one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from qalof.files import sealed_folder
 from qalof.layer_bits import LayerBits
 from qalof.model import adapters as lora
 from qalof.model.adapters import AdapterPolicy, AdapterSpec
+from qalof.model.base_weights import BASE, BASE_FILE, base_parameters
 from qalof.model.manifest import BaseModel, Described, describe, header, read_manifest
 from qalof.model.norms import trained_norms
 from qalof.model.patch import initialise, patch
@@ -92,6 +93,11 @@ class SwitchableModel(nn.Module):
         return self._site_names
 
     @property
+    def outer_layers(self) -> list[nn.Module]:
+        """The outermost module of each site, whose output is the site's."""
+        return [switch.lora or switch.linear for switch in self._switches]
+
+    @property
     def policy(self) -> AdapterPolicy:
         """Which adapter serves a width without one."""
         return self.settings.policy
@@ -153,8 +159,7 @@ class SwitchableModel(nn.Module):
     def recompute_activations(self) -> None:
         """Keep only the blocks' inputs for the backward pass, and run each block again for its gradient.
 
-        A block runs again with the bits and adapters of its own forward, whatever bitmap was set since; so it does
-        if transformers' own ``gradient_checkpointing_enable`` was called instead (:mod:`qalof.model.recompute`).
+        A block runs again with the bits and adapters of its own forward (:mod:`qalof.model.recompute`).
         """
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -180,7 +185,7 @@ class SwitchableModel(nn.Module):
         """Trainable parameters by owner, whether active or not.
 
         One group an adapter, with the norms that are copied for it; ``head``; ``norms`` that all widths share;
-        ``steps`` that LSQ learns.
+        ``steps`` that LSQ learns; ``base``, the pretrained weights, under ``full_finetune``.
         """
         norms = self.settings.norms
         groups = {
@@ -192,7 +197,10 @@ class SwitchableModel(nn.Module):
             "norms": trained_norms(self.model, norms),
             STEPS: learned_steps(self.model),
         }
-        return groups | {name: group for name, group in shared.items() if group}
+        groups |= {name: group for name, group in shared.items() if group}
+        if self.settings.full_finetune:
+            groups[BASE] = base_parameters(self.model, groups.values())
+        return groups
 
     def storage(self, bitmap: Bitmap | str | int) -> Storage:
         """What the model takes stored at ``bitmap``, with all its adapters; see :mod:`qalof.cost`."""
@@ -219,6 +227,7 @@ class SwitchableModel(nn.Module):
                 place = beside / "adapters" / name
                 lora.save_adapter(self.model, name, spec, self._saved_modules(name), place, fan_in_fan_out=conv1d)
             save_state(self.model, beside)
+            lora.save_modules(self._trained_base(), beside, BASE_FILE)
             if attach:
                 attach(beside)
 
@@ -228,13 +237,14 @@ class SwitchableModel(nn.Module):
         ``quantizers=False`` passes over quantizers, their state and fixed codes.
 
         Raises:
-            BadInputError: another base, other adapters, settings or sites, or tensors that do not fit.
+            BadInputError: another base, adapters, settings or sites, or tensors that do not fit.
         """
         stored = describe(read_manifest(folder), folder)
         its = self.settings if quantizers else replace(self.settings, quantization=stored.settings.quantization)
         stored.check_like(Described(self.base, self.base_digest, self.adapters, its, self.site_names))
         alone = {} if self.adapters else self._saved_modules()
         read_alone = lora.read_modules(alone, folder)
+        read_base = lora.read_modules(self._trained_base(), folder, BASE_FILE)
         read = {
             name: lora.read_adapter(self.model, name, spec, self._saved_modules(name), folder / "adapters" / name)
             for name, spec in self.adapters.items()
@@ -244,6 +254,7 @@ class SwitchableModel(nn.Module):
         for name, tensors in read.items():
             lora.copy_adapter(self.model, name, self._saved_modules(name), tensors)
         lora.copy_modules(alone, read_alone)
+        lora.copy_modules(self._trained_base(), read_base)
 
     @classmethod
     def load(cls, folder: str | Path, quantization: QuantizationScheme | None = None) -> Self:
@@ -257,6 +268,9 @@ class SwitchableModel(nn.Module):
         self = cls(stored.base.load(), stored.base, stored.adapters, settings)
         self.load_parameters(Path(folder), quantizers=quantization is None)
         return self
+
+    def _trained_base(self) -> dict[str, nn.Parameter]:
+        return self.trainable_groups().get(BASE, {}) if self.settings.full_finetune else {}
 
     def _saved_modules(self, name: str | None = None) -> dict[str, nn.Parameter]:
         """What is saved besides the factors of an adapter, in its folder, by path in the plain model."""
@@ -287,13 +301,5 @@ def build(
         return switchable
 
 
-__all__ = [
-    "AdapterPolicy",
-    "AdapterSpec",
-    "BaseModel",
-    "HeadKind",
-    "SwitchSettings",
-    "SwitchableModel",
-    "build",
-    "read_manifest",
-]
+__all__ = ["AdapterPolicy", "AdapterSpec", "BaseModel", "HeadKind", "SwitchSettings", "SwitchableModel", "build"]
+__all__ += ["read_manifest"]

@@ -219,6 +219,12 @@ class SwitchableLinear(nn.Linear):
             self._held.clear()
             self._held_for = now
 
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; what is held of a trained weight is dropped: fused optimizers write unnoticed."""
+        if mode and any(source.requires_grad for source in self._sources()):
+            self._held.clear()
+        return super().train(mode)
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         self._held.clear()
         moved = cast(Self, super()._apply(fn, recurse))

@@ -1,10 +1,12 @@
-"""One micro-batch as an objective sees it: run it at a bitmap, with or without the hidden states."""
+"""One micro-batch as an objective sees it: run it at a bitmap, with or without hidden states or shifted embeddings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import nn
 
 from qalof.bitmap import Bitmap
 from qalof.model.switchable import SwitchableModel
@@ -13,24 +15,72 @@ from qalof.training.objectives.base import Hidden
 
 
 class BatchRows:
-    """Runs ``model`` on ``batch``; ``units``: label rows of each of its sequences."""
+    """Runs ``model`` on ``batch``; ``units``: label rows of each of its sequences; ``bf16``: under autocast."""
 
-    def __init__(self, model: SwitchableModel, task: Task, batch: Batch, units: Sequence[float]) -> None:
-        self._model, self._task, self._batch, self._units = model, task, batch, units
+    def __init__(
+        self, model: SwitchableModel, task: Task, batch: Batch, units: Sequence[float], *, bf16: bool = False
+    ) -> None:
+        self._model, self._task, self._batch, self._units, self._bf16 = model, task, batch, units, bf16
 
     def __call__(self, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (units, classes) and labels (units,) at ``bitmap``."""
-        self._model.set_bitmap(bitmap)
-        return self._task.label_rows(self._model(**self._task.model_inputs(self._batch)), self._batch)
+        """Logits (units, classes), fp32, and labels (units,) at ``bitmap``."""
+        return self._rows(self._run(bitmap))
 
     def with_hidden(self, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor, Hidden]:
         """The same, and the states after each block.
 
         The state before the first block is left out: it comes from the embeddings, which run alike at every bitmap.
         """
-        self._model.set_bitmap(bitmap)
-        outputs = self._model(**self._task.model_inputs(self._batch), output_hidden_states=True)
+        outputs = self._run(bitmap, output_hidden_states=True)
         mask = self._batch["attention_mask"].float()
+        hidden = Hidden(tuple(outputs.hidden_states[1:]), self._spread(mask), self._spread(answer_mask(self._batch)))
+        return *self._rows(outputs), hidden
+
+    def no_shift(self) -> tuple[torch.Tensor, float]:
+        """A shift of zero, (sequences, tokens, features), and the root mean square of the embedding table."""
+        table = self._embeddings().weight
+        assert isinstance(table, torch.Tensor)
+        table = table.detach()
+        ids = self._batch["input_ids"]
+        return table.new_zeros(*ids.shape, table.shape[1]), float(table.square().mean().sqrt())
+
+    def shifted(self, bitmap: Bitmap, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As a call, with ``shift`` added to the tokens' embeddings."""
+        # a hook, not inputs_embeds: a classifier finds its last token by the ids
+        handle = self._embeddings().register_forward_hook(lambda module, inputs, output: output + shift)
+        try:
+            return self(bitmap)
+        finally:
+            handle.remove()
+
+    def _run(self, bitmap: Bitmap, **options: Any) -> Any:
+        self._model.set_bitmap(bitmap)
+        device = self._batch["input_ids"].device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self._bf16):
+            return self._model(**self._task.model_inputs(self._batch), **options)
+
+    def _rows(self, outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, labels = self._task.label_rows(outputs, self._batch)
+        return logits.float(), labels
+
+    def _spread(self, mask: torch.Tensor) -> torch.Tensor:
+        """The units of each sequence evenly over the tokens of ``mask``."""
         units = torch.tensor(self._units, dtype=mask.dtype, device=mask.device)
-        weights = mask * (units / mask.sum(dim=1))[:, None]
-        return *self._task.label_rows(outputs, self._batch), Hidden(tuple(outputs.hidden_states[1:]), weights)
+        return mask * (units / mask.sum(dim=1).clamp(min=1))[:, None]
+
+    def _embeddings(self) -> nn.Module:
+        module: nn.Module = self._model.model.get_input_embeddings()
+        return module
+
+
+def answer_mask(batch: Batch) -> torch.Tensor:
+    """Which tokens carry the answer, (sequences, tokens) of 0 and 1.
+
+    Those whose next token is labelled; the two ends of a span; the last token of a text that is classified.
+    """
+    mask = torch.zeros_like(batch["attention_mask"], dtype=torch.float32)
+    if "start" in batch:
+        return mask.scatter_(1, torch.stack([batch["start"], batch["end"]], dim=1), 1.0)
+    if batch["labels"].dim() == 2:
+        return (batch["labels"] >= 0).float()
+    return mask.scatter_(1, batch["attention_mask"].sum(dim=1, keepdim=True).long() - 1, 1.0)

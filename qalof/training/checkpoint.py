@@ -58,9 +58,11 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> None:
         stored.setdefault(name, {})[key] = tensor
     for name, parameter in _named(model).items():
         if name in stored:
-            # AdamW keeps its step count on the CPU, whatever the parameter's device
+            # AdamW keeps its step count on the CPU, whatever the parameter's device, unless it is fused
+            fused = trainer.optimizer.defaults["fused"]
             trainer.optimizer.state[parameter] = {
-                key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in stored[name].items()
+                key: tensor if key == "step" and not fused else tensor.to(parameter.device)
+                for key, tensor in stored[name].items()
             }
     trainer.step = int(manifest["extra"]["step"])
 

@@ -24,17 +24,20 @@ import torch
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError, NonFiniteLossError
+from qalof.model.gradient_rounding import rounded_gradients
 from qalof.model.quantizer_state import STEPS, calibrate, quantizers_of
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Feature, Task
 from qalof.training.batch_rows import BatchRows
+from qalof.training.execution import prepare
 from qalof.training.objectives import Objective
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """``batch_size`` is global; ``micro_batch_size``: sequences a worker runs at once, None for its whole share;
-    ``calibration_examples``: from how many static ranges and learned steps begin, where the quantizers have any."""
+    ``calibration_examples``: from how many static ranges and learned steps begin, where the quantizers have any.
+    The last four: :mod:`qalof.training.execution`."""
 
     steps: int = 1000
     batch_size: int = 128
@@ -47,6 +50,10 @@ class TrainSettings:
     checkpoint_every: int = 250
     calibration_examples: int = 64
     seed: int = 42
+    full_finetune: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every", "calibration_examples"):
@@ -132,13 +139,17 @@ class Trainer:
                 f"every worker must have an example of a batch: got {self.world.size} for {settings.batch_size}"
             )
         self.features: Sequence[Feature] = task.train_features()
+        prepare(model, objective, full_finetune=settings.full_finetune, compiled=settings.compile,
+                activation_checkpointing=settings.activation_checkpointing)  # fmt: skip
         self.groups = {name: list(group.values()) for name, group in model.trainable_groups().items()}
         groups: list[dict[str, object]] = [{"params": parameters} for parameters in self.groups.values()]
         for name, group in zip(self.groups, groups, strict=True):
             if name == STEPS:  # decay would shrink a step for no reason of the loss
                 group["weight_decay"] = 0.0
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.device = next(model.parameters()).device
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=self.device.type == "cuda"
+        )
         self.step = 0
 
     def calibrate(self) -> None:
@@ -166,7 +177,9 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         bitmaps = self.objective.bitmaps(step)
-        losses = self._accumulate(step, len(bitmaps))
+        bits = getattr(self.objective, "gradient_bits", None)
+        with rounded_gradients(self.model.outer_layers, bits, settings.seed, step, self.world.rank):
+            losses = self._accumulate(step, len(bitmaps))
         self._reduce(losses)
         self._check(losses, bitmaps)
         if settings.max_grad_norm is not None:
@@ -187,7 +200,8 @@ class Trainer:
         for start in range(0, len(mine), size):
             features = [self.features[i] for i in mine[start : start + size]]
             batch = {name: tensor.to(self.device) for name, tensor in self.task.collate(features).items()}
-            rows = BatchRows(self.model, self.task, batch, [self.task.units(feature) for feature in features])
+            own = [self.task.units(feature) for feature in features]
+            rows = BatchRows(self.model, self.task, batch, own, bf16=self.settings.precision == "bf16")
             losses = self.objective.accumulate(rows, step, units)
             total += torch.stack(losses)
         return total

@@ -3,7 +3,8 @@
 Widths run from the lowest upward, one after the other on the same weights, a few dozen steps each.  A width too
 low to learn leaves the loss where it was; the first width that lowers it by more than a threshold is the lower bound
 of the cycles.  The paper judges by accuracy; a fine-tuned language model is judged by its loss, smoothed as the mean of
-the last steps, and by its *relative* fall from one width to the next.  The lowest width has none below it, so that its
+the last steps, and by its *relative* fall from one width to the next.  The last width with such a fall is the upper
+bound.  The lowest width has none below it, so that its
 fall is measured from its own first steps.
 
 The test leaves no trace: weights, optimizer, quantizers' state, step and generator are as before, also after an error.
@@ -31,17 +32,23 @@ class RangeTest:
     """What the test found.
 
     ``losses``: smoothed, in nats a label row, by width; ``improvements``: relative fall of the loss, by width;
-    ``lowest``: the lower bound, None where no width learns.
+    ``lowest``: the lower bound, None where no width learns; ``highest``: the upper one.
     """
 
     losses: dict[int, float]
     improvements: dict[int, float]
     lowest: int | None
+    highest: int | None
 
 
 def lower_bound(improvements: Mapping[int, float], threshold: float = 0.01) -> int | None:
     """The first width from below whose improvement exceeds ``threshold``; None if none does."""
     return next((bits for bits in sorted(improvements) if improvements[bits] > threshold), None)
+
+
+def upper_bound(improvements: Mapping[int, float], threshold: float = 0.01) -> int | None:
+    """The last width from below that improves by more than ``threshold``: none above it pays; None if none does."""
+    return next((bits for bits in sorted(improvements, reverse=True) if improvements[bits] > threshold), None)
 
 
 def relative_improvements(first: float, losses: Mapping[int, float]) -> dict[int, float]:
@@ -82,7 +89,8 @@ def precision_range_test(
         runs = {bits: _losses(trainer, bits, iterations) for bits in ordered}
     losses = {bits: fmean(run[-window:]) for bits, run in runs.items()}
     improvements = relative_improvements(fmean(runs[ordered[0]][:window]), losses)
-    return RangeTest(losses, improvements, lower_bound(improvements, threshold))
+    bounds = lower_bound(improvements, threshold), upper_bound(improvements, threshold)
+    return RangeTest(losses, improvements, *bounds)
 
 
 def _losses(trainer: Trainer, bits: int, iterations: int) -> list[float]:

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from orchestrate.cli import main
+from orchestrate.describe import describe_config, reference_table
 from orchestrate.estimate import bare_model, estimate
 from orchestrate.plan import PipelineConfig, PlannedStep, load_pipeline, plan
 from orchestrate.scales import merged, scaled
-from orchestrate.summary import describe_config, reference_table
 from orchestrate.table import fill
 from orchestrate.table_cells import read_cell, select
 from orchestrate.table_check import check_table

@@ -16,9 +16,11 @@ from qalof.model.adapters import SHARED, AdapterSpec
 from qalof.model.switchable import BaseModel
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import (
+    AdversarialPrecision,
     CurriculumChoice,
     CyclicPrecisionTraining,
     Distillation,
+    EmbeddingAttack,
     InTurn,
     LayerwiseChoice,
     Objective,
@@ -34,7 +36,7 @@ STEPS = 4
 SEED = 5
 KINDS = (
     "static", "spnet", "cascade", "cpt", "cyclic", "self_distillation", "sandwich", "random", "rpt", "layerwise",
-    "curriculum",
+    "curriculum", "rpt_fgsm", "rpt_pgd", "contrastive", "contrastive_pooled", "cpt_gradients",
 )  # fmt: skip
 
 
@@ -44,6 +46,16 @@ def objective_of(kind: str, model) -> Objective:
 
     if kind == "cpt":
         return CyclicPrecisionTraining(model.sites, CyclicPrecision(4, 8, 1, STEPS))
+    if kind == "cpt_gradients":
+        return CyclicPrecisionTraining(model.sites, CyclicPrecision(4, 8, 1, STEPS), gradient_bits=8)
+    if kind.startswith("rpt_"):
+        attack = EmbeddingAttack() if kind == "rpt_fgsm" else EmbeddingAttack(0.1, 3, share=0.5)
+        return AdversarialPrecision(RandomChoice(tuple(uniform(8, 4)), 1, SEED), model.sites, attack)
+    if kind.startswith("contrastive"):
+        anchors = "pooled" if kind == "contrastive_pooled" else "answers"
+        return SwitchablePrecision(
+            uniform(8, 4), model.sites, Distillation(0, contrastive_weight=0.1, contrastive=anchors)
+        )
     if kind == "static":
         return SwitchablePrecision(uniform(8), model.sites)
     if kind == "self_distillation":
@@ -66,9 +78,14 @@ def objective_of(kind: str, model) -> Objective:
 def losses(kind: str) -> list[dict[str, float]]:
     task = qalof.task("squad-span", max_length=128, stride=32, train_split="train[:64]")
     few = ["4", "8", "32"]
-    names = {"cpt": [SHARED], "static": ["8"], "spnet": few, "cascade": few, "self_distillation": few}.get(
-        kind, ["4", "6", "8", "32"]
-    )
+    names = {
+        "cpt": [SHARED],
+        "cpt_gradients": [SHARED],
+        "static": ["8"],
+        "spnet": few,
+        "cascade": few,
+        "self_distillation": few,
+    }.get(kind, ["4", "6", "8", "32"])
     model = qalof.build(BaseModel("tiny", task.head), {name: AdapterSpec(4, 8) for name in names}, seed=1)
     settings = TrainSettings(STEPS, 16, learning_rate=3e-3, seed=SEED)
     trainer = Trainer(model, task, objective_of(kind, model), settings)

@@ -14,9 +14,11 @@ from qalof.model.switchable import BaseModel, build
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import (
+    AdversarialPrecision,
     CurriculumChoice,
     CyclicPrecisionTraining,
     Distillation,
+    EmbeddingAttack,
     Hidden,
     InTurn,
     LayerwiseChoice,
@@ -24,6 +26,7 @@ from qalof.training.objectives import (
     SandwichChoice,
     StepwisePrecision,
     SwitchablePrecision,
+    contrastive_distance,
     distance,
     feature_distance,
 )
@@ -57,6 +60,14 @@ def objective(kind, sites=SITES, seed=0):
         "random": lambda: StepwisePrecision(RandomChoice(maps, 2, seed), sites, Distillation()),
         "rpt": lambda: StepwisePrecision(RandomChoice(maps, 1, seed), sites),
         "layerwise": lambda: StepwisePrecision(LayerwiseChoice(names, WIDTHS[1:], 2, seed, maps[:1]), sites, soft),
+        "rpt-fgsm": lambda: AdversarialPrecision(RandomChoice(maps, 1, seed), sites, EmbeddingAttack()),
+        "rpt-pgd": lambda: AdversarialPrecision(
+            RandomChoice(maps, 2, seed), sites, EmbeddingAttack(0.05, 3, share=0.5)
+        ),
+        "contrastive": lambda: SwitchablePrecision(maps, sites, Distillation(0, contrastive_weight=0.5)),
+        "contrastive-pooled": lambda: SwitchablePrecision(
+            maps, sites, Distillation(contrastive_weight=0.5, contrastive="pooled", teachers="highest")
+        ),
         "curriculum": lambda: StepwisePrecision(CurriculumChoice.evenly(maps, STEPS), sites, Distillation()),
     }[kind]()
 
@@ -64,9 +75,13 @@ def objective(kind, sites=SITES, seed=0):
 KINDS = (
     "static", "spnet", "spnet-sum", "cascade-kl", "cascade-mse", "cpt", "cyclic", "features-all", "features-last",
     "features-random", "features-alone", "sandwich", "random", "rpt", "layerwise", "curriculum",
+    "rpt-fgsm", "rpt-pgd", "contrastive", "contrastive-pooled",
 )  # fmt: skip
-DRAWN = ("sandwich", "random", "rpt", "layerwise")
+DRAWN = ("sandwich", "random", "rpt", "layerwise", "rpt-fgsm", "rpt-pgd")
+# the sequences of a micro-batch are one another's negatives
+WHOLE = ("contrastive-pooled",)
 every_kind = pytest.mark.parametrize("kind", KINDS)
+split_kind = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in WHOLE])
 
 
 class Toy:
@@ -92,7 +107,14 @@ class Toy:
 
     def with_hidden(self, bitmap):
         states = self.states[:, self.part] * self.parameter(bitmap) + self.shared[self.part][:, None]
-        return *self(bitmap), Hidden(tuple(states), self.weights[self.part])
+        answers = self.weights * (torch.arange(TOKENS) == 1)
+        return *self(bitmap), Hidden(tuple(states), self.weights[self.part], answers[self.part])
+
+    def no_shift(self):
+        return torch.zeros_like(self.shared[self.part]), 1.0
+
+    def shifted(self, bitmap, shift):
+        return (self.shared[self.part] + shift) * self.parameter(bitmap), self.labels[self.part]
 
     def gradients(self, of, step=0, parts=(slice(None),)):
         self.shared.grad = None
@@ -111,6 +133,8 @@ def whole_loss(of, toy, step):
     if isinstance(of, CyclicPrecisionTraining):
         return cross_entropy(*toy(bitmaps[0]))
     total, how = 0.0, of.distillation
+    if isinstance(of, AdversarialPrecision):
+        return sum(attacked_loss(of, toy, bitmap) for bitmap in bitmaps) / len(bitmaps)
     for i, bitmap in enumerate(bitmaps):
         logits, labels, hidden = toy.with_hidden(bitmap)
         teachers = of.teachers(i, step)
@@ -120,7 +144,14 @@ def whole_loss(of, toy, step):
             layers = chosen_layers(how.features, BLOCKS, of.seed, step)
             total = total + how.beta * distance(logits, high.detach(), how) / UNITS
             total = total + how.feature_weight * feature_distance(hidden, high_hidden, layers) / UNITS
+            total = total + how.contrastive_weight * contrastive_distance(hidden, high_hidden, how) / UNITS
     return total / (len(bitmaps) if of.weighting == "mean" else 1)
+
+
+def attacked_loss(of, toy, bitmap):
+    share = of.attack.share
+    attacked = cross_entropy(*toy.shifted(bitmap, of.shift(toy, bitmap)[0]))
+    return share * attacked + (1 - share) * cross_entropy(*toy(bitmap))
 
 
 @every_kind
@@ -149,7 +180,7 @@ def test_accumulated_gradients_are_the_gradient_of_the_sum(kind):
             torch.testing.assert_close(ours, right)
 
 
-@every_kind
+@split_kind
 def test_split_batches_add_up_to_the_whole(kind):
     toy, of = Toy(), objective(kind)
     losses, shared, _ = toy.gradients(of, 5)
@@ -195,7 +226,8 @@ def test_the_gradient_of_the_highest_bitmap_is_that_of_its_labels_alone(kind):
     bitmaps = of.bitmaps(7)
     _, _, own = toy.gradients(of, 7)
     weight = 1 / len(bitmaps) if getattr(of, "weighting", "mean") == "mean" else 1
-    (alone,) = torch.autograd.grad(weight * cross_entropy(*toy(bitmaps[0])), toy.own[bitmaps[0]])
+    labels = attacked_loss(of, toy, bitmaps[0]) if "rpt-" in kind else cross_entropy(*toy(bitmaps[0]))
+    (alone,) = torch.autograd.grad(weight * labels, toy.own[bitmaps[0]])
     torch.testing.assert_close(own[bitmaps[0]], alone)
 
 
@@ -242,6 +274,12 @@ class Unrounded:
     def with_hidden(self, bitmap):
         return self.rows.with_hidden(self.plain(bitmap))
 
+    def no_shift(self):
+        return self.rows.no_shift()
+
+    def shifted(self, bitmap, shift):
+        return self.rows.shifted(self.plain(bitmap), shift)
+
 
 class SharedSum:
     """Worlds of several workers as threads: each waits for the others and reads one common sum."""
@@ -264,7 +302,7 @@ class SharedSum:
         return World()
 
 
-@every_kind
+@split_kind
 def test_two_workers_give_the_step_of_one(make, kind):
     one, shared = make(kind), SharedSum(2)
     two = [make(kind, shared.world(rank)) for rank in range(2)]

@@ -5,13 +5,15 @@ one in turn (S2's cyclic sweep), one or some at random, the sandwich of slimmabl
 site, or a curriculum.  *What they learn* is :class:`~.switchable.StepwisePrecision`: cross entropy, and with a
 :class:`~.distillation.Distillation` the outputs and hidden states of higher bitmaps of the same step.
 
+:class:`~.adversarial.AdversarialPrecision` learns the labels of attacked embeddings instead (RPT's adversarial step).
 CPT runs one width a step by a schedule (:class:`~.cyclic.CyclicPrecisionTraining`).
 
 Whatever is drawn is a pure function of seed and step, so that workers agree without talking and a resumed run
 draws what an uninterrupted one would have drawn.
 """
 
-from qalof.training.objectives.base import Distance, FeatureLayers, Hidden, Objective, Rows
+from qalof.training.objectives.adversarial import AdversarialPrecision, EmbeddingAttack
+from qalof.training.objectives.base import Anchors, Distance, FeatureLayers, Hidden, Objective, Rows
 from qalof.training.objectives.choices import (
     AllBitmaps,
     Choice,
@@ -22,16 +24,19 @@ from qalof.training.objectives.choices import (
     SandwichChoice,
 )
 from qalof.training.objectives.cyclic import CyclicPrecisionTraining
-from qalof.training.objectives.distillation import Distillation, distance, feature_distance
+from qalof.training.objectives.distillation import Distillation, contrastive_distance, distance, feature_distance
 from qalof.training.objectives.switchable import StepwisePrecision, SwitchablePrecision, Weight
 
 __all__ = [
+    "AdversarialPrecision",
     "AllBitmaps",
+    "Anchors",
     "Choice",
     "CurriculumChoice",
     "CyclicPrecisionTraining",
     "Distance",
     "Distillation",
+    "EmbeddingAttack",
     "FeatureLayers",
     "Hidden",
     "InTurn",
@@ -43,6 +48,7 @@ __all__ = [
     "StepwisePrecision",
     "SwitchablePrecision",
     "Weight",
+    "contrastive_distance",
     "distance",
     "feature_distance",
 ]

@@ -24,10 +24,16 @@ class Hidden:
     ``layers``: one tensor (sequences, tokens, features) a block, in order.  ``weights``: (sequences, tokens), zero on
     padding, and over the tokens of a sequence the sum of its label rows; so that, like the cross entropy, what is
     summed over sequences and divided by the units of the global batch does not depend on who holds which.
+    ``answers``: the same sum over the tokens that carry the answer alone.
     """
 
     layers: tuple[torch.Tensor, ...]
     weights: torch.Tensor
+    answers: torch.Tensor
+
+
+Anchors = Literal["answers", "pooled"]
+"""What contrastive alignment compares: tokens that carry the answer, or mean states of sequences."""
 
 
 class Rows(Protocol):
@@ -39,6 +45,14 @@ class Rows(Protocol):
 
     def with_hidden(self, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor, Hidden]:
         """The same, and the hidden states."""
+        ...
+
+    def no_shift(self) -> tuple[torch.Tensor, float]:
+        """A shift of zero for every token's embedding, and the embeddings' root mean square."""
+        ...
+
+    def shifted(self, bitmap: Bitmap, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As a call, with embeddings shifted."""
         ...
 
 

@@ -1,4 +1,8 @@
-"""CPT: one width a step by a schedule, a pure function of the step's number, so that all workers agree."""
+"""CPT: one width a step by a schedule, a pure function of the step's number, so that all workers agree.
+
+Weights and activations cycle; ``gradient_bits`` is the constant width of the gradients with respect to sites'
+outputs, 8 in the paper, None (off) by default as for its fine-tuning (:mod:`qalof.model.gradient_rounding`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from qalof.bitmap import Bitmap
+from qalof.bitmap import Bitmap, check_width
 from qalof.model.sites import Site
 from qalof.tasks.base import loss_sum
 from qalof.training.objectives.base import Rows
@@ -16,7 +20,10 @@ from qalof.training.precision_schedule import CyclicPrecision
 class CyclicPrecisionTraining:
     """One width a step, up and down in cycles."""
 
-    def __init__(self, sites: Sequence[Site], schedule: CyclicPrecision) -> None:
+    def __init__(self, sites: Sequence[Site], schedule: CyclicPrecision, gradient_bits: int | None = None) -> None:
+        if gradient_bits is not None:
+            check_width(gradient_bits, "gradient_bits")
+        self.gradient_bits = gradient_bits
         names = [site.name for site in sites]
         self.schedule = schedule
         self._uniform = {bits: Bitmap.uniform(names, bits) for bits in schedule.widths}

@@ -8,6 +8,15 @@ is applied here, else the highest bitmap would learn to be easy to imitate.
 Raw residuals have a few enormous coordinates and grow from block to block, while the last state has passed the
 final norm.  So each token's state is normalised (a LayerNorm without gain or bias) and its squares are averaged over
 the features; else one block would decide alone.
+
+Contrastive alignment (InfoNCE) asks less than equality: a low bitmap's state z must be nearer, by cosine, to the
+higher bitmap's state of the same thing than to its states of other things,
+
+    - log ( exp(cos(z_i, SG t_i) / tau) / sum_k exp(cos(z_i, SG t_k) / tau) )
+
+for the last block.  ``answers``: i are the tokens that carry the answer, k all tokens of the same sequence, so that
+batches may be split at will.  ``pooled``: i and k are the sequences of a micro-batch, each the mean of its tokens;
+the size of a micro-batch is then a setting of the loss, and a sequence alone in its own has none.
 """
 
 from __future__ import annotations
@@ -19,7 +28,7 @@ import torch
 from torch.nn import functional
 
 from qalof.errors import BadInputError
-from qalof.training.objectives.base import Distance, FeatureLayers, Hidden
+from qalof.training.objectives.base import Anchors, Distance, FeatureLayers, Hidden
 from qalof.training.objectives.draws import FEATURE_LAYER, generator
 
 
@@ -27,7 +36,7 @@ from qalof.training.objectives.draws import FEATURE_LAYER, generator
 class Distillation:
     """What a bitmap with teachers minimises.
 
-        ce_weight CE + sum over teachers ( beta Dist + feature_weight Features )
+        ce_weight CE + sum over teachers ( beta Dist + feature_weight Features + contrastive_weight InfoNCE )
 
     ``temperature`` is KL's tau; ``features``: which hidden states.  A bitmap without teachers learns from the
     labels alone, at full weight: with ``ce_weight`` 0 the highest would learn nothing else.
@@ -40,20 +49,32 @@ class Distillation:
     ce_weight: float = 1.0
     feature_weight: float = 0.0
     features: FeatureLayers = "all"
+    contrastive_weight: float = 0.0
+    contrastive_temperature: float = 0.1
+    contrastive: Anchors = "answers"
 
     def __post_init__(self) -> None:
-        for name in ("beta", "ce_weight", "feature_weight"):
+        for name in ("beta", "ce_weight", "feature_weight", "contrastive_weight"):
             if not getattr(self, name) >= 0:
                 raise BadInputError(f"{name} must not be negative: got {getattr(self, name)}; 0 leaves its term out")
         if not self.temperature > 0:
             raise BadInputError(f"temperature must be above 0: got {self.temperature}; 1 leaves the logits as they are")
-        if not (self.beta or self.ce_weight or self.feature_weight):
-            raise BadInputError("one of beta, ce_weight and feature_weight must be above 0: got 0 for all of them")
+        if not self.contrastive_temperature > 0:
+            raise BadInputError(f"contrastive_temperature must be above 0: got {self.contrastive_temperature}")
+        if not (self.beta or self.ce_weight or self.feature_weight or self.contrastive_weight):
+            raise BadInputError(
+                "one of beta, ce_weight, feature_weight and contrastive_weight must be above 0: got 0 for all of them"
+            )
 
     @property
     def teaches(self) -> bool:
         """Whether a teacher's outputs or hidden states enter the loss at all."""
-        return self.beta > 0 or self.feature_weight > 0
+        return self.beta > 0 or self.looks_inside
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether hidden states do."""
+        return self.feature_weight > 0 or self.contrastive_weight > 0
 
 
 def distance(student: torch.Tensor, teacher: torch.Tensor, how: Distillation) -> torch.Tensor:
@@ -90,6 +111,24 @@ def feature_distance(student: Hidden, teacher: Hidden, layers: list[int]) -> tor
         ours, theirs = (_normalised(hidden.layers[layer]) for hidden in (student, teacher))
         total = total + (student.weights * (ours - theirs.detach()).square().mean(dim=-1)).sum()
     return total
+
+
+def contrastive_distance(student: Hidden, teacher: Hidden, how: Distillation) -> torch.Tensor:
+    """InfoNCE of the last states, weighted by the units of each sequence and summed over sequences."""
+    ours, theirs = (hidden.layers[-1].float() for hidden in (student, teacher))
+    weights = student.weights
+    if how.contrastive == "pooled":
+        share = (weights / weights.sum(dim=1, keepdim=True))[..., None]
+        ours, theirs = ((state * share).sum(dim=1)[None] for state in (ours, theirs))
+        anchors, candidates = weights.sum(dim=1)[None], torch.ones_like(weights[None, :, 0])
+    else:
+        anchors, candidates = student.answers, weights
+    ours, theirs = functional.normalize(ours, dim=-1), functional.normalize(theirs.detach(), dim=-1)
+    similar = ours @ theirs.transpose(-1, -2) / how.contrastive_temperature
+    # padding is no candidate, but stays one for itself: a row without any would be NaN
+    barred = (candidates == 0)[:, None, :] & ~torch.eye(similar.shape[-1], dtype=torch.bool, device=similar.device)
+    matched = similar.masked_fill(barred, -torch.inf).log_softmax(dim=-1).diagonal(dim1=-2, dim2=-1)
+    return -(anchors * matched).sum()
 
 
 def _normalised(state: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,13 @@ from qalof.model.sites import Site
 from qalof.tasks.base import loss_sum
 from qalof.training.objectives.base import Hidden, Rows
 from qalof.training.objectives.choices import AllBitmaps, Choice
-from qalof.training.objectives.distillation import Distillation, chosen_layers, distance, feature_distance
+from qalof.training.objectives.distillation import (
+    Distillation,
+    chosen_layers,
+    contrastive_distance,
+    distance,
+    feature_distance,
+)
 
 Weight = Literal["mean", "sum"]
 """w in the formula above: 1/N, or 1."""
@@ -86,7 +92,7 @@ class StepwisePrecision:
                     loss = self.distillation.ce_weight * cross_entropy
                 for teacher in teachers:
                     loss = loss + self._distance((logits, hidden), teacher, self.distillation, step) / units
-                kept = None if hidden is None else Hidden(tuple(f.detach() for f in hidden.layers), hidden.weights)
+                kept = None if hidden is None else _without_graph(hidden)
                 taught.append((logits.detach(), kept))
             # a bitmap without an adapter (policy none) only teaches, as LLM-QAT's full-precision model does
             if loss.requires_grad:
@@ -101,7 +107,7 @@ class StepwisePrecision:
         return losses
 
     def _run(self, rows: Rows, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor, Hidden | None]:
-        if self.distillation is not None and self.distillation.feature_weight:
+        if self.distillation is not None and self.distillation.looks_inside:
             return rows.with_hidden(bitmap)
         return *rows(bitmap), None
 
@@ -115,8 +121,12 @@ class StepwisePrecision:
         loss = how.beta * distance(student[0], teacher[0], how) if how.beta else student[0].new_zeros(())
         if student[1] is None or teacher[1] is None:
             return loss
-        layers = chosen_layers(how.features, len(student[1].layers), self.seed, step)
-        return loss + how.feature_weight * feature_distance(student[1], teacher[1], layers)
+        if how.feature_weight:
+            layers = chosen_layers(how.features, len(student[1].layers), self.seed, step)
+            loss = loss + how.feature_weight * feature_distance(student[1], teacher[1], layers)
+        if how.contrastive_weight:
+            loss = loss + how.contrastive_weight * contrastive_distance(student[1], teacher[1], how)
+        return loss
 
     def _sorted(self, step: int) -> tuple[list[Bitmap], list[float]]:
         width = {bitmap: cost_of(bitmap, self._sites).average_bits for bitmap in self.choice.at(step)}
@@ -136,3 +146,7 @@ class SwitchablePrecision(StepwisePrecision):
         seed: int = 0,
     ) -> None:
         super().__init__(AllBitmaps(tuple(bitmaps)), sites, distillation, weight, seed)
+
+
+def _without_graph(hidden: Hidden) -> Hidden:
+    return Hidden(tuple(state.detach() for state in hidden.layers), hidden.weights, hidden.answers)

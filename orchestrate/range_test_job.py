@@ -1,0 +1,82 @@
+"""CPT's precision range test as a command: which widths the cycles should run between.
+
+It is one worker's work, done as a Ray task so that a cluster's GPU can do it: the widths follow one another on the
+same weights, and ``workers.count`` is not used.  An interrupted test starts again; a finished one is taken as it
+stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import ray
+import torch
+from pydantic import Field
+
+from orchestrate.assemble import Parts, assemble_training
+from orchestrate.config import TrainConfig
+from orchestrate.config_file import to_plain, validate
+from orchestrate.evaluation_pool import threads_of
+from orchestrate.objective_config import CptObjective, ObjectiveConfig
+from orchestrate.progress import report
+from orchestrate.run_directory import RunDirectory
+from orchestrate.tracking import Run
+from qalof.errors import BadInputError
+from qalof.training.loop import Trainer
+from qalof.training.range_test import precision_range_test
+
+
+class RangeTestConfig(TrainConfig):
+    """``qalof range-test``: a training config, of which ``objective`` only says which widths there are adapters for.
+
+    ``lowest`` .. ``highest``: widths that are tried, ``iterations`` steps each; ``window``: last steps whose mean is
+    a width's loss; ``threshold``: relative fall of the loss above which a width learns.
+    """
+
+    command: Literal["range-test"] = "range-test"  # type: ignore[assignment]
+    objective: ObjectiveConfig = CptObjective(name="cpt", lowest=2, highest=8, cycles=1)
+    lowest: int = Field(2, ge=2)
+    highest: int = Field(8, ge=2)
+    iterations: int = Field(100, ge=1)
+    window: int = Field(10, ge=1)
+    threshold: float = 0.01
+
+
+def check(config: RangeTestConfig) -> Parts:
+    """Everything that can be wrong, found without a worker.
+
+    Raises:
+        BadInputError: bounds or a window that do not fit, or parts that do not fit together.
+    """
+    if config.lowest > config.highest:
+        raise BadInputError(f"lowest must not exceed highest: got {config.lowest} and {config.highest}")
+    if config.window > config.iterations:
+        raise BadInputError(f"window must not exceed iterations {config.iterations}: got {config.window}")
+    return assemble_training(config)
+
+
+def range_test(config: RangeTestConfig, parts: Parts, directory: RunDirectory, run: Run) -> dict[str, Any]:
+    """Run it; returns the table and the bounds that it recommends, None where no width learns."""
+    widths = config.highest - config.lowest + 1
+    resources = {"num_gpus": 1} if config.workers.gpu else {"num_cpus": 1}
+    with report("range-test", widths) as progress:
+        found: dict[str, Any] = ray.get(ray.remote(_work).options(**resources).remote(to_plain(config)))
+        progress.update(widths, f"recommended: {found['lowest']} to {found['highest']} bits")
+    for row in found["widths"]:
+        run.log_metrics({f"range_test.loss.{row['bits']}": row["loss"]})
+    return found
+
+
+def _work(plain: dict[str, Any]) -> dict[str, Any]:
+    config = validate(RangeTestConfig, plain, "the config")
+    torch.set_num_threads(threads_of(config.workers))
+    parts = assemble_training(config)
+    parts.model.to("cuda" if config.workers.gpu else "cpu")
+    trainer = Trainer(parts.model, parts.task, parts.objective, config.training)
+    trainer.calibrate()
+    widths = range(config.lowest, config.highest + 1)
+    found = precision_range_test(trainer, widths, config.iterations, config.threshold, config.window)
+    rows = [
+        {"bits": bits, "loss": loss, "improvement": found.improvements[bits]} for bits, loss in found.losses.items()
+    ]
+    return {"widths": rows, "lowest": found.lowest, "highest": found.highest, "threshold": config.threshold}

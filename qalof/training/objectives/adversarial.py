@@ -1,0 +1,102 @@
+"""Training on attacked embeddings: RPT's adversarial step (Double-Win Quant; algorithms.md 8).
+
+Double-Win Quant trains an image classifier on PGD examples, attack and update at the same width, drawn anew every
+iteration.  Pixels have no counterpart in a text; the embeddings of its tokens have: a shift d (sequences, tokens,
+features) is added to them before the first block,
+
+    d_0 = 0,   d_(k+1) = clamp(d_k + a sign(gradient of the loss at d_k), -e, e)
+
+with e = ``epsilon`` times the root mean square of the embedding table, which does not depend on the batch.  One step
+is FGSM, more are PGD.  It starts at zero, not at a random point: the first pass then is the clean one, whose cross
+entropy is what is recorded, and nothing need be drawn.  The sign of a sequence's gradient does not depend on what
+else is in the batch, so that workers and micro-batches may be split at will.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+from qalof.model.sites import Site
+from qalof.tasks.base import loss_sum
+from qalof.training.objectives.base import Rows
+from qalof.training.objectives.choices import Choice
+from qalof.training.objectives.switchable import StepwisePrecision, Weight
+
+
+@dataclass(frozen=True)
+class EmbeddingAttack:
+    """How far embeddings are shifted.
+
+    ``epsilon``: relative to the embeddings' RMS; ``steps``: 1 is FGSM; ``step_size``: relative too, None for epsilon
+    in one step, else 2.5 epsilon / steps; ``share``: of the attacked loss, the rest is clean.
+    """
+
+    epsilon: float = 0.1
+    steps: int = 1
+    step_size: float | None = None
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0:
+            raise BadInputError(f"epsilon must be above 0: got {self.epsilon}; leave the attack out to train clean")
+        if self.steps < 1:
+            raise BadInputError(f"an attack takes at least 1 step: got {self.steps}; 1 is FGSM")
+        if self.step_size is not None and not self.step_size > 0:
+            raise BadInputError(f"step_size must be above 0: got {self.step_size}; null takes 2.5 epsilon / steps")
+        if not 0 < self.share <= 1:
+            raise BadInputError(f"share must lie in (0, 1]: got {self.share}; 1 trains on attacked embeddings alone")
+
+    @property
+    def stride(self) -> float:
+        """The step size that is used."""
+        if self.step_size is not None:
+            return self.step_size
+        return self.epsilon if self.steps == 1 else 2.5 * self.epsilon / self.steps
+
+
+class AdversarialPrecision(StepwisePrecision):
+    """Each bitmap of the step learns the labels of embeddings that were attacked at that very bitmap."""
+
+    def __init__(
+        self,
+        choice: Choice,
+        sites: Sequence[Site],
+        attack: EmbeddingAttack,
+        weight: Weight = "mean",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(choice, sites, None, weight, seed)
+        self.attack = attack
+
+    def accumulate(self, rows: Rows, step: int, units: float) -> list[torch.Tensor]:
+        """See :class:`~qalof.training.objectives.base.Objective`; the losses are those of clean embeddings."""
+        bitmaps = self.bitmaps(step)
+        weight = 1 / len(bitmaps) if self.weighting == "mean" else 1.0
+        losses = []
+        for bitmap in bitmaps:
+            shift, clean = self.shift(rows, bitmap)
+            loss = self.attack.share * loss_sum(*rows.shifted(bitmap, shift))
+            if self.attack.share < 1:
+                loss = loss + (1 - self.attack.share) * loss_sum(*rows(bitmap))
+            (weight * loss / units).backward()
+            losses.append(clean / units)
+        return losses
+
+    def shift(self, rows: Rows, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor]:
+        """The attack's shift at ``bitmap``, and the summed loss without it; no parameter gets a gradient."""
+        shift, rms = rows.no_shift()
+        bound, stride = self.attack.epsilon * rms, self.attack.stride * rms
+        clean = None
+        for _ in range(self.attack.steps):
+            shift.requires_grad_()
+            loss = loss_sum(*rows.shifted(bitmap, shift))
+            (gradient,) = torch.autograd.grad(loss, shift)
+            clean = loss.detach() if clean is None else clean
+            shift = (shift.detach() + stride * gradient.sign()).clamp_(-bound, bound)
+        assert clean is not None
+        return shift, clean

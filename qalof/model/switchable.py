@@ -29,6 +29,7 @@ from qalof.model import adapters as lora
 from qalof.model.adapters import AdapterPolicy, AdapterSpec
 from qalof.model.manifest import BaseModel, Described, describe, header, read_manifest
 from qalof.model.norms import trained_norms
+from qalof.model.pack_inference import Packing
 from qalof.model.patch import initialise, patch
 from qalof.model.pretrained import HeadKind, weights_digest
 from qalof.model.quantizer_state import STEPS, learned_steps, load_quantizers, save_quantizers
@@ -39,7 +40,7 @@ from qalof.model.sites import Unquantized, feeds_known_cache, find_sites
 _log = logging.getLogger(__name__)
 
 
-class SwitchableModel(nn.Module):
+class SwitchableModel(Packing, nn.Module):
     """A transformers model whose sites switch width; call it as the model itself.
 
     Attributes:
@@ -134,6 +135,7 @@ class SwitchableModel(nn.Module):
         Raises:
             BadInputError: none at this width under policy ``exact``.
         """
+        self.check_held(bits)
         name = lora.adapter_for(bits, tuple(self.adapters), self.policy)
         if self.adapters and name not in (str(bits), lora.SHARED) and (bits, name) not in self._told:
             self._told.add((bits, name))
@@ -145,6 +147,7 @@ class SwitchableModel(nn.Module):
         """Run one adapter (None: no branch) at every site, whatever the widths, until the next bitmap."""
         if name is not None and name not in self.adapters:
             raise BadInputError(f"no adapter {name!r}: there are {sorted(self.adapters)}")
+        self.check_adapter_may_change()
         for switch in self._switches:
             switch.use(name)
 

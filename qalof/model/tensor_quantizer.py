@@ -11,7 +11,7 @@ from qalof.errors import BadInputError
 from qalof.quantization.lsq_steps import LsqSteps
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.observers import StaticRanges
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import Encoded, Grid, Quantizer
 from qalof.quantization.scheme import TensorScheme
 
 
@@ -53,6 +53,11 @@ class TensorQuantizer(nn.Module):
         kept = (x.abs() > self.scheme.outliers).flatten(0, -2).any(dim=0)
         rounded = quantizer.fake_quantize(x.masked_fill(kept, 0), bits)
         return torch.where(kept, x.to(torch.float16).to(x.dtype), rounded)
+
+    def encode_int8(self, x: torch.Tensor, bits: float) -> Encoded:
+        """Codes in int8 and their grid, of which :meth:`forward` gives the values; no outliers, no gradient."""
+        quantizer = self.scheme.at(bits)
+        return quantizer.encode_int8(x, bits, self.grid(x, bits, quantizer))
 
     def grid(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> Grid | None:
         """The grid that steps or ranges give; None for a dynamic one."""

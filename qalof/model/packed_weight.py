@@ -137,7 +137,7 @@ class PackedWeight:
             return functional.linear(quantizer(x, bits), self.decode().to(x.dtype), bias)
         encoded = quantizer.encode_int8(x, bits)
         product = self.integer_linear(encoded.codes.reshape(-1, self.stored.columns))
-        product = product.view(*x.shape[:-1], -1).mul_(encoded.scale)
+        product = product.view(*x.shape[:-1], self.stored.data.shape[0]).mul_(encoded.scale)
         return (product if bias is None else product.add_(bias)).to(x.dtype)
 
     def integer_linear(self, codes: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,9 @@ it runs on oneDNN (VNNI, AMX), on CUDA on cuBLASLt, which wants more than 16 row
 are padded here, other shapes are refused.
 
 What else torch 2.13 has was tried and left out.  ``_weight_int8pack_mm`` and ``_weight_int4pack_mm_for_cpu`` are fast
-in bfloat16 alone, whose 8 bits of mantissa are coarser than what int8 inputs keep; in fp32 both are scalar loops (768 to
-3072, 128 rows: seconds, where decoding the weight and multiplying takes 0.06).
+in bfloat16 alone, whose 8 bits of mantissa are coarser than what int8 inputs keep; in fp32 both are scalar loops (768
+to 3072, 128 rows: seconds, where decoding and multiplying takes 0.06).  torchao 0.18 adds CUDA kernels alone:
+its wheel carries no CPU library.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ def unusable(device: str) -> str | None:
     a = (torch.arange(32 * 16) % 255 - 127).view(32, 16)
     b = (torch.arange(16 * 16) * 7 % 255 - 127).view(16, 16)
     try:
-        product = torch._int_mm(a.to(torch.int8).to(device), b.to(torch.int8).to(device).T)
+        product = torch._int_mm(a.to(torch.int8).to(device), b.to(torch.int8).to(device).T).cpu()
     except (RuntimeError, NotImplementedError) as error:
         return f"_int_mm fails on {device}: {str(error).splitlines()[0]}"
-    return None if torch.equal(product.cpu().to(torch.int64), a @ b.T) else f"_int_mm is wrong on {device}"
+    return None if torch.equal(product.to(torch.int64), a @ b.T) else f"_int_mm is wrong on {device}"
 
 
 def refused_shape(device: str, inner: int, columns: int) -> str | None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from qalof.errors import BadInputError
+from qalof.export.packed import LAYOUT_FILE
+from qalof.export.packed_load import read_layout
+from qalof.export.packed_model import PackedModel
 from qalof.model.switchable import SwitchableModel, read_manifest
 from qalof.tasks.base import Task
 from qalof.tasks.factory import make_task
@@ -19,16 +23,32 @@ def load(folder: str | Path) -> SwitchableModel:
     return SwitchableModel.load(folder).eval()
 
 
+def load_any(folder: str | Path) -> SwitchableModel | PackedModel:
+    """The model of a checkpoint, or of a packed folder, which runs at its own bitmap alone.
+
+    Raises:
+        BadInputError: as :func:`load`.
+    """
+    return PackedModel.load(Path(folder)) if is_packed(folder) else load(folder)
+
+
+def is_packed(folder: str | Path) -> bool:
+    """Whether ``folder`` is a packed model's; a checkpoint's or none else."""
+    return (Path(folder) / LAYOUT_FILE).is_file()
+
+
 def task_of(folder: str | Path) -> Task:
-    """The task that a checkpoint was trained for, without its model.
+    """The task that a checkpoint or a packed model was trained for, without its model.
 
     Raises:
         BadInputError: as :func:`load`; also a checkpoint that names no task.
     """
-    manifest = read_manifest(Path(folder))
+    manifest: dict[str, Any] = read_layout(Path(folder)) if is_packed(folder) else read_manifest(Path(folder))
     described = manifest["extra"].get("task")
     if described is None:
         raise BadInputError(
             f"checkpoint {folder} must name its task to be evaluated: it does not; save it by `qalof train`"
         )
-    return make_task(described["name"], described["settings"], manifest["base"]["source"])
+    # a packed folder that has its tokenizer needs no base
+    own = is_packed(folder) and (Path(folder) / "tokenizer.json").is_file()
+    return make_task(described["name"], described["settings"], str(folder) if own else manifest["base"]["source"])

@@ -168,9 +168,12 @@ def _layer(
     tensors: _Tensors,
     packed: bool,
 ) -> PackedLinear:
-    weight = _weight(model, site, bits, described["weight"], tensors)
-    if isinstance(weight, Packed):
-        weight = PackedWeight(weight, settings.quantization.activation) if packed else weight.dequantize()
+    stored = _weight(model, site, bits, described["weight"], tensors)
+    weight: torch.Tensor | PackedWeight
+    if not isinstance(stored, Packed):
+        weight = stored
+    else:
+        weight = PackedWeight(stored, settings.quantization.activation) if packed else stored.dequantize()
     bias = tensors.take(f"bias/{site.name}", (site.out_features,)) if site.has_bias else None
     branch = None
     if described["scaling"] is not None:

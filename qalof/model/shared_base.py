@@ -68,7 +68,7 @@ def share_frozen(model: SwitchableModel, folder: Path) -> int:
     for name, parameter in parameters.items():
         parameter.data = mapped[f"frozen/{name}"]
     _put_held(model, mapped)
-    _give_back()
+    give_back()
     return sum(tensor.numel() * tensor.element_size() for tensor in mapped.values())
 
 
@@ -89,7 +89,7 @@ def share_large(model: SwitchableModel) -> int:
         return 0
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Return freed memory to the machine: glibc keeps freed blocks of a weight's size for itself."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

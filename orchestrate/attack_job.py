@@ -30,6 +30,7 @@ from qalof.checkpoints import load, task_of
 from qalof.errors import BadInputError
 from qalof.files import append_lines
 from qalof.model.pretrained import HeadKind, load_pretrained
+from qalof.model.shared_base import share_large
 from qalof.model.sites import Site
 from qalof.tasks.classification import ClassificationTask
 
@@ -49,6 +50,7 @@ class AttackActor:
         self._lm = load_pretrained(self._model.base.source, HeadKind.CAUSAL_LM)
         for module in (self._model, self._lm):
             module.to("cuda" if gpu else "cpu")
+        share_large(self._model)
 
     def do(self, item: Item) -> AttackResult:
         """Attack one text at one bitmap."""

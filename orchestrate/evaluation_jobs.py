@@ -15,14 +15,14 @@ from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
 from qalof.bitmap import PASS_THROUGH, Bitmap
-from qalof.checkpoints import load, task_of
+from qalof.checkpoints import is_packed, load, task_of
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
+from qalof.export.packed_model import PackedModel
 from qalof.files import json_ready, write_json
 from qalof.model.adapters import SHARED
 from qalof.model.sites import Site
-from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
 from search import BitmapSpace, Objective, Score, Study
 from search import run as run_search
@@ -32,7 +32,7 @@ from search import run as run_search
 class Opened:
     """A checkpoint, loaded in the driver to see that it is whole and what it holds."""
 
-    model: SwitchableModel
+    model: Any  # a SwitchableModel; to be evaluated, a PackedModel too
     task: Task
 
 
@@ -40,8 +40,13 @@ def open_checkpoint(folder: str, other: Mapping[str, Any] | None = None) -> Open
     """Load a checkpoint and its task, or the ``other`` one that it is to be scored on.
 
     Raises:
-        BadInputError: missing, damaged, or on a base that cannot be had.
+        BadInputError: missing, damaged, packed, or on a base that cannot be had.
     """
+    if is_packed(folder):
+        raise BadInputError(
+            f"{folder} is a packed model, which has one bitmap and no adapters: only `qalof evaluate` takes it; give "
+            "the checkpoint that it was made of"
+        )
     opened = Opened(load(folder), task_of(folder, other))
     check_length(opened.task, opened.model.model)
     return opened
@@ -126,6 +131,8 @@ def check_evaluate(config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
     Raises:
         BadInputError: either cannot be used, or a task that needs another head.
     """
+    if is_packed(config.checkpoint):
+        return _check_packed(config)
     opened = open_checkpoint(config.checkpoint, other_task(config))
     opened.task.fingerprint()  # reads the data, so that what is wrong with it is said before any worker starts
     specs = config.bitmaps
@@ -133,6 +140,12 @@ def check_evaluate(config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
         widths = {int(name) for name in opened.model.adapters if name != SHARED}
         specs = sorted(widths | {PASS_THROUGH}, reverse=True)
     return opened, parse_bitmaps(specs, opened.model.sites)
+
+
+def _check_packed(config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
+    packed = PackedModel.load(Path(config.checkpoint))
+    bitmaps = [packed.bitmap] if config.bitmaps is None else parse_bitmaps(config.bitmaps, packed.sites)
+    return Opened(packed, task_of(config.checkpoint)), [packed.set_bitmap(bitmap) for bitmap in bitmaps]
 
 
 def evaluate(

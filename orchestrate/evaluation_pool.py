@@ -14,10 +14,12 @@ from orchestrate.cluster import cpus_per_worker, physical_cores, threads_per_wor
 from orchestrate.config import WorkersConfig
 from orchestrate.pool import ActorPool, LocalPool, Pool
 from qalof.bitmap import Bitmap
-from qalof.checkpoints import load, task_of
+from qalof.checkpoints import load_any, task_of
 from qalof.evaluation.result import Evaluation
 from qalof.files import MANIFEST, digest
+from qalof.model.shared_base import share_large
 from qalof.model.sites import Site
+from qalof.model.switchable import SwitchableModel
 from qalof.tasks.feature_cache import content_digest
 
 
@@ -33,8 +35,10 @@ class Scorer:
 
     def __init__(self, checkpoint: str, threads: int, gpu: bool, other: Mapping[str, Any] | None = None) -> None:
         torch.set_num_threads(threads)
-        self.model, self.task = load(checkpoint), task_of(checkpoint, other)
+        self.model, self.task = load_any(checkpoint), task_of(checkpoint, other)
         self.model.to("cuda" if gpu else "cpu")
+        if isinstance(self.model, SwitchableModel):
+            share_large(self.model)
 
     def score(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
         """Evaluate at ``bitmap`` on the first ``limit`` examples; None for all."""

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from qalof.errors import BadInputError
+from qalof.export.packed import LAYOUT_FILE
+from qalof.export.packed_load import read_layout
+from qalof.export.packed_model import PackedModel
 from qalof.model.switchable import SwitchableModel, read_manifest
 from qalof.tasks.base import Task
 from qalof.tasks.factory import make_task
@@ -21,6 +24,20 @@ def load(folder: str | Path) -> SwitchableModel:
     return SwitchableModel.load(folder).eval()
 
 
+def load_any(folder: str | Path) -> SwitchableModel | PackedModel:
+    """The model of a checkpoint, or of a packed folder, which runs at its own bitmap alone.
+
+    Raises:
+        BadInputError: as :func:`load`.
+    """
+    return PackedModel.load(Path(folder)) if is_packed(folder) else load(folder)
+
+
+def is_packed(folder: str | Path) -> bool:
+    """Whether ``folder`` is a packed model's; a checkpoint's or none else."""
+    return (Path(folder) / LAYOUT_FILE).is_file()
+
+
 def task_of(folder: str | Path, other: Mapping[str, Any] | None = None) -> Task:
     """The task that a checkpoint was trained for, without its model; or another one to score it on.
 
@@ -31,14 +48,16 @@ def task_of(folder: str | Path, other: Mapping[str, Any] | None = None) -> Task:
     Raises:
         BadInputError: as :func:`load`; also a checkpoint that names no task, or another task that needs another head.
     """
-    manifest = read_manifest(Path(folder))
+    manifest: dict[str, Any] = read_layout(Path(folder)) if is_packed(folder) else read_manifest(Path(folder))
     described = other or manifest["extra"].get("task")
     if described is None:
         raise BadInputError(
             f"checkpoint {folder} must name its task to be evaluated: it does not; save it by `qalof train`"
         )
-    task = make_task(described["name"], described["settings"], manifest["base"]["source"])
+    # a packed folder that has its tokenizer needs no base
+    own = is_packed(folder) and (Path(folder) / "tokenizer.json").is_file()
     base = manifest["base"]
+    task = make_task(described["name"], described["settings"], str(folder) if own else base["source"])
     if (task.head, task.labels) != (base["head"], base["labels"]):
         raise BadInputError(
             f"task {task.name} needs a {_head(task.head, task.labels)} head: checkpoint {folder} has a "

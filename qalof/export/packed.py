@@ -92,6 +92,8 @@ def save_packed(
             that holds something else.
     """
     folder = Path(folder)
+    if model.packed_widths is not None:
+        raise BadInputError("a model without its weights cannot be packed again: load its checkpoint, and export that")
     if folder.exists() and not (folder / LAYOUT_FILE).is_file():
         raise BadInputError(f"output {folder} must be new, or a packed model to replace: it is neither; name another")
     with running_at(model, bitmap) as parsed, torch.no_grad():

@@ -2,14 +2,16 @@
 
 It computes what :class:`qalof.model.lora_linear.SwitchableLora` around
 :class:`qalof.model.switchable_linear.SwitchableLinear` computes in eval mode at one bitmap, by the same
-operations in the same order, so that outputs are equal bit for bit.  The weight is decoded once and held in fp32:
-this is the reference that says what a packed file means, not an integer kernel.
+operations in the same order, so that outputs are equal bit for bit where the weight is decoded once and held in fp32:
+that is the reference that says what a packed file means.  Held packed it takes the bytes of the file, and is
+multiplied as :mod:`qalof.model.packed_weight` says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
@@ -18,6 +20,7 @@ from torch.nn import functional
 from qalof.layer_bits import LayerBits
 from qalof.model.kv_cache import quantize_kv
 from qalof.model.lora_linear import LoraInput, MergeOrder
+from qalof.model.packed_weight import FLOAT, Kernel, PackedWeight
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import Site
 from qalof.model.tensor_quantizer import TensorQuantizer
@@ -39,7 +42,7 @@ class PackedLinear(nn.Linear):
 
     Args:
         site: which one.
-        weight: (out, in), decoded.
+        weight: (out, in), decoded; or packed.
         bias: (out,) or None.
         bits: of weight, input and cache.
         settings: of the model that was packed.
@@ -49,14 +52,15 @@ class PackedLinear(nn.Linear):
     def __init__(
         self,
         site: Site,
-        weight: torch.Tensor,
+        weight: torch.Tensor | PackedWeight,
         bias: torch.Tensor | None,
         bits: LayerBits,
         settings: SwitchSettings,
         branch: Branch | None = None,
     ) -> None:
         super().__init__(site.in_features, site.out_features, bias=bias is not None, device="meta")
-        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.packed = weight if isinstance(weight, PackedWeight) else None
+        self.weight = nn.Parameter(torch.empty(0) if isinstance(weight, PackedWeight) else weight, requires_grad=False)
         if bias is not None:
             self.bias = nn.Parameter(bias, requires_grad=False)
         self.site, self.bits, self.settings = site, bits, settings
@@ -67,17 +71,38 @@ class PackedLinear(nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out), keys and values in it rounded as the cache holds them."""
-        rounded = self.quantizers["input"](input, self.bits.activation)
-        output = functional.linear(rounded, self.weight, self.bias)
+        quantizer = cast(TensorQuantizer, self.quantizers["input"])
+        output = self._product(input, quantizer)
         parts = {name: part for name, part in self._buffers.items() if part is not None}
         if "product" in parts:
-            output = output + functional.linear(rounded, parts["product"])
+            output = output + functional.linear(quantizer(input, self.bits.activation), parts["product"])
         elif "a" in parts:
-            seen = input if self.settings.lora_input is LoraInput.RAW else rounded
+            raw = self.settings.lora_input is LoraInput.RAW
+            seen = input if raw else quantizer(input, self.bits.activation)
             output = output + functional.linear(functional.linear(seen, parts["a"]), parts["b"]) * self.scaling
         cache = [quantizer for name, quantizer in self.quantizers.items() if name != "input"]
         kept: torch.Tensor = quantize_kv(output, self.site.kv, self.bits.kv, cache)  # type: ignore[arg-type]
         return kept
+
+    def kernel(self) -> Kernel:
+        """What multiplies here, where no gradient is asked for."""
+        if self.packed is not None:
+            return self.packed.kernel(self.bits.activation, self.weight.device)
+        passes = self.bits.weight >= self.settings.quantization.weight.at(self.bits.weight).passthrough_bits
+        return FLOAT if passes else Kernel("float", "the weight is held decoded")
+
+    def _product(self, input: torch.Tensor, quantizer: TensorQuantizer) -> torch.Tensor:
+        bits = self.bits.activation
+        if self.packed is None:
+            return functional.linear(quantizer(input, bits), self.weight, self.bias)
+        if torch.is_grad_enabled() and input.requires_grad:  # integers have no gradients
+            return functional.linear(quantizer(input, bits), self.packed.decode(), self.bias)
+        return self.packed.linear(input, quantizer, bits, self.bias)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        if self.packed is not None:
+            self.packed = self.packed.moved(fn)
+        return cast(Self, super()._apply(fn, recurse))
 
     def _install(self, branch: Branch) -> None:
         """Hold what the merge order adds to the product with the weight, rounded where it rounds."""

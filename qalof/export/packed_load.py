@@ -1,10 +1,14 @@
-"""Reading a packed model: everything is checked before a model is made, and one that is made is whole."""
+"""Reading a packed model: everything is checked before a model is made, and one that is made is whole.
+
+With ``kernel="integer"`` nothing is decoded: the model's tensors are the files' own, mapped into memory, so that
+processes of one machine that load the same folder share them; but for codes of 8 bits, which change their sign bit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +22,7 @@ from qalof.export.packed import FORMAT_VERSION, KIND, LAYOUT_FILE, PACKED_FILE, 
 from qalof.export.packed_linear import Branch, PackedLinear
 from qalof.files import open_sealed, read_json
 from qalof.layer_bits import LayerBits
+from qalof.model.packed_weight import Kernel, PackedWeight
 from qalof.model.pretrained import _AUTO_CLASSES, HeadKind
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import HeadMode, Site, find_sites, site_path
@@ -74,12 +79,20 @@ def read_layout(folder: Path) -> dict[str, Any]:
     return layout
 
 
-def load_packed(folder: str | Path) -> PreTrainedModel:
-    """The model that :func:`qalof.export.packed.save_packed` wrote, in eval mode, with exactly its outputs.
+def load_packed(folder: str | Path, kernel: Literal["decoded", "integer"] = "decoded") -> PreTrainedModel:
+    """The model that :func:`qalof.export.packed.save_packed` wrote, in eval mode.
+
+    Args:
+        folder: stays as it is while the model lives, or is replaced as a whole.
+        kernel: ``decoded``: weights in fp32, with exactly the outputs of the model that was packed; ``integer``:
+            weights as they lie in the file, multiplied as integers where a kernel can, equal up to the rounding of
+            sums (:func:`kernels` says where).
 
     Raises:
         BadInputError: missing, cut, changed or newer; nothing is returned then.
     """
+    if kernel not in ("decoded", "integer"):
+        raise BadInputError(f"kernel must be decoded or integer: got {kernel!r}")
     folder = Path(folder)
     layout = read_layout(folder)
     try:
@@ -89,13 +102,18 @@ def load_packed(folder: str | Path) -> PreTrainedModel:
         model = _bare(folder, layout)
         sites = find_sites(model, settings.head_mode, settings.include, settings.exclude, settings.kv_granularity)
         bitmap = Bitmap.from_json(layout["bitmap"], [site.name for site in sites])
-        _fill(model, sites, bitmap, settings, layout["sites"], _Tensors(folder))
+        _fill(model, sites, bitmap, settings, layout["sites"], _Tensors(folder), kernel == "integer")
     except (KeyError, TypeError, ValueError, AttributeError, OSError, RuntimeError) as error:
         if isinstance(error, BadInputError):
             raise
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
         raise BadInputError(f"packed model {folder} is damaged: {what}; restore it from a copy") from None
     return model.eval()
+
+
+def kernels(model: nn.Module) -> dict[str, Kernel]:
+    """Site -> what multiplies there, of a model that :func:`load_packed` gave."""
+    return {module.site.name: module.kernel() for module in model.modules() if isinstance(module, PackedLinear)}
 
 
 def _bare(folder: Path, layout: Mapping[str, Any]) -> PreTrainedModel:
@@ -118,13 +136,20 @@ def _fill(
     settings: SwitchSettings,
     described: Mapping[str, Any],
     tensors: _Tensors,
+    integer: bool,
 ) -> None:
     """Put the tensors into ``model``, and packed layers into the places of its sites."""
     plain = model.state_dict(keep_vars=True)
     for name in rest_names(model, sites, settings.head_mode):
-        plain[name].data.copy_(tensors.take(f"rest/{name}", tuple(plain[name].shape)))
+        stored = tensors.take(f"rest/{name}", tuple(plain[name].shape))
+        if integer:
+            plain[name].data = stored
+        else:
+            plain[name].data.copy_(stored)
     for site in sites:
-        linear = _layer(model, site, bitmap[site.name], settings, described[site.name], tensors)
+        # an embedding looks its rows up in a decoded weight
+        packed = integer and not (site.is_head and settings.head_mode is HeadMode.TIED_BOTH)
+        linear = _layer(model, site, bitmap[site.name], settings, described[site.name], tensors, packed)
         parent, _, leaf = site_path(model, site).rpartition(".")
         if site.is_head and settings.head_mode is HeadMode.TIED_BOTH:
             model.get_input_embeddings().weight = linear.weight
@@ -141,8 +166,14 @@ def _layer(
     settings: SwitchSettings,
     described: Mapping[str, Any],
     tensors: _Tensors,
+    packed: bool,
 ) -> PackedLinear:
-    weight = _weight(model, site, bits, described["weight"], tensors)
+    stored = _weight(model, site, bits, described["weight"], tensors)
+    weight: torch.Tensor | PackedWeight
+    if not isinstance(stored, Packed):
+        weight = stored
+    else:
+        weight = PackedWeight(stored, settings.quantization.activation) if packed else stored.dequantize()
     bias = tensors.take(f"bias/{site.name}", (site.out_features,)) if site.has_bias else None
     branch = None
     if described["scaling"] is not None:
@@ -157,7 +188,7 @@ def _layer(
     return linear
 
 
-def _weight(model: nn.Module, site: Site, bits: LayerBits, stored: Any, tensors: _Tensors) -> torch.Tensor:
+def _weight(model: nn.Module, site: Site, bits: LayerBits, stored: Any, tensors: _Tensors) -> torch.Tensor | Packed:
     shape = (site.out_features, site.in_features)
     if stored == "tied":
         embedding: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
@@ -168,4 +199,4 @@ def _weight(model: nn.Module, site: Site, bits: LayerBits, stored: Any, tensors:
     if (packed.data.shape[0], packed.columns) != shape or packed.bits != bits.weight:
         found = f"{packed.data.shape[0]} x {packed.columns} at {packed.bits} bits"
         raise BadInputError(f"packed model {tensors.folder} is damaged: {site.name} is {found}, not {shape}")
-    return packed.dequantize()
+    return packed

@@ -102,6 +102,8 @@ class SwitchableLora(lora.Linear):
         bits = base.bits.weight
         a, b, scaling = self.factors(name)
         if self.merge_order is MergeOrder.MERGE_THEN_QUANTIZE:
+            if base.packed_only:  # with the branch in it
+                return cast(torch.Tensor, base(x))
             merged = self._merged(name, lambda: base.quantize_weight(base.weight + scaling * (b @ a), bits))
             return functional.linear(base.quantize_input(x), merged, base.bias)
         if self.merge_order is MergeOrder.QUANTIZE_PRODUCT:

@@ -24,16 +24,17 @@ from transformers import PreTrainedModel
 from qalof.bitmap import PASS_THROUGH, Bitmap
 from qalof.cost import Storage, storage_of
 from qalof.errors import BadInputError
-from qalof.files import sealed_folder
 from qalof.layer_bits import LayerBits
 from qalof.model import adapters as lora
 from qalof.model.adapters import AdapterPolicy, AdapterSpec
-from qalof.model.base_weights import BASE, BASE_FILE, base_parameters
-from qalof.model.manifest import BaseModel, Described, describe, header, read_manifest
+from qalof.model.base_weights import BASE, base_parameters
+from qalof.model.manifest import BaseModel, describe, read_manifest
+from qalof.model.model_files import load_into, save_model
 from qalof.model.norms import trained_norms
+from qalof.model.pack_inference import Packing
 from qalof.model.patch import initialise, patch
 from qalof.model.pretrained import HeadKind, weights_digest
-from qalof.model.quantizer_state import STEPS, learned_steps, load_state, save_state
+from qalof.model.quantizer_state import STEPS, learned_steps
 from qalof.model.recompute import checkpointed_blocks, keep_switches
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import Unquantized, feeds_known_cache, find_sites
@@ -42,7 +43,7 @@ from qalof.quantization.scheme import QuantizationScheme
 _log = logging.getLogger(__name__)
 
 
-class SwitchableModel(nn.Module):
+class SwitchableModel(Packing, nn.Module):
     """A transformers model whose sites switch width; call it as the model itself.
 
     Attributes:
@@ -142,6 +143,7 @@ class SwitchableModel(nn.Module):
         Raises:
             BadInputError: none at this width under policy ``exact``.
         """
+        self.check_held(bits)
         name = lora.adapter_for(bits, tuple(self.adapters), self.policy)
         if self.adapters and name not in (str(bits), lora.SHARED) and (bits, name) not in self._told:
             self._told.add((bits, name))
@@ -153,6 +155,7 @@ class SwitchableModel(nn.Module):
         """Run one adapter (None: no branch) at every site, whatever the widths, until the next bitmap."""
         if name is not None and name not in self.adapters:
             raise BadInputError(f"no adapter {name!r}: there are {sorted(self.adapters)}")
+        self.check_adapter_may_change()
         for switch in self._switches:
             switch.use(name)
 
@@ -218,18 +221,7 @@ class SwitchableModel(nn.Module):
             extra: JSON that travels in the manifest under ``extra``, such as the task's config.
             attach: writes more files into the folder before it is sealed.
         """
-        conv1d = any(site.fan_in_fan_out for site in self.sites)
-        head = header(self.base, self.base_digest, self.adapters, self.settings, self.site_names, extra or {})
-        with sealed_folder(Path(folder), head) as beside:
-            if not self.adapters:
-                lora.save_modules(self._saved_modules(), beside)
-            for name, spec in self.adapters.items():
-                place = beside / "adapters" / name
-                lora.save_adapter(self.model, name, spec, self._saved_modules(name), place, fan_in_fan_out=conv1d)
-            save_state(self.model, beside)
-            lora.save_modules(self._trained_base(), beside, BASE_FILE)
-            if attach:
-                attach(beside)
+        save_model(self, Path(folder), extra or {}, attach)
 
     def load_parameters(self, folder: Path, *, quantizers: bool = True) -> None:
         """Copy what is trained from a checkpoint of a model like this one: everything or, on an error, nothing.
@@ -239,22 +231,7 @@ class SwitchableModel(nn.Module):
         Raises:
             BadInputError: another base, adapters, settings or sites, or tensors that do not fit.
         """
-        stored = describe(read_manifest(folder), folder)
-        its = self.settings if quantizers else replace(self.settings, quantization=stored.settings.quantization)
-        stored.check_like(Described(self.base, self.base_digest, self.adapters, its, self.site_names))
-        alone = {} if self.adapters else self._saved_modules()
-        read_alone = lora.read_modules(alone, folder)
-        read_base = lora.read_modules(self._trained_base(), folder, BASE_FILE)
-        read = {
-            name: lora.read_adapter(self.model, name, spec, self._saved_modules(name), folder / "adapters" / name)
-            for name, spec in self.adapters.items()
-        }
-        if quantizers:
-            load_state(self.model, folder)
-        for name, tensors in read.items():
-            lora.copy_adapter(self.model, name, self._saved_modules(name), tensors)
-        lora.copy_modules(alone, read_alone)
-        lora.copy_modules(self._trained_base(), read_base)
+        load_into(self, folder, quantizers=quantizers)
 
     @classmethod
     def load(cls, folder: str | Path, quantization: QuantizationScheme | None = None) -> Self:
@@ -268,14 +245,6 @@ class SwitchableModel(nn.Module):
         self = cls(stored.base.load(), stored.base, stored.adapters, settings)
         self.load_parameters(Path(folder), quantizers=quantization is None)
         return self
-
-    def _trained_base(self) -> dict[str, nn.Parameter]:
-        return self.trainable_groups().get(BASE, {}) if self.settings.full_finetune else {}
-
-    def _saved_modules(self, name: str | None = None) -> dict[str, nn.Parameter]:
-        """What is saved besides the factors of an adapter, in its folder, by path in the plain model."""
-        norms = self.settings.norms
-        return self.head_parameters() | trained_norms(self.model, norms) | trained_norms(self.model, norms, name)
 
 
 def build(

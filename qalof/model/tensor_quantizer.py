@@ -11,7 +11,7 @@ from qalof.errors import BadInputError
 from qalof.quantization.lsq_steps import LsqSteps
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.observers import StaticRanges
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import Encoded, Grid, Quantizer
 from qalof.quantization.scheme import TensorScheme
 
 
@@ -54,6 +54,11 @@ class TensorQuantizer(nn.Module):
         # as bitsandbytes does: what else lies in such a feature is not rounded either, but counts in its token's range
         rounded = quantizer.fake_quantize(x.masked_fill(large, 0), bits)
         return torch.where(large.flatten(0, -2).any(dim=0), x.to(torch.float16).to(x.dtype), rounded)
+
+    def encode_int8(self, x: torch.Tensor, bits: float) -> Encoded:
+        """Codes in int8 and their grid, of which :meth:`forward` gives the values; no outliers, no gradient."""
+        quantizer = self.scheme.at(bits)
+        return quantizer.encode_int8(x, bits, self.grid(x, bits, quantizer))
 
     def grid(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> Grid | None:
         """The grid that steps or ranges give; None for a dynamic one."""

@@ -46,6 +46,9 @@ class QuantizerOptions:
     lowest_bits: ClassVar[int] = 1
     only_bits: ClassVar[int | None] = None
     has_zero: ClassVar[bool] = False
+    scaled_codes: ClassVar[bool] = False
+    """Whether a value is its code times the scale and nothing else, so that integer products serve."""
+
     registry: ClassVar[dict[str, type[QuantizerOptions]]] = {}
 
     def __init_subclass__(cls, *, method: str | None = None) -> None:

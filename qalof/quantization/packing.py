@@ -59,9 +59,11 @@ class Packed:
         offset = _offset(self.quantizer, self.bits)
         codes = unpack_rows(self.data, _stored_bits(self.bits), self.columns) - offset
         wide = self.quantizer.code_range(self.bits)[1] > torch.iinfo(torch.int16).max
-        zero = None if self.grid.zero is None else _as_float(self.grid.zero)
-        grid = Grid(_as_float(self.grid.scale), zero)
-        return Encoded(codes.to(torch.int32 if wide else torch.int16), grid, self.bits)
+        return Encoded(codes.to(torch.int32 if wide else torch.int16), self.wide_grid(), self.bits)
+
+    def wide_grid(self) -> Grid:
+        """The grid in fp32."""
+        return Grid(_as_float(self.grid.scale), None if self.grid.zero is None else _as_float(self.grid.zero))
 
     def dequantize(self) -> torch.Tensor:
         """(rows, columns), fp32."""

@@ -152,6 +152,20 @@ class Quantizer(QuantizerOptions, ABC):
                 rounded, factor = self._by_pieces(x, bits, grid, needs_factor)
         return straight_through(x, rounded, factor)
 
+    def encode_int8(self, x: torch.Tensor, bits: float, grid: Grid | None = None) -> Encoded:
+        """Codes of up to 8 bits in int8, for a product of integers: one scale a row, or one for the whole tensor.
+
+        As in :meth:`fake_quantize`, non-finite numbers are not looked for; they make the scale NaN, and with it
+        every product of their row or tensor.
+        """
+        with torch.no_grad():
+            wide = x.to(torch.float32)
+            if grid is not None:
+                grid = Grid(grid.scale + 0 * wide.sum(dim=-1, keepdim=True))
+            else:
+                grid = self._grid_of(wide, bits) if self.granularity.row_is_group else self.grid(wide, bits)
+            return Encoded(self._codes(wide, grid, bits).to(torch.int8), grid, bits)
+
     def grid(self, x: torch.Tensor, bits: float) -> Grid:
         """The grid of ``x`` from its own values."""
         self.check_bits(bits)

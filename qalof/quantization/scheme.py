@@ -109,7 +109,8 @@ class QuantizationScheme:
         kv: keys, and values, as they leave their projection, before the head split.
         widths: for which LSQ has steps, where a quantizer learns one for each width.
         held: how frozen weights are kept once rounded: ``values`` as they are multiplied (4 bytes a weight and width
-            in fp32), ``codes`` as integers (1 byte up to 8 bits) that each forward decodes to the same numbers.
+            in fp32), ``codes`` as integers (1 byte up to 8 bits) that each forward decodes to the same numbers,
+            ``packed`` as in a packed file (b bits a weight), multiplied as integers where a kernel can.
 
     Raises:
         BadInputError: a quantizer that cannot serve where it stands.
@@ -119,11 +120,11 @@ class QuantizationScheme:
     activation: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.TOKEN))
     kv: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.TOKEN))
     widths: tuple[int, ...] = ()
-    held: Literal["values", "codes"] = "values"
+    held: Literal["values", "codes", "packed"] = "values"
 
     def __post_init__(self) -> None:
-        if self.held not in ("values", "codes"):
-            raise BadInputError(f"held must be 'values' or 'codes': got {self.held!r}")
+        if self.held not in ("values", "codes", "packed"):
+            raise BadInputError(f"held must be 'values', 'codes' or 'packed': got {self.held!r}")
         for bits in self.widths:
             check_width(bits, "widths")
         if self.weight.observer is not None:

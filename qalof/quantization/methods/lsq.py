@@ -41,6 +41,7 @@ class Lsq(Quantizer, method="lsq"):
     gradient_count: Literal["shared", "features", "tensor", "none"] = "shared"
 
     lowest_bits: ClassVar[int] = 2
+    scaled_codes: ClassVar[bool] = True
 
     def code_range(self, bits: float) -> tuple[int, int]:
         """-Qn and Qp, rounded half up where the width is real."""

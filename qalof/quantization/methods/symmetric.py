@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -28,6 +28,8 @@ class Symmetric(Quantizer, method="symmetric"):
     """``range``: narrow codes [-Q, Q], or full [-2^(b-1), 2^(b-1) - 1]."""
 
     range: Literal["narrow", "full"] = "narrow"
+
+    scaled_codes: ClassVar[bool] = True
 
     def code_range(self, bits: float) -> tuple[int, int]:
         """-1 and 1 at one bit, where 0 is not used."""

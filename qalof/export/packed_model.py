@@ -1,0 +1,65 @@
+"""A packed folder as what a task evaluates: a model with sites, at the one bitmap that it was packed at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+from qalof.export.packed_linear import PackedLinear
+from qalof.export.packed_load import load_packed, read_layout
+from qalof.model.sites import Site
+
+
+class PackedModel(nn.Module):
+    """Call it as the model itself; weights are decoded, so that scores are those of the model that was packed.
+
+    Attributes:
+        model: the transformers model with packed layers.
+        sites: its quantized layers, in order.
+        bitmap: the one that it has.
+    """
+
+    def __init__(self, model: PreTrainedModel, bitmap: Bitmap) -> None:
+        super().__init__()
+        layers = {module.site.name: module.site for module in model.modules() if isinstance(module, PackedLinear)}
+        self.model, self.bitmap = model, bitmap
+        self.sites: tuple[Site, ...] = tuple(layers[name] for name in bitmap)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what :func:`qalof.export.packed.save_packed` wrote.
+
+        Raises:
+            BadInputError: as :func:`qalof.export.packed_load.load_packed`.
+        """
+        model = load_packed(folder)
+        names = [module.site.name for module in model.modules() if isinstance(module, PackedLinear)]
+        return cls(model, Bitmap.from_json(read_layout(folder)["bitmap"], names)).eval()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The transformers model's forward."""
+        return self.model(*args, **kwargs)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The transformers model's ``generate``."""
+        return self.model.generate(*args, **kwargs)
+
+    def set_bitmap(self, bitmap: Bitmap | str | int) -> Bitmap:
+        """Check that ``bitmap`` is the one there is.
+
+        Raises:
+            BadInputError: it is another one.
+        """
+        names = tuple(site.name for site in self.sites)
+        parsed = bitmap if isinstance(bitmap, Bitmap) else Bitmap.parse(bitmap, names)
+        if parsed != self.bitmap:
+            raise BadInputError(
+                f"a packed model runs at the bitmap it was packed at, {self.bitmap}: got {parsed}; "
+                "give the checkpoint it was made of, or export that at this bitmap"
+            )
+        return parsed

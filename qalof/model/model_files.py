@@ -1,0 +1,73 @@
+"""What of a switchable model a checkpoint holds, written and read.
+
+Each adapter has a folder that plain PEFT opens, with the head and norms that go with it; static ranges, learned steps,
+fixed codes and, under full fine-tuning, the base's weights lie beside them.  Everything is read and checked before
+anything is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from qalof.files import sealed_folder
+from qalof.model import adapters as lora
+from qalof.model.base_weights import BASE, BASE_FILE
+from qalof.model.manifest import Described, describe, header, read_manifest
+from qalof.model.norms import trained_norms
+from qalof.model.quantizer_state import load_state, save_state
+
+if TYPE_CHECKING:
+    from qalof.model.switchable import SwitchableModel
+
+
+def save_model(
+    model: SwitchableModel, folder: Path, extra: Mapping[str, Any], attach: Callable[[Path], None] | None
+) -> None:
+    """See :meth:`qalof.model.switchable.SwitchableModel.save`."""
+    conv1d = any(site.fan_in_fan_out for site in model.sites)
+    head = header(model.base, model.base_digest, model.adapters, model.settings, model.site_names, extra)
+    with sealed_folder(folder, head) as beside:
+        if not model.adapters:
+            lora.save_modules(_besides(model), beside)
+        for name, spec in model.adapters.items():
+            place = beside / "adapters" / name
+            lora.save_adapter(model.model, name, spec, _besides(model, name), place, fan_in_fan_out=conv1d)
+        save_state(model.model, beside)
+        lora.save_modules(_trained_base(model), beside, BASE_FILE)
+        if attach:
+            attach(beside)
+
+
+def load_into(model: SwitchableModel, folder: Path, *, quantizers: bool = True) -> None:
+    """See :meth:`qalof.model.switchable.SwitchableModel.load_parameters`."""
+    stored = describe(read_manifest(folder), folder)
+    its = model.settings if quantizers else replace(model.settings, quantization=stored.settings.quantization)
+    stored.check_like(Described(model.base, model.base_digest, model.adapters, its, model.site_names))
+    alone = {} if model.adapters else _besides(model)
+    read_alone = lora.read_modules(alone, folder)
+    read_base = lora.read_modules(_trained_base(model), folder, BASE_FILE)
+    read = {
+        name: lora.read_adapter(model.model, name, spec, _besides(model, name), folder / "adapters" / name)
+        for name, spec in model.adapters.items()
+    }
+    if quantizers:
+        load_state(model.model, folder)
+    for name, tensors in read.items():
+        lora.copy_adapter(model.model, name, _besides(model, name), tensors)
+    lora.copy_modules(alone, read_alone)
+    lora.copy_modules(_trained_base(model), read_base)
+
+
+def _trained_base(model: SwitchableModel) -> dict[str, nn.Parameter]:
+    return model.trainable_groups().get(BASE, {}) if model.settings.full_finetune else {}
+
+
+def _besides(model: SwitchableModel, name: str | None = None) -> dict[str, nn.Parameter]:
+    """What is saved besides the factors of an adapter, in its folder, by path in the plain model."""
+    norms = model.settings.norms
+    return model.head_parameters() | trained_norms(model.model, norms) | trained_norms(model.model, norms, name)

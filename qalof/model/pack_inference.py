@@ -1,0 +1,129 @@
+"""A switchable model without its weights: packed integers of the widths that it shall run at, switched as before.
+
+Embeddings, norms, biases and adapters stay as they are; each site holds one packed weight a width and nothing in
+fp32, except at pass-through.  Under ``merge_then_quantize`` a width's adapter is in its packed weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+from qalof.layer_bits import PASS_THROUGH, LayerBits, check_width
+from qalof.model.lora_linear import MergeOrder
+from qalof.model.packed_weight import Kernel
+from qalof.model.patch import Switch
+from qalof.model.settings import SwitchSettings
+from qalof.model.sites import HeadMode, Site
+from qalof.quantization.packing import packed_bytes
+from qalof.quantization.scheme import QuantizationScheme
+
+if TYPE_CHECKING:
+    from qalof.model.switchable import SwitchableModel
+
+
+class Packing:
+    """What a :class:`SwitchableModel` can do about packing.
+
+    Attributes:
+        packed_widths: those held, from low to high, once its weights are dropped; None before.
+    """
+
+    packed_widths: tuple[int, ...] | None = None
+    settings: SwitchSettings
+    _switches: list[Switch]
+
+    def pack_for_inference(self, widths: Sequence[int]) -> None:
+        """Hold packed integers of ``widths`` alone and drop the weights, for good.
+
+        A model at a bitmap with other widths is set to the lowest one, inputs and cache unquantized.
+
+        Raises:
+            BadInputError: see :func:`check_packable`.
+        """
+        model = cast("SwitchableModel", self)
+        chosen = check_packable(model, widths)
+        pack_sites(model, self._switches, chosen)
+        self.packed_widths = tuple(chosen)
+        if not {layer.weight for layer in model.bitmap.values()} <= set(chosen):
+            model.set_bitmap(Bitmap.uniform(model.site_names, LayerBits(chosen[0], PASS_THROUGH, PASS_THROUGH)))
+        model.eval()
+
+    def kernels(self) -> dict[str, Kernel]:
+        """Site -> what multiplies there at the current bitmap; see :mod:`qalof.model.packed_weight`."""
+        return {switch.site.name: switch.linear.kernel() for switch in self._switches}
+
+    def held_bytes(self) -> dict[float, int]:
+        """Width -> bytes of the rounded weights that all sites hold for it."""
+        total: dict[float, int] = {}
+        for switch in self._switches:
+            for bits, count in switch.linear.held_bytes().items():
+                total[bits] = total.get(bits, 0) + count
+        return total
+
+    def check_held(self, bits: int) -> None:
+        """Refuse a width that a packed model does not hold."""
+        if self.packed_widths is not None and bits not in self.packed_widths:
+            raise BadInputError(f"a packed model runs at the widths it holds, {list(self.packed_widths)}: got {bits}")
+
+    def check_adapter_may_change(self) -> None:
+        """Refuse another adapter where a width's own is in its packed weight."""
+        if self.packed_widths is not None and self.settings.merge is MergeOrder.MERGE_THEN_QUANTIZE:
+            raise BadInputError("merge_then_quantize packs a width's adapter with its weight: set a bitmap instead")
+
+
+def check_packable(model: SwitchableModel, widths: Sequence[int]) -> list[int]:
+    """The widths, from low to high.
+
+    Raises:
+        BadInputError: no widths or illegal ones, a width without an adapter under policy ``exact``, a model that is
+            packed already, or settings under which its weights are needed.
+    """
+    if model.packed_widths is not None:
+        raise BadInputError(f"a model is packed once: it holds {list(model.packed_widths)}; load it again")
+    if not widths:
+        raise BadInputError("widths must name at least one width to hold: got none; give those of the bitmaps")
+    if model.settings.merge is MergeOrder.QUANTIZE_PRODUCT:
+        raise BadInputError(
+            "merge quantize_product needs a second weight in fp32 at every site, so that packing would save little: "
+            "take branch or merge_then_quantize"
+        )
+    if model.settings.head_mode is HeadMode.TIED_BOTH and any(site.is_head for site in model.sites):
+        raise BadInputError(
+            "head_mode tied_both looks tokens up in the head's weight, which packing would drop: take tied_view"
+        )
+    chosen = sorted({check_width(bits, "widths") for bits in widths})
+    for bits in chosen:
+        model.adapter_at(bits)
+    return chosen
+
+
+@torch.no_grad()
+def pack_sites(model: SwitchableModel, switches: Sequence[Switch], widths: Sequence[int]) -> None:
+    """Pack every site at ``widths`` and drop its weight; site by site, so that the peak is one site above the start.
+
+    A site is packed whole or stays; an error leaves the sites before it packed, so the model is of no more use then.
+    """
+    for switch in switches:
+        switch.linear.pack({bits: _unrounded(model, switch, bits) for bits in widths})
+
+
+def predicted_bytes(sites: Sequence[Site], scheme: QuantizationScheme, widths: Sequence[int]) -> int:
+    """What packed sites hold, scales and zeros included, without packing: the sum over ``widths``."""
+    return sum(
+        packed_bytes(site.out_features, site.in_features, bits, scheme.weight.at(bits))
+        for site in sites
+        for bits in widths
+    )
+
+
+def _unrounded(model: SwitchableModel, switch: Switch, bits: int) -> torch.Tensor:
+    name = model.adapter_at(bits)
+    if switch.lora is None or name is None or model.settings.merge is not MergeOrder.MERGE_THEN_QUANTIZE:
+        return switch.linear.weight
+    a, b, scaling = switch.lora.factors(name)
+    return switch.linear.weight + scaling * (b @ a)

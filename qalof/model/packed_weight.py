@@ -1,0 +1,226 @@
+"""A weight held as packed integers, and its product with an input.
+
+Bytes held are those of the packed file (:mod:`qalof.quantization.packing`): b bits a weight, plus scales.  Which
+kernel multiplies depends on both widths of a site, and is reported, never silently another one:
+
+``int_mm``  input codes times weight codes in int8, summed exactly in int32, then scaled:
+            y = (sum_k q_x q_w) s_x s_w + bias.  Wants a weight and an input up to 8 bits whose values are code times
+            scale (symmetric, lsq), input scales a token or a tensor.  Fake quantization sums the same products in
+            fp32, so that both agree up to the rounding of sums.  With scales by group the sum is exact in each group.
+``decode``  the weight becomes fp32 for the moment of the product, the very numbers of fake quantization.  Everything
+            else: inputs above 8 bits, grids with a zero, 9 to 16 bits, devices without an integer product, gradients.
+
+Widths 8, 4 and 2 are never unpacked for ``int_mm``: codes that share a byte are cut out as planes, the plane of every
+second (fourth) weight is multiplied with every second (fourth) input, and the storage offset is taken off the sum:
+sum_k q_x (u_w - o) = sum_k q_x u_w - o sum_k q_x.  Other widths are unpacked to int8 first, which is slow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch.nn import functional
+
+from qalof.errors import BadInputError
+from qalof.model.tensor_quantizer import TensorQuantizer
+from qalof.quantization.granularity import Granularity
+from qalof.quantization.integer_matmul import integer_product, refused_shape, unusable
+from qalof.quantization.packing import Packed, pack, unpack_rows
+from qalof.quantization.quantizer import Encoded, Grid, Quantizer
+from qalof.quantization.scheme import TensorScheme
+
+_PLANES = {2: 4, 4: 2}
+_INT8_BITS = 8
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What multiplies at a site: ``int_mm``, ``decode`` or ``float``, and why nothing faster does."""
+
+    name: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})" if self.reason else self.name
+
+
+INT_MM, FLOAT = Kernel("int_mm"), Kernel("float")
+
+
+class PackedWeight:
+    """One weight at one width.
+
+    Args:
+        stored: (rows, columns), packed.
+        activation: the scheme of the inputs that will come.
+    """
+
+    def __init__(self, stored: Packed, activation: TensorScheme) -> None:
+        self.stored, self.activation = stored, activation
+        self._signed_bytes = stored.bits == _INT8_BITS and stored.quantizer.code_range(stored.bits)[0] < 0
+        if self._signed_bytes and stored.data.dtype is torch.uint8:
+            # codes less their offset, so that the bytes multiply as they are
+            self.stored = replace(stored, data=(stored.data ^ 128).view(torch.int8))
+        self._kernels: dict[tuple[float, str], Kernel] = {}
+
+    @classmethod
+    def of(
+        cls, weight: torch.Tensor, bits: float, quantizer: Quantizer, activation: TensorScheme, grid: Grid | None = None
+    ) -> Self:
+        """Pack ``weight`` (rows, columns), which must come back as it is fake-quantized.
+
+        Raises:
+            BadInputError: a quantizer whose codes do not give its fake quantization, or a width that has none.
+        """
+        with torch.no_grad():
+            made = cls(pack(quantizer.encode(weight, bits, grid), quantizer), activation)
+            if not torch.equal(made.decode(), quantizer.fake_quantize(weight, bits, grid).to(torch.float32)):
+                raise BadInputError(
+                    f"a packed weight must be what the model runs with: quantizer {quantizer.method} at {bits} bits is "
+                    "not, since its codes and its fake quantization differ; take another quantizer at this width"
+                )
+        return made
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, scales and zeros included."""
+        return self.stored.nbytes
+
+    def moved(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        """This weight with all tensors changed, as ``nn.Module._apply`` does.
+
+        Raises:
+            BadInputError: a cast, under which scales would be other numbers.
+        """
+        grid = self.stored.grid
+        scale, zero = change(grid.scale), None if grid.zero is None else change(grid.zero)
+        if scale.dtype is not grid.scale.dtype:
+            raise BadInputError(
+                f"a packed weight keeps its scales in {grid.scale.dtype}: got a cast to {scale.dtype}; cast it before"
+            )
+        return type(self)(replace(self.stored, data=change(self.stored.data), grid=Grid(scale, zero)), self.activation)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What is held, by name."""
+        return self.stored.tensors()
+
+    def put(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Hold equal ``tensors`` of :meth:`tensors`' names instead, such as those of a shared file."""
+        self.stored = replace(self.stored, data=tensors["data"], grid=Grid(tensors["scale"], tensors.get("zero")))
+
+    # --- the product ---
+
+    def kernel(self, bits: float, device: torch.device) -> Kernel:
+        """What multiplies inputs of ``bits`` on ``device``."""
+        key = (bits, device.type)
+        if key not in self._kernels:
+            reason = self._why_decode(bits, device.type)
+            self._kernels[key] = INT_MM if reason is None else Kernel("decode", reason)
+        return self._kernels[key]
+
+    def linear(
+        self, x: torch.Tensor, quantizer: TensorQuantizer, bits: float, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """fq(x) W^T + bias, without gradients through ``int_mm``.
+
+        Args:
+            x: (..., columns), raw.
+            quantizer: of the input.
+            bits: of the input.
+            bias: (rows,) or None.
+        """
+        if self.kernel(bits, x.device) is not INT_MM:
+            return functional.linear(quantizer(x, bits), self.decode().to(x.dtype), bias)
+        encoded = quantizer.encode_int8(x, bits)
+        product = self.integer_linear(encoded.codes.reshape(-1, self.stored.columns))
+        product = product.view(*x.shape[:-1], self.stored.data.shape[0]).mul_(encoded.scale)
+        return (product if bias is None else product.add_(bias)).to(x.dtype)
+
+    def integer_linear(self, codes: torch.Tensor) -> torch.Tensor:
+        """int8 (tokens, columns) -> fp32 (tokens, rows): sums of integer products, each times its weight scale."""
+        planes, offset = self._planes()
+        count = len(planes)
+        spare = -codes.shape[-1] % count
+        padded = functional.pad(codes, (0, spare)) if spare else codes
+        inputs = [padded[:, at::count].contiguous() for at in range(count)]
+        scale = self.stored.grid.scale.to(torch.float32)
+        size = self._group_size()
+        if size is None:
+            whole = self._sum(inputs, planes, offset, slice(None))
+            return whole.to(torch.float32).mul_(scale.reshape(1, -1))
+        step, total = size // count, torch.zeros(())
+        for group in range(scale.shape[-1]):
+            part = self._sum(inputs, planes, offset, slice(group * step, (group + 1) * step)).to(torch.float32)
+            part.mul_(scale[:, group])
+            total = part if group == 0 else total.add_(part)
+        return total
+
+    def decode(self) -> torch.Tensor:
+        """(rows, columns) in fp32: what fake quantization gives."""
+        stored = self.stored
+        if stored.data.dtype is not torch.int8 and stored.bits not in _PLANES:
+            return stored.dequantize()
+        planes, offset = self._planes()
+        codes = planes[0] if len(planes) == 1 else torch.stack(planes, dim=-1).flatten(-2) - offset
+        return stored.quantizer.decode(Encoded(codes[:, : stored.columns], stored.wide_grid(), stored.bits))
+
+    def _sum(self, inputs: list[torch.Tensor], planes: list[torch.Tensor], offset: int, part: slice) -> torch.Tensor:
+        """int32 (tokens, rows): the exact sum over one part of the columns."""
+        total = torch.zeros(())
+        for index, (x, plane) in enumerate(zip(inputs, planes, strict=True)):
+            product = integer_product(x[:, part].contiguous(), plane[:, part])
+            total = product if index == 0 else total.add_(product)
+        if offset:
+            total.sub_(offset * sum(x[:, part].sum(dim=-1, keepdim=True, dtype=torch.int32) for x in inputs))
+        return total
+
+    def _planes(self) -> tuple[list[torch.Tensor], int]:
+        """int8 (rows, codes) of every n-th column, and the offset that is still in them."""
+        stored = self.stored
+        signed = stored.quantizer.code_range(stored.bits)[0] < 0
+        if stored.data.dtype is torch.int8:
+            return [stored.data], 0
+        whole = math.ceil(stored.bits)
+        offset = 1 << (whole - 1) if signed else 0
+        if stored.bits in _PLANES:
+            mask = (1 << whole) - 1
+            cut = [(stored.data >> (whole * index)) & mask for index in range(_PLANES[whole])]
+            return [plane.view(torch.int8) for plane in cut], offset
+        return [(unpack_rows(stored.data, whole, stored.columns) - offset).to(torch.int8)], 0
+
+    def _group_size(self) -> int | None:
+        quantizer = self.stored.quantizer
+        return quantizer.group_size if quantizer.granularity.grouped else None
+
+    def _why_decode(self, bits: float, device: str) -> str | None:
+        """What stands against ``int_mm``; None where nothing does."""
+        weight, quantizer = self.stored.quantizer, self.activation.at(bits)
+        if bits >= quantizer.passthrough_bits:
+            return "inputs are not quantized"
+        for what, method, width in (("weight", weight, self.stored.bits), ("input", quantizer, bits)):
+            if not method.scaled_codes:
+                return f"{what} codes of {method.method} are not values over scales"
+            lowest, highest = method.code_range(width)
+            if lowest < -128 or highest > 127:
+                return f"{what} codes of {width} bits do not fit int8"
+        if self.activation.outliers is not None:
+            return "inputs keep outliers in fp16"
+        if not (quantizer.granularity.row_is_group or quantizer.granularity is Granularity.TENSOR):
+            return f"inputs have scales by {quantizer.granularity}"
+        count = _PLANES.get(int(self.stored.bits), 1)
+        size = self._group_size()
+        if size is not None and size % count:
+            return f"groups of {size} share bytes at {self.stored.bits} bits"
+        inner = -(-self.stored.columns // count) if size is None else size // count
+        return unusable(device) or refused_shape(device, inner, self.stored.data.shape[0])
+
+
+def bytes_in(held: Any) -> int:
+    """Of tensors, however nested."""
+    if isinstance(held, torch.Tensor):
+        return held.numel() * held.element_size()
+    return sum(bytes_in(each) for each in (held.values() if isinstance(held, dict) else held))

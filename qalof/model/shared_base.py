@@ -1,0 +1,154 @@
+"""Frozen weights that processes of one machine share: one file in memory instead of a copy in each process.
+
+A checkpoint's base is frozen, so that eight actors with the same base hold the same bytes eight times.  transformers
+maps the hub's file, so that embeddings are shared already; but patching transposes Conv1D weights, and rounded ones
+are made in each process.  So every frozen tensor of the patched model, held rounded weights included, is written once
+into a safetensors file and mapped from it: pages of a mapped file are the machine's, not the process's, until
+somebody writes to them.
+
+The file's name is a digest of what is in it, so that equal models meet in one file and others never do; what is mapped
+is compared with what was loaded before it takes its place.  Files lie in ``$QALOF_CACHE/frozen`` (else the user's
+cache folder) and stay there, one a base and held widths; deleting them is safe at any time.  Each process still
+loads its own copy first and gives it back.  CPU only: a GPU's memory is not shared this way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from qalof.errors import BadInputError
+from qalof.model.switchable import SwitchableModel
+from qalof.tasks.feature_cache import cache_dir
+
+SMALLEST = 4096
+"""Smaller tensors are not worth sharing, in elements."""
+
+WORTH_SHARING = 64 * 2**20
+"""Bytes of frozen tensors from which on :func:`share_large` does."""
+
+_log = logging.getLogger(__name__)
+
+
+def share_frozen(model: SwitchableModel, folder: Path) -> int:
+    """Let ``model`` use the frozen tensors of a file in ``folder``, written if it is not there.
+
+    Args:
+        model: on the CPU; what it holds for widths it has run at, or is packed at, is shared too.
+        folder: of this machine, for all processes that shall share.
+
+    Returns:
+        Bytes that are shared.
+
+    Raises:
+        BadInputError: a model that is not on the CPU, or a file there that is not what its name says.
+    """
+    parameters = _frozen(model)
+    held = _held(model)
+    tensors = {f"frozen/{name}": parameter.data for name, parameter in parameters.items()} | held
+    away = [name for name, tensor in tensors.items() if tensor.device.type != "cpu"]
+    if away:
+        raise BadInputError(f"only a CPU's memory is shared by a file: {away[0]} is on another device; do not share it")
+    path = folder / f"{_digest(model, tensors)}.safetensors"
+    _write_once(path, tensors)
+    mapped = load_file(path)
+    for name, tensor in tensors.items():
+        if name not in mapped or mapped[name].dtype is not tensor.dtype or not torch.equal(mapped[name], tensor):
+            raise BadInputError(f"shared weights {path} are not those of this model at {name}; delete the file")
+    for name, parameter in parameters.items():
+        parameter.data = mapped[f"frozen/{name}"]
+    _put_held(model, mapped)
+    give_back()
+    return sum(tensor.numel() * tensor.element_size() for tensor in mapped.values())
+
+
+def share_large(model: SwitchableModel) -> int:
+    """As :func:`share_frozen` in ``$QALOF_CACHE/frozen``, where there is much to share and the folder can be written.
+
+    Returns:
+        Bytes that are shared; 0 where the model is small or elsewhere, or the folder refuses, which is logged.
+    """
+    frozen = _frozen(model).values()
+    if sum(p.numel() * p.element_size() for p in frozen) < WORTH_SHARING or any(p.device.type != "cpu" for p in frozen):
+        return 0
+    folder = cache_dir() / "frozen"
+    try:
+        return share_frozen(model, folder)
+    except OSError as error:
+        _log.warning("frozen weights are not shared: %s cannot be used (%s)", folder, error)
+        return 0
+
+
+def give_back() -> None:
+    """Return freed memory to the machine: glibc keeps freed blocks of a weight's size for itself."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _frozen(model: SwitchableModel) -> dict[str, torch.nn.Parameter]:
+    found = model.model.named_parameters()
+    return {name: p for name, p in found if not p.requires_grad and p.numel() >= SMALLEST}
+
+
+def _held(model: SwitchableModel) -> dict[str, torch.Tensor]:
+    named = {}
+    for switch in model._switches:
+        for bits, tensors in switch.linear.held_tensors().items():
+            for name, tensor in tensors.items():
+                # pass-through under packing holds a parameter, perhaps the embedding's own
+                if not isinstance(tensor, torch.nn.Parameter) and tensor.numel():
+                    named[f"held/{switch.site.name}/{bits}/{name}"] = tensor.detach()
+    return named
+
+
+def _put_held(model: SwitchableModel, mapped: dict[str, torch.Tensor]) -> None:
+    for switch in model._switches:
+        for bits, tensors in switch.linear.held_tensors().items():
+            found = {name: mapped.get(f"held/{switch.site.name}/{bits}/{name}", t) for name, t in tensors.items()}
+            switch.linear.put_held(bits, found)
+
+
+def _digest(model: SwitchableModel, tensors: dict[str, torch.Tensor]) -> str:
+    """Of the base, and of names, shapes and bytes of everything that is shared."""
+    digest = hashlib.sha256(model.base_digest.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write_once(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Whoever comes first writes; the others wait, so that all map one file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.with_suffix(".lock")):
+        if path.is_file():
+            return
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, name)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)

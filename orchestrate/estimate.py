@@ -150,7 +150,7 @@ def bare_model(source: str) -> PreTrainedModel:
 
 def sequence_tokens(task: Any) -> int:
     """Tokens of a sequence on average: whole windows of language modelling, else as far as ``max_length`` lets."""
-    longest = int(getattr(task.settings, "max_length", SEQUENCE_TOKENS))
+    longest = int(getattr(task.settings, "max_length", None) or SEQUENCE_TOKENS)
     return longest if task.name == "language-modeling" else min(longest, SEQUENCE_TOKENS)
 
 

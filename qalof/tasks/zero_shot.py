@@ -29,7 +29,7 @@ from qalof.tasks.zero_shot_data import BENCHMARKS, Dataset, Item, load_items
 
 @dataclass(frozen=True)
 class ZeroShotSettings:
-    """``data``: a ``.jsonl`` file, a folder with ``DATASET.jsonl``, a hub name, or None for the benchmark's own.
+    """``data``: ``tiny``, a ``.jsonl`` file, a folder with ``DATASET.jsonl``, a hub name; None: the benchmark's own.
 
     ``limit``: the first items alone; ``max_length``: the most tokens shown to the model, None for its positions.
     """
@@ -55,11 +55,13 @@ class ZeroShotTask:
     head = HeadKind.CAUSAL_LM
     labels: int | None = None
     primary_metric = "acc"
+    metrics: tuple[str, ...] = ("acc", "acc_norm")
+    """Of the class: what any benchmark may tell; of a task: what its own does."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: ZeroShotSettings | None = None) -> None:
         self.tokenizer = tokenizer
         self.settings = settings or ZeroShotSettings()
-        self.metrics = ("acc", "acc_norm") if BENCHMARKS[self.settings.dataset].normalized else ("acc",)
+        self.metrics = type(self).metrics if BENCHMARKS[self.settings.dataset].normalized else ("acc",)
 
     @cached_property
     def validation(self) -> list[Item]:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 from qalof.errors import BadInputError, nearest_hint
 from qalof.files import read_json_lines
 from qalof.hub import load_rows
+from qalof.tiny.zero_shot import rows as tiny_rows
 
 Dataset = Literal["boolq", "hellaswag", "winogrande", "arc_easy", "piqa"]
 Row = Mapping[str, Any]
@@ -104,8 +105,8 @@ def load_items(dataset: str, source: str | None, split: str = "validation") -> l
 
     Args:
         dataset: one of :data:`BENCHMARKS`.
-        source: a file of JSON lines with the benchmark's own fields, a folder with ``DATASET.jsonl``, or a hub name;
-            None for the benchmark's data set on the hub.
+        source: ``tiny``, a file of JSON lines with the benchmark's own fields, a folder with ``DATASET.jsonl``, or a
+            hub name; None for the benchmark's data set on the hub.
         split: of the hub's data set.
 
     Raises:
@@ -121,6 +122,9 @@ def load_items(dataset: str, source: str | None, split: str = "validation") -> l
 
 
 def _rows(benchmark: Benchmark, dataset: str, source: str | None, split: str) -> Iterator[tuple[str, Row]]:
+    if source == "tiny":
+        yield from ((f"tiny item {number}", row) for number, row in enumerate(tiny_rows(dataset)))
+        return
     path = Path(source or "").expanduser()
     if source is not None and (path.exists() or source.startswith((".", "/", "~")) or source.endswith(".jsonl")):
         file = path / f"{dataset}.jsonl" if path.is_dir() else path

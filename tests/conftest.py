@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from orchestrate.cluster import Cluster
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Models this small run slower on more threads, and sums in another order."""
+    """Models this small run slower on more threads, and sums in another order; jobs in this process set their own."""
     import torch
 
     torch.set_num_threads(1)

@@ -24,6 +24,9 @@ CASES = [
     ({"method": "midrise2"}, (2,)),
     ({"method": "nf4"}, (4,)),
     ({"method": "bnb_int8"}, (8,)),
+    ({"method": "gguf", **GROUPS}, (4, 8)),
+    ({"method": "gguf_affine", **GROUPS}, (4,)),
+    ({"method": "float16"}, (16,)),
 ]
 METHODS = [
     pytest.param(Quantizer.from_json(options), bits, id=f"{'-'.join(map(str, options.values()))}-{bits}")

@@ -17,7 +17,9 @@ app = typer.Typer(
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file; every key has a default but a few.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that go before the file.")]
-OutputOption = Annotated[Path | None, typer.Option("--output", help="Run directory; default runs/NAME.")]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", help="Run directory; default runs/NAME, as the config is called.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
 AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluster, HOST:PORT; default this machine.")]
 CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", help="A checkpoint's folder.")]
@@ -38,12 +40,19 @@ def run_job(
     from orchestrate.summary import show
 
     loaded = load_config(JOBS[name].config, config, [*(extra or []), *(overrides or [])])
-    place = output or Path("runs") / (config.stem if config else name)
+    place = output or Path("runs") / run_name(name, config)
     result = execute(name, loaded, place, address)
     if as_json:
         print(json.dumps(result))
     else:
         show(name, result, place)
+
+
+def run_name(command: str, config: Path | None) -> str:
+    """The default run directory's name: a training's is its config's; others begin with their command."""
+    if config is None:
+        return command
+    return config.stem if command == "train" else f"{command}_{config.stem}"
 
 
 def checkpoint_override(path: Path | None) -> list[str]:

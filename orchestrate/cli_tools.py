@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -79,7 +80,9 @@ def _pipeline(
     from orchestrate.summary import show_table
 
     loaded = load_pipeline(config, overrides or [])
-    place = output or Path("runs") / config.stem
+    # a table's name says little without its folder: there is a sensitivity in s1 and one in s2
+    folder = config.resolve().parent.name
+    place = output or Path("runs") / (f"{folder}_{config.stem}" if re.fullmatch(r"s\d", folder) else config.stem)
     summary = run_pipeline(loaded, place, address)
     page = write_report(place)
     if as_json:

@@ -44,8 +44,9 @@ def test_every_file_and_command_that_it_names_exists():
     for path in re.findall(r"(?:configs|benchmarks)/[\w/.-]+\.\w+", README):
         assert (ROOT / path).is_file(), path
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
-    lines = block("bash", "qalof evaluate").splitlines()
-    assert {shlex.split(line)[1] for line in lines} <= commands
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.S)
+    lines = [shlex.split(line, comments=True) for text in blocks for line in text.splitlines()]
+    assert {words[1] for words in lines if words[0] == "qalof"} <= commands
 
 
 @pytest.mark.slow

@@ -1,0 +1,125 @@
+"""Ray Train's time a step against the same loop under torchrun, and what a second worker brings.
+
+    python benchmarks/workers.py > benchmarks/results/workers.json
+
+The loop is the product's own (cascade at 8 and 4 bits on the shipped tiny model), one thread a worker, gloo.  Under Ray
+each step's losses are posted to the board as in `qalof train`.  torchrun and Ray take turns; a run's time is the median
+of its steps after the first ten.  Scaling is one worker's time over two workers' for the same global batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import environment, ratios, report, summary
+
+WARMUP = 10
+
+
+def seconds_a_step(steps: int, batch: int, post: Callable[[Any], None]) -> float:
+    """In a worker whose process group stands: the median over steps."""
+    from qalof import build, task
+    from qalof.bitmap import Bitmap
+    from qalof.model.adapters import AdapterSpec
+    from qalof.model.switchable import BaseModel
+    from qalof.training.loop import ProcessGroup, Trainer, TrainSettings
+    from qalof.training.objectives import Distillation, SwitchablePrecision
+
+    torch.set_num_threads(1)
+    span = task("squad-span", max_length=128, stride=32)
+    model = build(BaseModel("tiny", span.head), {"8": AdapterSpec(8, 16), "4": AdapterSpec(8, 16)}, seed=0)
+    bitmaps = [Bitmap.uniform(model.site_names, bits) for bits in (8, 4)]
+    objective = SwitchablePrecision(bitmaps, model.sites, Distillation())
+    trainer = Trainer(model, span, objective, TrainSettings(steps + WARMUP, batch), ProcessGroup())
+    times = []
+    for _ in range(steps + WARMUP):
+        began = time.perf_counter()
+        done = trainer.train_step()
+        if trainer.world.rank == 0:
+            post(done)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[WARMUP:])
+
+
+def under_torchrun(workers: int, steps: int, batch: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "seconds"
+        words = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}", __file__,
+            "--steps", str(steps), "--batch", str(batch), "--write", str(target),
+        ]  # fmt: skip
+        subprocess.run(words, check=True, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return float(target.read_text(encoding="utf-8"))
+
+
+def under_ray(workers: int, steps: int, batch: int) -> float:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from orchestrate.board import watched_board
+    from orchestrate.cluster import worker_environment
+
+    def loop(settings: dict[str, Any]) -> float:
+        return seconds_a_step(steps, batch, settings["board"].post.remote)
+
+    with tempfile.TemporaryDirectory() as folder, watched_board(lambda posts: None) as board:
+        trainer = TorchTrainer(
+            loop,
+            train_loop_config={"board": board},
+            scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
+            torch_config=TorchConfig(backend="gloo"),
+            run_config=RunConfig(storage_path=folder, worker_runtime_env={"env_vars": worker_environment(workers)}),
+        )
+        return float(trainer.fit().return_value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--write", type=Path, help="be a worker of torchrun; used by this script alone")
+    options = parser.parse_args()
+    if options.write:
+        torch.distributed.init_process_group("gloo")
+        found = seconds_a_step(options.steps, options.batch, lambda done: None)
+        if torch.distributed.get_rank() == 0:
+            options.write.write_text(str(found), encoding="utf-8")
+        torch.distributed.destroy_process_group()
+        return
+    from orchestrate.cluster import connect, worker_environment
+
+    times: dict[str, list[float]] = {"torchrun_1": [], "torchrun_2": [], "ray_1": [], "ray_2": []}
+    with connect(None, 4, environment={**worker_environment(2), "PYTHONPATH": str(Path(__file__).parent)}):
+        for turn in range(options.rounds):
+            print(f"round {turn + 1} of {options.rounds}", file=sys.stderr)
+            for workers in (1, 2):
+                times[f"torchrun_{workers}"].append(under_torchrun(workers, options.steps, options.batch))
+                times[f"ray_{workers}"].append(under_ray(workers, options.steps, options.batch))
+    result = {
+        "benchmark": "workers",
+        "what": "seconds a step, medians of runs",
+        "global_batch": options.batch,
+        "steps": options.steps,
+        "rounds": options.rounds,
+        "environment": environment(),
+        "seconds": {name: summary(values) for name, values in times.items()},
+        "ray_over_torchrun": {f"{n}_workers": ratios(times, f"ray_{n}", f"torchrun_{n}") for n in (1, 2)},
+        "speed_up_of_two_workers": {k: ratios(times, f"{k}_1", f"{k}_2") for k in ("ray", "torchrun")},
+    }
+    report(json.loads(json.dumps(result)))
+
+
+if __name__ == "__main__":
+    main()

@@ -81,18 +81,20 @@ def search(
 class StudySearcher(Searcher):
     """Tune's view of a study: gives out bitmaps as trials, takes their evaluations back.
 
-    An error here would reach the driver as text only, so it is kept in ``error`` and ends the search.
+    An error here would reach the driver as text only, so it is kept in ``error`` and ends the search; so does a trial
+    that failed for good (``failed``): its bitmap would else be given out again and again.
     """
 
     def __init__(self, study: Study, keep: Callable[[Bitmap, Evaluation], None]) -> None:
         super().__init__()
         self.study, self._keep = study, keep
         self.error: Exception | None = None
+        self.failed = False
         self._running: dict[str, Bitmap] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next bitmap; None while a generation's last ones are out; FINISHED at the end."""
-        if self.error is not None:
+        if self.error is not None or self.failed:
             return str(Searcher.FINISHED)
         try:
             waiting = self.study.next_generation()
@@ -110,6 +112,7 @@ class StudySearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Record the evaluation and tell the study."""
         bitmap = self._running.pop(trial_id)
+        self.failed = self.failed or error
         if result is None or self.error is not None:
             return
         try:

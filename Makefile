@@ -21,10 +21,12 @@ demo: install
 	$(BIN)/qalof demo
 
 test: install
-	$(BIN)/pytest -m 'not ray and not slow and not gpu and not runtime'
+	$(BIN)/pytest -n 2 -m 'not ray and not slow and not gpu and not runtime'
 
+# one Ray serves all of its tests, in one process; the others share two
 test-all: install
-	$(BIN)/pytest -m '(ray or slow or gpu) and not runtime'
+	$(BIN)/pytest -n 2 -m '(slow or gpu) and not ray and not runtime'
+	$(BIN)/pytest -m 'ray and not runtime'
 
 # llama.cpp is compiled from source by pip: it needs a C++ compiler and takes ten to fifteen minutes, once
 $(RUNTIME): $(STAMP)

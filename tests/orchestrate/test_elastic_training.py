@@ -49,7 +49,7 @@ def test_a_run_that_loses_a_node_goes_on_with_the_workers_that_are_left(random_m
         "task": {"name": "squad-span", "settings": data},
         "adapters": {"rank": 2},
         "objective": {"name": "spnet", "bitmaps": ["w8a32kv32"]},
-        "training": {"steps": 80, "batch_size": 4, "learning_rate": 0.01, "checkpoint_every": 10, "seed": 3},
+        "training": {"steps": 1000, "batch_size": 4, "learning_rate": 0.01, "checkpoint_every": 100, "seed": 3},
         "workers": {"count": 2, "min_count": 1, "threads": 1},
         "evaluation": {"bitmaps": [8]},
         "tracking": {"root": str(tmp_path)},
@@ -62,8 +62,8 @@ def test_a_run_that_loses_a_node_goes_on_with_the_workers_that_are_left(random_m
     assert done.returncode == 0, done.stderr[-3000:]
     assert time.monotonic() - started < 500
     lines = [json.loads(line) for line in Path(tmp_path / "run" / "losses.jsonl").read_text().splitlines()]
-    assert {line["step"] for line in lines} == set(range(80))
-    assert len(lines) > 80, "the step of the last checkpoint must have been gone back to"
-    assert read_result(tmp_path / "run" / "result.json")["steps"] == 80
+    assert {line["step"] for line in lines} == set(range(1000))
+    assert len(lines) > 1000, "the step of the last checkpoint must have been gone back to"
+    assert read_result(tmp_path / "run" / "result.json")["steps"] == 1000
     again = [line["losses"] for line in lines if line["step"] == lines[-1]["step"]]
     assert again

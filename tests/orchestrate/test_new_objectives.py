@@ -1,4 +1,4 @@
-"""Objectives and execution settings through Ray, two steps each, and the precision range test as a command."""
+"""Objectives and execution settings as jobs, two steps each, and the precision range test as a command."""
 
 import json
 import sys
@@ -8,8 +8,6 @@ import pytest
 from orchestrate import cli
 from orchestrate.config import TrainConfig
 from orchestrate.jobs import execute
-
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 RUNS = {
     "rpt": {"objective": {"name": "rpt", "bitmaps": [8, 4], "attack": {"steps": 2}}},
@@ -32,16 +30,31 @@ def parts(source, root):
     }
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_each_trains_on_ray_and_its_checkpoint_is_scored(name, ray_session, random_model, tmp_path):
+def train(name, source, folder, **workers):
     changes = RUNS[name]
     training = {"steps": 2, "batch_size": 4, "checkpoint_every": 2, **changes.get("training", {})}
-    data = {**parts(random_model, tmp_path), "evaluation": {"bitmaps": [8]}, **changes, "training": training}
-    result = execute("train", TrainConfig.model_validate(data), tmp_path / name)
+    data = {**parts(source, folder), "evaluation": {"bitmaps": [8]}, **changes, "training": training}
+    data["workers"] = {**data["workers"], **workers}
+    result = execute("train", TrainConfig.model_validate(data), folder / name)
     assert result["steps"] == 2
     assert [row["bitmap"] for row in result["rows"]] == ["8"]
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+def test_full_fine_tuning_with_rounded_gradients_trains_on_ray_and_its_checkpoint_is_scored(
+    ray_session, random_model, tmp_path
+):
+    train("cpt_full", random_model, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["rpt", "contrastive"])
+def test_each_objective_trains_in_process_and_its_checkpoint_is_scored(name, random_model, tmp_path):
+    train(name, random_model, tmp_path, in_process=True)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_the_range_test_recommends_bounds_and_a_finished_one_is_taken_as_it_stands(
     ray_session, random_model, tmp_path, monkeypatch, capsys
 ):

@@ -112,7 +112,7 @@ def test_the_best_checkpoint_is_kept_besides_the_last_and_watching_changes_no_we
     model, task = qalof.load(tmp_path / "run" / "checkpoint_best"), qalof.task_of(tmp_path / "run" / "checkpoint_best")
     values = []
     for bitmap in best["bitmaps"]:
-        model.set_bitmap(Bitmap.parse(bitmap, model.sites))
+        model.set_bitmap(Bitmap.parse(bitmap, model.site_names))
         values.append(task.evaluate(model, limit=6).metrics["loss"])
     assert best["value"] == pytest.approx(sum(values) / 2, rel=1e-12)
     others = [-kept.score for kept in kept_checkpoints(tmp_path / "run" / "ray" / "train")]

@@ -1,4 +1,4 @@
-"""The commands that are jobs: each has a config, a run directory and a result."""
+"""The commands that are jobs: each has a config, a run directory and a result, and all have the same options."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from orchestrate.cli_options import (
     run_job,
 )
 
+FROM_CONFIG = {
+    "train": "Fine-tune by switchable precision, cascade distillation or cyclic precision on N workers.",
+    "sweep": "Train at many settings on Ray Tune and compare them; finished trials are kept through a kill.",
+    "range-test": "Find the widths between which cyclic precision training should run.",
+    "generate-data": "Let a model write its own training texts (LLM-QAT), or complete SQuAD prompts.",
+}
+OF_CHECKPOINT = {
+    "sensitivity": "Rank sites or blocks by what lowering each alone costs.",
+    "search": "Search per-layer bitmaps for the front of quality against cost.",
+    "attack": "Attack a classifier at several bitmaps; measure transfer and random precision inference.",
+    "baselines": "Score quantization without training: rounding to nearest with any quantizer, and GPTQ.",
+    "footprint": "Measure what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second.",
+}
 
-@app.command()
-def train(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
-) -> None:
-    """Fine-tune by switchable precision, cascade distillation or cyclic precision on N workers."""
-    run_job("train", config, overrides, output, as_json, address)
 
-
-@app.command()
+@app.command(help="Score a checkpoint at bitmaps, on its own task or another.")
 def evaluate(
     overrides: Overrides = None,
     config: ConfigOption = None,
@@ -44,107 +46,37 @@ def evaluate(
         list[str] | None, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, a .json file.")
     ] = None,
 ) -> None:
-    """Score a checkpoint at bitmaps."""
+    """``qalof evaluate``."""
     extra = [f"bitmaps=[{','.join(json.dumps(spec) for spec in bitmap)}]"] if bitmap else []
     run_job("evaluate", config, overrides, output, as_json, address, checkpoint_override(checkpoint) + extra)
 
 
-@app.command()
-def sensitivity(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
-    checkpoint: CheckpointOption = None,
-) -> None:
-    """Rank sites or blocks by what lowering each alone costs."""
-    run_job("sensitivity", config, overrides, output, as_json, address, checkpoint_override(checkpoint))
+def _add_from_config(name: str, what: str) -> None:
+    @app.command(name, help=what)
+    def command(
+        overrides: Overrides = None,
+        config: ConfigOption = None,
+        output: OutputOption = None,
+        as_json: JsonOption = False,
+        address: AddressOption = None,
+    ) -> None:
+        run_job(name, config, overrides, output, as_json, address)
 
 
-@app.command()
-def search(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
-    checkpoint: CheckpointOption = None,
-) -> None:
-    """Search per-layer bitmaps for the front of quality against cost."""
-    run_job("search", config, overrides, output, as_json, address, checkpoint_override(checkpoint))
+def _add_of_checkpoint(name: str, what: str) -> None:
+    @app.command(name, help=what)
+    def command(
+        overrides: Overrides = None,
+        config: ConfigOption = None,
+        output: OutputOption = None,
+        as_json: JsonOption = False,
+        address: AddressOption = None,
+        checkpoint: CheckpointOption = None,
+    ) -> None:
+        run_job(name, config, overrides, output, as_json, address, checkpoint_override(checkpoint))
 
 
-@app.command()
-def attack(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
-    checkpoint: CheckpointOption = None,
-) -> None:
-    """Attack a classifier at several bitmaps; measure transfer and random precision inference."""
-    run_job("attack", config, overrides, output, as_json, address, checkpoint_override(checkpoint))
-
-
-@app.command()
-def baselines(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
-    checkpoint: CheckpointOption = None,
-) -> None:
-    """Score quantization without training: rounding to nearest with any quantizer, and GPTQ."""
-    run_job("baselines", config, overrides, output, as_json, address, checkpoint_override(checkpoint))
-
-
-@app.command()
-def footprint(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
-    checkpoint: CheckpointOption = None,
-) -> None:
-    """Measure what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second."""
-    run_job("footprint", config, overrides, output, as_json, address, checkpoint_override(checkpoint))
-
-
-@app.command("generate-data")
-def generate_data(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
-) -> None:
-    """Let a model write its own training texts (LLM-QAT), or complete SQuAD prompts."""
-    run_job("generate-data", config, overrides, output, as_json, address)
-
-
-@app.command()
-def sweep(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
-) -> None:
-    """Train at many settings on Ray Tune and compare them; finished trials are kept through a kill."""
-    run_job("sweep", config, overrides, output, as_json, address)
-
-
-@app.command("range-test")
-def range_test(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
-) -> None:
-    """Find the widths between which cyclic precision training should run."""
-    run_job("range-test", config, overrides, output, as_json, address)
+for _name, _what in FROM_CONFIG.items():
+    _add_from_config(_name, _what)
+for _name, _what in OF_CHECKPOINT.items():
+    _add_of_checkpoint(_name, _what)

@@ -10,19 +10,17 @@ front in this process and on any number of actors, and after a kill.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ray import tune
 from ray.tune.search import Searcher
 
 from orchestrate.config import WorkersConfig
-from orchestrate.evaluation_pool import Scorer, checkpoint_fingerprint, resources, threads_of
+from orchestrate.evaluation_pool import Scorer, checkpoint_fingerprint, threads_of
+from orchestrate.tune_run import StatelessSearcher, StatelessTrial, run_trials
 from qalof.bitmap import Bitmap
-from qalof.errors import QalofError
 from qalof.evaluation.result import Evaluation
 from search import BitmapSpace, EvaluationRecord, Objective, Score, SearchResult, Study
 from search.loop import OBJECTIVES
@@ -74,27 +72,28 @@ def search(
         record.add(fingerprint, evaluator.limit, bitmap, evaluation)
 
     if study.next_generation():
-        _run_trials(StudySearcher(study, keep), evaluator, Path(storage).absolute().parent)
+        workers = evaluator.workers
+        given = {
+            "checkpoint": str(evaluator.checkpoint),
+            "limit": evaluator.limit,
+            "threads": threads_of(workers),
+            "gpu": workers.gpu,
+        }
+        run_trials(BitmapTrial, StudySearcher(study, keep), given, workers, Path(storage).absolute().parent)
     return study.result()
 
 
-class StudySearcher(Searcher):
-    """Tune's view of a study: gives out bitmaps as trials, takes their evaluations back.
-
-    An error here would reach the driver as text only, so it is kept in ``error`` and ends the search; so does a trial
-    that failed for good (``failed``): its bitmap would else be given out again and again.
-    """
+class StudySearcher(StatelessSearcher):
+    """Tune's view of a study: gives out bitmaps as trials, takes their evaluations back."""
 
     def __init__(self, study: Study, keep: Callable[[Bitmap, Evaluation], None]) -> None:
         super().__init__()
         self.study, self._keep = study, keep
-        self.error: Exception | None = None
-        self.failed = False
         self._running: dict[str, Bitmap] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next bitmap; None while a generation's last ones are out; FINISHED at the end."""
-        if self.error is not None or self.failed:
+        if self.over:
             return str(Searcher.FINISHED)
         try:
             waiting = self.study.next_generation()
@@ -122,18 +121,8 @@ class StudySearcher(Searcher):
         except Exception as error_:
             self.error = error_
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing of the study: Tune pickles its searcher to restore a run, which the record does here."""
-        return {}
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the record of evaluations is the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, see :meth:`save`."""
-
-
-class BitmapTrial(tune.Trainable):
+class BitmapTrial(StatelessTrial):
     """One evaluation; the actor and its model serve one trial after another."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -151,51 +140,3 @@ class BitmapTrial(tune.Trainable):
         evaluation = self._scorer.score(bitmap, self.config["limit"])
         # as text, because Tune flattens what a searcher is told, examples and all
         return {"evaluation": json.dumps(evaluation.to_json()), "done": True}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """A trial has no state."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """A trial has no state."""
-
-
-def _run_trials(searcher: StudySearcher, evaluator: CheckpointEvaluator, folder: Path) -> None:
-    workers = evaluator.workers
-    tickets = resources(workers)
-    # what Tune leaves there is of no use: results are in the record, and on a rerun it would be in the way
-    shutil.rmtree(folder / "tune", ignore_errors=True)
-    tuner = tune.Tuner(
-        tune.with_resources(BitmapTrial, {"GPU" if workers.gpu else "CPU": next(iter(tickets.values()))}),
-        param_space={
-            "checkpoint": str(evaluator.checkpoint),
-            "limit": evaluator.limit,
-            "threads": threads_of(workers),
-            "gpu": workers.gpu,
-        },
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            num_samples=-1,
-            max_concurrent_trials=workers.count,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(folder),
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=workers.max_failures, fail_fast=False),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-        ),
-    )
-    grid = tuner.fit()
-    if searcher.error is not None:
-        raise searcher.error
-    if grid.errors:
-        cause = getattr(grid.errors[0], "cause", grid.errors[0])
-        if isinstance(cause, QalofError):
-            raise cause
-        raise QalofError(
-            f"a trial failed more than {workers.max_failures} times: {type(cause).__name__}: {cause}; "
-            "the same command goes on with the rest"
-        )
-    shutil.rmtree(folder / "tune", ignore_errors=True)

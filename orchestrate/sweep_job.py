@@ -9,28 +9,27 @@ again, so that ASHA's rungs know them, and trains no step.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrate.assemble import assemble_training
 from orchestrate.config import TrainConfig
 from orchestrate.config_file import to_plain, validate
-from orchestrate.evaluation_pool import resources, threads_of
+from orchestrate.evaluation_pool import threads_of
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.sweep_plan import RangeConfig, SweepConfig, SweepPlan, trial_config
 from orchestrate.sweep_trial import Report, TrialRun
 from orchestrate.tracking import Run
 from orchestrate.train_worker import Watched, watched
-from qalof.errors import BadInputError, QalofError
+from orchestrate.tune_run import StatelessSearcher, StatelessTrial, run_trials
+from qalof.errors import BadInputError
 from qalof.files import read_json, write_json
 
 TRIALS = "trials"
@@ -67,7 +66,9 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
     with report("sweep", total) as progress:
         searcher = PlanSearcher(plan, directory.path / TRIALS, lambda: progress.update(len(searcher.ended)))
         if plan.waiting():
-            _run_trials(searcher, config, directory.path)
+            workers = config.workers
+            given = {"threads": threads_of(workers), "gpu": workers.gpu, "report_every": config.report_every}
+            run_trials(SweepTrial, searcher, given, workers, directory.path, _scheduler(config))
     rows = [_row(number, plan, searcher.ended[number], seen) for number in range(len(plan.points))]
     # finished ones first: another's score is of fewer steps, or of weights that are no more
     rows.sort(key=lambda row: (row["state"] != "finished", row["value"] is None, -_signed(seen, row), row["trial"]))
@@ -81,11 +82,10 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
     return {"metric": str(seen.objective), "strategy": config.strategy, "trials": rows, "best": best}
 
 
-class PlanSearcher(Searcher):
+class PlanSearcher(StatelessSearcher):
     """Tune's view of a plan.
 
-    An error here would reach the driver as text only, so it is kept in ``error`` and ends the sweep.  ``ended``: last
-    report by number; ``known``: numbers of trials that an earlier run ended.
+    ``ended``: last report by number; ``known``: numbers of trials that an earlier run ended.
     """
 
     def __init__(self, plan: SweepPlan, folder: Path, on_end: Callable[[], None]) -> None:
@@ -93,14 +93,12 @@ class PlanSearcher(Searcher):
         self.plan, self.folder, self._on_end = plan, folder, on_end
         self.ended: dict[int, Report] = {}
         self.known: set[int] = set()
-        self.error: Exception | None = None
-        self._failed = False
         self._running: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial; None while a generation's last ones run; FINISHED at the end."""
         try:
-            waiting = [] if self.error or self._failed else self.plan.waiting()
+            waiting = [] if self.over else self.plan.waiting()
             free = [number for number in waiting if number not in self._running.values()]
             if not waiting:
                 return str(Searcher.FINISHED)
@@ -120,7 +118,7 @@ class PlanSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write down what a trial found, unless an earlier run did, and tell the plan."""
         number = self._running.pop(trial_id)
-        self._failed = self._failed or error  # or the same trial would be given out for ever
+        self.failed = self.failed or error
         if result is None or error or self.error is not None:
             return
         try:
@@ -149,18 +147,8 @@ class PlanSearcher(Searcher):
         except (KeyError, TypeError):
             raise BadInputError(f"trial file {path} is damaged; delete {folder} to run that trial again") from None
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its searcher to restore a run, which the trials' folders do here."""
-        return {}
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing, see :meth:`__getstate__`."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, see :meth:`__getstate__`."""
-
-
-class SweepTrial(tune.Trainable):
+class SweepTrial(StatelessTrial):
     """One trial after another, in one actor."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -184,50 +172,6 @@ class SweepTrial(tune.Trainable):
         score = _WORST if said.score is None else said.score
         done = said.state != "running" or said.step == self._ended
         return {"report": json.dumps(asdict(said)), "score": score, "step": said.step, "done": done}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a trial's state is in its folder."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing, see :meth:`save_checkpoint`."""
-
-
-def _run_trials(searcher: PlanSearcher, config: SweepConfig, folder: Path) -> None:
-    workers = config.workers
-    share = next(iter(resources(workers).values()))
-    # what Tune leaves there is of no use, and on a rerun it would be in the way
-    shutil.rmtree(folder / "tune", ignore_errors=True)
-    tuner = tune.Tuner(
-        tune.with_resources(SweepTrial, {"GPU" if workers.gpu else "CPU": share}),
-        param_space={"threads": threads_of(workers), "gpu": workers.gpu, "report_every": config.report_every},
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=_scheduler(config),
-            num_samples=-1,
-            max_concurrent_trials=workers.count,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(folder),
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=workers.max_failures, fail_fast=False),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-        ),
-    )
-    grid = tuner.fit()
-    shutil.rmtree(folder / "tune", ignore_errors=True)
-    if searcher.error is not None:
-        raise searcher.error
-    if grid.errors:
-        cause = getattr(grid.errors[0], "cause", grid.errors[0])
-        if isinstance(cause, QalofError):
-            raise cause
-        raise QalofError(
-            f"a trial failed more than {workers.max_failures} times: {type(cause).__name__}: {cause}; "
-            "the same command goes on with the rest"
-        )
 
 
 def _scheduler(config: SweepConfig) -> TrialScheduler:

@@ -65,6 +65,7 @@ class Watched:
             values = [fmean(losses)]
             named: dict[str, float | None] = {}
         else:
+            model.eval()  # the trainer goes back to training by itself
             shared = torch.zeros(len(self.bitmaps), dtype=torch.float64)
             for index in range(world.rank, len(self.bitmaps), world.size):
                 model.set_bitmap(self.bitmaps[index])

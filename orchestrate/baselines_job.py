@@ -10,19 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
 from orchestrate.assemble import parse_bitmaps
 from orchestrate.baselines_config import BaselinesConfig, MethodConfig
 from orchestrate.config_file import to_plain
 from orchestrate.evaluation_jobs import open_checkpoint, rows
-from orchestrate.evaluation_pool import resources, threads_of
-from orchestrate.pool import ActorPool
+from orchestrate.evaluation_pool import pool_of, threads_of
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
@@ -124,9 +121,8 @@ def work(config: BaselinesConfig, checked: Checked, directory: RunDirectory, run
 
 def _carry_out(config: BaselinesConfig, checked: Checked, folders: Sequence[Path], missing: Sequence[int]) -> None:
     workers = config.workers
-    make = partial(ray.remote(MethodActor).options(**resources(workers)).remote, to_plain(config), threads_of(workers))
     items = [(index, checked.bitmaps[index], str(folders[index])) for index in missing]
-    pool: ActorPool[tuple[int, Sequence[Bitmap], str], dict[str, Any]] = ActorPool(make, min(workers.count, len(items)))
+    pool = pool_of(MethodActor, workers, to_plain(config), threads_of(workers), size=min(workers.count, len(items)))
     with report("baselines", len(items)) as progress:
         done = 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrate.assemble import parse_bitmaps
 from orchestrate.config import SearchConfig, Section, TrainConfig
 from orchestrate.config_file import load_config, read_yaml
-from orchestrate.estimate import GPU, Estimate, estimate, sites_of
+from orchestrate.estimate import GPU, Estimate, estimate, sites_of, training_passes
 from orchestrate.generate_job import GenerateConfig
 from orchestrate.jobs import JOBS
 from orchestrate.plan import PipelineConfig, PlannedStep, load_pipeline, owner_of, plan
@@ -93,7 +93,7 @@ def _describe_training(config: TrainConfig, check: bool) -> str:
     if not check:
         return line
     parts = JOBS["train"].check(config)
-    runs = sum(len(parts.objective.bitmaps(step)) for step in range(training.steps))
+    runs = training_passes(config, parts.objective)
     model = parts.model.model
     adapters = {name: sum(p.numel() for p in adapter_parameters(model, name).values()) for name in parts.model.adapters}
     return "\n".join(

@@ -26,6 +26,7 @@ from qalof.errors import BadInputError
 from qalof.model.pretrained import resolve_source
 from qalof.model.sites import HeadMode, Site, find_sites
 from qalof.tasks.squad_data import load_squad, parse_split
+from qalof.training.objectives import Objective
 
 GPU = "one A100 in fp32 (19.5 TFLOP/s, assumed to be used at 30 %)"
 FLOPS_A_SECOND = 19.5e12 * 0.3
@@ -84,7 +85,9 @@ def estimate(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None
     task = config.task if isinstance(config, EvaluateConfig) and config.task else trained.task
     tokens = sequence_tokens(task)
     if isinstance(config, TrainConfig):
-        sequences = training_passes(config) * config.training.batch_size
+        training = config.training
+        objective = make_objective(config.objective, sites_of(config), training.steps, training.seed)
+        sequences = training_passes(config, objective) * training.batch_size
         learnt = Estimate(trained=sequences, tokens=sequences * tokens, flops=6.0 * parameters * sequences * tokens)
         scored = examples_of(task, config.evaluation.limit) * (len(bitmap_specs(step)) or 1)
         return learnt + _forward(scored, tokens + answer_tokens(task), parameters)
@@ -99,14 +102,9 @@ def estimate(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None
     return _forward(scored, tokens + answer_tokens(task), parameters)
 
 
-def training_passes(config: TrainConfig) -> int:
-    """How often a batch goes forward and backward in the whole training: once a bitmap and step.
-
-    Raises:
-        BadInputError: an objective that does not fit the model's sites or the steps.
-    """
+def training_passes(config: TrainConfig, objective: Objective) -> int:
+    """How often a batch goes forward and backward in the whole training: once a bitmap and step."""
     steps = config.training.steps
-    objective = make_objective(config.objective, sites_of(config), steps, config.training.seed)
     if isinstance(config.objective, CurriculumObjective):
         return sum(len(objective.bitmaps(step)) for step in range(steps))
     # all others run as many bitmaps at every step, whichever they draw

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import ray
 import torch
 from pydantic import Field
 
 from orchestrate.config import ModelConfig, TrackingConfig, WorkersConfig
-from orchestrate.evaluation_pool import resources, threads_of
-from orchestrate.pool import ActorPool
+from orchestrate.evaluation_pool import pool_of, threads_of
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.section import Section
@@ -146,11 +143,8 @@ def work(config: GenerateConfig, source: TextSource, directory: RunDirectory, ru
 
 def _write(config: GenerateConfig, missing: list[Shard], show: Any) -> None:
     workers = config.workers
-    actor = ray.remote(GenerationActor).options(**resources(workers))
-    make = partial(
-        actor.remote, config.model.source, config.generation, config.batch_size, threads_of(workers), workers.gpu
-    )
-    pool: ActorPool[Shard, dict[str, int]] = ActorPool(make, min(workers.count, len(missing)))
+    arguments = (config.model.source, config.generation, config.batch_size, threads_of(workers), workers.gpu)
+    pool = pool_of(GenerationActor, workers, *arguments, size=min(workers.count, len(missing)))
     try:
         pool.map(missing, show)
     finally:

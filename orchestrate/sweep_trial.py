@@ -27,7 +27,7 @@ from qalof.errors import NonFiniteLossError
 from qalof.files import append_lines, tidy, write_text
 from qalof.model.switchable import read_manifest
 from qalof.tasks.factory import describe_task
-from qalof.training.checkpoint import load_checkpoint, save_checkpoint
+from qalof.training.checkpoint import begin, save_checkpoint
 from qalof.training.loop import Trainer
 
 State = Literal["running", "finished", "diverged", "stopped"]
@@ -102,8 +102,5 @@ class TrialRun:
         seen = watched(self.config, parts.model, parts.task)
         assert seen is not None
         trainer = Trainer(parts.model, parts.task, parts.objective, self.config.training)
-        if self._checkpoint.is_dir():
-            load_checkpoint(trainer, self._checkpoint)
-        else:
-            trainer.calibrate()
+        begin(trainer, self._checkpoint if self._checkpoint.is_dir() else None)
         return parts, trainer, seen

@@ -16,7 +16,7 @@ from orchestrate.config import TrainConfig
 from orchestrate.config_file import to_plain
 from orchestrate.evaluation_pool import threads_of
 from qalof.tasks.factory import describe_task
-from qalof.training.checkpoint import load_checkpoint, save_checkpoint
+from qalof.training.checkpoint import begin, save_checkpoint
 from qalof.training.loop import StepReport, Trainer
 
 
@@ -30,10 +30,7 @@ def train_here(config: TrainConfig, target: Path, on_step: Callable[[list[StepRe
     parts = assemble_training(config)
     parts.model.to("cuda" if config.workers.gpu else "cpu")
     trainer = Trainer(parts.model, parts.task, parts.objective, config.training)
-    if target.exists():
-        load_checkpoint(trainer, target)
-    else:
-        trainer.calibrate()
+    begin(trainer, target if target.exists() else None)
     extra = {"task": describe_task(parts.task), "config": to_plain(config)}
     steps, every = config.training.steps, config.training.checkpoint_every
     while trainer.step < steps:

@@ -31,7 +31,7 @@ from qalof.errors import BadInputError, NonFiniteLossError
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
 from qalof.tasks.factory import describe_task
-from qalof.training.checkpoint import load_checkpoint, save_checkpoint
+from qalof.training.checkpoint import begin, save_checkpoint
 from qalof.training.loop import OneWorker, ProcessGroup, StepReport, Trainer, World
 from search import Objective
 from search.objective import LOWER_IS_BETTER
@@ -116,7 +116,9 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     parts = assemble_training(config)
     parts.model.to(get_device())
     trainer = Trainer(parts.model, parts.task, parts.objective, config.training, ProcessGroup())
-    _begin(trainer, settings["resume_from"])
+    last = ray.train.get_checkpoint()  # of this fit; else an earlier one may have left off somewhere
+    resume_from = settings["resume_from"] if last is None else last.path
+    begin(trainer, None if resume_from is None else Path(resume_from))
     extra = {"task": describe_task(parts.task), "config": settings["config"]}
     seen = watched(config, parts.model, parts.task)
     board: ActorHandle = settings["board"]
@@ -134,16 +136,6 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
             losses.clear()
             _report(trainer, done, {**extra, SCORE: score}, Path(settings["storage"]))
     return {}
-
-
-def _begin(trainer: Trainer, resume_from: str | None) -> None:
-    """Where this fit's last report, or an earlier fit, left off."""
-    if (last := ray.train.get_checkpoint()) is not None:
-        resume_from = last.path
-    if resume_from is not None:
-        load_checkpoint(trainer, Path(resume_from))
-    else:
-        trainer.calibrate()
 
 
 def _report(trainer: Trainer, done: StepReport, extra: Mapping[str, Any], storage: Path) -> None:

@@ -21,7 +21,7 @@ from qalof.errors import BadInputError
 from qalof.export import gguf_blocks
 from qalof.export.gguf_blocks import BlockType, block_type
 from qalof.export.gguf_families import Family, family_of
-from qalof.export.packed import active_branch, active_tensor, layers_of, running_at
+from qalof.export.packed import active_tensor, layers_of, running_at
 from qalof.model.lora_linear import MergeOrder
 from qalof.model.sites import HeadMode, Site, base_of
 from qalof.model.switchable import HeadKind, SwitchableModel
@@ -99,15 +99,15 @@ def computed_weight(model: SwitchableModel, site: Site, bits: float, branch: boo
     Exact under ``merge_then_quantize``, where the model itself has one matrix; elsewhere the sum of its parts.
     """
     linear, lora = layers_of(model, site)
-    active = active_branch(lora) if branch else None
-    if active is None:
+    if lora is None or lora.active is None or not branch:
         return linear.quantize_weight(linear.weight, bits)
-    (a, b, scaling), order = active, model.settings.merge
+    name, order = lora.active, model.settings.merge
     if order is MergeOrder.MERGE_THEN_QUANTIZE:
-        return linear.quantize_weight(linear.weight + scaling * (b @ a), bits)
+        return linear.quantize_weight(lora.merged_weight(name), bits)
     weight = linear.quantize_weight(linear.weight, bits)
     if order is MergeOrder.QUANTIZE_PRODUCT:
-        return weight + linear.quantize_weight(scaling * (b @ a), bits)
+        return weight + linear.quantize_weight(lora.product(name), bits)
+    a, b, scaling = lora.factors(name)
     if order is MergeOrder.QUANTIZE_FACTORS:
         a, b = linear.quantize_weight(a, bits), linear.quantize_weight(b, bits)
     return weight + scaling * (b @ a)
@@ -159,16 +159,14 @@ def merged_weight(model: SwitchableModel, site: Site, merge: bool = True) -> tor
         raise BadInputError(
             f"a GGUF file has grids of its own: {site.name} has codes on another one, as GPTQ finds them; export packed"
         )
-    branch = active_branch(lora) if merge else None
-    if branch is None:
+    if lora is None or lora.active is None or not merge:
         return linear.weight
     if site.is_head and model.settings.head_mode is HeadMode.TIED_BOTH:
         raise BadInputError(
             "an adapter may be merged into a head only where the embedding does not change with it: got head_mode "
             "tied_both; take tied_view or untied"
         )
-    a, b, scaling = branch
-    return linear.weight + scaling * (b @ a)
+    return lora.merged_weight(lora.active)
 
 
 def _add_plain(tensors: Tensors, model: SwitchableModel) -> None:

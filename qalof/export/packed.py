@@ -38,6 +38,7 @@ from qalof.export.packed_linear import make_quantizers
 from qalof.files import sealed_folder, write_json
 from qalof.model.lora_linear import MergeOrder, SwitchableLora
 from qalof.model.norms import SwitchableNorm
+from qalof.model.packed_weight import bytes_in
 from qalof.model.sites import HeadMode, Site, site_path
 from qalof.model.switchable import SwitchableModel
 from qalof.model.switchable_linear import SwitchableLinear
@@ -187,11 +188,9 @@ def active_tensor(model: nn.Module, name: str) -> torch.Tensor:
 def effective_weight(model: SwitchableModel, site: Site) -> torch.Tensor:
     """What is rounded at a site, (out, in): its weight, with the branch in it under ``merge_then_quantize``."""
     linear, lora = layers_of(model, site)
-    branch = active_branch(lora)
-    if branch is None or model.settings.merge is not MergeOrder.MERGE_THEN_QUANTIZE:
+    if lora is None or lora.active is None or model.settings.merge is not MergeOrder.MERGE_THEN_QUANTIZE:
         return linear.weight.detach()
-    a, b, scaling = branch
-    return (linear.weight + scaling * (b @ a)).detach()
+    return lora.merged_weight(lora.active).detach()
 
 
 def _gather(model: SwitchableModel, bitmap: Bitmap) -> _Parts:
@@ -248,16 +247,11 @@ def _sizes(model: SwitchableModel, bitmap: Bitmap, parts: _Parts) -> PackedSizes
     branches = {name: tensor for name, tensor in parts.rest.items() if name.startswith("branch/")}
     tied = sum(4 * site.weights for site in model.sites if parts.sites[site.name]["weight"] == "tied")
     return PackedSizes(
-        bytes_of(parts.packed),
+        bytes_in(parts.packed),
         cost_of(bitmap, model.sites).weight_bytes - tied,
-        bytes_of(branches),
-        bytes_of(parts.rest) - bytes_of(branches),
+        bytes_in(branches),
+        bytes_in(parts.rest) - bytes_in(branches),
     )
-
-
-def bytes_of(tensors: Mapping[str, torch.Tensor]) -> int:
-    """Of all together."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -91,6 +91,15 @@ class SwitchableLora(lora.Linear):
         """A (rank, in), B (out, rank) and s of one adapter."""
         return self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
 
+    def product(self, name: str) -> torch.Tensor:
+        """s B A of one adapter, (out, in)."""
+        a, b, scaling = self.factors(name)
+        return scaling * (b @ a)
+
+    def merged_weight(self, name: str) -> torch.Tensor:
+        """W + s B A of one adapter, (out, in), unrounded."""
+        return cast(torch.Tensor, self.base_layer.weight + self.product(name))
+
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """(..., in) -> (..., out), at the width that the base layer was told."""
         name, raw = self.active, self.lora_input is LoraInput.RAW
@@ -100,15 +109,15 @@ class SwitchableLora(lora.Linear):
             return self._beside(name, x, *args, **kwargs)
         base = cast(SwitchableLinear, self.base_layer)
         bits = base.bits.weight
-        a, b, scaling = self.factors(name)
         if self.merge_order is MergeOrder.MERGE_THEN_QUANTIZE:
             if base.packed_only:  # with the branch in it
                 return cast(torch.Tensor, base(x))
-            merged = self._merged(name, lambda: base.quantize_weight(base.weight + scaling * (b @ a), bits))
+            merged = self._merged(name, lambda: base.quantize_weight(self.merged_weight(name), bits))
             return functional.linear(base.quantize_input(x), merged, base.bias)
         if self.merge_order is MergeOrder.QUANTIZE_PRODUCT:
-            product = self._merged(name, lambda: base.quantize_weight(scaling * (b @ a), bits))
+            product = self._merged(name, lambda: base.quantize_weight(self.product(name), bits))
             return cast(torch.Tensor, base(x) + functional.linear(base.quantize_input(x), product))
+        a, b, scaling = self.factors(name)
         seen = self.lora_dropout[name](x if raw else base.quantize_input(x))
         if self.merge_order is MergeOrder.QUANTIZE_FACTORS:
             a, b = base.quantize_weight(a, bits), base.quantize_weight(b, bits)

@@ -125,5 +125,4 @@ def _unrounded(model: SwitchableModel, switch: Switch, bits: int) -> torch.Tenso
     name = model.adapter_at(bits)
     if switch.lora is None or name is None or model.settings.merge is not MergeOrder.MERGE_THEN_QUANTIZE:
         return switch.linear.weight
-    a, b, scaling = switch.lora.factors(name)
-    return switch.linear.weight + scaling * (b @ a)
+    return switch.lora.merged_weight(name)

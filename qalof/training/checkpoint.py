@@ -67,5 +67,17 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> None:
     trainer.step = int(manifest["extra"]["step"])
 
 
+def begin(trainer: Trainer, folder: Path | None) -> None:
+    """Go on from the checkpoint in ``folder``; with None calibrate a new run.
+
+    Raises:
+        BadInputError: as :func:`load_checkpoint`.
+    """
+    if folder is not None:
+        load_checkpoint(trainer, folder)
+    else:
+        trainer.calibrate()
+
+
 def _named(model: SwitchableModel) -> dict[str, torch.nn.Parameter]:
     return {f"{group}/{path}": p for group, params in model.trainable_groups().items() for path, p in params.items()}

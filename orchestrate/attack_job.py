@@ -11,28 +11,32 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from orchestrate.assemble import parse_bitmaps
-from orchestrate.config import AttackConfig
+from orchestrate.attack_config import AttackConfig
+from orchestrate.evaluation_jobs import log_at, open_checkpoint, record_bitmap
 from orchestrate.evaluation_pool import pool_of, threads_of
-from qalof.attacks.attack import AttackExample, AttackResult, attack_examples, numbered
-from qalof.attacks.gbda import GbdaSettings
+from orchestrate.progress import report
+from orchestrate.run_directory import RunDirectory
+from orchestrate.tracking import Run
+from qalof.attacks.attack import AttackExample, AttackResult, AttackSettings, attack_examples
 from qalof.attacks.random_precision import RandomPrecision
 from qalof.attacks.robustness import RobustnessReport, robustness_report
 from qalof.attacks.transfer import draw_table, prediction_table
 from qalof.bitmap import Bitmap
 from qalof.checkpoints import load, task_of
+from qalof.cost import cost_of
 from qalof.errors import BadInputError
-from qalof.files import append_lines
+from qalof.files import append_lines, write_json
 from qalof.model.pretrained import HeadKind, load_pretrained
 from qalof.model.shared_base import share_large
-from qalof.model.sites import Site
-from qalof.tasks.classification import ClassificationTask
+from qalof.model.switchable import SwitchableModel
+from qalof.tasks.base import Task
 
 RECORD = "attacks.jsonl"
 Item = tuple[AttackExample, Bitmap]
@@ -41,15 +45,16 @@ OnResult = Callable[[int, int, AttackResult], None]
 
 
 class AttackActor:
-    """Holds a victim and the language model that judges fluency."""
+    """Holds a victim and, where the method asks for one, a plain language model."""
 
-    def __init__(self, checkpoint: str, settings: GbdaSettings, threads: int, gpu: bool) -> None:
+    def __init__(self, checkpoint: str, settings: AttackSettings, threads: int, gpu: bool) -> None:
         torch.set_num_threads(threads)
         self._model, self._task = load(checkpoint), task_of(checkpoint)
-        self._settings = settings
-        self._lm = load_pretrained(self._model.base.source, HeadKind.CAUSAL_LM)
-        for module in (self._model, self._lm):
-            module.to("cuda" if gpu else "cpu")
+        self._settings, device = settings, "cuda" if gpu else "cpu"
+        self._model.to(device)
+        self._lm: Any = None
+        if settings.uses_lm:
+            self._lm = load_pretrained(self._model.base.source, HeadKind.CAUSAL_LM).to(device)
         share_large(self._model)
 
     def do(self, item: Item) -> AttackResult:
@@ -59,42 +64,85 @@ class AttackActor:
         return attack_examples(self._model, self._lm, tokenizer, [example], bitmap, self._settings)[0]
 
 
-def check(config: AttackConfig, sites: Sequence[Site]) -> tuple[list[Bitmap], RandomPrecision, list[AttackExample]]:
-    """Bitmaps, the defence and the texts, found good before any actor starts.
+@dataclass(frozen=True)
+class Checked:
+    """An attack found good before any actor starts."""
+
+    model: SwitchableModel
+    task: Task
+    settings: AttackSettings
+    bitmaps: list[Bitmap]
+    defences: list[RandomPrecision]
+    examples: list[AttackExample]
+
+
+def check(config: AttackConfig) -> Checked:
+    """Bitmaps, defences and texts of an attack.
 
     Raises:
-        BadInputError: the checkpoint is no classifier's, or bitmaps that do not fit the model.
+        BadInputError: the method cannot attack this checkpoint, or bitmaps that do not fit the model.
     """
-    task = task_of(config.checkpoint)
-    if not isinstance(task, ClassificationTask):
-        raise BadInputError(f"attack needs a classifier's checkpoint: {config.checkpoint} is of task {task.name}")
-    bitmaps = parse_bitmaps(config.bitmaps, sites)
-    defence = config.random_precision
-    drawn = RandomPrecision.of(
-        [site.name for site in sites],
-        parse_bitmaps(defence.bitmaps, sites) if defence.bitmaps is not None else bitmaps,
-        granularity=defence.granularity,
-        seed=config.seed,
-    )
-    return bitmaps, drawn, numbered(task.settings.read(task.settings.validation_split))[: config.limit]
+    opened = open_checkpoint(config.checkpoint)
+    sites = opened.model.sites
+    settings: AttackSettings = replace(config.method.settings, seed=config.seed)
+    bitmaps, defence = parse_bitmaps(config.bitmaps, sites), config.random_precision
+    drawn = parse_bitmaps(defence.bitmaps, sites) if defence.bitmaps is not None else bitmaps
+    baseline = None if defence.baseline is None else parse_bitmaps([defence.baseline], sites)[0]
+    defences = [
+        RandomPrecision.of(
+            [site.name for site in sites],
+            drawn,
+            granularity=defence.granularity,
+            seed=config.seed,
+            probability=probability,
+            baseline=None if probability == 1 else baseline,
+        )
+        for probability in defence.probabilities
+    ]
+    settings.judge(opened.model, opened.task.tokenizer)  # type: ignore[attr-defined]
+    examples = settings.examples(opened.task)[: config.limit]
+    return Checked(opened.model, opened.task, settings, bitmaps, defences, examples)
+
+
+def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
+    """Attack, report to MLflow, and give the result."""
+    with report("attack", len(checked.examples) * len(checked.bitmaps)) as progress:
+        results, robustness = attack(
+            config, checked, directory.path, lambda done, total, r: progress.update(done, f"{r.bitmap}: {r.status}")
+        )
+    summary = robustness.to_json()
+    write_json(directory.path / "robustness.json", summary)
+    run.artifact(directory.path / "robustness.json")
+    sites = checked.model.sites
+    for index, (bitmap, attacked) in enumerate(zip(checked.bitmaps, results, strict=True)):
+        metrics = {
+            "clean_accuracy": _percent(robustness.clean_accuracy[index].estimate),
+            "attack_success": _percent(robustness.attack_success[index].estimate),
+            "queries": sum(r.queries for r in attacked) / len(attacked),
+        }
+        every = {**metrics, **cost_of(bitmap, sites).as_metrics()}
+        record_bitmap(run, f"attacked at {bitmap}", bitmap, every, "attack")
+        log_at(run, bitmap, metrics)
+    for defence in summary["random_precision"]:
+        p = defence["defence"]["probability"]
+        named = "random_precision" if p == 1 else f"random_precision.p{p:g}"
+        run.log_metrics(
+            {f"{named}.{name}": _percent(defence[name]["estimate"]) for name in ("success_mean", "clean_accuracy")}
+        )
+    return {"method": config.method.name, "robustness": summary, "examples": len(checked.examples)}
 
 
 def attack(
-    config: AttackConfig, sites: Sequence[Site], folder: Path, on_result: OnResult | None = None
+    config: AttackConfig, checked: Checked, folder: Path, on_result: OnResult | None = None
 ) -> tuple[list[list[AttackResult]], RobustnessReport]:
     """Attack every text at every bitmap, then measure transfer and random precision; Ray is connected already.
 
     Returns:
         Results by bitmap, in the texts' order; and the report.
-
-    Raises:
-        BadInputError: see :func:`check`.
     """
-    bitmaps, defence, examples = check(config, sites)
-    settings = replace(config.gbda, seed=config.seed)
     record = _Record(folder / RECORD)
     found = record.read()
-    items = [(example, bitmap) for bitmap in bitmaps for example in examples]
+    items = [(example, bitmap) for bitmap in checked.bitmaps for example in checked.examples]
     missing = [item for item in items if _key(item) not in found]
     done = len(items) - len(missing)
 
@@ -108,29 +156,25 @@ def attack(
 
     if missing:
         workers = config.workers
-        arguments = (config.checkpoint, settings, threads_of(workers), workers.gpu)
+        arguments = (config.checkpoint, checked.settings, threads_of(workers), workers.gpu)
         pool = pool_of(AttackActor, workers, *arguments, size=min(workers.count, len(missing)))
         try:
             pool.map(missing, keep)
         finally:
             pool.close()
-    results = [[found[_key((example, bitmap))] for example in examples] for bitmap in bitmaps]
-    return results, _report(config, settings, results, bitmaps, defence)
+    results = [[found[_key((example, bitmap))] for example in checked.examples] for bitmap in checked.bitmaps]
+    return results, _report(checked, results, config.random_precision.draws)
 
 
-def _report(
-    config: AttackConfig,
-    settings: GbdaSettings,
-    results: Sequence[Sequence[AttackResult]],
-    bitmaps: Sequence[Bitmap],
-    defence: RandomPrecision,
-) -> RobustnessReport:
-    model, task = load(config.checkpoint), task_of(config.checkpoint)
-    tokenizer = task.tokenizer  # type: ignore[attr-defined]
-    table = prediction_table(model, tokenizer, results, bitmaps, max_length=settings.max_length)
-    draws = config.random_precision.draws
-    drawn = draw_table(model, tokenizer, results, defence, draws, max_length=settings.max_length)
-    return robustness_report(table, drawn, defence)
+def _report(checked: Checked, results: Sequence[Sequence[AttackResult]], draws: int) -> RobustnessReport:
+    judge = checked.settings.judge(checked.model, checked.task.tokenizer)  # type: ignore[attr-defined]
+    table = prediction_table(judge, results, checked.bitmaps)
+    drawn = [(defence, draw_table(judge, results, defence, draws)) for defence in checked.defences]
+    return robustness_report(table, drawn)
+
+
+def _percent(share: float | None) -> float:
+    return float("nan") if share is None else 100 * share
 
 
 def _key(item: Item) -> tuple[int, str]:

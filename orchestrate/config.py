@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 
 from orchestrate.objective_config import ObjectiveConfig
 from orchestrate.section import BitmapSpec, Section
-from qalof.attacks.gbda import GbdaSettings
 from qalof.model.settings import SwitchSettings
 from qalof.tasks.classification import ClassificationSettings
 from qalof.tasks.language_modeling import LanguageModelingSettings
@@ -203,22 +202,4 @@ class SearchConfig(CheckpointConfig):
     strategy_options: dict[str, Any] = Field({})
     max_evaluations: int | None = Field(64, ge=1)
     limits: dict[str, float] = Field({})
-    seed: int = 0
-
-
-class RandomPrecisionConfig(Section):
-    """Random precision inference: which bitmaps are drawn from, how often, and at which grain."""
-
-    bitmaps: list[BitmapSpec] | None = None
-    granularity: Literal["request", "batch", "layer"] = "request"
-    draws: int = Field(20, ge=1)
-
-
-class AttackConfig(CheckpointConfig):
-    """``qalof attack``: GBDA on a classifier at every bitmap, transfer between them, and RPI."""
-
-    command: Literal["attack"] = "attack"
-    bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
-    gbda: GbdaSettings = GbdaSettings()
-    random_precision: RandomPrecisionConfig = RandomPrecisionConfig()
     seed: int = 0

@@ -17,7 +17,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
 from orchestrate.assemble import make_objective
-from orchestrate.config import AttackConfig, EvaluateConfig, SearchConfig, SensitivityConfig, TrainConfig
+from orchestrate.attack_config import AttackConfig
+from orchestrate.config import EvaluateConfig, SearchConfig, SensitivityConfig, TrainConfig
 from orchestrate.footprint_job import FootprintConfig
 from orchestrate.objective_config import CurriculumObjective
 from orchestrate.plan import PlannedStep, owner_of
@@ -189,10 +190,10 @@ def _evaluations(step: PlannedStep, trained: TrainConfig) -> int:
 
 def _attack(config: AttackConfig, tokens: int, parameters: int) -> Estimate:
     texts = (config.limit or UNKNOWN_EXAMPLES) * len(config.bitmaps)
-    # the victim and the language model that judges fluency, both with gradients
-    stepped = 2 * texts * config.gbda.iterations * config.gbda.batch
+    each = config.method.settings.work(tokens)
+    stepped = texts * each.trained
     learnt = Estimate(trained=stepped, tokens=stepped * tokens, flops=6.0 * parameters * stepped * tokens)
-    return learnt + _forward(texts * config.gbda.samples, tokens, parameters)
+    return learnt + _forward(texts * each.forward, tokens, parameters)
 
 
 def _forward(sequences: int, tokens: int, parameters: int) -> Estimate:

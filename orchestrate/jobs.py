@@ -25,10 +25,10 @@ from orchestrate import (
     train_job,
 )
 from orchestrate.assemble import parse_bitmaps, trained_widths
+from orchestrate.attack_config import AttackConfig
 from orchestrate.baselines_config import BaselinesConfig
 from orchestrate.cluster import connect, logical_cpus, physical_cores, worker_environment
 from orchestrate.config import (
-    AttackConfig,
     EvaluateConfig,
     SearchConfig,
     Section,
@@ -38,13 +38,12 @@ from orchestrate.config import (
     WorkersConfig,
 )
 from orchestrate.config_file import to_plain
-from orchestrate.evaluation_jobs import evaluate_bitmaps, log_at, open_checkpoint, record_bitmap
+from orchestrate.evaluation_jobs import evaluate_bitmaps, open_checkpoint, record_bitmap
 from orchestrate.evaluation_pool import EvaluationPool
 from orchestrate.progress import report, say
 from orchestrate.run_directory import RunDirectory
 from orchestrate.sweep_plan import SweepConfig
 from orchestrate.tracking import Run, Tracker
-from qalof.cost import cost_of
 from qalof.files import read_json, write_json
 from search import BitmapSpace, Score, SearchResult, Study, parse_objectives
 from search import run as search_here
@@ -192,39 +191,6 @@ def _search(
     return {"evaluations": len(found.points), "front": found.front.to_dict("records"), "strategy": config.strategy}
 
 
-def _check_attack(config: AttackConfig) -> Any:
-    opened = open_checkpoint(config.checkpoint)
-    attack_job.check(config, opened.model.sites)
-    return opened
-
-
-def _attack(config: AttackConfig, opened: Any, directory: RunDirectory, run: Run) -> Result:
-    sites = opened.model.sites
-    _, _, examples = attack_job.check(config, sites)
-    with report("attack", len(examples) * len(config.bitmaps)) as progress:
-        results, robustness = attack_job.attack(
-            config, sites, directory.path, lambda done, total, r: progress.update(done, f"{r.bitmap}: {r.status}")
-        )
-    summary = robustness.to_json()
-    write_json(directory.path / "robustness.json", summary)
-    run.artifact(directory.path / "robustness.json")
-    bitmaps = parse_bitmaps(config.bitmaps, sites)
-    for index, (bitmap, attacked) in enumerate(zip(bitmaps, results, strict=True)):
-        metrics = {
-            "clean_accuracy": _percent(robustness.clean_accuracy[index].estimate),
-            "attack_success": _percent(robustness.attack_success[index].estimate),
-            "queries": sum(r.queries for r in attacked) / len(attacked),
-        }
-        record_bitmap(
-            run, f"attacked at {bitmap}", bitmap, {**metrics, **cost_of(bitmap, sites).as_metrics()}, "attack"
-        )
-        log_at(run, bitmap, metrics)
-    defence = summary["random_precision"]
-    for name in ("success_mean", "clean_accuracy") if defence else ():
-        run.log_metrics({f"random_precision.{name}": _percent(defence[name]["estimate"])})
-    return {"robustness": summary, "examples": len(examples)}
-
-
 def _best(found: SearchResult) -> dict[str, float]:
     """The best value of each objective by itself."""
     best = {}
@@ -234,17 +200,13 @@ def _best(found: SearchResult) -> dict[str, float]:
     return best
 
 
-def _percent(share: float | None) -> float:
-    return float("nan") if share is None else 100 * share
-
-
 JOBS: Mapping[str, Job] = {
     "train": Job(TrainConfig, _check_train, _train),
     "evaluate": Job(EvaluateConfig, evaluation_jobs.check_evaluate, evaluation_jobs.evaluate),
     "sensitivity": Job(SensitivityConfig, evaluation_jobs.check_sensitivity, evaluation_jobs.sensitivity),
     "search": Job(SearchConfig, _check_search, _search),
     "range-test": Job(range_test_job.RangeTestConfig, range_test_job.check, range_test_job.range_test),
-    "attack": Job(AttackConfig, _check_attack, _attack),
+    "attack": Job(AttackConfig, attack_job.check, attack_job.work),
     "baselines": Job(BaselinesConfig, baselines_job.check, baselines_job.work),
     "footprint": Job(footprint_job.FootprintConfig, footprint_job.check, footprint_job.work),
     "generate-data": Job(generate_job.GenerateConfig, generate_job.check, generate_job.work),

@@ -1,9 +1,9 @@
 """Scales: the same experiment at another size.
 
 A config of a reference's table is written at its full size.  ``scale=tiny`` lays ``configs/scales/tiny.yaml`` over
-its steps, before any other override: a scale says what changes for each *kind* of step, task and objective (``tasks``
-holds settings), and so one file serves all tables.  What a table needs beyond that stands in the config itself, under
-``scales: {tiny: {steps: {NAME: ...}}}``.  Mappings merge, anything else is replaced.
+its steps, before any other override: a scale says what changes for each *kind* of step, task, method and objective
+(``tasks`` and ``methods`` hold settings), and so one file serves all tables.  What a table needs beyond that stands in
+the config itself, under ``scales: {tiny: {steps: {NAME: ...}}}``.  Mappings merge, anything else is replaced.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class ScaleConfig(Section):
     commands: dict[str, dict[str, Any]] = Field({})
     tasks: dict[str, dict[str, Any]] = Field({})
     objectives: dict[str, dict[str, Any]] = Field({})
+    methods: dict[str, dict[str, Any]] = Field({})
 
 
 class OwnScale(Section):
@@ -75,11 +76,11 @@ def merged(below: Any, above: Any) -> Any:
 
 def _scale_step(step: Mapping[str, Any], overlay: ScaleConfig, own: Mapping[str, Any]) -> Any:
     config = merged(step.get("config") or {}, overlay.commands.get(str(step.get("command")), {}))
-    for section, known in (("task", overlay.tasks), ("objective", overlay.objectives)):
+    for section, known in (("task", overlay.tasks), ("objective", overlay.objectives), ("method", overlay.methods)):
         chosen = config.get(section)
         if isinstance(chosen, Mapping) and chosen.get("name") in known:
             above = known[chosen["name"]]
-            config = merged(config, {section: {"settings": above} if section == "task" else above})
+            config = merged(config, {section: above if section == "objective" else {"settings": above}})
     return merged(config, own)
 
 

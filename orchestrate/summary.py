@@ -110,10 +110,11 @@ def robustness_table(report: Mapping[str, Any]) -> Table:
     table = Table("attacked at", "clean accuracy", *(f"against {name}" for name in report["bitmaps"]))
     for name, clean, row in zip(report["bitmaps"], report["clean_accuracy"], report["transfer"], strict=True):
         table.add_row(name, _rate(clean), *map(_rate, row))
-    defence = report["random_precision"]
-    if defence:
-        success = _rate(defence["success_mean"])
-        table.caption = f"random precision: success {success}, clean accuracy {_rate(defence['clean_accuracy'])}"
+    table.caption = "\n".join(
+        f"random precision (p = {defence['defence']['probability']:g}): success {_rate(defence['success_mean'])}, "
+        f"clean accuracy {_rate(defence['clean_accuracy'])}"
+        for defence in report["random_precision"]
+    )
     return table
 
 

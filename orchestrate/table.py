@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrate.plan import PlannedStep
-from orchestrate.table_cells import Cell, read_cell
+from orchestrate.table_cell import Cell
+from orchestrate.table_cells import read_cell
 from orchestrate.table_config import ColumnConfig, RowConfig, TableConfig, place_of
 from qalof.files import json_ready
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -20,40 +19,20 @@ from numpy.typing import NDArray
 from orchestrate.config import TrainConfig
 from orchestrate.plan import PlannedStep
 from orchestrate.run_directory import read_result
+from orchestrate.table_attack_cells import attack_cell
+from orchestrate.table_cell import Cell
 from orchestrate.table_check import bitmap_specs
 from orchestrate.table_config import Place
 from orchestrate.train_job import CHECKPOINT, LOSSES
 from qalof.bitmap import Bitmap, block_name
 from qalof.checkpoints import load
 from qalof.errors import BadInputError
-from qalof.files import read_json
-from qalof.statistics import bootstrap_mean, wilson
+from qalof.statistics import bootstrap_mean
 from search import SearchResult
 from search.objective import LOWER_IS_BETTER
 
 RECORD = "evaluations.jsonl"
-ATTACKS = "attacks.jsonl"
 MINUS = " minus "
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value with its 95 % bounds; NaN and a ``reason`` where there is none."""
-
-    value: float
-    low: float
-    high: float
-    reason: str = ""
-
-    @classmethod
-    def sure(cls, value: float) -> Cell:
-        """A count or a measure without spread."""
-        return cls(float(value), float(value), float(value))
-
-    @classmethod
-    def none(cls, reason: str) -> Cell:
-        """No value."""
-        return cls(math.nan, math.nan, math.nan, reason)
 
 
 def read_cell(place: Place, step: PlannedStep) -> Cell:
@@ -185,20 +164,6 @@ def _same(point: Any, row: Mapping[str, Any]) -> bool:
     return all(math.isclose(point.metrics[name].estimate, row[name]) for name in point.metrics if name in row)
 
 
-def _attacked(place: Place, step: PlannedStep) -> Cell:
-    position = [str(spec) for spec in bitmap_specs(step)].index(place.of)
-    robustness = read_json(step.folder / "robustness.json", "robustness report")
-    if place.metric in robustness:
-        rate = robustness[place.metric][position]
-        if rate["estimate"] is None:
-            return Cell.none("no text was classified rightly, so that none could be attacked")
-        return Cell(*(100 * rate[key] for key in ("estimate", "low", "high")))
-    bitmap = robustness["bitmaps"][position]
-    statuses = [line["status"] for line in _lines(step.folder / ATTACKS) if line["bitmap"] == bitmap]
-    withstood = wilson(statuses.count("failed"), len(statuses))
-    return Cell(100 * withstood.estimate, 100 * withstood.low, 100 * withstood.high)
-
-
 def _lines(path: Path) -> Iterator[Any]:
     """The JSON lines of a record; one that a kill tore off lacks its end and is no line."""
     *whole, _torn = path.read_bytes().split(b"\n")
@@ -212,5 +177,5 @@ _OF_TRAINING: Mapping[str, Callable[[Place, PlannedStep], Cell]] = {
 _READERS: Mapping[str, Callable[[Place, PlannedStep], Cell]] = {
     "sensitivity": _dropped,
     "search": _searched,
-    "attack": _attacked,
+    "attack": attack_cell,
 }

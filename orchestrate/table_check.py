@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrate import footprint_job
+from orchestrate.attack_config import AttackConfig
 from orchestrate.config import EvaluateConfig, TrainConfig
 from orchestrate.plan import PlannedStep, owner_of
+from orchestrate.table_attack_cells import offered
 from orchestrate.table_config import Place, RowConfig, TableConfig, place_of
 from qalof.cost import COST_NAMES
 from qalof.errors import BadInputError, nearest_hint
 from qalof.tasks.factory import TASKS
 
 PARAMETERS = ("total", "trainable", "frozen")
-ATTACK_METRICS = ("clean_accuracy", "adversarial_accuracy", "attack_success")
 TRACE = ("tried", "kept")
 
 
@@ -72,7 +73,8 @@ def _offered(step: PlannedStep, of: str, steps: Sequence[PlannedStep]) -> tuple[
         case "footprint", _:
             return bitmaps, (*footprint_job.METRICS, *COST_NAMES)
         case "attack", _:
-            return bitmaps, ATTACK_METRICS
+            assert isinstance(step.config, AttackConfig)
+            return offered(step.config, of)
         case "search", "trace":
             return None, TRACE
     metrics = task_metrics(step, steps)

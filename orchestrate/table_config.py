@@ -20,8 +20,7 @@ sensitivity   units: ``late`` (last third of the        ``METRIC_drop``: mean ov
               ``|`` between; ``A minus B``
 search        ``start``, ``final``                      as of train; of the last step that greedy kept
 search        ``trace``                                 ``tried``, ``kept``
-attack        a bitmap                                  ``clean_accuracy``, ``adversarial_accuracy``,
-                                                        ``attack_success``
+attack        see :mod:`orchestrate.table_attack_cells`
 ============  ========================================  =====================================================
 """
 

@@ -23,7 +23,7 @@ SMALL = [
     "steps.4.config.training.steps=4",
     "steps.4.config.evaluation.limit=20",
     "steps.5.config.limit=2",
-    "steps.5.config.gbda.iterations=3",
+    "steps.5.config.method.settings.iterations=3",
 ]
 
 

@@ -28,10 +28,8 @@ def attack_blocks(step: Step, prefix: str) -> list[Block]:
     if attacked is None:
         return []
     robustness = attacked.robustness
-    defence = robustness.random_precision
     blocks: list[Block] = [_success_plot(attacked, f"{prefix}-success"), _fixed_table(attacked)]
-    if defence is not None:
-        blocks.append(_random_table(defence))
+    blocks += map(_random_table, robustness.random_precision)
     blocks += [_accuracy_plot(attacked, f"{prefix}-clean"), _transfer_table(attacked)]
     return [*blocks, *_examples(attacked)]
 
@@ -45,7 +43,15 @@ def drawn_from(defence: RandomPrecisionReport) -> str:
     """What random precision draws, in words."""
     widths = formats.listed([str(width) for width in defence.defence["widths"]])
     draws = formats.count_of(defence.draws, "draw")
-    return f"{widths} bits, drawn anew for each {defence.defence['granularity']}, {draws} a text"
+    drawn = f"{widths} bits, drawn anew for each {defence.defence['granularity']}, {draws} a text"
+    probability, baseline = defence.defence["probability"], defence.defence["baseline"]
+    return drawn if probability == 1 else f"{drawn}; {baseline} bits but for a share of {probability:g}"
+
+
+def defence_name(defence: RandomPrecisionReport) -> str:
+    """With its probability, where that is not 1."""
+    probability = defence.defence["probability"]
+    return "random precision" if probability == 1 else f"random precision, p = {probability:g}"
 
 
 def _cell(value: Rate, heat: bool = False) -> Cell:
@@ -60,13 +66,12 @@ def _interval(value: Rate) -> Interval | None:
 def _success_plot(attacked: Attacked, name: str) -> Plot:
     robustness = attacked.robustness
     groups = [Bars("fixed precision", [_interval(value) for value in robustness.attack_success])]
-    if (defence := robustness.random_precision) is not None:
-        groups += [
-            Bars("random precision", [_interval(source.success_mean) for source in defence.sources]),
-            Bars(
-                "control: unattacked, random precision", [_interval(source.control_mean) for source in defence.sources]
-            ),
-        ]
+    for defence in robustness.random_precision:
+        groups.append(Bars(defence_name(defence), [_interval(source.success_mean) for source in defence.sources]))
+    if len(robustness.random_precision) == 1:  # the tables have the controls of all
+        (defence,) = robustness.random_precision
+        control = [_interval(source.control_mean) for source in defence.sources]
+        groups.append(Bars("control: unattacked, random precision", control))
     places = [formats.shorter(formats.bitmap_name(bitmap), 18) for bitmap in robustness.bitmaps]
     told = "; ".join(
         f"{place}: " + ", ".join(f"{group.name} {_told(group.values[index])}" for group in groups)
@@ -85,8 +90,7 @@ def _success_plot(attacked: Attacked, name: str) -> Plot:
 def _accuracy_plot(attacked: Attacked, name: str) -> Plot:
     robustness = attacked.robustness
     named = dict(zip(robustness.bitmaps, robustness.clean_accuracy, strict=True))
-    if robustness.random_precision is not None:
-        named["random precision"] = robustness.random_precision.clean_accuracy
+    named |= {defence_name(defence): defence.clean_accuracy for defence in robustness.random_precision}
     places = [formats.shorter(formats.bitmap_name(bitmap), 18) for bitmap in named]
     told = ", ".join(f"{place} {rate(value)}" for place, value in named.items())
     bars = Bars("clean accuracy", [_interval(value) for value in named.values()])

@@ -22,8 +22,8 @@ def attack_statements(step: Step) -> list[Statement]:
     texts = count_of(robustness.examples, "text")
     text = f"Of those of {texts} that were read rightly, attacks succeed at the precision they were built at"
     found = [Statement(f"{text}: {fixed}.")]
-    defence = robustness.random_precision
-    found += [] if defence is None else _defended(robustness, defence)
+    for defence in robustness.random_precision:
+        found += _defended(robustness, defence)
     caution = "Success is a changed prediction; whether a text still means what it did is not measured."
     return [*found, Statement(caution, caution=True)]
 

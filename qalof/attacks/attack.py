@@ -13,15 +13,15 @@ the queries a mean over attacked inputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
-from qalof.attacks.victim import Victim
+from qalof.attacks.goal import Judge
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.statistics import Interval, wilson
-from qalof.tasks.classification import LabelledText
+from qalof.tasks.base import Task
 
 
 class AttackStatus(StrEnum):
@@ -33,16 +33,15 @@ class AttackStatus(StrEnum):
 
 
 class AttackExample(NamedTuple):
-    """A text to attack; ``id`` is its index in the split, which keys all randomness."""
+    """What to attack; ``id`` is its index in the split, which keys all randomness.
+
+    ``text``: with its true ``label``, 0 for a language model; ``target``: the output that a prompt is to elicit.
+    """
 
     id: int
     text: str
     label: int
-
-
-def numbered(texts: Sequence[LabelledText]) -> list[AttackExample]:
-    """Examples with their index in ``texts`` as id."""
-    return [AttackExample(index, example.text, example.label) for index, example in enumerate(texts)]
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ class AttackResult:
     ``original_text``: as the victim reads it (cut to its length); ``adversarial_text``: what was found, for a failed
     attack the nearest miss, for a skipped one the original; ``bitmap``: where it was attacked; ``queries``: texts the
     victim classified, soft ones included; ``samples``/``wrong_samples``: final candidates tried, and those
-    misclassified; ``losses``: the objective by step; ``seed``: of the run, not of the example.
+    misclassified; ``losses``: the objective by step; ``seed``: of the run, not of the example; ``target``: what a
+    prompt was to elicit; ``measures``: further figures of the method, by name.
     """
 
     example_id: int
@@ -69,6 +69,8 @@ class AttackResult:
     wrong_samples: int
     losses: tuple[float, ...]
     seed: int
+    target: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict; :meth:`from_json` reads it back."""
@@ -87,6 +89,13 @@ class AttackResult:
             raise BadInputError(f"an attack result must have AttackResult's fields: {error}; attack again") from None
 
 
+class Work(NamedTuple):
+    """Sequences that pass through a model: forward and backward, and forward alone."""
+
+    trained: int
+    forward: int
+
+
 class Attack(Protocol):
     """One method of attack, bound to a victim."""
 
@@ -98,15 +107,43 @@ class Attack(Protocol):
 
 
 class AttackSettings(Protocol):
-    """The parameters of a method, and how it is built from them."""
+    """The parameters of a method, and how it is built from them; a frozen dataclass."""
+
+    uses_lm: ClassVar[bool]
+    """Whether it needs a language model besides the victim."""
 
     @property
     def max_length(self) -> int:
         """Longest text in tokens; a longer one keeps its beginning."""
         ...
 
-    def build(self, victim: Victim, lm: Any) -> Attack:
-        """The attack on ``victim`` with the language model ``lm``, which shares its tokenizer."""
+    @property
+    def seed(self) -> int:
+        """Of all randomness, with the example and perhaps the bitmap."""
+        ...
+
+    def examples(self, task: Task) -> list[AttackExample]:
+        """What there is to attack with a checkpoint of ``task``.
+
+        Raises:
+            BadInputError: the method does not apply to it, or its data cannot be read.
+        """
+        ...
+
+    def work(self, tokens: int) -> Work:
+        """What one example of ``tokens`` tokens costs at most."""
+        ...
+
+    def build(self, model: Any, tokenizer: Any, lm: Any) -> Attack:
+        """The attack on ``model``, with its tokenizer and a language model ``lm`` that shares it.
+
+        Raises:
+            BadInputError: the method cannot attack a model with this head or vocabulary.
+        """
+        ...
+
+    def judge(self, model: Any, tokenizer: Any) -> Judge:
+        """What tells whether a text that was found works, there and elsewhere."""
         ...
 
 
@@ -122,7 +159,7 @@ def attack_examples(
     """Attack every example at ``bitmap``, in this process; the model is left at the bitmap it had.
 
     Args:
-        model: a :class:`~qalof.model.switchable.SwitchableModel` with a classifier head.
+        model: a :class:`~qalof.model.switchable.SwitchableModel` with a head that the method can attack.
         lm: a causal LM, switchable or plain, with the same tokenizer.
         tokenizer: of both.
         examples: what to attack; any shard of the whole.
@@ -136,7 +173,7 @@ def attack_examples(
     before = model.bitmap
     model.set_bitmap(bitmap)
     try:
-        attack = settings.build(Victim(model, tokenizer, settings.max_length), lm)
+        attack = settings.build(model, tokenizer, lm)
         results = []
         for example in examples:
             results.append(attack.run(example))

@@ -27,14 +27,17 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional
 
-from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, words_changed
-from qalof.attacks.victim import Victim, embedding_matrix, frozen, margins, transformers_model
+from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, Work, words_changed
+from qalof.attacks.examples import labelled_texts
+from qalof.attacks.goal import LabelGoal
+from qalof.attacks.victim import Victim, classifier, embedding_matrix, frozen, margins, transformers_model
 from qalof.errors import BadInputError
+from qalof.tasks.base import Task
 
 REFERENCE_COEFFICIENT = 15.0
 REFERENCE_VOCABULARY = 50_257
@@ -48,6 +51,8 @@ class GbdaSettings:
     ``kappa``: margin aimed at, in logits; ``lambda_lm``, ``lambda_sim``: weights of fluency and similarity;
     ``idf``: weight of each token id in R, None for uniform; ``max_length`` in tokens.
     """
+
+    uses_lm: ClassVar[bool] = True
 
     iterations: int = 100
     batch: int = 10
@@ -70,9 +75,21 @@ class GbdaSettings:
             if not getattr(self, name) > 0:
                 raise BadInputError(f"{name} must be above 0: got {getattr(self, name)}")
 
-    def build(self, victim: Victim, lm: Any) -> Gbda:
-        """The attack on ``victim`` with ``lm`` as g."""
-        return Gbda(victim, lm, self)
+    def examples(self, task: Task) -> list[AttackExample]:
+        """A classifier's validation texts."""
+        return labelled_texts(task)
+
+    def work(self, tokens: int) -> Work:
+        """The victim's and the language model's passes; hard samples at the end."""
+        return Work(2 * self.iterations * self.batch, self.samples)
+
+    def build(self, model: Any, tokenizer: Any, lm: Any) -> Gbda:
+        """The attack on a classifier with ``lm`` as g."""
+        return Gbda(classifier(model, tokenizer, self.max_length), lm, self)
+
+    def judge(self, model: Any, tokenizer: Any) -> LabelGoal:
+        """By the label that the classifier gives."""
+        return LabelGoal(classifier(model, tokenizer, self.max_length))
 
 
 TINY_SETTINGS = GbdaSettings(

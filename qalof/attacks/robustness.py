@@ -7,7 +7,7 @@ Only what exceeds the control is the attack's doing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -15,10 +15,10 @@ import numpy as np
 
 from qalof.attacks.random_precision import RandomPrecision
 from qalof.attacks.rates import Mask, Rate
-from qalof.attacks.transfer import DrawTable, PredictionTable, predicted_success, transfer_matrix
+from qalof.attacks.transfer import Among, DrawTable, PredictionTable, predicted_success, transfer_matrix
 from qalof.errors import BadInputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,11 @@ class RandomPrecisionReport:
 
 @dataclass(frozen=True)
 class RobustnessReport:
-    """One model's robustness.  Per bitmap, in the order of ``bitmaps``; matrices are [source][target]."""
+    """One model's robustness.  Per bitmap, in the order of ``bitmaps``; matrices are [source][target].
+
+    ``transfer_of_successes`` counts only attacks that worked where they were built; ``random_precision``: one a
+    defence, in the order asked for.
+    """
 
     bitmaps: tuple[str, ...]
     examples: int
@@ -70,7 +74,8 @@ class RobustnessReport:
     attack_success: tuple[Rate, ...]
     transfer: tuple[tuple[Rate, ...], ...]
     transfer_unconditional: tuple[tuple[Rate, ...], ...]
-    random_precision: RandomPrecisionReport | None
+    transfer_of_successes: tuple[tuple[Rate, ...], ...]
+    random_precision: tuple[RandomPrecisionReport, ...]
 
     def to_json(self) -> dict[str, Any]:
         """A versioned plain dict; :meth:`from_json` reads it back."""
@@ -86,7 +91,6 @@ class RobustnessReport:
         if data.get("version") != FORMAT_VERSION:
             found = data.get("version")
             raise BadInputError(f"robustness report must have version {FORMAT_VERSION}: got {found!r}; attack again")
-        block = data["random_precision"]
         return cls(
             bitmaps=tuple(data["bitmaps"]),
             examples=data["examples"],
@@ -94,14 +98,15 @@ class RobustnessReport:
             attack_success=_rates(data["attack_success"]),
             transfer=tuple(_rates(row) for row in data["transfer"]),
             transfer_unconditional=tuple(_rates(row) for row in data["transfer_unconditional"]),
-            random_precision=None if block is None else _random_precision(block),
+            transfer_of_successes=tuple(_rates(row) for row in data["transfer_of_successes"]),
+            random_precision=tuple(_random_precision(block) for block in data["random_precision"]),
         )
 
 
 def robustness_report(
-    table: PredictionTable, draws: DrawTable | None = None, defence: RandomPrecision | None = None
+    table: PredictionTable, drawn: Sequence[tuple[RandomPrecision, DrawTable]] = ()
 ) -> RobustnessReport:
-    """All figures from the tables; no random precision block without ``draws`` and the ``defence`` that drew them."""
+    """All figures from the tables; ``drawn``: each defence with what was answered under its draws."""
     matrix = transfer_matrix(table)
     right = table.clean_right
     return RobustnessReport(
@@ -110,8 +115,9 @@ def robustness_report(
         clean_accuracy=tuple(Rate.of(right[:, j]) for j in range(len(table.bitmaps))),
         attack_success=tuple(row[i] for i, row in enumerate(matrix)),
         transfer=matrix,
-        transfer_unconditional=transfer_matrix(table, conditional=False),
-        random_precision=_under_draws(table, draws, defence) if draws is not None and defence is not None else None,
+        transfer_unconditional=transfer_matrix(table, Among.ALL),
+        transfer_of_successes=transfer_matrix(table, Among.BROKEN_AT_SOURCE),
+        random_precision=tuple(_under_draws(table, draws, defence) for defence, draws in drawn),
     )
 
 

@@ -4,14 +4,16 @@ Everything is computed from two tables of predicted labels, which :func:`predict
 with a model and nothing else needs one:
 
 - :class:`PredictionTable`: each example's clean text and its adversarial text of every source bitmap, at every
-  target bitmap;
+  target bitmap (a classifier's label; for a language model 0 where it held and 1 where it broke, see
+  :mod:`qalof.attacks.goal`);
 - :class:`DrawTable`: the same texts under R draws of random precision.  The clean text and all attacks of an
   example meet the *same* draws, so that differences between them are not differences of luck.
 
 M[i, j] is the share of adversarial texts built at i that are wrong at j, over the inputs whose clean text is right at
 i *and* at j: an input that j misreads anyway says nothing of transfer.  The unconditional matrix, over all
-inputs, stands beside it; 1 minus it is the accuracy after the attack.  A failed attack takes part with its nearest
-miss, since it may yet work elsewhere.
+inputs, stands beside it (1 minus it is the accuracy after the attack), and one over the attacks that worked where
+they were built, which says what a *found* attack is worth elsewhere.  In the others a failed attack takes part with its
+nearest miss, since it may yet work elsewhere.
 """
 
 from __future__ import annotations
@@ -19,16 +21,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from qalof.attacks.attack import AttackResult
+from qalof.attacks.goal import Judge
 from qalof.attacks.random_precision import RandomPrecision
 from qalof.attacks.rates import Mask, Rate
-from qalof.attacks.victim import Victim, frozen
+from qalof.attacks.victim import frozen
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.tasks.base import Progress
@@ -92,13 +95,25 @@ class DrawTable:
         )
 
 
-def transfer_matrix(table: PredictionTable, *, conditional: bool = True) -> tuple[tuple[Rate, ...], ...]:
+class Among(Enum):
+    """The inputs that a matrix counts."""
+
+    RIGHT_AT_BOTH = "clean text right at source and target"
+    BROKEN_AT_SOURCE = "as RIGHT_AT_BOTH, and the attack worked at its source"
+    ALL = "all"
+
+
+def transfer_matrix(table: PredictionTable, among: Among = Among.RIGHT_AT_BOTH) -> tuple[tuple[Rate, ...], ...]:
     """M with counts: row = source, column = target; see the module's docstring."""
-    right, wrong = table.clean_right, table.adversarial_wrong
-    size = range(len(table.bitmaps))
-    return tuple(
-        tuple(Rate.of(wrong[i, :, j], right[:, i] & right[:, j] if conditional else None) for j in size) for i in size
-    )
+    wrong, size = table.adversarial_wrong, range(len(table.bitmaps))
+    return tuple(tuple(Rate.of(wrong[i, :, j], _counted(table, i, j, among)) for j in size) for i in size)
+
+
+def _counted(table: PredictionTable, source: int, target: int, among: Among) -> Mask | None:
+    if among is Among.ALL:
+        return None
+    counted: Mask = table.clean_right[:, source] & table.clean_right[:, target]
+    return counted & table.adversarial_wrong[source, :, source] if among is Among.BROKEN_AT_SOURCE else counted
 
 
 def predicted_success(
@@ -121,35 +136,30 @@ def predicted_success(
 
 
 def prediction_table(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    judge: Judge,
     results: Sequence[Sequence[AttackResult]],
     bitmaps: Sequence[Bitmap],
     *,
-    max_length: int,
     progress: Progress | None = None,
 ) -> PredictionTable:
-    """Classify every clean and adversarial text at every bitmap.
+    """Answers to every clean and adversarial text at every bitmap.
 
     Args:
-        model: the switchable classifier; it is left at the bitmap it had.
-        tokenizer: its tokenizer.
+        judge: of the attack's settings; its model is left at the bitmap it had.
         results: one list a bitmap, attacked there; all over the same examples in the same order.
         bitmaps: sources and targets.
-        max_length: as in the attacks.
         progress: called with bitmaps done.
 
     Raises:
         BadInputError: not one list a bitmap, or lists over different examples.
     """
     texts = _texts(results, len(bitmaps))
-    victim = Victim(model, tokenizer, max_length)
     labels = np.array([result.label for result in results[0]], dtype=np.int64)
     found = np.empty((len(bitmaps), len(texts), 1 + len(results)), dtype=np.int64)
-    with _restored(model):
+    with _restored(judge.model):
         for j, bitmap in enumerate(bitmaps):
-            model.set_bitmap(bitmap)
-            found[j] = _classify(victim, texts)
+            judge.model.set_bitmap(bitmap)
+            found[j] = judge.answers(results[0], texts)
             if progress:
                 progress(j + 1, len(bitmaps))
     return PredictionTable(
@@ -158,36 +168,34 @@ def prediction_table(
 
 
 def draw_table(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    judge: Judge,
     results: Sequence[Sequence[AttackResult]],
     defence: RandomPrecision,
     draws: int,
     *,
-    max_length: int,
     progress: Progress | None = None,
 ) -> DrawTable:
-    """Classify every clean and adversarial text under ``draws`` draws a request; the request is the example's id.
+    """Answers to every clean and adversarial text under ``draws`` draws a request; the request is the example's id.
 
     Arguments and errors as for :func:`prediction_table`; ``progress`` counts distinct bitmaps.
     """
     if draws < 1:
         raise BadInputError(f"random precision needs at least 1 draw an example: got {draws}; 20 tell something")
     texts = _texts(results, len(results))
-    victim = Victim(model, tokenizer, max_length)
     # requests that drew the same bitmap are classified together: with whole-model draws that is one pass a width
     drawn: dict[Bitmap, list[tuple[int, int]]] = {}
     for row, result in enumerate(results[0]):
         for draw in range(draws):
             drawn.setdefault(defence.bitmap(result.example_id, draw), []).append((row, draw))
     found = np.empty((len(texts), draws, 1 + len(results)), dtype=np.int64)
-    with _restored(model):
+    with _restored(judge.model):
         for done, (bitmap, places) in enumerate(drawn.items(), 1):
-            model.set_bitmap(bitmap)
+            judge.model.set_bitmap(bitmap)
             rows = sorted({row for row, _ in places})
-            classified = dict(zip(rows, _classify(victim, [texts[row] for row in rows]), strict=True))
+            examples = [results[0][row] for row in rows]
+            answers = dict(zip(rows, judge.answers(examples, [texts[row] for row in rows]), strict=True))
             for row, draw in places:
-                found[row, draw] = classified[row]
+                found[row, draw] = answers[row]
             if progress:
                 progress(done, len(drawn))
     return DrawTable(found[:, :, 0], found[:, :, 1:].transpose(2, 0, 1))
@@ -200,12 +208,6 @@ def _texts(results: Sequence[Sequence[AttackResult]], sources: int) -> Texts:
     if any(other != ids[0] for other in ids) or not ids[0]:
         raise BadInputError("results must cover the same examples in the same order at every bitmap; sort them by id")
     return [[row[0].original_text, *(result.adversarial_text for result in row)] for row in zip(*results, strict=True)]
-
-
-def _classify(victim: Victim, texts: Texts) -> Labels:
-    """(len(texts), texts a row)."""
-    flat = [text for row in texts for text in row]
-    return np.array(victim.predict(flat), dtype=np.int64).reshape(len(texts), -1)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from qalof.errors import BadInputError
+from qalof.model.pretrained import HeadKind
 from qalof.tasks.classification import class_logits
 
 BATCH = 64
@@ -102,6 +103,17 @@ class Victim:
         """Predicted labels."""
         predicted: list[int] = self.logits(texts).argmax(-1).tolist()
         return predicted
+
+
+def classifier(model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Victim:
+    """A victim that gives labels.
+
+    Raises:
+        BadInputError: another head, or ``max_length`` beyond the model's positions.
+    """
+    if model.base.head is not HeadKind.CLASSIFIER:
+        raise BadInputError(f"this attack needs a classifier's checkpoint: got a {model.base.head} head")
+    return Victim(model, tokenizer, max_length)
 
 
 def margins(logits: torch.Tensor, label: int) -> torch.Tensor:

@@ -1,10 +1,14 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from qalof.attacks.attack import AttackResult, AttackStatus, numbered, summarize, words_changed
+from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, summarize, words_changed
+from qalof.attacks.examples import labelled_texts, texts_or_paragraphs
 from qalof.errors import BadInputError
-from qalof.tasks.classification import LabelledText
+from qalof.tasks.classification import ClassificationSettings
+from qalof.tasks.factory import make_task
+from qalof.tasks.language_modeling import LanguageModelingSettings
 
 
 def result(status: AttackStatus, *, changed: int = 0, total: int = 10, queries: int = 1) -> AttackResult:
@@ -63,4 +67,15 @@ def test_words_changed_counts_places_or_else_edits(before: str, after: str, coun
 
 
 def test_examples_are_numbered_by_their_place_in_the_split() -> None:
-    assert [e.id for e in numbered([LabelledText("a", 0), LabelledText("b", 1)])] == [0, 1]
+    task = make_task("classification", ClassificationSettings(), "tiny")
+    examples = labelled_texts(task)
+    assert [(e.id, e.text, e.label) for e in examples] == [(n, *each) for n, each in enumerate(task.validation)]
+
+
+def test_a_language_model_is_attacked_on_its_longer_lines(tmp_path: Path) -> None:
+    long = " ".join(f"word{n}" for n in range(20))
+    (tmp_path / "text.txt").write_text(f"= Title =\n {long} \n\n{long[:-7]}\n{long} more\n", encoding="utf-8")
+    task = make_task("language-modeling", LanguageModelingSettings(data=str(tmp_path / "text.txt")), "tiny")
+    assert texts_or_paragraphs(task) == [AttackExample(0, long, 0), AttackExample(1, f"{long} more", 0)]
+    with pytest.raises(BadInputError, match="classifier's checkpoint: got one of task language-modeling"):
+        labelled_texts(task)

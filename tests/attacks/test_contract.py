@@ -41,7 +41,7 @@ def test_a_success_is_misread_when_classified_again_alone(victim: Any, attacked:
 def test_the_record_is_whole_and_survives_json(victim: Any, attacked: Any) -> None:
     settings, results = attacked
     for result, example in zip(results, victim.examples, strict=True):
-        assert (result.example_id, result.original_text, result.label) == example
+        assert (result.example_id, result.original_text, result.label, result.target) == example
         assert (result.bitmap, result.seed) == ("8", settings.seed)
         assert (result.words_changed > 0) == (result.adversarial_text != result.original_text)
         assert 0 <= result.wrong_samples <= result.samples <= result.queries

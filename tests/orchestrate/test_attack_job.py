@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from orchestrate.config import AttackConfig
+from orchestrate.attack_config import AttackConfig
 from orchestrate.jobs import execute
 
 pytestmark = pytest.mark.ray
@@ -16,7 +16,7 @@ def config(checkpoint, root, actors):
             "checkpoint": str(checkpoint),
             "limit": 3,
             "bitmaps": [8, 4],
-            "gbda": {"iterations": 4, "batch": 2, "samples": 6},
+            "method": {"name": "gbda", "settings": {"iterations": 4, "batch": 2, "samples": 6}},
             "random_precision": {"bitmaps": [8, 4], "granularity": "layer", "draws": 4},
             "workers": {"count": actors, "threads": 1},
             "tracking": {"root": str(root)},
@@ -53,5 +53,5 @@ def test_the_report_has_the_transfer_matrix_random_precision_and_the_clean_contr
 ):
     found = execute("attack", config(review_checkpoint, tmp_path, 2), tmp_path / "run")["robustness"]
     assert [len(row) for row in found["transfer"]] == [2, 2]
-    for rate in (*found["clean_accuracy"], found["random_precision"]["clean_accuracy"]):
+    for rate in (*found["clean_accuracy"], found["random_precision"][0]["clean_accuracy"]):
         assert 0 <= rate["low"] <= rate["estimate"] <= rate["high"] <= 1

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrate.config import AttackConfig, SearchConfig, TrainConfig
+from orchestrate.attack_config import AttackConfig
+from orchestrate.config import SearchConfig, TrainConfig
 from orchestrate.config_file import load_config, to_plain
 from orchestrate.jobs import JOBS
 from orchestrate.pipeline import PipelineConfig, step_configs
@@ -96,7 +97,7 @@ def test_how_a_model_is_switched_is_part_of_the_config(random_model):
         (SearchConfig, "search/tiny.yaml", "space.group=layer", ("space.group", "layer")),
         (TrainConfig, "train/sp_tiny.yaml", "switch.mrege=branch", ("switch.mrege", "merge")),
         (TrainConfig, "train/sp_tiny.yaml", "switch.quantization.weight.quantizer={method: lgo}", ("lgo", "log")),
-        (AttackConfig, "attack/tiny.yaml", "gbda.iteration=3", ("gbda.iteration", "iterations")),
+        (AttackConfig, "attack/tiny.yaml", "method.settings.iteration=3", ("settings.iteration", "iterations")),
     ],
 )
 def test_what_is_wrong_with_a_config_is_one_line_that_names_the_key_and_the_way_out(kind, file, override, said):

@@ -20,7 +20,8 @@ import pytest
 import yaml
 from markupsafe import Markup
 
-from orchestrate.config import AttackConfig, SearchConfig, Section, SensitivityConfig, TrainConfig
+from orchestrate.attack_config import AttackConfig
+from orchestrate.config import SearchConfig, Section, SensitivityConfig, TrainConfig
 from orchestrate.config_file import load_config, to_plain, validate
 from orchestrate.evaluation_jobs import per_example, rows
 from orchestrate.report import formats, plots, write_report
@@ -183,7 +184,7 @@ def write_attack(
         np.stack([flip(rng.uniform(0, 1, (examples, 20)) < strength * 0.7) for _ in range(3)]),
     )
     defence = RandomPrecision.of([site.name for site in sites], [8, 4], granularity="layer")
-    report = robustness_report(PredictionTable(bitmaps, labels, clean, adversarial), draws, defence)
+    report = robustness_report(PredictionTable(bitmaps, labels, clean, adversarial), [(defence, draws)])
     lines = [
         AttackResult(
             i, "gbda", bitmap, AttackStatus.SKIPPED if clean[i, j] != labels[i]
@@ -326,7 +327,7 @@ def test_every_rate_of_the_attack_is_the_files(folder: Path, page: str):
     text = seen(page)
     report = result_of(folder / "hit")["robustness"]
     rates = [rate for row in report["transfer"] for rate in row] + report["clean_accuracy"] + report["attack_success"]
-    for source in report["random_precision"]["sources"]:
+    for source in report["random_precision"][0]["sources"]:
         rates += [source[name] for name in ("success_mean", "success_any", "control_mean", "undone", "accuracy")]
     assert len(rates) == 30
     for rate in rates:

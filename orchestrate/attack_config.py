@@ -1,0 +1,50 @@
+"""The config of ``qalof attack``: a method with its settings, the bitmaps, and random precision as a defence."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from orchestrate.config import CheckpointConfig
+from orchestrate.section import BitmapSpec, Section
+from qalof.attacks.gbda import GbdaSettings
+
+
+class GbdaConfig(Section):
+    """The gradient-based distributional attack, on a classifier."""
+
+    name: Literal["gbda"] = "gbda"
+    settings: GbdaSettings = GbdaSettings()
+
+
+MethodConfig = GbdaConfig
+
+
+class RandomPrecisionConfig(Section):
+    """Random precision inference: which bitmaps are drawn from, how often, and at which grain.
+
+    ``probabilities``: each is a defence of its own, which leaves ``baseline`` so often; 1 needs no baseline.
+    """
+
+    bitmaps: list[BitmapSpec] | None = None
+    granularity: Literal["request", "batch", "layer"] = "request"
+    draws: int = Field(20, ge=1)
+    baseline: BitmapSpec | None = None
+    probabilities: list[Annotated[float, Field(ge=0, le=1)]] = Field([1.0], min_length=1)
+
+    @model_validator(mode="after")
+    def _baseline(self) -> Self:
+        if self.baseline is None and min(self.probabilities) < 1:
+            raise ValueError(f"probabilities below 1 need a baseline to stay at: got {self.probabilities}")
+        return self
+
+
+class AttackConfig(CheckpointConfig):
+    """``qalof attack``: every text at every bitmap, transfer between them, and random precision inference."""
+
+    command: Literal["attack"] = "attack"
+    bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
+    method: MethodConfig = GbdaConfig()
+    random_precision: RandomPrecisionConfig = RandomPrecisionConfig()
+    seed: int = 0

@@ -1,0 +1,275 @@
+"""What an attack aims at, apart from how it searches (algorithms.md 9).
+
+- :class:`LabelGoal`: a classifier is to give another label than the true one.
+- :class:`ContinuationGoal`: a causal language model is to find its text less likely (S4's victim).  S4 leaves undefined
+  when that has succeeded; here when the mean NLL rises by a tenth, measured *only over words that the attack has not
+  touched*: of the words it swapped in, the model was bound to think less, whatever its robustness.
+
+A goal scores texts for the attack that searches (:class:`Goal`), and answers for the tables of transfer and random
+precision (:class:`Judge`) in labels: a classifier's own, or held and broken.  A language model's rise is taken against
+the clean text *at the same bitmap*, so that the noise of few bits alone breaks nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+
+from qalof.attacks.victim import Victim, classifier
+from qalof.errors import BadInputError
+from qalof.model.pretrained import HeadKind
+
+HELD, BROKEN = 0, 1
+DEFAULT_RISE = 0.1
+TOKENS_AT_ONCE = 1024
+_LEAST_NATS = 1e-6
+
+
+class Aimed(Protocol):
+    """The example behind a row of texts."""
+
+    @property
+    def label(self) -> int:
+        """The true one."""
+        ...
+
+    @property
+    def target(self) -> str:
+        """What a prompt is to elicit; empty where the goal is another."""
+        ...
+
+
+class Judge(Protocol):
+    """Answers for the tables; ``answers`` that differ from the example's label mean that an attack got through."""
+
+    model: Any
+
+    def answers(self, examples: Sequence[Aimed], rows: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Of every text at the model's bitmap; each row begins with the example's clean text."""
+        ...
+
+
+class Verdict(NamedTuple):
+    """On one changed text.  ``damage`` and ``importance`` grow as the victim does worse.
+
+    ``damage``: what the search maximises; ``importance``: the score by which words are ranked once they are left out.
+    """
+
+    damage: float
+    importance: float
+    broken: bool
+
+
+class Goal(Judge, Protocol):
+    """Scores for a search over texts."""
+
+    @property
+    def bitmap(self) -> str:
+        """Where the victim runs, as printed."""
+        ...
+
+    def read(self, text: str) -> str:
+        """The text as the victim reads it, cut to its length."""
+        ...
+
+    def lost(self, original: str, label: int) -> bool:
+        """Whether the victim is wrong before any attack."""
+        ...
+
+    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
+        """Of ``texts``, which are changes of ``original``."""
+        ...
+
+    def measures(self, original: str, found: str) -> Mapping[str, float]:
+        """Figures for the record, before and after."""
+        ...
+
+
+class _VictimGoal:
+    def __init__(self, victim: Victim) -> None:
+        self.victim, self.model = victim, victim.model
+
+    @property
+    def bitmap(self) -> str:
+        """Where the victim runs, as printed."""
+        return self.victim.bitmap
+
+    def read(self, text: str) -> str:
+        """The text as the victim reads it, cut to its length."""
+        return self.victim.decode(self.victim.encode([text])[0])
+
+
+class LabelGoal(_VictimGoal):
+    """``damage``: 1 - P_y.  ``importance``: TextFooler's, P_y(x) - P_y(x'), and P_k(x') - P_k(x) if it flips to k."""
+
+    def lost(self, original: str, label: int) -> bool:
+        """Whether it is read wrongly before any attack."""
+        return self.victim.predict([original])[0] != label
+
+    def answers(self, examples: Sequence[Aimed], rows: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Predicted labels."""
+        flat = iter(self.victim.predict([text for row in rows for text in row]))
+        return [[next(flat) for _ in row] for row in rows]
+
+    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
+        """Of changes of ``original``."""
+        before, *after = self.victim.logits([original, *texts]).double().softmax(-1)
+        found = []
+        for p in after:
+            k = int(p.argmax())
+            gained = 0.0 if k == label else float(p[k] - before[k])
+            found.append(Verdict(float(1 - p[label]), float(before[label] - p[label]) + gained, k != label))
+        return found
+
+    def measures(self, original: str, found: str) -> Mapping[str, float]:
+        """None."""
+        return {}
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A language model's reading of a text: for each word its NLL in nats, scored tokens, and those guessed right."""
+
+    words: tuple[str, ...]
+    nats: tuple[float, ...]
+    tokens: tuple[int, ...]
+    hits: tuple[int, ...]
+
+
+class ContinuationGoal(_VictimGoal):
+    """``damage`` and ``importance``: the relative rise of the mean NLL over untouched words; broken from ``rise`` on.
+
+    The first token of a text has nothing before it and is not scored; white space counts to the word after it.
+
+    Args:
+        model: a causal LM, switchable or plain.
+        tokenizer: a fast one, for its offsets.
+        max_length: longest text in tokens.
+        rise: as a share, above 0.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, rise: float = DEFAULT_RISE
+    ) -> None:
+        if not rise > 0:
+            raise BadInputError(f"the rise of the NLL that counts as success must be above 0: got {rise}; S4's is 0.1")
+        # lengths are checked, and texts encoded and decoded, exactly as for a classifier
+        super().__init__(Victim(model, tokenizer, max_length))
+        self.rise = rise
+        self._originals: dict[tuple[str, str], _Reading] = {}
+
+    def lost(self, original: str, label: int) -> bool:
+        """Never: there is no right answer to miss."""
+        return False
+
+    def answers(self, examples: Sequence[Aimed], rows: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Held or broken."""
+        return [[HELD, *(int(v.broken) for v in self.verdicts(clean, HELD, texts))] for clean, *texts in rows]
+
+    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
+        """Of changes of ``original``; ``label`` plays no part."""
+        clean = self._original(original)
+        rises = [_rise(*_common(clean, reading)[::2]) for reading in self._readings(texts)]
+        return [Verdict(rise, rise, rise >= self.rise) for rise in rises]
+
+    def measures(self, original: str, found: str) -> Mapping[str, float]:
+        """Mean NLL in nats and next-token accuracy over the words that both have."""
+        nll_before, hits_before, nll_after, hits_after = _common(self._original(original), *self._readings([found]))
+        return {
+            "nll_before": nll_before,
+            "nll_after": nll_after,
+            "accuracy_before": hits_before,
+            "accuracy_after": hits_after,
+        }
+
+    def _original(self, text: str) -> _Reading:
+        key = (self.bitmap, text)
+        if key not in self._originals:
+            self._originals = {key: self._readings([text])[0]}  # a search stays with one text
+        return self._originals[key]
+
+    def _readings(self, texts: Sequence[str]) -> list[_Reading]:
+        """Of texts of equal length together, so that nothing is padded."""
+        tokenizer: Any = self.victim.tokenizer
+        encoded = [tokenizer(text, return_offsets_mapping=True, verbose=False) for text in texts]
+        rows = [e["input_ids"][: self.victim.max_length] for e in encoded]
+        found: dict[int, _Reading] = {}
+        by_length: dict[int, list[int]] = {}
+        for index, row in enumerate(rows):
+            by_length.setdefault(len(row), []).append(index)
+        for length, members in by_length.items():
+            step = max(1, TOKENS_AT_ONCE // max(1, length))
+            for at in range(0, len(members), step):
+                chunk = members[at : at + step]
+                nats, hits = self._tokens([rows[index] for index in chunk])
+                for index, row_nats, row_hits in zip(chunk, nats, hits, strict=True):
+                    found[index] = _by_word(texts[index], encoded[index]["offset_mapping"][:length], row_nats, row_hits)
+        return [found[index] for index in range(len(texts))]
+
+    @torch.no_grad()
+    def _tokens(self, rows: Sequence[Sequence[int]]) -> tuple[list[list[float]], list[list[bool]]]:
+        """NLL and whether it was the likeliest, of every token but the first; rows of equal length."""
+        if len(rows[0]) < 2:
+            return [[] for _ in rows], [[] for _ in rows]
+        ids = torch.tensor(rows, device=next(self.model.parameters()).device)
+        logits = self.model(input_ids=ids).logits[:, :-1].float()
+        nats = functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+        return nats.double().tolist(), (logits.argmax(-1) == ids[:, 1:]).tolist()
+
+
+def label_or_continuation(model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, rise: float) -> Goal:
+    """The goal that a model's head allows.
+
+    Raises:
+        BadInputError: neither a classifier nor a causal LM.
+    """
+    head = model.base.head
+    if head is HeadKind.CLASSIFIER:
+        return LabelGoal(classifier(model, tokenizer, max_length))
+    if head is HeadKind.CAUSAL_LM:
+        return ContinuationGoal(model, tokenizer, max_length, rise)
+    raise BadInputError(f"an attack on words needs a classifier or a causal LM: got a {head} head")
+
+
+def _by_word(text: str, offsets: Sequence[tuple[int, int]], nats: Sequence[float], hits: Sequence[bool]) -> _Reading:
+    words, starts = [], []
+    at = 0
+    for word in text.split():
+        starts.append(text.index(word, at))
+        at = starts[-1] + len(word)
+        words.append(word)
+    sums, counts, right = [0.0] * len(words), [0] * len(words), [0] * len(words)
+    ends = [start + len(word) for start, word in zip(starts, words, strict=True)]
+    owner = 0
+    for (_, end), nat, hit in zip(offsets[1:], nats, hits, strict=True):
+        # a token is of the word in which it ends; one of white space alone, of the word after it
+        while owner < len(words) and ends[owner] < end:
+            owner += 1
+        if owner == len(words):
+            break
+        sums[owner], counts[owner], right[owner] = sums[owner] + nat, counts[owner] + 1, right[owner] + hit
+    return _Reading(tuple(words), tuple(sums), tuple(counts), tuple(right))
+
+
+def _common(clean: _Reading, changed: _Reading) -> tuple[float, float, float, float]:
+    """(NLL, accuracy) of the clean text and of the changed one, over the words that both have; zeros if none is."""
+    blocks = SequenceMatcher(None, clean.words, changed.words, autojunk=False).get_matching_blocks()
+    pairs = [(block.a + i, block.b + i) for block in blocks for i in range(block.size)]
+    # a word that the longest length cuts off in one of them is not scored there
+    pairs = [(a, b) for a, b in pairs if clean.tokens[a] == changed.tokens[b]]
+    found: list[float] = []
+    for reading, places in ((clean, [a for a, _ in pairs]), (changed, [b for _, b in pairs])):
+        tokens = max(1, sum(reading.tokens[place] for place in places))
+        found.append(sum(reading.nats[place] for place in places) / tokens)
+        found.append(sum(reading.hits[place] for place in places) / tokens)
+    return found[0], found[1], found[2], found[3]
+
+
+def _rise(before: float, after: float) -> float:
+    return after / max(before, _LEAST_NATS) - 1 if after else 0.0

@@ -6,7 +6,7 @@ Work is counted in batches that went forward and backward at one bitmap, so that
 has a third of the steps of one that draws a single one.  ``mixed``: blocks at 8 and 3 bits in turn, which only
 ``layerwise`` has trained on.  Scores are exact match in per cent, means over seeds; intervals are 95 % bootstraps over
 the questions of the seeds' mean, and differences from ``spnet`` are paired by question.  ``spread`` is the standard
-deviation over seeds, which the intervals do not contain.  One process, no cluster; ``--record`` keeps finished trainings.
+deviation over seeds, which the intervals do not contain.  ``--record`` keeps finished trainings.
 """
 
 from __future__ import annotations

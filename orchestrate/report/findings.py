@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +239,7 @@ def recorded_lines(path: Path) -> int:
 def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     read = Evaluation.from_json(data)
     scores = {name: [number(value) for value in values] for name, values in read.per_example.items()}
-    return Evaluation({name: number(value) for name, value in read.metrics.items()}, read.examples, scores)
+    return replace(read, metrics={k: number(v) for k, v in read.metrics.items()}, per_example=scores)
 
 
 def _example(result: AttackResult) -> int:

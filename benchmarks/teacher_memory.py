@@ -12,13 +12,11 @@ Either runs the head at all positions in each forward pass; what differs is only
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import subprocess
-import sys
+import gc
+import re
+from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from measure import environment, ratios, report, summary
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -43,38 +41,41 @@ def trainer(widths: list[int], batch: int, layers: int, width: int) -> Trainer:
     model = SwitchableModel(base, BaseModel("random GPT2Config()", HeadKind.CAUSAL_LM), specs)
     bitmaps = [Bitmap.uniform(model.site_names, bits) for bits in widths]
     objective = SwitchablePrecision(bitmaps, model.sites, Distillation())
-    return Trainer(model, work, objective, TrainSettings(1, batch))
+    return Trainer(model, work, objective, TrainSettings(1, batch, learning_rate=0.0))
 
 
-def keep_whole(loop: Trainer, teachers: int) -> list[torch.Tensor]:
-    """Have the logits of the first ``teachers`` forward passes kept at all positions."""
-    kept: list[torch.Tensor] = []
-    rows = loop.task.label_rows
+class WholeLogits:
+    """Keeps the logits of the first ``teachers`` forward passes of a step at all positions, while it is ``on``."""
 
-    def label_rows(outputs: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        if len(kept) < teachers:
-            kept.append(outputs.logits.detach())
-        return rows(outputs, batch)
+    def __init__(self, loop: Trainer, teachers: int) -> None:
+        self.on, self.kept = False, list[torch.Tensor]()
+        self._rows, self._teachers = loop.task.label_rows, teachers
+        loop.task.label_rows = self.label_rows  # type: ignore[method-assign]
 
-    loop.task.label_rows = label_rows  # type: ignore[method-assign]
-    return kept
+    def label_rows(self, outputs: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.on and len(self.kept) < self._teachers:
+            self.kept.append(outputs.logits.detach())
+        return self._rows(outputs, batch)
 
 
-def process(variant: str, options: argparse.Namespace) -> None:
-    """One step in this process; prints its bytes and losses."""
-    torch.set_num_threads(1)
-    loop = trainer(options.widths, options.batch, options.layers, options.width)
-    kept = keep_whole(loop, len(options.widths) - 1) if variant == "all_positions" else []
-    before = psutil.Process().memory_info().rss
+def resident(what: str) -> int:
+    """Bytes: ``VmRSS`` now, ``VmHWM`` the most since :func:`peak_of` began."""
+    found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def peak_of(loop: Trainer) -> tuple[int, dict[str, float]]:
+    """Take the first step; bytes at its peak over those before it, and its losses."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, at what is resident now
+    before, loop.step = resident("VmRSS"), 0
     losses = loop.train_step().losses
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    whole = sum(logits.untyped_storage().nbytes() for logits in kept)
-    found = {"over_before": peak - before, "whole_logits": whole, "losses": losses, "a_teacher": predicted(loop)}
-    print(json.dumps(found))
+    return resident("VmHWM") - before, losses
 
 
 def predicted(loop: Trainer) -> dict[str, int]:
-    """Bytes of the logits that one teacher leaves for the first step's batch."""
+    """Bytes of the logits that one teacher leaves for the step's batch."""
     chosen = batch_indices(len(loop.features), loop.settings.batch_size, 0, loop.settings.seed)
     labels = loop.task.collate([loop.features[index] for index in chosen])["labels"]
     row = int(loop.model.model.config.vocab_size) * LOGIT_BYTES
@@ -88,36 +89,28 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--process", choices=VARIANTS, help="be one process of a variant; used by this script alone")
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    if options.process:
-        process(options.process, options)
-        return
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
+    torch.set_num_threads(1)
+    loop, teachers = trainer(options.widths, options.batch, options.layers, options.width), len(options.widths) - 1
+    whole = WholeLogits(loop, teachers)
+    expected = peak_of(loop)[1]  # which does not count: it also makes the optimizer's state
+    peaks: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for _ in range(options.rounds):
-        for name, runs in found.items():
-            words = [sys.executable, __file__, "--process", name, *sys.argv[1:]]
-            runs.append(json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
-    if len({json.dumps(run["losses"]) for runs in found.values() for run in runs}) != 1:
-        raise RuntimeError(f"all variants must have the same losses: got {found}")
-    peaks = {name: [float(run["over_before"]) for run in runs] for name, runs in found.items()}
-    saved = [whole - rows for rows, whole in zip(*(peaks[name] for name in VARIANTS), strict=True)]
+        for name in VARIANTS:
+            whole.on = name == "all_positions"
+            over, losses = peak_of(loop)
+            if losses != expected:
+                raise RuntimeError(f"every step must have the same losses: got {losses} and {expected}")
+            peaks[name].append(over)
+            kept = sum(logits.untyped_storage().nbytes() for logits in whole.kept)
+            whole.kept.clear()
+    saved = [every - rows for rows, every in zip(*(peaks[name] for name in VARIANTS), strict=True)]
     shape = {name: getattr(options, name) for name in ("widths", "batch", "layers", "width", "rounds")}
-    report(
-        {
-            "benchmark": "teacher_memory",
-            **shape,
-            "environment": environment(),
-            "logit_bytes_a_teacher": found["answer_positions"][0]["a_teacher"],
-            "teachers": len(options.widths) - 1,
-            "whole_logits_kept": found["all_positions"][0]["whole_logits"],
-            "peak_bytes_of_the_step": {name: summary(values) for name, values in peaks.items()},
-            "saved_bytes": summary(saved),
-            "all_over_answers": ratios(peaks, "all_positions", "answer_positions"),
-            "losses": found["answer_positions"][0]["losses"],
-        }
-    )
+    result = {"benchmark": "teacher_memory", **shape, "environment": environment(), "teachers": teachers}
+    result |= {"logit_bytes_a_teacher": predicted(loop), "whole_logit_bytes_kept": kept}
+    result |= {"peak_bytes": {name: summary(values) for name, values in peaks.items()}, "saved_bytes": summary(saved)}
+    report(result | {"all_over_answers": ratios(peaks, "all_positions", "answer_positions"), "losses": expected})
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/teacher_memory.py > benchmarks/results/teacher_memory.json
 
 One step of the product's own loop on a random GPT-2 with the real vocabulary, on a batch of the shipped completion
-data.  Each variant runs in processes of its own, in turn with the other; a step's peak is the process's largest
-resident set, less what it held just before the step.  ``all_positions`` keeps every teacher's whole logits until the
+data, taken again and again at a learning rate of 0 by both variants in turn; a step's peak is the largest resident set
+that Linux saw during it, less the one just before.  ``all_positions`` keeps every teacher's whole logits until the
 step is over, besides the answers' rows, and learns from the rows alike: the losses of both are the same numbers.
 Either runs the head at all positions in each forward pass; what differs is only what is kept from one to the next.
 """
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     loop, teachers = trainer(options.widths, options.batch, options.layers, options.width), len(options.widths) - 1

@@ -158,4 +158,4 @@ def generated_table(found: Generated) -> Table:
         f"{found.empty:,}",
     )
     header = [formats.capital(found.kind), "Tokens", "Tokens each", "To their own end", "Empty"]
-    return Table(f"Generated {found.kind}, begun from {found.start}", header, [row])
+    return Table(f"Generated {found.kind}, begun from {found.start.replace('_', ' ')}", header, [row])

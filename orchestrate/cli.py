@@ -17,19 +17,19 @@ from qalof.errors import QalofError
 
 __all__ = ["app", "cli_jobs", "cli_tools", "main"]
 
+STOPPED = "stopped; the same command goes on from here"
+
 
 def main() -> None:
     """Entry point of ``qalof`` and ``python -m orchestrate``."""
     try:
-        app(standalone_mode=False)
+        # typer hands back the code of an exit, such as 130 after Ctrl-C, where it is not to end the process itself
+        if app(standalone_mode=False):
+            _fail(STOPPED, 1)
     except QalofError as error:
         _fail(str(error), error.exit_code)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
-    except typer.Abort:
-        _fail("stopped; the same command goes on from here", 1)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from here", 1)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail(STOPPED, 1)
     except Exception as error:
         usage = _usage_error(error)
         if usage is None:

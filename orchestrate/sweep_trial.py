@@ -9,7 +9,6 @@ A trial that was killed tells its recorded scores again, as they were, and then 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ import yaml
 from orchestrate.assemble import Parts, assemble_training
 from orchestrate.config import TrainConfig
 from orchestrate.config_file import to_plain
-from orchestrate.train_job import CHECKPOINT, LOSSES
+from orchestrate.loss_record import LOSSES, lines_of
+from orchestrate.train_job import CHECKPOINT
 from orchestrate.train_worker import Watched, watched
 from qalof.errors import NonFiniteLossError
 from qalof.files import append_lines, tidy, write_text
@@ -92,7 +92,7 @@ class TrialRun:
             score, values = seen.measure(parts.model, parts.task, trainer.world, losses)
             state: State = "finished" if until == self.config.training.steps else "running"
             self._reports.append(Report(until, score, values, state))
-        append_lines(self.folder / LOSSES, [json.dumps(asdict(post)) for post in posts])
+        append_lines(self.folder / LOSSES, lines_of(posts))
         extra = {"task": describe_task(parts.task), "config": to_plain(self.config)}
         save_checkpoint(trainer, self._checkpoint, {**extra, "reports": [asdict(r) for r in self._reports]})
 

@@ -6,7 +6,7 @@ For tiny models, where processes that start and import torch take most of the ti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,13 +15,21 @@ from orchestrate.assemble import assemble_training
 from orchestrate.config import TrainConfig
 from orchestrate.config_file import to_plain
 from orchestrate.evaluation_pool import threads_of
+from orchestrate.train_storage import Kept, keep_best, whole_ones
+from orchestrate.train_worker import SCORE, run_steps, watched
+from qalof.files import tidy
 from qalof.tasks.factory import describe_task
 from qalof.training.checkpoint import begin, save_checkpoint
 from qalof.training.loop import StepReport, Trainer
 
 
-def train_here(config: TrainConfig, target: Path, on_step: Callable[[list[StepReport]], None]) -> None:
-    """Train, or go on from the checkpoint at ``target``, where checkpoints are kept.
+def train_here(
+    config: TrainConfig, target: Path, place: Path, on_step: Callable[[list[StepReport]], None]
+) -> Kept | None:
+    """Train, or go on from the checkpoint at ``target``, where the last one is kept.
+
+    Returns:
+        The best one, at ``place``, of a config with ``keep_best``; else None.
 
     Raises:
         NonFiniteLossError: the loss; the last good checkpoint, if any, is at ``target``.
@@ -30,11 +38,21 @@ def train_here(config: TrainConfig, target: Path, on_step: Callable[[list[StepRe
     parts = assemble_training(config)
     parts.model.to("cuda" if config.workers.gpu else "cpu")
     trainer = Trainer(parts.model, parts.task, parts.objective, config.training)
+    for folder in (target, place):
+        tidy(folder)
     begin(trainer, target if target.exists() else None)
     extra = {"task": describe_task(parts.task), "config": to_plain(config)}
-    steps, every = config.training.steps, config.training.checkpoint_every
-    while trainer.step < steps:
-        done = trainer.train_step()
-        on_step([done])
-        if trainer.step % every == 0 or trainer.step == steps:
-            save_checkpoint(trainer, target, extra)
+    seen = watched(config, parts.model, parts.task)
+
+    def best() -> Kept | None:
+        if seen is None:
+            return None
+        return keep_best(whole_ones(folder for folder in (place, target) if folder.exists()), place)
+
+    def on_checkpoint(posts: Sequence[StepReport], score: float | None) -> None:
+        save_checkpoint(trainer, target, {**extra, SCORE: score})
+        best()
+
+    best()  # a kill may have fallen between a checkpoint and its copy
+    run_steps(trainer, seen, lambda done: on_step([done]), on_checkpoint)
+    return best()

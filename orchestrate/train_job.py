@@ -13,11 +13,10 @@ driver raises.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +40,12 @@ from orchestrate.board import watched_board
 from orchestrate.cluster import cpus_per_worker, worker_environment
 from orchestrate.config import TrainConfig, WorkersConfig
 from orchestrate.config_file import to_plain
+from orchestrate.loss_record import LOSSES, lines_of, unrecorded
 from orchestrate.progress import report, say
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
 from orchestrate.train_here import train_here
-from orchestrate.train_storage import NAME, best_of, kept_checkpoints, prepare
+from orchestrate.train_storage import NAME, Kept, keep_best, kept_checkpoints, prepare
 from orchestrate.train_worker import SCORE, Watched, as_metrics, watched, work
 from qalof.errors import BadInputError, NonFiniteLossError, QalofError
 from qalof.files import append_lines, copy_folder, tidy
@@ -55,8 +55,6 @@ RAY_FOLDER = "ray"
 CHECKPOINT = "checkpoint"
 BEST_CHECKPOINT = "checkpoint_best"
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-LOSSES = "losses.jsonl"
-"""One line a step: step, learning_rate, losses by bitmap.  A resumed run repeats steps; the last line of one counts."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,7 @@ def check(config: TrainConfig) -> Parts:
     batch, workers = config.training.batch_size, config.workers.count
     if batch % workers:
         raise BadInputError(f"workers.count must divide training.batch_size: got {workers} for {batch}")
-    if watched(config, parts.model, parts.task) is not None and config.workers.in_process:
-        raise BadInputError("keep_best needs workers on Ray: got workers.in_process; leave one of them out")
+    watched(config, parts.model, parts.task)
     parts.task.train_features()
     return parts
 
@@ -106,34 +103,39 @@ def train(config: TrainConfig, parts: Parts, directory: RunDirectory, run: Run) 
         def show(posts: list[StepReport]) -> None:
             if not posts:
                 return
-            append_lines(directory.path / LOSSES, [json.dumps(asdict(post)) for post in posts])
+            append_lines(directory.path / LOSSES, lines_of(posts))
             run.log_series([(p.step, as_metrics(p)) for p in posts])
             last = posts[-1]
             progress.update(last.step + 1, "  ".join(f"{b}: {loss:.3f}" for b, loss in last.losses.items()))
 
+        seen = watched(config, parts.model, parts.task)
+        target, place = directory.path / CHECKPOINT, directory.path / BEST_CHECKPOINT
         if config.workers.in_process:
-            train_here(config, directory.path / CHECKPOINT, show)
-            return Trained(directory.path / CHECKPOINT, None)
+            return _trained(seen, target, train_here(config, target, place, show))
+        show(_lost(directory))
         with watched_board(show) as board:
             outcome = _fit_through(config, directory, board)
-    trained = _collect(watched(config, parts.model, parts.task), directory)
+        show(_lost(directory))  # a board that died took posts with it, and the last ones may still be on their way
+    found = kept_checkpoints(_storage(directory))
+    tidy(target)
+    if found:
+        copy_folder(found[-1].folder, target)
+    trained = _trained(seen, target, keep_best(found, place))
     if error := outcome.get("error"):
         raise NonFiniteLossError(*error)
     return trained
 
 
-def _collect(seen: Watched | None, directory: RunDirectory) -> Trained:
-    """Copy the last and the best checkpoint out of Ray's storage."""
+def _lost(directory: RunDirectory) -> list[StepReport]:
+    """Steps behind the last checkpoint whose losses are not on record."""
     found = kept_checkpoints(_storage(directory))
-    target, place = directory.path / CHECKPOINT, directory.path / BEST_CHECKPOINT
-    tidy(target)
-    if found:
-        copy_folder(found[-1].folder, target)
-    best = best_of(found)
+    return unrecorded(directory.path / LOSSES, _storage(directory), found[-1].step if found else 0)
+
+
+def _trained(seen: Watched | None, target: Path, best: Kept | None) -> Trained:
     if seen is None or best is None or best.score is None:
         return Trained(target, None)
-    tidy(place)
-    copy_folder(best.folder, place)
+    place = target.with_name(BEST_CHECKPOINT)
     told = {"checkpoint": str(place), "step": best.step, "metric": str(seen.objective)}
     told["value"] = seen.signed(best.score)
     return Trained(target, {**told, "bitmaps": [str(bitmap) for bitmap in seen.bitmaps], "limit": seen.limit})

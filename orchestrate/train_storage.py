@@ -10,13 +10,13 @@ say where to go on.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrate.progress import say
 from qalof.errors import BadInputError
-from qalof.files import tidy
+from qalof.files import copy_folder, tidy
 from qalof.model.switchable import read_manifest
 
 NAME = "train"
@@ -39,9 +39,14 @@ def step_folder(storage: Path, step: int) -> Path:
 
 
 def kept_checkpoints(storage: Path) -> list[Kept]:
-    """All whole checkpoints, by step; one that is damaged is named and passed over."""
+    """All whole checkpoints of Ray's storage, by step; one that is damaged is named and passed over."""
+    return whole_ones(storage.glob("step-*"))
+
+
+def whole_ones(folders: Iterable[Path]) -> list[Kept]:
+    """Those that are whole checkpoints, by step; one that is damaged is named and passed over."""
     found = []
-    for folder in storage.glob("step-*"):
+    for folder in folders:
         try:
             extra = read_manifest(folder)["extra"]
         except BadInputError as error:
@@ -57,6 +62,19 @@ def best_of(found: Sequence[Kept]) -> Kept | None:
     return max(scored, key=lambda entry: entry[:2])[2] if scored else None
 
 
+def keep_best(found: Sequence[Kept], place: Path) -> Kept | None:
+    """Have the best of these at ``place``, which may hold one of them; None, and nothing done, where none has a score.
+
+    Raises:
+        DiskError: the disk takes no more; ``place`` is as it was.
+    """
+    best = best_of(found)
+    if best is not None and best.folder != place:
+        tidy(place)
+        copy_folder(best.folder, place)
+    return best
+
+
 def prepare(storage: Path) -> Path | None:
     """Make the storage ready for a fit, whatever an earlier one left; nothing else may write there.
 
@@ -65,6 +83,8 @@ def prepare(storage: Path) -> Path | None:
     """
     storage.mkdir(parents=True, exist_ok=True)
     (storage / SNAPSHOT).unlink(missing_ok=True)
+    for left in storage.glob(".losses-*"):
+        left.unlink()
     for hidden in {path.name.split(".")[1] for path in storage.glob(".step-*.*")}:
         tidy(storage / hidden)
     found = kept_checkpoints(storage)

@@ -1,6 +1,7 @@
 """One training worker's life: assemble, go on from a checkpoint or begin, step, report.
 
-A report is a barrier, so it is made at checkpoints alone; losses travel over the board.  The score by which the best
+A report is a barrier, so it is made at checkpoints alone; losses travel over the board, and lie beside each checkpoint
+too, for a board is lost with its driver.  The score by which the best
 checkpoint is kept is shared out bitmap by bitmap, each evaluated whole by one worker, so that for equal weights it is
 the same number on any number of workers.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -25,6 +26,7 @@ from orchestrate.assemble import assemble_training, parse_bitmaps, trained_width
 from orchestrate.config import TrainConfig
 from orchestrate.config_file import validate
 from orchestrate.evaluation_pool import threads_of
+from orchestrate.loss_record import keep_losses
 from orchestrate.train_storage import step_folder
 from qalof.bitmap import PASS_THROUGH, Bitmap
 from qalof.errors import BadInputError, NonFiniteLossError
@@ -122,29 +124,59 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     extra = {"task": describe_task(parts.task), "config": settings["config"]}
     seen = watched(config, parts.model, parts.task)
     board: ActorHandle = settings["board"]
-    losses: list[float] = []
-    while trainer.step < config.training.steps:
-        try:
-            done = trainer.train_step()
-        except NonFiniteLossError as error:
-            return {"error": (error.step, error.bitmap, error.value)}
-        losses.append(fmean(done.losses.values()))
+
+    def on_step(done: StepReport) -> None:
         if trainer.world.rank == 0:
             board.post.remote(done)
-        if trainer.step % config.training.checkpoint_every == 0 or trainer.step == config.training.steps:
-            score = seen.measure(parts.model, parts.task, trainer.world, losses)[0] if seen else None
-            losses.clear()
-            _report(trainer, done, {**extra, SCORE: score}, Path(settings["storage"]))
+
+    def on_checkpoint(posts: Sequence[StepReport], score: float | None) -> None:
+        _report(trainer, posts, {**extra, SCORE: score}, Path(settings["storage"]))
+
+    try:
+        run_steps(trainer, seen, on_step, on_checkpoint)
+    except NonFiniteLossError as error:
+        return {"error": (error.step, error.bitmap, error.value)}
     return {}
 
 
-def _report(trainer: Trainer, done: StepReport, extra: Mapping[str, Any], storage: Path) -> None:
+def run_steps(
+    trainer: Trainer,
+    seen: Watched | None,
+    on_step: Callable[[StepReport], None],
+    on_checkpoint: Callable[[Sequence[StepReport], float | None], None],
+) -> None:
+    """Train to the end.
+
+    Args:
+        trainer: at any step.
+        seen: scores each checkpoint, where given.
+        on_step: takes each step's report.
+        on_checkpoint: takes those since the checkpoint before, and the score; None where none is asked for or it is
+            not finite.
+
+    Raises:
+        NonFiniteLossError: the loss.
+    """
+    posts: list[StepReport] = []
+    steps, every = trainer.settings.steps, trainer.settings.checkpoint_every
+    while trainer.step < steps:
+        posts.append(trainer.train_step())
+        on_step(posts[-1])
+        if trainer.step % every == 0 or trainer.step == steps:
+            losses = [fmean(post.losses.values()) for post in posts]
+            score = seen.measure(trainer.model, trainer.task, trainer.world, losses)[0] if seen else None
+            on_checkpoint(posts, score)
+            posts = []
+
+
+def _report(trainer: Trainer, posts: Sequence[StepReport], extra: Mapping[str, Any], storage: Path) -> None:
     score = _WORST if extra[SCORE] is None else extra[SCORE]
-    metrics = {"step": trainer.step, SCORE: score, **as_metrics(done)}
+    metrics = {"step": trainer.step, SCORE: score, **as_metrics(posts[-1])}
     if trainer.world.rank != 0:
         ray.train.report(metrics)
         return
     folder = step_folder(storage, trainer.step)
+    keep_losses(storage, posts)
     save_checkpoint(trainer, folder, extra)
     checkpoint = Checkpoint.from_directory(str(folder))
     ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)

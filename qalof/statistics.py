@@ -5,11 +5,12 @@ All are at 95 % unless told otherwise, and all are deterministic: the bootstrap 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qalof.errors import BadInputError
 
@@ -53,12 +54,41 @@ def bootstrap_mean(values: Sequence[float], *, confidence: float = 0.95, seed: i
     if not len(values):
         raise BadInputError("a mean needs at least one value: got none")
     data = np.asarray(values, dtype=np.float64)
+    means = np.concatenate([data[drawn].mean(axis=1) for drawn in _resamples(len(data), seed)])
+    return Interval(float(data.mean()), *_percentiles(means, confidence))
+
+
+def bootstrap_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], *, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap over examples of sum(numerators) / sum(denominators), such as of a loss a token.
+
+    The denominator is resampled with its numerator: examples are what varies, and long ones weigh more in both.
+    Resamples whose denominators are all zero say nothing and are left out.
+
+    Raises:
+        BadInputError: lists of different lengths, or denominators that are negative or all zero.
+    """
+    above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    if len(above) != len(below):
+        raise BadInputError(f"a ratio needs a denominator for each numerator: got {len(below)} for {len(above)}")
+    if not (below >= 0).all() or not below.any():
+        raise BadInputError(f"denominators must be at least 0 and not all 0: got {below.tolist()[:5]} ...")
+    sums = [(above[drawn].sum(axis=1), below[drawn].sum(axis=1)) for drawn in _resamples(len(above), seed)]
+    ratios = np.concatenate([top[bottom > 0] / bottom[bottom > 0] for top, bottom in sums])
+    return Interval(float(above.sum() / below.sum()), *_percentiles(ratios, confidence))
+
+
+def _resamples(examples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Positions (rows, examples), drawn with replacement; in slices, lest ten thousand need twenty million at once."""
     rng = np.random.default_rng(seed)
-    # in slices, so that ten thousand examples do not need a matrix of twenty million
-    slices = [min(100, RESAMPLES - done) for done in range(0, RESAMPLES, 100)]
-    means = np.concatenate([data[rng.integers(0, len(data), (rows, len(data)))].mean(axis=1) for rows in slices])
-    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Interval(float(data.mean()), float(low), float(high))
+    for done in range(0, RESAMPLES, 100):
+        yield rng.integers(0, examples, (min(100, RESAMPLES - done), examples))
+
+
+def _percentiles(found: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    low, high = np.quantile(found, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)
 
 
 def paired_difference(after: Sequence[float], before: Sequence[float], *, seed: int = 0) -> Interval:

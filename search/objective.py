@@ -19,7 +19,7 @@ from qalof.evaluation.result import Evaluation
 
 Direction = Literal["max", "min"]
 
-LOWER_IS_BETTER = ("loss", "perplexity", *COST_NAMES)
+LOWER_IS_BETTER = ("loss", "perplexity", "word_perplexity", *COST_NAMES)
 """Names that are better when lower, for reports on metrics that no objective names."""
 
 

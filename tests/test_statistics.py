@@ -1,7 +1,7 @@
 import pytest
 
 from qalof.errors import BadInputError
-from qalof.statistics import bootstrap_mean, paired_difference, wilson
+from qalof.statistics import Interval, bootstrap_mean, bootstrap_ratio, paired_difference, wilson
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,29 @@ def test_constant_difference_has_no_width():
 def test_unpaired_lists_are_refused():
     with pytest.raises(BadInputError, match="same examples"):
         paired_difference([1.0], [1.0, 2.0])
+
+
+def test_a_ratio_is_of_sums_and_its_bootstrap_resamples_both():
+    assert bootstrap_ratio([2.0, 6.0], [1.0, 3.0]) == Interval(2.0, 2.0, 2.0), "the same ratio in every example"
+    # two examples: one pair of draws in four is both of one, so the bounds are those examples' own ratios
+    assert bootstrap_ratio([1.0, 6.0], [1.0, 3.0]) == Interval(7 / 4, 1.0, 2.0)
+    # a long example weighs as its length: the mean of ratios would be 5.5
+    assert bootstrap_ratio([10.0, 99.0], [1.0, 99.0]).estimate == 1.09
+
+
+def test_a_ratio_with_equal_denominators_is_the_mean():
+    values = [0.0, 1.0, 5.0, 2.5]
+    assert bootstrap_ratio(values, [1.0] * 4) == bootstrap_mean(values)
+
+
+def test_examples_without_a_denominator_change_no_bound_of_the_ratio_but_how_many_are_drawn():
+    interval = bootstrap_ratio([3.0, 0.0], [1.0, 0.0])
+    assert interval == Interval(3.0, 3.0, 3.0), "resamples without any denominator say nothing"
+
+
+@pytest.mark.parametrize(
+    ("below", "law"), [([1.0], "each numerator"), ([0.0, 0.0], "all 0"), ([-1.0, 2.0], "at least 0")]
+)
+def test_denominators_that_cannot_be_are_refused(below, law):
+    with pytest.raises(BadInputError, match=law):
+        bootstrap_ratio([1.0, 2.0], below)

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from orchestrate.report.findings import Scored
@@ -138,9 +139,17 @@ def references(record: Record, step: Step) -> dict[Bitmap, Evaluation]:
 
 
 def first_examples(evaluation: Evaluation, count: int) -> Evaluation:
-    """An evaluation of the first ``count`` examples only, with the metrics that are means over examples."""
-    scores = {name: values[:count] for name, values in evaluation.per_example.items() if len(values) >= count}
-    return Evaluation({name: sum(values) / count for name, values in scores.items()}, count, scores)
+    """An evaluation of the first ``count`` examples only, with the metrics that have scores of examples."""
+    scores, weights = {}, {}
+    for name, values in evaluation.per_example.items():
+        share = 1.0
+        if name in evaluation.weights:  # scores are scaled to the weights of all examples
+            weights[name] = evaluation.weights[name][:count]
+            share = fmean(weights[name]) / fmean(evaluation.weights[name])
+        if len(values) >= count and share > 0:
+            scores[name] = [value / share for value in values[:count]]
+    metrics = {name: sum(values) / count for name, values in scores.items()}
+    return Evaluation(metrics, count, scores, weights={name: weights[name] for name in scores if name in weights})
 
 
 def cheapest_within(points: Sequence[Point], metric: str, tolerance: float = TOLERANCE) -> tuple[int, int] | None:

@@ -7,16 +7,25 @@ not have their form is refused by the name of its file: a report must not show a
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from orchestrate.report.formats import PERCENT
+from orchestrate.report.formats import spoken_of
+from orchestrate.report.tool_findings import (
+    ToolFindings,
+    baselines,
+    generated,
+    intervals,
+    measured,
+    number,
+    range_tested,
+    swept,
+)
 from qalof.attacks.attack import AttackResult
 from qalof.attacks.robustness import RobustnessReport
 from qalof.bitmap import Bitmap
@@ -42,8 +51,7 @@ class Scored:
     @property
     def metric(self) -> str:
         """The metric to speak of."""
-        names = list(self.points[0].metrics)
-        return next((name for name in PERCENT if name in names), names[0])
+        return spoken_of(self.points[0].metrics)
 
     @property
     def reference(self) -> int:
@@ -102,7 +110,7 @@ class Attacked:
     results: Mapping[str, tuple[AttackResult, ...]]
 
 
-Findings = Scored | Ranked | Searched | Attacked
+Findings = Scored | Ranked | Searched | Attacked | ToolFindings
 
 
 @contextmanager
@@ -153,7 +161,7 @@ def _scored(folder: Path, result: Mapping[str, Any]) -> Scored:
     if not rows or [row["bitmap"] for row in rows] != [str(bitmap) for bitmap in bitmaps]:
         raise BadInputError(f"{path} must hold the bitmaps of result.json's rows: it does not; run the step again")
     points = tuple(
-        Point(bitmap, Cost(**row["cost"]), _intervals(row["metrics"]), (), int(row["examples"]))
+        Point(bitmap, Cost(**row["cost"]), intervals(row["metrics"]), (), int(row["examples"]))
         for bitmap, row in zip(bitmaps, rows, strict=True)
     )
     return Scored(str(result["task"]), points, evaluations)
@@ -165,7 +173,7 @@ def _ranked(folder: Path, result: Mapping[str, Any]) -> Ranked:
         Drop(
             str(row["unit"]),
             str(row["bits"]),
-            Interval(*(_number(row[f"{metric}_drop{bound}"]) for bound in ("", "_low", "_high"))),
+            Interval(*(number(row[f"{metric}_drop{bound}"]) for bound in ("", "_low", "_high"))),
             float(row["average_bits"]),
             int(row["weight_bytes"]),
         )
@@ -173,7 +181,7 @@ def _ranked(folder: Path, result: Mapping[str, Any]) -> Ranked:
     )
     if not drops:
         raise BadInputError(f"result file {folder / 'result.json'} must rank at least one unit: it ranks none")
-    return Ranked(metric, str(reference["bits"]), Interval(*map(_number, reference[metric])), drops)
+    return Ranked(metric, str(reference["bits"]), Interval(*map(number, reference[metric])), drops)
 
 
 def _searched(folder: Path, result: Mapping[str, Any]) -> Searched:
@@ -228,19 +236,10 @@ def recorded_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
-def _intervals(metrics: Mapping[str, Any]) -> dict[str, Interval]:
-    return {name: Interval(*map(_number, values)) for name, values in metrics.items()}
-
-
 def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     read = Evaluation.from_json(data)
-    scores = {name: [_number(value) for value in values] for name, values in read.per_example.items()}
-    return Evaluation({name: _number(value) for name, value in read.metrics.items()}, read.examples, scores)
-
-
-def _number(value: Any) -> float:
-    """A number; NaN for null, which stands for all that is not finite."""
-    return math.nan if value is None else float(value)
+    scores = {name: [number(value) for value in values] for name, values in read.per_example.items()}
+    return replace(read, metrics={k: number(v) for k, v in read.metrics.items()}, per_example=scores)
 
 
 def _example(result: AttackResult) -> int:
@@ -253,4 +252,9 @@ _READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Findings]] = {
     "sensitivity": _ranked,
     "search": _searched,
     "attack": _attacked,
+    "sweep": swept,
+    "range-test": range_tested,
+    "baselines": baselines,
+    "footprint": measured,
+    "generate-data": generated,
 }

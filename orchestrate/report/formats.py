@@ -7,18 +7,22 @@ interval that excludes zero does not round to one that holds it.  Bytes are bina
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from qalof.statistics import Interval
 
-PERCENT = ("f1", "exact_match", "accuracy")
+PERCENT = ("f1", "exact_match", "accuracy", "acc", "acc_norm")
 """Metrics in percent, the one to speak of first."""
 
 NAMES = {
     "f1": "F1",
     "exact_match": "exact match",
     "accuracy": "accuracy",
+    "acc": "zero-shot accuracy",
+    "acc_norm": "accuracy by characters",
+    "train_loss": "training loss",
     "loss": "loss",
     "perplexity": "perplexity",
     "average_bits": "average bits",
@@ -32,6 +36,12 @@ NBSP = "\u00a0"
 """Keeps a number with its unit and the two ends of an interval on one line."""
 
 
+def spoken_of(metrics: Iterable[str]) -> str:
+    """Of several metrics the one to speak of."""
+    names = list(metrics)
+    return next((name for name in PERCENT if name in names), names[0])
+
+
 def name_of(metric: str) -> str:
     """A metric's or cost's name in prose."""
     return NAMES.get(metric, metric.replace("_", " "))
@@ -39,7 +49,7 @@ def name_of(metric: str) -> str:
 
 def heading(metric: str) -> str:
     """A metric's or cost's name with its unit, at the head of a column or beside an axis."""
-    unit = " (%)" if metric in PERCENT else " (nats)" if metric == "loss" else ""
+    unit = " (%)" if metric in PERCENT else " (nats)" if metric in ("loss", "train_loss") else ""
     return capital(name_of(metric)) + unit
 
 
@@ -90,6 +100,16 @@ def signed(value: float, decimals: int) -> str:
     """Fixed decimals with a true minus; never ``−0.0``."""
     text = f"{value:.{decimals}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def percent(value: float, decimals: int = 1) -> str:
+    """A number of percent with its unit."""
+    return f"{signed(value, decimals)}{NBSP}%" if math.isfinite(value) else "not finite"
+
+
+def setting(value: Any) -> str:
+    """A setting's value: floats to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def share(value: float | None) -> str:

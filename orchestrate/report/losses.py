@@ -1,23 +1,17 @@
 """Training losses of a run directory, one curve a bitmap, from the file that ``train`` writes step by step.
 
-The file is appended to while training runs, so what a kill does to it is expected: the last line may lack its end,
-and a run that went on wrote its first line right behind such a piece.  The piece is dropped in both cases.  A resumed
-run repeats steps; the last line of a step counts.
+A resumed run repeats steps; the last line of a step counts.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from orchestrate.loss_record import LOSSES, entries
 from orchestrate.report.findings import well_formed
-from orchestrate.train_job import LOSSES
-
-_START = '{"step"'
 
 
 @dataclass(frozen=True)
@@ -36,13 +30,9 @@ def read_losses(folder: Path) -> tuple[LossCurve, ...]:
         BadInputError: a line, other than a torn one, has another form.
     """
     path = folder / LOSSES
-    if not path.is_file():
-        return ()
     by_step: dict[int, Mapping[str, float]] = {}
     with well_formed(path, "record of losses"):
-        *lines, _torn = path.read_text(encoding="utf-8").split("\n")
-        for line in lines:
-            entry: Any = json.loads(line[max(0, line.rfind(_START)) :])
+        for entry in entries(path):
             by_step[int(entry["step"])] = {str(bitmap): float(loss) for bitmap, loss in entry["losses"].items()}
     bitmaps = sorted({bitmap for losses in by_step.values() for bitmap in losses}, key=_widest_first)
     return tuple(curve for curve in (_curve(bitmap, by_step) for bitmap in bitmaps) if curve.steps)

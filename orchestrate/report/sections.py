@@ -13,6 +13,7 @@ from orchestrate.report.read import Record, State, Step
 from orchestrate.report.score_blocks import ranking_blocks, score_blocks
 from orchestrate.report.search_blocks import search_blocks
 from orchestrate.report.settings import Places, command_line, key_settings, whole_config
+from orchestrate.report.tool_blocks import tool_blocks
 
 _FILES = {
     "config.yaml": "resolved config; runs as it stands",
@@ -28,6 +29,9 @@ _FILES = {
     "search.jsonl": "record of evaluations, with scores of every example",
     "robustness.json": "success, transfer, random precision",
     "attacks.jsonl": "every attacked text",
+    "trials": "each trial's config, checkpoint, losses and scores",
+    "methods": "each method's checkpoint and scores of every example",
+    "data": "the generated data, with checksums",
     "environment.json": "commit, versions, hardware",
     "tracking.json": "the run in MLflow",
 }
@@ -37,6 +41,10 @@ _BLOCKS: Mapping[str, Callable[[Record, Step, str], list[Block]]] = {
     "sensitivity": lambda _, step, prefix: ranking_blocks(step, prefix),
     "search": search_blocks,
     "attack": lambda _, step, prefix: attack_blocks(step, prefix),
+    **dict.fromkeys(
+        ("sweep", "range-test", "baselines", "footprint", "generate-data"),
+        lambda _, step, prefix: tool_blocks(step, prefix),
+    ),
 }
 _RECORDED = {"search": "evaluation", "sensitivity": "evaluation", "attack": "attack"}
 
@@ -112,6 +120,11 @@ _LEADS = {
     "search": "A search over bitmaps for the front of quality against cost.",
     "attack": "A gradient-based attack (GBDA) on a classifier at each fixed precision, and the same texts against "
     "other precisions and against random precision inference.",
+    "sweep": "Training settings tried against each other, scored on the same examples.",
+    "range-test": "CPT's precision range test: between which widths the cycles of training should run.",
+    "baselines": "Quantization without training, by several methods, scored on the same examples.",
+    "footprint": "What a checkpoint takes at several bitmaps: bytes, memory and tokens a second.",
+    "generate-data": "A model's own texts, written as training data for models that are to stay like it.",
 }
 
 

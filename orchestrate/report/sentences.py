@@ -19,6 +19,7 @@ from orchestrate.report.formats import bitmap_name, count_of, in_prose, listed, 
 from orchestrate.report.read import Record, State, Step
 from orchestrate.report.search_sentences import search_statements
 from orchestrate.report.sections import anchor_of
+from orchestrate.report.tool_sentences import tool_statements
 from orchestrate.report.wording import apart, cheapest
 
 MOST_LOSSES = 3
@@ -117,4 +118,7 @@ _SENTENCES: Mapping[str, Callable[[Record, Step], list[Statement]]] = {
     "sensitivity": ranking_statements,
     "search": search_statements,
     "attack": lambda _, step: attack_statements(step),
+    **dict.fromkeys(
+        ("sweep", "range-test", "baselines", "footprint", "generate-data"), lambda _, step: tool_statements(step)
+    ),
 }

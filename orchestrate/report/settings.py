@@ -43,7 +43,7 @@ _SETTINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("Seed", "training.seed"),
         ("Validation examples", "evaluation.limit"),
     ),
-    "evaluate": (*_CHECKPOINT, ("Bitmaps", "bitmaps")),
+    "evaluate": (*_CHECKPOINT, ("Task", "task.name"), ("Data", "task.settings.dataset"), ("Bitmaps", "bitmaps")),
     "sensitivity": (
         *_CHECKPOINT,
         ("Unit", "unit"),
@@ -68,6 +68,41 @@ _SETTINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("Random precision", "random_precision"),
         ("Seed", "seed"),
     ),
+    "sweep": (
+        ("Settings tried", "space"),
+        ("Strategy", "strategy"),
+        ("Trials", "samples"),
+        ("Scheduler", "scheduler"),
+        ("Score", "metric"),
+        ("Bitmaps", "bitmaps"),
+        ("Validation examples", "limit"),
+        ("Seed", "seed"),
+    ),
+    "range-test": (
+        ("Model", "model.source"),
+        ("Task", "task.name"),
+        ("Lowest width", "lowest"),
+        ("Highest width", "highest"),
+        ("Steps a width", "iterations"),
+        ("Steps in a mean", "window"),
+        ("Seed", "training.seed"),
+    ),
+    "baselines": (
+        *_CHECKPOINT,
+        ("Model", "model.source"),
+        ("Task", "task.name"),
+        ("Bitmaps", "bitmaps"),
+        ("Calibration", "calibration"),
+    ),
+    "footprint": (
+        ("Checkpoint", "checkpoint"),
+        ("Bitmaps", "bitmaps"),
+        ("Sequences", "sequences"),
+        ("Tokens a sequence", "tokens"),
+        ("New tokens", "new_tokens"),
+        ("Runs", "repeats"),
+    ),
+    "generate-data": (("Model", "model.source"), ("Generation", "generation")),
 }
 
 

@@ -10,7 +10,6 @@ windows have unequal counts.  Words are runs of characters between white space.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,16 +20,14 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
-from qalof.evaluation.result import Evaluation
+from qalof.evaluation.result import Evaluation, exp_nats, token_scores
 from qalof.hub import load_rows
 from qalof.model.pretrained import HeadKind
 from qalof.tasks.base import Feature, Progress
 from qalof.tasks.feature_cache import content_digest, tokenizer_digest
 from qalof.tasks.generated_data import find_generated, open_generated
-from qalof.tasks.next_token import IGNORED, NextToken
+from qalof.tasks.next_token import NextToken
 from qalof.tasks.squad_data import load_squad
-
-MOST_NATS = 700.0  # exp of more is no float
 
 
 @dataclass(frozen=True)
@@ -129,21 +126,15 @@ class LanguageModelingTask(NextToken):
         sums: list[float] = []
         for at in range(0, len(windows), self.settings.eval_batch_size):
             batch = {k: t.to(device) for k, t in self.collate(windows[at : at + self.settings.eval_batch_size]).items()}
-            sums += self._sums(model(**self.model_inputs(batch)).logits, batch["labels"])
+            sums += self.loss_sums(model(**self.model_inputs(batch)), batch)
             if progress:
                 progress(len(sums), len(windows))
-        tokens = sum(self.units(window) for window in windows)
-        loss = sum(sums) / tokens
-        words = self._words(windows)
-        metrics = {"loss": loss, "perplexity": _exp(loss), "word_perplexity": _exp(sum(sums) / words)}
-        # scaled so that their mean is the loss, though windows have unequal counts
-        return Evaluation(metrics, len(windows), {"loss": [value * len(windows) / tokens for value in sums]})
-
-    def _sums(self, logits: torch.Tensor, labels: torch.Tensor) -> list[float]:
-        each = torch.nn.functional.cross_entropy(
-            logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
-        )
-        return [float(value) for value in each.double().sum(dim=1)]
+        tokens = [int(self.units(window)) for window in windows]
+        loss = sum(sums) / sum(tokens)
+        exponents = {"perplexity": 1.0, "word_perplexity": sum(tokens) / self._words(windows)}
+        metrics = {"loss": loss, **{name: exp_nats(factor * loss) for name, factor in exponents.items()}}
+        scores, weights = {"loss": token_scores(sums, tokens)}, {"loss": tokens}
+        return Evaluation(metrics, len(windows), scores, weights=weights, exponents=exponents)
 
     def _words(self, windows: Sequence[Feature]) -> int:
         scored = [token for window in windows for token in window["input_ids"][window["first"] :]]
@@ -202,7 +193,3 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise BadInputError(f"data file {path} must be UTF-8 text: {error}") from None
-
-
-def _exp(nats: float) -> float:
-    return math.exp(min(nats, MOST_NATS))

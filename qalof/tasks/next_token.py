@@ -48,3 +48,9 @@ class NextToken:
         """Logits (labelled tokens, V) and the tokens (labelled tokens,)."""
         kept = batch["labels"] != IGNORED
         return outputs.logits[kept].float(), batch["labels"][kept]
+
+    def loss_sums(self, outputs: Any, batch: Batch) -> list[float]:
+        """Cross entropy in nats of each feature, summed over its labelled tokens."""
+        each = torch.nn.functional.cross_entropy(*self.label_rows(outputs, batch), reduction="none").double()
+        counts = (batch["labels"] != IGNORED).sum(dim=1)
+        return [float(part.sum()) for part in each.split(counts.tolist())]

@@ -9,7 +9,6 @@ pad = eos.  Loss is the mean over answer tokens.  Scoring decodes greedily until
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,10 +19,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
-from qalof.evaluation.result import Evaluation
+from qalof.evaluation.result import Evaluation, exp_nats, token_scores
 from qalof.model.pretrained import HeadKind
 from qalof.tasks import squad_metrics
-from qalof.tasks.base import Feature, Progress, loss_sum
+from qalof.tasks.base import Feature, Progress
 from qalof.tasks.batching import by_length
 from qalof.tasks.feature_cache import content_digest, map_cached, tokenizer_digest
 from qalof.tasks.next_token import NextToken
@@ -157,10 +156,12 @@ class CompletionTask(NextToken):
         pairs = list(zip(texts, examples, strict=True))
         matches = [100 * squad_metrics.exact_match(text, e.texts) for text, e in pairs]
         overlaps = [100 * squad_metrics.f1(text, e.texts) for text, e in pairs]
-        loss = self._loss(model, examples)
+        sums, tokens = self._losses(model, examples)
+        loss = sum(sums) / sum(tokens)
         metrics = {"exact_match": float(np.mean(matches)), "f1": float(np.mean(overlaps)), "loss": loss}
-        per_example = {"exact_match": matches, "f1": overlaps}
-        return Evaluation(metrics | {"perplexity": math.exp(min(loss, 700.0))}, len(examples), per_example, counts)
+        metrics["perplexity"] = exp_nats(loss)
+        scores = {"exact_match": matches, "f1": overlaps, "loss": token_scores(sums, tokens)}
+        return Evaluation(metrics, len(examples), scores, counts, {"loss": tokens}, {"perplexity": 1.0})
 
     def _complete(self, model: Any, prompts: Sequence[list[int]]) -> list[str]:
         pad, eos = int(self.tokenizer.pad_token_id or 0), int(self.tokenizer.eos_token_id)
@@ -178,11 +179,15 @@ class CompletionTask(NextToken):
         )
         return [self.tokenizer.decode(row, skip_special_tokens=True).split("\n")[0].strip() for row in out[:, longest:]]
 
-    def _loss(self, model: Any, examples: Sequence[SquadExample]) -> float:
+    def _losses(self, model: Any, examples: Sequence[SquadExample]) -> tuple[list[float], list[int]]:
+        """Nats and tokens of each example's first gold answer; none of either where it has no answer."""
+        answered = [index for index, example in enumerate(examples) if example.answers]
         pairs = [self._encode(e.question, e.context, e.texts[0]) for e in examples if e.answers]
         features = [{"input_ids": ids, "answer_tokens": count} for ids, count in pairs]
-        total, device = 0.0, next(model.parameters()).device
+        sums, tokens, device = [0.0] * len(examples), [0] * len(examples), next(model.parameters()).device
         for batch in by_length([len(ids) for ids, _ in pairs], self.settings.eval_batch_size):
             collated = {k: t.to(device) for k, t in self.collate([features[i] for i in batch]).items()}
-            total += float(loss_sum(*self.label_rows(model(**self.model_inputs(collated)), collated)))
-        return total / sum(count for _, count in pairs)
+            found = self.loss_sums(model(**self.model_inputs(collated)), collated)
+            for place, nats in zip(batch, found, strict=True):
+                sums[answered[place]], tokens[answered[place]] = nats, pairs[place][1]
+        return sums, tokens

@@ -8,6 +8,7 @@ import pytest
 import ray
 import yaml
 
+from orchestrate import jobs
 from orchestrate.cli import main
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -37,6 +38,16 @@ def refused(outcome: tuple[int, str], *parts: str) -> None:
     assert error.count("\n") == 1, error
     for part in parts:
         assert part in error
+
+
+def test_a_stop_from_the_keyboard_is_no_success_and_says_how_to_go_on(call, monkeypatch):
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "execute", stopped)
+    code, error = call(*TRAIN)
+    assert code == 1
+    assert error.strip().endswith("error: stopped; the same command goes on from here")
 
 
 def test_a_misspelt_key_command_or_option(call):

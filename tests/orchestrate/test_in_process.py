@@ -2,12 +2,17 @@
 
 import json
 import sys
+from statistics import fmean
 
 import pytest
 import ray
 
+from orchestrate import train_here
 from orchestrate.cli import main
 from orchestrate.config import WorkersConfig
+from orchestrate.train_storage import keep_best
+from qalof.checkpoints import load
+from qalof.model.switchable import read_manifest
 
 HERE = ["workers.count=1", "workers.in_process=true"]
 
@@ -75,10 +80,44 @@ def test_in_process_is_one_worker():
         WorkersConfig(in_process=True)
 
 
+FALLING_LOSS = [
+    'task={name: squad-span, settings: {max_length: 96, stride: 16, train_split: "train[:16]"}}',
+    "objective={name: spnet}", "training={steps: 8, batch_size: 4, checkpoint_every: 3, learning_rate: 0.03}",
+    "evaluation.limit=2", "keep_best={metric: max:train_loss}",
+]  # fmt: skip
+
+
+def test_the_best_checkpoint_is_kept_in_process_too_and_a_kill_does_not_lose_it(call, monkeypatch, random_model, place):
+    config = [*FALLING_LOSS, f"model.source={random_model}"]
+    best = call("train", *config, "--output", place / "whole")["best"]
+    reports = [json.loads(line)["losses"].values() for line in (place / "whole" / "losses.jsonl").open()]
+    means = [sum(losses) / len(losses) for losses in reports]
+    scores = {end: fmean(means[start:end]) for start, end in ((0, 3), (3, 6), (6, 8))}
+    assert best["value"] == max(scores.values())
+    assert best["step"] == max(scores, key=scores.__getitem__) != 8, "the last is not the best here"
+    assert read_manifest(place / "whole" / "checkpoint_best")["extra"]["step"] == best["step"]
+    assert read_manifest(place / "whole" / "checkpoint")["extra"]["step"] == 8
+
+    def killed(found, target):
+        """Between the best checkpoint and its copy."""
+        if found and found[-1].step == best["step"]:
+            raise RuntimeError("killed")
+        return keep_best(found, target)
+
+    monkeypatch.setattr(train_here, "keep_best", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        call("train", *config, "--output", place / "cut")
+    assert read_manifest(place / "cut" / "checkpoint")["extra"]["step"] == best["step"]
+    monkeypatch.setattr(train_here, "keep_best", keep_best)
+    again = call("train", *config, "--output", place / "cut")["best"]
+    assert again | {"checkpoint": ""} == best | {"checkpoint": ""}
+    ours, theirs = (load(place / name / "checkpoint_best") for name in ("cut", "whole"))
+    for (name, one), (_, other) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        assert one.equal(other), name
+
+
 @pytest.mark.ray
 def test_training_in_process_gives_the_weights_of_one_worker_on_ray(ray_session, call, monkeypatch, capsys, tmp_path):
-    from qalof.checkpoints import load
-
     config = [
         "task={name: squad-span, settings: {max_length: 96, stride: 16}}", "objective={name: spnet}",
         "training={steps: 2, batch_size: 2, checkpoint_every: 1}", "evaluation.limit=2", "workers.threads=1",

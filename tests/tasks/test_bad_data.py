@@ -75,7 +75,11 @@ def test_completion_counts_empty_answers_and_cut_contexts(random_model, tmp_path
     assert len(task.train_features()) == 4
     assert task.train_counts() == {"no_answer": 3, "truncated": 1}
     model = load_pretrained(random_model, task.head)
-    counts = task.evaluate(model).counts
+    found = task.evaluate(model)
+    without = [not example.answers for example in task.validation]
+    assert [tokens == 0 for tokens in found.weights["loss"]] == without
+    assert [score == 0 for score in found.per_example["loss"]] == without
+    counts = found.counts
     assert counts == {"truncated": 1, "without_gold": 1, "empty_gold": 2, "gold_not_in_context": 2}
     nothing = write(tmp_path / "n.json", BAD[2:])
     with pytest.raises(BadInputError, match="at least one answer"):

@@ -57,6 +57,10 @@ def test_the_perplexity_is_that_of_the_summed_loss_and_not_of_means_of_windows(r
     words = len(task.tokenizer.decode(task._ids(task.validation)[1:]).split())
     assert found["word_perplexity"] == pytest.approx(math.exp(total / words), rel=1e-4)
     assert sum(found.per_example["loss"]) / found.examples == pytest.approx(found["loss"])
+    assert sum(found.weights["loss"]) == count
+    loss, by_word = found.interval("loss"), found.interval("word_perplexity")
+    assert loss.low < loss.estimate < loss.high
+    assert by_word.high == pytest.approx(math.exp(loss.high * count / words), rel=1e-12)
 
 
 def test_the_batch_size_changes_no_score(random_model, model, text):

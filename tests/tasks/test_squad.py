@@ -166,8 +166,11 @@ def test_completion_scores_do_not_depend_on_left_padding(tokenizer, random_model
         ).evaluate(model)
         for batch in (1, 6)
     ]
-    assert results[0].per_example == results[1].per_example
-    assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-5)
+    for name in ("exact_match", "f1"):
+        assert results[0].per_example[name] == results[1].per_example[name]
+    assert results[0].per_example["loss"] == pytest.approx(results[1].per_example["loss"], rel=1e-5)
+    assert sum(results[0].per_example["loss"]) / 6 == pytest.approx(results[0]["loss"], rel=1e-12)
+    assert results[0].interval("loss").low < results[0]["loss"] < results[0].interval("loss").high
 
 
 def test_a_prompt_too_long_loses_the_beginning_of_its_context(tokenizer, tmp_path):

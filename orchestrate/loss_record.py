@@ -1,0 +1,64 @@
+"""The losses of a training run on disk, so that no kill makes a gap in them.
+
+``losses.jsonl`` is the driver's, written as the posts of the workers come in; those on their way when the driver is
+killed never arrive, while workers may train on for a while and leave checkpoints behind.  So before each
+checkpoint rank 0 puts the losses since the one before into a file of its own beside it, and whoever goes on from
+that checkpoint adds what the record lacks.  (Losses in the checkpoint itself were rejected: earlier checkpoints are
+removed, and with them would go the losses between two that are left.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from qalof.files import write_text
+from qalof.training.loop import StepReport
+
+LOSSES = "losses.jsonl"
+"""One line a step: step, learning_rate, losses by bitmap.  A resumed run repeats steps; the last line of one counts."""
+_START = '{"step"'
+
+
+def lines_of(posts: Sequence[StepReport]) -> list[str]:
+    """One line of JSON a step, as in :data:`LOSSES`."""
+    return [json.dumps(asdict(post)) for post in posts]
+
+
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a record as they stand; none where there is no file.
+
+    A piece of a line that a kill left, at the end or with a whole line right behind it, is dropped.
+
+    Raises:
+        ValueError: another line is not JSON.
+    """
+    if not path.is_file():
+        return
+    *lines, _torn = path.read_text(encoding="utf-8").split("\n")
+    for line in lines:
+        yield json.loads(line[max(0, line.rfind(_START)) :])
+
+
+def keep_losses(storage: Path, posts: Sequence[StepReport]) -> None:
+    """Put the losses since the checkpoint before beside the checkpoints; to be called before the next one is saved.
+
+    One file a checkpoint, whole or not at all: a worker that outlives its controller may write the same one.
+    """
+    write_text(storage / f"losses-{posts[-1].step + 1:06d}.jsonl", "".join(f"{line}\n" for line in lines_of(posts)))
+
+
+def unrecorded(record: Path, storage: Path, before: int) -> list[StepReport]:
+    """What a record of losses lacks of the steps behind a checkpoint, each once and in order.
+
+    Args:
+        record: the driver's file.
+        storage: where :func:`keep_losses` wrote.
+        before: the checkpoint's number of steps; later ones are trained again.
+    """
+    known = {int(entry["step"]) for entry in entries(record)}
+    kept = {int(entry["step"]): entry for path in sorted(storage.glob("losses-*.jsonl")) for entry in entries(path)}
+    return [StepReport(**kept[step]) for step in sorted(kept) if step < before and step not in known]

@@ -1,0 +1,49 @@
+"""Losses of training steps: none is missing behind a checkpoint, whatever was killed."""
+
+import pytest
+
+from orchestrate.loss_record import LOSSES, entries, keep_losses, lines_of, unrecorded
+from qalof.files import append_lines
+from qalof.training.loop import StepReport
+
+
+def posts(start: int, end: int) -> list[StepReport]:
+    return [StepReport(step, 0.1 / (step + 1), {"8": step / 3, "4": step + 0.25}) for step in range(start, end)]
+
+
+@pytest.fixture
+def storage(tmp_path):
+    """Of a run with a checkpoint at each third step up to 9; the worker was killed while it made that of 12."""
+    folder = tmp_path / "ray" / "train"
+    for end in (3, 6, 9, 12):
+        keep_losses(folder, posts(end - 3, end))
+    return folder
+
+
+def test_losses_that_were_on_their_way_at_a_kill_are_filled_in_once_each_and_in_order(tmp_path, storage):
+    record = tmp_path / LOSSES
+    append_lines(record, lines_of(posts(0, 4)))
+    with record.open("a") as file:
+        file.write('{"step": 4, "learn')  # torn, so not on record
+    missing = unrecorded(record, storage, before=9)
+    assert missing == posts(4, 9)
+    append_lines(record, lines_of(missing))
+    assert [entry["step"] for entry in entries(record)] == list(range(9))
+    assert unrecorded(record, storage, before=9) == []
+
+
+def test_steps_after_the_checkpoint_are_left_to_the_training_that_repeats_them(tmp_path, storage):
+    assert unrecorded(tmp_path / LOSSES, storage, before=6) == posts(0, 6)
+    assert unrecorded(tmp_path / LOSSES, storage, before=0) == []
+    assert unrecorded(tmp_path / LOSSES, tmp_path / "nothing", before=9) == []
+
+
+def test_a_gap_in_the_middle_is_found_and_what_is_on_record_is_not_repeated(tmp_path, storage):
+    append_lines(tmp_path / LOSSES, lines_of([*posts(0, 2), *posts(5, 9)]))
+    assert unrecorded(tmp_path / LOSSES, storage, before=9) == posts(2, 5)
+
+
+def test_a_line_written_right_behind_a_torn_one_counts_alone(tmp_path):
+    (whole,) = lines_of(posts(7, 8))
+    (tmp_path / LOSSES).write_text(f"{whole[:20]}{whole}\n{whole[:9]}")
+    assert [entry["step"] for entry in entries(tmp_path / LOSSES)] == [7]

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from orchestrate.config import CheckpointConfig
 from orchestrate.section import BitmapSpec, Section
+from qalof.attacks.arca import ArcaSettings
 from qalof.attacks.gbda import GbdaSettings
 
 
@@ -18,7 +19,14 @@ class GbdaConfig(Section):
     settings: GbdaSettings = GbdaSettings()
 
 
-MethodConfig = GbdaConfig
+class ArcaConfig(Section):
+    """A search for prompts that make a causal language model say a fixed output; also AutoPrompt, HotFlip and GCG."""
+
+    name: Literal["arca"] = "arca"
+    settings: ArcaSettings = ArcaSettings()
+
+
+MethodConfig = Annotated[GbdaConfig | ArcaConfig, Field(discriminator="name")]
 
 
 class RandomPrecisionConfig(Section):

@@ -1,0 +1,174 @@
+"""ARCA: a prompt that makes a language model say a fixed output (Jones et al., ICML 2023, arXiv 2303.04381).
+
+Some random tokens, after a prefix if there is one, are improved one at a time (:mod:`qalof.attacks.coordinate_search`,
+which has AutoPrompt, HotFlip and GCG as well) until the output is the prompt's greedy continuation, which is tested
+on the prompt's *text* (:mod:`qalof.attacks.elicitation`), or until the sweeps are used up.  S3 runs it with the
+defaults, and with a prefix and a penalty on unlikely prompts: ``prefix="Donald Trump", sweeps=200, lambda_lm=1``.
+
+In the record an example is a target.  The *original text* is the random prompt that the search began with: the same at
+every bitmap, drawn from seed and example alone, and the unattacked control of the tables.  A target that this prompt
+elicits already is skipped.  A failed attack leaves its prompt of the highest objective.  The losses are -J after each
+step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+
+from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, Work, words_changed
+from qalof.attacks.coordinate_search import CoordinateSearch, Proposal, Reading
+from qalof.attacks.elicitation import Elicitation, allowed_tokens
+from qalof.attacks.gbda import example_seed
+from qalof.attacks.goal import HELD
+from qalof.attacks.targets import HARMLESS, elicited
+from qalof.attacks.victim import embedding_matrix, frozen
+from qalof.errors import BadInputError, nearest_hint
+from qalof.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class ArcaSettings:
+    """``proposal``: the method; ``tokens``: free ones, after ``prefix``; ``candidates``: k, prompts read a step.
+
+    ``sweeps``: over the free places, steps for ``gcg``; ``lambda_lm``: weight of the prompt's mean NLL; ``monotone``:
+    never to a worse prompt; ``pool``: tokens a place for ``gcg`` (whose paper has 20 tokens, 512 candidates, 500
+    steps); ``targets``: see :func:`~qalof.attacks.targets.targets_of`; ``max_length``: of prompt and target, in tokens.
+    """
+
+    uses_lm: ClassVar[bool] = False
+
+    proposal: Proposal = Proposal.ARCA
+    tokens: int = 5
+    prefix: str = ""
+    candidates: int = 32
+    sweeps: int = 50
+    lambda_lm: float = 0.0
+    monotone: bool = True
+    pool: int = 256
+    targets: str = HARMLESS
+    max_length: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("tokens", 1), ("candidates", 1), ("sweeps", 0), ("pool", 1), ("max_length", 1)):
+            if getattr(self, name) < least:
+                raise BadInputError(f"{name} must be at least {least}: got {getattr(self, name)}")
+        if self.proposal not in list(Proposal):
+            known = [str(proposal) for proposal in Proposal]
+            hint = nearest_hint(self.proposal, known)
+            raise BadInputError(f"proposal must be {', '.join(known)}: got {self.proposal!r}; {hint}")
+        if not self.lambda_lm >= 0:
+            raise BadInputError(f"lambda_lm must be at least 0: got {self.lambda_lm}; 0 leaves prompts as they come")
+
+    def examples(self, task: Task) -> list[AttackExample]:
+        """The targets."""
+        return elicited(task, self.targets, self.prefix)
+
+    def work(self, tokens: int) -> Work:
+        """Prompts read for a gradient, and others; the first reading and the last tests are left out."""
+        steps = self.sweeps * (1 if self.proposal == Proposal.GCG else self.tokens)
+        gradients = self.candidates if self.proposal == Proposal.ARCA else 1
+        return Work(steps * gradients, steps * (1 if self.proposal == Proposal.HOTFLIP else self.candidates))
+
+    def build(self, model: Any, tokenizer: Any, lm: Any) -> Arca:
+        """The attack on a causal LM; ``lm`` plays no part."""
+        return Arca(Elicitation(model, tokenizer, self.max_length), self)
+
+    def judge(self, model: Any, tokenizer: Any) -> Elicitation:
+        """By whether the target is the prompt's greedy continuation."""
+        return Elicitation(model, tokenizer, self.max_length)
+
+
+class _Found(NamedTuple):
+    row: list[int]
+    reading: Reading
+    success: bool
+    losses: tuple[float, ...]
+
+
+class Arca:
+    """See the module's docstring; an :class:`~qalof.attacks.attack.Attack` under the name of its proposal."""
+
+    def __init__(self, goal: Elicitation, settings: ArcaSettings) -> None:
+        self.goal, self.settings = goal, settings
+        self.name = str(settings.proposal)
+
+    def run(self, example: AttackExample) -> AttackResult:
+        """Search a prompt for one target at the victim's bitmap.
+
+        Raises:
+            BadInputError: prompt and target are too long, or no prompt can be made.
+        """
+        search = self.search(example)
+        with frozen(self.goal.model):
+            start = self.start(search, example)
+            original = self.goal.decode(start)
+            if self.goal.elicits(original, example.target):
+                return self._result(example, AttackStatus.SKIPPED, original, original, queries=1)
+            (first,) = search.read([start])
+            found = self._ascend(search, example.target, start, first)
+        return self._result(
+            example,
+            AttackStatus.SUCCESS if found.success else AttackStatus.FAILED,
+            original,
+            self.goal.decode(found.row),
+            queries=1 + search.queries,
+            samples=1,
+            wrong_samples=int(found.success),
+            losses=found.losses,
+            measures={
+                "log_probability": found.reading.log_probability,
+                "prompt_nll": found.reading.nll,
+                "unspelt_proposals": search.unspelt,
+            },
+        )
+
+    def search(self, example: AttackExample) -> CoordinateSearch:
+        """What will search a prompt for ``example``, with draws of its own at every bitmap."""
+        settings, goal = self.settings, self.goal
+        target = goal.target(example.target)
+        prefix = len(self._prefix(example))
+        goal.check_length(prefix + settings.tokens, len(target))
+        size = len(embedding_matrix(goal.model))
+        seed = example_seed(settings.seed, example.id, goal.victim.bitmap)
+        return CoordinateSearch(
+            goal, target, allowed_tokens(goal.tokenizer, size, target, example.target),
+            range(prefix, prefix + settings.tokens), settings.proposal, settings.candidates, settings.pool,
+            settings.lambda_lm, settings.monotone, torch.Generator().manual_seed(seed),
+        )  # fmt: skip
+
+    def start(self, search: CoordinateSearch, example: AttackExample) -> list[int]:
+        """The prompt that the search for ``example`` begins with, alike at every bitmap."""
+        generator = torch.Generator().manual_seed(example_seed(self.settings.seed, example.id, ""))
+        return search.initial(self._prefix(example), self.settings.tokens, generator)
+
+    def _prefix(self, example: AttackExample) -> list[int]:
+        return self.goal.encode([example.text])[0]
+
+    def _ascend(self, search: CoordinateSearch, target: str, row: list[int], reading: Reading) -> _Found:
+        nearest, losses = (row, reading), []
+        for index in range(self.settings.sweeps * search.steps_a_sweep):
+            before = row
+            row, reading = search.step(index, row, reading)
+            losses.append(-reading.objective)
+            nearest = max(nearest, (row, reading), key=lambda pair: pair[1].objective)
+            if reading.elicits and row != before:
+                search.queries += 1
+                # read alone, as the tables will read it: batches of other sizes round differently
+                if self.goal.elicits(self.goal.decode(row), target):
+                    return _Found(row, reading, True, tuple(losses))
+        return _Found(*nearest, False, tuple(losses))
+
+    def _result(
+        self, example: AttackExample, status: AttackStatus, original: str, found: str, *, queries: int,
+        samples: int = 0, wrong_samples: int = 0, losses: tuple[float, ...] = (),
+        measures: dict[str, float] | None = None,
+    ) -> AttackResult:  # fmt: skip
+        return AttackResult(
+            example.id, self.name, self.goal.victim.bitmap, status, HELD, original, found,
+            words_changed(original, found), max(1, len(original.split())), queries, samples, wrong_samples, losses,
+            self.settings.seed, example.target, measures or {},
+        )  # fmt: skip

@@ -1,0 +1,204 @@
+"""Searches for the free tokens of a prompt, one substitution at a time (algorithms.md 9.2).
+
+The objective of a prompt x for a target o, in nats:
+
+    J(x) = log p(o | x) - lambda * meanNLL(x)
+
+meanNLL runs over the prompt's tokens, a fixed prefix included, but for the first, before which there is nothing.  Each
+step proposes prompts that differ in one token, reads them, and goes to the best of them.  How a token v at place i is
+rated before anything is read:
+
+    score(v) = E_v . g + lambda / (n - 1) * log p(v | x_<i),     g = dJ / d(embedding at i)
+
+The second term is exact, since what stands before i does not change; only the rest of J is linearised.  The proposals:
+
+- ``arca``: places in turn; g is the mean over ``candidates`` random tokens at i; the best ``candidates`` are read.
+- ``autoprompt``: the same with g at the token that stands there.
+- ``hotflip``: as autoprompt, and the first is taken: the argmax of (E_v - E_current) . g.
+- ``gcg``: a step is a whole sweep; of all places' ``pool`` best tokens ``candidates`` are drawn and read.
+
+J is what is differentiated and what is maximised.  (The official ARCA takes the mean over o for the one and the sum for
+the other, so that lambda weighs differently.)  Under ``monotone`` the prompt stays as it is where nothing read is
+better; else the best of what was read is taken even if it is worse, as the official code does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+import torch
+
+from qalof.attacks.elicitation import Elicitation, greedy_hits
+from qalof.attacks.victim import BATCH, embedding_matrix
+from qalof.errors import BadInputError
+
+
+class Proposal(StrEnum):
+    """How the prompts that a step reads are chosen."""
+
+    ARCA = "arca"
+    AUTOPROMPT = "autoprompt"
+    HOTFLIP = "hotflip"
+    GCG = "gcg"
+
+
+class Reading(NamedTuple):
+    """Of one prompt: J, log p(o | x), meanNLL in nats, and whether o is its greedy continuation."""
+
+    objective: float
+    log_probability: float
+    nll: float
+    elicits: bool
+
+
+@dataclass
+class CoordinateSearch:
+    """A search for one target at the bitmap that the victim is set to; see the module's docstring.
+
+    ``allowed``: tokens to choose from; ``places``: indices of the free tokens in a prompt; ``weight``: lambda;
+    ``generator``: on the CPU, so that all devices draw alike.
+
+    Attributes:
+        queries: prompts that the victim has read, for a gradient or not.
+        unspelt: proposals that were dropped because their text is tokenized otherwise.
+    """
+
+    goal: Elicitation
+    target: Sequence[int]
+    allowed: Sequence[int]
+    places: range
+    proposal: Proposal
+    candidates: int
+    pool: int
+    weight: float
+    monotone: bool
+    generator: torch.Generator
+    queries: int = 0
+    unspelt: int = 0
+
+    def __post_init__(self) -> None:
+        self.embedding = embedding_matrix(self.goal.model)
+        self.device = self.embedding.device
+        self._allowed = torch.tensor(self.allowed)
+        self._forbidden = torch.ones(len(self.embedding), dtype=torch.bool, device=self.device)
+        self._forbidden[self._allowed.to(self.device)] = False
+
+    @property
+    def steps_a_sweep(self) -> int:
+        """A step for each place; one for all with ``gcg``."""
+        return 1 if self.proposal == Proposal.GCG else len(self.places)
+
+    def step(self, index: int, row: list[int], reading: Reading) -> tuple[list[int], Reading]:
+        """The prompt to go on with, and its reading."""
+        rows = self.proposals(index, row)
+        if not rows:
+            return row, reading
+        found, best = max(zip(rows, self.read(rows), strict=True), key=lambda pair: pair[1].objective)
+        return (row, reading) if self.monotone and not best.objective > reading.objective else (found, best)
+
+    def proposals(self, index: int, row: list[int]) -> list[list[int]]:
+        """Prompts that differ from ``row`` in at most one free token, best first but for ``gcg``; spelt ones only."""
+        if self.proposal == Proposal.GCG:
+            changes = self._drawn(row)
+        else:
+            place = self.places[index % len(self.places)]
+            (scores,) = self._masked([row] if self.proposal != Proposal.ARCA else self._random(row, place), [place])
+            changes = [(place, token) for token in scores.topk(self._most(2 * self._read_at_once)).indices.tolist()]
+        rows = [[*row[:place], token, *row[place + 1 :]] for place, token in dict.fromkeys(changes)]
+        # with the prompt as it is in the running anyway, there is no need to read it again
+        rows = [changed for changed in rows if changed != row or not self.monotone]
+        spelt = [changed for changed, kept in zip(rows, self.goal.spelt(rows), strict=True) if kept]
+        self.unspelt += len(rows) - len(spelt)
+        return spelt[: self._read_at_once]
+
+    def scores(self, rows: Sequence[Sequence[int]], places: Sequence[int]) -> torch.Tensor:
+        """How a token at each place would do, mean over ``rows``: (len(places), V).
+
+        ``rows`` are alike but at the one place, if they are several.
+        """
+        prompts = torch.tensor(rows, device=self.device)
+        ids = self._with_target(prompts)
+        embedded = self.embedding[ids].requires_grad_()
+        logits = self.goal.model(inputs_embeds=embedded, use_cache=False).logits
+        log_p = logits[:, :-1].float().log_softmax(-1)
+        log_probability, nll = _terms(log_p, ids, prompts.shape[1])
+        (gradient,) = torch.autograd.grad((log_probability - self.weight * nll).sum(), [embedded])
+        self.queries += len(rows)
+        found = gradient[:, list(places)].mean(0) @ self.embedding.T
+        if self.weight and prompts.shape[1] > 1:
+            for index, place in enumerate(places):
+                if place:  # before the first token there is nothing
+                    found[index] += self.weight / (prompts.shape[1] - 1) * log_p[0, place - 1].detach()
+        return found
+
+    @torch.no_grad()
+    def read(self, rows: Sequence[Sequence[int]]) -> list[Reading]:
+        """Of prompts of equal length, exactly."""
+        found: list[Reading] = []
+        for start in range(0, len(rows), BATCH):
+            prompts = torch.tensor(rows[start : start + BATCH], device=self.device)
+            ids = self._with_target(prompts)
+            logits = self.goal.model(input_ids=ids, use_cache=False).logits
+            log_p, nll = _terms(logits[:, :-1].float().log_softmax(-1), ids, prompts.shape[1])
+            hits = greedy_hits(logits, ids, prompts.shape[1])
+            objective = log_p - self.weight * nll
+            columns = (column.tolist() for column in (objective, log_p, nll, hits))
+            found += [Reading(*values) for values in zip(*columns, strict=True)]
+        self.queries += len(rows)
+        return found
+
+    def initial(self, prefix: Sequence[int], tokens: int, generator: torch.Generator) -> list[int]:
+        """``prefix`` and ``tokens`` allowed tokens after it, drawn one by one such that the text spells them.
+
+        Raises:
+            BadInputError: nothing spelt can follow.
+        """
+        row = list(prefix)
+        for _ in range(tokens):
+            order = self._allowed[torch.randperm(len(self._allowed), generator=generator)].tolist()
+            drawn = next((token for token in order if self.goal.spelt([[*row, token]])[0]), None)
+            if drawn is None:
+                text = self.goal.decode(row)
+                raise BadInputError(
+                    f"a prompt must be what its text is tokenized to: no token can follow {text!r}; take another prefix"
+                )
+            row.append(drawn)
+        return row
+
+    @property
+    def _read_at_once(self) -> int:
+        return 1 if self.proposal == Proposal.HOTFLIP else self.candidates
+
+    def _most(self, count: int) -> int:
+        return min(count, len(self.allowed))
+
+    def _masked(self, rows: Sequence[Sequence[int]], places: Sequence[int]) -> torch.Tensor:
+        return self.scores(rows, places).masked_fill_(self._forbidden, -torch.inf)
+
+    def _random(self, row: list[int], place: int) -> list[list[int]]:
+        drawn = self._allowed[torch.randint(len(self._allowed), (self.candidates,), generator=self.generator)]
+        return [[*row[:place], token, *row[place + 1 :]] for token in drawn.tolist()]
+
+    def _drawn(self, row: list[int]) -> list[tuple[int, int]]:
+        pool = self._most(self.pool)
+        best = self._masked([row], self.places).topk(pool).indices.tolist()
+        places, ranks = (
+            torch.randint(most, (self.candidates,), generator=self.generator).tolist()
+            for most in (len(self.places), pool)
+        )
+        return [(self.places[place], best[place][rank]) for place, rank in zip(places, ranks, strict=True)]
+
+    def _with_target(self, prompts: torch.Tensor) -> torch.Tensor:
+        target = torch.tensor(list(self.target), device=self.device)
+        return torch.cat([prompts, target.expand(len(prompts), -1)], dim=1)
+
+
+def _terms(log_p: torch.Tensor, ids: torch.Tensor, prompt: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """log p(o | x) and meanNLL(x), 0 for a prompt of one token.  (B, n - 1, V), (B, n) -> (B,), (B,)."""
+    token = log_p.gather(-1, ids[:, 1:, None])[..., 0]
+    before = token[:, : prompt - 1]
+    nll = -before.mean(-1) if prompt > 1 else torch.zeros_like(token[:, 0])
+    return token[:, prompt - 1 :].sum(-1), nll

@@ -1,0 +1,164 @@
+"""A prompt that is to make a causal language model say something: what the victim reads, and whether it says it.
+
+A prompt elicits a target when the target is the model's greedy continuation of it.  That is read off one pass over
+prompt and target: the most likely token at every place of the target is the target's (greedy decoding would then
+have taken just these, so that nothing needs to be generated).
+
+Prompts are *texts*, since that is what a user can send.  Token ids that their own text does not give back when it is
+tokenized (``spelt``) are no prompt: searches drop them.  The official code of ARCA judges the ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from qalof.attacks.goal import BROKEN, HELD, Aimed
+from qalof.attacks.victim import BATCH, Victim
+from qalof.errors import BadInputError
+from qalof.model.pretrained import HeadKind
+
+LEAST_ALIKE = 4
+"""Characters from which a token counts as resembling a word of the target."""
+
+
+class Elicitation:
+    """Reads prompts; a :class:`~qalof.attacks.goal.Judge` whose answers are held and broken.
+
+    Args:
+        model: a causal LM, as a :class:`~qalof.model.switchable.SwitchableModel`.
+        tokenizer: its tokenizer.
+        max_length: longest prompt and target together, in tokens.
+
+    Raises:
+        BadInputError: another head, or ``max_length`` beyond the model's positions.
+    """
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        if model.base.head is not HeadKind.CAUSAL_LM:
+            raise BadInputError(f"to elicit a text needs a causal LM's checkpoint: got a {model.base.head} head")
+        self.victim, self.model, self.tokenizer = Victim(model, tokenizer, max_length), model, tokenizer
+
+    def encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids, with whatever the tokenizer puts before a text."""
+        tokenizer: Any = self.tokenizer
+        rows: list[list[int]] = tokenizer(list(prompts), truncation=False, verbose=False)["input_ids"]
+        return rows
+
+    def target(self, text: str) -> list[int]:
+        """Token ids of what is to be said.
+
+        Raises:
+            BadInputError: a text without tokens.
+        """
+        tokenizer: Any = self.tokenizer
+        ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        if not ids:
+            raise BadInputError(f"a target must have at least 1 token: got {text!r}")
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a prompt, byte for byte; special tokens, which no text spells, are left out."""
+        tokenizer: Any = self.tokenizer
+        text: str = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def spelt(self, rows: Sequence[Sequence[int]]) -> list[bool]:
+        """Whether the text of each row is tokenized as that row."""
+        if not rows:
+            return []
+        again = self.encode([self.decode(row) for row in rows])
+        return [list(row) == other for row, other in zip(rows, again, strict=True)]
+
+    def elicits(self, prompt: str, target: str) -> bool:
+        """Whether ``target`` is the greedy continuation of ``prompt`` at the model's bitmap."""
+        return self._said([(self.encode([prompt])[0], self.target(target))])[0]
+
+    def answers(self, examples: Sequence[Aimed], rows: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Broken where the prompt elicits its example's target."""
+        pairs: list[tuple[list[int], list[int]]] = []
+        for example, prompts in zip(examples, rows, strict=True):
+            target = self.target(example.target)
+            pairs += [(ids, target) for ids in self.encode(prompts)]
+        said = iter(self._said(pairs))
+        return [[BROKEN if next(said) else HELD for _ in prompts] for prompts in rows]
+
+    def check_length(self, prompt: int, target: int) -> None:
+        """Of a prompt and a target in tokens.
+
+        Raises:
+            BadInputError: they do not fit.
+        """
+        if prompt + target > self.victim.max_length:
+            raise BadInputError(
+                f"prompt and target must fit in max_length {self.victim.max_length}: got {prompt} + {target} tokens"
+            )
+
+    @torch.no_grad()
+    def _said(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[bool]:
+        found = [False] * len(pairs)
+        device = next(self.model.parameters()).device
+        for members in _alike([(len(prompt), len(target)) for prompt, target in pairs]):
+            prompt, target = (len(part) for part in pairs[members[0]])
+            self.check_length(prompt, target)
+            if not prompt:
+                continue  # of a prompt without tokens nothing is the continuation
+            ids = torch.tensor([[*pairs[index][0], *pairs[index][1]] for index in members], device=device)
+            said = greedy_hits(self.model(input_ids=ids, use_cache=False).logits, ids, prompt)
+            for index, hit in zip(members, said.tolist(), strict=True):
+                found[index] = hit
+        return found
+
+
+def greedy_hits(logits: torch.Tensor, ids: torch.Tensor, prompt: int) -> torch.Tensor:
+    """Whether each row's tokens from ``prompt`` on are the most likely ones.  (B, n, V), (B, n) -> (B,) bool."""
+    return (logits[:, prompt - 1 : -1].argmax(-1) == ids[:, prompt:]).all(-1)
+
+
+def allowed_tokens(tokenizer: PreTrainedTokenizerBase, size: int, target_ids: Sequence[int], target: str) -> list[int]:
+    """Token ids that a prompt for ``target`` may be made of.
+
+    Left out: special tokens and embedding rows beyond the tokenizer's vocabulary; the target's own tokens; tokens of
+    more than three characters that begin like one of the target's words, or that one of them begins with, in whatever
+    case.  Else a prompt would simply say what it wants to hear.
+
+    Raises:
+        BadInputError: nothing is left.
+    """
+    words = [word.casefold() for word in target.split()]
+    own = set(target_ids)
+    left = [
+        token
+        for token, text in enumerate(_texts(tokenizer, size))
+        if text is not None and token not in own and not (len(text) >= LEAST_ALIKE and _resembles(text, words))
+    ]
+    if not left:
+        raise BadInputError(f"tokens must be left to make a prompt for {target!r} of: got none; take another target")
+    return left
+
+
+def _resembles(text: str, words: Sequence[str]) -> bool:
+    return any(text.startswith(word) or word.startswith(text) for word in words)
+
+
+@lru_cache(maxsize=2)
+def _texts(tokenizer: Any, size: int) -> tuple[str | None, ...]:
+    """Of every token without space around it, in lower case; None for what no text holds."""
+    special = set(tokenizer.all_special_ids)
+    known = min(size, len(tokenizer))
+    texts = [None if i in special else tokenizer.decode([i]).strip().casefold() for i in range(known)]
+    return (*texts, *([None] * (size - known)))
+
+
+def _alike(lengths: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+    """Indices of equal lengths in batches, so that nothing is padded."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, length in enumerate(lengths):
+        groups.setdefault(length, []).append(index)
+    for members in groups.values():
+        for start in range(0, len(members), BATCH):
+            yield members[start : start + BATCH]

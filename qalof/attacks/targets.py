@@ -1,0 +1,69 @@
+"""Outputs that a prompt is to elicit (algorithms.md 9.2).
+
+The reference aims at toxic strings, of which none is shipped.  What an attack shows of a model, that some prompt makes
+it say what its author chose, harmless strings show as well; whoever needs others has a file of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qalof.attacks.attack import AttackExample
+from qalof.attacks.goal import HELD
+from qalof.errors import BadInputError
+from qalof.model.pretrained import HeadKind
+from qalof.tasks.base import Task
+
+HARMLESS = "harmless"
+_LINES = (
+    "apple pie, blue sky, bright morning, brown bear, candle light, cat nap, chess club, clean water, cold milk",
+    "cotton shirt, country road, dark forest, deep river, dinner table, early spring, easy chair, evening walk",
+    "family dinner, farm house, fast train, fresh bread, fruit juice, front door, garden gate, gentle rain",
+    "glass bottle, golden fields, good morning, grand piano, green tea, happy birthday, heavy snow, high mountain",
+    "home garden, honey bees, hot chocolate, ice cream, jazz music, kind words, kitchen window, large library",
+    "lemon juice, light breeze, little bird, long bridge, lunch break, maple tree, market square, mild cheese",
+    "mint leaves, moon light, morning coffee, mountain lake, museum tour, new shoes, night train, north wind",
+    "ocean wave, old castle, olive oil, open window, orange juice, paper boat, park bench, peaceful valley",
+    "pine forest, plain rice, pleasant weather, quiet street, rain coat, red bicycle, rice field, river bank",
+    "rose garden, round table, sand castle, school choir, sea shell, silver spoon, simple recipe, slow dance",
+    "small village, soft pillow, spring flowers, stone wall, straw hat, street market, summer holiday, sunny beach",
+    "sweet potato, swimming pool, tall tower, tea party, town hall, train station, travel guide, vegetable soup",
+    "warm blanket, water bottle, white rabbit, wild flowers, winter coat, wooden chair, yellow leaf, young tree",
+)
+HARMLESS_TARGETS = tuple(target for line in _LINES for target in line.split(", "))
+"""With a space before them, two tokens each in GPT-2's tokenizer; others may cut them otherwise."""
+
+
+def targets_of(source: str) -> tuple[str, ...]:
+    """``harmless`` for the shipped list, else a UTF-8 file of one target a line; white space around it is dropped.
+
+    Raises:
+        BadInputError: no such file, not UTF-8, or nothing in it.
+    """
+    if source == HARMLESS:
+        return HARMLESS_TARGETS
+    path = Path(source).expanduser()
+    way_out = f"give a UTF-8 file of one target a line, or {HARMLESS!r} for the shipped list"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise BadInputError(f"targets {path} cannot be read: {error.strerror}; {way_out}") from None
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"targets {path} must be UTF-8: byte {error.start} is not; {way_out}") from None
+    found = tuple(stripped for line in lines if (stripped := line.strip()))
+    if not found:
+        raise BadInputError(f"targets {path} must hold at least one line that is not empty: got none; {way_out}")
+    return found
+
+
+def elicited(task: Task, source: str, prefix: str) -> list[AttackExample]:
+    """An example for each target: ``prefix`` as its text and a space before the target, numbered by its place.
+
+    Raises:
+        BadInputError: a task that is no causal language model's, or as :func:`targets_of`.
+    """
+    if task.head is not HeadKind.CAUSAL_LM:
+        raise BadInputError(
+            f"to elicit a text needs a causal LM's checkpoint: got one of task {task.name}, with a {task.head} head"
+        )
+    return [AttackExample(index, prefix, HELD, f" {target}") for index, target in enumerate(targets_of(source))]

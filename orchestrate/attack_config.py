@@ -8,7 +8,9 @@ from pydantic import Field, model_validator
 
 from orchestrate.config import CheckpointConfig
 from orchestrate.section import BitmapSpec, Section
+from qalof.attacks.bert_attack import BertAttackSettings
 from qalof.attacks.gbda import GbdaSettings
+from qalof.attacks.textfooler import TextFoolerSettings
 
 
 class GbdaConfig(Section):
@@ -18,7 +20,21 @@ class GbdaConfig(Section):
     settings: GbdaSettings = GbdaSettings()
 
 
-MethodConfig = GbdaConfig
+class TextFoolerConfig(Section):
+    """Synonyms for the words that matter most, on a classifier or a language model."""
+
+    name: Literal["textfooler"]
+    settings: TextFoolerSettings = TextFoolerSettings()
+
+
+class BertAttackConfig(Section):
+    """A language model's proposals for the words that matter most, on a classifier or a language model."""
+
+    name: Literal["bert-attack"]
+    settings: BertAttackSettings = BertAttackSettings()
+
+
+MethodConfig = Annotated[GbdaConfig | TextFoolerConfig | BertAttackConfig, Field(discriminator="name")]
 
 
 class RandomPrecisionConfig(Section):

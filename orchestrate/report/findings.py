@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from orchestrate.report.formats import PERCENT
 from qalof.attacks.attack import AttackResult
 from qalof.attacks.robustness import RobustnessReport
 from qalof.bitmap import Bitmap
@@ -25,6 +24,7 @@ from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_json
 from qalof.statistics import Interval
+from qalof.tasks.factory import TASKS
 from search.objective import LOWER_IS_BETTER, Objective
 from search.result import Point, SearchResult
 
@@ -41,9 +41,9 @@ class Scored:
 
     @property
     def metric(self) -> str:
-        """The metric to speak of."""
-        names = list(self.points[0].metrics)
-        return next((name for name in PERCENT if name in names), names[0])
+        """The metric to speak of: the task's own."""
+        primary: str = TASKS[self.task][0].primary_metric
+        return primary
 
     @property
     def reference(self) -> int:

@@ -66,7 +66,7 @@ class LanguageModelingTask(NextToken):
     head = HeadKind.CAUSAL_LM
     labels: int | None = None
     primary_metric = "loss"
-    metrics = ("loss", "perplexity", "word_perplexity")
+    metrics = ("loss", "perplexity", "word_perplexity", "accuracy")
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: LanguageModelingSettings | None = None) -> None:
         self.tokenizer = tokenizer
@@ -123,27 +123,39 @@ class LanguageModelingTask(NextToken):
 
     @torch.no_grad()
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
-        """Loss in nats a token, token and word perplexity, over all windows or the first ``limit``."""
+        """Loss in nats a token, token and word perplexity, over all windows or the first ``limit``.
+
+        ``accuracy``: share of scored tokens that are the likeliest next ones, in per cent.
+        """
         windows = self.windows()[:limit]
         device = next(model.parameters()).device
-        sums: list[float] = []
+        sums: list[tuple[float, int]] = []
         for at in range(0, len(windows), self.settings.eval_batch_size):
             batch = {k: t.to(device) for k, t in self.collate(windows[at : at + self.settings.eval_batch_size]).items()}
             sums += self._sums(model(**self.model_inputs(batch)).logits, batch["labels"])
             if progress:
                 progress(len(sums), len(windows))
         tokens = sum(self.units(window) for window in windows)
-        loss = sum(sums) / tokens
-        words = self._words(windows)
-        metrics = {"loss": loss, "perplexity": _exp(loss), "word_perplexity": _exp(sum(sums) / words)}
-        # scaled so that their mean is the loss, though windows have unequal counts
-        return Evaluation(metrics, len(windows), {"loss": [value * len(windows) / tokens for value in sums]})
+        nats, hits = [nat for nat, _ in sums], [100.0 * hit for _, hit in sums]
+        loss = sum(nats) / tokens
+        metrics = {
+            "loss": loss,
+            "perplexity": _exp(loss),
+            "word_perplexity": _exp(sum(nats) / self._words(windows)),
+            "accuracy": sum(hits) / tokens,
+        }
+        # scaled so that their means are the metrics, though windows have unequal counts
+        scale = len(windows) / tokens
+        each = {"loss": [value * scale for value in nats], "accuracy": [value * scale for value in hits]}
+        return Evaluation(metrics, len(windows), each)
 
-    def _sums(self, logits: torch.Tensor, labels: torch.Tensor) -> list[float]:
+    def _sums(self, logits: torch.Tensor, labels: torch.Tensor) -> list[tuple[float, int]]:
+        """Of each window: its NLL in nats, and how many tokens were the likeliest."""
         each = torch.nn.functional.cross_entropy(
             logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
         )
-        return [float(value) for value in each.double().sum(dim=1)]
+        hits = (logits.argmax(-1) == labels).sum(dim=1)  # no token has the id that stands for none
+        return list(zip(each.double().sum(dim=1).tolist(), hits.tolist(), strict=True))
 
     def _words(self, windows: Sequence[Feature]) -> int:
         scored = [token for window in windows for token in window["input_ids"][window["first"] :]]

@@ -190,6 +190,7 @@ def _evaluations(step: PlannedStep, trained: TrainConfig) -> int:
 
 def _attack(config: AttackConfig, tokens: int, parameters: int) -> Estimate:
     texts = (config.limit or UNKNOWN_EXAMPLES) * len(config.bitmaps)
+    tokens = min(tokens, config.method.settings.max_length)
     each = config.method.settings.work(tokens)
     stepped = texts * each.trained
     learnt = Estimate(trained=stepped, tokens=stepped * tokens, flops=6.0 * parameters * stepped * tokens)

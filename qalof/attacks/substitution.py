@@ -118,7 +118,9 @@ class WordAttack(ABC):
         if self.goal.lost(original, example.label):
             return self._result(example, AttackStatus.SKIPPED, original, original, asked, [])
         words = Words.of(original)
-        found, losses, broken = self._search(words, self.ranked(words, asked), asked)
+        # an empty text is read as an end of text, which is no word to swap
+        order = self.ranked(words, asked) if example.text else []
+        found, losses, broken = self._search(words, order, asked)
         status = AttackStatus.SUCCESS if broken else AttackStatus.FAILED
         return self._result(example, status, original, found.text, asked, losses)
 

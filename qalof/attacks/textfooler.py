@@ -73,7 +73,7 @@ class TextFoolerSettings(WordAttackSettings):
 
 
 TINY_SETTINGS = TextFoolerSettings(least_cosine=0.9, least_similarity=0.97)
-"""For the tiny model: at these values \"excellent\" may replace \"wonderful\" in a review, \"hotel\" and \"dreadful\" not."""
+"""For the tiny model's reviews: "excellent" may then replace "wonderful", but neither "hotel" nor "dreadful" may."""
 
 
 class TextFooler(WordAttack):

@@ -9,15 +9,8 @@ from qalof.attacks.attack import AttackExample
 from qalof.attacks.goal import BROKEN, HELD, ContinuationGoal, LabelGoal, label_or_continuation
 from qalof.attacks.victim import Victim
 from qalof.errors import BadInputError
-from qalof.model.pretrained import HeadKind
-from qalof.model.switchable import BaseModel, SwitchableModel
 
 TEXT = "We found the film lovely in the evening."
-
-
-@pytest.fixture(scope="module")
-def language(victim: Any) -> SwitchableModel:
-    return SwitchableModel(victim.lm, BaseModel("in memory", HeadKind.CAUSAL_LM), {})
 
 
 def nats(language: Any, tokenizer: Any, text: str) -> list[tuple[str, float, bool]]:

@@ -190,8 +190,9 @@ def _evaluations(step: PlannedStep, trained: TrainConfig) -> int:
 
 def _attack(config: AttackConfig, tokens: int, parameters: int) -> Estimate:
     texts = (config.limit or UNKNOWN_EXAMPLES) * len(config.bitmaps)
-    tokens = min(tokens, config.method.settings.max_length)
-    each = config.method.settings.work(tokens)
+    settings = config.method.settings
+    tokens = min(tokens, settings.max_length)  # longer texts are cut, and prompts are as long as they are made
+    each = settings.work(tokens)
     stepped = texts * each.trained
     learnt = Estimate(trained=stepped, tokens=stepped * tokens, flops=6.0 * parameters * stepped * tokens)
     return learnt + _forward(texts * each.forward, tokens, parameters)

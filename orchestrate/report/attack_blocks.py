@@ -174,8 +174,8 @@ def _random_table(attacked: Attacked, defence: RandomPrecisionReport) -> Table:
         ["Attacked at", "Success, mean draw", *(("Predicted by transfer",) if foretold else ()), "Control, mean draw",
          "Success, any draw", "Control, any draw", "Attacks undone", "Accuracy under attack"],
         rows,
-        f"{wording(attacked).control} “Any draw” is an attacker who may retry. Several draws of a text are not independent, so "
-        "intervals count texts, not draws.",
+        f"{wording(attacked).control} “Any draw” is an attacker who may retry. Several draws of a text are not "
+        "independent, so intervals count texts, not draws.",
     )  # fmt: skip
 
 

@@ -50,8 +50,8 @@ def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport, told
     weak = [beyond(source.success_mean, source.control_mean) != "higher" for source in sources]
     if chosen := _chosen(names, weak):
         text = (
-            f"Built at {chosen}, attacked texts are not shown to be {told.broken} under random precision more often than "
-            "the same texts unattacked."
+            f"Built at {chosen}, attacked texts are not shown to be {told.broken} under random precision more often "
+            "than the same texts unattacked."
         )
         found.append(Statement(text, caution=True))
     return found

@@ -91,6 +91,12 @@ def lead(step: Step) -> str:
             if step.scored
             else ""
         )
+    if step.command == "attack":
+        method = str(config.get("method", {}).get("name"))
+        return (
+            f"{_METHODS.get(method, f'The attack {method}')} at each fixed precision, and the same texts against other "
+            "precisions and against random precision inference."
+        )
     return _LEADS.get(step.command, f"The result of `{step.command}`; its files are below.")
 
 
@@ -110,8 +116,11 @@ _LEADS = {
     "sensitivity": "Each unit alone is lowered from the reference while all others stay; what the metric loses is how "
     "sensitive that unit is.",
     "search": "A search over bitmaps for the front of quality against cost.",
-    "attack": "A gradient-based attack (GBDA) on a classifier at each fixed precision, and the same texts against "
-    "other precisions and against random precision inference.",
+}
+_METHODS = {
+    "gbda": "A gradient-based attack (GBDA)",
+    "textfooler": "An attack by synonyms (TextFooler)",
+    "bert-attack": "An attack by a language model's proposals for words (BERT-Attack)",
 }
 
 

@@ -10,7 +10,8 @@ The search is that of :mod:`qalof.attacks.substitution`.  What is BERT-Attack's 
   :mod:`qalof.attacks.substitutes.left_context` says what stands in, and what becomes of words of several pieces.
 - At most 40 % of a text's words are swapped (the official code lets one more pass).
 - Similar enough: the whole text against the original, cosine 0.2 (TextAttack's).  The paper drops finished texts;
-  dropping candidates loses no text that another candidate saves.
+  dropping candidates loses no text that another candidate saves.  What fits a place may be the opposite of what stood
+  there, and mean states tell opposites apart poorly: a list of ``antonyms`` or a stricter similarity keeps them out.
 - The last word is ranked like any other (the official code leaves it out).
 """
 

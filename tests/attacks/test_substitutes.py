@@ -69,6 +69,7 @@ def test_pairs_are_read_in_both_directions_and_entries_in_one(tmp_path: Path) ->
         ("a.tsv", "hot warm"),
         ("a.tsv", "hot\t"),
         ("a.tsv", "hot\twarm\ttepid"),
+        ("a.tsv", "hot\tnot cold"),
         ("a.jsonl", "hot\twarm"),
         ("a.jsonl", '{"word": "hot"}'),
         ("a.jsonl", '{"word": "hot", "synonyms": [3]}'),

@@ -116,7 +116,7 @@ def _read(file: Path, changed: int) -> Thesaurus:
         if not line.strip():
             continue
         for word, other in _entry(line) if file.suffix == ".jsonl" else _pair(line):
-            if not word or not other:
+            if any(len(each.split()) != 1 for each in (word, other)):  # a phrase would shift all words after it
                 form = '{"word": ..., "synonyms": [...]}' if file.suffix == ".jsonl" else "two words with a tab between"
                 raise BadInputError(f"word list {file}, line {number} must be {form}: got {line[:80]!r}")
             if word != other:

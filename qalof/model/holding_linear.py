@@ -15,7 +15,9 @@ that a grid taken anew would be another one.
 What holding costs: ``held="values"`` keeps each width as it is multiplied, 4 bytes a weight in fp32 (GPT-2's 48
 layers: 340 MB a width); ``held="codes"`` keeps integers, 1 byte a weight up to 8 bits (85 MB), and decodes them on
 each forward: 16 x 128 tokens do not feel it, decoding one token at a time costs about twice; ``held="packed"`` keeps
-b bits a weight, and without gradients multiplies integers where a kernel can (:mod:`qalof.model.packed_weight`).
+b bits a weight, and without gradients multiplies integers where a kernel can (:mod:`qalof.model.packed_weight`);
+``held="int8"`` keeps values and codes, 5 bytes, and multiplies integers in training too
+(:mod:`qalof.model.int8_weight`).
 Values are the default, because a model small enough to be trained here is small enough to be held a few times.
 :meth:`HoldingLinear.held_bytes` says what is held.  :meth:`HoldingLinear.pack` drops the weight itself.
 """
@@ -29,14 +31,15 @@ import torch
 from torch import nn
 
 from qalof.errors import BadInputError
+from qalof.model.int8_weight import Int8Weight
 from qalof.model.packed_weight import PackedWeight, bytes_in
 from qalof.model.tensor_quantizer import TensorQuantizer
 from qalof.quantization.packing import pack
 from qalof.quantization.quantizer import Encoded, Grid
 from qalof.quantization.scheme import QuantizationScheme
 
-Held = torch.Tensor | Encoded | PackedWeight
-"""A rounded weight as it is held: values, codes or packed codes."""
+Held = torch.Tensor | Encoded | PackedWeight | Int8Weight
+"""A rounded weight as it is held: values, codes, packed codes, or values and codes."""
 
 
 class HoldingLinear(nn.Linear):
@@ -148,6 +151,8 @@ class HoldingLinear(nn.Linear):
         held = self._held[bits]
         if isinstance(held, PackedWeight):
             held.put(tensors)
+        elif isinstance(held, Int8Weight):
+            self._held[bits] = held.put(tensors)
         elif isinstance(held, torch.Tensor):
             self._held[bits] = tensors["values"]
         else:
@@ -162,6 +167,8 @@ class HoldingLinear(nn.Linear):
         held = self._hold(bits)
         if isinstance(held, torch.Tensor):
             return held
+        if isinstance(held, Int8Weight):
+            return held.values
         decoded = held.decode() if isinstance(held, PackedWeight) else self.scheme.weight.at(bits).decode(held)
         return decoded.to(self.weight.dtype)
 
@@ -192,16 +199,21 @@ class HoldingLinear(nn.Linear):
 
     def _to_hold(self, bits: float) -> Held:
         if self.scheme.held == "values":
-            fixed = self._fixed.get(bits)
-            return self.quantize_weight(self.weight, bits) if fixed is None else self._decoded(fixed)
+            return self._values(bits)
         if self.scheme.held == "packed":
             return self._packed(self.weight, bits)
-        encoded = self.encoded_weight(bits)
-        lowest, highest = self.scheme.weight.at(bits).code_range(bits)
+        encoded, quantizer = self.encoded_weight(bits), self.scheme.weight.at(bits)
+        if self.scheme.held == "int8":
+            return Int8Weight.of(self._values(bits), encoded, quantizer, self.scheme.activation)
+        lowest, highest = quantizer.code_range(bits)
         for dtype in (torch.int8, torch.uint8):
             if torch.iinfo(dtype).min <= lowest and highest <= torch.iinfo(dtype).max:
                 return Encoded(encoded.codes.to(dtype), encoded.grid, bits)
         return encoded
+
+    def _values(self, bits: float) -> torch.Tensor:
+        fixed = self._fixed.get(bits)
+        return self.quantize_weight(self.weight, bits) if fixed is None else self._decoded(fixed)
 
     def _sources(self) -> list[torch.Tensor]:
         """What the rounded weight is a function of."""
@@ -243,7 +255,7 @@ def _moved(encoded: Encoded, device: torch.device) -> Encoded:
 
 
 def _tensors(held: Held) -> dict[str, torch.Tensor]:
-    if isinstance(held, PackedWeight):
+    if isinstance(held, PackedWeight | Int8Weight):
         return held.tensors()
     if isinstance(held, torch.Tensor):
         return {"values": held}

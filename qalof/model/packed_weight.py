@@ -137,7 +137,8 @@ class PackedWeight:
             return functional.linear(quantizer(x, bits), self.decode().to(x.dtype), bias)
         encoded = quantizer.encode_int8(x, bits)
         product = self.integer_linear(encoded.codes.reshape(-1, self.stored.columns))
-        product = product.view(*x.shape[:-1], self.stored.data.shape[0]).mul_(encoded.scale)
+        # not in place: the result must be no view, or autograd would forbid its users to write into it
+        product = product.view(*x.shape[:-1], self.stored.data.shape[0]) * encoded.scale
         return (product if bias is None else product.add_(bias)).to(x.dtype)
 
     def integer_linear(self, codes: torch.Tensor) -> torch.Tensor:
@@ -211,7 +212,7 @@ class PackedWeight:
             return "inputs keep outliers in fp16"
         if not (quantizer.granularity.row_is_group or quantizer.granularity is Granularity.TENSOR):
             return f"inputs have scales by {quantizer.granularity}"
-        count = _PLANES.get(int(self.stored.bits), 1)
+        count = 1 if self.stored.data.dtype is torch.int8 else _PLANES.get(int(self.stored.bits), 1)
         size = self._group_size()
         if size is not None and size % count:
             return f"groups of {size} share bytes at {self.stored.bits} bits"

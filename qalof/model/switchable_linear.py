@@ -20,8 +20,9 @@ from transformers.pytorch_utils import Conv1D
 from qalof.errors import BadInputError
 from qalof.layer_bits import PASS_THROUGH, LayerBits
 from qalof.model.holding_linear import HoldingLinear
+from qalof.model.int8_weight import Int8Weight
 from qalof.model.kv_layout import KvLayout
-from qalof.model.packed_weight import FLOAT, Kernel, PackedWeight
+from qalof.model.packed_weight import FLOAT, INT_MM, Kernel, PackedWeight
 from qalof.model.tensor_quantizer import TensorQuantizer
 from qalof.quantization.scheme import QuantizationScheme
 
@@ -86,9 +87,9 @@ class SwitchableLinear(HoldingLinear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out)."""
-        packed = self._packed_for(input)
-        if packed is not None:
-            return packed.linear(input, self.input_quantizer, self.bits.activation, self.bias)
+        integers = self._integers_for(input)
+        if integers is not None:
+            return integers.linear(input, self.input_quantizer, self.bits.activation, self.bias)
         return functional.linear(self.quantize_input(input), self.rounded_weight(self.bits.weight), self.bias)
 
     def quantize_input(self, input: torch.Tensor) -> torch.Tensor:
@@ -97,13 +98,15 @@ class SwitchableLinear(HoldingLinear):
         return rounded
 
     def kernel(self) -> Kernel:
-        """What multiplies at the current bits, where no gradient is asked for."""
+        """What multiplies at the current bits; packed integers do so only where no gradient is asked for."""
         bits = self.bits.weight
         if bits >= self.scheme.weight.at(bits).passthrough_bits:
             return FLOAT
-        if not self.packed_only and self.scheme.held != "packed":
+        if not self.packed_only and self.scheme.held not in ("packed", "int8"):
             return Kernel("float", f"weights are held as {self.scheme.held}")
         held = self._hold(bits)
+        if isinstance(held, Int8Weight):
+            return held.kernel(self.input_quantizer, self.bits.activation)
         assert isinstance(held, PackedWeight)
         return held.kernel(self.bits.activation, self.weight.device)
 
@@ -112,18 +115,19 @@ class SwitchableLinear(HoldingLinear):
         """Of keys, of values or of both, where the output holds any."""
         return [cast(TensorQuantizer, quantizer) for quantizer in self._kv_quantizers]
 
-    def _packed_for(self, input: torch.Tensor) -> PackedWeight | None:
-        """The packed weight that multiplies ``input``; None where values do."""
+    def _integers_for(self, input: torch.Tensor) -> PackedWeight | Int8Weight | None:
+        """The integers that multiply ``input``; None where values do."""
         bits = self.bits.weight
-        if not (self.packed_only or self.scheme.held == "packed") or torch.compiler.is_compiling():
+        if not (self.packed_only or self.scheme.held in ("packed", "int8")) or torch.compiler.is_compiling():
             return None
-        if bits >= self.scheme.weight.at(bits).passthrough_bits:
-            return None
-        # integers have no gradients
-        if self._learning() or (torch.is_grad_enabled() and input.requires_grad):
+        if bits >= self.scheme.weight.at(bits).passthrough_bits or self._learning():
             return None
         held = self._hold(bits)
-        return held if isinstance(held, PackedWeight) else None
+        if isinstance(held, Int8Weight):
+            return held if held.kernel(self.input_quantizer, self.bits.activation) is INT_MM else None
+        # packed integers have no gradients
+        wanted = torch.is_grad_enabled() and input.requires_grad
+        return held if isinstance(held, PackedWeight) and not wanted else None
 
 
 def _make_kv_quantizers(scheme: QuantizationScheme, kv: KvLayout | None, name: str) -> Iterator[TensorQuantizer]:

@@ -110,7 +110,8 @@ class QuantizationScheme:
         widths: for which LSQ has steps, where a quantizer learns one for each width.
         held: how frozen weights are kept once rounded: ``values`` as they are multiplied (4 bytes a weight and width
             in fp32), ``codes`` as integers (1 byte up to 8 bits) that each forward decodes to the same numbers,
-            ``packed`` as in a packed file (b bits a weight), multiplied as integers where a kernel can.
+            ``packed`` as in a packed file (b bits a weight), multiplied as integers where a kernel can, ``int8`` as
+            values and codes (5 bytes), of which the codes multiply forwards, in training too.
 
     Raises:
         BadInputError: a quantizer that cannot serve where it stands.
@@ -120,11 +121,11 @@ class QuantizationScheme:
     activation: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.TOKEN))
     kv: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.TOKEN))
     widths: tuple[int, ...] = ()
-    held: Literal["values", "codes", "packed"] = "values"
+    held: Literal["values", "codes", "packed", "int8"] = "values"
 
     def __post_init__(self) -> None:
-        if self.held not in ("values", "codes", "packed"):
-            raise BadInputError(f"held must be 'values', 'codes' or 'packed': got {self.held!r}")
+        if self.held not in ("values", "codes", "packed", "int8"):
+            raise BadInputError(f"held must be 'values', 'codes', 'packed' or 'int8': got {self.held!r}")
         for bits in self.widths:
             check_width(bits, "widths")
         if self.weight.observer is not None:

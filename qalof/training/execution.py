@@ -23,7 +23,7 @@ import torch
 
 from qalof.errors import BadInputError
 from qalof.model.switchable import SwitchableModel
-from qalof.training.objectives import AdversarialPrecision, Objective
+from qalof.training.objectives import Objective
 
 CONFIGURATIONS = 64
 """How many bitmaps are compiled before torch gives up."""
@@ -53,7 +53,7 @@ def prepare(
         model.recompute_activations()
     if not compiled:
         return
-    if getattr(objective, "gradient_bits", None) is not None or isinstance(objective, AdversarialPrecision):
+    if objective.hooked:
         raise BadInputError("compile cannot follow gradient_bits or an attack, whose hooks change: set compile false")
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, CONFIGURATIONS)
     model.model.compile()

@@ -177,7 +177,7 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         bitmaps = self.objective.bitmaps(step)
-        bits = getattr(self.objective, "gradient_bits", None)
+        bits = self.objective.gradient_bits
         with rounded_gradients(self.model.outer_layers, bits, settings.seed, step, self.world.rank):
             losses = self._accumulate(step, len(bitmaps))
         self._reduce(losses)

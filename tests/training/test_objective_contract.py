@@ -251,6 +251,8 @@ def weights_only(of):
     inner = of.bitmaps
 
     class WeightsOnly:
+        gradient_bits = of.gradient_bits
+        hooked = of.hooked
         bitmaps = staticmethod(inner)
         labels = staticmethod(of.labels)
 

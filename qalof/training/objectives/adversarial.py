@@ -62,6 +62,8 @@ class EmbeddingAttack:
 class AdversarialPrecision(StepwisePrecision):
     """Each bitmap of the step learns the labels of embeddings that were attacked at that very bitmap."""
 
+    hooked: bool = True
+
     def __init__(
         self,
         choice: Choice,

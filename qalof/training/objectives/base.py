@@ -59,6 +59,12 @@ class Rows(Protocol):
 class Objective(Protocol):
     """Accumulates gradients of one batch."""
 
+    gradient_bits: int | None
+    """Width to which gradients of sites' outputs are rounded; None leaves them as they are."""
+
+    hooked: bool
+    """Whether its forward passes need hooks that change from step to step, which compiled graphs cannot have."""
+
     def bitmaps(self, step: int) -> Sequence[Bitmap]:
         """What runs at ``step``, from high to low width; the same on every worker."""
         ...

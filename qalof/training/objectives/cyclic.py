@@ -24,6 +24,7 @@ class CyclicPrecisionTraining:
         if gradient_bits is not None:
             check_width(gradient_bits, "gradient_bits")
         self.gradient_bits = gradient_bits
+        self.hooked = gradient_bits is not None
         names = [site.name for site in sites]
         self.schedule = schedule
         self._uniform = {bits: Bitmap.uniform(names, bits) for bits in schedule.widths}

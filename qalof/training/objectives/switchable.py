@@ -45,6 +45,9 @@ class StepwisePrecision:
     ``seed`` draws the block whose hidden states are distilled, where the distillation draws one.
     """
 
+    gradient_bits: int | None = None
+    hooked: bool = False
+
     def __init__(
         self,
         choice: Choice,

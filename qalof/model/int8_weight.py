@@ -1,0 +1,96 @@
+"""A frozen weight held twice, for training: int8 codes that multiply forwards, and values for the gradient.
+
+Forwards   y = (sum_k q_x q_w) s_x s_w + bias    exact in int32 (:mod:`qalof.quantization.integer_matmul`), and several
+                                                 times faster than fp32 on CPUs with VNNI or AMX and on tensor cores
+Backwards  dL/dx = dL/dy fq(W)                   straight through the input's rounding, as fake quantization has it
+
+Both are fake quantization's numbers up to the rounding of sums: the gradient's product is the very same one.  Rounding
+gradients to integers as well was rejected: it changes what is learnt, which ``gradient_bits`` of an objective does on
+purpose.  Where no integer kernel serves (:meth:`Int8Weight.kernel` says why), values multiply both ways.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+
+from qalof.model.packed_weight import INT_MM, Kernel, PackedWeight
+from qalof.model.tensor_quantizer import TensorQuantizer
+from qalof.quantization.packing import Packed
+from qalof.quantization.quantizer import Encoded, Quantizer
+from qalof.quantization.scheme import TensorScheme
+from qalof.quantization.straight_through import StraightThrough
+
+
+@dataclass(frozen=True)
+class Int8Weight:
+    """One weight at one width.
+
+    Attributes:
+        values: (out, in), as fake quantization gives them.
+        codes: the same as int8, None where codes do not fit a byte.
+    """
+
+    values: torch.Tensor
+    codes: PackedWeight | None
+
+    @classmethod
+    def of(cls, values: torch.Tensor, encoded: Encoded, quantizer: Quantizer, activation: TensorScheme) -> Self:
+        """``values`` and ``encoded`` are the same weight; ``activation``: the scheme of the inputs that will come."""
+        lowest, highest = quantizer.code_range(encoded.bits)
+        if lowest < -128 or highest > 127 or not quantizer.scaled_codes:
+            return cls(values, None)
+        codes = Packed(encoded.codes.to(torch.int8), encoded.grid, values.shape[1], encoded.bits, quantizer)
+        return cls(values, PackedWeight(codes, activation))
+
+    def kernel(self, quantizer: TensorQuantizer, bits: float) -> Kernel:
+        """What multiplies inputs that ``quantizer`` rounds to ``bits``."""
+        if self.codes is None:
+            return Kernel("float", "weight codes are no int8 values over scales")
+        if quantizer.steps is not None or quantizer.scheme.at(bits).ste is not StraightThrough.IDENTITY:
+            return Kernel("float", "inputs have a gradient of their own")
+        found = self.codes.kernel(bits, self.values.device)
+        return found if found is INT_MM else Kernel("float", found.reason)
+
+    def linear(
+        self, x: torch.Tensor, quantizer: TensorQuantizer, bits: float, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """fq(x) W^T + bias by the integer kernel: (..., in) -> (..., out), with a gradient in ``x``."""
+        product: torch.Tensor = _Product.apply(x, bias, self, quantizer, bits)
+        return product
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What is held, by name."""
+        return {"values": self.values} | ({} if self.codes is None else self.codes.tensors())
+
+    def put(self, tensors: dict[str, torch.Tensor]) -> Self:
+        """The same weight over equal ``tensors`` of :meth:`tensors`' names."""
+        if self.codes is not None:
+            self.codes.put(tensors)
+        return type(self)(tensors["values"], self.codes)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        bias: torch.Tensor | None,
+        weight: Int8Weight,
+        quantizer: TensorQuantizer,
+        bits: float,
+    ) -> torch.Tensor:
+        assert weight.codes is not None
+        ctx.weight, ctx.dtype = weight.values, x.dtype
+        kind = x.device.type
+        out = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        return weight.codes.linear(x, quantizer, bits, bias).to(out)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grad,) = grads
+        of_x = (grad @ ctx.weight.to(grad.dtype)).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        of_bias = grad.flatten(0, -2).sum(dim=0).to(ctx.weight.dtype) if ctx.needs_input_grad[1] else None
+        return of_x, of_bias, None, None, None

@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from orchestrate.config import CheckpointConfig
 from orchestrate.section import BitmapSpec, Section
 from qalof.attacks.arca import ArcaSettings
+from qalof.attacks.bert_attack import BertAttackSettings
 from qalof.attacks.gbda import GbdaSettings
+from qalof.attacks.textfooler import TextFoolerSettings
 
 
 class GbdaConfig(Section):
@@ -26,7 +28,21 @@ class ArcaConfig(Section):
     settings: ArcaSettings = ArcaSettings()
 
 
-MethodConfig = Annotated[GbdaConfig | ArcaConfig, Field(discriminator="name")]
+class TextFoolerConfig(Section):
+    """Synonyms for the words that matter most, on a classifier or a language model."""
+
+    name: Literal["textfooler"]
+    settings: TextFoolerSettings = TextFoolerSettings()
+
+
+class BertAttackConfig(Section):
+    """A language model's proposals for the words that matter most, on a classifier or a language model."""
+
+    name: Literal["bert-attack"]
+    settings: BertAttackSettings = BertAttackSettings()
+
+
+MethodConfig = Annotated[GbdaConfig | TextFoolerConfig | BertAttackConfig | ArcaConfig, Field(discriminator="name")]
 
 
 class RandomPrecisionConfig(Section):

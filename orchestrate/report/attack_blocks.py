@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrate.report import formats
+from orchestrate.report.attack_wording import mean_measure, of_language_model, substitutes_told, wording
 from orchestrate.report.blocks import Block, Cell, Examples, Pair, Plot, Table
 from orchestrate.report.findings import Attacked
 from orchestrate.report.plots import Bars, grouped_bars
@@ -29,9 +30,10 @@ def attack_blocks(step: Step, prefix: str) -> list[Block]:
         return []
     robustness = attacked.robustness
     blocks: list[Block] = [_success_plot(attacked, f"{prefix}-success"), _fixed_table(attacked)]
-    blocks += map(_random_table, robustness.random_precision)
-    blocks += [_accuracy_plot(attacked, f"{prefix}-clean"), _transfer_table(attacked)]
-    return [*blocks, *_examples(attacked)]
+    blocks += [_random_table(attacked, defence) for defence in robustness.random_precision]
+    if not of_language_model(attacked):
+        blocks.append(_accuracy_plot(attacked, f"{prefix}-clean"))
+    return [*blocks, _transfer_table(attacked), *_examples(attacked)]
 
 
 def rate(value: Rate) -> str:
@@ -77,12 +79,17 @@ def _success_plot(attacked: Attacked, name: str) -> Plot:
         f"{place}: " + ", ".join(f"{group.name} {_told(group.values[index])}" for group in groups)
         for index, place in enumerate(places)
     )
+    broken = wording(attacked).broken
     svg = grouped_bars(
-        places, groups, "Misread (%)", name, f"Share of texts misread, by where they were attacked. {told}."
+        places,
+        groups,
+        f"{formats.capital(broken)} (%)",
+        name,
+        f"Share of texts {broken}, by where they were attacked. {told}.",
     )
     return Plot(
         svg,
-        "How often texts are misread, by the precision they were attacked at, with 95 % Wilson intervals; "
+        f"How often texts are {broken}, by the precision they were attacked at, with 95 % Wilson intervals; "
         "lower is more robust",
     )
 
@@ -107,31 +114,46 @@ def _told(interval: Interval | None) -> str:
 
 
 def _fixed_table(attacked: Attacked) -> Table:
-    robustness = attacked.robustness
+    robustness, language = attacked.robustness, of_language_model(attacked)
     rows = []
     for index, bitmap in enumerate(robustness.bitmaps):
-        summary = summarize(attacked.results.get(bitmap, ()))
+        results = attacked.results.get(bitmap, ())
+        summary = summarize(results)
         changed, queries = summary.perturbation, summary.queries
+        # a language model is right about no text, but about a share of its next tokens
+        before, after = (
+            [Cell(formats.share(mean_measure(results, name))) for name in ("accuracy_before", "accuracy_after")]
+            if language
+            else [_cell(robustness.clean_accuracy[index]), _cell(robustness.transfer_unconditional[index][index])]
+        )
         rows.append(
             [
                 Cell(formats.bitmap_heading(bitmap), bitmap),
-                _cell(robustness.clean_accuracy[index]),
+                before,
                 _cell(robustness.attack_success[index]),
-                _cell(robustness.transfer_unconditional[index][index]),
+                after,
                 Cell(formats.share(changed)),
                 Cell(formats.DASH if queries is None else f"{queries:,.0f}"),
             ]
         )
+    clean, attacked_too = (
+        ("Next tokens right", "After attack") if language else ("Clean accuracy", "Misread after attack")
+    )
+    told = (
+        "Next tokens right: of the words that the attack left alone, before and after it."
+        if language
+        else f"Attack success counts texts {wording(attacked).before}; “misread after attack” counts all."
+    )
     return Table(
         f"Fixed precision, on {formats.count_of(robustness.examples, 'text')}",
-        ["Attacked at", "Clean accuracy", "Attack success", "Misread after attack", "Words changed", "Queries a text"],
+        ["Attacked at", clean, "Attack success", attacked_too, "Words changed", "Queries a text"],
         rows,
-        "Attack success counts texts that were read rightly before; “misread after attack” counts all. "
-        "Words changed: mean over successful attacks. In brackets: 95 % Wilson intervals.",
+        f"{told} Words changed: mean over successful attacks. In brackets: 95 % Wilson intervals."
+        f"{substitutes_told(attacked)}",
     )
 
 
-def _random_table(defence: RandomPrecisionReport) -> Table:
+def _random_table(attacked: Attacked, defence: RandomPrecisionReport) -> Table:
     # transfer foretells random precision only where one width is drawn for the whole model
     foretold = any(source.predicted is not None for source in defence.sources)
     rows = [
@@ -152,9 +174,8 @@ def _random_table(defence: RandomPrecisionReport) -> Table:
         ["Attacked at", "Success, mean draw", *(("Predicted by transfer",) if foretold else ()), "Control, mean draw",
          "Success, any draw", "Control, any draw", "Attacks undone", "Accuracy under attack"],
         rows,
-        "The control is how often the same draws misread the same texts unattacked: only what exceeds it is the "
-        "attack's doing. “Any draw” is an attacker who may retry. Several draws of a text are not independent, so "
-        "intervals count texts, not draws.",
+        f"{wording(attacked).control} “Any draw” is an attacker who may retry. Several draws of a text are not "
+        "independent, so intervals count texts, not draws.",
     )  # fmt: skip
 
 
@@ -168,8 +189,9 @@ def _transfer_table(attacked: Attacked) -> Table:
         "Transfer: texts attacked at the row's precision, read at the column's",
         ["Attacked at", *(f"read at {formats.bitmap_heading(bitmap)}" for bitmap in robustness.bitmaps)],
         rows,
-        "Share misread, of the texts whose clean form is read rightly at both; 95 % Wilson intervals. The stronger "
-        "the shade, the more succeed.",
+        f"Share {wording(attacked).broken}, of the texts "
+        f"{'attacked' if of_language_model(attacked) else 'whose clean form is read rightly at both'}; 95 % Wilson "
+        "intervals. The stronger the shade, the more succeed.",
         look="heat",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrate.report.attack_blocks import drawn_from, rate
+from orchestrate.report.attack_wording import Wording, of_language_model, wording
 from orchestrate.report.blocks import Statement
 from orchestrate.report.formats import bitmap_names, by_bitmap, count_of
 from orchestrate.report.read import Step
@@ -20,15 +21,19 @@ def attack_statements(step: Step) -> list[Statement]:
     robustness = attacked.robustness
     fixed = _by_bitmap(robustness.bitmaps, robustness.attack_success)
     texts = count_of(robustness.examples, "text")
-    text = f"Of those of {texts} that were read rightly, attacks succeed at the precision they were built at"
+    words, language = wording(attacked), of_language_model(attacked)
+    whose = f"Of {texts}" if language else f"Of those of {texts} that were read rightly"
+    text = f"{whose}, attacks succeed at the precision they were built at"
     found = [Statement(f"{text}: {fixed}.")]
     for defence in robustness.random_precision:
-        found += _defended(robustness, defence)
-    caution = "Success is a changed prediction; whether a text still means what it did is not measured."
-    return [*found, Statement(caution, caution=True)]
+        found += _defended(robustness, defence, words)
+        if not language:
+            clean = _by_bitmap(robustness.bitmaps, robustness.clean_accuracy)
+            found.append(Statement(f"Clean accuracy: {rate(defence.clean_accuracy)} under random precision; {clean}."))
+    return [*found, Statement(words.caution, caution=True)]
 
 
-def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport) -> list[Statement]:
+def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport, told: Wording) -> list[Statement]:
     names, sources = robustness.bitmaps, defence.sources
     random = _by_bitmap(names, [source.success_mean for source in sources], "built at")
     text = f"Under random precision ({drawn_from(defence)}), the same attacks succeed in the mean draw"
@@ -45,12 +50,10 @@ def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport) -> l
     weak = [beyond(source.success_mean, source.control_mean) != "higher" for source in sources]
     if chosen := _chosen(names, weak):
         text = (
-            f"Built at {chosen}, attacked texts are not shown to be misread under random precision more often than "
-            "the same texts unattacked."
+            f"Built at {chosen}, attacked texts are not shown to be {told.broken} under random precision more often "
+            "than the same texts unattacked."
         )
         found.append(Statement(text, caution=True))
-    clean = _by_bitmap(names, robustness.clean_accuracy)
-    found.append(Statement(f"Clean accuracy: {rate(defence.clean_accuracy)} under random precision; {clean}."))
     return found
 
 

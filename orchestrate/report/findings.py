@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from orchestrate.report.formats import spoken_of
 from orchestrate.report.tool_findings import (
     ToolFindings,
     baselines,
@@ -34,6 +33,7 @@ from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_json
 from qalof.statistics import Interval
+from qalof.tasks.factory import TASKS
 from search.objective import LOWER_IS_BETTER, Objective
 from search.result import Point, SearchResult
 
@@ -50,8 +50,9 @@ class Scored:
 
     @property
     def metric(self) -> str:
-        """The metric to speak of."""
-        return spoken_of(self.points[0].metrics)
+        """The metric to speak of: the task's own."""
+        primary: str = TASKS[self.task][0].primary_metric
+        return primary
 
     @property
     def reference(self) -> int:

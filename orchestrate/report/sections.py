@@ -99,6 +99,12 @@ def lead(step: Step) -> str:
             if step.scored
             else ""
         )
+    if step.command == "attack":
+        method = str(config.get("method", {}).get("name"))
+        return (
+            f"{_METHODS.get(method, f'The attack {method}')} at each fixed precision, and the same texts against other "
+            "precisions and against random precision inference."
+        )
     return _LEADS.get(step.command, f"The result of `{step.command}`; its files are below.")
 
 
@@ -118,13 +124,17 @@ _LEADS = {
     "sensitivity": "Each unit alone is lowered from the reference while all others stay; what the metric loses is how "
     "sensitive that unit is.",
     "search": "A search over bitmaps for the front of quality against cost.",
-    "attack": "A gradient-based attack (GBDA) on a classifier at each fixed precision, and the same texts against "
-    "other precisions and against random precision inference.",
     "sweep": "Training settings tried against each other, scored on the same examples.",
     "range-test": "CPT's precision range test: between which widths the cycles of training should run.",
     "baselines": "Quantization without training, by several methods, scored on the same examples.",
     "footprint": "What a checkpoint takes at several bitmaps: bytes, memory and tokens a second.",
     "generate-data": "A model's own texts, written as training data for models that are to stay like it.",
+}
+_METHODS = {
+    "gbda": "A gradient-based attack (GBDA)",
+    "textfooler": "An attack by synonyms (TextFooler)",
+    "bert-attack": "An attack by a language model's proposals for words (BERT-Attack)",
+    "arca": "A search for prompts that make the model say a fixed output (ARCA)",
 }
 
 

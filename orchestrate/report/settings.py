@@ -64,7 +64,7 @@ _SETTINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("Checkpoint", "checkpoint"),
         ("Texts", "limit"),
         ("Bitmaps", "bitmaps"),
-        ("GBDA", "gbda"),
+        ("Method", "method"),
         ("Random precision", "random_precision"),
         ("Seed", "seed"),
     ),

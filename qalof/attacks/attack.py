@@ -52,7 +52,8 @@ class AttackResult:
     attack the nearest miss, for a skipped one the original; ``bitmap``: where it was attacked; ``queries``: texts the
     victim classified, soft ones included; ``samples``/``wrong_samples``: final candidates tried, and those
     misclassified; ``losses``: the objective by step; ``seed``: of the run, not of the example; ``target``: what a
-    prompt was to elicit; ``measures``: further figures of the method, by name.
+    prompt was to elicit; ``measures``: further figures of the method, by name; ``substitutes``: what stood in for the
+    models and word lists of the method's paper, by role.
     """
 
     example_id: int
@@ -71,6 +72,7 @@ class AttackResult:
     seed: int
     target: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)
+    substitutes: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict; :meth:`from_json` reads it back."""

@@ -108,9 +108,13 @@ class _VictimGoal:
 class LabelGoal(_VictimGoal):
     """``damage``: 1 - P_y.  ``importance``: TextFooler's, P_y(x) - P_y(x'), and P_k(x') - P_k(x) if it flips to k."""
 
+    def __init__(self, victim: Victim) -> None:
+        super().__init__(victim)
+        self._originals: dict[tuple[str, str], torch.Tensor] = {}
+
     def lost(self, original: str, label: int) -> bool:
         """Whether it is read wrongly before any attack."""
-        return self.victim.predict([original])[0] != label
+        return int(self._original(original).argmax()) != label
 
     def answers(self, examples: Sequence[Aimed], rows: Sequence[Sequence[str]]) -> list[list[int]]:
         """Predicted labels."""
@@ -118,8 +122,10 @@ class LabelGoal(_VictimGoal):
         return [[next(flat) for _ in row] for row in rows]
 
     def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
-        """Of changes of ``original``."""
-        before, *after = self.victim.logits([original, *texts]).double().softmax(-1)
+        """Of changes of ``original``, which is read once in a search."""
+        before, changed = self._original(original), [text for text in texts if text != original]
+        read = iter(self._probabilities(changed) if changed else ())
+        after = [before if text == original else next(read) for text in texts]
         found = []
         for p in after:
             k = int(p.argmax())
@@ -130,6 +136,16 @@ class LabelGoal(_VictimGoal):
     def measures(self, original: str, found: str) -> Mapping[str, float]:
         """None."""
         return {}
+
+    def _original(self, text: str) -> torch.Tensor:
+        key = (self.bitmap, text)
+        if key not in self._originals:
+            self._originals = {key: self._probabilities([text])[0]}  # a search stays with one text
+        return self._originals[key]
+
+    def _probabilities(self, texts: Sequence[str]) -> torch.Tensor:
+        """(len(texts), classes)."""
+        return self.victim.logits(texts).double().softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -175,7 +191,9 @@ class ContinuationGoal(_VictimGoal):
     def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
         """Of changes of ``original``; ``label`` plays no part."""
         clean = self._original(original)
-        rises = [_rise(*_common(clean, reading)[::2]) for reading in self._readings(texts)]
+        read = iter(self._readings([text for text in texts if text != original]))
+        readings = [clean if text == original else next(read) for text in texts]
+        rises = [_rise(*_common(clean, reading)[::2]) for reading in readings]
         return [Verdict(rise, rise, rise >= self.rise) for rise in rises]
 
     def measures(self, original: str, found: str) -> Mapping[str, float]:

@@ -63,7 +63,7 @@ class LanguageModelingTask(NextToken):
     head = HeadKind.CAUSAL_LM
     labels: int | None = None
     primary_metric = "loss"
-    metrics = ("loss", "perplexity", "word_perplexity")
+    metrics = ("loss", "perplexity", "word_perplexity", "accuracy")
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: LanguageModelingSettings | None = None) -> None:
         self.tokenizer = tokenizer
@@ -120,20 +120,26 @@ class LanguageModelingTask(NextToken):
 
     @torch.no_grad()
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
-        """Loss in nats a token, token and word perplexity, over all windows or the first ``limit``."""
+        """Loss in nats a token, token and word perplexity, over all windows or the first ``limit``.
+
+        ``accuracy``: share of scored tokens that are the likeliest next ones, in per cent.
+        """
         windows = self.windows()[:limit]
         device = next(model.parameters()).device
-        sums: list[float] = []
+        sums: list[tuple[float, int]] = []
         for at in range(0, len(windows), self.settings.eval_batch_size):
             batch = {k: t.to(device) for k, t in self.collate(windows[at : at + self.settings.eval_batch_size]).items()}
-            sums += self.loss_sums(model(**self.model_inputs(batch)), batch)
+            sums += self.sums(model(**self.model_inputs(batch)), batch)
             if progress:
                 progress(len(sums), len(windows))
+        nats, hits = [nat for nat, _ in sums], [100.0 * hit for _, hit in sums]
         tokens = [int(self.units(window)) for window in windows]
-        loss = sum(sums) / sum(tokens)
+        loss = sum(nats) / sum(tokens)
         exponents = {"perplexity": 1.0, "word_perplexity": sum(tokens) / self._words(windows)}
         metrics = {"loss": loss, **{name: exp_nats(factor * loss) for name, factor in exponents.items()}}
-        scores, weights = {"loss": token_scores(sums, tokens)}, {"loss": tokens}
+        scores = {"loss": token_scores(nats, tokens), "accuracy": token_scores(hits, tokens)}
+        metrics["accuracy"] = sum(hits) / sum(tokens)
+        weights = dict.fromkeys(scores, tokens)
         return Evaluation(metrics, len(windows), scores, weights=weights, exponents=exponents)
 
     def _words(self, windows: Sequence[Feature]) -> int:

@@ -49,8 +49,11 @@ class NextToken:
         kept = batch["labels"] != IGNORED
         return outputs.logits[kept].float(), batch["labels"][kept]
 
-    def loss_sums(self, outputs: Any, batch: Batch) -> list[float]:
-        """Cross entropy in nats of each feature, summed over its labelled tokens."""
-        each = torch.nn.functional.cross_entropy(*self.label_rows(outputs, batch), reduction="none").double()
-        counts = (batch["labels"] != IGNORED).sum(dim=1)
-        return [float(part.sum()) for part in each.split(counts.tolist())]
+    def sums(self, outputs: Any, batch: Batch) -> list[tuple[float, int]]:
+        """Of each feature, over its labelled tokens: cross entropy in nats, and how many were the likeliest."""
+        logits, labels = self.label_rows(outputs, batch)
+        each = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
+        hits = logits.argmax(dim=-1) == labels
+        counts = (batch["labels"] != IGNORED).sum(dim=1).tolist()
+        parts = zip(each.split(counts), hits.split(counts), strict=True)
+        return [(float(nats.sum()), int(right.sum())) for nats, right in parts]

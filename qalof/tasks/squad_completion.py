@@ -187,7 +187,7 @@ class CompletionTask(NextToken):
         sums, tokens, device = [0.0] * len(examples), [0] * len(examples), next(model.parameters()).device
         for batch in by_length([len(ids) for ids, _ in pairs], self.settings.eval_batch_size):
             collated = {k: t.to(device) for k, t in self.collate([features[i] for i in batch]).items()}
-            found = self.loss_sums(model(**self.model_inputs(collated)), collated)
+            found = [nats for nats, _ in self.sums(model(**self.model_inputs(collated)), collated)]
             for place, nats in zip(batch, found, strict=True):
                 sums[answered[place]], tokens[answered[place]] = nats, pairs[place][1]
         return sums, tokens

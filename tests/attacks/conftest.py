@@ -95,3 +95,9 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Victim:
     examples = [AttackExample(n, sentence(rng, n % 2), n % 2) for n in range(6)]
     model = build(BaseModel(str(folder), HeadKind.CLASSIFIER, labels=2))
     return Victim(model, lm, tokenizer, examples, folder)
+
+
+@pytest.fixture(scope="module")
+def language(victim: Victim) -> SwitchableModel:
+    """The language model as a victim."""
+    return SwitchableModel(victim.lm, BaseModel("in memory", HeadKind.CAUSAL_LM), {})

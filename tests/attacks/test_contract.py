@@ -7,12 +7,19 @@ from typing import Any
 import pytest
 
 from qalof.attacks.attack import AttackResult, AttackStatus, attack_examples
+from qalof.attacks.bert_attack import BertAttackSettings
 from qalof.attacks.gbda import GbdaSettings
+from qalof.attacks.textfooler import TextFoolerSettings
 from qalof.attacks.victim import Victim
 
 ATTACKS: dict[str, Any] = {
-    "gbda": GbdaSettings(iterations=60, batch=4, samples=20, max_length=64, learning_rate=0.5, lambda_lm=0.5)
+    "gbda": GbdaSettings(iterations=60, batch=4, samples=20, max_length=64, learning_rate=0.5, lambda_lm=0.5),
+    # a vocabulary this small has no synonyms: any word may stand for any
+    "textfooler": TextFoolerSettings(least_cosine=-1.0, part_of_speech="off", max_length=64),
+    "bert-attack": BertAttackSettings(candidates=12, max_length=64),
 }
+DRAWING = {"gbda"}
+"""Those that use their seed; the others are deterministic whatever it is."""
 
 
 @pytest.fixture(scope="module", params=ATTACKS)
@@ -52,8 +59,8 @@ def test_results_depend_on_seed_example_and_bitmap_alone(victim: Any, attacked: 
     settings, results = attacked
     args = (victim.model, victim.lm, victim.tokenizer)
     assert attack_examples(*args, victim.examples[:2][::-1], 8, settings)[::-1] == results[:2]
-    other = attack_examples(*args, victim.examples[:1], 8, replace(settings, seed=1))
-    assert other != results[:1]
+    (other,) = attack_examples(*args, victim.examples[:1], 8, replace(settings, seed=1))
+    assert (replace(other, seed=settings.seed) != results[0]) == (other.attack in DRAWING)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -1,6 +1,5 @@
 """What the goals tell of changed texts, by hand and against independent computations."""
 
-import math
 from typing import Any
 
 import pytest
@@ -10,15 +9,8 @@ from qalof.attacks.attack import AttackExample
 from qalof.attacks.goal import BROKEN, HELD, ContinuationGoal, LabelGoal, label_or_continuation
 from qalof.attacks.victim import Victim
 from qalof.errors import BadInputError
-from qalof.model.pretrained import HeadKind
-from qalof.model.switchable import BaseModel, SwitchableModel
 
 TEXT = "We found the film lovely in the evening."
-
-
-@pytest.fixture(scope="module")
-def language(victim: Any) -> SwitchableModel:
-    return SwitchableModel(victim.lm, BaseModel("in memory", HeadKind.CAUSAL_LM), {})
 
 
 def nats(language: Any, tokenizer: Any, text: str) -> list[tuple[str, float, bool]]:
@@ -103,7 +95,7 @@ def test_a_classifiers_damage_and_importance_are_those_of_its_probabilities(vict
     assert verdict.broken
     assert verdict.importance == pytest.approx(float(p[0, 1] - p[1, 1] + p[1, 0] - p[0, 0]))
     assert (same.broken, same.importance) == (False, 0.0)
-    assert math.isclose(same.damage, float(1 - p[0, 1]))
+    assert same.damage == pytest.approx(float(1 - p[0, 1]))
 
 
 def test_the_head_chooses_the_goal(victim: Any, language: Any) -> None:

@@ -59,7 +59,7 @@ def test_a_checkpoint_is_scored_on_zero_shot_and_on_perplexity(
     text = "task={name: language-modeling, settings: {data: tiny, max_length: 32, stride: 16}}"
     words = ["--checkpoint", checkpoint, "--bitmap", "4", text, "limit=3", "--output", "text"]
     found = run(monkeypatch, capsys, *words)
-    assert set(found["rows"][0]["metrics"]) == {"loss", "perplexity", "word_perplexity"}
+    assert set(found["rows"][0]["metrics"]) == {"loss", "perplexity", "word_perplexity", "accuracy"}
     # without a task it is the one it was trained for
     words = ["--checkpoint", checkpoint, "--bitmap", "4", "limit=2", "--output", "own"]
     assert run(monkeypatch, capsys, *words)["task"] == "squad-completion"

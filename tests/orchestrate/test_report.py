@@ -336,6 +336,24 @@ def test_every_rate_of_the_attack_is_the_files(folder: Path, page: str):
         assert f'title="{rate["hits"]} of {rate["trials"]}, from {rate["clusters"]} text' in page
 
 
+def test_an_attacked_language_model_is_not_said_to_misread_and_has_next_tokens(copy: Path):
+    path = copy / "hit" / "attacks.jsonl"
+    measures = {"nll_before": 4.0, "nll_after": 5.0, "accuracy_before": 0.31, "accuracy_after": 0.23}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert "misread" in seen(write_report(copy).read_text())
+    path.write_text(
+        "".join(json.dumps(line | {"measures": measures, "substitutes": {"mask": "left out"}}) + "\n" for line in lines)
+    )
+    text = seen(write_report(copy).read_text())
+    assert "misread" not in text.lower()
+    assert "read rightly" not in text
+    assert "Next tokens right" in text
+    assert "31 %" in text
+    assert "23 %" in text
+    assert "mask: left out" in text
+    assert "Success is a rise of the mean NLL" in text
+
+
 def test_models_are_compared_pair_by_pair_over_the_same_examples(folder: Path, page: str):
     scores = {}
     for name in ("sp", "cpt"):

@@ -44,7 +44,7 @@ def test_every_token_but_the_first_is_scored_once_with_enough_before_it(random_m
 def test_the_perplexity_is_that_of_the_summed_loss_and_not_of_means_of_windows(random_model, model, text):
     task = make(random_model, text, max_length=48, stride=32, eval_batch_size=2)
     found = task.evaluate(model)
-    total, count = 0.0, 0
+    total, count, hits = 0.0, 0, 0
     for window in task.windows():
         ids = torch.tensor([window["input_ids"]])
         with torch.no_grad():
@@ -52,6 +52,7 @@ def test_the_perplexity_is_that_of_the_summed_loss_and_not_of_means_of_windows(r
         for place in range(window["first"], ids.shape[1]):
             total -= float(logs[place - 1, ids[0, place]])
             count += 1
+            hits += int(logs[place - 1].argmax()) == int(ids[0, place])
     assert found["loss"] == pytest.approx(total / count, rel=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-4)
     words = len(task.tokenizer.decode(task._ids(task.validation)[1:]).split())
@@ -61,6 +62,8 @@ def test_the_perplexity_is_that_of_the_summed_loss_and_not_of_means_of_windows(r
     loss, by_word = found.interval("loss"), found.interval("word_perplexity")
     assert loss.low < loss.estimate < loss.high
     assert by_word.high == pytest.approx(math.exp(loss.high * count / words), rel=1e-12)
+    assert found["accuracy"] == pytest.approx(100 * hits / count)
+    assert sum(found.per_example["accuracy"]) / found.examples == pytest.approx(found["accuracy"])
 
 
 def test_the_batch_size_changes_no_score(random_model, model, text):

@@ -1,0 +1,107 @@
+"""BERT-Attack (Li et al., EMNLP 2020, arXiv 2004.09984; algorithms.md 9.4), on classifiers and causal language models.
+
+The search is that of :mod:`qalof.attacks.substitution`.  What is BERT-Attack's own:
+
+- A word is hidden by a mask: the tokenizer's mask token, or its unknown token (the official code's).  Where the unknown
+  token is also the end of text, as in GPT-2, it would not hide a word but cut the text in two; the word is then
+  left out instead.
+- Candidates are the top K = 48 of a language model at the word's place, found in the original text and not in the one
+  with earlier swaps; sub-words and stop words are dropped.  There is no masked model at hand:
+  :mod:`qalof.attacks.substitutes.left_context` says what stands in, and what becomes of words of several pieces.
+- At most 40 % of a text's words are swapped (the official code lets one more pass).
+- Similar enough: the whole text against the original, cosine 0.2 (TextAttack's).  The paper drops finished texts;
+  dropping candidates loses no text that another candidate saves.  What fits a place may be the opposite of what stood
+  there, and mean states tell opposites apart poorly: a list of ``antonyms`` or a stricter similarity keeps them out.
+- The last word is ranked like any other (the official code leaves it out).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qalof.attacks.attack import Work
+from qalof.attacks.goal import Goal
+from qalof.attacks.substitutes import stop_words
+from qalof.attacks.substitutes.left_context import PROPOSED, LeftContext
+from qalof.attacks.substitutes.similarity import Metric, StateSimilarity
+from qalof.attacks.substitution import Swap, WordAttack, WordAttackSettings
+from qalof.attacks.words import Words
+from qalof.errors import BadInputError
+
+
+@dataclass(frozen=True)
+class BertAttackSettings(WordAttackSettings):
+    """``candidates``: K, of a word; ``most_changed``: share of a text's words.
+
+    ``least_similarity`` by ``metric`` over the whole text.  The rest:
+    :class:`~qalof.attacks.substitution.WordAttackSettings`.
+    """
+
+    candidates: int = 48
+    most_changed: float = 0.4
+    metric: Metric = "cosine"
+    least_similarity: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates < 1:
+            raise BadInputError(f"candidates must be at least 1: got {self.candidates}; the paper's is 48")
+        if not 0 < self.most_changed <= 1:
+            raise BadInputError(
+                f"most_changed must lie above 0 and up to 1: got {self.most_changed}; the paper's is 0.4"
+            )
+
+    def work(self, tokens: int) -> Work:
+        """Each token a word to hide; proposals read by the LM, candidates by the victim and, for similarity, the LM."""
+        return Work(0, 1 + 2 * tokens + (2 + PROPOSED) * int(tokens * self.candidates))
+
+    def build(self, model: Any, tokenizer: Any, lm: Any) -> BertAttack:
+        """The attack on a classifier or a language model; ``lm`` for candidates and similarity."""
+        similarity = StateSimilarity(lm, tokenizer, self.metric, self.layer, self.idf)
+        proposer = LeftContext(lm, tokenizer, self.candidates)
+        return BertAttack(self.judge(model, tokenizer), self, proposer, similarity, mask_of(tokenizer))
+
+
+class BertAttack(WordAttack):
+    """See the module's docstring; ``mask`` None leaves a word out to hide it."""
+
+    name = "bert-attack"
+
+    def __init__(
+        self, goal: Goal, settings: BertAttackSettings, proposer: LeftContext, similarity: StateSimilarity,
+        mask: str | None,
+    ) -> None:  # fmt: skip
+        names = {
+            "masked language model": proposer.name,
+            "mask": mask or "left out",
+            "similarity": similarity.name,
+            "stop words": stop_words.NAME,
+        }
+        super().__init__(goal, settings, names)
+        self._settings, self._proposer, self._similarity, self._mask = settings, proposer, similarity, mask
+
+    def hidden(self, words: Words, index: int) -> str:
+        """Masked, or left out."""
+        return words.without(index) if self._mask is None else words.replaced(index, self._mask).text
+
+    def candidates(self, original: Words, index: int) -> list[str]:
+        """What the language model would have there, the likeliest first."""
+        return self._proposer.candidates(original, index)
+
+    def similar(self, original: Words, current: Words, index: int, swapped: Sequence[Words]) -> list[Swap]:
+        """By the whole text, against the original."""
+        scores = self._similarity.of(original.text, [words.text for words in swapped])
+        least = self._settings.least_similarity
+        return [Swap(words, score) for words, score in zip(swapped, scores, strict=True) if score >= least]
+
+    def most_changes(self, words: int) -> int:
+        """40 % of them, rounded down."""
+        return int(self._settings.most_changed * words)
+
+
+def mask_of(tokenizer: Any) -> str | None:
+    """What hides a word from a victim with this tokenizer; None where no token says just that."""
+    mask: str | None = tokenizer.mask_token or tokenizer.unk_token
+    return None if mask == tokenizer.eos_token else mask

@@ -1,0 +1,14 @@
+"""Offline stand-ins for the models and word lists that attacks on words take from elsewhere (algorithms.md 9).
+
+=====================  ======================================  ==========================================
+the papers'            here                                    or
+=====================  ======================================  ==========================================
+counter-fitted vectors neighbours in the input embeddings      a user's list (:mod:`.synonyms`)
+sentence encoder (USE) mean hidden states of a language model  (:mod:`.similarity`)
+masked language model  left context, then the whole sentence   (:mod:`.left_context`)
+part-of-speech tagger  suffixes (:mod:`.parts_of_speech`)      off
+stop words (NLTK)      a list of our own (:mod:`.stop_words`)
+=====================  ======================================  ==========================================
+
+Each has a ``name`` that stands in every result: thresholds do not carry over from one to another.
+"""

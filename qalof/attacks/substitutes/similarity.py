@@ -1,0 +1,80 @@
+"""How alike two texts are: the mean of a language model's hidden states, in place of a sentence encoder.
+
+    u(x) = sum_i w_i h_i(x) / sum_i w_i,    cosine: cos(u, v);    angular: 1 - arccos(cos(u, v)) / pi
+
+h: states after the middle layer (or another); w: idf of each token, or 1.  A text's first position is left out where
+there are others, because its state says little but that it is the first.  Such means all point much the same way, the
+more so in GPT-2, so that thresholds made for a sentence encoder let more pass here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional
+
+from qalof.attacks.goal import TOKENS_AT_ONCE
+from qalof.attacks.victim import transformers_model
+from qalof.errors import BadInputError
+from qalof.evaluation.loglikelihood import positions_of
+from qalof.tasks.classification import by_equal_length
+
+Metric = Literal["angular", "cosine"]
+
+
+class StateSimilarity:
+    """See the module's docstring.
+
+    Args:
+        lm: a causal LM, switchable or plain.
+        tokenizer: of it.
+        metric: of the two means.
+        layer: hidden states after so many blocks; None for half of them.
+        idf: weight of each token id; None for a plain mean.
+
+    Raises:
+        BadInputError: no such layer, or another number of weights than tokens.
+    """
+
+    def __init__(
+        self, lm: Any, tokenizer: Any, metric: Metric, layer: int | None = None, idf: Sequence[float] | None = None
+    ) -> None:
+        self._lm, self._tokenizer, self._metric = transformers_model(lm), tokenizer, metric
+        layers, size = int(self._lm.config.num_hidden_layers), len(self._lm.get_input_embeddings().weight)
+        self._layer = layers // 2 if layer is None else layer
+        if not 0 <= self._layer <= layers:
+            raise BadInputError(f"layer must lie from 0 to the language model's {layers}: got {layer}")
+        if idf is not None and len(idf) != size:
+            raise BadInputError(f"idf must have the language model's {size} tokens: got {len(idf)}")
+        self._device = next(self._lm.parameters()).device
+        self._weights = torch.tensor(idf or [1.0] * size, device=self._device)
+        self.name = f"{'idf-weighted ' if idf else ''}mean states after layer {self._layer}, {metric}"
+
+    def of(self, reference: str, texts: Sequence[str]) -> list[float]:
+        """How alike each text is to ``reference``; at most 1, and 1 for the same."""
+        means = self._means([reference, *texts])
+        cosines = functional.cosine_similarity(means[:1], means[1:]).clamp(-1, 1).double().tolist()
+        return [1 - math.acos(cosine) / math.pi for cosine in cosines] if self._metric == "angular" else cosines
+
+    @torch.no_grad()
+    def _means(self, texts: Sequence[str]) -> torch.Tensor:
+        """(len(texts), features) in fp64; zeros for a text without tokens."""
+        rows = [
+            row[: positions_of(self._lm)]
+            for row in self._tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        ]
+        found = torch.zeros(len(rows), int(self._lm.config.hidden_size), dtype=torch.float64, device=self._device)
+        longest = max(1, max(map(len, rows)))
+        for batch in by_equal_length([len(row) for row in rows], max(1, TOKENS_AT_ONCE // longest)):
+            ids = torch.tensor([rows[index] for index in batch], dtype=torch.int64, device=self._device)
+            if not ids.shape[1]:
+                continue
+            first = 1 if ids.shape[1] > 1 else 0
+            states = self._lm(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states[self._layer]
+            weights = self._weights[ids[:, first:], None].double()
+            total = weights.sum(1).clamp_min(torch.finfo(torch.float64).tiny)
+            found[batch] = (states[:, first:].double() * weights).sum(1) / total
+        return found

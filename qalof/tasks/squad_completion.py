@@ -139,8 +139,16 @@ class CompletionTask(NextToken):
 
     @torch.no_grad()
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
-        """Exact match and F1 in percent of greedy answers; loss (nats a token) and perplexity of the first gold one."""
+        """Exact match and F1 in percent of greedy answers; loss (nats a token) and perplexity of the first gold one.
+
+        Raises:
+            BadInputError: no example has an answer, so that there is no loss.
+        """
         examples = self.validation[:limit]
+        if not any(example.answers for example in examples):
+            raise BadInputError(
+                f"one of the examples at least must have a gold answer: got none in {len(examples)}; raise the limit"
+            )
         texts = [""] * len(examples)
         room = self.settings.max_length - self.settings.max_new_tokens
         before = self.truncated

@@ -86,6 +86,13 @@ def test_completion_counts_empty_answers_and_cut_contexts(random_model, tmp_path
         qalof.task("squad-completion", source=random_model, data=nothing).train_features()
 
 
+def test_completion_has_no_loss_without_any_answer_and_says_so(random_model, tmp_path):
+    data = write(tmp_path / "d.json", [question(1, []), GOOD])
+    task = qalof.task("squad-completion", source=random_model, data=data, max_length=72)
+    with pytest.raises(BadInputError, match="gold answer: got none in 1"):
+        task.evaluate(Idle(), limit=1)
+
+
 def test_counts_do_not_depend_on_the_cache(random_model, tmp_path, monkeypatch):
     monkeypatch.setenv("QALOF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("qalof.tasks.feature_cache.SMALL", 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrate.report import formats
-from orchestrate.report.attack_wording import mean_measure, of_language_model, substitutes_told, wording
+from orchestrate.report.attack_wording import CLASSIFIER, mean_measure, substitutes_told, wording
 from orchestrate.report.blocks import Block, Cell, Examples, Pair, Plot, Table
 from orchestrate.report.findings import Attacked
 from orchestrate.report.plots import Bars, grouped_bars
@@ -31,7 +31,7 @@ def attack_blocks(step: Step, prefix: str) -> list[Block]:
     robustness = attacked.robustness
     blocks: list[Block] = [_success_plot(attacked, f"{prefix}-success"), _fixed_table(attacked)]
     blocks += [_random_table(attacked, defence) for defence in robustness.random_precision]
-    if not of_language_model(attacked):
+    if wording(attacked) is CLASSIFIER:
         blocks.append(_accuracy_plot(attacked, f"{prefix}-clean"))
     return [*blocks, _transfer_table(attacked), *_examples(attacked)]
 
@@ -79,18 +79,18 @@ def _success_plot(attacked: Attacked, name: str) -> Plot:
         f"{place}: " + ", ".join(f"{group.name} {_told(group.values[index])}" for group in groups)
         for index, place in enumerate(places)
     )
-    broken = wording(attacked).broken
+    words = wording(attacked)
     svg = grouped_bars(
         places,
         groups,
-        f"{formats.capital(broken)} (%)",
+        f"{formats.capital(words.broken)} (%)",
         name,
-        f"Share of texts {broken}, by where they were attacked. {told}.",
+        f"Share of {words.noun}s {words.broken}, by where they were attacked. {told}.",
     )
     return Plot(
         svg,
-        f"How often texts are {broken}, by the precision they were attacked at, with 95 % Wilson intervals; "
-        "lower is more robust",
+        f"How often {words.noun}s are {words.broken}, by the precision they were attacked at, with 95 % Wilson "
+        "intervals; lower is more robust",
     )
 
 
@@ -114,7 +114,7 @@ def _told(interval: Interval | None) -> str:
 
 
 def _fixed_table(attacked: Attacked) -> Table:
-    robustness, language = attacked.robustness, of_language_model(attacked)
+    robustness, words = attacked.robustness, wording(attacked)
     rows = []
     for index, bitmap in enumerate(robustness.bitmaps):
         results = attacked.results.get(bitmap, ())
@@ -123,7 +123,7 @@ def _fixed_table(attacked: Attacked) -> Table:
         # a language model is right about no text, but about a share of its next tokens
         before, after = (
             [Cell(formats.share(mean_measure(results, name))) for name in ("accuracy_before", "accuracy_after")]
-            if language
+            if words.next_tokens
             else [_cell(robustness.clean_accuracy[index]), _cell(robustness.transfer_unconditional[index][index])]
         )
         rows.append(
@@ -132,24 +132,17 @@ def _fixed_table(attacked: Attacked) -> Table:
                 before,
                 _cell(robustness.attack_success[index]),
                 after,
-                Cell(formats.share(changed)),
+                *((Cell(formats.share(changed)),) if words.rewords else ()),
                 Cell(formats.DASH if queries is None else f"{queries:,.0f}"),
             ]
         )
-    clean, attacked_too = (
-        ("Next tokens right", "After attack") if language else ("Clean accuracy", "Misread after attack")
-    )
-    told = (
-        "Next tokens right: of the words that the attack left alone, before and after it."
-        if language
-        else f"Attack success counts texts {wording(attacked).before}; “misread after attack” counts all."
-    )
+    changed_head = ("Words changed",) if words.rewords else ()
+    changed_note = " Words changed: mean over successful attacks." if words.rewords else ""
     return Table(
-        f"Fixed precision, on {formats.count_of(robustness.examples, 'text')}",
-        ["Attacked at", clean, "Attack success", attacked_too, "Words changed", "Queries a text"],
+        f"Fixed precision, on {formats.count_of(robustness.examples, words.noun)}",
+        ["Attacked at", words.columns[0], "Attack success", words.columns[1], *changed_head, f"Queries a {words.noun}"],
         rows,
-        f"{told} Words changed: mean over successful attacks. In brackets: 95 % Wilson intervals."
-        f"{substitutes_told(attacked)}",
+        f"{words.note}{changed_note} In brackets: 95 % Wilson intervals.{substitutes_told(attacked)}",
     )
 
 
@@ -186,18 +179,19 @@ def _transfer_table(attacked: Attacked) -> Table:
         for bitmap, row in zip(robustness.bitmaps, robustness.transfer, strict=True)
     ]
     return Table(
-        "Transfer: texts attacked at the row's precision, read at the column's",
+        f"Transfer: {wording(attacked).noun}s attacked at the row's precision, read at the column's",
         ["Attacked at", *(f"read at {formats.bitmap_heading(bitmap)}" for bitmap in robustness.bitmaps)],
         rows,
-        f"Share {wording(attacked).broken}, of the texts "
-        f"{'attacked' if of_language_model(attacked) else 'whose clean form is read rightly at both'}; 95 % Wilson "
+        f"Share {wording(attacked).broken}, of the {wording(attacked).noun}s {wording(attacked).transfer}; 95 % Wilson "
         "intervals. The stronger the shade, the more succeed.",
         look="heat",
     )
 
 
 def _examples(attacked: Attacked) -> list[Block]:
-    """Some successful attacks with the fewest words changed."""
+    """Some successful attacks: those with the fewest words changed, or prompts with what they elicit."""
+    if not wording(attacked).rewords:
+        return _elicited(attacked)
     won = [r for results in attacked.results.values() for r in results if r.status is AttackStatus.SUCCESS]
     won.sort(key=_visible_change)
     pairs = [
@@ -209,6 +203,19 @@ def _examples(attacked: Attacked) -> list[Block]:
         for r in _different(won)
     ]
     return [Examples("Successful attacks that change the fewest words", pairs)] if pairs else []
+
+
+def _elicited(attacked: Attacked) -> list[Block]:
+    won = [r for results in attacked.results.values() for r in results if r.status is AttackStatus.SUCCESS]
+    pairs = [
+        Pair(
+            f"Searched at {formats.bitmap_name(r.bitmap)}, to be followed by “{r.target.strip()}”",
+            r.original_text,
+            r.adversarial_text,
+        )
+        for r in _different(won)
+    ]
+    return [Examples("Random prompts, and what the search made of them", pairs)] if pairs else []
 
 
 def _visible_change(result: AttackResult) -> tuple[float, int]:

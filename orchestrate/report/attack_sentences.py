@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrate.report.attack_blocks import drawn_from, rate
-from orchestrate.report.attack_wording import Wording, of_language_model, wording
+from orchestrate.report.attack_wording import CLASSIFIER, Wording, wording
 from orchestrate.report.blocks import Statement
 from orchestrate.report.formats import bitmap_names, by_bitmap, count_of
 from orchestrate.report.read import Step
@@ -20,14 +20,13 @@ def attack_statements(step: Step) -> list[Statement]:
         return []
     robustness = attacked.robustness
     fixed = _by_bitmap(robustness.bitmaps, robustness.attack_success)
-    texts = count_of(robustness.examples, "text")
-    words, language = wording(attacked), of_language_model(attacked)
-    whose = f"Of {texts}" if language else f"Of those of {texts} that were read rightly"
+    words = wording(attacked)
+    whose = words.whose.format(texts=count_of(robustness.examples, words.noun))
     text = f"{whose}, attacks succeed at the precision they were built at"
     found = [Statement(f"{text}: {fixed}.")]
     for defence in robustness.random_precision:
         found += _defended(robustness, defence, words)
-        if not language:
+        if words is CLASSIFIER:
             clean = _by_bitmap(robustness.bitmaps, robustness.clean_accuracy)
             found.append(Statement(f"Clean accuracy: {rate(defence.clean_accuracy)} under random precision; {clean}."))
     return [*found, Statement(words.caution, caution=True)]
@@ -50,8 +49,8 @@ def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport, told
     weak = [beyond(source.success_mean, source.control_mean) != "higher" for source in sources]
     if chosen := _chosen(names, weak):
         text = (
-            f"Built at {chosen}, attacked texts are not shown to be {told.broken} under random precision more often "
-            "than the same texts unattacked."
+            f"Built at {chosen}, attacked {told.noun}s are not shown to be {told.broken} under random precision more "
+            f"often than {told.unattacked}."
         )
         found.append(Statement(text, caution=True))
     return found

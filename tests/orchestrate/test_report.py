@@ -354,6 +354,18 @@ def test_an_attacked_language_model_is_not_said_to_misread_and_has_next_tokens(c
     assert "Success is a rise of the mean NLL" in text
 
 
+def test_searched_prompts_are_told_with_what_they_elicit_and_not_as_texts_that_are_misread(copy: Path):
+    path = copy / "hit" / "attacks.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line | {"target": " green tea"}) + "\n" for line in lines))
+    text = seen(write_report(copy).read_text())
+    assert "misread" not in text.lower()
+    assert "read rightly" not in text
+    assert "words changed" not in text.lower()
+    assert "to be followed by “green tea”" in text
+    assert "Random prompt held" in text
+
+
 def test_models_are_compared_pair_by_pair_over_the_same_examples(folder: Path, page: str):
     scores = {}
     for name in ("sp", "cpt"):

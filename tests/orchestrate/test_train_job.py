@@ -72,7 +72,7 @@ def test_eight_workers_train_the_tiny_model_with_the_losses_of_one(ray_session, 
         "adapters__dropout": 0.0,
     }
     eight = config("tiny", tmp_path, workers__count=8, **changes)
-    one = config("tiny", tmp_path, workers__count=1, **changes)
+    one = config("tiny", tmp_path, workers__count=1, workers__in_process=True, **changes)
     execute("train", eight, tmp_path / "eight")
     execute("train", one, tmp_path / "one")
     ours, theirs = losses(tmp_path / "eight"), losses(tmp_path / "one")

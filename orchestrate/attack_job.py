@@ -24,7 +24,7 @@ from orchestrate.evaluation_pool import pool_of, threads_of
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
-from qalof.attacks.attack import AttackExample, AttackResult, AttackSettings, attack_examples
+from qalof.attacks.attack import AttackExample, AttackResult, AttackSettings, attack_at
 from qalof.attacks.random_precision import RandomPrecision
 from qalof.attacks.robustness import RobustnessReport, robustness_report
 from qalof.attacks.transfer import draw_table, prediction_table
@@ -49,19 +49,19 @@ class AttackActor:
 
     def __init__(self, checkpoint: str, settings: AttackSettings, threads: int, gpu: bool) -> None:
         torch.set_num_threads(threads)
-        self._model, self._task = load(checkpoint), task_of(checkpoint)
-        self._settings, device = settings, "cuda" if gpu else "cpu"
-        self._model.to(device)
-        self._lm: Any = None
+        device = "cuda" if gpu else "cpu"
+        self._model, lm = load(checkpoint).to(device), None
         if settings.uses_lm:
-            self._lm = load_pretrained(self._model.base.source, HeadKind.CAUSAL_LM).to(device)
+            lm = load_pretrained(self._model.base.source, HeadKind.CAUSAL_LM).to(device)
         share_large(self._model)
+        # built once, since some go through the whole vocabulary, and on the arrays that are shared by now
+        tokenizer = task_of(checkpoint).tokenizer  # type: ignore[attr-defined]
+        self._attack = settings.build(self._model, tokenizer, lm)
 
     def do(self, item: Item) -> AttackResult:
         """Attack one text at one bitmap."""
         example, bitmap = item
-        tokenizer = self._task.tokenizer  # type: ignore[attr-defined]
-        return attack_examples(self._model, self._lm, tokenizer, [example], bitmap, self._settings)[0]
+        return attack_at(bitmap, self._model, self._attack, example)
 
 
 @dataclass(frozen=True)

@@ -172,16 +172,25 @@ def attack_examples(
     Raises:
         BadInputError: an illegal bitmap, or a language model with another vocabulary.
     """
+    attack = settings.build(model, tokenizer, lm)
+    results = []
+    for example in examples:
+        results.append(attack_at(bitmap, model, attack, example))
+        if on_result:
+            on_result(results[-1])
+    return results
+
+
+def attack_at(bitmap: Bitmap | str | int, model: Any, attack: Attack, example: AttackExample) -> AttackResult:
+    """Attack one example with ``model``, which ``attack`` was built on, at ``bitmap``; it is put back afterwards.
+
+    Raises:
+        BadInputError: an illegal bitmap, or what the attack cannot be run on.
+    """
     before = model.bitmap
     model.set_bitmap(bitmap)
     try:
-        attack = settings.build(model, tokenizer, lm)
-        results = []
-        for example in examples:
-            results.append(attack.run(example))
-            if on_result:
-                on_result(results[-1])
-        return results
+        return attack.run(example)
     finally:
         model.set_bitmap(before)
 

@@ -10,7 +10,7 @@ tokenized (``spelt``) are no prompt: searches drop them.  The official code of A
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from qalof.attacks.goal import BROKEN, HELD, Aimed
 from qalof.attacks.victim import BATCH, Victim
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
+from qalof.tasks.classification import by_equal_length
 
 LEAST_ALIKE = 4
 """Characters from which a token counts as resembling a word of the target."""
@@ -102,7 +103,7 @@ class Elicitation:
     def _said(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[bool]:
         found = [False] * len(pairs)
         device = next(self.model.parameters()).device
-        for members in _alike([(len(prompt), len(target)) for prompt, target in pairs]):
+        for members in by_equal_length([(len(prompt), len(target)) for prompt, target in pairs], BATCH):
             prompt, target = (len(part) for part in pairs[members[0]])
             self.check_length(prompt, target)
             if not prompt:
@@ -152,13 +153,3 @@ def _texts(tokenizer: Any, size: int) -> tuple[str | None, ...]:
     known = min(size, len(tokenizer))
     texts = [None if i in special else tokenizer.decode([i]).strip().casefold() for i in range(known)]
     return (*texts, *([None] * (size - known)))
-
-
-def _alike(lengths: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
-    """Indices of equal lengths in batches, so that nothing is padded."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index, length in enumerate(lengths):
-        groups.setdefault(length, []).append(index)
-    for members in groups.values():
-        for start in range(0, len(members), BATCH):
-            yield members[start : start + BATCH]

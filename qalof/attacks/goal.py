@@ -12,10 +12,11 @@ the clean text *at the same bitmap*, so that the noise of few bits alone breaks 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch.nn import functional
@@ -24,11 +25,13 @@ from transformers import PreTrainedTokenizerBase
 from qalof.attacks.victim import Victim, classifier
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
+from qalof.tasks.classification import by_equal_length
 
 HELD, BROKEN = 0, 1
 DEFAULT_RISE = 0.1
 TOKENS_AT_ONCE = 1024
 _LEAST_NATS = 1e-6
+Reading = TypeVar("Reading")
 
 
 class Aimed(Protocol):
@@ -91,9 +94,12 @@ class Goal(Judge, Protocol):
         ...
 
 
-class _VictimGoal:
+class _VictimGoal(ABC, Generic[Reading]):
+    """What both goals share: a victim, and the original, which is read once in a search."""
+
     def __init__(self, victim: Victim) -> None:
         self.victim, self.model = victim, victim.model
+        self._originals: dict[tuple[str, str], Reading] = {}
 
     @property
     def bitmap(self) -> str:
@@ -104,13 +110,25 @@ class _VictimGoal:
         """The text as the victim reads it, cut to its length."""
         return self.victim.decode(self.victim.encode([text])[0])
 
+    @abstractmethod
+    def _readings(self, texts: Sequence[str]) -> Sequence[Reading]:
+        """Of each text, at the victim's bitmap."""
 
-class LabelGoal(_VictimGoal):
+    def _original(self, text: str) -> Reading:
+        key = (self.bitmap, text)
+        if key not in self._originals:
+            self._originals = {key: self._readings([text])[0]}  # a search stays with one text
+        return self._originals[key]
+
+    def _changed(self, original: str, texts: Sequence[str]) -> list[Reading]:
+        """Of ``texts``; those that are the original are not read again."""
+        changed = [text for text in texts if text != original]
+        read = iter(self._readings(changed) if changed else ())
+        return [self._original(original) if text == original else next(read) for text in texts]
+
+
+class LabelGoal(_VictimGoal[torch.Tensor]):
     """``damage``: 1 - P_y.  ``importance``: TextFooler's, P_y(x) - P_y(x'), and P_k(x') - P_k(x) if it flips to k."""
-
-    def __init__(self, victim: Victim) -> None:
-        super().__init__(victim)
-        self._originals: dict[tuple[str, str], torch.Tensor] = {}
 
     def lost(self, original: str, label: int) -> bool:
         """Whether it is read wrongly before any attack."""
@@ -123,11 +141,8 @@ class LabelGoal(_VictimGoal):
 
     def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
         """Of changes of ``original``, which is read once in a search."""
-        before, changed = self._original(original), [text for text in texts if text != original]
-        read = iter(self._probabilities(changed) if changed else ())
-        after = [before if text == original else next(read) for text in texts]
-        found = []
-        for p in after:
+        before, found = self._original(original), []
+        for p in self._changed(original, texts):
             k = int(p.argmax())
             gained = 0.0 if k == label else float(p[k] - before[k])
             found.append(Verdict(float(1 - p[label]), float(before[label] - p[label]) + gained, k != label))
@@ -137,15 +152,9 @@ class LabelGoal(_VictimGoal):
         """None."""
         return {}
 
-    def _original(self, text: str) -> torch.Tensor:
-        key = (self.bitmap, text)
-        if key not in self._originals:
-            self._originals = {key: self._probabilities([text])[0]}  # a search stays with one text
-        return self._originals[key]
-
-    def _probabilities(self, texts: Sequence[str]) -> torch.Tensor:
-        """(len(texts), classes)."""
-        return self.victim.logits(texts).double().softmax(-1)
+    def _readings(self, texts: Sequence[str]) -> Sequence[torch.Tensor]:
+        """Probabilities: (classes,) each."""
+        return list(self.victim.logits(texts).double().softmax(-1))
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,7 @@ class _Reading:
     hits: tuple[int, ...]
 
 
-class ContinuationGoal(_VictimGoal):
+class ContinuationGoal(_VictimGoal[_Reading]):
     """``damage`` and ``importance``: the relative rise of the mean NLL over untouched words; broken from ``rise`` on.
 
     The first token of a text has nothing before it and is not scored; white space counts to the word after it.
@@ -178,7 +187,6 @@ class ContinuationGoal(_VictimGoal):
         # lengths are checked, and texts encoded and decoded, exactly as for a classifier
         super().__init__(Victim(model, tokenizer, max_length))
         self.rise = rise
-        self._originals: dict[tuple[str, str], _Reading] = {}
 
     def lost(self, original: str, label: int) -> bool:
         """Never: there is no right answer to miss."""
@@ -191,9 +199,7 @@ class ContinuationGoal(_VictimGoal):
     def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
         """Of changes of ``original``; ``label`` plays no part."""
         clean = self._original(original)
-        read = iter(self._readings([text for text in texts if text != original]))
-        readings = [clean if text == original else next(read) for text in texts]
-        rises = [_rise(*_common(clean, reading)[::2]) for reading in readings]
+        rises = [_rise(*_common(clean, reading)[::2]) for reading in self._changed(original, texts)]
         return [Verdict(rise, rise, rise >= self.rise) for rise in rises]
 
     def measures(self, original: str, found: str) -> Mapping[str, float]:
@@ -206,28 +212,18 @@ class ContinuationGoal(_VictimGoal):
             "accuracy_after": hits_after,
         }
 
-    def _original(self, text: str) -> _Reading:
-        key = (self.bitmap, text)
-        if key not in self._originals:
-            self._originals = {key: self._readings([text])[0]}  # a search stays with one text
-        return self._originals[key]
-
     def _readings(self, texts: Sequence[str]) -> list[_Reading]:
         """Of texts of equal length together, so that nothing is padded."""
         tokenizer: Any = self.victim.tokenizer
         encoded = [tokenizer(text, return_offsets_mapping=True, verbose=False) for text in texts]
         rows = [e["input_ids"][: self.victim.max_length] for e in encoded]
         found: dict[int, _Reading] = {}
-        by_length: dict[int, list[int]] = {}
-        for index, row in enumerate(rows):
-            by_length.setdefault(len(row), []).append(index)
-        for length, members in by_length.items():
-            step = max(1, TOKENS_AT_ONCE // max(1, length))
-            for at in range(0, len(members), step):
-                chunk = members[at : at + step]
-                nats, hits = self._tokens([rows[index] for index in chunk])
-                for index, row_nats, row_hits in zip(chunk, nats, hits, strict=True):
-                    found[index] = _by_word(texts[index], encoded[index]["offset_mapping"][:length], row_nats, row_hits)
+        longest = max((len(row) for row in rows), default=1)
+        for batch in by_equal_length([len(row) for row in rows], max(1, TOKENS_AT_ONCE // max(1, longest))):
+            nats, hits = self._tokens([rows[index] for index in batch])
+            for index, row_nats, row_hits in zip(batch, nats, hits, strict=True):
+                offsets = encoded[index]["offset_mapping"][: len(rows[index])]
+                found[index] = _by_word(texts[index], offsets, row_nats, row_hits)
         return [found[index] for index in range(len(texts))]
 
     @torch.no_grad()

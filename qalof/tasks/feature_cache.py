@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
+from qalof.cache import cache_dir
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SMALL = 20_000
 """Below this many rows a map in memory is faster than a file."""
 
 BATCH = 1_000
 """Rows that are tokenized together."""
-
-
-def cache_dir() -> Path:
-    """``$QALOF_CACHE``, or ``qalof`` in the user's cache folder."""
-    root = os.environ.get("QALOF_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "qalof"
-    return Path(root).expanduser()
 
 
 def content_digest(*parts: Any) -> str:

@@ -8,8 +8,8 @@ and a record of them may stand in for measuring again.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Protocol
 
 from qalof.bitmap import Bitmap
@@ -76,17 +76,16 @@ class LocalEvaluator:
             self.model.set_bitmap(before)
 
     def fingerprint(self) -> str:
-        """Digest of every tensor of the model, its adapter policy, the range convention and the task."""
-        return hashlib.sha256(f"{self._model_digest}:{self.task.fingerprint()}".encode()).hexdigest()
+        """Digest of every tensor of the model, its settings and the task; taken anew, for a model may be trained on."""
+        return hashlib.sha256(f"{self._model_digest()}:{self.task.fingerprint()}".encode()).hexdigest()
 
     def _evaluate(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
         self.model.set_bitmap(bitmap)
         return self.task.evaluate(self.model, limit=limit)
 
-    @cached_property
     def _model_digest(self) -> str:
         # the base's own digest is not enough: two checkpoints on one base differ in adapters and head
-        digest = hashlib.sha256(f"{self.model.settings.quantization.convention}:{self.model.policy}".encode())
+        digest = hashlib.sha256(json.dumps(self.model.settings.to_json(), sort_keys=True).encode())
         for name, tensor in sorted(self.model.model.state_dict().items()):
             digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())

@@ -30,8 +30,14 @@ def content_digest(*parts: Any) -> str:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Digest of the tokenizer's whole definition."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    """SHA-256, in hex, of what the tokenizer makes of texts: its definition and its special tokens.
+
+    Truncation and padding are left out: transformers sets them in the tokenizer at every call, as that call wants them,
+    so the tokenizer of a task that has been used says something else than a fresh one.
+    """
+    definition = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = {key: value for key, value in definition.items() if key not in ("truncation", "padding")}
+    return content_digest(kept, tokenizer.special_tokens_map)
 
 
 def map_cached(

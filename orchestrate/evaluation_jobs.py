@@ -21,6 +21,7 @@ from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.export.packed_model import PackedModel
 from qalof.files import json_ready, write_json
+from qalof.metrics import DROP
 from qalof.model.adapters import SHARED
 from qalof.model.sites import Site
 from qalof.tasks.base import Task
@@ -172,10 +173,12 @@ def check_sensitivity(config: SensitivityConfig) -> tuple[BitmapSpace, str, dict
     if above:
         raise BadInputError(f"lowered must hold widths below the reference {config.reference}: got {above[0]}")
     space = BitmapSpace.of(opened.model, weight=[*config.lowered, config.reference], group=config.unit)
-    metric = config.metric or opened.task.primary_metric
-    Objective("max", metric).check(opened.task.metrics)
-    options = {"reference": config.reference}
-    Study(space, [f"max:{metric}"], "one_at_a_time", max_evaluations=None, options=options)
+    objective = Objective.parse(config.metric or opened.task.primary_metric)
+    objective.check(opened.task.metrics)
+    if objective.on_purpose or objective.is_cost:
+        raise BadInputError(f"metric must be one of {', '.join(opened.task.metrics)}, by its name: got {objective}")
+    metric, options = objective.name, {"reference": config.reference}
+    Study(space, [metric], "one_at_a_time", max_evaluations=None, options=options)
     return space, metric, options
 
 
@@ -200,7 +203,7 @@ def sensitivity(
             found = run_search(
                 space,
                 pool,
-                [f"max:{metric}"],
+                [metric],
                 "one_at_a_time",
                 max_evaluations=None,
                 storage=directory.path / "evaluations.jsonl",
@@ -210,7 +213,7 @@ def sensitivity(
         finally:
             pool.close()
     reference = found.points[0].metrics[metric]
-    drops = [row[f"{metric}_drop"] for row in found.trace]
+    drops = [row[f"{metric}{DROP}"] for row in found.trace]
     run.log_metrics({f"{metric}.reference": reference.estimate, f"{metric}.largest_drop": max(drops)})
     return {
         "metric": metric,

@@ -91,6 +91,11 @@ class EvaluationPool:
         examples = self.limit if limit is None else limit
         return self._pool.map([(bitmap, examples) for bitmap in bitmaps], on_result)
 
+    @property
+    def primary_metric(self) -> str:
+        """The metric of the task that is scored."""
+        return task_of(self.checkpoint, self.other).primary_metric
+
     def fingerprint(self) -> str:
         """Equal for equal weights and data."""
         return checkpoint_fingerprint(self.checkpoint, self.other)

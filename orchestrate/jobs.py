@@ -145,7 +145,7 @@ def _check_search(config: SearchConfig) -> tuple[BitmapSpace, tuple[str, ...]]:
         limits=config.limits,
         group=config.space.group,
     )
-    objectives = tuple(config.objectives or (f"max:{opened.task.primary_metric}", "min:weight_bytes"))
+    objectives = tuple(config.objectives or (opened.task.primary_metric, "weight_bytes"))
     for objective in parse_objectives(objectives):
         objective.check(opened.task.metrics)
     # a study refuses bad objectives, strategies and options when it is made
@@ -170,7 +170,7 @@ def _search(
             done += 1
             metrics = {**score.evaluation.metrics, **score.cost.as_metrics()}
             record_bitmap(run, f"trial {done}", score.bitmap, metrics, "search")
-            shown = (f"{name} {value:,.1f}" for name, value in zip(objectives, score.values, strict=True))
+            shown = (f"{name} {value:,.6g}" for name, value in zip(objectives, score.values, strict=True))
             progress.update(done, "  ".join(shown))
 
         found = find(
@@ -196,7 +196,7 @@ def _best(found: SearchResult) -> dict[str, float]:
     best = {}
     for index, objective in enumerate(found.objectives):
         values = [point.values[index] for point in found.points]
-        best[f"best.{objective.name}"] = max(values) if objective.direction == "max" else min(values)
+        best[f"best.{objective.name}"] = objective.sign * max(objective.sign * value for value in values)
     return best
 
 

@@ -28,6 +28,11 @@ from qalof.tasks.feature_cache import content_digest
 
 FORMAT_VERSION = 1
 _NOT_FINGERPRINTED = ("workers", "tracking", "batch_size")
+MEANINGS = {"sensitivity": 2, "search": 2}
+"""Counts the changes of what a command's result means; a run from before the last one is redone, not taken as it is.
+
+2: metrics that are better when lower have the sign, and are optimized in the direction, that is their own.
+"""
 
 
 class RunDirectory:
@@ -129,7 +134,8 @@ def _now() -> str:
 def fingerprint_of(command: str, config: Mapping[str, Any], inputs: Sequence[Path] = ()) -> str:
     """Equal for runs that have the same result: the same command, config (but for workers and tracking) and inputs."""
     kept = {key: value for key, value in config.items() if key not in _NOT_FINGERPRINTED}
-    return content_digest(command, kept, [_input_digest(path) for path in inputs])
+    meant = f"{command}/{MEANINGS[command]}" if command in MEANINGS else command
+    return content_digest(meant, kept, [_input_digest(path) for path in inputs])
 
 
 def _input_digest(path: Path) -> str:

@@ -21,9 +21,10 @@ from orchestrate.config import WorkersConfig
 from orchestrate.evaluation_pool import Scorer, checkpoint_fingerprint, threads_of
 from orchestrate.tune_run import StatelessSearcher, StatelessTrial, run_trials
 from qalof.bitmap import Bitmap
+from qalof.checkpoints import task_of
 from qalof.evaluation.result import Evaluation
 from search import BitmapSpace, EvaluationRecord, Objective, Score, SearchResult, Study
-from search.loop import OBJECTIVES
+from search.loop import objectives_of
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,16 @@ class CheckpointEvaluator:
     limit: int | None = None
     workers: WorkersConfig = field(default_factory=WorkersConfig)
 
+    @property
+    def primary_metric(self) -> str:
+        """The metric of the task that the checkpoint was trained for."""
+        return task_of(self.checkpoint).primary_metric
+
 
 def search(
     space: BitmapSpace,
     evaluator: CheckpointEvaluator,
-    objectives: Sequence[str | Objective] = OBJECTIVES,
+    objectives: Sequence[str | Objective] | None = None,
     strategy: str = "tpe",
     max_evaluations: int | None = 50,
     limits: Mapping[str, float] | None = None,
@@ -59,7 +65,7 @@ def search(
     known = record.load(fingerprint, evaluator.limit, [site.name for site in space.sites])
     study = Study(
         space,
-        objectives,
+        objectives_of(evaluator, objectives),
         strategy,
         max_evaluations=max_evaluations,
         seed=seed,

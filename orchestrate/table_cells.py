@@ -27,9 +27,9 @@ from orchestrate.train_job import CHECKPOINT, LOSSES
 from qalof.bitmap import Bitmap, block_name
 from qalof.checkpoints import load
 from qalof.errors import BadInputError
+from qalof.metrics import DROP, metric_of
 from qalof.statistics import bootstrap_mean
 from search import SearchResult
-from search.objective import LOWER_IS_BETTER
 
 RECORD = "evaluations.jsonl"
 MINUS = " minus "
@@ -83,14 +83,13 @@ def _parameters(place: Place, step: PlannedStep) -> Cell:
 
 
 def _dropped(place: Place, step: PlannedStep) -> Cell:
-    metric = place.metric.removesuffix("_drop")
+    metric = place.metric.removesuffix(DROP)
     reference, lowered = _lowered(step, metric)
-    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     chosen, _, against = place.of.partition(MINUS)
     drops = _mean_drop(chosen, reference, lowered)
     if against:
         drops = drops - _mean_drop(against, reference, lowered)
-    interval = bootstrap_mean(list(sign * drops))
+    interval = bootstrap_mean(list(metric_of(metric).sign * drops))
     return Cell(interval.estimate, interval.low, interval.high)
 
 
@@ -105,7 +104,10 @@ def _lowered(step: PlannedStep, metric: str) -> tuple[Scores, dict[str, Scores]]
     units: dict[str, Scores] = {}
     for line in _lines(step.folder / RECORD):
         changed = [site for site, layer in Bitmap.from_json(line["bitmap"]).items() if layer.weight != bits]
-        scores = np.asarray(line["evaluation"]["per_example"][metric], dtype=np.float64)
+        # a metric that is no mean over examples, such as a perplexity, has one value and no spread
+        found = line["evaluation"]
+        kept = found["per_example"]
+        scores = np.asarray(kept[metric] if metric in kept else [found["metrics"][metric]], dtype=np.float64)
         if changed:
             units[block_name(changed[0]) if by_block else changed[0]] = scores
         else:

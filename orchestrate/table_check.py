@@ -13,6 +13,7 @@ from orchestrate.table_attack_cells import offered
 from orchestrate.table_config import Place, RowConfig, TableConfig, place_of
 from qalof.cost import COST_NAMES
 from qalof.errors import BadInputError, nearest_hint
+from qalof.metrics import DROP
 from qalof.tasks.factory import TASKS
 
 PARAMETERS = ("total", "trainable", "frozen")
@@ -79,7 +80,7 @@ def _offered(step: PlannedStep, of: str, steps: Sequence[PlannedStep]) -> tuple[
             return None, TRACE
     metrics = task_metrics(step, steps)
     if step.command == "sensitivity":
-        return None, [f"{metric}_drop" for metric in metrics]
+        return None, [f"{metric}{DROP}" for metric in metrics]
     if step.command == "search":
         return ["start", "final", "trace"], (*metrics, *COST_NAMES)
     return bitmaps, (*metrics, *COST_NAMES)

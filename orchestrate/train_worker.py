@@ -36,7 +36,6 @@ from qalof.tasks.factory import describe_task
 from qalof.training.checkpoint import begin, save_checkpoint
 from qalof.training.loop import OneWorker, ProcessGroup, StepReport, Trainer, World
 from search import Objective
-from search.objective import LOWER_IS_BETTER
 
 TRAIN_LOSS = "train_loss"
 SCORE = "score"
@@ -82,7 +81,7 @@ class Watched:
 
     def signed(self, value: float) -> float:
         """A value as a score, or a score as a value."""
-        return value if self.objective.direction == "max" else -value
+        return self.objective.sign * value
 
 
 def watched(config: TrainConfig, model: SwitchableModel, task: Task) -> Watched | None:
@@ -94,8 +93,7 @@ def watched(config: TrainConfig, model: SwitchableModel, task: Task) -> Watched 
     wanted = config.keep_best
     if wanted is None:
         return None
-    lower = task.primary_metric in LOWER_IS_BETTER
-    objective = Objective.parse(wanted.metric or f"{'min' if lower else 'max'}:{task.primary_metric}")
+    objective = Objective.parse(wanted.metric or task.primary_metric)
     if objective.is_cost:
         raise BadInputError(f"keep_best.metric must change in training: got the cost {objective}; max:f1 would do")
     objective.check((*task.metrics, TRAIN_LOSS))

@@ -20,7 +20,11 @@ from qalof.tasks.base import Task
 
 
 class Evaluator(Protocol):
-    """Measures bitmaps of one model on one task."""
+    """Measures bitmaps of one model on one task.
+
+    One that also has a ``primary_metric``, the name of the metric that it is judged by, serves searches that name no
+    objectives.
+    """
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -64,6 +68,11 @@ class LocalEvaluator:
     def sites(self) -> tuple[Site, ...]:
         """The model's quantizable layers, in order."""
         return self.model.sites
+
+    @property
+    def primary_metric(self) -> str:
+        """The task's own metric."""
+        return self.task.primary_metric
 
     def evaluate(self, bitmaps: Sequence[Bitmap], limit: int | None = None) -> list[Evaluation]:
         """One evaluation a bitmap, in order."""

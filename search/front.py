@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from qalof.errors import BadInputError
-from search.objective import Direction
+from qalof.metrics import Direction
 
 Values = Sequence[float]
 

@@ -14,13 +14,22 @@ from search.result import SearchResult
 from search.space import BitmapSpace
 from search.study import OnScore, Study
 
-OBJECTIVES = ("max:f1", "min:weight_bytes")
+OBJECTIVES = ("f1", "weight_bytes")
+"""Of a search that names none, where its evaluator does not say what it is judged by."""
+
+
+def objectives_of(evaluator: object, given: Sequence[str | Objective] | None) -> Sequence[str | Objective]:
+    """The objectives that are ``given``; else the evaluator's ``primary_metric``, if it has one, and weight bytes."""
+    if given is not None:
+        return given
+    primary: str = getattr(evaluator, "primary_metric", OBJECTIVES[0])
+    return primary, OBJECTIVES[1]
 
 
 def run(
     space: BitmapSpace,
     evaluator: Evaluator,
-    objectives: Sequence[str | Objective] = OBJECTIVES,
+    objectives: Sequence[str | Objective] | None = None,
     strategy: str = "tpe",
     max_evaluations: int | None = 50,
     limits: Mapping[str, float] | None = None,
@@ -34,7 +43,8 @@ def run(
     Args:
         space: where to choose.
         evaluator: measures bitmaps of the same model.
-        objectives: each ``max:`` or ``min:`` with the name of a metric or cost.
+        objectives: names of metrics and costs, each pushed in its own direction (:mod:`search.objective`); None for
+            the evaluator's ``primary_metric`` (``f1`` where it has none) and ``weight_bytes``.
         strategy: ``tpe``, ``nsga2``, ``random``, ``one_at_a_time`` or ``greedy``.
         max_evaluations: ends after so many different bitmaps; None leaves the end to the strategy.
         limits: cost name -> greatest allowed value, on top of the space's own; no evaluated bitmap exceeds them.
@@ -55,7 +65,7 @@ def run(
     known = {} if record is None else record.load(fingerprint, evaluator.limit, names)
     study = Study(
         space,
-        objectives,
+        objectives_of(evaluator, objectives),
         strategy,
         max_evaluations=max_evaluations,
         seed=seed,

@@ -1,8 +1,14 @@
 """What a search is after, and the score of a bitmap under it.
 
-An objective is a direction and a name, written ``max:f1`` or ``min:weight_bytes``.  The name is a metric of
-the evaluation or a cost of the bitmap; where both have it, the cost wins, since it is exact.  Only an
-evaluation knows its metrics, so a wrong metric name shows at the first one.
+An objective is the name of a metric of the evaluation or of a cost of the bitmap; where both have it, the cost wins,
+since it is exact.  Which way it is pushed is the metric's own direction (:mod:`qalof.metrics`): ``f1`` is maximized,
+``loss`` and ``weight_bytes`` are minimized.
+
+The law: **a direction that is written must agree with the metric's own**, unless the objective says that it is meant.
+``max:f1`` is ``f1``; ``max:loss`` is refused, since it would look for the worst model; ``worst:loss`` looks for it on
+purpose.  A metric that is not registered has no direction of its own, so it must be given one: ``max:agreement``.
+
+Only an evaluation knows its metrics, so a wrong metric name shows at the first one.
 """
 
 from __future__ import annotations
@@ -10,45 +16,76 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from qalof.bitmap import Bitmap
 from qalof.cost import COST_NAMES, Cost
 from qalof.errors import BadInputError, nearest_hint
 from qalof.evaluation.result import Evaluation
+from qalof.metrics import METRICS, Direction, Metric
 
-Direction = Literal["max", "min"]
-
-LOWER_IS_BETTER = ("loss", "perplexity", "word_perplexity", *COST_NAMES)
-"""Names that are better when lower, for reports on metrics that no objective names."""
+WORST = "worst"
+_OPPOSITE: dict[Direction, Direction] = {"max": "min", "min": "max"}
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric or cost to push up (``max``) or down (``min``)."""
+    """A metric or cost to push up (``max``) or down (``min``).
+
+    Raises:
+        BadInputError: a direction that contradicts the metric's own without ``on_purpose``, or agrees with it although
+            ``on_purpose`` says that it does not.
+    """
 
     direction: Direction
+    """Which way the value is pushed."""
     name: str
+    """Of the metric or cost."""
+    on_purpose: bool = False
+    """Whether the worst value is meant to be found: ``worst:NAME``."""
+
+    def __post_init__(self) -> None:
+        if self.direction not in _OPPOSITE:
+            raise BadInputError(f"an objective's direction must be max or min: got {self.direction!r}")
+        own = METRICS[self.name].direction if self.name in METRICS else None
+        if self.on_purpose != (own is not None and own != self.direction):
+            raise BadInputError(_contradiction(self.direction, self.name, own))
 
     @classmethod
     def parse(cls, text: str | Objective) -> Objective:
-        """Read ``max:f1`` or ``min:weight_bytes``.
+        """Read ``f1``, ``max:f1``, ``min:weight_bytes`` or ``worst:loss``.
 
         Raises:
-            BadInputError: another form or direction.
+            BadInputError: another form, a direction that contradicts the metric's, or none where the metric has none.
         """
         if isinstance(text, Objective):
             return text
-        direction, colon, name = (part.strip() for part in text.partition(":"))
-        if direction == "max" and name:
+        before, colon, after = (part.strip() for part in text.partition(":"))
+        direction, name = (before, after) if colon else ("", before)
+        if not name or (colon and direction not in (*_OPPOSITE, WORST)):
+            hint = nearest_hint(direction, (*_OPPOSITE, WORST)) if colon and name else "f1 for example"
+            raise BadInputError(f"an objective must read like f1, max:f1 or min:weight_bytes: got {text!r}; {hint}")
+        own = METRICS[name].direction if name in METRICS else None
+        if direction == "max":
             return cls("max", name)
-        if direction == "min" and name:
+        if direction == "min":
             return cls("min", name)
-        hint = f"did you mean 'max:{direction}'?" if not colon else nearest_hint(direction, ("max", "min"))
-        raise BadInputError(f"an objective must read like max:f1 or min:weight_bytes: got {text!r}; {hint}")
+        if own is None:
+            hint = nearest_hint(name, [n for n, metric in METRICS.items() if metric.direction])
+            raise BadInputError(f"the direction of {name!r} is not known: write max:{name} or min:{name}; {hint}")
+        return cls(_OPPOSITE[own], name, True) if direction == WORST else cls(own, name)
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that it names, with this objective's direction where the metric is not registered."""
+        return METRICS.get(self.name) or Metric(self.name, self.direction, self.name.replace("_", " "))
+
+    @property
+    def sign(self) -> int:
+        """1 where the value is pushed up, -1 where down: ``sign * value`` is always better when higher."""
+        return 1 if self.direction == "max" else -1
 
     def __str__(self) -> str:
-        return f"{self.direction}:{self.name}"
+        return f"{WORST if self.on_purpose else self.direction}:{self.name}"
 
     @property
     def is_cost(self) -> bool:
@@ -75,6 +112,18 @@ class Objective:
         if not self.is_cost and self.name not in metrics:
             hint = nearest_hint(self.name, (*metrics, *COST_NAMES))
             raise BadInputError(f"an objective must name a metric or a cost: got {self}; {hint}")
+
+
+def _contradiction(direction: str, name: str, own: Direction | None) -> str:
+    if own is None:
+        return f"on_purpose must be False where a metric has no direction to go against: got True for {name!r}"
+    if direction == own:
+        return f"on_purpose must be False where the direction is the metric's own: got True for {direction}:{name}"
+    side = "higher" if own == "max" else "lower"
+    return (
+        f"{direction}:{name} would look for the worst {name}, which is better when {side}: "
+        f"write {name} or {own}:{name}, or {WORST}:{name} if the worst is meant"
+    )
 
 
 def parse_objectives(objectives: Sequence[str | Objective]) -> tuple[Objective, ...]:

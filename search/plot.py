@@ -19,17 +19,6 @@ from search.objective import Objective
 if TYPE_CHECKING:
     from search.result import Point, SearchResult
 
-LABELS = {
-    "f1": "F1 (%)",
-    "exact_match": "exact match (%)",
-    "accuracy": "accuracy (%)",
-    "loss": "loss (nats)",
-    "average_bits": "average width (bits per weight)",
-    "weight_bytes": "packed weights (bytes)",
-    "kv_bytes_per_token": "KV cache (bytes per token)",
-    "bit_operations_per_token": "bit operations per token",
-    "activation_bytes_per_token": "activations (bytes per token)",
-}
 DOMINATED_COLOUR, FRONT_COLOUR = "#9aa5b1", "#c2410c"
 
 
@@ -38,7 +27,7 @@ def front_png(result: SearchResult) -> bytes:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     vertical = result.objectives[0]
-    horizontal = result.objectives[1] if len(result.objectives) > 1 else Objective("min", "average_bits")
+    horizontal = result.objectives[1] if len(result.objectives) > 1 else Objective.parse("average_bits")
     front = sorted(result.front_points, key=lambda point: point.value(horizontal.name))
     others = [point for point in result.points if point not in front]
     _draw(axes, others, horizontal, vertical, DOMINATED_COLOUR, f"dominated ({len(others)})")
@@ -47,8 +36,8 @@ def front_png(result: SearchResult) -> bytes:
         where: Literal["post", "pre"] = "post" if horizontal.direction == "min" else "pre"
         x, y = ([point.value(o.name) for point in front] for o in (horizontal, vertical))
         axes.step(x, y, where=where, color=FRONT_COLOUR, linewidth=1, alpha=0.6)
-    axes.set_xlabel(LABELS.get(horizontal.name, horizontal.name))
-    axes.set_ylabel(LABELS.get(vertical.name, vertical.name))
+    axes.set_xlabel(horizontal.metric.heading)
+    axes.set_ylabel(vertical.metric.heading)
     axes.set_title(f"{result.strategy}, {len(result.points)} bitmaps; bars are 95 % intervals")
     axes.grid(alpha=0.3)
     if axes.containers:

@@ -131,8 +131,8 @@ class SearchResult:
         within = [point for point in usable if all(point.value(name) <= limit for name, limit in budget.items())]
         if not within:
             raise BadInputError(self._infeasible(usable, budget))
-        sign = -1 if self.objectives[0].direction == "max" else 1
-        return min(within, key=lambda point: (sign * point.values[0], point.cost.weight_bytes))
+        sign = self.objectives[0].sign
+        return min(within, key=lambda point: (-sign * point.values[0], point.cost.weight_bytes))
 
     def plot(self, path: str | Path) -> None:
         """Draw all points with error bars and the front, as a PNG."""

@@ -15,10 +15,10 @@ from statistics import fmean
 from typing import Any
 
 from orchestrate.report.findings import Scored
-from orchestrate.report.formats import PERCENT
 from orchestrate.report.read import Record, Step
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
+from qalof.metrics import is_percent, metric_of
 from qalof.statistics import Interval, paired_difference
 from search.result import Point
 
@@ -155,16 +155,16 @@ def first_examples(evaluation: Evaluation, count: int) -> Evaluation:
 def cheapest_within(points: Sequence[Point], metric: str, tolerance: float = TOLERANCE) -> tuple[int, int] | None:
     """Positions of the best point and of the cheapest whose estimate lies at most ``tolerance`` points below.
 
-    None for a metric that is not in percent, for which a point means nothing.
+    None for a metric that is not in percent, for which a point means nothing.  "Below" is on the worse side.
     """
-    if metric not in PERCENT:
+    if not is_percent(metric):
         return None
     usable = [i for i, point in enumerate(points) if math.isfinite(point.metrics[metric].estimate)]
     if not usable:
         return None
 
     def value(index: int) -> float:
-        return points[index].metrics[metric].estimate
+        return metric_of(metric).sign * points[index].metrics[metric].estimate
 
     def price(index: int) -> tuple[float, int, float]:
         cost = points[index].cost

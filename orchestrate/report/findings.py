@@ -32,9 +32,10 @@ from qalof.cost import Cost
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_json
+from qalof.metrics import DROP
 from qalof.statistics import Interval
 from qalof.tasks.factory import TASKS
-from search.objective import LOWER_IS_BETTER, Objective
+from search.objective import Objective
 from search.result import Point, SearchResult
 
 EVALUATIONS, SEARCH_RECORD, ATTACK_RECORD = "evaluations.json", "search.jsonl", "attacks.jsonl"
@@ -95,7 +96,7 @@ class Searched:
         if measured:
             return measured[0]
         metric = next(iter(self.result.points[0].metrics))
-        return Objective("min" if metric in LOWER_IS_BETTER else "max", metric)
+        return Objective.parse(metric)
 
     @property
     def price(self) -> str:
@@ -174,7 +175,7 @@ def _ranked(folder: Path, result: Mapping[str, Any]) -> Ranked:
         Drop(
             str(row["unit"]),
             str(row["bits"]),
-            Interval(*(number(row[f"{metric}_drop{bound}"]) for bound in ("", "_low", "_high"))),
+            Interval(*(number(row[f"{metric}{DROP}{bound}"]) for bound in ("", "_low", "_high"))),
             float(row["average_bits"]),
             int(row["weight_bytes"]),
         )

@@ -7,50 +7,32 @@ interval that excludes zero does not round to one that holds it.  Bytes are bina
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from qalof.metrics import NATS, PERCENT, described, is_percent
 from qalof.statistics import Interval
 
-PERCENT = ("f1", "exact_match", "accuracy", "acc", "acc_norm")
-"""Metrics in percent, the one to speak of first."""
-
-NAMES = {
-    "f1": "F1",
-    "exact_match": "exact match",
-    "accuracy": "accuracy",
-    "acc": "zero-shot accuracy",
-    "acc_norm": "accuracy by characters",
-    "train_loss": "training loss",
-    "loss": "loss",
-    "perplexity": "perplexity",
-    "average_bits": "average bits",
-    "weight_bytes": "packed weights",
-    "kv_bytes_per_token": "KV cache a token",
-    "bit_operations_per_token": "bit operations a token",
-    "activation_bytes_per_token": "activations a token",
-}
 DASH = "–"
 NBSP = "\u00a0"
 """Keeps a number with its unit and the two ends of an interval on one line."""
 
 
-def spoken_of(metrics: Iterable[str]) -> str:
-    """Of several metrics the one to speak of."""
-    names = list(metrics)
-    return next((name for name in PERCENT if name in names), names[0])
-
-
 def name_of(metric: str) -> str:
     """A metric's or cost's name in prose."""
-    return NAMES.get(metric, metric.replace("_", " "))
+    return described(metric).label
+
+
+def worsening(metric: str) -> str:
+    """What a positive drop of a metric is: ``loss of F1``, ``rise of perplexity``."""
+    return f"{'rise' if described(metric).direction == 'min' else 'loss'} of {name_of(metric)}"
 
 
 def heading(metric: str) -> str:
     """A metric's or cost's name with its unit, at the head of a column or beside an axis."""
-    unit = " (%)" if metric in PERCENT else " (nats)" if metric in ("loss", "train_loss") else ""
-    return capital(name_of(metric)) + unit
+    unit = described(metric).unit
+    return f"{capital(name_of(metric))} ({unit})" if unit in (PERCENT, NATS) else capital(name_of(metric))
 
 
 def capital(text: str) -> str:
@@ -62,7 +44,7 @@ def level(value: float, metric: str) -> str:
     """A metric's value, without its unit."""
     if not math.isfinite(value):
         return "not finite"
-    return signed(value, 1) if metric in PERCENT else signed(value, 3)
+    return signed(value, described(metric).decimals)
 
 
 def level_with_interval(interval: Interval, metric: str) -> str:
@@ -75,7 +57,7 @@ def level_with_interval(interval: Interval, metric: str) -> str:
 
 def in_prose(interval: Interval, metric: str) -> str:
     """As :func:`level_with_interval`, with the unit after the estimate."""
-    unit = f"{NBSP}%" if metric in PERCENT and math.isfinite(interval.estimate) else ""
+    unit = f"{NBSP}%" if is_percent(metric) and math.isfinite(interval.estimate) else ""
     estimate, bracket, rest = level_with_interval(interval, metric).partition(" [")
     return f"{estimate}{unit}{bracket}{rest}"
 
@@ -138,8 +120,8 @@ def cost(value: float, name: str) -> str:
     """A cost of :mod:`qalof.cost` in its own unit."""
     if name.endswith("bytes") or "bytes_" in name:
         return size(value)
-    if name == "average_bits":
-        return f"{value:.2f}"
+    if decimals := described(name).decimals:
+        return f"{value:.{decimals}f}"
     for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= factor:
             return f"{value / factor:.1f} {unit}"

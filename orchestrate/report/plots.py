@@ -25,6 +25,7 @@ from orchestrate.report.svg import (
     styled,
     to_svg,
 )
+from qalof.metrics import is_percent
 from qalof.statistics import Interval
 
 
@@ -105,8 +106,9 @@ def ranking(
         axes.axvline(0, color=MUTED, linewidth=1)
         axes.set_yticks(range(len(units)), units)
         axes.set_ylim(-0.7, len(units) - 0.3)
-        unit = " (points)" if metric in formats.PERCENT else ""
-        axes.set_xlabel(f"Loss of {formats.name_of(metric)}{unit} when this one alone is lowered")
+        unit = " (points)" if is_percent(metric) else ""
+        what = formats.capital(formats.worsening(metric))
+        axes.set_xlabel(f"{what}{unit} when this one alone is lowered")
         if len(known) > 1:
             axes.legend(loc="lower right")
         pairs = list(zip(units, drops, strict=True))
@@ -226,7 +228,7 @@ def _bits_axis(axes: Axes, values: Sequence[float]) -> None:
 
 def _within_percent(axes: Axes, metric: str) -> None:
     """No room above 100 % and below 0 %, but for a marker's edge."""
-    if metric in formats.PERCENT:
+    if is_percent(metric):
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -1.5), min(high, 101.5))
 

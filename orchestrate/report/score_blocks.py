@@ -141,7 +141,7 @@ def ranking_blocks(step: Step, prefix: str) -> list[Block]:
             title,
             f"{prefix}-rank{number}",
         )
-        blocks.append(Plot(svg, f"{title}: loss of {formats.name_of(ranked.metric)} with paired 95 % intervals"))
+        blocks.append(Plot(svg, f"{title}: {formats.worsening(ranked.metric)} with paired 95 % intervals"))
         blocks += _block_map(drops, ranked.metric, title)
     return [*blocks, _ranking_table(ranked)]
 
@@ -164,7 +164,8 @@ def _block_map(drops: Sequence[Drop], metric: str, title: str) -> list[Block]:
     for block in names:
         shaded = [by_place.get((block, kind)) for kind in kinds]
         rows.append([Cell(block), *(_heat(value, most) for value in shaded)])
-    note = f"Loss of {formats.name_of(metric)}; the stronger the shade, the more. Intervals are in the table below."
+    what = formats.capital(formats.worsening(metric))
+    note = f"{what}; the stronger the shade, the more. Intervals are in the table below."
     return [Table(f"{title}: blocks by kind of site", ["Block", *kinds], rows, note, look="heat")]
 
 
@@ -198,7 +199,14 @@ def _ranking_table(ranked: Ranked) -> Table:
     name = formats.name_of(ranked.metric)
     return Table(
         f"Most tolerant first; the reference, uniform {ranked.bits} bits, has {name} {reference}",
-        ["Unit", "Lowered to", f"Loss of {name}", "Reads as", "Average bits", "Packed weights"],
+        [
+            "Unit",
+            "Lowered to",
+            formats.capital(formats.worsening(ranked.metric)),
+            "Reads as",
+            "Average bits",
+            "Packed weights",
+        ],
         rows,
         PAIRED,
     )

@@ -111,7 +111,7 @@ def _front_table(searched: Searched, order: Sequence[int], known: dict[Bitmap, E
     points, metric = searched.result.points, searched.quality.name
     against, name = full_precision(known), "full precision"
     if against is None:
-        best = (max if searched.quality.direction == "max" else min)(order, key=lambda i: points[i].value(metric))
+        best = max(order, key=lambda i: searched.quality.sign * points[i].value(metric))
         against, name = searched.evaluations[best], "the best"
     differences = [
         None if searched.evaluations[index] is against else paired(searched.evaluations[index], against, metric)

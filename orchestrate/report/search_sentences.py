@@ -55,7 +55,7 @@ def _against_full(record: Record, step: Step, searched: Searched, index: int) ->
 def _against_uniform(searched: Searched) -> list[Statement]:
     """Whether mixing widths beats each uniform bitmap at no more cost; the rivals need not be on the front."""
     points, metric, found = searched.result.points, searched.quality.name, []
-    sign = 1 if searched.quality.direction == "max" else -1
+    sign = searched.quality.sign
     for index, uniform in enumerate(points):
         most = uniform.value(searched.price)
         rivals = [
@@ -79,7 +79,7 @@ def _against_uniform(searched: Searched) -> list[Statement]:
 def _untried(record: Record, step: Step, searched: Searched, order: Sequence[int]) -> list[Statement]:
     """Uniform bitmaps outside the search that are shown to beat some of its front at no more cost."""
     points, metric, found = searched.result.points, searched.quality.name, []
-    sign = 1 if searched.quality.direction == "max" else -1
+    sign = searched.quality.sign
     for bitmap, (price, level, evaluation) in outside(record, step, searched).items():
         beaten = []
         for number, index in enumerate(order, start=1):

@@ -21,6 +21,7 @@ from orchestrate.report.search_sentences import search_statements
 from orchestrate.report.sections import anchor_of
 from orchestrate.report.tool_sentences import tool_statements
 from orchestrate.report.wording import apart, cheapest
+from qalof.metrics import described, is_percent
 
 MOST_LOSSES = 3
 
@@ -83,15 +84,18 @@ def ranking_statements(record: Record, step: Step) -> list[Statement]:
     ranked = step.ranked
     if ranked is None:
         return []
-    name, unit = name_of(ranked.metric), "points of " if ranked.metric in formats.PERCENT else ""
+    name, unit = name_of(ranked.metric), "points of " if is_percent(ranked.metric) else ""
+    falls = described(ranked.metric).direction != "min"
     reference = f"uniform {ranked.bits} bits ({name} {in_prose(ranked.reference, ranked.metric)})"
     drops = [one for one in ranked.drops if math.isfinite(one.drop.estimate)]
     losses = sorted((d for d in drops if d.drop.low > 0), key=lambda drop: -drop.drop.estimate)
     if losses:
         worst = [f"{d.unit} (to {d.bits} bits: {formats.difference(d.drop)})" for d in losses[:MOST_LOSSES]]
-        text = f"Lowering one unit alone from {reference} loses the most {unit}{name} at {listed(worst)}."
+        most = f"loses the most {unit}{name}" if falls else f"raises {name} the most"
+        text = f"Lowering one unit alone from {reference} {most} at {listed(worst)}."
     else:
-        text = f"From {reference}, lowering one unit alone loses no {name} that is shown."
+        none = f"loses no {name} that is shown" if falls else f"does not raise {name} in any way that is shown"
+        text = f"From {reference}, lowering one unit alone {none}."
     return [Statement(text), *_unshown(ranked, len(drops), sum(is_shown(one.drop) for one in drops))]
 
 

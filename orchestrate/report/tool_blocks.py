@@ -11,6 +11,7 @@ from orchestrate.report.plots import Series, metric_by_bits
 from orchestrate.report.read import Step
 from orchestrate.report.score_blocks import PAIRED, UNPAIRED
 from orchestrate.report.tool_findings import Baselines, Generated, Measured, MethodScore, RangeTested, Swept
+from qalof.metrics import spoken_of
 from qalof.statistics import Interval
 
 _SIZES = {"predicted": "Predicted", "packed": "Packed", "packed_zlib": "Packed, zlib"}
@@ -81,7 +82,7 @@ def range_blocks(found: RangeTested, prefix: str) -> list[Block]:
 
 def baseline_blocks(found: Baselines, prefix: str) -> list[Block]:
     """The metric over bits with a line a method, and the table with differences from the reference method."""
-    metric = formats.spoken_of(found.scores[0].metrics)
+    metric = spoken_of(found.scores[0].metrics)
     by_method: dict[str, list[MethodScore]] = {}
     for score in found.scores:
         if math.isfinite(score.metrics[metric].estimate):

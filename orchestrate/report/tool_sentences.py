@@ -12,6 +12,7 @@ from orchestrate.report.formats import bitmap_name, count_of, in_prose, listed, 
 from orchestrate.report.read import Step
 from orchestrate.report.tool_findings import Baselines, Generated, Measured, RangeTested, Swept
 from orchestrate.report.wording import apart
+from qalof.metrics import is_percent, spoken_of
 
 
 def tool_statements(step: Step) -> list[Statement]:
@@ -37,7 +38,7 @@ def sweep_statements(found: Swept) -> list[Statement]:
     if best is None:
         return [Statement(f"{head}. No finished trial has a finite score, so none is the best.", caution=True)]
     metric = found.objective.name
-    unit = f"{formats.NBSP}%" if metric in formats.PERCENT else ""
+    unit = f"{formats.NBSP}%" if is_percent(metric) else ""
     settings = listed([f"{name} {formats.setting(value)}" for name, value in best.params.items()])
     level = f"{name_of(metric)} {formats.level(best.value, metric)}{unit}"
     text = f"{head}. The best finished one is trial {best.number} ({settings}): {level} after {best.step:,} steps."
@@ -59,7 +60,7 @@ def range_statements(found: RangeTested) -> list[Statement]:
 
 def baseline_statements(found: Baselines) -> list[Statement]:
     """Levels by method at each bitmap, and which differ from the reference method."""
-    metric = formats.spoken_of(found.scores[0].metrics)
+    metric = spoken_of(found.scores[0].metrics)
     statements = []
     for bitmap in dict.fromkeys(score.bitmap for score in found.scores):
         levels = [(s.method, s.metrics[metric]) for s in found.scores if s.bitmap == bitmap]

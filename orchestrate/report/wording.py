@@ -9,6 +9,7 @@ from orchestrate.report.blocks import Statement
 from orchestrate.report.compare import TOLERANCE, cheapest_within, is_shown, paired
 from orchestrate.report.formats import bitmap_name, in_prose, name_of
 from qalof.evaluation.result import Evaluation
+from qalof.metrics import is_percent
 from qalof.statistics import Interval
 from search.result import Point
 
@@ -16,7 +17,7 @@ from search.result import Point
 def apart(difference: Interval, metric: str) -> str:
     """``2.10 points [1.02, 3.20] lower``, of a difference that is shown."""
     estimate, _, bounds = formats.size_of_difference(difference).partition(" ")
-    points = " points" if metric in formats.PERCENT else ""
+    points = " points" if is_percent(metric) else ""
     return f"{estimate}{points} {bounds} {'higher' if difference.estimate > 0 else 'lower'}"
 
 

@@ -34,7 +34,7 @@ class Task(Protocol):
     labels: int | None
     """Number of classes for a classifier head; None else."""
     primary_metric: str
-    """The metric that a search maximises if nobody says otherwise."""
+    """The metric that the task is judged by; :mod:`qalof.metrics` says which way it is better."""
 
     metrics: tuple[str, ...]
     """Names of the metrics that :meth:`evaluate` gives."""

@@ -21,6 +21,7 @@ from typing import Any
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
+from qalof.metrics import METRICS, Metric, described
 from search.objective import Objective, Score
 from search.space import BitmapSpace
 
@@ -51,6 +52,11 @@ class StrategyContext:
                 return objective
         given = ", ".join(map(str, self.objectives))
         raise BadInputError(f"this strategy must have an objective that is measured, such as max:f1: got {given}")
+
+    def metric_of(self, name: str) -> Metric:
+        """A metric of the evaluations: as registered; else with the direction that an objective gives it, if any."""
+        named = next((objective.metric for objective in self.objectives if objective.name == name), None)
+        return METRICS.get(name) or named or described(name)
 
 
 def check_positive(name: str, value: int) -> int:

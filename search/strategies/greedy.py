@@ -1,7 +1,7 @@
 """Greedy mixed precision (S2): lower the most tolerant layers first, as long as quality allows.
 
 All units start at the dearest choice.  Visited by ascending sensitivity, a unit takes its next step down if the
-metric then lies no more than ``budget`` below its value at the start; otherwise the step is taken back and
+metric then is no more than ``budget`` worse than at the start; otherwise the step is taken back and
 the unit is left alone (``stop_on_fail``: the search ends).  After a step that was kept, the unit's next one joins
 the queue with its own sensitivity.  S2 reads ``--budget 0.3`` as "30 % F1 drop": the budget is a share of the
 start's value unless ``budget_kind`` is ``absolute``.
@@ -77,7 +77,7 @@ def greedy(
     Raises:
         BadInputError: an unusable option, or a given sensitivity that lacks a unit or width of the space.
     """
-    allowance, metric = _Allowance(budget, budget_kind), context.primary_metric().name
+    allowance, metric = _Allowance(budget, budget_kind), context.primary_metric().metric
     current = reference_of(context.space, start)
     targets = targets_below(context.space, current)
     size = check_positive("generation_size", generation_size)
@@ -91,9 +91,9 @@ def greedy(
     while queue:
         _, target = heapq.heappop(queue)
         (score,) = yield [replaced(context.space, current, target)]
-        lost = drop(metric, origin, score, context.objectives)
-        accepted = allowance.accepts(lost, origin.evaluation[metric])
-        context.trace.append(_row(context, target, metric, lost, accepted, score))
+        lost = drop(metric, origin, score)
+        accepted = allowance.accepts(lost, origin.evaluation[metric.name])
+        context.trace.append(_row(context, target, metric.name, lost, accepted, score))
         if accepted:
             current = (*current[: target[0]], target[1], *current[target[0] + 1 :])
             for step in _next_steps(context.space, current, [target[0]]):

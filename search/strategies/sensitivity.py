@@ -1,9 +1,10 @@
 """One-at-a-time sensitivity (S1): how much is lost when one unit alone is lowered.
 
-From a reference, S1's uniform 8 bits, each unit goes to each lower choice while all others stay.  The drop is
-``reference - lowered`` for metrics that are better when higher, the reverse for those better when lower, so
-that a positive drop is always a loss.  Its interval is a paired bootstrap over the examples: both bitmaps saw
-the same ones, and most of a metric's spread is between examples, which cancels.
+From a reference, S1's uniform 8 bits, each unit goes to each lower choice while all others stay.  The drop is the
+metric's worsening (:meth:`qalof.metrics.Metric.worsening`): ``reference - lowered`` for metrics that are better when
+higher, the reverse for those better when lower.  So a positive drop is always a loss.  Its interval is a paired
+bootstrap over the examples: both bitmaps saw the same ones, and most of a metric's spread is between examples, which
+cancels.
 
 Under limits the reference is projected first; a lowered reference then fits as well.
 """
@@ -16,10 +17,10 @@ from typing import Any
 
 from qalof.bitmap import Bitmap, LayerBits
 from qalof.errors import BadInputError
-from qalof.evaluation.result import Evaluation
+from qalof.metrics import DROP, Metric
 from qalof.statistics import Interval, paired_difference
 from search.budget import Indices
-from search.objective import LOWER_IS_BETTER, Objective, Score
+from search.objective import Score
 from search.space import BitmapSpace
 from search.strategies.base import Strategy, StrategyContext, check_positive
 
@@ -46,33 +47,26 @@ class Sensitivity:
         """One flat row for a table."""
         row: dict[str, Any] = {"unit": self.unit, "bits": self.bits}
         for metric, drop in self.drops.items():
-            row |= {f"{metric}_drop": drop.estimate, f"{metric}_drop_low": drop.low, f"{metric}_drop_high": drop.high}
+            name = f"{metric}{DROP}"
+            row |= {name: drop.estimate, f"{name}_low": drop.low, f"{name}_high": drop.high}
         cost = self.score.cost
         return row | {"average_bits": cost.average_bits, "weight_bytes": cost.weight_bytes}
 
 
-def drop(metric: str, reference: Score, lowered: Score, objectives: Sequence[Objective] = ()) -> float:
-    """What ``lowered`` loses against ``reference``; positive is worse."""
-    better, worse = _ordered(metric, reference, lowered, objectives)
-    return better[metric] - worse[metric]
+def drop(metric: Metric, reference: Score, lowered: Score) -> float:
+    """What ``lowered`` loses against ``reference``; positive is worse, whichever way the metric is better."""
+    return metric.worsening(reference.evaluation[metric.name], lowered.evaluation[metric.name])
 
 
-def drop_interval(metric: str, reference: Score, lowered: Score, objectives: Sequence[Objective] = ()) -> Interval:
+def drop_interval(metric: Metric, reference: Score, lowered: Score) -> Interval:
     """:func:`drop` with a paired bootstrap interval, of no width where per-example scores were not kept."""
-    better, worse = _ordered(metric, reference, lowered, objectives)
-    estimate = better[metric] - worse[metric]
-    if metric not in better.per_example or metric not in worse.per_example:
+    estimate, name = drop(metric, reference, lowered), metric.name
+    pair = reference.evaluation.per_example, lowered.evaluation.per_example
+    if any(name not in scores for scores in pair):
         return Interval(estimate, estimate, estimate)
-    paired = paired_difference(better.per_example[metric], worse.per_example[metric])
+    first, second = pair if metric.sign > 0 else pair[::-1]
+    paired = paired_difference(first[name], second[name])
     return Interval(estimate, paired.low, paired.high)
-
-
-def smaller_is_better(metric: str, objectives: Sequence[Objective]) -> bool:
-    """As an objective on the metric says; by its name where none does."""
-    for objective in objectives:
-        if objective.name == metric:
-            return objective.direction == "min"
-    return metric in LOWER_IS_BETTER
 
 
 def rank(sensitivities: Sequence[Sensitivity], metric: str) -> list[dict[str, Any]]:
@@ -118,7 +112,7 @@ def measure(
 
     With ``trace``, the ranking so far, intervals included, stands in the context's trace after each generation.
     """
-    space, metric = context.space, context.primary_metric().name
+    space, metric = context.space, context.primary_metric().metric
     (origin,) = yield [space.decode(reference)]
     drops: dict[Target, float] = {}
     found: list[Sensitivity] = []
@@ -126,10 +120,10 @@ def measure(
         batch = targets[first : first + generation_size]
         scores = yield [replaced(space, reference, target) for target in batch]
         for target, score in zip(batch, scores, strict=True):
-            drops[target] = drop(metric, origin, score, context.objectives)
+            drops[target] = drop(metric, origin, score)
             if trace:
                 found.append(_sensitivity(context, target, origin, score))
-                context.trace[:] = rank(found, metric)
+                context.trace[:] = rank(found, metric.name)
     return drops
 
 
@@ -158,16 +152,9 @@ def one_at_a_time(
     yield from measure(context, start, targets, check_positive("generation_size", generation_size), trace=True)
 
 
-def _ordered(
-    metric: str, reference: Score, lowered: Score, objectives: Sequence[Objective]
-) -> tuple[Evaluation, Evaluation]:
-    """The two evaluations, such that the first less the second is positive if the metric became worse."""
-    pair = reference.evaluation, lowered.evaluation
-    return pair[::-1] if smaller_is_better(metric, objectives) else pair
-
-
 def _sensitivity(context: StrategyContext, target: Target, origin: Score, score: Score) -> Sensitivity:
-    drops = {name: drop_interval(name, origin, score, context.objectives) for name in origin.evaluation.metrics}
+    metrics = [context.metric_of(name) for name in origin.evaluation.metrics]
+    drops = {metric.name: drop_interval(metric, origin, score) for metric in metrics if metric.direction}
     return Sensitivity(context.space.units[target[0]].name, context.space.label(*target), drops, score)
 
 

@@ -25,6 +25,13 @@ def span_checkpoint(random_model: str, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
+def lm_checkpoint(random_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model with adapters at 4 and 8 bits, scored on short windows of the shipped text."""
+    work = task("language-modeling", source=random_model, max_length=32, stride=16)
+    return save_checkpoint(work, random_model, tmp_path_factory.mktemp("lm") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
 def review_checkpoint(random_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A review classifier with adapters at 4 and 8 bits."""
     work = task("classification", source=random_model, max_length=64)

@@ -83,7 +83,7 @@ def test_in_process_is_one_worker():
 FALLING_LOSS = [
     'task={name: squad-span, settings: {max_length: 96, stride: 16, train_split: "train[:16]"}}',
     "objective={name: spnet}", "training={steps: 8, batch_size: 4, checkpoint_every: 3, learning_rate: 0.03}",
-    "evaluation.limit=2", "keep_best={metric: max:train_loss}",
+    "evaluation.limit=2", "keep_best={metric: worst:train_loss}",
 ]  # fmt: skip
 
 

@@ -5,8 +5,9 @@ import pytest
 import search
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
+from qalof.metrics import metric_of
 from qalof.statistics import paired_difference
-from search import BitmapSpace, Objective, Score
+from search import BitmapSpace, Score
 from search.strategies.sensitivity import drop, drop_interval
 
 SITES = ("h.0.a", "h.0.b", "h.1.a")
@@ -107,7 +108,7 @@ def score(values, loss, space):
 
 def test_the_interval_of_a_drop_is_paired(space):
     before, after = [90.0, 10.0, 60.0, 20.0], [88.0, 9.0, 57.0, 18.0]
-    found = drop_interval("f1", score(before, 1.0, space), score(after, 1.5, space))
+    found = drop_interval(metric_of("f1"), score(before, 1.0, space), score(after, 1.5, space))
     paired = paired_difference(before, after)
     assert found.estimate == 2.0
     assert (found.low, found.high) == (paired.low, paired.high)
@@ -117,5 +118,5 @@ def test_the_interval_of_a_drop_is_paired(space):
 
 def test_a_rise_of_the_loss_is_a_drop(space):
     before, after = score([1.0], 1.0, space), score([1.0], 1.5, space)
-    assert drop("loss", before, after) == 0.5
-    assert drop("loss", before, after, (Objective("max", "loss"),)) == -0.5
+    assert drop(metric_of("loss"), before, after) == 0.5
+    assert drop(metric_of("f1"), before, after) == 0

@@ -5,7 +5,7 @@ from qalof.evaluation.result import Evaluation
 from search import BitmapSpace, Objective, Score, parse_objectives
 
 
-@pytest.mark.parametrize("text", ["max:f1", "min:weight_bytes"])
+@pytest.mark.parametrize("text", ["max:f1", "min:weight_bytes", "worst:loss", "worst:f1", "max:agreement"])
 def test_an_objective_reads_as_it_prints(text):
     assert str(Objective.parse(text)) == text
 
@@ -21,7 +21,9 @@ def test_values_come_from_the_evaluation_or_the_cost(sites):
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("f1", "did you mean 'max:f1'"),
+        ("", "must read like"),
+        ("exact_mach", "max:exact_mach or min:exact_mach; did you mean 'exact_match'"),
+        ("agreement", "direction of 'agreement' is not known: write max:agreement or min:agreement"),
         ("maxi:f1", "did you mean 'max'"),
         ("max:", "must read like"),
         ("up:f1", "known: max, min"),
@@ -33,7 +35,7 @@ def test_another_form_is_refused_with_a_hint(text, hint):
 
 
 @pytest.mark.parametrize(
-    ("objectives", "message"), [((), "at least one"), ("max:f1", "a list"), (("max:f1", "min:f1"), "once")]
+    ("objectives", "message"), [((), "at least one"), ("max:f1", "a list"), (("max:f1", "f1"), "once")]
 )
 def test_lists_that_make_no_sense_are_refused(objectives, message):
     with pytest.raises(BadInputError, match=message):

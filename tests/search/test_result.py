@@ -94,7 +94,7 @@ def test_a_collapsed_point_survives_saving_as_not_a_number(sites, make_evaluator
 
 
 @pytest.mark.parametrize(
-    "objectives", [OBJECTIVES, ("max:f1",), ("max:f1", "min:loss"), ("max:f1", "max:average_bits")]
+    "objectives", [OBJECTIVES, ("max:f1",), ("max:f1", "min:loss"), ("max:f1", "worst:average_bits")]
 )
 def test_a_plot_is_a_picture_whatever_the_objectives(sites, make_evaluator, tmp_path, objectives):
     search.run(BitmapSpace.of(sites), make_evaluator(sites), objectives, "random", 8).plot(tmp_path / "a" / "front.png")

@@ -1,4 +1,4 @@
-"""A model at one bitmap as a GGUF file, for llama.cpp and what else reads them; the extra ``gguf`` is needed.
+"""A model at one bitmap as a GGUF file, for llama.cpp and what else reads them.
 
 Two forms: :func:`write_gguf` merges the active adapters into the weights before these are rounded, and
 :func:`write_gguf_lora` leaves the weights alone and writes the adapters as GGUF's own, beside a base file.
@@ -32,11 +32,11 @@ from qalof.export.gguf_families import family_of
 from qalof.export.gguf_tensors import READABLE, Tensors, gather, values_of
 from qalof.export.gguf_tokenizer import add_tokenizer
 from qalof.export.packed import active_branch, layers_of, running_at
+from qalof.model.gguf_source import is_gguf
 from qalof.model.lora_linear import SwitchableLora
 from qalof.model.sites import HeadMode, Site
 from qalof.model.switchable import SwitchableModel
 
-MAGIC = b"GGUF"
 BASE_FILE, ACTIVE = "base.gguf", "active"
 
 
@@ -148,14 +148,6 @@ def _writing(path: Path, architecture: str) -> Iterator[Any]:
         place.replace(path)
 
 
-def is_gguf(path: Path) -> bool:
-    """Whether a file begins as a GGUF file does."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
-
-
 def _describe(writer: Any, model: SwitchableModel, tensors: Tensors) -> None:
     gguf, config = _package(), model.model.config
     weights: Counter[str] = Counter()
@@ -213,7 +205,5 @@ def _package() -> Any:
     try:
         import gguf
     except ImportError:
-        raise BadInputError(
-            "GGUF files need the package gguf: it is not installed; pip install 'qalof[gguf]'"
-        ) from None
+        raise BadInputError("GGUF files need the package gguf: it is not installed; pip install gguf") from None
     return gguf

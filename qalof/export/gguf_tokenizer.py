@@ -1,10 +1,9 @@
 """A byte-level BPE tokenizer in a GGUF file.
 
-A reader splits text by a regular expression that the file only names.  Three are known here, by what a tokenizer's
-JSON says: GPT-2's (``gpt-2``), Llama 3's (``llama-bpe``) and Qwen2's (``qwen2``); that llama.cpp then gives the
-same tokens is tested.  Whatever else there is (SentencePiece, other expressions, a leading space) is refused: a file
-with another tokenizer would read well and answer badly.  Qwen2 normalizes to NFC, which llama.cpp does not: text
-that is not in NFC already is read differently there.
+A reader splits text by a regular expression that the file only names (:mod:`qalof.model.byte_level_splits`); that
+llama.cpp then gives the same tokens is tested.  Whatever else there is (SentencePiece, other expressions, a leading
+space) is refused: a file with another tokenizer would read well and answer badly.  Qwen2 normalizes to NFC, which
+llama.cpp does not: text that is not in NFC already is read differently there.
 """
 
 from __future__ import annotations
@@ -16,14 +15,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
-
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-SPLITS = {
-    _CONTRACTIONS + r"\p{N}{1,3}" + _REST: "llama-bpe",
-    _CONTRACTIONS + r"\p{N}" + _REST: "qwen2",
-}
-"""Regular expression -> GGUF's name of it."""
+from qalof.model.byte_level_splits import split_name
 
 
 def add_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
@@ -65,19 +57,15 @@ def pre_tokenizer_name(described: Mapping[str, Any]) -> str:
     Raises:
         BadInputError: a way that is not known.
     """
-    steps = described["pre_tokenizer"] or {}
-    steps = steps["pretokenizers"] if steps.get("type") == "Sequence" else [steps]
-    last = steps[-1]
-    byte_level = last.get("type") == "ByteLevel" and not last.get("add_prefix_space")
+    name = split_name(described["pre_tokenizer"])
     normalizer = (described.get("normalizer") or {}).get("type")
-    if byte_level and len(steps) == 1 and last.get("use_regex", True) and normalizer is None:
-        return "gpt-2"
-    if byte_level and len(steps) == 2 and not last.get("use_regex", True) and steps[0].get("type") == "Split":
-        name = SPLITS.get(steps[0]["pattern"].get("Regex", ""))
-        if name is not None and normalizer in (None, "NFC") and steps[0]["behavior"] == "Isolated":
-            return name
-    law = "a GGUF tokenizer splits text as GPT-2, Llama 3 or Qwen2 do, without a leading space"
-    raise BadInputError(f"{law}: got {json.dumps(steps)[:200]} after normalizer {normalizer}; export packed instead")
+    if name is not None and normalizer in ((None, "NFC") if name in ("llama-bpe", "qwen2") else (None,)):
+        return name
+    law = "a GGUF tokenizer splits text as GPT-2, Llama 3, Qwen2 or SmolLM do, without a leading space"
+    raise BadInputError(
+        f"{law}: got {json.dumps(described['pre_tokenizer'])[:200]} after normalizer {normalizer}; "
+        "export packed instead"
+    )
 
 
 def _names(tokenizer: PreTrainedTokenizerBase, described: Mapping[str, Any], kinds: Any) -> dict[int, tuple[str, Any]]:

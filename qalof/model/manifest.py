@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from qalof.errors import BadInputError
 from qalof.files import open_sealed
 from qalof.model.adapters import WEIGHTS_FILE, AdapterPolicy, AdapterSpec
+from qalof.model.gguf_source import ORIGIN
 from qalof.model.pretrained import HeadKind, load_pretrained
 from qalof.model.settings import SwitchSettings
 
@@ -82,13 +83,14 @@ def header(
     settings: SwitchSettings,
     sites: tuple[str, ...],
     extra: Mapping[str, Any],
+    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The manifest of a model, without its files."""
+    """The manifest of a model, without its files; ``origin`` says what its weights were in a GGUF file."""
     return {
         "format_version": FORMAT_VERSION,
         "kind": "switchable-model",
         "convention": settings.quantization.convention,
-        "base": asdict(base) | {"sha256": digest},
+        "base": asdict(base) | {"sha256": digest} | ({ORIGIN: dict(origin)} if origin else {}),
         "adapters": {name: asdict(spec) for name, spec in adapters.items()},
         "settings": settings.to_json(),
         "sites": list(sites),

@@ -17,6 +17,7 @@ from torch import nn
 from qalof.files import sealed_folder
 from qalof.model import adapters as lora
 from qalof.model.base_weights import BASE, BASE_FILE
+from qalof.model.gguf_source import ORIGIN
 from qalof.model.manifest import Described, describe, header, read_manifest
 from qalof.model.norms import trained_norms
 from qalof.model.quantizer_state import load_state, save_state
@@ -30,7 +31,8 @@ def save_model(
 ) -> None:
     """See :meth:`qalof.model.switchable.SwitchableModel.save`."""
     conv1d = any(site.fan_in_fan_out for site in model.sites)
-    head = header(model.base, model.base_digest, model.adapters, model.settings, model.site_names, extra)
+    origin = getattr(model.model.config, ORIGIN, None)
+    head = header(model.base, model.base_digest, model.adapters, model.settings, model.site_names, extra, origin)
     with sealed_folder(folder, head) as beside:
         if not model.adapters:
             lora.save_modules(_besides(model), beside)

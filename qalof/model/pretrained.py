@@ -1,4 +1,4 @@
-"""Pretrained models and tokenizers by hub name, local folder or the name ``tiny``."""
+"""Pretrained models and tokenizers: by hub name, local folder, GGUF file, ``cache:NAME`` or the name ``tiny``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from qalof.errors import BadInputError
+from qalof.cache import CACHED, models_dir
+from qalof.errors import BadInputError, nearest_hint
 from qalof.hub import check_hub
+from qalof.model.gguf_source import converted, find_gguf
 from qalof.tiny import MODEL_DIR
 
 TINY = "tiny"
@@ -44,15 +46,48 @@ _AUTO_CLASSES = {
 
 
 def resolve_source(source: str) -> str:
-    """``tiny`` -> the shipped model's folder; everything else as it is."""
-    return str(MODEL_DIR) if source == TINY else source
+    """The folder that a source means, or the hub name that it is.
+
+    Args:
+        source: ``tiny``, the shipped model; ``cache:NAME``, a model in the cache folder (``make real-model``); a
+            local folder; a GGUF file, or a folder that holds one, which is converted on first use; or a hub name.
+
+    Raises:
+        BadInputError: a file or folder that is not there, or a GGUF file that cannot be used.
+    """
+    if source == TINY:
+        return str(MODEL_DIR)
+    if source.startswith(CACHED):
+        path = _cached(source)
+    else:
+        path = Path(source).expanduser()
+        looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1 or source.endswith(".gguf")
+        if not path.exists():
+            if looks_local:
+                raise BadInputError(
+                    f"a model's source must exist, or be a hub name: got {source}; give a folder or a GGUF file"
+                )
+            return source
+    gguf = find_gguf(path)
+    return str(path if gguf is None else converted(gguf))
+
+
+def _cached(source: str) -> Path:
+    path = models_dir() / source.removeprefix(CACHED)
+    if not path.exists():
+        there = [folder.name for folder in path.parent.glob("[!.]*") if folder.is_dir()]
+        raise BadInputError(
+            f"model {source} must be in {models_dir()}: it is not; `make real-model` fetches two, "
+            f"and {nearest_hint(path.name, there) if there else 'none is there yet'}"
+        )
+    return path
 
 
 def load_pretrained(source: str, head: HeadKind, *, seed: int = 0, labels: int | None = None) -> PreTrainedModel:
     """A transformers model in fp32 and eval mode, its new head drawn from ``seed``.
 
     Args:
-        source: hub name, local folder, or ``tiny``.
+        source: see :func:`resolve_source`.
         head: which head to put on it.
         seed: of a head that the pretrained weights lack.
         labels: number of classes of a classifier.
@@ -137,18 +172,14 @@ def _complete(model: PreTrainedModel, missing: Collection[str], source: str) -> 
 
 def _checked(source: str) -> str:
     path = resolve_source(source)
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
-    if looks_local and not Path(path).expanduser().is_dir():
-        raise BadInputError(f"model folder {source} does not exist")
-    if not Path(path).expanduser().is_dir():
+    if not Path(path).is_dir():
         check_hub()
-        return path
-    return str(Path(path).expanduser())
+    return path
 
 
 def _unloadable(what: str, source: str, error: Exception) -> BadInputError:
     if isinstance(error, BadInputError):
         return error
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    hint = "give a local folder, or a hub name with the hub in reach"
+    hint = "give a local folder, a GGUF file, or a hub name with the hub in reach"
     return BadInputError(f"{what} {source!r} cannot be loaded ({first_line}); {hint}")

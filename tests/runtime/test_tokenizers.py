@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from qalof.errors import BadInputError
 from qalof.export.gguf_file import write_gguf
-from qalof.export.gguf_tokenizer import SPLITS
+from qalof.model.byte_level_splits import pre_tokenizer
 from qalof.model.switchable import BaseModel, HeadKind, build
 
 pytestmark = pytest.mark.runtime
@@ -26,13 +26,7 @@ TEXT = [*SENTENCES, "the quick brown fox jumps over the lazy dog", "in the town 
 def trained(kind):
     """A small tokenizer that splits as ``kind`` does."""
     core = Tokenizer(models.BPE())
-    if kind == "gpt-2":
-        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    else:
-        pattern = next(pattern for pattern, name in SPLITS.items() if name == kind)
-        core.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
-        )
+    core.pre_tokenizer = pre_tokenizer(kind)
     if kind == "qwen2":
         core.normalizer = normalizers.NFC()
     core.decoder = decoders.ByteLevel()
@@ -62,7 +56,7 @@ def write(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("kind", ["gpt-2", "llama-bpe", "qwen2"])
+@pytest.mark.parametrize("kind", ["gpt-2", "llama-bpe", "qwen2", "smollm"])
 def test_tokens_are_those_of_the_tokenizer(write, read, kind):
     tokenizer = trained(kind)
     reader = read(write(tokenizer))

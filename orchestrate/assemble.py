@@ -21,7 +21,7 @@ from orchestrate.objective_config import (
 from qalof.bitmap import PASS_THROUGH, check_width
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterSpec
-from qalof.model.sites import Site, find_sites
+from qalof.model.sites import Site
 from qalof.model.switchable import BaseModel, SwitchableModel, build
 from qalof.tasks.base import Task
 from qalof.tasks.factory import make_task
@@ -59,7 +59,7 @@ def assemble_training(config: TrainConfig) -> Parts:
     training, switch = config.training, config.switch
     if training.full_finetune:
         switch = replace(switch, full_finetune=True)
-    sites = find_sites(pretrained, switch.head_mode, switch.include, switch.exclude)
+    sites = switch.sites_of(pretrained)
     specs = adapter_specs(config.adapters, config.objective, sites)
     check_length(task, pretrained)
     model = build(base, specs, switch, seed=config.training.seed, pretrained=pretrained)

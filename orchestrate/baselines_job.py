@@ -29,10 +29,9 @@ from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import json_ready, read_json, write_json
 from qalof.model.quantizer_state import calibrate, quantizers_of
-from qalof.model.sites import Site, find_sites
+from qalof.model.sites import Site
 from qalof.model.switchable import BaseModel, SwitchableModel, build
 from qalof.post_training.gptq import calibration_batches, compensate
-from qalof.quantization.packing import packed_bytes
 from qalof.quantization.scheme import QuantizationScheme
 from qalof.statistics import paired_difference
 from qalof.tasks.base import Task
@@ -88,7 +87,7 @@ def check(config: BaselinesConfig) -> Checked:
     else:
         switch = config.switch
         pretrained = BaseModel(config.model.source, task.head, config.model.seed, task.labels).load()
-        sites = find_sites(pretrained, switch.head_mode, switch.include, switch.exclude)
+        sites = switch.sites_of(pretrained)
     bitmaps = []
     for method in config.methods:
         parsed = parse_bitmaps(method.bitmaps or config.bitmaps, sites)
@@ -108,10 +107,11 @@ def work(config: BaselinesConfig, checked: Checked, directory: RunDirectory, run
     for index, (method, folder) in enumerate(zip(config.methods, folders, strict=True)):
         outcome = read_json(folder / OUTCOME, "outcome of a method")
         scored = [Evaluation.from_json(each) for each in outcome["evaluations"]]
-        made = rows(checked.bitmaps[index], scored, checked.sites)
+        # each method is priced as its own quantizers store it
+        sites = [replace(site, quantization=method.quantization) for site in checked.sites]
+        made = rows(checked.bitmaps[index], scored, sites)
         for row, bitmap, evaluation in zip(made, checked.bitmaps[index], scored, strict=True):
-            stored = _stored_bytes(method.quantization, bitmap, checked.sites)
-            row["cost"]["stored_weight_bytes"] = stored
+            row["cost"]["stored_weight_bytes"] = row["cost"]["weight_bytes"]
             found.append({"method": method.name, "kind": method.kind, **row, "evaluation": evaluation})
             _record(run, method, bitmap, evaluation, row["cost"])
     reference = config.reference or config.methods[0].name
@@ -193,15 +193,6 @@ def _check_widths(method: MethodConfig, bitmap: Bitmap, sites: Sequence[Site]) -
                     quantizer.check_shape(site.in_features)
             except BadInputError as error:
                 raise BadInputError(f"method {method.name} at {bitmap}: {error}; give it bitmaps of its own") from None
-
-
-def _stored_bytes(scheme: QuantizationScheme, bitmap: Bitmap, sites: Sequence[Site]) -> int:
-    """Of the packed weights as this method's quantizers store them; the usual cost counts one fp16 scale a channel."""
-    total = 0
-    for site in sites:
-        bits = bitmap[site.name].weight
-        total += packed_bytes(site.out_features, site.in_features, bits, scheme.weight.at(bits))
-    return total
 
 
 def _compare(found: Sequence[dict[str, Any]], reference: str) -> None:

@@ -25,7 +25,7 @@ from orchestrate.plan import PlannedStep, owner_of
 from orchestrate.table_check import bitmap_specs
 from qalof.errors import BadInputError
 from qalof.model.pretrained import resolve_source
-from qalof.model.sites import HeadMode, Site, find_sites
+from qalof.model.sites import HeadMode, Site
 from qalof.tasks.squad_data import load_squad, parse_split
 from qalof.training.objectives import Objective
 
@@ -118,10 +118,7 @@ def sites_of(config: TrainConfig) -> tuple[Site, ...]:
     Raises:
         BadInputError: a source that is known by the hub alone, or patterns that match nothing.
     """
-    switch = config.switch
-    return find_sites(
-        bare_model(config.model.source), switch.head_mode, switch.include, switch.exclude, switch.kv_granularity
-    )
+    return config.switch.sites_of(bare_model(config.model.source))
 
 
 @lru_cache(maxsize=8)

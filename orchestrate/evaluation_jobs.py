@@ -90,7 +90,7 @@ def rows(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation], sites: Sequenc
         {
             "bitmap": str(bitmap),
             "metrics": {name: _interval(evaluation, name) for name in evaluation.metrics},
-            "cost": asdict(cost_of(bitmap, sites)),
+            "cost": cost_of(bitmap, sites).to_json(),
             "examples": evaluation.examples,
             "counts": dict(evaluation.counts),
         }

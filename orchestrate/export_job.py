@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def export_checkpoint(checkpoint: Path, bitmap: str, output: Path, form: str = E
     tokenizer = load_tokenizer(model.base.source)
     result: dict[str, Any] = {"format": str(form), "bitmap": str(model.set_bitmap(bitmap)), "output": str(output)}
     if form == ExportFormat.PACKED:
-        return result | asdict(save_packed(model, bitmap, output, tokenizer, extra))
+        return result | save_packed(model, bitmap, output, tokenizer, extra).to_json()
     return result | _export_gguf(model, bitmap, output, tokenizer, merge=form == ExportFormat.GGUF)
 
 
@@ -58,9 +57,12 @@ def describe(result: Mapping[str, Any]) -> str:
         return "\n".join([title, *_describe_gguf(result)])
     lines = {
         "packed weights": result["weight_bytes"],
-        "predicted, with fp16 scales": result["predicted_weight_bytes"],
         "active adapters": result["adapter_bytes"],
         "unquantized": result["unquantized_bytes"],
+        "learned steps and ranges": result["quantizer_bytes"],
+        "all tensors": result["total_bytes"],
+        "as predicted": result["predicted_total_bytes"],
+        "names and shapes of tensors": result["header_bytes"],
     }
     return "\n".join([title, *(f"  {name:<28} {count:>14,} bytes" for name, count in lines.items())])
 

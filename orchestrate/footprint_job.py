@@ -111,7 +111,7 @@ def work(
         {
             "bitmap": str(bitmap),
             "metrics": {name: [value, value, value] for name, value in metrics.items()},
-            "cost": asdict(cost_of(bitmap, sites)),
+            "cost": cost_of(bitmap, sites).to_json(),
         }
         for bitmap, metrics in zip(bitmaps, measured, strict=True)
     ]

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from orchestrate.section import BitmapSpec, Section
 from qalof.bitmap import Bitmap
-from qalof.cost import cost_of
+from qalof.cost import average_bits
 from qalof.model.sites import Site
 from qalof.training.objectives import (
     AdversarialPrecision,
@@ -226,7 +226,7 @@ def _choice(config: Switching, sites: Sequence[Site], steps: int, seed: int) -> 
         case CyclicSweepObjective():
             return InTurn(pool)
         case SandwichObjective():
-            ordered = sorted(pool, key=lambda bitmap: -cost_of(bitmap, sites).average_bits)
+            ordered = sorted(pool, key=lambda bitmap: -average_bits(bitmap, sites))
             return SandwichChoice(tuple(ordered), config.middle, seed)
         case RandomObjective():
             return RandomChoice(pool, config.count, seed)

@@ -1,27 +1,28 @@
 """What a bitmap costs: bits, bytes, bit operations, cache.
 
 Functions of plain values (sites and a bitmap), so that a search can price millions of maps without a
-model.  Formulas: algorithms.md 7, "Costs".  Packed weights are dense rows, byte-aligned, with one fp16 scale an
-output channel; a pass-through weight is counted as fp32 without a scale.
+model.  Formulas: algorithms.md 7, "Costs".  Bytes are those of the packed file (:mod:`qalof.export.packed`), exactly:
+each site knows its quantizers, and these say what they store
+(:meth:`qalof.quantization.options.QuantizerOptions.stored_size`).  A pass-through weight is counted as fp32.
 
-:class:`Cost` is what a bitmap can change and is per bitmap; :class:`Storage` puts adapters and everything that is
-never quantized beside it, on lines of their own, since a budget on weights should not hide them.  A tied head that
-is quantized as a view takes two copies, the packed one in the weights and the embedding among the unquantized; at
-32 bits it is the embedding itself, and the second copy is not counted.
+:class:`Cost` is what a bitmap can change and is per bitmap.  ``weight_bytes`` are the sites' weights alone.  Where it
+is known what a model holds beside its sites (:class:`Rest`), ``adapter_bytes`` are the adapters that this bitmap runs,
+on a line of their own, and ``total_bytes`` is the whole packed model.  :class:`Storage` has these lines by themselves.
+A tied head that is quantized as a view takes two copies, the packed one in the weights and the embedding among the
+unquantized; at 32 bits it is the embedding itself, and totals do not count the second copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.layer_bits import PASS_THROUGH
 from qalof.model.sites import Site, Unquantized
+from qalof.quantization.stored_size import FLOAT_BYTES
 
-SCALE_BYTES = 2
-FLOAT_BYTES = 4
 FLOAT_BITS = 32
 
 
@@ -30,9 +31,10 @@ class Cost:
     """Cost of one bitmap.
 
     ``average_bits``: weight bits, weighted by parameters, over quantizable sites; ``weight_bytes``: packed
-    weights of these sites with scales; ``kv_bytes_per_token``: keys and values with scales;
+    weights of these sites with scales and zero points; ``kv_bytes_per_token``: keys and values with scales;
     ``bit_operations_per_token``: sum of MACs times weight bits times activation bits;
-    ``activation_bytes_per_token``: inputs of all sites with scales.
+    ``activation_bytes_per_token``: inputs of all sites with scales; ``adapter_bytes``: the adapters that the bitmap
+    runs, in fp32; ``total_bytes``: all tensors of the packed model.  The last two are None where only sites are known.
     """
 
     average_bits: float
@@ -40,13 +42,56 @@ class Cost:
     kv_bytes_per_token: int
     bit_operations_per_token: int
     activation_bytes_per_token: int
+    adapter_bytes: int | None = None
+    total_bytes: int | None = None
+
+    def value(self, name: str) -> float:
+        """The cost of that name.
+
+        Raises:
+            BadInputError: it is not known, since it counts what the model holds beside its sites.
+        """
+        value: float | None = getattr(self, name)
+        if value is None:
+            raise BadInputError(f"{name} is known of a whole model: this cost is of sites alone; price the model")
+        return float(value)
 
     def as_metrics(self) -> dict[str, float]:
-        """Field name -> value, for records."""
-        return {name: float(value) for name, value in asdict(self).items()}
+        """Field name -> value, for records; without what is not known."""
+        return {name: float(value) for name, value in self.to_json().items()}
+
+    def to_json(self) -> dict[str, float | int]:
+        """Field name -> value; without what is not known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 COST_NAMES = tuple(Cost.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What a packed model holds beside its sites' weights.
+
+    Attributes:
+        unquantized: embeddings, norms, biases, and heads that are no sites; fp32.
+        adapter_ranks: weight width -> rank of the adapter that a site of this width is packed with; 0 for none.
+        merged_widths: weight widths at which an adapter is in the weight, so that a tied head is no embedding there.
+        quantizer_bytes: learned steps and observed ranges of inputs and cache.
+    """
+
+    unquantized: Unquantized
+    adapter_ranks: Mapping[int, int] = field(default_factory=dict)
+    merged_widths: frozenset[int] = frozenset()
+    quantizer_bytes: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """All that no bitmap changes."""
+        return FLOAT_BYTES * self.unquantized.parameters + self.unquantized.buffer_bytes + self.quantizer_bytes
+
+    def adapter_bytes(self, site: Site, bits: int) -> int:
+        """Bytes of the branch that is packed with ``site`` at ``bits``."""
+        return FLOAT_BYTES * self.adapter_ranks.get(bits, 0) * (site.in_features + site.out_features)
 
 
 @dataclass(frozen=True)
@@ -54,39 +99,49 @@ class Storage:
     """Bytes of a stored model at one bitmap.
 
     ``weight_bytes``: as in :class:`Cost`, less a head that is the embedding; ``adapter_bytes``: all adapters in fp32,
-    their norm copies included; ``unquantized_bytes``: embeddings, norms, biases and heads that are no sites, in fp32.
+    their norm copies included; ``unquantized_bytes``: embeddings, norms, biases and heads that are no sites, in fp32;
+    ``quantizer_bytes``: learned steps and observed ranges of inputs and cache.
     """
 
     weight_bytes: int
     adapter_bytes: int
     unquantized_bytes: int
+    quantizer_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
-        """All three lines."""
-        return self.weight_bytes + self.adapter_bytes + self.unquantized_bytes
+        """All four lines."""
+        return self.weight_bytes + self.adapter_bytes + self.unquantized_bytes + self.quantizer_bytes
 
 
 def weight_bytes(site: Site, bits: int) -> int:
-    """Packed bytes of one site's weight at ``bits``, scales included."""
-    if bits == PASS_THROUGH:
-        return site.weights * FLOAT_BYTES
-    return site.out_features * (-(-site.in_features * bits // 8) + SCALE_BYTES)
+    """Packed bytes of one site's weight at ``bits``, scales and zero points included.
+
+    Raises:
+        BadInputError: a width that the site's quantizer does not have.
+    """
+    return site.quantization.weight.at(bits).stored_size(site.out_features, site.in_features, bits).total
 
 
 def activation_bytes(site: Site, bits: int) -> int:
-    """Bytes of one token's input to a site at ``bits``, its scale included."""
-    if bits == PASS_THROUGH:
-        return site.in_features * FLOAT_BYTES
-    return -(-site.in_features * bits // 8) + SCALE_BYTES
+    """Bytes of one token's input to a site at ``bits``, with what of its grid belongs to the token.
+
+    Raises:
+        BadInputError: a width that the site's quantizer does not have.
+    """
+    return site.quantization.activation.token_size(site.in_features, bits).total
 
 
 def kv_bytes(site: Site, bits: int) -> int:
-    """Bytes that one token adds to the KV cache through this site at ``bits``, scales included."""
+    """Bytes that one token adds to the KV cache through this site at ``bits``, scales and zero points included.
+
+    Raises:
+        BadInputError: a width that the site's quantizer does not have.
+    """
     if site.kv is None or bits == PASS_THROUGH:
         return site.kv_features * FLOAT_BYTES
-    part = -(-site.kv.heads * site.kv.head_dim * bits // 8)
-    return len(site.kv.parts) * (part + SCALE_BYTES * site.kv.scales)
+    cache = site.quantization.kv.for_heads(site.kv.head_dim)
+    return len(site.kv.parts) * cache.token_size(site.kv.heads * site.kv.head_dim, bits, site.kv.scales).total
 
 
 def bit_operations(site: Site, weight: int, activation: int, kv: int, context: int = 0) -> int:
@@ -99,26 +154,61 @@ def bit_operations(site: Site, weight: int, activation: int, kv: int, context: i
     return site.weights * weight * activation + attended * kv * FLOAT_BITS
 
 
-def cost_of(bitmap: Bitmap, sites: Sequence[Site], context: int = 0) -> Cost:
-    """Price ``bitmap`` on ``sites``; ``context``: how many tokens each one attends to, 0 to leave attention out.
+def average_bits(bitmap: Bitmap, sites: Sequence[Site]) -> float:
+    """Weight bits, weighted by parameters.
 
     Raises:
         BadInputError: the bitmap does not name exactly these sites.
     """
     _check_sites(bitmap, sites)
+    return sum(site.weights * bitmap[site.name].weight for site in sites) / sum(site.weights for site in sites)
+
+
+def cost_of(bitmap: Bitmap, sites: Sequence[Site], context: int = 0, rest: Rest | None = None) -> Cost:
+    """Price ``bitmap`` on ``sites``.
+
+    Args:
+        bitmap: names exactly ``sites``.
+        sites: the model's, which know their quantizers.
+        context: how many tokens each one attends to, 0 to leave attention out.
+        rest: what the model holds beside them; without it ``adapter_bytes`` and ``total_bytes`` are not known.
+
+    Raises:
+        BadInputError: the bitmap does not name exactly these sites, or gives one a width that its quantizers lack.
+    """
+    mean = average_bits(bitmap, sites)
     pairs = [(site, bitmap[site.name]) for site in sites]
-    total = sum(site.weights for site in sites)
+    stored = None if rest is None else packed_storage(bitmap, sites, rest)
     return Cost(
-        average_bits=sum(site.weights * bits.weight for site, bits in pairs) / total,
+        average_bits=mean,
         weight_bytes=sum(weight_bytes(site, bits.weight) for site, bits in pairs),
         kv_bytes_per_token=sum(kv_bytes(site, bits.kv) for site, bits in pairs),
         bit_operations_per_token=sum(bit_operations(s, b.weight, b.activation, b.kv, context) for s, b in pairs),
         activation_bytes_per_token=sum(activation_bytes(site, bits.activation) for site, bits in pairs),
+        adapter_bytes=None if stored is None else stored.adapter_bytes,
+        total_bytes=None if stored is None else stored.total_bytes,
+    )
+
+
+def packed_storage(bitmap: Bitmap, sites: Sequence[Site], rest: Rest) -> Storage:
+    """Bytes of a model packed at ``bitmap``, with the adapters that it runs there and no others.
+
+    Raises:
+        BadInputError: as :func:`cost_of`.
+    """
+    _check_sites(bitmap, sites)
+    widths = [(site, bitmap[site.name].weight) for site in sites]
+    packed = sum(weight_bytes(site, bits) for site, bits in widths)
+    return Storage(
+        packed - _shared_bytes(bitmap, sites, rest.unquantized, rest.merged_widths),
+        sum(rest.adapter_bytes(site, bits) for site, bits in widths),
+        FLOAT_BYTES * rest.unquantized.parameters + rest.unquantized.buffer_bytes,
+        rest.quantizer_bytes,
     )
 
 
 def storage_of(bitmap: Bitmap, sites: Sequence[Site], unquantized: Unquantized, adapter_parameters: int = 0) -> Storage:
-    """Bytes of a model stored at ``bitmap``.
+    """Bytes of a model stored at ``bitmap`` with all its adapters.
 
     Args:
         bitmap: names exactly ``sites``.
@@ -127,15 +217,28 @@ def storage_of(bitmap: Bitmap, sites: Sequence[Site], unquantized: Unquantized, 
         adapter_parameters: of all adapters together.
 
     Raises:
-        BadInputError: the bitmap does not name exactly these sites.
+        BadInputError: as :func:`cost_of`.
     """
     _check_sites(bitmap, sites)
     packed = sum(weight_bytes(site, bitmap[site.name].weight) for site in sites)
-    view = [site for site in sites if site.is_head and unquantized.head_view]
-    shared = sum(site.weights for site in view if bitmap[site.name].weight == PASS_THROUGH)
     return Storage(
-        packed - FLOAT_BYTES * shared, FLOAT_BYTES * adapter_parameters, FLOAT_BYTES * unquantized.parameters
+        packed - _shared_bytes(bitmap, sites, unquantized),
+        FLOAT_BYTES * adapter_parameters,
+        FLOAT_BYTES * unquantized.parameters + unquantized.buffer_bytes,
     )
+
+
+def _shared_bytes(
+    bitmap: Bitmap, sites: Sequence[Site], unquantized: Unquantized, merged_widths: frozenset[int] = frozenset()
+) -> int:
+    """Bytes of a head that is the embedding itself at this bitmap, which are counted there."""
+    heads = [(site, bitmap[site.name].weight) for site in sites if site.is_head and unquantized.head_view]
+    own = [site for site, bits in heads if bits not in merged_widths and _passes_through(site, bits)]
+    return sum(FLOAT_BYTES * site.weights for site in own)
+
+
+def _passes_through(site: Site, bits: int) -> bool:
+    return bits >= site.quantization.weight.at(bits).passthrough_bits
 
 
 def _check_sites(bitmap: Bitmap, sites: Sequence[Site]) -> None:

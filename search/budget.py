@@ -1,13 +1,17 @@
 """Holding a budget: limits on costs, and the steps down that bring a choice within them.
 
-Plain numbers: ``prices[unit][choice]`` is what a choice adds to each cost, in the order of COST_NAMES, followed
+Plain numbers: ``prices[unit][choice]`` is what a choice adds to each cost, in the order of ``names``, followed
 by its widths.  ``average_bits`` is a mean and does not add up over units; its numerator, bits times weights,
 does, so that stands in its place and the sum is divided by the number of weights.  The widths are there
 because a step down must raise none: w4a4 and w2a8 cost the same bit operations.
 
+``total_bytes`` is a limit on request: it adds adapters and all that is never quantized to the weights.  A lower width
+may have a larger adapter, and then a step down may raise the total; steps look at it only where it is limited, and
+there a unit's first choice must be its least in it as well.
+
 The walk down visits the units round and round, one step each, in an order drawn from a digest of the
 indices: the same choice always falls to the same place, and neither end of the model pays for all.  Taking the
-dearest unit first was rejected, since it undoes just what a strategy singled out to keep.
+most expensive unit first was rejected, since it undoes just what a strategy singled out to keep.
 """
 
 from __future__ import annotations
@@ -23,18 +27,24 @@ from qalof.errors import BadInputError, nearest_hint
 
 Price = tuple[float, ...]
 Indices = tuple[int, ...]
-"""One choice index a unit."""
+"""One choice index per unit."""
+
+TOTAL = "total_bytes"
+BASE_NAMES = tuple(name for name in COST_NAMES if name not in ("adapter_bytes", TOTAL))
+"""What is known of sites alone."""
 
 
-def cost_index(name: str) -> int:
-    """Where a cost stands in COST_NAMES.
+def check_limit(name: str) -> str:
+    """The name of a cost that can be limited.
 
     Raises:
-        BadInputError: no cost of that name.
+        BadInputError: no cost of that name, or adapters by themselves.
     """
     if name not in COST_NAMES:
         raise BadInputError(f"a limit must name a cost: got {name!r}; {nearest_hint(name, COST_NAMES)}")
-    return COST_NAMES.index(name)
+    if name not in (*BASE_NAMES, TOTAL):
+        raise BadInputError(f"adapters are limited together with the model: got a limit on {name}; take {TOTAL}")
+    return name
 
 
 @dataclass(frozen=True)
@@ -42,17 +52,20 @@ class Budget:
     """Prices of all choices and the limits on their sums.
 
     Attributes:
-        prices: by unit and choice; each unit's first choice is the least in every column.
+        prices: by unit and choice; each unit's first choice is the least in every column that counts.
         weights: number of weights over all units.
         limits: cost name -> greatest allowed value.
+        constant: bytes in ``total_bytes`` that no choice changes; None where prices have no such column.
 
     Raises:
-        BadInputError: an unknown cost, or a limit that not even the first choices keep.
+        BadInputError: an unknown cost, one whose prices are not known, a first choice that is not the least, or a limit
+            that not even the first choices keep.
     """
 
     prices: tuple[tuple[Price, ...], ...]
     weights: int
     limits: Mapping[str, float]
+    constant: float | None = None
 
     def __post_init__(self) -> None:
         for name, limit in self.limits.items():
@@ -63,31 +76,52 @@ class Budget:
                     f"and this space goes from {low:.10g} to {high:.10g}; raise the limit or add lower widths"
                 )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The costs that the first columns of a price hold."""
+        return BASE_NAMES if self.constant is None else (*BASE_NAMES, TOTAL)
+
+    def column(self, name: str) -> int:
+        """Where a cost stands in a price.
+
+        Raises:
+            BadInputError: no cost that can be limited, or one that sites alone do not tell.
+        """
+        if check_limit(name) not in self.names:
+            raise BadInputError(
+                f"{name} counts what a model holds beside its sites: this space is made of sites alone; "
+                "make it with BitmapSpace.of(model)"
+            )
+        return self.names.index(name)
+
+    def watched(self, unit: int) -> list[int]:
+        """The columns that a step down of ``unit`` may not raise: all, but for a total that nobody limits."""
+        hidden = {len(BASE_NAMES)} if self.constant is not None and TOTAL not in self.limits else set()
+        return [column for column in range(len(self.prices[unit][0])) if column not in hidden]
+
     def reachable(self, name: str) -> tuple[float, float]:
         """Least and greatest value of a cost, limits aside.
 
         Raises:
-            BadInputError: no cost of that name.
+            BadInputError: as :meth:`column`.
         """
-        column = cost_index(name)
+        column = self.column(name)
         ends = [(min(p[column] for p in prices), max(p[column] for p in prices)) for prices in self.prices]
-        scale = self.weights if name == "average_bits" else 1
-        return sum(low for low, _ in ends) / scale, sum(high for _, high in ends) / scale
+        return self._whole(name, sum(low for low, _ in ends)), self._whole(name, sum(high for _, high in ends))
 
     def exceeded(self, indices: Sequence[int]) -> list[str]:
         """The limits that these choices break."""
         chosen = [prices[index] for prices, index in zip(self.prices, indices, strict=True)]
-        totals = {name: sum(price[column] for price in chosen) for column, name in enumerate(COST_NAMES)}
-        totals["average_bits"] /= self.weights
+        totals = {name: self._whole(name, sum(price[self.column(name)] for price in chosen)) for name in self.limits}
         return [name for name, limit in self.limits.items() if totals[name] > limit]
 
-    def lower(self, unit: int, index: int, saving: Sequence[str] = COST_NAMES) -> int | None:
-        """The next choice down: higher in no column and cheaper in one of ``saving``; None at the bottom."""
-        prices = self.prices[unit]
-        columns = [cost_index(name) for name in saving]
+    def lower(self, unit: int, index: int, saving: Sequence[str] = BASE_NAMES) -> int | None:
+        """The next choice down: higher in no watched column and cheaper in one of ``saving``; None at the bottom."""
+        prices, watched = self.prices[unit], self.watched(unit)
+        columns = [self.column(name) for name in saving]
         for candidate in reversed(range(index)):
-            no_dearer = all(new <= old for new, old in zip(prices[candidate], prices[index], strict=True))
-            if no_dearer and any(prices[candidate][column] < prices[index][column] for column in columns):
+            no_higher = all(prices[candidate][column] <= prices[index][column] for column in watched)
+            if no_higher and any(prices[candidate][column] < prices[index][column] for column in columns):
                 return candidate
         return None
 
@@ -101,6 +135,12 @@ class Budget:
             step = self.lower(unit, lowered[unit], exceeded)
             lowered[unit] = lowered[unit] if step is None else step
         return tuple(lowered)
+
+    def _whole(self, name: str, total: float) -> float:
+        """The cost of a model whose units add up to ``total``."""
+        if name == "average_bits":
+            return total / self.weights
+        return total + (self.constant or 0) if name == TOTAL else total
 
 
 def _order(indices: Indices) -> list[int]:

@@ -99,7 +99,7 @@ class Objective:
             BadInputError: neither the evaluation nor the cost has it.
         """
         if self.is_cost:
-            return cost.as_metrics()[self.name]
+            return cost.value(self.name)
         self.check(evaluation.metrics)
         return float(evaluation.metrics[self.name])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,21 +56,21 @@ class Point:
 
     def value(self, name: str) -> float:
         """A cost or metric by name."""
-        return self.cost.as_metrics()[name] if name in COST_NAMES else self.metrics[name].estimate
+        return self.cost.value(name) if name in COST_NAMES else self.metrics[name].estimate
 
     def as_row(self) -> dict[str, Any]:
         """One flat row for a table."""
         row: dict[str, Any] = {"bitmap": str(self.bitmap)}
         for name, interval in self.metrics.items():
             row |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        return row | asdict(self.cost)
+        return row | self.cost.to_json()
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict; numbers that are not finite become null."""
         metrics = {name: [_number(v) for v in (i.estimate, i.low, i.high)] for name, i in self.metrics.items()}
         return {
             "bitmap": self.bitmap.to_json(),
-            "cost": asdict(self.cost),
+            "cost": self.cost.to_json(),
             "metrics": metrics,
             "values": [_number(value) for value in self.values],
             "examples": self.examples,

@@ -1,6 +1,6 @@
 """The bitmaps that a search may choose from, and the budget that none of them exceeds.
 
-A space lists the choices of every site, from cheap to dear; sites that must move together (``group="block"``)
+A space lists the choices of every site, from cheap to expensive; sites that must move together (``group="block"``)
 form one *unit* and are chosen by one index.  A limit bounds a cost of :mod:`qalof.cost` from above.  It is
 held by construction: :meth:`BitmapSpace.project` lowers widths until every limit holds, so that no
 strategy ever has a bitmap above the budget evaluated.  Penalties and constraint callbacks were
@@ -20,10 +20,10 @@ from itertools import product
 from typing import Literal, Protocol
 
 from qalof.bitmap import PASS_THROUGH, Bitmap, LayerBits, block_name, check_width
-from qalof.cost import COST_NAMES, Cost, cost_of
+from qalof.cost import Cost, Rest, cost_of
 from qalof.errors import BadInputError
 from qalof.model.sites import Site
-from search.budget import Budget, Indices, Price
+from search.budget import BASE_NAMES, Budget, Indices, Price, check_limit
 
 Group = Literal["site", "block"]
 
@@ -52,9 +52,11 @@ class BitmapSpace:
 
     Attributes:
         sites: the model's, in order.
-        choices: by site, from cheap to dear; sites of one unit have equally many, chosen by the same index.
-        limits: cost name -> greatest allowed value.
+        choices: by site, from cheap to expensive; sites of one unit have equally many, chosen by the same index.
+        limits: cost name -> greatest allowed value: ``weight_bytes`` bounds the sites' packed weights, ``total_bytes``
+            all tensors of the packed model, its adapters included.
         group: whether a unit is a site or a block.
+        rest: what the model holds beside its sites; None where only sites are known, without ``total_bytes``.
 
     Raises:
         BadInputError: choices that do not fit the sites, an unknown limit, one that no bitmap of the space keeps.
@@ -64,6 +66,7 @@ class BitmapSpace:
     choices: tuple[tuple[LayerBits, ...], ...]
     limits: Mapping[str, float] = field(default_factory=dict)
     group: Group = "site"
+    rest: Rest | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.sites or len(self.choices) != len(self.sites) or not all(self.choices):
@@ -113,7 +116,8 @@ class BitmapSpace:
             for member in members:
                 inert = kv is None or not sites[member].kv_features
                 choices[member] = tuple(_layer(w, a, None if inert else k, kv is None) for w, a, k in combinations)
-        return cls(sites, tuple(choices), dict(limits or {}), group)
+        rest = None if isinstance(model, Sequence) else getattr(model, "rest", None)
+        return cls(sites, tuple(choices), dict(limits or {}), group, rest)
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
@@ -174,12 +178,12 @@ class BitmapSpace:
 
     def cost(self, bitmap: Bitmap) -> Cost:
         """What a bitmap of this model costs."""
-        return cost_of(bitmap, self.sites)
+        return cost_of(bitmap, self.sites, rest=self.rest)
 
     def fits(self, bitmap: Bitmap) -> bool:
         """Whether every limit holds."""
-        cost = self.cost(bitmap).as_metrics()
-        return all(cost[name] <= limit for name, limit in self.limits.items())
+        cost = self.cost(bitmap)
+        return all(cost.value(name) <= limit for name, limit in self.limits.items())
 
     def within(self, limits: Mapping[str, float] | None) -> BitmapSpace:
         """This space with limits added; of two for the same cost the lower one holds."""
@@ -207,18 +211,24 @@ class BitmapSpace:
     @cached_property
     def budget(self) -> Budget:
         """Prices and limits, for those who step along the choices."""
+        for name in self.limits:
+            check_limit(name)
         prices = tuple(tuple(self._price(unit, index) for index in range(unit.choices)) for unit in self.units)
-        for unit, rows in zip(self.units, prices, strict=True):
-            if any(low > cost for row in rows for low, cost in zip(rows[0], row, strict=True)):
+        constant = None if self.rest is None else self.rest.nbytes
+        budget = Budget(prices, sum(site.weights for site in self.sites), self.limits, constant)
+        for index, (unit, rows) in enumerate(zip(self.units, prices, strict=True)):
+            if any(rows[0][column] > row[column] for row in rows for column in budget.watched(index)):
                 raise BadInputError(f"a unit's first choice must be its cheapest in every cost: {unit.name}'s is not")
-        return Budget(prices, sum(site.weights for site in self.sites), self.limits)
+        return budget
 
     def _price(self, unit: Unit, index: int) -> Price:
         sites = [self.sites[member] for member in unit.members]
         layers = {self.sites[member].name: self.choices[member][index] for member in unit.members}
-        cost = cost_of(Bitmap(layers), sites).as_metrics()
+        cost = cost_of(Bitmap(layers), sites, rest=self.rest)
         bits = sum(site.weights * layers[site.name].weight for site in sites)
-        costs = (float(bits) if name == "average_bits" else cost[name] for name in COST_NAMES)
+        costs = [float(bits) if name == "average_bits" else cost.value(name) for name in BASE_NAMES]
+        if self.rest is not None:
+            costs.append(cost.value("total_bytes") - self.rest.nbytes)
         widths = [(b.weight, b.activation, b.kv if s.kv_features else 0) for s in sites for b in [layers[s.name]]]
         return *costs, *(float(width) for row in widths for width in row)
 

@@ -7,10 +7,20 @@ from qalof.cost import cost_of, storage_of
 from qalof.errors import BadInputError
 from qalof.model.kv_layout import KvGranularity, KvLayout
 from qalof.model.sites import Site, Unquantized
+from qalof.quantization.granularity import Granularity
+from qalof.quantization.methods.symmetric import Symmetric
+from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 
+
+def symmetric(granularity):
+    return TensorScheme(Symmetric(granularity=granularity, scale_dtype="float16"))
+
+
+HALF = QuantizationScheme(*map(symmetric, (Granularity.CHANNEL, Granularity.TOKEN, Granularity.TOKEN)))
+"""One fp16 scale per output channel, and per token."""
 SITES = (
-    Site("h.0.attn.c_attn", 10, 30, True, KvLayout(1, 10, ((10, 20), (20, 30)), 1, 10)),
-    Site("h.0.mlp.c_fc", 10, 40, True),
+    Site("h.0.attn.c_attn", 10, 30, True, KvLayout(1, 10, ((10, 20), (20, 30)), 1, 10), quantization=HALF),
+    Site("h.0.mlp.c_fc", 10, 40, True, quantization=HALF),
 )
 
 
@@ -20,7 +30,7 @@ KV = KvLayout(12, 64, ((768, 1536), (1536, 2304)), 1, 768)
 def gpt2_sites():
     shapes = {"attn.c_attn": (768, 2304), "attn.c_proj": (768, 768), "mlp.c_fc": (768, 3072), "mlp.c_proj": (3072, 768)}
     return [
-        Site(f"h.{block}.{leaf}", *shape, True, kv=KV if leaf == "attn.c_attn" else None)
+        Site(f"h.{block}.{leaf}", *shape, True, kv=KV if leaf == "attn.c_attn" else None, quantization=HALF)
         for block in range(12)
         for leaf, shape in shapes.items()
     ]
@@ -58,7 +68,7 @@ def test_gpt2_cache_with_a_scale_a_head():
 def test_grouped_queries_make_the_cache_smaller_and_not_the_attention():
     """Llama-like: 8 query heads share 2 heads of 4 features; k_proj and v_proj hold one part each."""
     layout = KvLayout(2, 4, ((0, 8),), 1, 32)
-    sites = [Site(name, 32, 8, False, layout) for name in ("layers.0.k_proj", "layers.0.v_proj")]
+    sites = [Site(name, 32, 8, False, layout, quantization=HALF) for name in ("layers.0.k_proj", "layers.0.v_proj")]
     names = [site.name for site in sites]
     assert cost_of(Bitmap.parse("4", names), sites).kv_bytes_per_token == 2 * (4 + 2)
     with_context, without = (cost_of(Bitmap.parse("w8a8kv4", names), sites, context=c) for c in (100, 0))
@@ -101,7 +111,7 @@ def test_gpt2_hybrid_of_the_reference_has_27_8_percent_at_4_bits():
     assert cost_of(hybrid, sites).average_bits == pytest.approx(62 / 9, rel=1e-15)
 
 
-HEAD = Site("lm_head", 768, 50_257, False, is_head=True)
+HEAD = Site("lm_head", 768, 50_257, False, is_head=True, quantization=HALF)
 
 
 @pytest.mark.parametrize(

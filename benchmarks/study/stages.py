@@ -13,7 +13,7 @@ import torch
 import search
 from qalof import build
 from qalof.bitmap import Bitmap
-from qalof.cost import cost_of
+from qalof.cost import average_bits
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_json, write_json
 from qalof.model.adapters import SHARED, AdapterSpec
@@ -128,7 +128,7 @@ def confirm(
         return {"budget": budget, "feasible": False}
     spec = max(within, key=lambda row: row["f1"])["bitmap"]
     evaluation = _evaluate(model, task, spec, device)
-    average = cost_of(Bitmap.parse(spec, model.site_names), model.sites).average_bits
+    average = average_bits(Bitmap.parse(spec, model.site_names), model.sites)
     return {"budget": budget, "feasible": True, "bitmap": spec, "average_bits": average, **_row(evaluation)}
 
 

@@ -1,7 +1,7 @@
 """How much smaller a model gets at a bitmap, in four measures (algorithms.md 7).
 
 =================  =================================================================================
-``predicted``      what :mod:`qalof.cost` says: dense codes, fp16 scales, everything else in fp32
+``predicted``      what :mod:`qalof.cost` says: dense codes with scales, everything else in fp32
 ``packed``         the tensors of the packed file, scales as the model runs with them, active adapters too
 ``packed_zlib``    those, through zlib at level 9
 ``dequantized_zlib``  a plain fp32 checkpoint of the rounded weights, through zlib at level 9

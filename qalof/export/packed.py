@@ -11,10 +11,10 @@ A sealed folder:
 
 The manifest holds checksums and a version only: whatever changes a number lies in a file that a checksum covers.
 
-Weights are written with the scale dtype that the model *ran* with, so that the file is exact whatever that is.  With
-``scale_dtype: float16`` the tensors of ``packed.safetensors`` take what :mod:`qalof.cost` predicts, to the byte; with
-the default, float32, they take 2 bytes a scale more.  ``bytes`` in ``packed.json`` says both.  Under merge order
-``merge_then_quantize`` the adapters are in the weights, and there is no branch.
+Weights are written with the scale dtype that the model *ran* with, so that the file is exact whatever that is.  All
+tensors take what :mod:`qalof.cost` predicts, to the byte, line by line; ``bytes`` in ``packed.json`` says both, and on
+a line of its own what the two files need to name their tensors.  Under merge order ``merge_then_quantize`` the adapters
+are in the weights, and there is no branch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qalof.bitmap import Bitmap
-from qalof.cost import cost_of
+from qalof.cost import packed_storage
 from qalof.errors import BadInputError
 from qalof.export.packed_linear import make_quantizers
 from qalof.files import sealed_folder, write_json
@@ -47,20 +47,36 @@ from qalof.quantization.packing import pack
 FORMAT_VERSION = 1
 KIND = "packed-model"
 PACKED_FILE, REST_FILE, LAYOUT_FILE = "packed.safetensors", "rest.safetensors", "packed.json"
+_KINDS = ("branch/", "rest/", "bias/", "state/")
+"""How the names in the second file begin."""
 
 
 @dataclass(frozen=True)
 class PackedSizes:
-    """Bytes of a packed model's tensors, file headers not counted.
+    """Bytes of a packed model.
 
-    ``weight_bytes``: of the sites, with scales and zeros; ``predicted_weight_bytes``: what :mod:`qalof.cost` says of
-    them, with fp16 scales; ``adapter_bytes``: the active ones; ``unquantized_bytes``: the rest.
+    ``weight_bytes``: of the sites, with scales and zero points; ``adapter_bytes``: the active ones;
+    ``unquantized_bytes``: embeddings, norms, biases and heads that are no sites; ``quantizer_bytes``: learned steps and
+    observed ranges; ``header_bytes``: names, shapes and types of the tensors, which safetensors writes before them;
+    ``predicted_weight_bytes``, ``predicted_total_bytes``: what :mod:`qalof.cost` says of the weights, and of all.
     """
 
     weight_bytes: int
-    predicted_weight_bytes: int
     adapter_bytes: int
     unquantized_bytes: int
+    quantizer_bytes: int
+    header_bytes: int
+    predicted_weight_bytes: int
+    predicted_total_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All tensors, without the headers."""
+        return self.weight_bytes + self.adapter_bytes + self.unquantized_bytes + self.quantizer_bytes
+
+    def to_json(self) -> dict[str, int]:
+        """All lines and the total."""
+        return asdict(self) | {"total_bytes": self.total_bytes}
 
 
 @dataclass(frozen=True)
@@ -99,7 +115,6 @@ def save_packed(
         raise BadInputError(f"output {folder} must be new, or a packed model to replace: it is neither; name another")
     with running_at(model, bitmap) as parsed, torch.no_grad():
         parts = _gather(model, parsed)
-        sizes = _sizes(model, parsed, parts)
         layout = {
             "kind": KIND,
             "bitmap": parsed.to_json(),
@@ -109,7 +124,6 @@ def save_packed(
             "base": asdict(model.base) | {"sha256": model.base_digest},
             "attention": model.model.config._attn_implementation,
             "sites": parts.sites,
-            "bytes": asdict(sizes),
             "extra": dict(extra or {}),
         }
         with sealed_folder(folder, {"format_version": FORMAT_VERSION, "kind": KIND}) as beside:
@@ -120,7 +134,8 @@ def save_packed(
                 tokenizer.save_pretrained(beside)
             save_file(parts.packed, beside / PACKED_FILE)
             save_file(parts.rest, beside / REST_FILE)
-            write_json(beside / LAYOUT_FILE, layout)
+            sizes = _sizes(model, parsed, parts, beside)
+            write_json(beside / LAYOUT_FILE, layout | {"bytes": sizes.to_json()})
     return sizes
 
 
@@ -243,14 +258,19 @@ def _add_weight(model: SwitchableModel, site: Site, bits: int, packed: dict[str,
     return stored.settings()
 
 
-def _sizes(model: SwitchableModel, bitmap: Bitmap, parts: _Parts) -> PackedSizes:
-    branches = {name: tensor for name, tensor in parts.rest.items() if name.startswith("branch/")}
-    tied = sum(4 * site.weights for site in model.sites if parts.sites[site.name]["weight"] == "tied")
+def _sizes(model: SwitchableModel, bitmap: Bitmap, parts: _Parts, folder: Path) -> PackedSizes:
+    by_kind = {kind: bytes_in({n: t for n, t in parts.rest.items() if n.startswith(kind)}) for kind in _KINDS}
+    predicted = packed_storage(bitmap, model.sites, model.rest)
+    weights = bytes_in(parts.packed)
+    files = sum((folder / name).stat().st_size for name in (PACKED_FILE, REST_FILE))
     return PackedSizes(
-        bytes_in(parts.packed),
-        cost_of(bitmap, model.sites).weight_bytes - tied,
-        bytes_in(branches),
-        bytes_in(parts.rest) - bytes_in(branches),
+        weights,
+        by_kind["branch/"],
+        by_kind["rest/"] + by_kind["bias/"],
+        by_kind["state/"],
+        files - weights - sum(by_kind.values()),
+        predicted.weight_bytes,
+        predicted.total_bytes,
     )
 
 

@@ -25,7 +25,7 @@ from qalof.layer_bits import LayerBits
 from qalof.model.packed_weight import Kernel, PackedWeight
 from qalof.model.pretrained import _AUTO_CLASSES, HeadKind
 from qalof.model.settings import SwitchSettings
-from qalof.model.sites import HeadMode, Site, find_sites, site_path
+from qalof.model.sites import HeadMode, Site, site_path
 from qalof.quantization.packing import Packed
 
 _GENERATION = "generation_config.json"
@@ -100,7 +100,7 @@ def load_packed(folder: str | Path, kernel: Literal["decoded", "integer"] = "dec
         if layout["convention"] != settings.quantization.convention:
             raise BadInputError(f"packed model {folder} has the range convention of another QaLoF; use that one")
         model = _bare(folder, layout)
-        sites = find_sites(model, settings.head_mode, settings.include, settings.exclude, settings.kv_granularity)
+        sites = settings.sites_of(model)
         bitmap = Bitmap.from_json(layout["bitmap"], [site.name for site in sites])
         _fill(model, sites, bitmap, settings, layout["sites"], _Tensors(folder), kernel == "integer")
     except (KeyError, TypeError, ValueError, AttributeError, OSError, RuntimeError) as error:

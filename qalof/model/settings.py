@@ -7,13 +7,15 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from qalof.errors import BadInputError, nearest_hint
 from qalof.model.adapters import SHARED, AdapterPolicy, AdapterSpec
 from qalof.model.initialisation import takes_from_weight
 from qalof.model.kv_layout import KvGranularity
 from qalof.model.lora_linear import LoraInput, MergeOrder
 from qalof.model.norms import NormMode
-from qalof.model.sites import HeadMode
+from qalof.model.sites import HeadMode, Site, find_sites
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.scheme import QuantizationScheme
@@ -64,6 +66,16 @@ class SwitchSettings:
             if isinstance(value, str):
                 raise BadInputError(f"{name} must be a list of patterns: got the string {value!r}; write [{value!r}]")
             object.__setattr__(self, name, tuple(value))
+
+    def sites_of(self, model: PreTrainedModel) -> tuple[Site, ...]:
+        """The sites that these settings make of an unpatched ``model``: the one place where settings become sites.
+
+        Raises:
+            BadInputError: as :func:`qalof.model.sites.find_sites`.
+        """
+        return find_sites(
+            model, self.head_mode, self.include, self.exclude, self.kv_granularity, quantization=self.quantization
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict; :meth:`from_json` reads it back."""

@@ -20,7 +20,7 @@ The language-modelling head may be a site too, always the last one, under the na
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
@@ -30,6 +30,7 @@ from transformers.pytorch_utils import Conv1D
 
 from qalof.errors import BadInputError, nearest_hint
 from qalof.model.kv_layout import KvGranularity, KvLayout, layout_of
+from qalof.quantization.scheme import QuantizationScheme
 
 
 class HeadMode(StrEnum):
@@ -47,7 +48,8 @@ class Site:
 
     ``name``: path inside the base model; ``in_features``, ``out_features``: of ``y = W x``, W (out, in);
     ``has_bias``; ``kv``: where its output holds keys and values, None if it feeds no cache; ``fan_in_fan_out``:
-    whether the pretrained layer stores (in, out), as Conv1D does; ``is_head``: the language-modelling head.
+    whether the pretrained layer stores (in, out), as Conv1D does; ``is_head``: the language-modelling head;
+    ``quantization``: the quantizers, which say what the site's tensors take when they are stored.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Site:
     kv: KvLayout | None = None
     fan_in_fan_out: bool = False
     is_head: bool = False
+    quantization: QuantizationScheme = field(default_factory=QuantizationScheme, hash=False, repr=False)
 
     @property
     def weights(self) -> int:
@@ -74,12 +77,13 @@ class Unquantized:
     """Parameters that no bitmap touches: embeddings, norms, biases, a head that is no site.
 
     ``parameters``: all of them; ``head_view``: those among them that a ``tied_view`` head uses as they are while it
-    runs at 32 bits; ``norms``: those of norms.
+    runs at 32 bits; ``norms``: those of norms; ``buffer_bytes``: what a file holds besides parameters, such as masks.
     """
 
     parameters: int
     head_view: int = 0
     norms: int = 0
+    buffer_bytes: int = 0
 
     @classmethod
     def of(cls, model: PreTrainedModel, sites: Sequence[Site], head_mode: HeadMode) -> Unquantized:
@@ -88,9 +92,11 @@ class Unquantized:
         rest -= sum(site.weights for site in sites if not site.is_head)
         head = sum(site.weights for site in sites if site.is_head)
         norms = sum(p.numel() for norm in find_norms(model).values() for p in norm.parameters())
+        tensors = model.state_dict(keep_vars=True).values()
+        buffers = sum(t.numel() * t.element_size() for t in tensors if not isinstance(t, nn.Parameter))
         if head_mode is HeadMode.TIED_BOTH or not is_tied(model):
-            return cls(rest - head, norms=norms)
-        return cls(rest, head if head_mode is HeadMode.TIED_VIEW else 0, norms)
+            return cls(rest - head, 0, norms, buffers)
+        return cls(rest, head if head_mode is HeadMode.TIED_VIEW else 0, norms, buffers)
 
 
 def find_norms(model: PreTrainedModel) -> dict[str, nn.Module]:
@@ -120,8 +126,11 @@ def find_sites(
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
     kv_granularity: KvGranularity = KvGranularity.TOKEN,
+    quantization: QuantizationScheme | None = None,
 ) -> tuple[Site, ...]:
     """The sites of an unpatched ``model``, in the order of its modules, the head last.
+
+    Whoever has settings asks :meth:`qalof.model.settings.SwitchSettings.sites_of`, which leaves none of them out.
 
     Args:
         model: a transformers model as it was loaded.
@@ -129,6 +138,7 @@ def find_sites(
         include: patterns of names to take; ``*`` also matches dots.
         exclude: patterns of names to leave out of these.
         kv_granularity: what shares a scale in the KV cache.
+        quantization: the quantizers; None for the default ones.
 
     Raises:
         BadInputError: no linear layer below the head, a pattern that matches no name, nothing left, or a
@@ -146,7 +156,9 @@ def find_sites(
     if not taken:
         raise BadInputError(f"include and exclude must leave a site: {list(include)} without {list(exclude)} do not")
     layouts = {site.name: site.kv.with_scales(kv_granularity) for site in sites if site.kv}
-    return tuple(replace(site, kv=layouts.get(site.name)) for site in sites if site.name in taken)
+    scheme = quantization or QuantizationScheme()
+    chosen = [site for site in sites if site.name in taken]
+    return tuple(replace(site, kv=layouts.get(site.name), quantization=scheme) for site in chosen)
 
 
 def feeds_known_cache(model: PreTrainedModel) -> bool:

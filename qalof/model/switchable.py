@@ -22,7 +22,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from qalof.bitmap import PASS_THROUGH, Bitmap
-from qalof.cost import Storage, storage_of
+from qalof.cost import Rest, Storage, storage_of
 from qalof.errors import BadInputError
 from qalof.layer_bits import LayerBits
 from qalof.model import adapters as lora
@@ -36,8 +36,9 @@ from qalof.model.patch import initialise, patch
 from qalof.model.pretrained import HeadKind, weights_digest
 from qalof.model.quantizer_state import STEPS, learned_steps
 from qalof.model.recompute import checkpointed_blocks, keep_switches
+from qalof.model.rest import rest_of
 from qalof.model.settings import SwitchSettings
-from qalof.model.sites import Unquantized, feeds_known_cache, find_sites
+from qalof.model.sites import Unquantized, feeds_known_cache
 from qalof.quantization.scheme import QuantizationScheme
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class SwitchableModel(Packing, nn.Module):
         # a model without data has sizes, but no weights to be told by
         self.base_digest = "" if next(model.parameters()).is_meta else weights_digest(model)
         chosen = self.settings
-        self.sites = find_sites(model, chosen.head_mode, chosen.include, chosen.exclude, chosen.kv_granularity)
+        self.sites = chosen.sites_of(model)
         self._site_names = tuple(site.name for site in self.sites)
         self.unquantized = Unquantized.of(model, self.sites, chosen.head_mode)
         self._cache_is_known = feeds_known_cache(model)
@@ -205,11 +206,17 @@ class SwitchableModel(Packing, nn.Module):
             groups[BASE] = base_parameters(self.model, groups.values())
         return groups
 
+    @property
+    def rest(self) -> Rest:
+        """What a packed model of this one holds beside its sites' weights, by which totals are priced."""
+        return rest_of(self.unquantized, self.adapters, self.settings, self._switches)
+
     def storage(self, bitmap: Bitmap | str | int) -> Storage:
         """What the model takes stored at ``bitmap``, with all its adapters; see :mod:`qalof.cost`."""
         copies = len(self.adapters) * self.unquantized.norms if self.settings.norms.copies else 0
         branches = sum(spec.parameters(self.sites) for spec in self.adapters.values())
-        return storage_of(Bitmap.parse(bitmap, self.site_names), self.sites, self.unquantized, branches + copies)
+        stored = storage_of(Bitmap.parse(bitmap, self.site_names), self.sites, self.unquantized, branches + copies)
+        return replace(stored, quantizer_bytes=self.rest.quantizer_bytes)
 
     def save(
         self, folder: Path, extra: Mapping[str, Any] | None = None, attach: Callable[[Path], None] | None = None

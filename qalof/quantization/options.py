@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from qalof.errors import BadInputError, nearest_hint
 from qalof.layer_bits import PASS_THROUGH
-from qalof.quantization.granularity import Granularity, check_divides
+from qalof.quantization.granularity import Granularity, check_divides, group_count
+from qalof.quantization.stored_size import FLOAT_BYTES, StoredSize, code_bytes
 from qalof.quantization.straight_through import StraightThrough
 from qalof.quantization.strict import check_fields, check_keys, json_schema_of
 
@@ -95,6 +96,38 @@ class QuantizerOptions:
             raise BadInputError("granularity head needs the model's head size: none is set; use for_heads(head_size)")
         if self.strict_groups or self.granularity is Granularity.HEAD:
             check_divides(self.group_size, features)
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of a stored scale."""
+        return 4 if self.scale_dtype == "float32" else 2
+
+    @property
+    def zero_point_bytes(self) -> int:
+        """Bytes of a stored zero point; 0 where the method has none."""
+        return self.scale_bytes if self.has_zero else 0
+
+    def scale_count(self, rows: int, columns: int) -> int:
+        """How many scales a (rows, columns) tensor has."""
+        if self.granularity is Granularity.TENSOR:
+            return 1
+        return rows * (group_count(columns, self.group_size or columns) if self.granularity.grouped else 1)
+
+    def stored_size(self, rows: int, columns: int, bits: float) -> StoredSize:
+        """What a (rows, columns) tensor takes stored at ``bits``, to the byte, without storing it.
+
+        Pass-through counts fp32.
+
+        Raises:
+            BadInputError: a width that this method does not have, or one that has no codes (``real_bits: mix``).
+        """
+        if bits >= self.passthrough_bits:
+            return StoredSize(rows * columns * FLOAT_BYTES)
+        self.check_bits(bits)
+        if self.real_bits == "mix" and bits != int(bits):
+            raise BadInputError(f"mixed widths have no codes to store: got {bits} bits; take a whole width")
+        count = self.scale_count(rows, columns)
+        return StoredSize(code_bytes(rows, columns, bits), count * self.scale_bytes, count * self.zero_point_bytes)
 
     def for_heads(self, head_size: int) -> Self:
         """This quantizer with granularity head's group size filled in; others come back as they are."""

@@ -3,8 +3,8 @@
 A code q is stored as u = q + 2^(b-1) (methods without negative codes: u = q) with b bits, the lowest first, one code
 directly after the other; a row starts at a byte.  So at 4 bits a byte is u[2i] | u[2i+1] << 4.  Bits left over at the
 end of a row are those of a code of 0.  A real width takes the bits of the next whole one.  Scales, and ``zero`` where
-a method has one, follow in the dtypes of the quantizer: with ``scale_dtype="float16"`` a symmetric weight per channel
-takes exactly :func:`qalof.cost.weight_bytes`.
+a method has one, follow in the dtypes of the quantizer.  How many bytes that is, the quantizer says beforehand
+(:meth:`qalof.quantization.options.QuantizerOptions.stored_size`), and :mod:`qalof.cost` with it.
 
 Grids are rounded to these dtypes before anything is encoded, so that unpacking gives exactly the codes, the grid
 and the values that the fake-quantized model runs with.  (compressed-tensors packs floor(32 / b) codes into an int32
@@ -15,7 +15,6 @@ Eight codes fill b bytes: the bits of four go into one 64-bit word, which is cut
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -23,10 +22,9 @@ from typing import Any, Self
 import torch
 
 from qalof.errors import BadInputError
-from qalof.quantization.granularity import Granularity, group_count
 from qalof.quantization.quantizer import Encoded, Grid, Quantizer
+from qalof.quantization.stored_size import stored_bits
 
-LOWEST_BITS, HIGHEST_BITS = 2, 16
 _CODES = 8
 _HALF = _CODES // 2
 
@@ -57,7 +55,7 @@ class Packed:
     def unpack(self) -> Encoded:
         """The codes and grid that were packed, exactly."""
         offset = _offset(self.quantizer, self.bits)
-        codes = unpack_rows(self.data, _stored_bits(self.bits), self.columns) - offset
+        codes = unpack_rows(self.data, stored_bits(self.bits), self.columns) - offset
         wide = self.quantizer.code_range(self.bits)[1] > torch.iinfo(torch.int16).max
         return Encoded(codes.to(torch.int32 if wide else torch.int16), self.wide_grid(), self.bits)
 
@@ -106,7 +104,7 @@ def pack(encoded: Encoded, quantizer: Quantizer) -> Packed:
     """
     if encoded.codes.dim() != 2:
         raise BadInputError(f"packed codes must be (rows, columns): got shape {tuple(encoded.codes.shape)}")
-    bits, codes = _stored_bits(encoded.bits), encoded.codes.to(torch.int32)
+    bits, codes = stored_bits(encoded.bits), encoded.codes.to(torch.int32)
     data = pack_rows(codes + _offset(quantizer, encoded.bits), bits, _padding(quantizer, encoded.bits))
     dtypes = (quantizer.stored_dtype, quantizer.zero_dtype)
     stored = [None if p is None else _as_stored(p, dtype) for p, dtype in zip(encoded.grid, dtypes, strict=True)]
@@ -122,13 +120,8 @@ def pack(encoded: Encoded, quantizer: Quantizer) -> Packed:
 
 
 def packed_bytes(rows: int, columns: int, bits: float, quantizer: Quantizer) -> int:
-    """What :func:`pack` will take, in bytes, without packing; pass-through counts 4 bytes a weight."""
-    if bits >= quantizer.passthrough_bits:
-        return rows * columns * 4
-    counts = {Granularity.TENSOR: 1, Granularity.CHANNEL: rows, Granularity.TOKEN: rows}
-    scales = counts.get(quantizer.granularity) or rows * group_count(columns, quantizer.group_size or columns)
-    each = quantizer.stored_dtype.itemsize + (quantizer.zero_dtype.itemsize if quantizer.has_zero else 0)
-    return rows * -(-columns * _stored_bits(bits) // 8) + scales * each
+    """What :func:`pack` will take, in bytes, without packing; pass-through counts 4 bytes per weight."""
+    return quantizer.stored_size(rows, columns, bits).total
 
 
 def pack_rows(codes: torch.Tensor, bits: int, padding: int = 0) -> torch.Tensor:
@@ -190,15 +183,8 @@ def _mask(bits: int) -> int:
     return (1 << min(bits, 62)) - 1
 
 
-def _stored_bits(bits: float) -> int:
-    whole = math.ceil(bits)
-    if not LOWEST_BITS <= whole <= HIGHEST_BITS:
-        raise BadInputError(f"packed codes have {LOWEST_BITS} to {HIGHEST_BITS} bits: got {bits}")
-    return whole
-
-
 def _offset(quantizer: Quantizer, bits: float) -> int:
-    return 1 << (_stored_bits(bits) - 1) if quantizer.code_range(bits)[0] < 0 else 0
+    return 1 << (stored_bits(bits) - 1) if quantizer.code_range(bits)[0] < 0 else 0
 
 
 def _padding(quantizer: Quantizer, bits: float) -> int:

@@ -26,6 +26,7 @@ from qalof.quantization.methods.symmetric import Symmetric
 from qalof.quantization.observers import ObserverSpec
 from qalof.quantization.quantizer import Quantizer
 from qalof.quantization.quantizers import CONVENTION
+from qalof.quantization.stored_size import StoredSize
 from qalof.quantization.strict import check_keys, json_schema_of
 
 ROLES = ("weight", "activation", "kv")
@@ -67,6 +68,27 @@ class TensorScheme:
         """This scheme with the group size of granularity head filled in."""
         by_width = {bits: quantizer.for_heads(head_size) for bits, quantizer in self.by_width.items()}
         return replace(self, quantizer=self.quantizer.for_heads(head_size), by_width=by_width)
+
+    def token_size(self, features: int, bits: float, scales: int = 1) -> StoredSize:
+        """What ``features`` numbers of one token take stored at ``bits``.
+
+        Learned steps and observed ranges outlive the token and are no part of it.  A dynamic range over the whole
+        tensor counts in full, as where one token is all there is; features kept as outliers are not counted.
+
+        Args:
+            features: of the token.
+            bits: of each.
+            scales: how many equal parts of the token have a scale of their own, under granularity token.
+
+        Raises:
+            BadInputError: a width that the quantizer does not have.
+        """
+        quantizer = self.at(bits)
+        size = quantizer.stored_size(1, features, bits)
+        if self.observer is not None or isinstance(quantizer, Lsq):
+            return StoredSize(size.codes)
+        parts = scales if quantizer.granularity is Granularity.TOKEN else 1
+        return StoredSize(size.codes, parts * size.scales, parts * size.zero_points)
 
     def to_json(self) -> dict[str, Any]:
         """All of it; :meth:`from_json` reads it back."""

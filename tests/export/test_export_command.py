@@ -48,7 +48,8 @@ def test_a_checkpoint_becomes_a_packed_model(call, checkpoint, tokens, tmp_path)
     model.set_bitmap("8,w4a8")
     with torch.no_grad():
         assert torch.equal(load_packed(tmp_path / "p")(tokens).logits, model(tokens).logits)
-    assert call(*words[:-1])[1].count("bytes") == 4
+    assert result["total_bytes"] == result["predicted_total_bytes"]
+    assert call(*words[:-1])[1].count("bytes") == 7
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,10 @@ def test_outputs_are_those_of_the_fake_quantized_model_bit_for_bit(make, tokens,
     same(make(), bitmap, tmp_path / "p", tokens)
 
 
+@pytest.mark.parametrize("scheme", [HALF, {}], ids=["fp16", "fp32"])
 @pytest.mark.parametrize("bitmap", BITMAPS)
-def test_with_fp16_scales_the_sites_take_the_predicted_bytes_exactly(make, tokens, tmp_path, bitmap):
-    model = make(SwitchSettings(quantization=HALF))
+def test_the_file_takes_the_predicted_bytes_exactly(make, tokens, tmp_path, bitmap, scheme):
+    model = make(SwitchSettings(quantization=scheme))
     _, sizes = same(model, bitmap, tmp_path / "p", tokens)
     predicted = cost_of(model.bitmap, model.sites).weight_bytes
     assert sizes.weight_bytes == sizes.predicted_weight_bytes == predicted
@@ -50,14 +51,7 @@ def test_with_fp16_scales_the_sites_take_the_predicted_bytes_exactly(make, token
     assert sum(tensor.numel() * tensor.element_size() for tensor in stored.values()) == predicted
     header = int.from_bytes(file.read_bytes()[:8], "little")
     assert file.stat().st_size == 8 + header + predicted
-
-
-def test_with_fp32_scales_the_layout_says_both_sizes(make, tmp_path):
-    model = make()
-    sizes = save_packed(model, 4, tmp_path / "p")
-    scales = sum(site.out_features for site in model.sites)
-    assert sizes.weight_bytes == sizes.predicted_weight_bytes + 2 * scales
-    assert read_layout(tmp_path / "p")["bytes"]["weight_bytes"] == sizes.weight_bytes
+    assert read_layout(tmp_path / "p")["bytes"] == sizes.to_json()
 
 
 def test_all_lines_of_the_storage_are_the_predicted_ones(make, tmp_path):

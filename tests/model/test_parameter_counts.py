@@ -69,28 +69,28 @@ def test_s3_ranks_and_alphas():
 
 
 def test_bytes_of_the_published_model_by_line():
-    """48 sites at 8 bits: 84,934,656 bytes and two for each of 82,944 channels; S1's two adapters; the rest in fp32."""
+    """48 sites at 8 bits: 84,934,656 bytes and 4 for each of 82,944 channels; S1's two adapters; the rest in fp32."""
     model = build(BaseModel("gpt2", HeadKind.CAUSAL_LM), REFERENCE_SPECS["s1"], pretrained=gpt2())
     stored = model.storage(8)
-    assert stored.weight_bytes == 84_934_656 + 2 * 82_944
+    assert stored.weight_bytes == 84_934_656 + 4 * 82_944
     assert stored.adapter_bytes == 4 * 2_359_296
     assert stored.unquantized_bytes == 4 * 39_505_152
-    assert stored.total_bytes == 85_100_544 + 9_437_184 + 158_020_608
+    assert stored.total_bytes == 85_266_432 + 9_437_184 + 158_020_608
     assert build(BaseModel("gpt2", HeadKind.CAUSAL_LM), pretrained=gpt2()).storage(32).total_bytes == 4 * 124_439_808
 
 
 @pytest.mark.parametrize(
     ("mode", "weights_at_4", "rest", "total_at_32"),
     [
-        ("tied_view", 19_298_688 + 100_514, 39_505_152, 124_439_808),
-        ("untied", 19_298_688 + 100_514, 39_505_152, 163_037_184),
-        ("tied_both", 19_298_688 + 100_514, 907_776, 124_439_808),
+        ("tied_view", 19_298_688 + 201_028, 39_505_152, 124_439_808),
+        ("untied", 19_298_688 + 201_028, 39_505_152, 163_037_184),
+        ("tied_both", 19_298_688 + 201_028, 907_776, 124_439_808),
     ],
 )
 def test_bytes_of_the_head_by_mode(mode, weights_at_4, rest, total_at_32):
-    """The head at 4 bits: 38,597,376 / 2 bytes and a scale for each of 50,257 rows; the rest with a copy or not."""
+    """The head at 4 bits: 38,597,376 / 2 bytes and an fp32 scale per row, 50,257; the rest with a copy or not."""
     model = build(BaseModel("gpt2", HeadKind.CAUSAL_LM), settings=SwitchSettings(head_mode=mode), pretrained=gpt2())
     stored = model.storage(4)
-    assert stored.weight_bytes == 42_467_328 + 165_888 + weights_at_4
+    assert stored.weight_bytes == 42_467_328 + 331_776 + weights_at_4
     assert stored.unquantized_bytes == 4 * rest
     assert model.storage(32).total_bytes == 4 * total_at_32

@@ -14,6 +14,7 @@ from qalof.quantization.methods.log import Log
 from qalof.quantization.methods.symmetric import Symmetric
 from qalof.quantization.packing import Packed, pack, pack_rows, packed_bytes, unpack_rows
 from qalof.quantization.quantizer import Grid
+from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 
 
 def normal(*shape, seed=0):
@@ -49,7 +50,8 @@ def test_four_bits_are_the_known_nibbles_and_an_odd_row_ends_in_a_code_of_zero()
 def test_size_is_that_of_the_cost_model_to_the_byte(bits, columns):
     quantizer = Symmetric(scale_dtype="float16")
     packed = pack(quantizer.encode(normal(24, columns), bits), quantizer)
-    assert packed.nbytes == weight_bytes(Site("h.0.mlp.c_fc", columns, 24, True), bits)
+    scheme = QuantizationScheme(TensorScheme(quantizer))
+    assert packed.nbytes == weight_bytes(Site("h.0.mlp.c_fc", columns, 24, True, quantization=scheme), bits)
     assert packed.data.element_size() * packed.data.numel() == 24 * -(-columns * bits // 8)
 
 

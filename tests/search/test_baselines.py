@@ -57,7 +57,7 @@ def test_greedy_visits_by_sensitivity_keeps_what_fits_and_takes_back_the_rest(sp
     ]
     assert [row["step"] for row in trace] == [1, 2, 3, 4, 5]
     assert trace[2]["average_bits"] == pytest.approx((4 + 8 + 2) / 3)
-    assert trace[2]["weight_bytes"] == 8 * (4 + 2) + 8 * (8 + 2) + 8 * (2 + 2)
+    assert trace[2]["weight_bytes"] == 8 * (4 + 4) + 8 * (8 + 4) + 8 * (2 + 4)  # codes of a row, and its fp32 scale
 
 
 def test_greedy_stops_at_the_first_failure_if_told_to(space, evaluator):

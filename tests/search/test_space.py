@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qalof.bitmap import Bitmap, LayerBits
-from qalof.cost import COST_NAMES, cost_of
+from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from search import BitmapSpace
+from search.budget import BASE_NAMES
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +54,7 @@ def test_encode_undoes_decode(space, data):
 @given(data=st.data())
 def test_projection_keeps_every_limit_lowers_only_and_leaves_what_fits(space, data):
     limits = {}
-    for name in data.draw(st.sets(st.sampled_from(COST_NAMES), min_size=1)):
+    for name in data.draw(st.sets(st.sampled_from(BASE_NAMES), min_size=1)):
         low, high = space.reachable(name)
         limits[name] = data.draw(st.floats(low, high))
     bounded = space.within(limits)
@@ -71,12 +72,12 @@ def test_projection_keeps_every_limit_lowers_only_and_leaves_what_fits(space, da
 
 
 def test_projection_to_the_cheapest_costs_at_once_reaches_the_cheapest_bitmap(space):
-    bounded = space.within({name: space.reachable(name)[0] for name in COST_NAMES})
+    bounded = space.within({name: space.reachable(name)[0] for name in BASE_NAMES})
     dearest = space.decode([unit.choices - 1 for unit in space.units])
     assert bounded.project(dearest) == space.decode([0] * len(space.units))
 
 
-@pytest.mark.parametrize("name", COST_NAMES)
+@pytest.mark.parametrize("name", BASE_NAMES)
 def test_reachable_is_what_the_ends_of_the_space_cost(space, name):
     ends = [space.decode([0] * len(space.units)), space.decode([unit.choices - 1 for unit in space.units])]
     assert space.reachable(name) == tuple(space.cost(bitmap).as_metrics()[name] for bitmap in ends)

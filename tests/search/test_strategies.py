@@ -7,7 +7,7 @@ from qalof.errors import BadInputError
 from search import STRATEGIES, BitmapSpace
 
 OBJECTIVES = ("max:f1", "min:weight_bytes")
-LIMITS = [{}, {"average_bits": 4.5}, {"average_bits": 3.1, "kv_bytes_per_token": 20}]
+LIMITS = [{}, {"average_bits": 4.5}, {"average_bits": 3.1, "kv_bytes_per_token": 28}]
 
 
 @pytest.fixture(params=sorted(STRATEGIES))

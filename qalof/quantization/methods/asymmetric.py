@@ -35,6 +35,11 @@ class Asymmetric(Quantizer, method="asymmetric"):
         """uint16 for a zero point, which is a code; fp16 would round it from 12 bits on."""
         return torch.uint16 if self.zero_point == "integer" else self.stored_dtype
 
+    @property
+    def zero_point_bytes(self) -> int:
+        """Those of :attr:`zero_dtype`."""
+        return 2 if self.zero_point == "integer" else self.scale_bytes
+
     def code_range(self, bits: float) -> tuple[int, int]:
         """0 and n; a real n is rounded half up, with a zero point upwards, which its own rounding may use up."""
         divisor, highest = self._levels(2**bits - 1)

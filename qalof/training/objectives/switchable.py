@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 
 from qalof.bitmap import Bitmap
-from qalof.cost import cost_of
+from qalof.cost import average_bits
 from qalof.errors import BadInputError
 from qalof.model.sites import Site
 from qalof.tasks.base import loss_sum
@@ -132,7 +132,7 @@ class StepwisePrecision:
         return loss
 
     def _sorted(self, step: int) -> tuple[list[Bitmap], list[float]]:
-        width = {bitmap: cost_of(bitmap, self._sites).average_bits for bitmap in self.choice.at(step)}
+        width = {bitmap: average_bits(bitmap, self._sites) for bitmap in self.choice.at(step)}
         ordered = sorted(width, key=lambda bitmap: -width[bitmap])
         return ordered, [width[bitmap] for bitmap in ordered]
 

@@ -1,0 +1,43 @@
+"""What a switchable model holds beside its sites' weights, as the plain values that :mod:`qalof.cost` prices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from qalof.cost import Rest
+from qalof.errors import BadInputError
+from qalof.layer_bits import WIDTHS
+from qalof.model.adapters import AdapterSpec, adapter_for
+from qalof.model.lora_linear import MergeOrder
+from qalof.model.packed_weight import bytes_in
+from qalof.model.patch import Switch
+from qalof.model.settings import SwitchSettings
+from qalof.model.sites import Unquantized
+
+
+def rest_of(
+    unquantized: Unquantized, adapters: Mapping[str, AdapterSpec], settings: SwitchSettings, switches: Sequence[Switch]
+) -> Rest:
+    """The rest of a packed model: under ``merge_then_quantize`` adapters are in the weights and take nothing."""
+    ranks = adapter_ranks(adapters, settings)
+    merged = settings.merge is MergeOrder.MERGE_THEN_QUANTIZE
+    state = [q.state_dict() for s in switches for q in (s.linear.input_quantizer, *s.linear.kv_quantizers)]
+    return Rest(
+        unquantized,
+        {} if merged else ranks,
+        frozenset(ranks) if merged else frozenset(),
+        sum(bytes_in(dict(tensors)) for tensors in state),
+    )
+
+
+def adapter_ranks(adapters: Mapping[str, AdapterSpec], settings: SwitchSettings) -> dict[int, int]:
+    """Weight width -> rank of the adapter that serves it; without the widths that have none."""
+    ranks = {}
+    for bits in WIDTHS:
+        try:
+            name = adapter_for(bits, tuple(adapters), settings.policy)
+        except BadInputError:
+            continue  # policy exact: no bitmap can have this width
+        if name is not None:
+            ranks[bits] = adapters[name].rank
+    return ranks

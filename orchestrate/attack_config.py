@@ -53,9 +53,18 @@ class RandomPrecisionConfig(Section):
 
     bitmaps: list[BitmapSpec] | None = None
     granularity: Literal["request", "batch", "layer"] = "request"
+    """What shares a draw: a request, ``batch_size`` requests in a row, or every layer of a request draws for itself."""
+    batch_size: int | None = Field(None, ge=1)
+    """Requests in a row that share a draw, at least 1; for granularity ``batch`` alone, where None is 16."""
     draws: int = Field(20, ge=1)
     baseline: BitmapSpec | None = None
     probabilities: list[Annotated[float, Field(ge=0, le=1)]] = Field([1.0], min_length=1)
+
+    @model_validator(mode="after")
+    def _batch(self) -> Self:
+        if self.batch_size is not None and self.granularity != "batch":
+            raise ValueError(f"batch_size needs granularity batch: got {self.batch_size} with {self.granularity}")
+        return self
 
     @model_validator(mode="after")
     def _baseline(self) -> Self:

@@ -25,7 +25,7 @@ from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
 from qalof.attacks.attack import AttackExample, AttackResult, AttackSettings, attack_at
-from qalof.attacks.random_precision import RandomPrecision
+from qalof.attacks.random_precision import BATCH_SIZE, RandomPrecision
 from qalof.attacks.robustness import RobustnessReport, robustness_report
 from qalof.attacks.transfer import draw_table, prediction_table
 from qalof.bitmap import Bitmap
@@ -93,6 +93,7 @@ def check(config: AttackConfig) -> Checked:
             [site.name for site in sites],
             drawn,
             granularity=defence.granularity,
+            batch_size=BATCH_SIZE if defence.batch_size is None else defence.batch_size,
             seed=config.seed,
             probability=probability,
             baseline=None if probability == 1 else baseline,

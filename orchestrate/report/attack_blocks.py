@@ -45,7 +45,9 @@ def drawn_from(defence: RandomPrecisionReport) -> str:
     """What random precision draws, in words."""
     widths = formats.listed([str(width) for width in defence.defence["widths"]])
     draws = formats.count_of(defence.draws, "draw")
-    drawn = f"{widths} bits, drawn anew for each {defence.defence['granularity']}, {draws} a text"
+    grain, size = defence.defence["granularity"], defence.defence["batch_size"]
+    each = f"batch of {size} texts" if grain == "batch" else grain
+    drawn = f"{widths} bits, drawn anew for each {each}, {draws} per text"
     probability, baseline = defence.defence["probability"], defence.defence["baseline"]
     return drawn if probability == 1 else f"{drawn}; {baseline} bits but for a share of {probability:g}"
 

@@ -3,7 +3,9 @@
 Granularity says what shares a draw from the set S:
 
 - ``request``: every request draws for itself, all layers alike (the default);
-- ``batch``: ``batch_size`` requests in a row share a draw, which is what the official code does;
+- ``batch``: ``batch_size`` requests in a row share a draw, which is what the official code does.  A batch is the
+  requests k * batch_size to (k + 1) * batch_size - 1 by their own numbers, whoever serves them.  Texts of one batch
+  are not independent of each other then, so that intervals over texts are too narrow;
 - ``layer``: every site of every request draws for itself; the reading under which S4's table makes sense.
 
 ``token`` would change the width within one KV cache and is not supported yet.
@@ -28,6 +30,8 @@ from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError, nearest_hint
 
 _WORD = 2**64
+BATCH_SIZE = 16
+"""How many requests share a draw of a batch unless told otherwise."""
 
 
 class DrawGranularity(StrEnum):
@@ -42,7 +46,8 @@ class DrawGranularity(StrEnum):
 class RandomPrecision:
     """A defence: draws a bitmap for each request.  Made by :meth:`of`.
 
-    ``choices``: S; ``probability``: p of leaving ``baseline``, which is None where p = 1; ``batch_size``: in requests.
+    ``choices``: S; ``probability``: p of leaving ``baseline``, which is None where p = 1; ``batch_size``: in
+    requests, of the granularity ``batch`` alone.
     """
 
     choices: tuple[Bitmap, ...]
@@ -50,7 +55,7 @@ class RandomPrecision:
     seed: int = 0
     probability: float = 1.0
     baseline: Bitmap | None = None
-    batch_size: int = 1
+    batch_size: int = BATCH_SIZE
 
     def __post_init__(self) -> None:
         if not self.choices:
@@ -75,7 +80,7 @@ class RandomPrecision:
         seed: int = 0,
         probability: float = 1.0,
         baseline: int | str | Bitmap | None = None,
-        batch_size: int = 1,
+        batch_size: int = BATCH_SIZE,
     ) -> Self:
         """For a model with these ``sites``; ``widths`` and ``baseline`` are whatever :meth:`Bitmap.parse` reads.
 
@@ -90,8 +95,12 @@ class RandomPrecision:
         """The bitmap of a request; ``draw`` counts its repetitions.  Equal arguments, equal bitmap."""
         if self.granularity is DrawGranularity.LAYER:
             return Bitmap({site: self._draw(request, draw, site)[site] for site in self.choices[0].sites})
-        shared = self.batch_size if self.granularity is DrawGranularity.BATCH else 1
-        return self._draw(request // shared, draw, "")
+        return self._draw(request // self.shared, draw, "")
+
+    @property
+    def shared(self) -> int:
+        """How many requests in a row share a draw."""
+        return self.batch_size if self.granularity is DrawGranularity.BATCH else 1
 
     def _draw(self, unit: int, draw: int, layer: str) -> Bitmap:
         key = hashlib.sha256(f"rpi/{self.seed}/{unit}/{draw}/{layer}".encode()).digest()
@@ -120,7 +129,7 @@ class RandomPrecision:
             "seed": self.seed,
             "probability": self.probability,
             "baseline": None if self.baseline is None else str(self.baseline),
-            "batch_size": self.batch_size,
+            "batch_size": self.shared,
         }
 
     def _all(self) -> tuple[Bitmap, ...]:

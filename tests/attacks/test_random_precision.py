@@ -53,6 +53,28 @@ def test_layers_draw_independently_and_uniformly() -> None:
     assert chi_square(counts, 16) < 37.7  # 99.9 % with 15 degrees of freedom
 
 
+@pytest.mark.parametrize("size", [None, 1, 4, 16])
+def test_a_batch_differs_from_a_request_as_soon_as_it_holds_two(size: int | None) -> None:
+    widths = tuple(range(2, 17))
+    given = {} if size is None else {"batch_size": size}
+    batch = RandomPrecision.of(SITES, widths, granularity="batch", **given)
+    request = RandomPrecision.of(SITES, widths, granularity="request", **given)
+    drawn = [[str(defence.bitmap(n)) for n in range(64)] for defence in (batch, request)]
+    assert (drawn[0] == drawn[1]) == (size == 1)
+    assert batch.to_json()["batch_size"] == batch.shared == (size or 16)
+    assert request.to_json()["batch_size"] == request.shared == 1, "a request shares its draw with none"
+
+
+@pytest.mark.parametrize("actors", [1, 2, 5])
+def test_draws_of_a_batch_do_not_depend_on_who_serves_which_request(actors: int) -> None:
+    whole = RandomPrecision.of(SITES, (4, 6, 8), granularity="batch", batch_size=3, seed=2)
+    served = {}
+    for actor in range(actors):
+        own = RandomPrecision.of(SITES, (4, 6, 8), granularity="batch", batch_size=3, seed=2)
+        served |= {request: str(own.bitmap(request)) for request in range(actor, 30, actors)}
+    assert [served[n] for n in range(30)] == [str(whole.bitmap(n)) for n in range(30)]
+
+
 def test_a_batch_shares_its_draw_and_the_next_one_draws_again() -> None:
     defence = RandomPrecision.of(SITES, tuple(range(2, 17)), granularity="batch", batch_size=4)
     drawn = [str(defence.bitmap(request)) for request in range(64)]

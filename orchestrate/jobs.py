@@ -40,6 +40,7 @@ from orchestrate.config import (
 from orchestrate.config_file import to_plain
 from orchestrate.evaluation_jobs import evaluate_bitmaps, open_checkpoint, record_bitmap
 from orchestrate.evaluation_pool import EvaluationPool
+from orchestrate.loss_record import LOSSES, training_loss
 from orchestrate.progress import report, say
 from orchestrate.run_directory import RunDirectory
 from orchestrate.sweep_plan import SweepConfig
@@ -124,6 +125,7 @@ def _train(config: TrainConfig, parts: train_job.Parts, directory: RunDirectory,
         "objective": config.objective.name,
         "steps": config.training.steps,
         "training_data": parts.task.train_counts(),
+        "training_loss": training_loss(directory.path / LOSSES, config.training.steps),
         "best": trained.best,
         "rows": evaluation_jobs.rows(bitmaps, scored, parts.model.sites),
     }

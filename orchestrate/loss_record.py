@@ -13,13 +13,19 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from qalof.files import write_text
 from qalof.training.loop import StepReport
 
 LOSSES = "losses.jsonl"
-"""One line a step: step, learning_rate, losses by bitmap.  A resumed run repeats steps; the last line of one counts."""
+"""One line a step: step, learning_rate, losses (cross entropy by bitmap), objective (the loss that is optimized).
+
+A resumed run repeats steps; the last line of one counts.
+"""
+SHARE = 10
+"""The last tenth of the steps stands for the end of a training: a single step's loss is that of its batch."""
 _START = '{"step"'
 
 
@@ -41,6 +47,33 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
     *lines, _torn = path.read_text(encoding="utf-8").split("\n")
     for line in lines:
         yield json.loads(line[max(0, line.rfind(_START)) :])
+
+
+def by_step(path: Path) -> dict[int, dict[str, Any]]:
+    """The entry that counts of each step, in order."""
+    found = {int(entry["step"]): entry for entry in entries(path)}
+    return {step: found[step] for step in sorted(found)}
+
+
+def training_loss(path: Path, steps: int) -> dict[str, float | int | None]:
+    """How a training of ``steps`` steps ended: means over the last tenth of them, in nats per label row.
+
+    ``cross_entropy``: mean of all bitmaps that ran; ``objective``: of the loss that was optimized, None where it is not
+    on record; ``over``: how many steps the means are of.
+
+    Raises:
+        ValueError: no step is on record.
+    """
+    last = list(by_step(path).values())[-max(1, steps // SHARE) :]
+    if not last:
+        raise ValueError(f"{path} must hold a step: it holds none")
+    objectives = [entry.get("objective") for entry in last]
+    known = [float(value) for value in objectives if value is not None]
+    return {
+        "cross_entropy": fmean(fmean(entry["losses"].values()) for entry in last),
+        "objective": fmean(known) if len(known) == len(last) else None,
+        "over": len(last),
+    }
 
 
 def keep_losses(storage: Path, posts: Sequence[StepReport]) -> None:

@@ -17,6 +17,8 @@ def show(command: str, result: Mapping[str, Any], folder: Path) -> None:
         console.print(baselines_table(result))
     elif "rows" in result:
         console.print(bitmap_table(result["rows"]))
+        if ended := result.get("training_loss"):
+            console.print(_training_loss(ended))
         for title, counts in (("training data", result.get("training_data", {})), ("scored", _counts(result["rows"]))):
             if told := ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count):
                 console.print(f"{title}: {told}")
@@ -146,6 +148,12 @@ def _level(value: float, sign: str = "") -> str:
     """Three decimals for losses, one for percents, none for counts."""
     decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 3
     return f"{value:{sign},.{decimals}f}"
+
+
+def _training_loss(ended: Mapping[str, Any]) -> str:
+    optimized = "" if ended["objective"] is None else f"{ended['objective']:.3f} optimized, "
+    steps = "the last step" if ended["over"] == 1 else f"the last {ended['over']} steps"
+    return f"training loss over {steps}: {optimized}{ended['cross_entropy']:.3f} cross entropy (nats)"
 
 
 def _counts(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, int]:

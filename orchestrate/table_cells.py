@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrate.config import TrainConfig
+from orchestrate.loss_record import LOSSES, training_loss
 from orchestrate.plan import PlannedStep
 from orchestrate.run_directory import read_result
 from orchestrate.table_attack_cells import attack_cell
 from orchestrate.table_cell import Cell
 from orchestrate.table_check import bitmap_specs
 from orchestrate.table_config import Place
-from orchestrate.train_job import CHECKPOINT, LOSSES
+from orchestrate.train_job import CHECKPOINT
 from qalof.bitmap import Bitmap, block_name
 from qalof.checkpoints import load
 from qalof.errors import BadInputError
@@ -69,10 +70,9 @@ def _scored(place: Place, step: PlannedStep) -> Cell:
 
 def _training_loss(place: Place, step: PlannedStep) -> Cell:
     assert isinstance(step.config, TrainConfig)
-    by_step = {line["step"]: line["losses"] for line in _lines(step.folder / LOSSES)}
-    last = max(1, step.config.training.steps // 10)
-    kept = [np.mean(list(by_step[at].values())) for at in sorted(by_step)[-last:]]
-    return Cell.sure(float(np.mean(kept)))
+    found = training_loss(step.folder / LOSSES, step.config.training.steps)
+    value = found["cross_entropy" if place.metric == "loss" else place.metric]
+    return Cell.none("trained before the optimized loss was kept: train again") if value is None else Cell.sure(value)
 
 
 def _parameters(place: Place, step: PlannedStep) -> Cell:

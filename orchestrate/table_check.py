@@ -17,6 +17,7 @@ from qalof.metrics import DROP
 from qalof.tasks.factory import TASKS
 
 PARAMETERS = ("total", "trainable", "frozen")
+OF_TRAINING = ("loss", "objective")
 TRACE = ("tried", "kept")
 
 
@@ -68,7 +69,7 @@ def _offered(step: PlannedStep, of: str, steps: Sequence[PlannedStep]) -> tuple[
     bitmaps = [str(spec) for spec in bitmap_specs(step)]
     match step.command, of:
         case "train", "training":
-            return None, ("loss",)
+            return None, OF_TRAINING
         case "train", "parameters":
             return None, PARAMETERS
         case "footprint", _:

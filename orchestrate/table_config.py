@@ -11,8 +11,9 @@ step of       in the middle                             metric
 ============  ========================================  =====================================================
 train,        a bitmap, written as in the step          the task's; a cost of :mod:`qalof.cost`
 evaluate
-train         ``training``                              ``loss``: cross entropy, mean of all widths and of the
-                                                        last tenth of the steps
+train         ``training``                              ``loss``: cross entropy, mean of all widths;
+                                                        ``objective``: the loss that is optimized; both means of
+                                                        the last tenth of the steps
 train         ``parameters``                            ``total``, ``trainable``, ``frozen``
 footprint     a bitmap                                  see :mod:`orchestrate.footprint_job`
 sensitivity   units: ``late`` (last third of the        ``METRIC_drop``: mean over the units

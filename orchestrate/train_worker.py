@@ -183,4 +183,5 @@ def _report(trainer: Trainer, posts: Sequence[StepReport], extra: Mapping[str, A
 def as_metrics(done: StepReport) -> dict[str, float]:
     """A step's losses and learning rate, under the record's names."""
     losses = {f"train.loss.{bitmap}": loss for bitmap, loss in done.losses.items()}
-    return {"train.learning_rate": done.learning_rate, **losses}
+    optimized = {} if done.objective is None else {"train.objective": done.objective}
+    return {"train.learning_rate": done.learning_rate, **optimized, **losses}

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from orchestrate.report import formats
 from orchestrate.report.blocks import Block, Plot
-from orchestrate.report.losses import LossCurve
+from orchestrate.report.losses import OPTIMIZED, LossCurve
 from orchestrate.report.svg import GOLD, INK, SERIES, new_figure, styled, to_svg
 
 COLOURS = (*SERIES, GOLD, INK)
@@ -32,6 +32,8 @@ def loss_blocks(curves: Sequence[LossCurve], prefix: str, finished: bool) -> lis
         return []
     window = smoothing_window(max(len(curve.steps) for curve in drawn))
     parts = ["Training loss (cross entropy) of each bitmap at the steps that ran it"]
+    if drawn[0].bitmap == OPTIMIZED:
+        parts.append("the optimized loss is what gradients were taken of, distances to teachers or attacks included")
     if window > 1:
         parts.append(f"lines are running means over {window} of these steps, single steps are faint")
     if len(drawn) < len(curves):

@@ -9,14 +9,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
-from orchestrate.loss_record import LOSSES, entries
+from orchestrate.loss_record import LOSSES, by_step
 from orchestrate.report.findings import well_formed
+
+OPTIMIZED = "optimized loss"
+"""The curve of the loss whose gradient was taken, where that is more than the mean of the cross entropies."""
+_ALIKE = 1e-5
 
 
 @dataclass(frozen=True)
 class LossCurve:
-    """``values``: cross entropy in nats at each of ``steps``, which rise and count from 1."""
+    """``values``: cross entropy of ``bitmap`` in nats at each of ``steps``, which rise and count from 1.
+
+    Of the curve named :data:`OPTIMIZED`, the optimized loss.
+    """
 
     bitmap: str
     steps: tuple[int, ...]
@@ -24,22 +32,35 @@ class LossCurve:
 
 
 def read_losses(folder: Path) -> tuple[LossCurve, ...]:
-    """The curves of a training run, the widest bitmap first; none where no step was written.
+    """The curves of a training run; none where no step was written.
+
+    The optimized loss stands first, where it is another number than the mean of the bitmaps' cross entropies; then the
+    bitmaps, the widest first.
 
     Raises:
         BadInputError: a line, other than a torn one, has another form.
     """
     path = folder / LOSSES
-    by_step: dict[int, Mapping[str, float]] = {}
+    losses: dict[int, Mapping[str, float]] = {}
+    optimized: dict[int, Mapping[str, float]] = {}
     with well_formed(path, "record of losses"):
-        for entry in entries(path):
-            by_step[int(entry["step"])] = {str(bitmap): float(loss) for bitmap, loss in entry["losses"].items()}
-    bitmaps = sorted({bitmap for losses in by_step.values() for bitmap in losses}, key=_widest_first)
-    return tuple(curve for curve in (_curve(bitmap, by_step) for bitmap in bitmaps) if curve.steps)
+        for step, entry in by_step(path).items():
+            losses[step] = {str(bitmap): float(loss) for bitmap, loss in entry["losses"].items()}
+            if entry.get("objective") is not None:
+                optimized[step] = {OPTIMIZED: float(entry["objective"])}
+    bitmaps = sorted({bitmap for at in losses.values() for bitmap in at}, key=_widest_first)
+    curves = [_curve(bitmap, losses) for bitmap in bitmaps]
+    if any(_differ(optimized[step][OPTIMIZED], losses[step]) for step in optimized):
+        curves.insert(0, _curve(OPTIMIZED, optimized))
+    return tuple(curve for curve in curves if curve.steps)
 
 
-def _curve(bitmap: str, by_step: Mapping[int, Mapping[str, float]]) -> LossCurve:
-    known = [(step + 1, by_step[step][bitmap]) for step in sorted(by_step) if bitmap in by_step[step]]
+def _differ(optimized: float, losses: Mapping[str, float]) -> bool:
+    return not math.isclose(optimized, fmean(losses.values()), rel_tol=_ALIKE)
+
+
+def _curve(bitmap: str, losses: Mapping[int, Mapping[str, float]]) -> LossCurve:
+    known = [(step + 1, losses[step][bitmap]) for step in sorted(losses) if bitmap in losses[step]]
     finite = [(step, loss) for step, loss in known if math.isfinite(loss)]
     return LossCurve(bitmap, tuple(step for step, _ in finite), tuple(loss for _, loss in finite))
 

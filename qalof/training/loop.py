@@ -110,11 +110,16 @@ class ProcessGroup:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did: ``losses``, the cross entropy in nats a label row, by the objective's label."""
+    """What a step did, over the whole batch of all workers; losses are in nats per label row."""
 
     step: int
+    """Counted from 0."""
     learning_rate: float
+    """Of this step."""
     losses: dict[str, float]
+    """Cross entropy by the objective's label, before the step."""
+    objective: float | None = None
+    """The loss whose gradient was taken, distillation included; None in records from before it was kept."""
 
 
 class Trainer:
@@ -181,21 +186,23 @@ class Trainer:
         with rounded_gradients(self.model.outer_layers, bits, settings.seed, step, self.world.rank):
             losses = self._accumulate(step, len(bitmaps))
         self._reduce(losses)
-        self._check(losses, bitmaps)
+        *cross_entropies, optimized = losses.tolist()
+        self._check(cross_entropies, optimized, bitmaps)
         if settings.max_grad_norm is not None:
             for parameters in self.groups.values():
                 torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         self.optimizer.step()
         self.step += 1
         names = self.objective.labels(step)
-        return StepReport(step, rate, {name: float(loss) for name, loss in zip(names, losses, strict=True)})
+        return StepReport(step, rate, dict(zip(names, cross_entropies, strict=True)), optimized)
 
     def _accumulate(self, step: int, count: int) -> torch.Tensor:
+        """This worker's share of the ``count`` cross entropies and, last, of the optimized loss: (count + 1,)."""
         indices = batch_indices(len(self.features), self.settings.batch_size, step, self.settings.seed)
         units = sum(self.task.units(self.features[i]) for i in indices)
         mine = indices[self.world.rank :: self.world.size]
         size = self.settings.micro_batch_size or len(mine)
-        total = torch.zeros(count, device=self.device)
+        total = torch.zeros(count + 1, device=self.device)
         self.model.train()
         for start in range(0, len(mine), size):
             features = [self.features[i] for i in mine[start : start + size]]
@@ -203,7 +210,7 @@ class Trainer:
             own = [self.task.units(feature) for feature in features]
             rows = BatchRows(self.model, self.task, batch, own, bf16=self.settings.precision == "bf16")
             losses = self.objective.accumulate(rows, step, units)
-            total += torch.stack(losses)
+            total += torch.stack([*losses.cross_entropies, losses.optimized])
         return total
 
     def _reduce(self, losses: torch.Tensor) -> None:
@@ -218,11 +225,13 @@ class Trainer:
         for grad, total in zip(grads, summed[1:], strict=True):
             grad.copy_(total.view_as(grad))
 
-    def _check(self, losses: torch.Tensor, bitmaps: Sequence[Bitmap]) -> None:
+    def _check(self, losses: Sequence[float], optimized: float, bitmaps: Sequence[Bitmap]) -> None:
         # after the sum, so that every worker sees the same and stops at the same step
-        for bitmap, loss in zip(bitmaps, losses.tolist(), strict=True):
+        for bitmap, loss in zip(bitmaps, losses, strict=True):
             if not math.isfinite(loss):
                 raise NonFiniteLossError(self.step, str(bitmap), loss)
+        if not math.isfinite(optimized):  # of a distance to a teacher, while every cross entropy is finite
+            raise NonFiniteLossError(self.step, " and ".join(map(str, bitmaps)), optimized)
 
 
 def batch_indices(examples: int, batch_size: int, step: int, seed: int) -> list[int]:

@@ -2,13 +2,15 @@
 
 import pytest
 
-from orchestrate.loss_record import LOSSES, entries, keep_losses, lines_of, unrecorded
+from orchestrate.loss_record import LOSSES, by_step, entries, keep_losses, lines_of, training_loss, unrecorded
 from qalof.files import append_lines
 from qalof.training.loop import StepReport
 
 
 def posts(start: int, end: int) -> list[StepReport]:
-    return [StepReport(step, 0.1 / (step + 1), {"8": step / 3, "4": step + 0.25}) for step in range(start, end)]
+    return [
+        StepReport(step, 0.1 / (step + 1), {"8": step / 3, "4": step + 0.25}, step / 7) for step in range(start, end)
+    ]
 
 
 @pytest.fixture
@@ -47,3 +49,20 @@ def test_a_line_written_right_behind_a_torn_one_counts_alone(tmp_path):
     (whole,) = lines_of(posts(7, 8))
     (tmp_path / LOSSES).write_text(f"{whole[:20]}{whole}\n{whole[:9]}")
     assert [entry["step"] for entry in entries(tmp_path / LOSSES)] == [7]
+
+
+def test_the_training_loss_is_the_mean_of_the_last_tenth_and_the_last_line_of_a_step_counts(tmp_path):
+    early = [StepReport(19, 0.1, {"8": 99.0}, 99.0)]  # of before a kill; the step was repeated
+    append_lines(tmp_path / LOSSES, lines_of([*early, *posts(0, 20)]))
+    assert list(by_step(tmp_path / LOSSES)) == list(range(20))
+    found = training_loss(tmp_path / LOSSES, 20)
+    assert found["cross_entropy"] == pytest.approx(sum((n / 3 + n + 0.25) / 2 for n in (18, 19)) / 2)
+    assert found["objective"] == pytest.approx((18 / 7 + 19 / 7) / 2)
+    assert found["over"] == 2
+
+
+def test_a_record_from_before_the_optimized_loss_was_kept_has_none(tmp_path):
+    (tmp_path / LOSSES).write_text('{"step": 0, "learning_rate": 0.1, "losses": {"8": 1.5}}\n')
+    assert training_loss(tmp_path / LOSSES, 1) == {"cross_entropy": 1.5, "objective": None, "over": 1}
+    with pytest.raises(ValueError, match="must hold a step"):
+        training_loss(tmp_path / "none.jsonl", 1)

@@ -101,6 +101,7 @@ def test_several_workers_with_one_global_batch_give_the_one_worker_losses(make, 
     for reports in run_together(together):
         for got, wanted in zip(reports, expected, strict=True):
             assert got.losses == pytest.approx(wanted.losses, rel=1e-4)
+            assert got.objective == pytest.approx(wanted.objective, rel=1e-4)
     for trainer in together:
         for name, tensor in weights(trainer).items():
             # a span's softmax is blind to a common bias: its gradient is rounding noise, which Adam blows up
@@ -120,6 +121,7 @@ def test_micro_batches_change_nothing_but_memory(make):
     one, many = make(**options), make(settings=replace(SETTINGS, micro_batch_size=3), **options)
     for got, wanted in zip(run(many), run(one), strict=True):
         assert got.losses == pytest.approx(wanted.losses, rel=1e-5)
+        assert got.objective == pytest.approx(wanted.objective, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["spnet", "cascade", "cpt"])

@@ -122,7 +122,7 @@ class Toy:
             tensor.grad = None
         total = 0
         for self.part in parts:
-            total = total + torch.stack(of.accumulate(self, step, UNITS))
+            total = total + torch.stack(of.accumulate(self, step, UNITS).cross_entropies)
         self.part = slice(None)
         return total, self.shared.grad.clone(), {m: t.grad for m, t in self.own.items() if t.grad is not None}
 
@@ -161,6 +161,25 @@ def test_losses_are_the_cross_entropies_of_the_bitmaps_of_the_step(kind):
         losses, _, _ = toy.gradients(of, step)
         for bitmap, loss in zip(of.bitmaps(step), losses, strict=True):
             torch.testing.assert_close(loss, cross_entropy(*toy(bitmap)).detach())
+
+
+@every_kind
+def test_the_optimized_loss_is_that_whose_gradient_was_taken(kind):
+    toy, of = Toy(), objective(kind)
+    for step in range(0, STEPS, 3):
+        found = of.accumulate(toy, step, UNITS)
+        torch.testing.assert_close(found.optimized, whole_loss(of, toy, step).detach())
+        assert not found.optimized.requires_grad
+
+
+@split_kind
+def test_optimized_losses_of_parts_add_up_to_the_whole(kind):
+    toy, of = Toy(), objective(kind)
+    whole = of.accumulate(toy, 5, UNITS).optimized
+    parts = []
+    for toy.part in (slice(0, 2), slice(2, UNITS)):
+        parts.append(of.accumulate(toy, 5, UNITS).optimized)
+    torch.testing.assert_close(sum(parts), whole)
 
 
 @every_kind
@@ -323,6 +342,7 @@ def test_two_workers_give_the_step_of_one(make, kind):
         thread.join(120)
     assert reports[0] == reports[1]
     assert reports[0].losses == pytest.approx(alone.losses, rel=1e-5)
+    assert reports[0].objective == pytest.approx(alone.objective, rel=1e-5)
     for parts in zip(*(t.groups.values() for t in (one, *two)), strict=True):
         for mine, first, second in zip(*parts, strict=True):
             assert (mine.grad is None) == (first.grad is None)

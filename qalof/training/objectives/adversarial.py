@@ -23,7 +23,7 @@ from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.model.sites import Site
 from qalof.tasks.base import loss_sum
-from qalof.training.objectives.base import Rows
+from qalof.training.objectives.base import Losses, Rows
 from qalof.training.objectives.choices import Choice
 from qalof.training.objectives.switchable import StepwisePrecision, Weight
 
@@ -75,19 +75,20 @@ class AdversarialPrecision(StepwisePrecision):
         super().__init__(choice, sites, None, weight, seed)
         self.attack = attack
 
-    def accumulate(self, rows: Rows, step: int, units: float) -> list[torch.Tensor]:
+    def accumulate(self, rows: Rows, step: int, units: float) -> Losses:
         """See :class:`~qalof.training.objectives.base.Objective`; the losses are those of clean embeddings."""
         bitmaps = self.bitmaps(step)
         weight = 1 / len(bitmaps) if self.weighting == "mean" else 1.0
-        losses = []
+        losses, optimized = [], []
         for bitmap in bitmaps:
             shift, clean = self.shift(rows, bitmap)
             loss = self.attack.share * loss_sum(*rows.shifted(bitmap, shift))
             if self.attack.share < 1:
                 loss = loss + (1 - self.attack.share) * loss_sum(*rows(bitmap))
-            (weight * loss / units).backward()
+            optimized.append(weight * loss / units)
+            optimized[-1].backward()
             losses.append(clean / units)
-        return losses
+        return Losses.of(losses, optimized)
 
     def shift(self, rows: Rows, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor]:
         """The attack's shift at ``bitmap``, and the summed loss without it; no parameter gets a gradient."""

@@ -56,6 +56,25 @@ class Rows(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Losses:
+    """What a batch's share adds to the losses of a step; detached scalars, in nats per label row of the whole batch.
+
+    ``cross_entropies``: one per bitmap, in the order of :meth:`Objective.bitmaps`; comparable between objectives.
+    ``optimized``: the sum of all that gradients were taken of, with its weights, distillation and attacks included.
+    """
+
+    cross_entropies: list[torch.Tensor]
+    optimized: torch.Tensor
+
+    @classmethod
+    def of(cls, cross_entropies: Sequence[torch.Tensor], optimized: Sequence[torch.Tensor]) -> Losses:
+        """From the terms as they were: graphs are let go, and the optimized terms are added up."""
+        return cls(
+            [each.detach() for each in cross_entropies], torch.stack([each.detach() for each in optimized]).sum()
+        )
+
+
 class Objective(Protocol):
     """Accumulates gradients of one batch."""
 
@@ -73,7 +92,7 @@ class Objective(Protocol):
         """A name for each of :meth:`bitmaps`, under which its loss is recorded: few names over a whole run."""
         ...
 
-    def accumulate(self, rows: Rows, step: int, units: float) -> list[torch.Tensor]:
+    def accumulate(self, rows: Rows, step: int, units: float) -> Losses:
         """Backward of this batch's share of the loss.
 
         Args:
@@ -82,6 +101,6 @@ class Objective(Protocol):
             units: label rows of the whole global batch.
 
         Returns:
-            This share of the cross entropy of each of :meth:`bitmaps`, detached scalars.
+            This share of the cross entropy of each of :meth:`bitmaps`, and of the loss whose gradient was taken.
         """
         ...

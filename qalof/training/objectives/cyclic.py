@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from qalof.bitmap import Bitmap, check_width
 from qalof.model.sites import Site
 from qalof.tasks.base import loss_sum
-from qalof.training.objectives.base import Rows
+from qalof.training.objectives.base import Losses, Rows
 from qalof.training.precision_schedule import CyclicPrecision
 
 
@@ -37,9 +35,9 @@ class CyclicPrecisionTraining:
         """Its width."""
         return [str(bitmap) for bitmap in self.bitmaps(step)]
 
-    def accumulate(self, rows: Rows, step: int, units: float) -> list[torch.Tensor]:
+    def accumulate(self, rows: Rows, step: int, units: float) -> Losses:
         """See :class:`~qalof.training.objectives.base.Objective`."""
         (bitmap,) = self.bitmaps(step)
         loss = loss_sum(*rows(bitmap)) / units
         loss.backward()
-        return [loss.detach()]
+        return Losses.of([loss], [loss])

@@ -25,7 +25,7 @@ from qalof.cost import average_bits
 from qalof.errors import BadInputError
 from qalof.model.sites import Site
 from qalof.tasks.base import loss_sum
-from qalof.training.objectives.base import Hidden, Rows
+from qalof.training.objectives.base import Hidden, Losses, Rows
 from qalof.training.objectives.choices import AllBitmaps, Choice
 from qalof.training.objectives.distillation import (
     Distillation,
@@ -79,12 +79,12 @@ class StepwisePrecision:
         higher = [j for j in range(index) if widths[j] > widths[index]]
         return higher if self.distillation.teachers == "all_higher" else higher[:1]
 
-    def accumulate(self, rows: Rows, step: int, units: float) -> list[torch.Tensor]:
+    def accumulate(self, rows: Rows, step: int, units: float) -> Losses:
         """See :class:`~qalof.training.objectives.base.Objective`."""
         bitmaps = self.bitmaps(step)
         weight = 1 / len(bitmaps) if self.weighting == "mean" else 1.0
         taught: list[tuple[torch.Tensor, Hidden | None]] = []
-        losses, learned = [], False
+        losses, optimized = [], []
         for index, bitmap in enumerate(bitmaps):
             logits, labels, hidden = self._run(rows, bitmap)
             cross_entropy = loss_sum(logits, labels) / units
@@ -99,15 +99,15 @@ class StepwisePrecision:
                 taught.append((logits.detach(), kept))
             # a bitmap without an adapter (policy none) only teaches, as LLM-QAT's full-precision model does
             if loss.requires_grad:
+                optimized.append((weight * loss).detach())
                 (weight * loss).backward()
-                learned = True
             losses.append(cross_entropy.detach())
-        if not learned:
+        if not optimized:
             raise BadInputError(
                 f"training needs a parameter to train: {', '.join(map(str, bitmaps))} run without any; "
                 "add one of their widths to adapters.widths"
             )
-        return losses
+        return Losses.of(losses, optimized)
 
     def _run(self, rows: Rows, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor, Hidden | None]:
         if self.distillation is not None and self.distillation.looks_inside:

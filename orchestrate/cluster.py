@@ -9,8 +9,9 @@ node that somebody started there and compete for its CPUs.
 one ticket each never starts on a machine with fewer than N, and it waits without a word.  A local
 instance therefore gets at least N + 1 tickets (:func:`logical_cpus`): N for the group, and one so
 that a task or an actor of the driver is not stuck behind a group that holds everything until it ends.  A joined
-cluster's tickets are not ours to set, so there each worker takes a fraction (:func:`cpus_per_worker`).  What a
-worker really computes with is its threads, shared out by :func:`threads_per_worker`.
+cluster's tickets are not ours to set, so there each worker takes a fraction
+(:func:`orchestrate.admission.cpu_share`).  What a worker really computes with is its threads, shared out by
+:func:`threads_per_worker`.
 
 **Tokens.**  Ray guards a cluster that it starts with a token (``RAY_AUTH_MODE=token``), for its ports accept code from
 whoever reaches them.  A local instance gets a token of its own in the environment, which its workers inherit, so
@@ -22,7 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import re
 import secrets
@@ -83,26 +83,6 @@ def physical_cores() -> int:
 def logical_cpus(workers: int, cores: int) -> int:
     """Tickets for a local instance that is to run ``workers`` workers of one CPU each, and one thing more."""
     return max(cores, workers + 1)
-
-
-def cpus_per_worker(workers: int, cluster_cpus: float) -> float:
-    """Tickets for each of ``workers`` workers so that all run at once: 1, or an equal share if that is less.
-
-    Rounded down to hundredths: Ray keeps four decimals, and N rounded-up shares would not fit.
-
-    Raises:
-        BadInputError: no workers, or a cluster too small for a hundredth each.
-    """
-    if workers < 1:
-        raise BadInputError(f"workers must be at least 1: got {workers}")
-    # The tiny addition keeps 0.29 * 100 from becoming 28.
-    share = min(1.0, math.floor(cluster_cpus / workers * 100 + 1e-9) / 100)
-    if share <= 0:
-        raise BadInputError(
-            f"workers must fit the cluster: got {workers} for {cluster_cpus:g} CPUs; "
-            f"{max(1, int(cluster_cpus * 100))} or fewer would, or add a node to the cluster"
-        )
-    return share
 
 
 def threads_per_worker(workers: int, cores: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import ray
 import torch
 
-from orchestrate.cluster import cpus_per_worker, physical_cores, threads_per_worker
+from orchestrate.admission import Request, admitted, fitting, nodes_of
+from orchestrate.cluster import physical_cores, threads_per_worker
 from orchestrate.config import WorkersConfig
 from orchestrate.pool import ActorPool, LocalPool, Pool
 from qalof.bitmap import Bitmap
@@ -116,15 +118,21 @@ def threads_of(workers: WorkersConfig) -> int:
 
 
 def pool_of(kind: type, workers: WorkersConfig, *arguments: Any, size: int | None = None) -> Pool[Any, Any]:
-    """``size`` (None: ``workers.count``) actors of class ``kind``, or one object of it where work is in process."""
+    """``size`` (None: ``workers.count``) actors of class ``kind``, or one object of it where work is in process.
+
+    Where training may begin with fewer workers than ``workers.count``, so may a pool.
+
+    Raises:
+        BadInputError: more than the cluster can ever give.
+    """
     if workers.in_process:
         return LocalPool(partial(kind, *arguments))
-    actor: Any = ray.remote(kind).options(**resources(workers))
-    return ActorPool(partial(actor.remote, *arguments), size or workers.count)
+    request = admitted(workers, size)
+    actor: Any = ray.remote(kind).options(**as_options(request))
+    count = min(request.count, max(request.least, fitting(nodes_of(), request.each)))
+    return ActorPool(partial(actor.remote, *arguments), count, replace(request, count=count))
 
 
-def resources(workers: WorkersConfig) -> dict[str, float]:
-    """Ray's tickets for each worker: a GPU, or its share of the CPUs that the cluster has."""
-    if workers.gpu:
-        return {"num_gpus": 1}
-    return {"num_cpus": cpus_per_worker(workers.count, ray.cluster_resources().get("CPU", 1.0))}
+def as_options(request: Request) -> dict[str, float]:
+    """What one worker of ``request`` takes, as Ray's options of an actor or a task."""
+    return {f"num_{name.lower()}s": amount for name, amount in request.each.items()}

@@ -7,11 +7,13 @@ to Ray, open the MLflow run, work, write the result.  Nothing is started before 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from orchestrate import (
     attack_job,
@@ -24,6 +26,7 @@ from orchestrate import (
     sweep_job,
     train_job,
 )
+from orchestrate.admission import admitted, check_device
 from orchestrate.assemble import parse_bitmaps, trained_widths
 from orchestrate.attack_config import AttackConfig
 from orchestrate.baselines_config import BaselinesConfig
@@ -103,12 +106,24 @@ def execute(command: str, config: Section, output: Path, address: str | None = N
     return directory.finish(result)
 
 
-def ray_for(workers: WorkersConfig, address: str | None = None) -> AbstractContextManager[Any]:
-    """A connection to Ray that has room for ``workers``; none where they are this process."""
+@contextmanager
+def ray_for(workers: WorkersConfig, address: str | None = None, others: Sequence[WorkersConfig] = ()) -> Iterator[None]:
+    """A connection to Ray that has room for ``workers``; none where they are this process.
+
+    Raises:
+        BadInputError: ``workers``, or ``others`` that will be asked for later, can never be had there.
+    """
+    for each in (workers, *others):
+        check_device(each, torch.cuda.is_available())
     if workers.in_process:
-        return nullcontext()
+        yield
+        return
     cpus = logical_cpus(workers.count, physical_cores())
-    return connect(address, cpus, environment=worker_environment(workers.count))
+    with connect(address, cpus, environment=worker_environment(workers.count)):
+        for each in (workers, *others):
+            if not each.in_process:
+                admitted(each)
+        yield
 
 
 def _train(config: TrainConfig, parts: train_job.Parts, directory: RunDirectory, run: Run) -> Result:

@@ -45,14 +45,14 @@ def run_pipeline(config: PipelineConfig, output: Path, address: str | None = Non
     for step in planned:
         if not step.waits:
             JOBS[step.command].check(step.config)
-    most: WorkersConfig = max((step.config.workers for step in planned), key=_room)  # type: ignore[attr-defined]
+    workers: list[WorkersConfig] = [step.config.workers for step in planned]  # type: ignore[attr-defined]
     started = time.monotonic()
     steps: list[dict[str, Any]] = [{"name": step.name, "command": step.command} for step in planned]
     summary: dict[str, Any] = {"title": config.title, "scale": config.scale, "steps": steps}
     output.mkdir(parents=True, exist_ok=True)
     (output / TABLE).unlink(missing_ok=True)  # of an earlier run, which this one may contradict
     write_json(output / RESULT, summary)
-    with ray_for(most, address):
+    with ray_for(max(workers, key=_room), address, workers):
         for number, step in enumerate(planned, start=1):
             say(f"[bold]step {number}/{len(planned)}: {step.name} ({step.command})[/bold]")
             steps[number - 1]["seconds"] = _run(step, output)

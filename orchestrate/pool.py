@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Generic, TypeVar
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
+
+from orchestrate.admission import Request, told_what_is_missing
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,10 +58,13 @@ class LocalPool(Pool[Item, Result]):
 
 
 class ActorPool(Pool[Item, Result]):
-    """``size`` actors, each made by ``factory``, whose method ``do(item)`` is called once for each item."""
+    """``size`` actors, each made by ``factory``, whose method ``do(item)`` is called once for each item.
 
-    def __init__(self, factory: Callable[[], ActorHandle], size: int) -> None:
-        self._factory = factory
+    ``request``: what the actors take of the cluster, said while they wait for it; None says nothing.
+    """
+
+    def __init__(self, factory: Callable[[], ActorHandle], size: int, request: Request | None = None) -> None:
+        self._factory, self._request = factory, request
         self.actors = [factory() for _ in range(size)]
 
     def map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None = None) -> list[Result]:
@@ -67,6 +73,10 @@ class ActorPool(Pool[Item, Result]):
         Raises:
             Exception: what ``do`` raised, as it was raised; or RayActorError after the third lost actor on one item.
         """
+        with told_what_is_missing(self._request) if self._request else nullcontext():
+            return self._map(items, on_result)
+
+    def _map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None) -> list[Result]:
         waiting = list(range(len(items)))[::-1]
         attempts = [0] * len(items)
         results: dict[int, Result] = {}

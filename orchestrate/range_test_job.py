@@ -13,10 +13,11 @@ import ray
 import torch
 from pydantic import Field
 
+from orchestrate.admission import admitted, told_what_is_missing
 from orchestrate.assemble import Parts, assemble_training
 from orchestrate.config import TrainConfig
 from orchestrate.config_file import to_plain, validate
-from orchestrate.evaluation_pool import threads_of
+from orchestrate.evaluation_pool import as_options, threads_of
 from orchestrate.objective_config import CptObjective, ObjectiveConfig
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
@@ -58,9 +59,9 @@ def check(config: RangeTestConfig) -> Parts:
 def range_test(config: RangeTestConfig, parts: Parts, directory: RunDirectory, run: Run) -> dict[str, Any]:
     """Run it; returns the table and the bounds that it recommends, None where no width learns."""
     widths = config.highest - config.lowest + 1
-    resources = {"num_gpus": 1} if config.workers.gpu else {"num_cpus": 1}
-    with report("range-test", widths) as progress:
-        found: dict[str, Any] = ray.get(ray.remote(_work).options(**resources).remote(to_plain(config)))
+    request = admitted(config.workers, count=1)
+    with report("range-test", widths) as progress, told_what_is_missing(request):
+        found: dict[str, Any] = ray.get(ray.remote(_work).options(**as_options(request)).remote(to_plain(config)))
         progress.update(widths, f"recommended: {found['lowest']} to {found['highest']} bits")
     for row in found["widths"]:
         run.log_metrics({f"range_test.loss.{row['bits']}": row["loss"]})

@@ -35,9 +35,10 @@ from ray.train import (
 )
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from orchestrate.admission import Request, admitted, told_what_is_missing
 from orchestrate.assemble import Parts, assemble_training
 from orchestrate.board import watched_board
-from orchestrate.cluster import cpus_per_worker, worker_environment
+from orchestrate.cluster import worker_environment
 from orchestrate.config import TrainConfig, WorkersConfig
 from orchestrate.config_file import to_plain
 from orchestrate.loss_record import LOSSES, lines_of, unrecorded
@@ -159,7 +160,7 @@ def _fit_through(config: TrainConfig, directory: RunDirectory, board: ActorHandl
 
 
 def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ray.train.Result:
-    workers = config.workers
+    workers, request = config.workers, admitted(config.workers)
     storage = _storage(directory)
     last = prepare(storage)
     ranked = {} if config.keep_best is None else {"checkpoint_score_attribute": SCORE}
@@ -171,7 +172,7 @@ def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ra
             "storage": str(storage),
             "resume_from": None if last is None else str(last),
         },
-        scaling_config=_scaling(workers),
+        scaling_config=_scaling(workers, request),
         torch_config=TorchConfig(backend="nccl" if workers.gpu else "gloo", timeout_s=600),
         run_config=RunConfig(
             name=NAME,
@@ -186,7 +187,7 @@ def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ra
         ),
     )
     try:
-        with _start_timeout(workers):
+        with _start_timeout(workers), told_what_is_missing(request):
             return trainer.fit()
     except WorkerGroupError as error:
         raise _worker_failure(error, workers) from error
@@ -197,16 +198,9 @@ def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ra
         ) from error
 
 
-def _scaling(workers: WorkersConfig) -> ScalingConfig:
-    if workers.min_count is not None:  # whole tickets: Ray's elastic policy counts no fractions
-        resources = {"GPU": 1.0} if workers.gpu else {"CPU": 1.0}
-        count: int | tuple[int, int] = (workers.min_count, workers.count)
-    elif workers.gpu:
-        resources, count = {"GPU": 1.0}, workers.count
-    else:
-        resources = {"CPU": cpus_per_worker(workers.count, ray.cluster_resources()["CPU"])}
-        count = workers.count
-    return ScalingConfig(num_workers=count, use_gpu=workers.gpu, resources_per_worker=resources)
+def _scaling(workers: WorkersConfig, request: Request) -> ScalingConfig:
+    count = request.count if workers.min_count is None else (request.least, request.count)
+    return ScalingConfig(num_workers=count, use_gpu=workers.gpu, resources_per_worker=dict(request.each))
 
 
 @contextmanager

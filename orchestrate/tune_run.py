@@ -15,8 +15,8 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrate.admission import admitted, fitting, nodes_of, told_what_is_missing
 from orchestrate.config import WorkersConfig
-from orchestrate.evaluation_pool import resources
 from qalof.errors import QalofError
 
 FOLDER = "tune"
@@ -79,18 +79,19 @@ def run_trials(
         scheduler: may stop trials early; None lets all run.
 
     Raises:
+        BadInputError: workers that the cluster can never give.
         QalofError: a trial failed for good, or the searcher's error.
     """
-    share = next(iter(resources(workers).values()))
+    request = admitted(workers)
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"GPU" if workers.gpu else "CPU": share}),
+        tune.with_resources(trainable, dict(request.each)),
         param_space=dict(space),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1,
-            max_concurrent_trials=workers.count,
+            max_concurrent_trials=min(request.count, max(request.least, fitting(nodes_of(), request.each))),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -102,7 +103,8 @@ def run_trials(
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-    grid = tuner.fit()
+    with told_what_is_missing(request):
+        grid = tuner.fit()
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     if searcher.error is not None:
         raise searcher.error

@@ -21,6 +21,7 @@ from qalof.layer_bits import LayerBits
 from qalof.model.kv_cache import quantize_kv
 from qalof.model.lora_linear import LoraInput, MergeOrder
 from qalof.model.packed_weight import FLOAT, Kernel, PackedWeight
+from qalof.model.real_tokens import RealTokens
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import Site
 from qalof.model.tensor_quantizer import TensorQuantizer
@@ -127,10 +128,11 @@ class PackedLinear(nn.Linear):
 def make_quantizers(site: Site, settings: SwitchSettings) -> dict[str, TensorQuantizer]:
     """Of the input, under ``input``, and of what the output gives to the cache, ``kv_0`` and on."""
     scheme = settings.quantization
-    made = {"input": TensorQuantizer(scheme.activation, site.in_features, f"{site.name} activation", scheme.widths)}
+    place, features, widths = f"{site.name} activation", site.in_features, scheme.widths
+    made = {"input": TensorQuantizer(scheme.activation, features, place, widths, tokens=RealTokens())}
     if site.kv is None:
         return made
     cache, features = scheme.kv.for_heads(site.kv.head_dim), site.kv.heads * site.kv.head_dim
     for index in range(len(site.kv.parts)):
-        made[f"kv_{index}"] = TensorQuantizer(cache, features, f"{site.name} kv {index}", scheme.widths)
+        made[f"kv_{index}"] = TensorQuantizer(cache, features, f"{site.name} kv {index}", widths, tokens=RealTokens())
     return made

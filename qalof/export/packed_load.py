@@ -26,6 +26,7 @@ from qalof.model.packed_weight import Kernel, PackedWeight
 from qalof.model.pretrained import _AUTO_CLASSES, HeadKind
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import HeadMode, Site, site_path
+from qalof.model.tensor_quantizer import share_tokens
 from qalof.quantization.packing import Packed
 
 _GENERATION = "generation_config.json"
@@ -103,6 +104,7 @@ def load_packed(folder: str | Path, kernel: Literal["decoded", "integer"] = "dec
         sites = settings.sites_of(model)
         bitmap = Bitmap.from_json(layout["bitmap"], [site.name for site in sites])
         _fill(model, sites, bitmap, settings, layout["sites"], _Tensors(folder), kernel == "integer")
+        share_tokens(model, settings.quantization)
     except (KeyError, TypeError, ValueError, AttributeError, OSError, RuntimeError) as error:
         if isinstance(error, BadInputError):
             raise

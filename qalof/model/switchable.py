@@ -35,10 +35,12 @@ from qalof.model.pack_inference import Packing
 from qalof.model.patch import initialise, patch
 from qalof.model.pretrained import HeadKind, weights_digest
 from qalof.model.quantizer_state import STEPS, learned_steps
+from qalof.model.real_tokens import Shown
 from qalof.model.recompute import checkpointed_blocks, keep_switches
 from qalof.model.rest import rest_of
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import Unquantized, feeds_known_cache
+from qalof.model.tensor_quantizer import share_tokens
 from qalof.quantization.scheme import QuantizationScheme
 
 _log = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ class SwitchableModel(Packing, nn.Module):
             parameter.requires_grad_(False)
         self._switches = patch(model, self.sites, self.adapters, self.settings)
         self.model = model
+        self._tokens = share_tokens(model, chosen.quantization)
         self._blocks = checkpointed_blocks(model)
         for group in self.trainable_groups().values():
             for parameter in group.values():
@@ -167,10 +170,11 @@ class SwitchableModel(Packing, nn.Module):
         """
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
-    def _states(self) -> list[tuple[LayerBits, str | None]]:
-        return [switch.state for switch in self._switches]
+    def _states(self) -> tuple[Shown | None, list[tuple[LayerBits, str | None]]]:
+        return self._tokens.shown, [switch.state for switch in self._switches]
 
-    def _restore(self, states: list[tuple[LayerBits, str | None]]) -> None:
+    def _restore(self, then: tuple[Shown | None, list[tuple[LayerBits, str | None]]]) -> None:
+        self._tokens.shown, states = then
         for switch, state in zip(self._switches, states, strict=True):
             switch.set(*state)
 

@@ -23,6 +23,7 @@ from qalof.model.holding_linear import HoldingLinear
 from qalof.model.int8_weight import Int8Weight
 from qalof.model.kv_layout import KvLayout
 from qalof.model.packed_weight import FLOAT, INT_MM, Kernel, PackedWeight
+from qalof.model.real_tokens import RealTokens
 from qalof.model.tensor_quantizer import TensorQuantizer
 from qalof.quantization.scheme import QuantizationScheme
 
@@ -58,7 +59,9 @@ class SwitchableLinear(HoldingLinear):
         self.scheme = scheme or QuantizationScheme()
         widths = self.scheme.widths
         self.weight_quantizer = TensorQuantizer(self.scheme.weight, in_features, f"{name} weight", widths, self.weight)
-        self.input_quantizer = TensorQuantizer(self.scheme.activation, in_features, f"{name} activation", widths)
+        self.input_quantizer = TensorQuantizer(
+            self.scheme.activation, in_features, f"{name} activation", widths, tokens=RealTokens()
+        )
         self._kv_quantizers = nn.ModuleList(_make_kv_quantizers(self.scheme, kv, name))
         for quantizer in (self.input_quantizer, self._kv_quantizers):
             quantizer.to(weight.device)
@@ -135,4 +138,5 @@ def _make_kv_quantizers(scheme: QuantizationScheme, kv: KvLayout | None, name: s
         return
     cache = scheme.kv.for_heads(kv.head_dim)
     for index in range(len(kv.parts)):
-        yield TensorQuantizer(cache, kv.heads * kv.head_dim, f"{name} kv {index}", scheme.widths)
+        features = kv.heads * kv.head_dim
+        yield TensorQuantizer(cache, features, f"{name} kv {index}", scheme.widths, tokens=RealTokens())

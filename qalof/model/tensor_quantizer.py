@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from qalof.errors import BadInputError
+from qalof.model.real_tokens import RealTokens, watch
+from qalof.quantization.granularity import Granularity
 from qalof.quantization.lsq_steps import LsqSteps
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.observers import StaticRanges
 from qalof.quantization.quantizer import Encoded, Grid, Quantizer
-from qalof.quantization.scheme import TensorScheme
+from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 
 
 class TensorQuantizer(nn.Module):
@@ -24,6 +27,7 @@ class TensorQuantizer(nn.Module):
         place: names it in errors, such as ``h.0.mlp.c_fc activation``.
         widths: those with learned steps.
         weight: (out, in), where it is a weight that is quantized.
+        tokens: what the model is being shown, where it is tokens that are quantized; None for a weight.
     """
 
     def __init__(
@@ -33,9 +37,10 @@ class TensorQuantizer(nn.Module):
         place: str,
         widths: Sequence[int] = (),
         weight: torch.Tensor | None = None,
+        tokens: RealTokens | None = None,
     ) -> None:
         super().__init__()
-        self.scheme, self.place = scheme, place
+        self.scheme, self.place, self.tokens = scheme, place, tokens
         for quantizer in scheme.all():
             quantizer.check_shape(features)
         learned = _learned(scheme, widths, place)
@@ -48,31 +53,91 @@ class TensorQuantizer(nn.Module):
         quantizer = self.scheme.at(bits)
         if bits >= quantizer.passthrough_bits:
             return x
-        if self.scheme.outliers is None:
-            return quantizer.fake_quantize(x, bits, self.grid(x, bits, quantizer))
-        large = x.abs() >= self.scheme.outliers
-        # as bitsandbytes does: what else lies in such a feature is not rounded either, but counts in its token's range
-        rounded = quantizer.fake_quantize(x.masked_fill(large, 0), bits)
-        return torch.where(large.flatten(0, -2).any(dim=0), x.to(torch.float16).to(x.dtype), rounded)
+        if self.scheme.outliers is not None:
+            return self._beside_outliers(x, bits, quantizer, self.scheme.outliers)
+        if self._one_range_per_row(quantizer):
+            return self._rounded_by_row(x, bits, quantizer)
+        return quantizer.fake_quantize(x, bits, self.grid(x, bits, quantizer))
 
     def encode_int8(self, x: torch.Tensor, bits: float) -> Encoded:
         """Codes in int8 and their grid, of which :meth:`forward` gives the values; no outliers, no gradient."""
         quantizer = self.scheme.at(bits)
+        if self._one_range_per_row(quantizer):
+            return quantizer.encode_int8(x, bits, self._grid_per_row(x, bits, quantizer))
         return quantizer.encode_int8(x, bits, self.grid(x, bits, quantizer))
 
     def grid(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> Grid | None:
         """The grid that steps or ranges give; None for a dynamic one."""
         if self.steps is not None and isinstance(quantizer, Lsq):
-            return self.steps.grid(x, bits, start=self.training or self.calibrating)
+            start = (self.training or self.calibrating) and not self.steps.ready(bits)
+            return self.steps.grid(self._real(x) if start else x, bits, start=start)
         if self.ranges is not None:
-            return self.ranges.grid(x, bits, quantizer)
+            return self.ranges.grid(x, bits, quantizer, seen=self._real(x) if self.ranges.observing else x)
         return None
+
+    def _real(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.tokens is None else self.tokens.real(x)
+
+    def _one_range_per_row(self, quantizer: Quantizer) -> bool:
+        """Whether tokens share a dynamic range, which then is that of one row (:mod:`qalof.model.real_tokens`)."""
+        static = self.ranges is not None or (self.steps is not None and isinstance(quantizer, Lsq))
+        return self.tokens is not None and not static and quantizer.granularity is Granularity.TENSOR
+
+    def _rounded_by_row(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> torch.Tensor:
+        assert self.tokens is not None
+        rows, mask = self.tokens.rows(x)
+        if mask is None:
+            # a row as one long token has the range of a tensor, and all rows are rounded at once
+            whole = replace(quantizer, granularity=Granularity.TOKEN)
+            return whole.fake_quantize(rows.flatten(1), bits).reshape(x.shape)
+        rounded = [
+            torch.index_put(row, (real,), quantizer.fake_quantize(row[real], bits)) if bool(real.any()) else row
+            for row, real in zip(rows, mask, strict=True)
+        ]
+        return torch.stack(rounded).reshape(x.shape)
+
+    @torch.no_grad()
+    def _grid_per_row(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> Grid:
+        """A scale for each token of ``x``, which is that of its row: (..., tokens, 1)."""
+        assert self.tokens is not None
+        rows, mask = self.tokens.rows(x)
+        kept = list(rows)
+        if mask is not None:
+            kept = [row[real] if bool(real.any()) else row for row, real in zip(rows, mask, strict=True)]
+        scales = torch.stack([quantizer.grid(row, bits).scale for row in kept])
+        return Grid(scales.reshape(-1, 1, 1).expand(*rows.shape[:2], 1).reshape(*x.shape[:-1], 1))
+
+    def _beside_outliers(self, x: torch.Tensor, bits: float, quantizer: Quantizer, threshold: float) -> torch.Tensor:
+        tokens = self.tokens or RealTokens()
+        rows, mask = tokens.rows(x)
+        large = rows.abs() >= threshold
+        real = large if mask is None else large & mask.unsqueeze(-1)
+        # as bitsandbytes does: what else lies in such a feature is not rounded either, but counts in its token's range
+        small = rows.masked_fill(large, 0).reshape(x.shape)
+        by_row = self._one_range_per_row(quantizer)
+        rounded = self._rounded_by_row(small, bits, quantizer) if by_row else quantizer.fake_quantize(small, bits)
+        kept = torch.where(
+            real.any(dim=1, keepdim=True), rows.to(torch.float16).to(x.dtype), rounded.reshape(rows.shape)
+        )
+        return kept.reshape(x.shape)
 
     def calibrate(self, on: bool) -> None:
         """Observe ranges and set steps from now on, or stop to."""
         self.calibrating = on
         if self.ranges is not None:
             self.ranges.observing = on
+
+
+def share_tokens(model: nn.Module, scheme: QuantizationScheme) -> RealTokens:
+    """Let all quantizers of tokens in ``model`` know what it is shown, where its ``scheme`` needs that."""
+    tokens = RealTokens()
+    if not scheme.sees_rows:
+        return tokens
+    for module in model.modules():
+        if isinstance(module, TensorQuantizer) and module.tokens is not None:
+            module.tokens = tokens
+    watch(model, tokens)
+    return tokens
 
 
 def _learned(scheme: TensorScheme, widths: Sequence[int], place: str) -> dict[int, Lsq]:

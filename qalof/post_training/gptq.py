@@ -27,6 +27,7 @@ from qalof.errors import BadInputError
 from qalof.export.packed import layers_of
 from qalof.layer_bits import LayerBits
 from qalof.model.lora_linear import MergeOrder
+from qalof.model.real_tokens import RealTokens, watching
 from qalof.model.switchable import SwitchableModel
 from qalof.model.switchable_linear import SwitchableLinear
 from qalof.post_training.error_compensation import Compensated, GptqSettings, InputMoments, compensate_weight
@@ -173,24 +174,25 @@ def _gather(
     """X^T X of each layer over all batches; a pass ends when all have seen theirs."""
     device = next(model.parameters()).device
     moments = {name: InputMoments(linear.in_features, name, device) for name, linear in linears.items()}
-    for batch in batches:
-        moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-        with _watching(linears, moments, moved.get("attention_mask")), suppress(_Seen):
-            model(**moved)
+    with watching(model.model) as tokens:
+        for batch in batches:
+            moved = {
+                key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()
+            }
+            with _gathering(linears, moments, tokens), suppress(_Seen):
+                model(**moved)
     return moments
 
 
 @contextmanager
-def _watching(
-    linears: Mapping[str, SwitchableLinear], moments: Mapping[str, InputMoments], mask: torch.Tensor | None
+def _gathering(
+    linears: Mapping[str, SwitchableLinear], moments: Mapping[str, InputMoments], tokens: RealTokens
 ) -> Iterator[None]:
     waiting = set(linears)
 
     def hook(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def see(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            x = inputs[0]
-            masked = mask is not None and x.shape[:-1] == mask.shape
-            moments[name].add(x[mask.bool()] if masked and mask is not None else x)
+            moments[name].add(tokens.real(inputs[0]))
             waiting.discard(name)
             if not waiting:
                 raise _Seen

@@ -90,6 +90,10 @@ class LsqSteps(nn.Module):
             step = straight_through(step, round_up(step.detach(), quantizer.stored_dtype), None)
         return Grid(step)
 
+    def ready(self, bits: float) -> bool:
+        """Whether the step of this width is set, or there is none to set."""
+        return bits not in self.quantizers or self._ready[self._key(int(bits))]
+
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._ready = {key: bool(getattr(self, f"ready_{key}")) for key in self._ready}

@@ -70,14 +70,16 @@ class StaticRanges(nn.Module):
         super().__init__()
         self.spec, self.place, self.observing = spec, place, False
 
-    def grid(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> Grid:
+    def grid(self, x: torch.Tensor, bits: float, quantizer: Quantizer, seen: torch.Tensor | None = None) -> Grid:
         """The grid for ``x`` (..., tokens, features), which is observed first if observing.
+
+        ``seen``: what is observed in place of ``x``, such as its real tokens alone.
 
         Raises:
             BadInputError: never observed at this width, or ``x`` is observed and not finite.
         """
         if self.observing and torch._C._current_graph_task_id() == -1:  # not while backward recomputes
-            self.observe(x, bits, quantizer)
+            self.observe(x if seen is None else seen, bits, quantizer)
         key = self._key(bits)
         if not hasattr(self, f"low_{key}"):
             raise BadInputError(

@@ -40,8 +40,9 @@ class TensorScheme:
         quantizer: at all widths but those of ``by_width``.
         by_width: width -> another quantizer.
         observer: how static ranges are found; None for dynamic ones.
-        outliers: activations only: a feature that reaches this magnitude in any token of the batch stays in fp16
-            (bitsandbytes' int8 has 6.0); the large values count in no range.  What else is in the batch then matters.
+        outliers: activations only: a feature that reaches this magnitude in any real token of a row stays in fp16 in
+            that row (bitsandbytes' int8 has 6.0, and looks at all rows of a batch at once); the large values count in
+            no range.
     """
 
     quantizer: Quantizer
@@ -58,6 +59,19 @@ class TensorScheme:
     def at(self, bits: float) -> Quantizer:
         """The quantizer of a width."""
         return self.by_width.get(bits, self.quantizer)  # type: ignore[call-overload, no-any-return]
+
+    @property
+    def sees_rows(self) -> bool:
+        """Whether tokens are rounded by more than their own values, so rows and padding must be told apart."""
+        shared = any(quantizer.granularity is Granularity.TENSOR for quantizer in self.all())
+        learned = any(isinstance(quantizer, Lsq) for quantizer in self.all())
+        return shared or learned or self.observer is not None or self.outliers is not None
+
+    @property
+    def row_ranges(self) -> bool:
+        """Whether a token is rounded by a dynamic range, or kept by outliers, of its whole row."""
+        shared = any(q.granularity is Granularity.TENSOR and not isinstance(q, Lsq) for q in self.all())
+        return (shared and self.observer is None) or self.outliers is not None
 
     def all(self) -> Iterator[Quantizer]:
         """Every quantizer in it."""
@@ -165,12 +179,19 @@ class QuantizationScheme:
         _check_tokens(self.kv, "kv")
 
     @property
+    def sees_rows(self) -> bool:
+        """Whether inputs or keys and values are rounded by more than their own token."""
+        return self.activation.sees_rows or self.kv.sees_rows
+
+    @property
     def convention(self) -> str:
         """Names what a code means: two models may be compared width by width only if it is the same."""
         data = self.to_json()
         del data["held"]
         if data == {key: value for key, value in QuantizationScheme().to_json().items() if key != "held"}:
             return CONVENTION
+        if self.activation.row_ranges:
+            data["dynamic_range"] = "row"  # it was that of the whole batch once, and scores are kept by this name
         return "scheme-" + hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrate.admission import cpu_share
 from orchestrate.cluster import (
     Cluster,
     check_address,
     connect,
-    cpus_per_worker,
     find_token,
     logical_cpus,
     probe,
@@ -31,22 +31,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_local_instance_runs_all_workers_and_one_thing_more(workers: int, cores: int):
     tickets = logical_cpus(workers, cores)
     assert tickets >= max(workers + 1, cores)
-    assert cpus_per_worker(workers, tickets) == 1.0
-
-
-@given(st.integers(1, 500), st.integers(5, 256))
-def test_shares_of_a_joined_cluster_fit_it(workers: int, cpus: int):
-    share = cpus_per_worker(workers, cpus)
-    assert 0 < share <= 1
-    assert workers * share <= cpus + 1e-9
-    assert share == 1 or workers * (share + 0.01) > cpus - 1e-9
-
-
-def test_a_cluster_too_small_for_the_workers_is_bad_input():
-    with pytest.raises(BadInputError, match=r"got 300 for 2 CPUs; 200 or fewer would"):
-        cpus_per_worker(300, 2)
-    with pytest.raises(BadInputError, match="workers must be at least 1"):
-        cpus_per_worker(0, 2)
+    assert cpu_share(workers, [tickets]) == 1.0
 
 
 @given(st.integers(0, 64), st.integers(1, 128))

@@ -47,6 +47,7 @@ class TensorQuantizer(nn.Module):
         self.steps = LsqSteps(learned, features, weight, place) if learned else None
         self.ranges = None if scheme.observer is None else StaticRanges(scheme.observer, place)
         self.calibrating = False
+        self._of_rows = _as_tokens(scheme)
 
     def forward(self, x: torch.Tensor, bits: float) -> torch.Tensor:
         """``x`` (..., tokens, features) rounded to the grid of ``bits``; ``x`` itself at pass-through."""
@@ -88,8 +89,7 @@ class TensorQuantizer(nn.Module):
         rows, mask = self.tokens.rows(x)
         if mask is None:
             # a row as one long token has the range of a tensor, and all rows are rounded at once
-            whole = replace(quantizer, granularity=Granularity.TOKEN)
-            return whole.fake_quantize(rows.flatten(1), bits).reshape(x.shape)
+            return self._of_rows.at(bits).fake_quantize(rows.flatten(1), bits).reshape(x.shape)
         rounded = [
             torch.index_put(row, (real,), quantizer.fake_quantize(row[real], bits)) if bool(real.any()) else row
             for row, real in zip(rows, mask, strict=True)
@@ -138,6 +138,16 @@ def share_tokens(model: nn.Module, scheme: QuantizationScheme) -> RealTokens:
             module.tokens = tokens
     watch(model, tokens)
     return tokens
+
+
+def _as_tokens(scheme: TensorScheme) -> TensorScheme:
+    """The scheme with ranges of a tensor as those of one long token."""
+
+    def changed(quantizer: Quantizer) -> Quantizer:
+        whole = quantizer.granularity is Granularity.TENSOR
+        return replace(quantizer, granularity=Granularity.TOKEN) if whole else quantizer
+
+    return TensorScheme(changed(scheme.quantizer), {bits: changed(one) for bits, one in scheme.by_width.items()})
 
 
 def _learned(scheme: TensorScheme, widths: Sequence[int], place: str) -> dict[int, Lsq]:

@@ -24,7 +24,7 @@ TOLERANCE = 1e-6
 LENGTHS = (9, 4, 7, 1, 12, 9, 3, 6)
 ROLES = ("activation", "kv")
 GRANULARITIES = ({"granularity": "tensor"}, {"granularity": "token"}, {"granularity": "group", "group_size": 8},
-                 {"granularity": "head"})  # fmt: skip
+                 {"granularity": "head", "group_size": None})  # fmt: skip
 OBSERVERS = ("minmax", "ema", "percentile", "mse")
 
 
@@ -135,7 +135,7 @@ def test_a_score_does_not_depend_on_other_rows_their_order_or_padding(families, 
     assert_alike(scores(model, texts, 8, side="left"), alone)
     assert_alike(scores(model, texts, 3, spare=5), alone)
     model.set_bitmap("32")
-    assert not torch.allclose(scores(model, texts, 1), alone, rtol=1e-4), "nothing was rounded"
+    assert not torch.allclose(scores(model, texts, 1), alone, rtol=10 * TOLERANCE), "nothing was rounded"
 
 
 @pytest.mark.parametrize("name", ["activation symmetric tensor dynamic", "outliers token", "outliers tensor"])
@@ -279,8 +279,8 @@ def test_a_scheme_names_its_ranges_by_row_in_what_scores_are_kept_under():
 
 
 def test_every_method_and_granularity_is_tried():
-    tried = {tuple(name.split()[:3]) for name in SCHEMES}
-    methods = {method for _, method, _ in tried if method in QuantizerOptions.registry}
+    tried = {tuple(name.split()[:3]) for name in SCHEMES if not name.startswith("outliers")}
+    methods = {method for _, method, _ in tried}
     assert methods == set(QuantizerOptions.registry)
     assert all(("activation", method, "tensor") in tried for method in methods)
     assert {name.split()[2] for name in SCHEMES if name.startswith("kv")} == {"tensor", "token", "group", "head"}

@@ -1,10 +1,10 @@
 """Whether a cluster can ever give what workers ask for, and what they wait for while it cannot yet.
 
 Ray waits for missing resources without an end and without a word: eight workers with a GPU each on a cluster without
-GPUs never start, and neither does a worker of 0.9 CPUs where every node has half a one.  So what is asked for is compared
-with what the nodes have *in total*, before anything waits: :func:`check_request` refuses what can never be had.  What is
-merely in use by others may come free; :func:`told_what_is_missing` then says every few seconds what is waited for.  A
-cluster that grows by itself (Ray's autoscaler) is compared with the most that its configuration allows.
+GPUs never start, and neither does a worker of 0.9 CPUs where every node has half a one.  So what is asked for is
+compared with what the nodes have *in total*, before anything waits: :func:`check_request` refuses what can never be
+had.  What is merely in use by others may come free; :func:`told_what_is_missing` then says every few seconds what is
+waited for.  A cluster that grows by itself (Ray's autoscaler) is compared with the most that its configuration allows.
 
 The decisions are functions of plain numbers; only :func:`nodes_of` and :func:`largest_growth` ask Ray.
 """

@@ -23,8 +23,9 @@ from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 TOLERANCE = 1e-6
 LENGTHS = (9, 4, 7, 1, 12, 9, 3, 6)
 ROLES = ("activation", "kv")
-GRANULARITIES = ({"granularity": "tensor"}, {"granularity": "token"}, {"granularity": "group", "group_size": 8},
-                 {"granularity": "head", "group_size": None})  # fmt: skip
+GRANULARITIES = tuple(
+    {"granularity": name, "group_size": 8 if name == "group" else None} for name in ("tensor", "token", "group", "head")
+)
 OBSERVERS = ("minmax", "ema", "percentile", "mse")
 
 

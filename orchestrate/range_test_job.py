@@ -1,7 +1,7 @@
 """CPT's precision range test as a command: which widths the cycles should run between.
 
-It is one worker's work, done as a Ray task so that a cluster's GPU can do it: the widths follow one another on the
-same weights, and ``workers.count`` is not used.  An interrupted test starts again; a finished one is taken as it
+It is one worker's work, done as a Ray task, where it is not in this process, so that a cluster's GPU can do it: the
+widths follow one another on the same weights, and ``workers.count`` is not used.  An interrupted test starts again; a finished one is taken as it
 stands.
 """
 
@@ -59,12 +59,18 @@ def check(config: RangeTestConfig) -> Parts:
 def range_test(config: RangeTestConfig, parts: Parts, directory: RunDirectory, run: Run) -> dict[str, Any]:
     """Run it; returns the table and the bounds that it recommends, None where no width learns."""
     widths = config.highest - config.lowest + 1
-    request = admitted(config.workers, count=1)
-    with report("range-test", widths) as progress, told_what_is_missing(request):
-        found: dict[str, Any] = ray.get(ray.remote(_work).options(**as_options(request)).remote(to_plain(config)))
+    with report("range-test", widths) as progress:
+        found = _work(to_plain(config)) if config.workers.in_process else _on_ray(config)
         progress.update(widths, f"recommended: {found['lowest']} to {found['highest']} bits")
     for row in found["widths"]:
         run.log_metrics({f"range_test.loss.{row['bits']}": row["loss"]})
+    return found
+
+
+def _on_ray(config: RangeTestConfig) -> dict[str, Any]:
+    request = admitted(config.workers, count=1)
+    with told_what_is_missing(request):
+        found: dict[str, Any] = ray.get(ray.remote(_work).options(**as_options(request)).remote(to_plain(config)))
     return found
 
 

@@ -28,7 +28,7 @@ from orchestrate.sweep_plan import RangeConfig, SweepConfig, SweepPlan, trial_co
 from orchestrate.sweep_trial import Report, TrialRun
 from orchestrate.tracking import Run
 from orchestrate.train_worker import Watched, watched
-from orchestrate.tune_run import StatelessSearcher, StatelessTrial, run_trials
+from orchestrate.tune_run import StatelessSearcher, StatelessTrial, run_here, run_trials
 from qalof.errors import BadInputError
 from qalof.files import read_json, write_json
 
@@ -68,7 +68,10 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
         if plan.waiting():
             workers = config.workers
             given = {"threads": threads_of(workers), "gpu": workers.gpu, "report_every": config.report_every}
-            run_trials(SweepTrial, searcher, given, workers, directory.path, _scheduler(config))
+            if workers.in_process:
+                run_here(OneTrial, searcher, given, _scheduler(config))
+            else:
+                run_trials(SweepTrial, searcher, given, workers, directory.path, _scheduler(config))
     rows = [_row(number, plan, searcher.ended[number], seen) for number in range(len(plan.points))]
     # finished ones first: another's score is of fewer steps, or of weights that are no more
     rows.sort(key=lambda row: (row["state"] != "finished", row["value"] is None, -_signed(seen, row), row["trial"]))
@@ -148,17 +151,31 @@ class PlanSearcher(StatelessSearcher):
             raise BadInputError(f"trial file {path} is damaged; delete {folder} to run that trial again") from None
 
 
-class SweepTrial(StatelessTrial):
-    """One trial after another, in one actor."""
+class OneTrial:
+    """A trial as the searcher gives it out: begun, or gone on with where it was cut off."""
 
-    def setup(self, config: dict[str, Any]) -> None:
-        """Begin a trial, or go on with one that was cut off."""
+    def __init__(self, config: Mapping[str, Any]) -> None:
         torch.set_num_threads(config["threads"])
         wanted = json.loads(config["trial"])
         trained = validate(TrainConfig, wanted["config"], "the trial's config")
         every = config["report_every"] or trained.training.checkpoint_every
         self._ended: int | None = wanted["ended"]
         self._trial = TrialRun(Path(wanted["folder"]), trained, every, config["gpu"])
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next score."""
+        said = self._trial.advance()
+        score = _WORST if said.score is None else said.score
+        done = said.state != "running" or said.step == self._ended
+        return {"report": json.dumps(asdict(said)), "score": score, "step": said.step, "done": done}
+
+
+class SweepTrial(StatelessTrial):
+    """One trial after another, in one actor."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin a trial."""
+        self._one = OneTrial(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial."""
@@ -167,11 +184,8 @@ class SweepTrial(StatelessTrial):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train to the next score."""
-        said = self._trial.advance()
-        score = _WORST if said.score is None else said.score
-        done = said.state != "running" or said.step == self._ended
-        return {"report": json.dumps(asdict(said)), "score": score, "step": said.step, "done": done}
+        """See :meth:`OneTrial.step`."""
+        return self._one.step()
 
 
 def _scheduler(config: SweepConfig) -> TrialScheduler:

@@ -7,9 +7,10 @@ disk is of no use afterwards, and on a rerun it would be in the way.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
@@ -116,3 +117,44 @@ def run_trials(
             f"a trial failed more than {workers.max_failures} times: {type(cause).__name__}: {cause}; "
             "the same command goes on with the rest"
         )
+
+
+class Steps(Protocol):
+    """A trial that goes on step by step; what a step says has ``done``, and what the scheduler compares."""
+
+    def step(self) -> dict[str, Any]:
+        """Go on to the next score."""
+        ...
+
+
+def run_here(
+    begin: Callable[[dict[str, Any]], Steps],
+    searcher: StatelessSearcher,
+    space: Mapping[str, Any],
+    scheduler: TrialScheduler,
+) -> None:
+    """As :func:`run_trials` with one worker that is this process: trials one after the other, and no Ray.
+
+    The scheduler is Tune's own, so that it stops here what it would stop there.  It is asked as Tune's controller asks
+    it, which it is not given: those that we use look at the trial's id alone.
+
+    Raises:
+        QalofError: the searcher's error, or what a trial raises.
+    """
+    number = 0
+    while isinstance(found := searcher.suggest(f"here_{number}"), dict):
+        trial: Any = SimpleNamespace(trial_id=f"here_{number}")
+        controller: Any = None
+        scheduler.on_trial_add(controller, trial)
+        steps = begin({**space, **found})
+        said = steps.step()
+        while not said["done"] and scheduler.on_trial_result(controller, trial, said) != TrialScheduler.STOP:
+            said = steps.step()
+        if said["done"]:
+            scheduler.on_trial_complete(controller, trial, said)
+        else:
+            scheduler.on_trial_remove(controller, trial)
+        searcher.on_trial_complete(trial.trial_id, said)
+        number += 1
+    if searcher.error is not None:
+        raise searcher.error

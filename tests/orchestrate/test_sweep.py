@@ -172,9 +172,17 @@ def test_a_sweep_gives_one_table_on_any_number_of_workers_and_after_a_kill(ray_s
 
 @pytest.mark.ray
 def test_asha_stops_a_weak_trial_early_and_a_rerun_leaves_it_stopped(ray_session, call, random_model):
+    stops_a_weak_trial(call, random_model, {"count": 1, "threads": 1})
+
+
+def test_asha_stops_in_process_what_it_stops_on_ray(call, random_model):
+    stops_a_weak_trial(call, random_model, {"count": 1, "threads": 1, "in_process": True})
+
+
+def stops_a_weak_trial(call, random_model, workers: dict[str, object]) -> None:
     space = {"training.learning_rate": [0.01, 1e-9, 1e30]}
     changes = {"scheduler": "asha", "asha": {"grace_steps": 2, "reduction_factor": 2}, "space": space}
-    data = sweep(random_model, workers={"count": 1, "threads": 1}, **changes)
+    data = sweep(random_model, workers=workers, **changes)
     result = call(data, "--output", "run")
     states = {row["trial"]: (row["state"], row["step"]) for row in result["trials"]}
     assert states[0] == ("finished", 6)

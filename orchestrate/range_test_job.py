@@ -1,8 +1,8 @@
 """CPT's precision range test as a command: which widths the cycles should run between.
 
 It is one worker's work, done as a Ray task, where it is not in this process, so that a cluster's GPU can do it: the
-widths follow one another on the same weights, and ``workers.count`` is not used.  An interrupted test starts again; a finished one is taken as it
-stands.
+widths follow one another on the same weights, and ``workers.count`` is not used.  An interrupted test starts again; a
+finished one is taken as it stands.
 """
 
 from __future__ import annotations

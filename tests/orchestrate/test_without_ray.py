@@ -34,7 +34,10 @@ def words(command: str, model: str, span: Path, reviews: Path) -> list[str]:
         "search": [*checkpoint, "space.weight=[4,8]", "space.group=block", "max_evaluations=2", "strategy=random"],
         "range-test": [*TRAINED, "lowest=3", "highest=4", "iterations=1", "window=1", f"model.source={model}"],
         "sweep": [f"train={swept}", "space={adapters.rank: [2, 4]}", "limit=2", *asha],
-        "attack": ["--checkpoint", str(reviews), "limit=1", "bitmaps=[8]", "method={settings: {iterations: 1, batch: 1, samples: 1}}"],
+        "attack": [
+            "--checkpoint", str(reviews), "limit=1", "bitmaps=[8]",
+            "method={name: gbda, settings: {iterations: 1, batch: 1, samples: 1}}",
+        ],
         "baselines": [
             "--checkpoint", str(span), "limit=2", "bitmaps=[8]", "methods=[{name: nearest}]",
             "calibration={examples: 2, batch_size: 2}",

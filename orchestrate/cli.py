@@ -7,12 +7,15 @@ else.  Progress goes to standard error; with ``--json`` the result is the last l
 from __future__ import annotations
 
 import sys
+import traceback
+from types import TracebackType
 from typing import Any
 
 import typer
 
 from orchestrate import cli_jobs, cli_tools
 from orchestrate.cli_options import app
+from orchestrate.redaction import redact
 from qalof.errors import QalofError
 
 __all__ = ["app", "cli_jobs", "cli_tools", "main"]
@@ -22,6 +25,7 @@ STOPPED = "stopped; the same command goes on from here"
 
 def main() -> None:
     """Entry point of ``qalof`` and ``python -m orchestrate``."""
+    sys.excepthook = _unexpected
     try:
         # typer hands back the code of an exit, such as 130 after Ctrl-C, where it is not to end the process itself
         if app(standalone_mode=False):
@@ -37,6 +41,11 @@ def main() -> None:
         _fail(usage, 2)
 
 
+def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print what nobody foresaw, without the secrets of addresses."""
+    print(redact("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
+
+
 def _usage_error(error: Exception) -> str | None:
     """The message of what click found wrong with the words of the command; None for anything else."""
     formatted: Any = getattr(error, "format_message", None)
@@ -44,5 +53,5 @@ def _usage_error(error: Exception) -> str | None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {redact(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

@@ -116,7 +116,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open MLflow on 127.0.0.1 over the runs in a folder."""
-    from orchestrate.tracking import ui_command
+    from orchestrate.tracking_place import ui_command
 
     if not root.is_dir():
         raise BadInputError(f"--root must be the folder of the runs: {root} does not exist; run something first")

@@ -107,7 +107,7 @@ def find_token() -> str | None:
     place = os.environ.get("RAY_AUTH_TOKEN_PATH")
     try:
         return (Path(place) if place else Path.home() / ".ray" / "auth_token").read_text().strip() or None
-    except OSError:
+    except (OSError, RuntimeError):  # no such file, or no home folder
         return None
 
 
@@ -165,7 +165,11 @@ def connect(
         if place == "local":
             _start(ray, num_cpus, options)
         else:
-            _join(ray, place, options)
+            try:
+                _join(ray, place, options)
+            except BadInputError as error:
+                law = "RAY_ADDRESS must name a cluster that can be joined, or be unset to start one here"
+                raise error if address else BadInputError(f"{law}: got {place!r}; {error}") from None
         yield _describe(ray, joined=place != "local")
     finally:
         ray.shutdown()
@@ -271,9 +275,5 @@ def _short_temp_dir() -> str | None:
 
 def _describe(ray: Any, joined: bool) -> Cluster:
     resources = ray.cluster_resources()
-    return Cluster(
-        address=ray.get_runtime_context().gcs_address,
-        cpus=float(resources.get("CPU", 0)),
-        gpus=float(resources.get("GPU", 0)),
-        joined=joined,
-    )
+    cpus, gpus = (float(resources.get(name, 0)) for name in ("CPU", "GPU"))
+    return Cluster(ray.get_runtime_context().gcs_address, cpus, gpus, joined)

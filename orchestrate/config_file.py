@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from orchestrate.config import Section
+from orchestrate.redaction import redacted
 from qalof.errors import BadInputError, nearest_hint
 
 Config = TypeVar("Config", bound=Section)
@@ -87,8 +88,8 @@ def read_yaml(path: Path) -> Any:
 
 
 def to_plain(config: Section) -> dict[str, Any]:
-    """The resolved config as JSON-able data."""
-    plain: dict[str, Any] = config.model_dump(mode="json")
+    """The resolved config as JSON-able data, as it may be written down: without the secrets of addresses."""
+    plain: dict[str, Any] = redacted(config.model_dump(mode="json"))
     return plain
 
 

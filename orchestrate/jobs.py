@@ -45,6 +45,7 @@ from orchestrate.evaluation_jobs import evaluate_bitmaps, open_checkpoint, recor
 from orchestrate.evaluation_pool import EvaluationPool
 from orchestrate.loss_record import LOSSES, training_loss
 from orchestrate.progress import report, say
+from orchestrate.redaction import redact
 from orchestrate.run_directory import RunDirectory
 from orchestrate.sweep_plan import SweepConfig
 from orchestrate.tracking import Run, Tracker
@@ -100,7 +101,7 @@ def execute(command: str, config: Section, output: Path, address: str | None = N
         ray_for(workers, address),
         tracker.parent(directory.path.name, plain, {"command": command}, run_id) as run,
     ):
-        write_json(earlier, {"run": run.run_id, "uri": tracker.uri, "experiment": tracking.experiment})
+        write_json(earlier, {"run": run.run_id, "uri": redact(tracker.uri), "experiment": tracking.experiment})
         result = job.work(config, checked, directory, run)
         result["seconds"] = round(time.monotonic() - started, 1)
     return directory.finish(result)

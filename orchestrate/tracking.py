@@ -4,10 +4,9 @@ MLflow observes.  What a run found is in the files of its run directory; so a tr
 start is an error before any worker is started, while one that goes away in the middle is a warning:
 what could not be written is kept, tried again from time to time and at the end, with its first time stamp.
 
-Without a server's URI the record is an SQLite file with artefacts beside it, ``<root>/mlflow.db`` and
-``<root>/mlartifacts``.  MLflow's older store of plain files is refused: it is no longer maintained, and
-its search reads every run.  The client is used rather than the fluent ``mlflow.start_run``, which keeps the
-current run in a global and records the user and host names.
+:mod:`orchestrate.tracking_place` says where the record is.  MLflow's older store of plain files is refused: it is no
+longer maintained, and its search reads every run.  The client is used rather than the fluent ``mlflow.start_run``,
+which keeps the current run in a global and records the user and host names.
 
 Parameters are flattened to dotted names (``bits.h.0.attn.c_attn = 4``), and numbers are written as bare numbers:
 the parallel coordinates of the compare page draw such an axis to scale, and any other as categories.
@@ -18,18 +17,16 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import sys
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrate.tracking_text import check_uri, flatten, split_finite, texts
-from qalof.errors import BadInputError
+from orchestrate.redaction import conceal, redact
+from orchestrate.tracking_place import open_store, reason, unusable
+from orchestrate.tracking_text import flatten, split_finite, texts
 
 logger = logging.getLogger(__name__)
 
@@ -40,30 +37,6 @@ RETRY_EVERY = 30.0
 
 #: A metric: name, value, milliseconds since 1970, step.
 Value = tuple[str, float, int, int]
-
-#: Left alone, MLflow tries a dead server for four minutes, and reports its use to its makers.
-_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-}
-
-
-def default_uri(root: Path) -> str:
-    """The URI of the SQLite record in ``root``."""
-    return f"sqlite:///{(root.resolve() / 'mlflow.db').as_posix()}"
-
-
-def ui_command(root: Path, port: int = 5000) -> list[str]:
-    """The command that shows the record in ``root`` on 127.0.0.1, in two processes.
-
-    Without the variable MLflow starts eight more, for jobs that nobody sends; they take 0.9 GB.
-    """
-    settings = ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true")
-    store = ("--backend-store-uri", default_uri(root), "--default-artifact-root", str(root.resolve() / "mlartifacts"))
-    network = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
-    return ["env", *settings, sys.executable, "-m", "mlflow", "server", *store, *network]
 
 
 class Tracker:
@@ -79,19 +52,9 @@ class Tracker:
         """Open the record in ``root``, or a server's, and make the experiment where it is missing.
 
         Raises:
-            BadInputError: the store cannot be reached, read or written.
+            BadInputError: see :func:`~orchestrate.tracking_place.open_store`.
         """
-        place = default_uri(root) if uri is None else check_uri(uri)
-        artifacts = None if uri is not None else (root.resolve() / "mlartifacts").as_uri()
-        try:
-            if uri is None:
-                root.mkdir(parents=True, exist_ok=True)
-            client = _client(place)
-            found = client.get_experiment_by_name(experiment)
-            experiment_id = found.experiment_id if found else client.create_experiment(experiment, artifacts)
-        except Exception as error:
-            raise _unusable(place, error) from None
-        return cls(client, experiment_id, place)
+        return cls(*open_store(root, uri, experiment))
 
     @contextmanager
     def parent(
@@ -115,14 +78,14 @@ class Tracker:
         try:
             run = self._reopen(resume) or self._create(name, params or {}, tags or {})
         except Exception as error:
-            raise _unusable(self.uri, error) from None
+            raise unusable(self.uri, error) from None
         status = "KILLED"
         try:
             yield run
             status = "FINISHED"
         except Exception as error:
             status = "FAILED"
-            run.set_tags({"error": f"{type(error).__name__}: {error}"})
+            run.set_tags({"error": conceal(f"{type(error).__name__}: {error}", self.uri)})
             raise
         finally:
             self.send(lambda: self.client.set_terminated(run.run_id, status))
@@ -142,9 +105,11 @@ class Tracker:
                 if not _hopeless(error):
                     self._next_try = time.monotonic() + RETRY_EVERY
                     lost = "fails: %s; %d writes wait and are tried again, the results are in the run directory"
-                    logger.warning(f"tracking at %s {lost}", self.uri, _reason(error), len(self._waiting))
+                    told = redact(self.uri), reason(error, self.uri), len(self._waiting)
+                    logger.warning(f"tracking at %s {lost}", *told)
                     return False
-                logger.warning("tracking at %s refuses a write, which is left out: %s", self.uri, _reason(error))
+                told = redact(self.uri), reason(error, self.uri)
+                logger.warning("tracking at %s refuses a write, which is left out: %s", *told)
             self._waiting.popleft()
         self._next_try = 0.0
         return True
@@ -269,31 +234,7 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _client(uri: str) -> Any:
-    """MLflow's client, quiet, and quick to give up."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"mlflow\..*")
-    from mlflow.tracking import MlflowClient
-
-    # MLflow sets its loggers up on import, and Alembic's while it makes a data base.
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
-
-
 def _hopeless(error: Exception) -> bool:
     """Whether the same write would be refused again, so that waiting with it would hold up all others."""
     lasting = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED")
     return isinstance(error, FileNotFoundError) or getattr(error, "error_code", None) in lasting
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _unusable(uri: str, error: Exception) -> BadInputError:
-    return BadInputError(
-        f"the tracking store must be reachable and writable: {uri} is not ({_reason(error)}); "
-        "start its server, correct the URI, or leave it out for an SQLite file in the runs folder"
-    )

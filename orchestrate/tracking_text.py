@@ -14,6 +14,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrate.redaction import HIDDEN, redact
 from qalof.errors import BadInputError
 
 #: MLflow's limits: characters of a name, a parameter and a tag.
@@ -26,12 +27,17 @@ def check_uri(uri: str) -> str:
     """The URI unchanged.
 
     Raises:
-        BadInputError: of a kind that is not supported, such as a folder.
+        BadInputError: of a kind that is not supported, such as a folder, or without the secret that it had.
     """
+    if HIDDEN in uri:
+        raise BadInputError(
+            f"the tracking URI must be whole: got {redact(uri)!r}, whose secret was left out when it was written down; "
+            "give it anew by tracking.uri=..., or in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
     scheme = urllib.parse.urlsplit(uri).scheme.split("+")[0]
     if scheme not in _SCHEMES:
         raise BadInputError(
-            f"the tracking URI must begin with {', '.join(_SCHEMES[:-1])} or {_SCHEMES[-1]}: got {uri!r}; "
+            f"the tracking URI must begin with {', '.join(_SCHEMES[:-1])} or {_SCHEMES[-1]}: got {redact(uri)!r}; "
             "leave it out for an SQLite file in the runs folder, or name a server such as http://127.0.0.1:5000"
         )
     return uri

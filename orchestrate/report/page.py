@@ -22,6 +22,7 @@ from orchestrate.report.sections import anchor_of, section
 from orchestrate.report.sentences import summary
 from orchestrate.report.settings import Places, mlflow_root, without_secrets
 from orchestrate.report.table_blocks import reference_table
+from orchestrate.tracking_place import database_of
 from qalof.files import write_text
 
 REPORT = "report.html"
@@ -216,7 +217,7 @@ def tracked(record: Record) -> list[Tracked]:
     for step in record.steps:
         run = str(step.tracking.get("run", ""))
         if run:
-            local = str(step.tracking.get("uri", "")).startswith("sqlite:") and run.isalnum()
+            local = database_of(str(step.tracking.get("uri", ""))) is not None and run.isalnum()
             href = f"{UI}/#/runs/{run}" if local else ""
             found.append(Tracked(step.name, run, str(step.tracking.get("experiment", "")), href))
     return found
@@ -224,4 +225,4 @@ def tracked(record: Record) -> list[Tracked]:
 
 def _servers(record: Record) -> list[str]:
     uris = [str(step.tracking.get("uri", "")) for step in record.steps]
-    return sorted({without_secrets(uri) for uri in uris if uri and not uri.startswith("sqlite:")})
+    return sorted({without_secrets(uri) for uri in uris if uri and database_of(uri) is None})

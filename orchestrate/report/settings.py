@@ -20,9 +20,9 @@ import yaml
 from orchestrate.report.compare import trained_by
 from orchestrate.report.formats import shorter
 from orchestrate.report.read import Record, State, Step
+from orchestrate.tracking_place import database_of
 
 _URI = re.compile(r"\w[\w+.-]*://")
-_SQLITE = "sqlite:///"
 MOST_CONFIG, MOST_TEXT = 20_000, 300
 """Characters of a config and of one setting that a page shows."""
 
@@ -152,14 +152,14 @@ class Places:
 
 
 def _start_of(step: Step) -> Path | None:
-    uri, configured = str(step.tracking.get("uri", "")), step.config.get("tracking", {}).get("root")
-    if not uri.startswith(_SQLITE) or not configured or Path(configured).is_absolute():
+    database, configured = database_of(str(step.tracking.get("uri", ""))), step.config.get("tracking", {}).get("root")
+    if database is None or not configured or Path(configured).is_absolute():
         return None
-    root = Path(uri.removeprefix(_SQLITE)).parent
+    root = database.parent
     parts = Path(os.path.normpath(configured)).parts
     if root.parts[-len(parts) :] != parts:
         return None
-    return Path(*root.parts[: -len(parts)])
+    return Path(*root.parts[: -len(parts)]).resolve()
 
 
 def without_secrets(uri: str) -> str:
@@ -180,9 +180,8 @@ def command_line(step: Step, places: Places) -> str | None:
 def mlflow_root(record: Record, places: Places) -> str | None:
     """The ``--root`` of ``qalof ui``; None where the record is on a server."""
     for step in record.steps:
-        uri = str(step.tracking.get("uri", ""))
-        if uri.startswith(_SQLITE):
-            return places.show(Path(uri.removeprefix(_SQLITE)).parent)
+        if (database := database_of(str(step.tracking.get("uri", "")))) is not None:
+            return places.show(database.parent)
     return None
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrate.tracking import Tracker
 from qalof.model.adapters import AdapterSpec
 from qalof.model.switchable import BaseModel, build
 from qalof.tasks.base import Task
@@ -36,3 +37,11 @@ def review_checkpoint(random_model: str, tmp_path_factory: pytest.TempPathFactor
     """A review classifier with adapters at 4 and 8 bits."""
     work = task("classification", source=random_model, max_length=64)
     return save_checkpoint(work, random_model, tmp_path_factory.mktemp("reviews") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record without runs: MLflow takes seconds to make its tables, so tests copy this one."""
+    root = tmp_path_factory.mktemp("store")
+    Tracker.open(root, experiment="unused")
+    return root / "mlflow.db"

@@ -57,16 +57,37 @@ def test_the_address_of_a_head_node_is_taken_apart():
     assert check_address("head.local:80") == ("head.local", 80)
 
 
-@pytest.mark.parametrize(
-    ("address", "hint"),
-    [
-        ("http://127.0.0.1:8265", "ray job submit"),
-        ("ray://127.0.0.1:10001", "HOST:6379"),
-        ("127.0.0.1", "10.0.0.5:6379"),
-        ("127.0.0.1:70000", "10.0.0.5:6379"),
-        ("", "10.0.0.5:6379"),
-    ],
-)
+MALFORMED = [
+    ("http://127.0.0.1:8265", "ray job submit"),
+    ("ray://127.0.0.1:10001", "HOST:6379"),
+    ("127.0.0.1", "10.0.0.5:6379"),
+    ("127.0.0.1:70000", "10.0.0.5:6379"),
+    ("", "10.0.0.5:6379"),
+]
+
+
+@pytest.mark.parametrize(("address", "hint"), MALFORMED)
+def test_an_address_from_the_environment_is_named_where_it_is_the_cause(address, hint, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", address or "nowhere")
+    with pytest.raises(BadInputError, match="RAY_ADDRESS must name a cluster .* or be unset") as caught, connect():
+        pass
+    assert hint in str(caught.value)
+    with pytest.raises(BadInputError) as typed, connect("also nowhere"):
+        pass
+    assert "RAY_ADDRESS" not in str(typed.value)
+
+
+def test_no_home_folder_is_no_token(monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert find_token() is None
+
+
+@pytest.mark.parametrize(("address", "hint"), MALFORMED)
 def test_a_malformed_address_is_bad_input_that_names_the_right_form(address: str, hint: str):
     with pytest.raises(BadInputError, match="must be HOST:PORT") as caught:
         check_address(address)

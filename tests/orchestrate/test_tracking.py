@@ -9,17 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrate.environment import describe, git_state
-from orchestrate.tracking import Tracker, default_uri, ui_command
+from orchestrate.tracking import Tracker
+from orchestrate.tracking_place import default_uri, ui_command
 from orchestrate.tracking_text import MAX_NAME, MAX_PARAM, check_uri, flatten, split_finite, texts, valid_name
 from qalof.errors import BadInputError
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # MLflow takes seconds to make its tables: made once, copied for each test.
-    root = tmp_path_factory.mktemp("store")
-    Tracker.open(root, experiment="unused")
-    return root / "mlflow.db"
 
 
 @pytest.fixture

@@ -108,8 +108,8 @@ class Tracker:
                     told = redact(self.uri), reason(error, self.uri), len(self._waiting)
                     logger.warning(f"tracking at %s {lost}", *told)
                     return False
-                told = redact(self.uri), reason(error, self.uri)
-                logger.warning("tracking at %s refuses a write, which is left out: %s", *told)
+                place, why = redact(self.uri), reason(error, self.uri)
+                logger.warning("tracking at %s refuses a write, which is left out: %s", place, why)
             self._waiting.popleft()
         self._next_try = 0.0
         return True

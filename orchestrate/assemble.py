@@ -18,6 +18,7 @@ from orchestrate.objective_config import (
     objective_widths,
     parse_bitmaps,
 )
+from orchestrate.section import BitmapSpec
 from qalof.bitmap import PASS_THROUGH, check_width
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterSpec
@@ -81,13 +82,12 @@ def check_length(task: Task, model: Any) -> None:
         )
 
 
-def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[int]:
+def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[BitmapSpec]:
     """The widths to score after training, from high to low: pass-through and all that were trained."""
     if isinstance(config.objective, CptObjective):
-        widths = set(range(config.objective.lowest, config.objective.highest + 1))
-    else:
-        widths = {int(name) for name in model.adapters} or set(objective_widths(config.objective, model.sites))
-    return sorted(widths | {PASS_THROUGH}, reverse=True)
+        return [PASS_THROUGH, *(spec for spec in config.objective.trained if spec != PASS_THROUGH)]
+    widths = {int(name) for name in model.adapters} or set(objective_widths(config.objective, model.sites))
+    return [*sorted(widths | {PASS_THROUGH}, reverse=True)]
 
 
 def adapter_specs(config: AdaptersConfig, objective: ObjectiveConfig, sites: Sequence[Site]) -> dict[str, AdapterSpec]:

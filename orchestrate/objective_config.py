@@ -14,6 +14,7 @@ from pydantic import Field
 from orchestrate.section import BitmapSpec, Section
 from qalof.bitmap import Bitmap
 from qalof.cost import average_bits
+from qalof.layer_bits import LayerBits
 from qalof.model.sites import Site
 from qalof.training.objectives import (
     AdversarialPrecision,
@@ -162,6 +163,7 @@ class CptObjective(Section):
 
     ``shape``, ``form`` and ``flip`` choose the schedule (:mod:`qalof.training.precision_schedule`);
     ``gradient_bits``: width of the gradients of sites' outputs, rounded stochastically; None leaves them as they are.
+    Weights cycle, and with them activations and KV cache, unless these are held at a width of their own.
     """
 
     name: Literal["cpt"]
@@ -173,6 +175,25 @@ class CptObjective(Section):
     form: Form = "repeated"
     flip: Flip = "vertical"
     gradient_bits: int | None = None
+    activation: Literal["same"] | int = "same"
+    """Width of the activations: that of the step's weights, or one that stays; 32 leaves them as they are."""
+    kv: Literal["same"] | int = "same"
+    """Width of the KV cache: that of the step's weights, or one that stays; 32 leaves it as it is."""
+
+    def layer_bits(self, bits: int) -> LayerBits:
+        """What every site runs at in a step of ``bits``.
+
+        Raises:
+            BadInputError: a width that does not exist.
+        """
+        activation, kv = (bits if held == "same" else held for held in (self.activation, self.kv))
+        return LayerBits(bits, activation, kv)
+
+    @property
+    def trained(self) -> list[BitmapSpec]:
+        """What every site runs at over the cycles, from high to low, as a config writes it."""
+        layers = [str(self.layer_bits(bits)) for bits in range(self.highest, self.lowest - 1, -1)]
+        return [int(layer) if layer.isdigit() else layer for layer in layers]
 
 
 Switching = (
@@ -212,8 +233,9 @@ def make_objective(config: ObjectiveConfig, sites: Sequence[Site], steps: int, s
         BadInputError: bitmaps that do not fit the sites, or a schedule that does not fit the steps.
     """
     if isinstance(config, CptObjective):
-        kept = config.model_dump(exclude={"name", "gradient_bits"})
-        return CyclicPrecisionTraining(sites, CyclicPrecision(**kept, steps=steps), config.gradient_bits)
+        kept = config.model_dump(exclude={"name", "gradient_bits", "activation", "kv"})
+        schedule = CyclicPrecision(**kept, steps=steps)
+        return CyclicPrecisionTraining(sites, schedule, config.gradient_bits, config.layer_bits)
     weight: Weight = getattr(config, "weight", "mean")
     if isinstance(config, RandomPrecisionTraining) and config.attack is not None:
         return AdversarialPrecision(_choice(config, sites, steps, seed), sites, config.attack, weight, seed)

@@ -23,12 +23,14 @@ from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
 from qalof.errors import BadInputError
+from qalof.layer_bits import LayerBits
 from qalof.training.loop import Trainer
 from qalof.training.range_test import precision_range_test
 
 
 class RangeTestConfig(TrainConfig):
-    """``qalof range-test``: a training config, of which ``objective`` only says which widths there are adapters for.
+    """``qalof range-test``: a training config, of which ``objective`` only says which widths there are adapters for,
+    and of CPT which tensors cycle.
 
     ``lowest`` .. ``highest``: widths that are tried, ``iterations`` steps each; ``window``: last steps whose mean is
     a width's loss; ``threshold``: relative fall of the loss above which a width learns.
@@ -82,7 +84,9 @@ def _work(plain: dict[str, Any]) -> dict[str, Any]:
     trainer = Trainer(parts.model, parts.task, parts.objective, config.training)
     trainer.calibrate()
     widths = range(config.lowest, config.highest + 1)
-    found = precision_range_test(trainer, widths, config.iterations, config.threshold, config.window)
+    cycled = config.objective
+    layer_bits = cycled.layer_bits if isinstance(cycled, CptObjective) else LayerBits.of
+    found = precision_range_test(trainer, widths, config.iterations, config.threshold, config.window, layer_bits)
     rows = [
         {"bits": bits, "loss": loss, "improvement": found.improvements[bits]} for bits, loss in found.losses.items()
     ]

@@ -13,7 +13,7 @@ The test leaves no trace: weights, optimizer, quantizers' state, step and genera
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -22,6 +22,7 @@ import torch
 
 from qalof.bitmap import Bitmap, check_width
 from qalof.errors import BadInputError
+from qalof.layer_bits import LayerBits
 from qalof.model.quantizer_state import quantizers_of
 from qalof.training.loop import Trainer
 from qalof.training.objectives import SwitchablePrecision
@@ -61,7 +62,12 @@ def relative_improvements(first: float, losses: Mapping[int, float]) -> dict[int
 
 
 def precision_range_test(
-    trainer: Trainer, widths: Sequence[int], iterations: int = 100, threshold: float = 0.01, window: int = 10
+    trainer: Trainer,
+    widths: Sequence[int],
+    iterations: int = 100,
+    threshold: float = 0.01,
+    window: int = 10,
+    layer_bits: Callable[[int], LayerBits] = LayerBits.of,
 ) -> RangeTest:
     """Run the test on ``trainer``'s model, data and batch size, at its peak learning rate.
 
@@ -71,6 +77,7 @@ def precision_range_test(
         iterations: steps at each.
         threshold: see :func:`lower_bound`.
         window: last steps of a width whose mean is its loss.
+        layer_bits: what every site runs at in the steps of a width.
 
     Raises:
         BadInputError: no or illegal widths, or a window that does not fit into the steps.
@@ -86,14 +93,14 @@ def precision_range_test(
     with _left_as_it_was(trainer):
         # a schedule that decays would make the later widths seem to learn less
         trainer.settings = replace(trainer.settings, schedule="constant", warmup_steps=0)
-        runs = {bits: _losses(trainer, bits, iterations) for bits in ordered}
+        runs = {bits: _losses(trainer, layer_bits(bits), iterations) for bits in ordered}
     losses = {bits: fmean(run[-window:]) for bits, run in runs.items()}
     improvements = relative_improvements(fmean(runs[ordered[0]][:window]), losses)
     bounds = lower_bound(improvements, threshold), upper_bound(improvements, threshold)
     return RangeTest(losses, improvements, *bounds)
 
 
-def _losses(trainer: Trainer, bits: int, iterations: int) -> list[float]:
+def _losses(trainer: Trainer, bits: LayerBits, iterations: int) -> list[float]:
     sites = trainer.model.sites
     trainer.objective = SwitchablePrecision([Bitmap.uniform(trainer.model.site_names, bits)], sites)
     return [loss for _ in range(iterations) for loss in trainer.train_step().losses.values()]

@@ -6,9 +6,10 @@ outputs, 8 in the paper, None (off) by default as for its fine-tuning (:mod:`qal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from qalof.bitmap import Bitmap, check_width
+from qalof.layer_bits import LayerBits
 from qalof.model.sites import Site
 from qalof.tasks.base import loss_sum
 from qalof.training.objectives.base import Losses, Rows
@@ -18,14 +19,21 @@ from qalof.training.precision_schedule import CyclicPrecision
 class CyclicPrecisionTraining:
     """One width a step, up and down in cycles."""
 
-    def __init__(self, sites: Sequence[Site], schedule: CyclicPrecision, gradient_bits: int | None = None) -> None:
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        schedule: CyclicPrecision,
+        gradient_bits: int | None = None,
+        layer_bits: Callable[[int], LayerBits] = LayerBits.of,
+    ) -> None:
+        """``layer_bits``: what every site runs at in a step of the schedule's width; that width throughout if not given."""
         if gradient_bits is not None:
             check_width(gradient_bits, "gradient_bits")
         self.gradient_bits = gradient_bits
         self.hooked = gradient_bits is not None
         names = [site.name for site in sites]
         self.schedule = schedule
-        self._uniform = {bits: Bitmap.uniform(names, bits) for bits in schedule.widths}
+        self._uniform = {bits: Bitmap.uniform(names, layer_bits(bits)) for bits in schedule.widths}
 
     def bitmaps(self, step: int) -> Sequence[Bitmap]:
         """The one of this step."""

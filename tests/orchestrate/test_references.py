@@ -1,0 +1,78 @@
+"""The configs of the references against what the references say: which tensors are rounded, on what, and how."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestrate.config import TrainConfig
+from orchestrate.objective_config import CptObjective, _specs, make_objective
+from orchestrate.plan import PlannedStep, load_pipeline, plan
+from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.model.kv_layout import KvLayout
+from qalof.model.sites import Site
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+SITES = tuple(
+    Site(f"h.{block}.{leaf}", 8, 24, True, KvLayout(2, 4, ((8, 16), (16, 24))) if leaf == "attn.c_attn" else None)
+    for block in range(12)
+    for leaf in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+)
+NAMES = [site.name for site in SITES]
+
+
+def steps_of(reference: str, scale: str = "full") -> list[tuple[str, PlannedStep]]:
+    return [
+        (path.stem, step)
+        for path in sorted((CONFIGS / reference).glob("*.yaml"))
+        for step in plan(load_pipeline(path, [f"scale={scale}"]), Path("/runs") / path.stem)
+    ]
+
+
+def trained(config: TrainConfig) -> list[Bitmap]:
+    specs = config.objective.trained if isinstance(config.objective, CptObjective) else _specs(config.objective)
+    return [Bitmap.parse(spec, NAMES) for spec in specs]
+
+
+def rounded(config: TrainConfig, tensor: str) -> set[int]:
+    """Widths at which a training step really rounds ``tensor``; quantizers may pass a width through."""
+    scheme = getattr(config.switch.quantization, tensor)
+    widths = {getattr(bits, tensor) for bitmap in trained(config) for bits in bitmap.values()}
+    return {bits for bits in widths if bits < scheme.at(bits).passthrough_bits}
+
+
+@pytest.mark.parametrize("scale", ["full", "tiny"])
+@pytest.mark.parametrize(
+    ("reference", "activation", "kv"), [("s1", True, True), ("s2", False, False), ("s3", False, False), ("s4", True, False)]
+)
+def test_each_reference_rounds_the_tensors_that_it_says_in_every_training(reference, activation, kv, scale):
+    for name, step in steps_of(reference, scale):
+        if step.command != "train" or not rounded(step.config, "weight"):
+            continue
+        assert bool(rounded(step.config, "activation")) == activation, (name, step.name)
+        assert bool(rounded(step.config, "kv")) == kv, (name, step.name)
+
+
+@pytest.mark.parametrize("held", [{}, {"kv": 32}, {"activation": 8, "kv": 32}, {"activation": 32, "kv": 32}])
+def test_the_tensors_that_cpt_holds_stay_where_they_are_over_a_whole_cycle(held):
+    config = CptObjective(name="cpt", lowest=3, highest=8, cycles=1, **held)
+    objective = make_objective(config, SITES, steps=24)
+    seen = set()
+    for step in range(24):
+        (bitmap,) = objective.bitmaps(step)
+        (bits,) = set(bitmap.values())
+        seen.add(bits.weight)
+        assert bits.activation == (bits.weight if "activation" not in held else held["activation"])
+        assert bits.kv == (bits.weight if "kv" not in held else held["kv"])
+    assert seen == set(range(3, 9))
+    assert [Bitmap.parse(spec, NAMES) for spec in config.trained] == [
+        Bitmap.uniform(NAMES, config.layer_bits(bits)) for bits in range(8, 2, -1)
+    ]
+
+
+def test_a_width_that_cpt_cannot_hold_is_refused():
+    from qalof.errors import BadInputError
+
+    config = CptObjective(name="cpt", lowest=4, highest=8, cycles=1, kv=17)
+    with pytest.raises(BadInputError, match="kv must be a whole number"):
+        make_objective(config, SITES, steps=8)

@@ -186,7 +186,8 @@ class SensitivityConfig(CheckpointConfig):
 class SpaceConfig(Section):
     """Which widths a search may give to a site; ``same`` follows the weight."""
 
-    weight: list[int] = Field([2, 4, 8], min_length=1)
+    weight: list[int] | None = Field(None, min_length=1)
+    """Widths of a weight; None for every width that has an adapter (2, 4 and 8 where adapters have no widths)."""
     activation: Literal["same"] | list[int] = "same"
     kv: Literal["same"] | list[int] | None = "same"
     group: Literal["site", "block"] = "site"

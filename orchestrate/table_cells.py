@@ -71,7 +71,7 @@ def _scored(place: Place, step: PlannedStep) -> Cell:
 def _training_loss(place: Place, step: PlannedStep) -> Cell:
     assert isinstance(step.config, TrainConfig)
     found = training_loss(step.folder / LOSSES, step.config.training.steps)
-    value = found["cross_entropy" if place.metric == "loss" else place.metric]
+    value = found[{"loss": "cross_entropy"}.get(place.metric, place.metric)]
     return Cell.none("trained before the optimized loss was kept: train again") if value is None else Cell.sure(value)
 
 

@@ -100,6 +100,8 @@ def _costs() -> Iterable[Metric]:
     yield Metric("average_bits", "min", "average bits", "", 2)
     yield Metric("weight_bytes", "min", "packed weights", "bytes", 0)
     yield Metric("stored_weight_bytes", "min", "stored weights", "bytes", 0)
+    yield Metric("adapter_bytes", "min", "adapters", "bytes", 0)
+    yield Metric("total_bytes", "min", "whole packed model", "bytes", 0)
     yield Metric("kv_bytes_per_token", "min", "KV cache per token", "bytes", 0)
     yield Metric("activation_bytes_per_token", "min", "activations per token", "bytes", 0)
     yield Metric("bit_operations_per_token", "min", "bit operations per token", "", 0)

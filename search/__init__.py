@@ -2,7 +2,7 @@
 
 Works in one process with any evaluator; :func:`run` is the whole of it in one call::
 
-    space = search.BitmapSpace.of(model, weight=(2, 4, 8))
+    space = search.BitmapSpace.of(model, weight=(4, 8))
     result = search.run(space, search.LocalEvaluator(model, task), limits={"average_bits": 5.0}, storage="search.jsonl")
     result.best(average_bits=4.0).bitmap
 """

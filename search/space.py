@@ -12,6 +12,7 @@ space, every limit above its costs can be met, and the limits can be met togethe
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,10 +23,14 @@ from typing import Literal, Protocol
 from qalof.bitmap import PASS_THROUGH, Bitmap, LayerBits, block_name, check_width
 from qalof.cost import Cost, Rest, cost_of
 from qalof.errors import BadInputError
+from qalof.model.adapter_spec import SHARED, untrained_widths
 from qalof.model.sites import Site
 from search.budget import BASE_NAMES, Budget, Indices, Price, check_limit
 
 Group = Literal["site", "block"]
+DEFAULT_WIDTHS = (2, 4, 8)
+"""Of a space whose model says no other."""
+_log = logging.getLogger(__name__)
 
 
 class HasSites(Protocol):
@@ -83,7 +88,7 @@ class BitmapSpace:
     def of(
         cls,
         model: HasSites | Sequence[Site],
-        weight: Sequence[int] = (2, 4, 8),
+        weight: Sequence[int] | None = None,
         activation: Sequence[int] | Literal["same"] = "same",
         kv: Sequence[int] | Literal["same"] | None = "same",
         *,
@@ -94,7 +99,8 @@ class BitmapSpace:
 
         Args:
             model: a model, or its sites.
-            weight: widths of a weight.
+            weight: widths of a weight; None for those that have an adapter, or 2, 4 and 8 where adapters have none.
+                A width without an adapter of its own is said in the log.
             activation: widths of its input, or the weight's.
             kv: widths of the cache where a site fills it, or the weight's; None leaves the cache as it is.
             limits: cost name -> greatest allowed value.
@@ -106,7 +112,7 @@ class BitmapSpace:
         sites = tuple(model if isinstance(model, Sequence) else model.sites)
         if group not in ("site", "block"):
             raise BadInputError(f"group must be 'site' or 'block': got {group!r}")
-        axes = [_widths("weight", weight)]
+        axes = [_widths("weight", _menu(model, weight))]
         axes.append((None,) if activation == "same" else _widths("activation", activation))
         axes.append((None,) if kv is None or kv == "same" else _widths("kv", kv))
         choices: list[tuple[LayerBits, ...]] = [()] * len(sites)
@@ -242,6 +248,17 @@ def _grouped(sites: Sequence[Site], group: Group) -> list[tuple[str, tuple[int, 
     for index, site in enumerate(sites):
         groups.setdefault(block_name(site.name) if group == "block" else site.name, []).append(index)
     return [(name, tuple(members)) for name, members in groups.items()]
+
+
+def _menu(model: object, weight: Sequence[int] | None) -> Sequence[int]:
+    """The weight widths to choose from; those that another width's adapter would serve are told of."""
+    names = tuple(getattr(model, "adapters", ()))
+    own = sorted(int(name) for name in names if name != SHARED)
+    if weight is None:
+        return own or DEFAULT_WIDTHS
+    if not isinstance(weight, str) and own and (said := untrained_widths(weight, names, model.policy)):  # type: ignore[attr-defined]
+        _log.warning("%s", said)
+    return weight
 
 
 def _widths(what: str, widths: Sequence[int] | str | None) -> tuple[int | None, ...]:

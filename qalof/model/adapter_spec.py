@@ -94,3 +94,28 @@ def adapter_for(bits: int, names: Sequence[str], policy: AdapterPolicy) -> str |
     if policy is AdapterPolicy.NEAREST:
         return str(min(widths, key=lambda width: (abs(width - bits), -width)))
     return str(min((width for width in widths if width > bits), default=widths[-1]))
+
+
+def stand_ins(widths: Sequence[int], names: Sequence[str], policy: AdapterPolicy) -> dict[int, str | None]:
+    """The widths that have no adapter of their own, from low to high, each with the adapter that serves it instead.
+
+    Empty for a model without adapters or with a shared one.  ``exact`` refuses such widths when they run: None stands
+    for that too.
+    """
+    own = {int(name) for name in names if name != SHARED}
+    missing = sorted(set(widths) - own) if own and SHARED not in names else []
+    exact = policy is AdapterPolicy.EXACT
+    return {bits: None if exact else adapter_for(bits, names, policy) for bits in missing}
+
+
+def untrained_widths(widths: Sequence[int], names: Sequence[str], policy: AdapterPolicy) -> str | None:
+    """A warning that names the widths of a menu for which no adapter was made, and what runs there; None if all are."""
+    found = stand_ins(widths, names, policy)
+    if not found:
+        return None
+    served = {bits: "no adapter" if name is None else f"the adapter of {name} bits" for bits, name in found.items()}
+    return (
+        f"no adapter was trained for {', '.join(map(str, found))} bits: policy {policy} runs "
+        + ", ".join(f"{name} at {bits} bits" for bits, name in served.items())
+        + "; train one, or leave these widths out of the menu"
+    )

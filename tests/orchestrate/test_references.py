@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from orchestrate.config import TrainConfig
-from orchestrate.objective_config import CptObjective, _specs, make_objective
+from orchestrate.objective_config import CptObjective, _specs, make_objective, objective_widths
 from orchestrate.plan import PlannedStep, load_pipeline, plan
 from qalof.bitmap import PASS_THROUGH, Bitmap
 from qalof.model.kv_layout import KvLayout
@@ -43,7 +43,8 @@ def rounded(config: TrainConfig, tensor: str) -> set[int]:
 
 @pytest.mark.parametrize("scale", ["full", "tiny"])
 @pytest.mark.parametrize(
-    ("reference", "activation", "kv"), [("s1", True, True), ("s2", False, False), ("s3", False, False), ("s4", True, False)]
+    ("reference", "activation", "kv"),
+    [("s1", True, True), ("s2", False, False), ("s3", False, False), ("s4", True, False)],
 )
 def test_each_reference_rounds_the_tensors_that_it_says_in_every_training(reference, activation, kv, scale):
     for name, step in steps_of(reference, scale):
@@ -62,8 +63,8 @@ def test_the_tensors_that_cpt_holds_stay_where_they_are_over_a_whole_cycle(held)
         (bitmap,) = objective.bitmaps(step)
         (bits,) = set(bitmap.values())
         seen.add(bits.weight)
-        assert bits.activation == (bits.weight if "activation" not in held else held["activation"])
-        assert bits.kv == (bits.weight if "kv" not in held else held["kv"])
+        assert bits.activation == (held.get("activation", bits.weight))
+        assert bits.kv == (held.get("kv", bits.weight))
     assert seen == set(range(3, 9))
     assert [Bitmap.parse(spec, NAMES) for spec in config.trained] == [
         Bitmap.uniform(NAMES, config.layer_bits(bits)) for bits in range(8, 2, -1)
@@ -76,3 +77,27 @@ def test_a_width_that_cpt_cannot_hold_is_refused():
     config = CptObjective(name="cpt", lowest=4, highest=8, cycles=1, kv=17)
     with pytest.raises(BadInputError, match="kv must be a whole number"):
         make_objective(config, SITES, steps=8)
+
+
+def searches() -> list[tuple[str, list[int], set[int]]]:
+    """Every search that a config or pipeline makes: its menu, and the widths that the training before it has."""
+    made = {"runs/sp_tiny/checkpoint": CONFIGS / "train" / "sp_tiny.yaml"}
+    found = []
+    for path in sorted(CONFIGS.rglob("*.yaml")):
+        data = yaml.safe_load(path.read_text())
+        steps = data.get("steps") or [{"command": data.get("command"), "config": data, "name": path.stem}]
+        by_name = {f"step:{step['name']}": step["config"] for step in steps if step["command"] == "train"}
+        for step in steps:
+            config = step["config"]
+            if step["command"] == "search" and (menu := config.get("space", {}).get("weight")):
+                source = config["checkpoint"]
+                trained = by_name.get(source) or yaml.safe_load(made[source].read_text())
+                objective = TrainConfig.model_validate(trained).objective
+                widths = trained.get("adapters", {}).get("widths") or objective_widths(objective, SITES)
+                found.append((f"{path.parent.name}/{path.stem}", menu, {*widths, PASS_THROUGH}))
+    return found
+
+
+@pytest.mark.parametrize(("name", "menu", "trained"), searches(), ids=lambda value: value if type(value) is str else "")
+def test_a_search_chooses_among_widths_that_have_adapters(name, menu, trained):
+    assert set(menu) <= trained, name

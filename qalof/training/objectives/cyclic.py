@@ -26,7 +26,7 @@ class CyclicPrecisionTraining:
         gradient_bits: int | None = None,
         layer_bits: Callable[[int], LayerBits] = LayerBits.of,
     ) -> None:
-        """``layer_bits``: what every site runs at in a step of the schedule's width; that width throughout if not given."""
+        """``layer_bits``: what every site runs at in a step of a width; by default that width throughout."""
         if gradient_bits is not None:
             check_width(gradient_bits, "gradient_bits")
         self.gradient_bits = gradient_bits

@@ -28,6 +28,7 @@ from qalof.model.pretrained import resolve_source
 from qalof.model.sites import HeadMode, Site
 from qalof.tasks.squad_data import load_squad, parse_split
 from qalof.training.objectives import Objective
+from search.space import DEFAULT_WIDTHS
 
 GPU = "one A100 in fp32 (19.5 TFLOP/s, assumed to be used at 30 %)"
 FLOPS_A_SECOND = 19.5e12 * 0.3
@@ -181,7 +182,7 @@ def _evaluations(step: PlannedStep, trained: TrainConfig) -> int:
     if isinstance(config, SearchConfig):
         units = blocks if config.space.group == "block" else sites
         # greedy measures every step down once, and then tries it once
-        return config.max_evaluations or 1 + 2 * units * (len(config.space.weight) - 1)
+        return config.max_evaluations or 1 + 2 * units * (len(config.space.weight or DEFAULT_WIDTHS) - 1)
     return len(bitmap_specs(step)) or 1
 
 

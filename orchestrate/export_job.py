@@ -16,6 +16,7 @@ from qalof.errors import BadInputError
 from qalof.export.packed import save_packed
 from qalof.files import MANIFEST, sealed_folder
 from qalof.layer_bits import PASS_THROUGH
+from qalof.locks import held
 from qalof.model.lora_linear import MergeOrder
 from qalof.model.pretrained import load_tokenizer
 from qalof.model.switchable import SwitchableModel, read_manifest
@@ -42,6 +43,11 @@ def export_checkpoint(checkpoint: Path, bitmap: str, output: Path, form: str = E
     if form not in set(ExportFormat):
         raise BadInputError(f"--format must be {', '.join(ExportFormat)}: got {form!r}")
     extra = read_manifest(checkpoint)["extra"]
+    with held(output, "--output"):
+        return _export(checkpoint, bitmap, output, form, extra)
+
+
+def _export(checkpoint: Path, bitmap: str, output: Path, form: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     model = checkpoints.load(checkpoint)
     tokenizer = load_tokenizer(model.base.source)
     result: dict[str, Any] = {"format": str(form), "bitmap": str(model.set_bitmap(bitmap)), "output": str(output)}

@@ -50,6 +50,7 @@ from orchestrate.run_directory import RunDirectory
 from orchestrate.sweep_plan import SweepConfig
 from orchestrate.tracking import Run, Tracker
 from qalof.files import read_json, write_json
+from qalof.locks import held
 from search import BitmapSpace, Score, SearchResult, Study, parse_objectives
 from search import run as search_here
 
@@ -72,22 +73,29 @@ class Job:
         return [] if checkpoint is None else [Path(checkpoint)]
 
 
-def execute(command: str, config: Section, output: Path, address: str | None = None) -> Result:
-    """Run a command's job in a run directory.
+def execute(command: str, config: Section, output: Path, address: str | None = None, *, wait: bool = False) -> Result:
+    """Run a command's job in a run directory, which no other process may use meanwhile.
 
     Args:
         command: one of :data:`JOBS`.
         config: of the job's class.
         output: the run directory.
         address: of a Ray cluster; None for this machine, or the cluster that a Ray job runs on.
+        wait: for another process that uses the run directory, whose result is then taken.
 
     Raises:
         BadInputError: before any worker starts.
     """
     job = JOBS[command]
     checked = job.check(config)
-    plain = to_plain(config)
-    directory = RunDirectory.open(output, command, plain, job.inputs(config))
+    with held(output, "--output", wait=wait):
+        directory = RunDirectory.open(output, command, to_plain(config), job.inputs(config))
+        return _executed(job, config, checked, directory, address)
+
+
+def _executed(job: Job, config: Section, checked: Any, directory: RunDirectory, address: str | None) -> Result:
+    """The result of a run whose directory is open and held: as it was found, or of the work."""
+    command = directory.command
     if (finished := directory.result) is not None:
         say(f"{command}: {directory.path} is finished already; its result is taken as it stands")
         return finished
@@ -99,7 +107,7 @@ def execute(command: str, config: Section, output: Path, address: str | None = N
     started = time.monotonic()
     with (
         ray_for(workers, address),
-        tracker.parent(directory.path.name, plain, {"command": command}, run_id) as run,
+        tracker.parent(directory.path.name, to_plain(config), {"command": command}, run_id) as run,
     ):
         write_json(earlier, {"run": run.run_id, "uri": redact(tracker.uri), "experiment": tracking.experiment})
         result = job.work(config, checked, directory, run)

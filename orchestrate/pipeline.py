@@ -7,6 +7,7 @@ on where it was killed.  Where the pipeline has a table, it is filled at the end
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from orchestrate.progress import say
 from orchestrate.table import TABLE, fill
 from orchestrate.table_check import check_table
 from qalof.files import write_json
+from qalof.locks import held
 
 __all__ = ["PipelineConfig", "StepConfig", "load_pipeline", "run_pipeline", "step_configs"]
 
@@ -45,6 +47,13 @@ def run_pipeline(config: PipelineConfig, output: Path, address: str | None = Non
     for step in planned:
         if not step.waits:
             JOBS[step.command].check(step.config)
+    with held(output, "--output"):
+        return _run_planned(config, planned, output, address)
+
+
+def _run_planned(
+    config: PipelineConfig, planned: Sequence[PlannedStep], output: Path, address: str | None
+) -> dict[str, Any]:
     workers: list[WorkersConfig] = [step.config.workers for step in planned]  # type: ignore[attr-defined]
     started = time.monotonic()
     steps: list[dict[str, Any]] = [{"name": step.name, "command": step.command} for step in planned]
@@ -73,5 +82,5 @@ def _room(workers: WorkersConfig) -> tuple[bool, int]:
 def _run(step: PlannedStep, output: Path) -> float:
     if step.shared:
         link_shared(step, output)
-    seconds: float = execute(step.command, step.config, step.folder)["seconds"]
+    seconds: float = execute(step.command, step.config, step.folder, wait=step.shared)["seconds"]
     return seconds

@@ -24,6 +24,7 @@ from orchestrate.report.settings import Places, mlflow_root, without_secrets
 from orchestrate.report.table_blocks import reference_table
 from orchestrate.tracking_place import database_of
 from qalof.files import write_text
+from qalof.locks import held
 
 REPORT = "report.html"
 UI = "http://127.0.0.1:5000"
@@ -58,7 +59,8 @@ def write_report(folder: Path) -> Path:
     """
     record = read_record(folder)
     target = record.folder / REPORT
-    write_text(target, render(record))
+    with held(target, "the report", wait=True):
+        write_text(target, render(record))
     return target
 
 

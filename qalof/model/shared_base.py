@@ -15,13 +15,10 @@ loads its own copy first and gives it back.  CPU only: a GPU's memory is not sha
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,6 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from qalof.cache import cache_dir
 from qalof.errors import BadInputError
+from qalof.locks import held
 from qalof.model.switchable import SwitchableModel
 
 SMALLEST = 4096
@@ -131,7 +129,7 @@ def _digest(model: SwitchableModel, tensors: dict[str, torch.Tensor]) -> str:
 def _write_once(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Whoever comes first writes; the others wait, so that all map one file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_suffix(".lock")):
+    with held(path, "a file of shared weights", wait=True):
         if path.is_file():
             return
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -142,13 +140,3 @@ def _write_once(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qalof.cache import cache_dir
+from qalof.locks import held
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,14 +57,16 @@ def map_cached(
     raw = datasets.Dataset.from_list(list(rows))
     folder = cache_dir() / "features"
     folder.mkdir(parents=True, exist_ok=True)
-    mapped = raw.map(
-        encode,
-        batched=True,
-        batch_size=BATCH,
-        remove_columns=raw.column_names,
-        cache_file_name=str(folder / f"{key}.arrow"),
-        new_fingerprint=key[:32],
-    )
+    file = folder / f"{key}.arrow"
+    with held(file, "the file of tokenized examples", wait=True):  # whoever comes first tokenizes, the others read
+        mapped = raw.map(
+            encode,
+            batched=True,
+            batch_size=BATCH,
+            remove_columns=raw.column_names,
+            cache_file_name=str(file),
+            new_fingerprint=key[:32],
+        )
     kept: list[dict[str, Any]] = mapped.to_list()
     return kept
 

@@ -12,6 +12,7 @@ from qalof.attacks.arca import ArcaSettings
 from qalof.attacks.bert_attack import BertAttackSettings
 from qalof.attacks.gbda import GbdaSettings
 from qalof.attacks.textfooler import TextFoolerSettings
+from qalof.laws import Count, Law, Seed, Share
 
 
 class GbdaConfig(Section):
@@ -54,11 +55,11 @@ class RandomPrecisionConfig(Section):
     bitmaps: list[BitmapSpec] | None = None
     granularity: Literal["request", "batch", "layer"] = "request"
     """What shares a draw: a request, ``batch_size`` requests in a row, or every layer of a request draws for itself."""
-    batch_size: int | None = Field(None, ge=1)
+    batch_size: Annotated[int, Law(ge=1, off="null is 16")] | None = None
     """Requests in a row that share a draw, at least 1; for granularity ``batch`` alone, where None is 16."""
-    draws: int = Field(20, ge=1)
+    draws: Count = 20
     baseline: BitmapSpec | None = None
-    probabilities: list[Annotated[float, Field(ge=0, le=1)]] = Field([1.0], min_length=1)
+    probabilities: list[Share] = Field([1.0], min_length=1)
 
     @model_validator(mode="after")
     def _batch(self) -> Self:
@@ -80,4 +81,4 @@ class AttackConfig(CheckpointConfig):
     bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
     method: MethodConfig = GbdaConfig()
     random_precision: RandomPrecisionConfig = RandomPrecisionConfig()
-    seed: int = 0
+    seed: Seed = 0

@@ -7,8 +7,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrate.config import ModelConfig, TaskConfig, TrackingConfig, WorkersConfig
-from orchestrate.section import BitmapSpec, Section
+from orchestrate.section import BitmapSpec, Limit, Section
 from qalof.errors import BadInputError
+from qalof.laws import Count, Seed
 from qalof.model.settings import SwitchSettings
 from qalof.post_training.error_compensation import GptqSettings
 from qalof.quantization.scheme import QuantizationScheme
@@ -31,9 +32,9 @@ class MethodConfig(Section):
 class CalibrationConfig(Section):
     """Examples of the training split that GPTQ and static ranges see, drawn from ``seed``."""
 
-    examples: int = Field(64, ge=1)
-    batch_size: int = Field(8, ge=1)
-    seed: int = 0
+    examples: Count = 64
+    batch_size: Count = 8
+    seed: Seed = 0
 
 
 class BaselinesConfig(Section):
@@ -51,7 +52,7 @@ class BaselinesConfig(Section):
     bitmaps: list[BitmapSpec] = Field([8, 4], min_length=1)
     reference: str | None = None
     calibration: CalibrationConfig = CalibrationConfig()
-    limit: int | None = Field(None, ge=1)
+    limit: Limit | None = None
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrate.objective_config import ObjectiveConfig
-from orchestrate.section import BitmapSpec, Section
+from orchestrate.section import BitmapSpec, Limit, Section
+from qalof.laws import Count, Law, Natural, Positive, Seed, Width
 from qalof.model.settings import SwitchSettings
 from qalof.tasks.classification import ClassificationSettings
 from qalof.tasks.language_modeling import LanguageModelingSettings
@@ -25,18 +26,18 @@ class ModelConfig(Section):
     """The pretrained model underneath: ``tiny``, a local folder or a hub name."""
 
     source: str = "tiny"
-    seed: int = 0
+    seed: Seed = 0
 
 
 class AdaptersConfig(Section):
     """LoRA adapters, one a width; ``widths`` defaults to those of the objective's bitmaps; [] makes none."""
 
-    widths: list[int] | None = None
-    rank: int = Field(8, ge=1)
-    alpha: int = 16
-    dropout: float = Field(0.0, ge=0, lt=1)
-    rank_by_width: dict[int, int] = Field({})
-    alpha_by_width: dict[int, int] = Field({})
+    widths: list[Width] | None = None
+    rank: Count = 8
+    alpha: Positive = 16
+    dropout: Annotated[float, Law(ge=0, lt=1, off="0 drops nothing")] = 0.0
+    rank_by_width: dict[Width, Count] = Field({})
+    alpha_by_width: dict[Width, Positive] = Field({})
     rslora: bool = False
     init: str = "kaiming"
 
@@ -90,11 +91,11 @@ class WorkersConfig(Section):
     ``min_count``: training goes on with so few where nodes are lost, and grows back; None for ``count`` or none.
     """
 
-    count: int = Field(2, ge=1)
-    min_count: int | None = Field(None, ge=1)
-    threads: int | None = Field(None, ge=1)
+    count: Count = 2
+    min_count: Annotated[int, Law(ge=1, off="null for count workers or none")] | None = None
+    threads: Annotated[int, Law(ge=1, off="null for an equal share of the cores")] | None = None
     gpu: bool = False
-    max_failures: int = Field(2, ge=0)
+    max_failures: Natural = 2
     in_process: bool = False
 
     @model_validator(mode="after")
@@ -122,7 +123,7 @@ class EvaluationConfig(Section):
     """What to score after training: None for every width that was trained; ``limit`` examples, None for all."""
 
     bitmaps: list[BitmapSpec] | None = None
-    limit: int | None = Field(None, ge=1)
+    limit: Limit | None = None
 
 
 class KeepBestConfig(Section):
@@ -134,7 +135,7 @@ class KeepBestConfig(Section):
 
     metric: str | None = None
     bitmaps: list[BitmapSpec] | None = Field(None, min_length=1)
-    limit: int | None = Field(None, ge=1)
+    limit: Annotated[int, Law(ge=1, off="null takes that of evaluation")] | None = None
 
 
 class TrainConfig(Section):
@@ -157,7 +158,7 @@ class CheckpointConfig(Section):
     """Base of the commands that work on a trained checkpoint, at ``limit`` validation examples."""
 
     checkpoint: str
-    limit: int | None = Field(None, ge=1)
+    limit: Limit | None = None
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -177,8 +178,8 @@ class SensitivityConfig(CheckpointConfig):
     """``qalof sensitivity``: each unit alone from ``reference`` down to ``lowered`` bits."""
 
     command: Literal["sensitivity"] = "sensitivity"
-    reference: int = 8
-    lowered: list[int] = Field([4], min_length=1)
+    reference: Width = 8
+    lowered: list[Width] = Field([4], min_length=1)
     unit: Literal["site", "block"] = "site"
     metric: str | None = None
 
@@ -186,10 +187,10 @@ class SensitivityConfig(CheckpointConfig):
 class SpaceConfig(Section):
     """Which widths a search may give to a site; ``same`` follows the weight."""
 
-    weight: list[int] | None = Field(None, min_length=1)
+    weight: list[Width] | None = Field(None, min_length=1)
     """Widths of a weight; None for every width that has an adapter (2, 4 and 8 where adapters have no widths)."""
-    activation: Literal["same"] | list[int] = "same"
-    kv: Literal["same"] | list[int] | None = "same"
+    activation: Literal["same"] | list[Width] = "same"
+    kv: Literal["same"] | list[Width] | None = "same"
     group: Literal["site", "block"] = "site"
 
 
@@ -201,6 +202,6 @@ class SearchConfig(CheckpointConfig):
     objectives: list[str] | None = None
     strategy: str = "tpe"
     strategy_options: dict[str, Any] = Field({})
-    max_evaluations: int | None = Field(64, ge=1)
-    limits: dict[str, float] = Field({})
-    seed: int = 0
+    max_evaluations: Annotated[int, Law(ge=1, off="null leaves the end to the strategy")] | None = 64
+    limits: dict[str, Annotated[float, Law(ge=0)]] = Field({})
+    seed: Seed = 0

@@ -15,12 +15,14 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from orchestrate.config import Section
 from orchestrate.redaction import redacted
 from qalof.errors import BadInputError, nearest_hint
 
 Config = TypeVar("Config", bound=Section)
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def load_config(
@@ -94,15 +96,13 @@ def to_plain(config: Section) -> dict[str, Any]:
 
 
 def _first_problem(error: ValidationError, kind: type[Section]) -> str:
-    problems = error.errors()
-    # a misspelt key also makes its right name "missing"; the spelling is the news
-    first = next((p for p in problems if p["type"] in ("extra_forbidden", "unexpected_keyword_argument")), problems[0])
+    first = max(error.errors(), key=_weight)
     location = [str(part) for part in first["loc"]]
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if first["type"] in _UNKNOWN_KEY:
         *parents, wrong = location
-        known = _keys_at(kind, parents)
-        return f"unknown key {'.'.join([*_untagged(kind, parents), wrong])!r}; {nearest_hint(wrong, known)}"
-    key = ".".join(_untagged(kind, location))
+        schema, path = _schema_at(kind, parents)
+        return f"unknown key {'.'.join([*path, wrong])!r}; {nearest_hint(wrong, schema.get('properties', {}))}"
+    key = ".".join(_schema_at(kind, location)[1])
     if first["type"] == "union_tag_invalid":
         names = [tag.strip("' ") for tag in first["ctx"]["expected_tags"].split(",")]
         return f"{key}.name: there is no {first['ctx']['tag']!r}; {nearest_hint(first['ctx']['tag'], names)}"
@@ -110,34 +110,51 @@ def _first_problem(error: ValidationError, kind: type[Section]) -> str:
         return f"missing key {key!r}"
     message = first["msg"].removeprefix("Value error, ")
     shown = "" if first["type"] == "value_error" else f" (got {first['input']!r})"
-    return f"{key}: {message}{shown}" if key else f"{message}{shown}"
+    joined = " " if message.startswith("must ") else ": "
+    return f"{key}{joined}{message}{shown}" if key else f"{message}{shown}"
 
 
-def _schema_at(kind: type[Section], parents: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The JSON schema of the section at a location, and the location without the tags of unions."""
+def _weight(problem: ErrorDetails) -> tuple[bool, bool, int]:
+    """Which of several problems is the news: the largest one.
+
+    A misspelt key also makes its right name "missing", so the spelling goes first.  A value that fits no member of a
+    union has a problem with each: the one whose law it breaks, and deepest within it, says the most.
+    """
+    return problem["type"] in _UNKNOWN_KEY, problem["type"] == "value_error", len(problem["loc"])
+
+
+def _schema_at(kind: type[Section], location: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The JSON schema of what stands at a location, and the location without the names of unions and validators."""
     whole = kind.model_json_schema()
-    schema, path = whole, []
-    for part in parents:
-        properties = schema.get("properties", {})
-        if part in properties:
+    schema: dict[str, Any] = whole
+    path = []
+    for part in location:
+        below = _below(whole, schema, part)
+        if below is not None:
+            schema, named = below
+            path += [part] if named else []
+        elif part.isdigit() or (not schema and part.isidentifier()):
             path.append(part)
-            schema = _deref(whole, properties[part])
-        elif part in schema.get("discriminator", {}).get("mapping", {}):
-            schema = _deref(whole, {"$ref": schema["discriminator"]["mapping"][part]})
-        elif part.isdigit() or not schema.get("anyOf"):
-            path.append(part)
-    return schema, path
+    return _resolved(whole, schema), path
 
 
-def _deref(whole: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    reference = schema.get("$ref")
-    found: dict[str, Any] = whole["$defs"][reference.rsplit("/", 1)[-1]] if reference else schema
+def _resolved(whole: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = whole["$defs"][schema["$ref"].rsplit("/", 1)[-1]] if "$ref" in schema else schema
     return found
 
 
-def _keys_at(kind: type[Section], parents: Sequence[str]) -> list[str]:
-    return list(_schema_at(kind, parents)[0].get("properties", {}))
-
-
-def _untagged(kind: type[Section], location: Sequence[str]) -> list[str]:
-    return _schema_at(kind, location)[1]
+def _below(whole: dict[str, Any], schema: dict[str, Any], part: str) -> tuple[dict[str, Any], bool] | None:
+    """The schema of a part of a location, and whether that part is a key and no member of a union; None for neither."""
+    schema = _resolved(whole, schema)
+    if part in schema.get("properties", {}):
+        return schema["properties"][part], True
+    if part in (chosen := schema.get("discriminator", {}).get("mapping", {})):
+        return {"$ref": chosen[part]}, False
+    if part.isdigit() and schema.get("type") == "array":
+        return schema.get("items", {}), True
+    if "[" not in part and isinstance(schema.get("additionalProperties"), dict):
+        return schema["additionalProperties"], True
+    for option in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        if (found := _below(whole, option, part)) is not None:
+            return found
+    return None

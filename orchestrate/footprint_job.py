@@ -25,6 +25,7 @@ from qalof.checkpoints import load
 from qalof.cost import cost_of
 from qalof.evaluation.speed import speed_of
 from qalof.export.compression import MEASURES, compression_of
+from qalof.laws import Count
 
 METRICS = (
     *(f"{measure}_percent" for measure in MEASURES),
@@ -44,10 +45,10 @@ class FootprintConfig(Section):
     checkpoint: str
     bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
     measures: list[Literal["size", "speed"]] = Field(["size", "speed"], min_length=1)
-    sequences: int = Field(8, ge=1)
-    tokens: int = Field(128, ge=1)
-    new_tokens: int = Field(32, ge=1)
-    repeats: int = Field(3, ge=1)
+    sequences: Count = 8
+    tokens: Count = 128
+    new_tokens: Count = 32
+    repeats: Count = 3
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()
 

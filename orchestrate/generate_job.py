@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
 
 from orchestrate.config import ModelConfig, TrackingConfig, WorkersConfig
 from orchestrate.evaluation_pool import pool_of, threads_of
@@ -25,6 +24,7 @@ from orchestrate.section import Section
 from orchestrate.tracking import Run
 from qalof.errors import BadInputError
 from qalof.files import MANIFEST, read_json_lines, seal, write_text
+from qalof.laws import Count
 from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer
 from qalof.tasks.feature_cache import tokenizer_digest
 from qalof.tasks.generated_data import FORMAT_VERSION, SHARDS, to_line
@@ -39,8 +39,8 @@ class GenerateConfig(Section):
     command: Literal["generate-data"] = "generate-data"
     model: ModelConfig = ModelConfig()
     generation: GenerationSettings = GenerationSettings()
-    shard_size: int = Field(256, ge=1)
-    batch_size: int = Field(32, ge=1)
+    shard_size: Count = 256
+    batch_size: Count = 32
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()
 

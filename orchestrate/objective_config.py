@@ -14,6 +14,8 @@ from pydantic import Field
 from orchestrate.section import BitmapSpec, Section
 from qalof.bitmap import Bitmap
 from qalof.cost import average_bits
+from qalof.laws import Count, Law, Natural, Positive, Width
+from qalof.laws import Weight as Factor
 from qalof.layer_bits import LayerBits
 from qalof.model.sites import Site
 from qalof.training.objectives import (
@@ -58,10 +60,10 @@ class CascadeObjective(Section):
     name: Literal["cascade"]
     bitmaps: list[BitmapSpec] = Field([8, 4], min_length=2)
     weight: Weight = "mean"
-    beta: float = Field(1.0, ge=0)
+    beta: Factor = 1.0
     distance: Literal["kl", "mse"] = "kl"
     teachers: Literal["all_higher", "highest"] = "all_higher"
-    temperature: float = Field(1.0, gt=0)
+    temperature: Positive = 1.0
 
 
 class SelfDistillationObjective(Section):
@@ -73,10 +75,10 @@ class SelfDistillationObjective(Section):
     name: Literal["self_distillation"]
     bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=2)
     weight: Weight = "mean"
-    beta: float = Field(1.0, ge=0)
-    temperature: float = Field(2.0, gt=0)
-    ce_weight: float = Field(0.0, ge=0)
-    feature_weight: float = Field(0.01, ge=0)
+    beta: Factor = 1.0
+    temperature: Positive = 2.0
+    ce_weight: Factor = 0.0
+    feature_weight: Factor = 0.01
     features: FeatureLayers = "all"
 
 
@@ -89,10 +91,10 @@ class ContrastiveObjective(Section):
     name: Literal["contrastive"]
     bitmaps: list[BitmapSpec] = Field([8, 4], min_length=2)
     weight: Weight = "mean"
-    beta: float = Field(0.0, ge=0)
+    beta: Factor = 0.0
     teachers: Literal["all_higher", "highest"] = "highest"
-    contrastive_weight: float = Field(0.1, gt=0)
-    contrastive_temperature: float = Field(0.1, gt=0)
+    contrastive_weight: Positive = 0.1
+    contrastive_temperature: Positive = 0.1
     contrastive: Anchors = "answers"
 
 
@@ -111,7 +113,7 @@ class SandwichObjective(Section):
 
     name: Literal["sandwich"]
     bitmaps: list[BitmapSpec] = Field([8, 6, 5, 4], min_length=2)
-    middle: int = Field(2, ge=0)
+    middle: Natural = 2
     weight: Weight = "mean"
     distillation: Distillation | None = Distillation(teachers="highest", ce_weight=0.0)
 
@@ -121,7 +123,7 @@ class RandomObjective(Section):
 
     name: Literal["random"]
     bitmaps: list[BitmapSpec] = Field([8, 6, 5, 4], min_length=1)
-    count: int = Field(2, ge=1)
+    count: Count = 2
     weight: Weight = "mean"
     distillation: Distillation | None = None
 
@@ -141,8 +143,8 @@ class LayerwiseObjective(Section):
     """``count`` bitmaps a step in which each site draws its own of ``widths``, beside ``always``."""
 
     name: Literal["layerwise"]
-    widths: list[int] = Field([8, 4], min_length=1)
-    count: int = Field(1, ge=1)
+    widths: list[Width] = Field([8, 4], min_length=1)
+    count: Count = 1
     always: list[BitmapSpec] = Field([])
     weight: Weight = "mean"
     distillation: Distillation | None = None
@@ -153,7 +155,7 @@ class CurriculumObjective(Section):
 
     name: Literal["curriculum"]
     bitmaps: list[BitmapSpec] = Field([8, 6, 4], min_length=1)
-    joins: list[float] | None = None
+    joins: list[Annotated[float, Law(ge=0, lt=1)]] | None = None
     weight: Weight = "mean"
     distillation: Distillation | None = None
 
@@ -167,17 +169,17 @@ class CptObjective(Section):
     """
 
     name: Literal["cpt"]
-    lowest: int = 4
-    highest: int = 8
-    cycles: int = Field(32, ge=1)
+    lowest: Width = 4
+    highest: Width = 8
+    cycles: Count = 32
     official_remainder: bool = False
     shape: Shape = "cosine"
     form: Form = "repeated"
     flip: Flip = "vertical"
-    gradient_bits: int | None = None
-    activation: Literal["same"] | int = "same"
+    gradient_bits: Annotated[int, Law(ge=2, le=16, others=(32,), off="null leaves gradients as they are")] | None = None
+    activation: Literal["same"] | Width = "same"
     """Width of the activations: that of the step's weights, or one that stays; 32 leaves them as they are."""
-    kv: Literal["same"] | int = "same"
+    kv: Literal["same"] | Width = "same"
     """Width of the KV cache: that of the step's weights, or one that stays; 32 leaves it as it is."""
 
     def layer_bits(self, bits: int) -> LayerBits:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import ray
 import torch
-from pydantic import Field
 
 from orchestrate.admission import admitted, told_what_is_missing
 from orchestrate.assemble import Parts, assemble_training
@@ -23,6 +22,7 @@ from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
 from qalof.errors import BadInputError
+from qalof.laws import Count, Share, Width
 from qalof.layer_bits import LayerBits
 from qalof.training.loop import Trainer
 from qalof.training.range_test import precision_range_test
@@ -38,11 +38,11 @@ class RangeTestConfig(TrainConfig):
 
     command: Literal["range-test"] = "range-test"  # type: ignore[assignment]
     objective: ObjectiveConfig = CptObjective(name="cpt", lowest=2, highest=8, cycles=1)
-    lowest: int = Field(2, ge=2)
-    highest: int = Field(8, ge=2)
-    iterations: int = Field(100, ge=1)
-    window: int = Field(10, ge=1)
-    threshold: float = 0.01
+    lowest: Width = 2
+    highest: Width = 8
+    iterations: Count = 100
+    window: Count = 10
+    threshold: Share = 0.01
 
 
 def check(config: RangeTestConfig) -> Parts:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict
 
-BitmapSpec = int | str | list[int | str]
+from qalof.laws import Law, Width
+
+BitmapSpec = Width | str | list[Width | str]
 """A bitmap as :meth:`qalof.bitmap.Bitmap.parse` reads it."""
+
+
+Limit = Annotated[int, Law(ge=1, off="null takes all examples")]
+"""How many validation examples are scored, from the first on."""
 
 
 class Section(BaseModel):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import optuna
@@ -21,6 +21,7 @@ from orchestrate.config import KeepBestConfig, TrackingConfig, TrainConfig, Work
 from orchestrate.config_file import to_plain, validate
 from orchestrate.section import BitmapSpec, Section
 from qalof.errors import BadInputError
+from qalof.laws import Count, Finite, Law, Seed
 
 Point = dict[str, Any]
 """Dotted key to value."""
@@ -29,8 +30,8 @@ Point = dict[str, Any]
 class RangeConfig(Section):
     """Numbers from ``low`` to ``high``, both included: whole ones where both are; ``log``: even in the logarithm."""
 
-    low: int | float
-    high: int | float
+    low: Annotated[int, Law()] | Finite
+    high: Annotated[int, Law()] | Finite
     log: bool = False
 
     @property
@@ -51,8 +52,8 @@ class RangeConfig(Section):
 class AshaConfig(Section):
     """Successive halving: of the trials that came to a rung, the best 1/``reduction_factor`` go on."""
 
-    grace_steps: int = Field(1, ge=1)
-    reduction_factor: int = Field(3, ge=2)
+    grace_steps: Count = 1
+    reduction_factor: Annotated[int, Law(ge=2)] = 3
 
 
 class SweepConfig(Section):
@@ -70,14 +71,14 @@ class SweepConfig(Section):
     space: dict[str, list[Any] | RangeConfig] = Field(min_length=1)
     metric: str | None = None
     bitmaps: list[BitmapSpec] | None = None
-    limit: int | None = Field(None, ge=1)
+    limit: Annotated[int, Law(ge=1, off="null takes that of train.evaluation")] | None = None
     strategy: Literal["grid", "random", "tpe"] = "grid"
-    samples: int | None = Field(None, ge=1)
-    generation: int = Field(4, ge=1)
+    samples: Annotated[int, Law(ge=1, off="null for grid, which tries all")] | None = None
+    generation: Count = 4
     scheduler: Literal["none", "asha"] = "none"
     asha: AshaConfig = AshaConfig()
-    report_every: int | None = Field(None, ge=1)
-    seed: int = 0
+    report_every: Annotated[int, Law(ge=1, off="null for training.checkpoint_every")] | None = None
+    seed: Seed = 0
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()
 

@@ -28,11 +28,13 @@ attack        see :mod:`orchestrate.table_attack_cells`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import Field
 
 from orchestrate.section import Section
 from qalof.errors import BadInputError
+from qalof.laws import Finite, Law
 
 
 class ColumnConfig(Section):
@@ -50,8 +52,8 @@ class RowConfig(Section):
     """
 
     name: str
-    keys: dict[str, str | int | float] = Field({})
-    reference: list[float | None] | None = None
+    keys: dict[str, str | Annotated[int, Law()] | Finite] = Field({})
+    reference: list[Annotated[float, Law(off="null for none")] | None] | None = None
     absent: dict[str, str] = Field({})
 
 

@@ -16,11 +16,11 @@ from typing import Any
 
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
+from qalof.laws import Count, Seed, check_keywords
 from search.objective import Objective, Score, parse_objectives
 from search.result import Point, SearchResult
 from search.space import BitmapSpace
 from search.strategies import Row, StrategyContext, start
-from search.strategies.base import check_positive
 
 OnScore = Callable[[Score], None]
 
@@ -48,15 +48,16 @@ class Study:
         objectives: Sequence[str | Objective],
         strategy: str = "tpe",
         *,
-        max_evaluations: int | None = 50,
-        seed: int = 0,
+        max_evaluations: Count | None = 50,
+        seed: Seed = 0,
         known: Mapping[Bitmap, Evaluation] | None = None,
         options: Mapping[str, Any] | None = None,
         on_score: OnScore | None = None,
     ) -> None:
         self.space, self.strategy, self.seed = space, strategy, seed
         self.objectives = parse_objectives(objectives)
-        self.max_evaluations = None if max_evaluations is None else check_positive("max_evaluations", max_evaluations)
+        check_keywords(Study.__init__, {"max_evaluations": max_evaluations, "seed": seed}, "search:")
+        self.max_evaluations = max_evaluations
         self._known = dict(known or {})
         self._on_score = on_score
         self._context = StrategyContext(space, self.objectives, seed)

@@ -26,6 +26,7 @@ from qalof.attacks.goal import HELD
 from qalof.attacks.targets import HARMLESS, elicited
 from qalof.attacks.victim import embedding_matrix, frozen
 from qalof.errors import BadInputError, nearest_hint
+from qalof.laws import Count, Natural, Seed, Weight, check_numbers
 from qalof.tasks.base import Task
 
 
@@ -41,27 +42,23 @@ class ArcaSettings:
     uses_lm: ClassVar[bool] = False
 
     proposal: Proposal = Proposal.ARCA
-    tokens: int = 5
+    tokens: Count = 5
     prefix: str = ""
-    candidates: int = 32
-    sweeps: int = 50
-    lambda_lm: float = 0.0
+    candidates: Count = 32
+    sweeps: Natural = 50
+    lambda_lm: Weight = 0.0
     monotone: bool = True
-    pool: int = 256
+    pool: Count = 256
     targets: str = HARMLESS
-    max_length: int = 32
-    seed: int = 0
+    max_length: Count = 32
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("tokens", 1), ("candidates", 1), ("sweeps", 0), ("pool", 1), ("max_length", 1)):
-            if getattr(self, name) < least:
-                raise BadInputError(f"{name} must be at least {least}: got {getattr(self, name)}")
+        check_numbers(self)
         if self.proposal not in list(Proposal):
             known = [str(proposal) for proposal in Proposal]
             hint = nearest_hint(self.proposal, known)
             raise BadInputError(f"proposal must be {', '.join(known)}: got {self.proposal!r}; {hint}")
-        if not self.lambda_lm >= 0:
-            raise BadInputError(f"lambda_lm must be at least 0: got {self.lambda_lm}; 0 leaves prompts as they come")
 
     def examples(self, task: Task) -> list[AttackExample]:
         """The targets."""

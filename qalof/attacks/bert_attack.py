@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from qalof.attacks.attack import Work
 from qalof.attacks.goal import Goal
@@ -28,7 +28,7 @@ from qalof.attacks.substitutes.left_context import PROPOSED, LeftContext
 from qalof.attacks.substitutes.similarity import Metric, StateSimilarity
 from qalof.attacks.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.words import Words
-from qalof.errors import BadInputError
+from qalof.laws import Count, Law
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,10 @@ class BertAttackSettings(WordAttackSettings):
     :class:`~qalof.attacks.substitution.WordAttackSettings`.
     """
 
-    candidates: int = 48
-    most_changed: float = 0.4
+    candidates: Count = 48
+    most_changed: Annotated[float, Law(gt=0, le=1)] = 0.4
     metric: Metric = "cosine"
-    least_similarity: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.candidates < 1:
-            raise BadInputError(f"candidates must be at least 1: got {self.candidates}; the paper's is 48")
-        if not 0 < self.most_changed <= 1:
-            raise BadInputError(
-                f"most_changed must lie above 0 and up to 1: got {self.most_changed}; the paper's is 0.4"
-            )
+    least_similarity: Annotated[float, Law(ge=-1, le=1)] = 0.2
 
     def work(self, tokens: int) -> Work:
         """Each token a word to hide; proposals read by the LM, candidates by the victim and, for similarity, the LM."""

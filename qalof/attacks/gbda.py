@@ -27,7 +27,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch.nn import functional
@@ -37,6 +37,7 @@ from qalof.attacks.examples import labelled_texts
 from qalof.attacks.goal import LabelGoal
 from qalof.attacks.victim import Victim, classifier, embedding_matrix, frozen, margins, transformers_model
 from qalof.errors import BadInputError
+from qalof.laws import Count, Law, Natural, Positive, Seed, Weight, check_numbers
 from qalof.tasks.base import Task
 
 REFERENCE_COEFFICIENT = 15.0
@@ -54,26 +55,21 @@ class GbdaSettings:
 
     uses_lm: ClassVar[bool] = True
 
-    iterations: int = 100
-    batch: int = 10
-    samples: int = 100
-    learning_rate: float = 0.3
-    temperature: float = 1.0
-    coefficient: float | None = None
-    kappa: float = 5.0
-    lambda_lm: float = 1.0
-    lambda_sim: float = 1.0
-    idf: tuple[float, ...] | None = field(default=None, repr=False)
-    max_length: int = 128
-    seed: int = 0
+    iterations: Natural = 100
+    batch: Count = 10
+    samples: Count = 100
+    learning_rate: Positive = 0.3
+    temperature: Positive = 1.0
+    coefficient: Annotated[float, Law(ge=0, off="null is 15, moved to this vocabulary")] | None = None
+    kappa: Annotated[float, Law(ge=0)] = 5.0
+    lambda_lm: Weight = 1.0
+    lambda_sim: Weight = 1.0
+    idf: tuple[Weight, ...] | None = field(default=None, repr=False)
+    max_length: Count = 128
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("iterations", 0), ("batch", 1), ("samples", 1), ("max_length", 1)):
-            if getattr(self, name) < least:
-                raise BadInputError(f"{name} must be at least {least}: got {getattr(self, name)}")
-        for name in ("learning_rate", "temperature"):
-            if not getattr(self, name) > 0:
-                raise BadInputError(f"{name} must be above 0: got {getattr(self, name)}")
+        check_numbers(self)
 
     def examples(self, task: Task) -> list[AttackExample]:
         """A classifier's validation texts."""

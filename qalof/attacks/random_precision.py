@@ -28,6 +28,7 @@ from typing import Any, Self
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError, nearest_hint
+from qalof.laws import Count, Seed, Share, check_numbers
 
 _WORD = 2**64
 BATCH_SIZE = 16
@@ -52,20 +53,17 @@ class RandomPrecision:
 
     choices: tuple[Bitmap, ...]
     granularity: DrawGranularity = DrawGranularity.REQUEST
-    seed: int = 0
-    probability: float = 1.0
+    seed: Seed = 0
+    probability: Share = 1.0
     baseline: Bitmap | None = None
-    batch_size: int = BATCH_SIZE
+    batch_size: Count = BATCH_SIZE
 
     def __post_init__(self) -> None:
+        check_numbers(self, "random precision's")
         if not self.choices:
             raise BadInputError("random precision needs at least one width to draw from: got none; 4,8 for example")
-        if not 0 <= self.probability <= 1:
-            raise BadInputError(f"the switching probability must lie in [0, 1]: got {self.probability}")
         if self.probability < 1 and self.baseline is None:
             raise BadInputError(f"a switching probability of {self.probability} needs a baseline to stay at: got none")
-        if self.batch_size < 1:
-            raise BadInputError(f"batch_size must be at least 1: got {self.batch_size}")
         for bitmap in self._all():
             if bitmap.sites != self.choices[0].sites:
                 raise BadInputError(f"all bitmaps to draw from must have the same sites: {bitmap} has others")

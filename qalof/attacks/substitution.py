@@ -22,7 +22,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, words_changed
 from qalof.attacks.examples import texts_or_paragraphs
@@ -30,7 +30,7 @@ from qalof.attacks.goal import DEFAULT_RISE, Goal, Verdict, label_or_continuatio
 from qalof.attacks.substitutes.stop_words import is_stop_word
 from qalof.attacks.substitutes.synonyms import Thesaurus, read_thesaurus
 from qalof.attacks.words import Words
-from qalof.errors import BadInputError
+from qalof.laws import Count, Law, Positive, Seed, Weight, check_numbers
 from qalof.tasks.base import Task
 
 
@@ -46,17 +46,14 @@ class WordAttackSettings:
     uses_lm: ClassVar[bool] = True
 
     antonyms: str | None = None
-    layer: int | None = None
-    idf: tuple[float, ...] | None = field(default=None, repr=False)
-    rise: float = DEFAULT_RISE
-    max_length: int = 128
-    seed: int = 0
+    layer: Annotated[int, Law(ge=0, off="null is the middle layer")] | None = None
+    idf: tuple[Weight, ...] | None = field(default=None, repr=False)
+    rise: Positive = DEFAULT_RISE
+    max_length: Count = 128
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if self.max_length < 1:
-            raise BadInputError(f"max_length must be at least 1: got {self.max_length}")
-        if not self.rise > 0:
-            raise BadInputError(f"the rise of the NLL that counts as success must be above 0: got {self.rise}")
+        check_numbers(self)
 
     def examples(self, task: Task) -> list[AttackExample]:
         """A classifier's texts, or a language model's paragraphs; word lists are read, to see that they can be."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from qalof.attacks.attack import Work
 from qalof.attacks.goal import Goal
@@ -26,7 +26,7 @@ from qalof.attacks.substitutes.similarity import Metric, StateSimilarity
 from qalof.attacks.substitutes.synonyms import EMBEDDINGS, EmbeddingNeighbours, ListedSynonyms, Synonyms
 from qalof.attacks.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.words import Words, cased
-from qalof.errors import BadInputError
+from qalof.laws import Count, Law
 
 SHORT_TEXT_SIMILARITY = 0.1
 
@@ -40,18 +40,12 @@ class TextFoolerSettings(WordAttackSettings):
     """
 
     synonyms: str = EMBEDDINGS
-    most_synonyms: int = 50
-    least_cosine: float = 0.5
+    most_synonyms: Count = 50
+    least_cosine: Annotated[float, Law(ge=-1, le=1)] = 0.5
     part_of_speech: Literal["suffixes", "off"] = "suffixes"
     metric: Metric = "angular"
-    least_similarity: float = 0.84
-    window: int = 15
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("most_synonyms", "window"):
-            if getattr(self, name) < 1:
-                raise BadInputError(f"{name} must be at least 1: got {getattr(self, name)}")
+    least_similarity: Annotated[float, Law(ge=-1, le=1)] = 0.84
+    window: Count = 15
 
     def lists(self) -> list[str]:
         """The user's word lists."""

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
 from qalof.errors import BadInputError
+from qalof.laws import Count, Law, Positive, check_numbers
 from qalof.model.initialisation import check_init
 from qalof.model.sites import Site
 
@@ -25,19 +27,14 @@ class AdapterSpec:
         BadInputError: a rank below 1, an alpha that is not positive, a dropout outside [0, 1), an unknown init.
     """
 
-    rank: int = 8
-    alpha: float = 16
-    dropout: float = 0.0
+    rank: Count = 8
+    alpha: Positive = 16
+    dropout: Annotated[float, Law(ge=0, lt=1, off="0 drops nothing")] = 0.0
     rslora: bool = False
     init: str = "kaiming"
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise BadInputError(f"an adapter's rank must be at least 1: got {self.rank}")
-        if not self.alpha > 0 or math.isinf(self.alpha):
-            raise BadInputError(f"an adapter's alpha must be positive: got {self.alpha}; twice the rank is usual")
-        if not 0 <= self.dropout < 1:
-            raise BadInputError(f"an adapter's dropout must lie in [0, 1): got {self.dropout}")
+        check_numbers(self, "an adapter's")
         check_init(self.init, self.rank)
 
     @property

@@ -22,10 +22,12 @@ and has uniform grids only.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 
 from qalof.errors import BadInputError
+from qalof.laws import Count, Law, check_numbers
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.quantizer import Encoded, Grid, Quantizer
 
@@ -47,17 +49,14 @@ class GptqSettings:
         BadInputError: a number out of range, or a sequence that does not exist.
     """
 
-    damping: float = 0.01
+    damping: Annotated[float, Law(ge=0, lt=1)] = 0.01
     act_order: bool = True
-    block_size: int = 128
+    block_size: Count = 128
     sequence: str = "block"
     keep_better: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.damping < 1:
-            raise BadInputError(f"damping must be at least 0 and below 1: got {self.damping}; 0.01 is usual")
-        if self.block_size < 1:
-            raise BadInputError(f"block_size must be at least 1: got {self.block_size}; 128 is usual")
+        check_numbers(self)
         if self.sequence not in ("block", "site"):
             raise BadInputError(f"sequence must be 'block' or 'site': got {self.sequence!r}")
 

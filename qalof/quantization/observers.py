@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from torch import nn
 
 from qalof.errors import BadInputError
+from qalof.laws import Law
 from qalof.quantization.quantizer import Grid, Quantizer
 from qalof.quantization.strict import check_fields, check_keys
 
@@ -34,16 +35,12 @@ class ObserverSpec:
     """``momentum``: m of ``ema``; ``percentile``: p in percent, above 50; ``shared``: one range for all widths."""
 
     kind: Literal["minmax", "ema", "percentile", "mse"] = "minmax"
-    momentum: float = 0.9
-    percentile: float = 99.9
+    momentum: Annotated[float, Law(ge=0, lt=1)] = 0.9
+    percentile: Annotated[float, Law(gt=50, le=100)] = 99.9
     shared: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, "observer")
-        if not 0 <= self.momentum < 1:
-            raise BadInputError(f"momentum must be from 0 and below 1: got {self.momentum}")
-        if not 50 < self.percentile <= 100:
-            raise BadInputError(f"percentile must be above 50 and at most 100: got {self.percentile}")
         if self.kind == "mse" and self.shared:
             raise BadInputError("an mse range fits one width: it cannot be shared by all; take minmax or ema")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from qalof.errors import BadInputError, nearest_hint
+from qalof.laws import Law, Positive
 from qalof.layer_bits import PASS_THROUGH
 from qalof.quantization.granularity import Granularity, check_divides, group_count
 from qalof.quantization.stored_size import FLOAT_BYTES, StoredSize, code_bytes
@@ -14,6 +15,9 @@ from qalof.quantization.straight_through import StraightThrough
 from qalof.quantization.strict import check_fields, check_keys, json_schema_of
 
 HIGHEST_BITS = 16
+
+GroupSize = Annotated[int, Law(ge=1, off="null for granularities other than group")]
+"""Elements that share a scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +39,13 @@ class QuantizerOptions:
     """
 
     granularity: Granularity = Granularity.CHANNEL
-    group_size: int | None = None
+    group_size: GroupSize | None = None
     strict_groups: bool = False
     ste: StraightThrough = StraightThrough.IDENTITY
-    ste_limit: float = 2.0
+    ste_limit: Positive = 2.0
     real_bits: Literal["round", "floor", "mix"] = "round"
     scale_dtype: Literal["float32", "float16"] = "float32"
-    passthrough_bits: int = PASS_THROUGH
+    passthrough_bits: Annotated[int, Law(ge=2, le=PASS_THROUGH)] = PASS_THROUGH
 
     method: ClassVar[str]
     lowest_bits: ClassVar[int] = 1
@@ -65,10 +69,6 @@ class QuantizerOptions:
             raise BadInputError(
                 f"group_size belongs to granularity group or head: got {self.group_size} with {self.granularity}"
             )
-        if self.group_size is not None and self.group_size < 1:
-            raise BadInputError(f"group_size must be at least 1: got {self.group_size}")
-        if not 1 < self.passthrough_bits <= PASS_THROUGH:
-            raise BadInputError(f"passthrough_bits must be from 2 to 32: got {self.passthrough_bits}")
 
     def check_bits(self, bits: float) -> None:
         """Refuse a width that this method does not have.

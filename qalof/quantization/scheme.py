@@ -14,12 +14,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 
 from qalof.errors import BadInputError
-from qalof.layer_bits import check_width
+from qalof.laws import Law, Width, check_numbers
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.methods.symmetric import Symmetric
@@ -46,15 +46,12 @@ class TensorScheme:
     """
 
     quantizer: Quantizer
-    by_width: Mapping[int, Quantizer] = field(default_factory=dict)
+    by_width: Mapping[Width, Quantizer] = field(default_factory=dict)
     observer: ObserverSpec | None = None
-    outliers: float | None = None
+    outliers: Annotated[float, Law(gt=0, off="null keeps none out; 6.0 is usual")] | None = None
 
     def __post_init__(self) -> None:
-        if self.outliers is not None and self.outliers <= 0:
-            raise BadInputError(f"outliers must be a magnitude above 0: got {self.outliers}; 6.0 is usual")
-        for bits in self.by_width:
-            check_width(bits, "by_width")
+        check_numbers(self)
 
     def at(self, bits: float) -> Quantizer:
         """The quantizer of a width."""
@@ -156,14 +153,13 @@ class QuantizationScheme:
     weight: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.CHANNEL))
     activation: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.TOKEN))
     kv: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.TOKEN))
-    widths: tuple[int, ...] = ()
+    widths: tuple[Width, ...] = ()
     held: Literal["values", "codes", "packed", "int8"] = "values"
 
     def __post_init__(self) -> None:
         if self.held not in ("values", "codes", "packed", "int8"):
             raise BadInputError(f"held must be 'values', 'codes', 'packed' or 'int8': got {self.held!r}")
-        for bits in self.widths:
-            check_width(bits, "widths")
+        check_numbers(self)
         if self.weight.observer is not None:
             raise BadInputError("a weight needs no observer, its range is its own: drop it, or take lsq to learn steps")
         for role in ("weight", "kv"):

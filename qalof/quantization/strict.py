@@ -1,11 +1,11 @@
 """Plain dataclasses with fields that are checked: for settings the core reads from JSON without pydantic.
 
-The hints of a field are enough to check it: literals and enumerations, bool, int, float, and None beside them.
+The hints of a field are enough to check it: literals and enumerations, bool, numbers with their laws
+(:mod:`qalof.laws`), and None beside them.
 """
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from qalof.errors import BadInputError, nearest_hint
+from qalof.laws import bare, hints_of, law_in, options_of
 
 
 def check_fields(settings: Any, what: str) -> None:
@@ -21,7 +22,7 @@ def check_fields(settings: Any, what: str) -> None:
     Raises:
         BadInputError: names the field, what it may be and what it is.
     """
-    hints = typing.get_type_hints(type(settings))
+    hints = hints_of(type(settings))
     for field in fields(settings):
         value = getattr(settings, field.name)
         object.__setattr__(settings, field.name, _checked(value, hints[field.name], f"{what}: {field.name}"))
@@ -54,15 +55,19 @@ def json_schema_of(read: Callable[[Any], Any]) -> Any:
 
 
 def _checked(value: Any, hint: Any, what: str) -> Any:
-    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    options = options_of(hint)
     for option in options:
         found, result = _match(value, option)
         if found:
             return result
-    raise BadInputError(f"{what} must be {' or '.join(_describe(option) for option in options)}: got {value!r}")
+    # a law says itself what null is
+    said = [_describe(each) for each in options if each is not type(None) or not any(map(law_in, options))]
+    raise BadInputError(f"{what} must be {' or '.join(said)}: got {value!r}")
 
 
 def _match(value: Any, option: Any) -> tuple[bool, Any]:
+    if (law := law_in(option)) is not None:
+        return law.holds(value, bare(option) is int), value
     if typing.get_origin(option) is Literal:
         return any(value == one and type(value) is type(one) for one in typing.get_args(option)), value
     if option is float:
@@ -75,6 +80,8 @@ def _match(value: Any, option: Any) -> tuple[bool, Any]:
 
 
 def _describe(option: Any) -> str:
+    if (law := law_in(option)) is not None:
+        return law.text(bare(option) is int)
     if typing.get_origin(option) is Literal:
         return " or ".join(repr(one) for one in typing.get_args(option))
     if option is float:

@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerBase
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_json
+from qalof.laws import Count, check_numbers
 from qalof.model.pretrained import HeadKind
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, pad_right
@@ -58,13 +59,11 @@ class ClassificationSettings:
     validation_data: str | None = None
     train_split: str = "train"
     validation_split: str = "validation"
-    max_length: int = 128
-    eval_batch_size: int = 64
+    max_length: Count = 128
+    eval_batch_size: Count = 64
 
     def __post_init__(self) -> None:
-        for name in ("max_length", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise BadInputError(f"{name} must be at least 1: got {getattr(self, name)}")
+        check_numbers(self)
 
     def read(self, split: str) -> list[LabelledText]:
         """The examples of a split, in the file's order.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation, exp_nats, token_scores
 from qalof.hub import load_rows
+from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
 from qalof.tasks.base import Feature, Progress
 from qalof.tasks.feature_cache import content_digest, tokenizer_digest
@@ -44,15 +45,14 @@ class LanguageModelingSettings:
     validation_data: str | None = None
     train_split: str = "train"
     validation_split: str = "validation"
-    max_length: int = 1024
-    stride: int = 512
+    max_length: Annotated[int, Law(ge=2)] = 1024
+    stride: Count = 512
     prepend_bos: bool = False
-    eval_batch_size: int = 8
+    eval_batch_size: Count = 8
 
     def __post_init__(self) -> None:
-        if self.max_length < 2:
-            raise BadInputError(f"max_length must be at least 2, a token and its next: got {self.max_length}")
-        if not 0 < self.stride <= self.max_length:
+        check_numbers(self)
+        if self.stride > self.max_length:
             raise BadInputError(f"stride must be 1 to max_length {self.max_length}: got {self.stride}")
 
 

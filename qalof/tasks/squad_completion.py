@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation, exp_nats, token_scores
+from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
 from qalof.tasks import squad_metrics
 from qalof.tasks.base import Feature, Progress
@@ -43,9 +44,14 @@ class CompletionSettings:
     validation_data: str | None = None
     train_split: str = "train"
     validation_split: str = "validation"
-    max_length: int = 512
-    max_new_tokens: int = 32
-    eval_batch_size: int = 64
+    max_length: Annotated[int, Law(ge=2)] = 512
+    max_new_tokens: Count = 32
+    eval_batch_size: Count = 64
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        if self.max_new_tokens >= self.max_length:
+            raise BadInputError(f"max_new_tokens must be below max_length {self.max_length}: got {self.max_new_tokens}")
 
 
 class CompletionTask(NextToken):

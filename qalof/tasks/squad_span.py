@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
+from qalof.laws import Count, Natural, check_numbers
 from qalof.model.pretrained import HeadKind
 from qalof.tasks import squad_metrics
 from qalof.tasks.base import Batch, Feature, Progress
@@ -37,15 +38,16 @@ class SpanSettings:
     data: str = "tiny"
     train_split: str = "train"
     validation_split: str = "validation"
-    max_length: int = 384
-    stride: int = 128
-    n_best: int = 20
-    max_answer_length: int = 30
-    eval_batch_size: int = 64
+    max_length: Count = 384
+    stride: Natural = 128
+    n_best: Count = 20
+    max_answer_length: Count = 30
+    eval_batch_size: Count = 64
 
     def __post_init__(self) -> None:
-        if not 0 <= self.stride < self.max_length:
-            raise BadInputError(f"stride must be at least 0 and below max_length {self.max_length}: got {self.stride}")
+        check_numbers(self)
+        if self.stride >= self.max_length:
+            raise BadInputError(f"stride must be below max_length {self.max_length}: got {self.stride}")
 
 
 class SpanTask:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from qalof.errors import BadInputError
 from qalof.evaluation.loglikelihood import encode_pair, positions_of, score_pairs
 from qalof.evaluation.result import Evaluation
+from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.feature_cache import content_digest, tokenizer_digest
@@ -37,15 +38,12 @@ class ZeroShotSettings:
     dataset: Dataset = "boolq"
     data: str | None = None
     split: str = "validation"
-    limit: int | None = None
-    max_length: int | None = None
-    eval_batch_size: int = 16
+    limit: Annotated[int, Law(ge=1, off="null takes all items")] | None = None
+    max_length: Annotated[int, Law(ge=2, off="null takes the model's positions")] | None = None
+    eval_batch_size: Count = 16
 
     def __post_init__(self) -> None:
-        for name in ("limit", "max_length", "eval_batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadInputError(f"{name} must be at least 1: got {value}")
+        check_numbers(self)
 
 
 class ZeroShotTask:

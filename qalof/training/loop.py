@@ -17,13 +17,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import torch
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError, NonFiniteLossError
+from qalof.laws import Count, Law, Seed, check_numbers
 from qalof.model.gradient_rounding import rounded_gradients
 from qalof.model.quantizer_state import STEPS, calibrate, quantizers_of
 from qalof.model.switchable import SwitchableModel
@@ -39,26 +40,28 @@ class TrainSettings:
     ``calibration_examples``: from how many static ranges and learned steps begin, where the quantizers have any.
     The last four: :mod:`qalof.training.execution`."""
 
-    steps: int = 1000
-    batch_size: int = 128
-    micro_batch_size: int | None = None
-    learning_rate: float = 3e-3
+    steps: Count = 1000
+    batch_size: Count = 128
+    micro_batch_size: Annotated[int, Law(ge=1, off="null is a worker's whole share")] | None = None
+    learning_rate: Annotated[float, Law(ge=0, off="0 leaves the weights as they are")] = 3e-3
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    max_grad_norm: float | None = 1.0
-    checkpoint_every: int = 250
-    calibration_examples: int = 64
-    seed: int = 42
+    warmup_steps: Annotated[int, Law(ge=0, off="0 does not warm up")] = 0
+    weight_decay: Annotated[float, Law(ge=0, off="0 does not decay")] = 0.0
+    max_grad_norm: Annotated[float, Law(gt=0, off="null does not clip")] | None = 1.0
+    checkpoint_every: Count = 250
+    calibration_examples: Count = 64
+    seed: Seed = 42
     full_finetune: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "calibration_examples"):
-            if getattr(self, name) < 1:
-                raise BadInputError(f"{name} must be at least 1: got {getattr(self, name)}")
+        check_numbers(self)
+        if self.warmup_steps > self.steps:
+            raise BadInputError(
+                f"warmup_steps must be at most steps {self.steps}: got {self.warmup_steps}; lower it with the steps"
+            )
 
     def rate_at(self, step: int) -> float:
         """Learning rate of ``step``: linear warm-up, then the schedule down to zero."""

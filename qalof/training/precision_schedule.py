@@ -28,8 +28,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from qalof.bitmap import check_width
 from qalof.errors import BadInputError
+from qalof.laws import Count, Width, check_numbers
 
 Shape = Literal["cosine", "linear", "exponential", "rex"]
 Form = Literal["repeated", "triangular"]
@@ -48,21 +48,20 @@ RISES: dict[Shape, Callable[[float], float]] = {
 class CyclicPrecision:
     """Cycles between two widths; a pure function of the step."""
 
-    lowest: int = 4
-    highest: int = 8
-    cycles: int = 32
-    steps: int = 1000
+    lowest: Width = 4
+    highest: Width = 8
+    cycles: Count = 32
+    steps: Count = 1000
     official_remainder: bool = False
     shape: Shape = "cosine"
     form: Form = "repeated"
     flip: Flip = "vertical"
 
     def __post_init__(self) -> None:
-        check_width(self.lowest, "lowest")
-        check_width(self.highest, "highest")
+        check_numbers(self)
         if self.lowest > self.highest:
             raise BadInputError(f"lowest must not exceed highest: got {self.lowest} and {self.highest}")
-        if not 1 <= self.cycles <= self.steps:
+        if self.cycles > self.steps:
             raise BadInputError(f"cycles must lie between 1 and steps {self.steps}: got {self.cycles}")
         for name, value, known in (
             ("shape", self.shape, tuple(RISES)),

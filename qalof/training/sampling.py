@@ -16,12 +16,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from transformers import PreTrainedModel
 
-from qalof.errors import BadInputError
+from qalof.laws import Law, Positive, check_numbers
 
 MARGIN = 1e-3
 """In units of logits over temperature; fp32 logits of GPT-2 differ by about 1e-4 between batches."""
@@ -36,14 +36,11 @@ _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 class SamplingRule:
     """``temperature`` divides the logits; ``top_k`` keeps the likeliest and those that tie with the last of them."""
 
-    temperature: float = 1.0
-    top_k: int = 0
+    temperature: Positive = 1.0
+    top_k: Annotated[int, Law(ge=0, off="0 keeps all tokens, 1 is greedy")] = 0
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise BadInputError(f"temperature must be above 0: got {self.temperature}; top_k 1 is greedy")
-        if self.top_k < 0:
-            raise BadInputError(f"top_k must not be negative: got {self.top_k}; 0 keeps all tokens")
+        check_numbers(self)
 
 
 @dataclass(frozen=True)

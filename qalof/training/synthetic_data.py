@@ -20,11 +20,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
+from qalof.laws import Count, Law, Positive, Seed, check_numbers
 from qalof.tasks.language_modeling import load_text
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
 from qalof.tasks.squad_data import SquadExample, load_squad
@@ -47,34 +48,27 @@ class GenerationSettings:
     """
 
     start: Start = "vocab_sweep"
-    count: int | None = None
-    greedy_length: tuple[int, int] = (3, 5)
-    top_k: int = 0
-    temperature: float = 1.0
-    max_length: int = 1024
-    max_new_tokens: int = 64
+    count: Annotated[int, Law(ge=1, off="null writes the whole sweep, or one text for each prompt")] | None = None
+    greedy_length: tuple[Count, Count] = (3, 5)
+    top_k: Annotated[int, Law(ge=0, off="0 keeps all tokens")] = 0
+    temperature: Positive = 1.0
+    max_length: Annotated[int, Law(ge=2)] = 1024
+    max_new_tokens: Count = 64
     one_line: bool = True
     start_at_eos: bool = False
     data: str = "tiny"
     split: str = "train"
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         low, high = self.greedy_length
-        if not 1 <= low <= high:
+        if low > high:
             raise BadInputError(
                 f"greedy_length must read lowest, highest, from 1 up: got {[low, high]}; such as [3, 5]"
             )
-        if self.count is not None and self.count < 1:
-            raise BadInputError(f"count must be at least 1: got {self.count}; leave it out for all")
         if self.count is None and self.start not in ("vocab_sweep", "prompts"):
             raise BadInputError(f"start {self.start} has no end of its own: got no count; say how many texts")
-        if self.max_length < 2 or self.max_new_tokens < 1:
-            raise BadInputError(
-                f"a text must have room for a token after its start: got max_length {self.max_length} and "
-                f"max_new_tokens {self.max_new_tokens}"
-            )
-        SamplingRule(self.temperature, self.top_k)
 
     @property
     def greedy_choices(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qalof.errors import BadInputError, nearest_hint
+from qalof.laws import check_keywords
 from search.strategies.base import Row, Strategy, StrategyContext, StrategyFunction
 from search.strategies.greedy import greedy
 from search.strategies.sampled import nsga2, random, tpe
@@ -25,7 +26,7 @@ def start(name: str, context: StrategyContext, options: Mapping[str, Any] | None
     """A fresh generator of the strategy of that name.
 
     Raises:
-        BadInputError: no such strategy, or an option that it does not have.
+        BadInputError: no such strategy, or an option that it does not have, or a number that breaks the option's law.
     """
     if name not in STRATEGIES:
         raise BadInputError(f"no strategy {name!r}; {nearest_hint(name, STRATEGIES)}")
@@ -33,6 +34,7 @@ def start(name: str, context: StrategyContext, options: Mapping[str, Any] | None
     for option in options or {}:
         if option not in known:
             raise BadInputError(f"strategy {name} has no option {option!r}; {nearest_hint(option, known)}")
+    check_keywords(STRATEGIES[name], options or {}, f"strategy {name}:")
     return STRATEGIES[name](context, **(options or {}))
 
 

@@ -57,14 +57,3 @@ class StrategyContext:
         """A metric of the evaluations: as registered; else with the direction that an objective gives it, if any."""
         named = next((objective.metric for objective in self.objectives if objective.name == name), None)
         return METRICS.get(name) or named or described(name)
-
-
-def check_positive(name: str, value: int) -> int:
-    """Return ``value`` if it is a positive whole number.
-
-    Raises:
-        BadInputError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadInputError(f"{name} must be a positive whole number: got {value!r}")
-    return value

@@ -16,14 +16,15 @@ import heapq
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from qalof.bitmap import LayerBits
 from qalof.errors import BadInputError, nearest_hint
+from qalof.laws import Count, Finite, Law, Width
 from search.budget import Indices
 from search.objective import Score
 from search.space import BitmapSpace
-from search.strategies.base import Strategy, StrategyContext, check_positive
+from search.strategies.base import Strategy, StrategyContext
 from search.strategies.sensitivity import (
     GENERATION_SIZE,
     Target,
@@ -34,7 +35,7 @@ from search.strategies.sensitivity import (
     targets_below,
 )
 
-GivenSensitivity = Mapping[str, Mapping[str, float] | Mapping[int, float]]
+GivenSensitivity = Mapping[str, Mapping[str, Finite] | Mapping[Width, Finite]]
 """Unit name -> layer bits -> how much it suffers; only the order counts."""
 
 
@@ -46,8 +47,6 @@ class _Allowance:
     def __post_init__(self) -> None:
         if self.kind not in ("relative", "absolute"):
             raise BadInputError(f"budget_kind must be 'relative' or 'absolute': got {self.kind!r}")
-        if not (math.isfinite(self.budget) and self.budget >= 0):
-            raise BadInputError(f"budget must be a drop of zero or more: got {self.budget}; 0.3 allows 30 %")
 
     def accepts(self, lost: float, start: float) -> bool:
         return lost <= (self.budget * abs(start) if self.kind == "relative" else self.budget)
@@ -56,12 +55,12 @@ class _Allowance:
 def greedy(
     context: StrategyContext,
     *,
-    budget: float = 0.3,
+    budget: Annotated[float, Law(ge=0, off="0 allows no drop")] = 0.3,
     budget_kind: Literal["relative", "absolute"] = "relative",
     stop_on_fail: bool = False,
-    start: int | str | LayerBits | None = None,
+    start: Width | str | LayerBits | None = None,
     sensitivity: GivenSensitivity | None = None,
-    generation_size: int = GENERATION_SIZE,
+    generation_size: Count = GENERATION_SIZE,
 ) -> Strategy:
     """Lower one unit after another within a budget of quality; the trace holds a row for each trial step.
 
@@ -80,7 +79,7 @@ def greedy(
     allowance, metric = _Allowance(budget, budget_kind), context.primary_metric().metric
     current = reference_of(context.space, start)
     targets = targets_below(context.space, current)
-    size = check_positive("generation_size", generation_size)
+    size = generation_size
     if sensitivity is None:
         order = yield from measure(context, current, targets, size, trace=False)
     else:

@@ -17,9 +17,10 @@ Optuna is imported when one of these starts: the other strategies run where it i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from search.strategies.base import Strategy, StrategyContext, check_positive
+from qalof.laws import Count, Law
+from search.strategies.base import Strategy, StrategyContext
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -27,27 +28,28 @@ if TYPE_CHECKING:
     from search.strategies.optuna_draws import Draws
 
 GENERATION_SIZE = 8
+PopulationSize = Annotated[int, Law(ge=2)]
 
 
-def tpe(context: StrategyContext, *, generation_size: int = GENERATION_SIZE, startup: int = 16) -> Strategy:
+def tpe(context: StrategyContext, *, generation_size: Count = GENERATION_SIZE, startup: Count = 16) -> Strategy:
     """Tree-structured Parzen estimator; the first ``startup`` choices are uniform bitmaps and random draws."""
     from optuna.samplers import TPESampler
 
-    startup = check_positive("startup", startup)
     sampler = TPESampler(seed=context.seed, n_startup_trials=startup, multivariate=False)
     return _sampled(context, sampler, generation_size)
 
 
-def nsga2(context: StrategyContext, *, generation_size: int = GENERATION_SIZE, population_size: int = 16) -> Strategy:
+def nsga2(
+    context: StrategyContext, *, generation_size: Count = GENERATION_SIZE, population_size: PopulationSize = 16
+) -> Strategy:
     """NSGA-II: crossover and mutation of the non-dominated, in populations of ``population_size``."""
     from optuna.samplers import NSGAIISampler
 
-    population_size = max(2, check_positive("population_size", population_size))
     sampler = NSGAIISampler(seed=context.seed, population_size=population_size)
     return _sampled(context, sampler, generation_size)
 
 
-def random(context: StrategyContext, *, generation_size: int = GENERATION_SIZE) -> Strategy:
+def random(context: StrategyContext, *, generation_size: Count = GENERATION_SIZE) -> Strategy:
     """Independent uniform draws: the baseline that a search has to beat."""
     from optuna.samplers import RandomSampler
 
@@ -57,7 +59,7 @@ def random(context: StrategyContext, *, generation_size: int = GENERATION_SIZE) 
 def _sampled(context: StrategyContext, sampler: BaseSampler, generation_size: int) -> Strategy:
     from search.strategies.optuna_draws import Draws
 
-    draws = Draws(context, sampler, check_positive("generation_size", generation_size))
+    draws = Draws(context, sampler, generation_size)
     return _generations(draws)
 
 

@@ -17,12 +17,13 @@ from typing import Any
 
 from qalof.bitmap import Bitmap, LayerBits
 from qalof.errors import BadInputError
+from qalof.laws import Count, Width
 from qalof.metrics import DROP, Metric
 from qalof.statistics import Interval, paired_difference
 from search.budget import Indices
 from search.objective import Score
 from search.space import BitmapSpace
-from search.strategies.base import Strategy, StrategyContext, check_positive
+from search.strategies.base import Strategy, StrategyContext
 
 GENERATION_SIZE = 8
 
@@ -130,9 +131,9 @@ def measure(
 def one_at_a_time(
     context: StrategyContext,
     *,
-    reference: int | str | LayerBits | None = None,
-    to: Sequence[int | str | LayerBits] | None = None,
-    generation_size: int = GENERATION_SIZE,
+    reference: Width | str | LayerBits | None = None,
+    to: Sequence[Width | str | LayerBits] | None = None,
+    generation_size: Count = GENERATION_SIZE,
 ) -> Strategy:
     """Rank the units by what lowering each alone costs; the trace holds the ranking.
 
@@ -149,7 +150,7 @@ def one_at_a_time(
     targets = targets_below(context.space, start)
     if to is not None:
         targets = _chosen(context.space, targets, to)
-    yield from measure(context, start, targets, check_positive("generation_size", generation_size), trace=True)
+    yield from measure(context, start, targets, generation_size, trace=True)
 
 
 def _sensitivity(context: StrategyContext, target: Target, origin: Score, score: Score) -> Sensitivity:

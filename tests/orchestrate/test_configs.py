@@ -47,11 +47,11 @@ def test_the_runs_on_squad_differ_from_the_tiny_ones_in_values_alone(name: str):
 
 
 def test_a_resolved_config_is_read_back_as_itself(tmp_path: Path):
-    config = load_config(TrainConfig, CONFIGS / "train" / "cpt_tiny.yaml", ["training.steps=7"])
+    config = load_config(TrainConfig, CONFIGS / "train" / "cpt_tiny.yaml", ["training.steps=70"])
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(to_plain(config)))
     assert load_config(TrainConfig, path) == config
-    assert config.training.steps == 7
+    assert config.training.steps == 70
 
 
 def test_how_a_model_is_switched_is_part_of_the_config(random_model):
@@ -116,8 +116,8 @@ def test_overrides_reach_into_lists_and_sections_and_keep_what_stands_beside():
     assert config.steps[0].config["training"]["steps"] == 2
     assert config.steps[0].config["training"]["seed"] == 42
     assert config.steps[2].config["limit"] == 5
-    train = load_config(TrainConfig, CONFIGS / "train" / "sp_tiny.yaml", ["training={steps: 9}", "evaluation.limit=3"])
-    assert (train.training.steps, train.training.batch_size, train.evaluation.limit) == (9, 32, 3)
+    train = load_config(TrainConfig, CONFIGS / "train" / "sp_tiny.yaml", ["training={steps: 19}", "evaluation.limit=3"])
+    assert (train.training.steps, train.training.batch_size, train.evaluation.limit) == (19, 32, 3)
     with pytest.raises(BadInputError):
         load_config(PipelineConfig, CONFIGS / "demo.yaml", ["steps.77.config.limit=5"])
     assert load_config(

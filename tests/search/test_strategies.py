@@ -118,8 +118,8 @@ def test_an_unknown_strategy_names_the_nearest(space, make_evaluator):
     ("name", "options", "message"),
     [
         ("tpe", {"generation_sise": 4}, "did you mean 'generation_size'"),
-        ("tpe", {"generation_size": 0}, "generation_size must be a positive whole number"),
-        ("greedy", {"budget": -1}, "budget must be a drop of zero or more"),
+        ("tpe", {"generation_size": 0}, "generation_size must be a whole number of at least 1"),
+        ("greedy", {"budget": -1}, "budget must be a number of at least 0"),
         ("greedy", {"budget_kind": "share"}, "'relative' or 'absolute'"),
         ("greedy", {"start": 16}, "must have one of the space's choices"),
         ("greedy", {"sensitivity": {"h.9.a": {4: 1.0}}}, "must name units"),

@@ -114,7 +114,7 @@ def test_a_metric_that_is_not_measured_names_the_nearest(space, sites, make_eval
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, True])
 def test_a_count_that_is_none_is_refused(space, count):
-    with pytest.raises(BadInputError, match="max_evaluations must be a positive whole number"):
+    with pytest.raises(BadInputError, match="max_evaluations must be a whole number of at least 1"):
         Study(space, OBJECTIVES, max_evaluations=count)
 
 

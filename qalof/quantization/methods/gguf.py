@@ -33,6 +33,7 @@ import torch
 
 from qalof.errors import BadInputError
 from qalof.quantization.granularity import Granularity, absolute_maximum
+from qalof.quantization.options import GroupSize
 from qalof.quantization.quantizer import Grid, Quantizer
 
 BLOCK = 32
@@ -44,7 +45,7 @@ class _Blocks(Quantizer):
     """What both have in common."""
 
     granularity: Granularity = Granularity.GROUP
-    group_size: int | None = BLOCK
+    group_size: GroupSize | None = BLOCK
     scale_dtype: Literal["float32", "float16"] = "float16"
 
     widths: ClassVar[tuple[int, ...]] = ()

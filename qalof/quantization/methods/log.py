@@ -20,6 +20,7 @@ from typing import ClassVar, Literal
 import torch
 
 from qalof.errors import BadInputError
+from qalof.laws import Positive
 from qalof.quantization.granularity import absolute_maximum, mean_magnitude
 from qalof.quantization.quantizer import Grid, Quantizer
 
@@ -31,14 +32,9 @@ _TINY = torch.finfo(torch.float32).tiny
 class Log(Quantizer, method="log"):
     """``octaves``: R; ``mse`` fits it, ``power_of_two`` is n - 1.  ``grid.zero`` is R, ``grid.scale`` is m."""
 
-    octaves: Literal["mse", "power_of_two"] | float = "mse"
+    octaves: Literal["mse", "power_of_two"] | Positive = "mse"
 
     has_zero: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.octaves, str) and self.octaves <= 0:
-            raise BadInputError(f"octaves must be above 0: got {self.octaves}; 8 suits 8 bits")
 
     def code_range(self, bits: float) -> tuple[int, int]:
         """-n and n; n is rounded half up where the width is real."""

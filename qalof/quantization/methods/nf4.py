@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 
 from qalof.quantization.granularity import Granularity, absolute_maximum
+from qalof.quantization.options import GroupSize
 from qalof.quantization.quantizer import Grid, Quantizer
 
 CODEBOOK = (
@@ -28,7 +29,7 @@ class NormalFloat4(Quantizer, method="nf4"):
     """Codes are indices 0..15; 4 bits only."""
 
     granularity: Granularity = Granularity.GROUP
-    group_size: int | None = 64
+    group_size: GroupSize | None = 64
 
     only_bits: ClassVar[int | None] = 4
 

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from qalof.bitmap import Bitmap
-from qalof.errors import BadInputError
+from qalof.laws import Count, Law, Positive, check_numbers
 from qalof.model.sites import Site
 from qalof.tasks.base import loss_sum
 from qalof.training.objectives.base import Losses, Rows
@@ -36,20 +37,13 @@ class EmbeddingAttack:
     in one step, else 2.5 epsilon / steps; ``share``: of the attacked loss, the rest is clean.
     """
 
-    epsilon: float = 0.1
-    steps: int = 1
-    step_size: float | None = None
-    share: float = 1.0
+    epsilon: Positive = 0.1
+    steps: Count = 1
+    step_size: Annotated[float, Law(gt=0, off="null takes 2.5 epsilon / steps")] | None = None
+    share: Annotated[float, Law(gt=0, le=1)] = 1.0
 
     def __post_init__(self) -> None:
-        if not self.epsilon > 0:
-            raise BadInputError(f"epsilon must be above 0: got {self.epsilon}; leave the attack out to train clean")
-        if self.steps < 1:
-            raise BadInputError(f"an attack takes at least 1 step: got {self.steps}; 1 is FGSM")
-        if self.step_size is not None and not self.step_size > 0:
-            raise BadInputError(f"step_size must be above 0: got {self.step_size}; null takes 2.5 epsilon / steps")
-        if not 0 < self.share <= 1:
-            raise BadInputError(f"share must lie in (0, 1]: got {self.share}; 1 trains on attacked embeddings alone")
+        check_numbers(self)
 
     @property
     def stride(self) -> float:

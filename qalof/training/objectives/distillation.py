@@ -28,6 +28,7 @@ import torch
 from torch.nn import functional
 
 from qalof.errors import BadInputError
+from qalof.laws import Positive, Weight, check_numbers
 from qalof.training.objectives.base import Anchors, Distance, FeatureLayers, Hidden
 from qalof.training.objectives.draws import FEATURE_LAYER, generator
 
@@ -42,25 +43,19 @@ class Distillation:
     labels alone, at full weight: with ``ce_weight`` 0 the highest would learn nothing else.
     """
 
-    beta: float = 1.0
+    beta: Weight = 1.0
     distance: Distance = "kl"
     teachers: Literal["all_higher", "highest"] = "all_higher"
-    temperature: float = 1.0
-    ce_weight: float = 1.0
-    feature_weight: float = 0.0
+    temperature: Positive = 1.0
+    ce_weight: Weight = 1.0
+    feature_weight: Weight = 0.0
     features: FeatureLayers = "all"
-    contrastive_weight: float = 0.0
-    contrastive_temperature: float = 0.1
+    contrastive_weight: Weight = 0.0
+    contrastive_temperature: Positive = 0.1
     contrastive: Anchors = "answers"
 
     def __post_init__(self) -> None:
-        for name in ("beta", "ce_weight", "feature_weight", "contrastive_weight"):
-            if not getattr(self, name) >= 0:
-                raise BadInputError(f"{name} must not be negative: got {getattr(self, name)}; 0 leaves its term out")
-        if not self.temperature > 0:
-            raise BadInputError(f"temperature must be above 0: got {self.temperature}; 1 leaves the logits as they are")
-        if not self.contrastive_temperature > 0:
-            raise BadInputError(f"contrastive_temperature must be above 0: got {self.contrastive_temperature}")
+        check_numbers(self)
         if not (self.beta or self.ce_weight or self.feature_weight or self.contrastive_weight):
             raise BadInputError(
                 "one of beta, ce_weight, feature_weight and contrastive_weight must be above 0: got 0 for all of them"

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from orchestrate.config import Section
 from orchestrate.redaction import redacted
 from qalof.errors import BadInputError, nearest_hint
+from qalof.reading import read_text
 
 Config = TypeVar("Config", bound=Section)
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
@@ -76,17 +77,35 @@ def read_yaml(path: Path) -> Any:
     """A YAML mapping.
 
     Raises:
-        BadInputError: missing, not YAML, or not a mapping.
+        BadInputError: missing, not YAML, a key that stands twice in a mapping, or not a mapping.
     """
+    text = read_text(path, "config file")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise BadInputError(f"config file {path} does not exist") from None
-    except yaml.YAMLError as error:
+        data = yaml.load(text, Loader=_UniqueKeys)  # a safe loader
+    except (yaml.YAMLError, RecursionError) as error:
         raise BadInputError(f"config file {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise BadInputError(f"config file {path} must hold a mapping of keys: got {type(data).__name__}")
     return data
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which YAML's own loader silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As the safe loader, once all keys are found different."""
+        first: dict[tuple[str, Any], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                line = key.start_mark.line + 1
+                if (key.tag, key.value) in first:
+                    earlier = first[key.tag, key.value]
+                    raise yaml.YAMLError(
+                        f"key {key.value!r} stands twice in one mapping, in lines {earlier} and {line}"
+                    )
+                first[key.tag, key.value] = line
+        constructed: dict[Any, Any] = super().construct_mapping(node, deep)
+        return constructed
 
 
 def to_plain(config: Section) -> dict[str, Any]:

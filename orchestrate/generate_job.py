@@ -127,6 +127,7 @@ def work(config: GenerateConfig, source: TextSource, directory: RunDirectory, ru
         **counts,
         "shards": len(wanted),
         "mean_tokens": counts["tokens"] / counts["texts"],
+        "question_too_long": source.left_out,
     }
     run.log_metrics({name: value for name, value in {**found, "generated": counts["texts"]}.items() if name in counts})
     header = {

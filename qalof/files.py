@@ -27,6 +27,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from qalof.errors import BadInputError, DiskError
+from qalof.reading import read_lines, read_text
 
 MANIFEST = "manifest.json"
 
@@ -128,13 +129,11 @@ def read_json(path: Path, what: str) -> Any:
     """Parse a JSON file.
 
     Raises:
-        BadInputError: missing, or not JSON; ``what`` names it in the message.
+        BadInputError: missing, not to be read, or not JSON; ``what`` names it in the message.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInputError(f"{what} {path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(read_text(path, what))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise BadInputError(f"{what} {path} is not JSON ({error}); make it again") from None
 
 
@@ -144,23 +143,16 @@ def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]
     Raises:
         BadInputError: missing, not UTF-8, or a line that is no JSON object, with its number.
     """
-    number = 0
-    try:
-        # only "\n" ends a line: splitlines() would also cut at the Unicode separators that JSON allows in a string
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                data = json.loads(line)
-                if not isinstance(data, dict):
-                    raise BadInputError(f"{what} {path} line {number} must be a JSON object: got {type(data).__name__}")
-                yield number, data
-    except FileNotFoundError:
-        raise BadInputError(f"{what} {path} does not exist") from None
-    except json.JSONDecodeError as error:
-        raise BadInputError(f"{what} {path} line {number} is not JSON ({error}); mend or remove it") from None
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"{what} {path} must be UTF-8: {error}, after line {number}; convert it") from None
+    for number, line in read_lines(path, what):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise BadInputError(f"{what} {path} line {number} is not JSON ({error}); mend or remove it") from None
+        if not isinstance(data, dict):
+            raise BadInputError(f"{what} {path} line {number} must be a JSON object: got {type(data).__name__}")
+        yield number, data
 
 
 def digest(path: Path) -> str:

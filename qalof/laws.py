@@ -67,6 +67,7 @@ class Law:
         else:
             words = (("of at least", self.ge), ("above", self.gt), ("of at most", self.le), ("below", self.lt))
             bounds = " and".join(f" {word} {bound}" for word, bound in words if bound is not None)
+            bounds = bounds.replace(" and of", " and")
         others = "".join(f", or {other}" for other in self.others)
         kind = "a whole number" if whole else "a number" if bounds else "a finite number"
         return f"{kind}{bounds}{others}{f' ({self.off})' if self.off else ''}"

@@ -35,6 +35,7 @@ from orchestrate.report.losses import LossCurve, read_losses
 from orchestrate.run_directory import read_moment, read_result
 from qalof.errors import BadInputError
 from qalof.files import read_json
+from qalof.reading import read_text
 
 PIPELINE = "pipeline.json"
 _NAME = re.compile(r"[\w-]+$")
@@ -229,10 +230,10 @@ def _moment(path: Path, key: str) -> float:
 def _config(folder: Path) -> tuple[Mapping[str, Any], Path]:
     """The config, and where the folder stood when it was written."""
     path = folder / "config.yaml"
+    text = read_text(path, "config")
     try:
-        text = path.read_text(encoding="utf-8")
         config = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
         raise BadInputError(f"config {path} cannot be read ({' '.join(str(error).split())}); restore it") from None
     if not isinstance(config, Mapping):
         raise BadInputError(f"config {path} must hold a mapping of keys: got {type(config).__name__}; restore it")

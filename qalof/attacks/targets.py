@@ -12,6 +12,7 @@ from qalof.attacks.attack import AttackExample
 from qalof.attacks.goal import HELD
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
+from qalof.reading import read_lines
 from qalof.tasks.base import Task
 
 HARMLESS = "harmless"
@@ -45,12 +46,9 @@ def targets_of(source: str) -> tuple[str, ...]:
     path = Path(source).expanduser()
     way_out = f"give a UTF-8 file of one target a line, or {HARMLESS!r} for the shipped list"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise BadInputError(f"targets {path} cannot be read: {error.strerror}; {way_out}") from None
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"targets {path} must be UTF-8: byte {error.start} is not; {way_out}") from None
-    found = tuple(stripped for line in lines if (stripped := line.strip()))
+        found = tuple(stripped for _, line in read_lines(path, "targets") if (stripped := line.strip()))
+    except BadInputError as error:
+        raise BadInputError(f"{error}; {way_out}") from None
     if not found:
         raise BadInputError(f"targets {path} must hold at least one line that is not empty: got none; {way_out}")
     return found

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from qalof.errors import BadInputError
 from qalof.tasks.base import Progress
 from qalof.tasks.batching import attention_mask, by_length, pad_right
+from qalof.tasks.special_tokens import special_token
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,14 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: 
 
 
 def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What stands before a text that nothing precedes: bos, or eos where there is none."""
-    token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    return int(token)
+    """What stands before a text that nothing precedes: bos, or eos where there is none.
+
+    Raises:
+        BadInputError: the tokenizer has neither.
+    """
+    if tokenizer.bos_token_id is not None:
+        return int(tokenizer.bos_token_id)
+    return special_token(tokenizer, "eos", "a text that nothing precedes", "take another model")
 
 
 def positions_of(model: Any) -> int:

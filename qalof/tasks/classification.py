@@ -30,6 +30,7 @@ from qalof.evaluation.result import Evaluation
 from qalof.files import read_json
 from qalof.laws import Count, check_numbers
 from qalof.model.pretrained import HeadKind
+from qalof.reading import read_lines
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, pad_right
 from qalof.tasks.feature_cache import content_digest, tokenizer_digest
@@ -129,7 +130,9 @@ class ClassificationTask:
         limit = self.settings.max_length
         cut = [len(ids) > limit for ids in encoded]
         self.truncated[split] = sum(cut)
-        return [ids[:limit] for ids in encoded], cut
+        # a text of which the tokenizer keeps nothing has one token all the same, for a classifier reads the last
+        nothing = [int(self.tokenizer.pad_token_id or 0)]
+        return [ids[:limit] or nothing for ids in encoded], cut
 
     @cached_property
     def _validation_ids(self) -> tuple[list[list[int]], list[bool]]:
@@ -248,14 +251,8 @@ def read_texts(path: Path, labels: int) -> list[LabelledText]:
     Raises:
         BadInputError: missing or empty file, broken JSON, a missing or empty field, a label outside [0, labels).
     """
-    if not path.is_file():
-        raise BadInputError(f"data file {path} does not exist")
-    try:
-        # only "\n" ends a line: splitlines() would also cut at the Unicode separators that JSON allows in a string
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"data file {path} must be UTF-8: {error}; convert it") from None
-    examples = [_parse(line, labels, f"{path} line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+    lines = read_lines(path, "data file")
+    examples = [_parse(line, labels, f"{path} line {number}") for number, line in lines if line.strip()]
     if not examples:
         raise BadInputError(f"a split must hold at least one text: {path} holds none")
     return examples
@@ -264,7 +261,7 @@ def read_texts(path: Path, labels: int) -> list[LabelledText]:
 def _parse(line: str, labels: int, where: str) -> LabelledText:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise BadInputError(f"{where} is not JSON: {error}; one object a line is wanted") from None
     for field in LabelledText._fields:
         if not isinstance(row, dict) or field not in row:

@@ -24,10 +24,12 @@ from qalof.evaluation.result import Evaluation, exp_nats, token_scores
 from qalof.hub import load_rows
 from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
+from qalof.reading import read_text
 from qalof.tasks.base import Feature, Progress
 from qalof.tasks.feature_cache import content_digest, tokenizer_digest
 from qalof.tasks.generated_data import find_generated, open_generated
 from qalof.tasks.next_token import NextToken
+from qalof.tasks.special_tokens import special_token
 from qalof.tasks.squad_data import load_squad
 
 
@@ -151,7 +153,7 @@ class LanguageModelingTask(NextToken):
 
     def _checked(self, ids: list[int]) -> list[int]:
         if self.settings.prepend_bos:
-            ids = [int(self.tokenizer.bos_token_id), *ids]
+            ids = [special_token(self.tokenizer, "bos", "prepend_bos", "set it to false"), *ids]
         if len(ids) < 2:
             raise BadInputError(f"language modelling needs at least two tokens of text: {self.settings.data} has less")
         return ids
@@ -178,7 +180,7 @@ def load_text(source: str, split: str, subset: str | None = None) -> str:
     if source == "tiny":
         return "\n\n".join(dict.fromkeys(example.context for example in load_squad("tiny", split)))
     if path.exists():
-        return "\n\n".join(_read(file) for file in _files(path, split))
+        return "\n\n".join(read_text(file, "data file") for file in _files(path, split))
     if source.startswith((".", "/", "~")) or source.endswith(".txt"):
         raise BadInputError(f"data file {source} does not exist")
     return "\n\n".join(str(row["text"]) for row in load_rows(source, split, subset))
@@ -192,10 +194,3 @@ def _files(path: Path, split: str) -> list[Path]:
     if files := sorted((path / split).glob("*.txt")):
         return files
     raise BadInputError(f"data folder {path} must hold {split}.txt or {split}/*.txt")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"data file {path} must be UTF-8 text: {error}") from None

@@ -27,6 +27,7 @@ from qalof.tasks.base import Feature, Progress
 from qalof.tasks.batching import by_length
 from qalof.tasks.feature_cache import content_digest, map_cached, tokenizer_digest
 from qalof.tasks.next_token import NextToken
+from qalof.tasks.special_tokens import special_token
 from qalof.tasks.squad_data import SquadExample, gold_counts, load_squad
 
 _TEMPLATE = ("Context: ", "\nQuestion: {question}\nAnswer:")
@@ -68,7 +69,8 @@ class CompletionTask(NextToken):
         self.settings = settings or CompletionSettings()
         self.truncated = 0
         """How many prompts lost part of their context so far."""
-        self._counts = {"no_answer": 0, "truncated": 0}
+        self._counts = {"no_answer": 0, "truncated": 0, "question_too_long": 0}
+        self._eos = special_token(tokenizer, "eos", "task squad-completion", "take another model")
 
     @cached_property
     def validation(self) -> list[SquadExample]:
@@ -89,7 +91,7 @@ class CompletionTask(NextToken):
         """input_ids and the number of answer tokens at their end; a question whose first answer is empty is left out.
 
         Raises:
-            BadInputError: no question has an answer.
+            BadInputError: no question has an answer that fits.
         """
         found = load_squad(self.settings.data, self.settings.train_split)
         examples = [e for e in found if e.answers and e.texts[0].strip()]
@@ -98,12 +100,21 @@ class CompletionTask(NextToken):
         names = ("question", "context", "answer", "ended")
         rows = [dict(zip(names, (e.question, e.context, e.texts[0], e.ended), strict=True)) for e in examples]
         kept = map_cached(rows, self._encode_rows, self._key(examples))
+        if not kept:
+            raise self._no_room()
         # told by the features, since a cached map never calls the encoder
-        self._counts = {"no_answer": len(found) - len(examples), "truncated": sum(row["cut"] for row in kept)}
+        self._counts = {
+            "no_answer": len(found) - len(examples),
+            "truncated": sum(row["cut"] for row in kept),
+            "question_too_long": len(examples) - len(kept),
+        }
         return kept
 
     def train_counts(self) -> dict[str, int]:
-        """``no_answer``: left out, for the answer is empty; ``truncated``: prompts that lost part of their context."""
+        """``no_answer``: left out, for the answer is empty; ``truncated``: prompts that lost part of their context.
+
+        ``question_too_long``: left out, for question and answer leave no room for a context.
+        """
         return self._counts
 
     def _encode_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -111,33 +122,46 @@ class CompletionTask(NextToken):
         columns = (rows[name] for name in ("question", "context", "answer", "ended"))
         for question, context, answer, ended in zip(*columns, strict=True):
             before = self.truncated
-            ids, count = self._encode(question, context, answer, ended)
+            if (pair := self._encode(question, context, answer, ended)) is None:
+                continue
+            ids, count = pair
             for name, value in (("input_ids", ids), ("answer_tokens", count), ("cut", self.truncated - before)):
                 result[name].append(value)
         return result
 
-    def _encode(self, question: str, context: str, answer: str, ended: bool = True) -> tuple[list[int], int]:
+    def _encode(self, question: str, context: str, answer: str, ended: bool = True) -> tuple[list[int], int] | None:
+        """Token ids of prompt and answer, and how many are the answer's; None where no context fits."""
         # an answer that was stopped in its middle must not teach that it ends there
-        target = [*self._ids(" " + answer), *([int(self.tokenizer.eos_token_id)] if ended else [])]
-        return [*self.prompt(question, context, room=self.settings.max_length - len(target)), *target], len(target)
+        target = [*self._ids(" " + answer), *([self._eos] if ended else [])]
+        prompt = self.prompt(question, context, room=self.settings.max_length - len(target))
+        return None if prompt is None else ([*prompt, *target], len(target))
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def prompt(self, question: str, context: str, room: int) -> list[int]:
+    def prompt(self, question: str, context: str, room: int) -> list[int] | None:
         """Token ids of the prompt, at most ``room``; a longer context loses its beginning, and is counted.
 
-        Raises:
-            BadInputError: no room for a context.
+        None where the question leaves no room for a context.
         """
         before, after = self._ids(_TEMPLATE[0]), self._ids(_TEMPLATE[1].format(question=question))
         body = self._ids(context)
         space = room - len(before) - len(after)
         if space < 1:
-            raise BadInputError(f"max_length must leave room for a context: got {self.settings.max_length}; raise it")
+            return None
         self.truncated += len(body) > space
         return [*before, *body[-space:], *after]
+
+    def fitting(self, questions: Sequence[str], room: int) -> list[int]:
+        """Indices of the questions whose prompts have room for a context in ``room`` tokens."""
+        asked = [_TEMPLATE[1].format(question=question) for question in questions]
+        encoded = self.tokenizer(asked, add_special_tokens=False, verbose=False)["input_ids"]
+        space = room - len(self._ids(_TEMPLATE[0]))
+        return [index for index, ids in enumerate(encoded) if len(ids) < space]
+
+    def _no_room(self) -> BadInputError:
+        return BadInputError(f"max_length must leave room for a context: got {self.settings.max_length}; raise it")
 
     def first_label(self, feature: Feature) -> int:
         """Where the answer begins."""
@@ -148,7 +172,7 @@ class CompletionTask(NextToken):
         """Exact match and F1 in percent of greedy answers; loss (nats a token) and perplexity of the first gold one.
 
         Raises:
-            BadInputError: no example has an answer, so that there is no loss.
+            BadInputError: no example has an answer that fits, so there is no loss.
         """
         examples = self.validation[:limit]
         if not any(example.answers for example in examples):
@@ -159,14 +183,16 @@ class CompletionTask(NextToken):
         room = self.settings.max_length - self.settings.max_new_tokens
         before = self.truncated
         prompts = [self.prompt(e.question, e.context, room) for e in examples]
-        counts = {"truncated": self.truncated - before, **gold_counts(examples)}
+        asked = [(index, prompt) for index, prompt in enumerate(prompts) if prompt is not None]
+        too_long = len(prompts) - len(asked)
+        counts = {"truncated": self.truncated - before, **gold_counts(examples), "question_too_long": too_long}
         done = 0
-        for batch in by_length([len(p) for p in prompts], self.settings.eval_batch_size):
-            for i, text in zip(batch, self._complete(model, [prompts[i] for i in batch]), strict=True):
-                texts[i] = text
+        for batch in by_length([len(prompt) for _, prompt in asked], self.settings.eval_batch_size):
+            for i, text in zip(batch, self._complete(model, [asked[i][1] for i in batch]), strict=True):
+                texts[asked[i][0]] = text
             done += len(batch)
             if progress:
-                progress(done, len(prompts))
+                progress(done, len(asked))
         pairs = list(zip(texts, examples, strict=True))
         matches = [100 * squad_metrics.exact_match(text, e.texts) for text, e in pairs]
         overlaps = [100 * squad_metrics.f1(text, e.texts) for text, e in pairs]
@@ -178,7 +204,7 @@ class CompletionTask(NextToken):
         return Evaluation(metrics, len(examples), scores, counts, {"loss": tokens}, {"perplexity": 1.0})
 
     def _complete(self, model: Any, prompts: Sequence[list[int]]) -> list[str]:
-        pad, eos = int(self.tokenizer.pad_token_id or 0), int(self.tokenizer.eos_token_id)
+        pad = int(self.tokenizer.pad_token_id or 0)
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
@@ -189,14 +215,17 @@ class CompletionTask(NextToken):
             max_new_tokens=self.settings.max_new_tokens,
             do_sample=False,
             pad_token_id=pad,
-            eos_token_id=[eos, *self._ids("\n")],
+            eos_token_id=[self._eos, *self._ids("\n")],
         )
         return [self.tokenizer.decode(row, skip_special_tokens=True).split("\n")[0].strip() for row in out[:, longest:]]
 
     def _losses(self, model: Any, examples: Sequence[SquadExample]) -> tuple[list[float], list[int]]:
-        """Nats and tokens of each example's first gold answer; none of either where it has no answer."""
-        answered = [index for index, example in enumerate(examples) if example.answers]
-        pairs = [self._encode(e.question, e.context, e.texts[0]) for e in examples if e.answers]
+        """Nats and tokens of each example's first gold answer; none of either where it has none that fits."""
+        encoded = [self._encode(e.question, e.context, e.texts[0]) if e.answers else None for e in examples]
+        answered = [index for index, pair in enumerate(encoded) if pair is not None]
+        pairs = [pair for pair in encoded if pair is not None]
+        if not pairs:
+            raise self._no_room()
         features = [{"input_ids": ids, "answer_tokens": count} for ids, count in pairs]
         sums, tokens, device = [0.0] * len(examples), [0] * len(examples), next(model.parameters()).device
         for batch in by_length([len(ids) for ids, _ in pairs], self.settings.eval_batch_size):

@@ -72,7 +72,7 @@ def load_squad(source: str, split: str) -> list[SquadExample]:
         split: ``train``, ``validation``, or either with ``[:n]``.
 
     Raises:
-        BadInputError: no such data, the hub out of reach, a missing field or broken JSON.
+        BadInputError: no such data, the hub out of reach, a missing field, broken JSON, or an id that stands twice.
     """
     name, limit = parse_split(split)
     path = SQUAD_DIR if source == "tiny" else Path(source).expanduser()
@@ -89,9 +89,22 @@ def load_squad(source: str, split: str) -> list[SquadExample]:
         raise BadInputError(f"data file {source} does not exist")
     else:
         examples = [_from_row(row) for row in load_rows(source, name)]
-    if not examples:
+    kept = examples[:limit]
+    if not kept:
         raise BadInputError(f"a split must hold at least one question: {source} {split} holds none")
-    return examples[:limit]
+    _check_ids(kept, f"{source} {split}")
+    return kept
+
+
+def _check_ids(examples: Sequence[SquadExample], where: str) -> None:
+    """Features are matched with questions by id, so two questions of one id would be taken for one."""
+    first: dict[str, int] = {}
+    for number, example in enumerate(examples, 1):
+        if (earlier := first.setdefault(example.id, number)) != number:
+            raise BadInputError(
+                f"question ids must differ: {where} has {example.id!r} as its questions {earlier} and {number}; "
+                "give each an id of its own"
+            )
 
 
 def _files(path: Path, split: str) -> list[Path]:

@@ -4,6 +4,9 @@ The input is ``question \\n context``: a causal model must have read the questio
 context is cut, into windows that overlap by ``stride`` tokens.  A window without the answer teaches nothing in
 v1.1 and is dropped from training; GPT-2 has no CLS token to point at, and the usual fallback, the first bos,
 is the first *pad* where pad = eos.  The loss is the mean of the start's and the end's cross entropy.
+
+A question that leaves its context no more room than the overlap has no windows at all: it teaches nothing, its answer
+is empty, and it is counted.
 """
 
 from __future__ import annotations
@@ -64,6 +67,8 @@ class SpanTask:
         self.settings = settings or SpanSettings()
         self.skipped = 0
         """Training questions left out because no window holds their answer, known after :meth:`train_features`."""
+        self.too_long = 0
+        """Those of them that leave no room for a context, as well."""
 
     @cached_property
     def validation(self) -> list[SquadExample]:
@@ -89,12 +94,27 @@ class SpanTask:
         features = map_cached(rows, self._encode_training, self._key(learnable))
         if not features:
             raise BadInputError(f"training needs at least one answer inside a window: {self.settings.data} has none")
-        self.skipped = len(examples) - len({feature["id"] for feature in features})
+        learned = {feature["id"] for feature in features}
+        self.skipped = len(examples) - len(learned)
+        left_out = [example.question for example in examples if example.id not in learned]
+        self.too_long = len(left_out) - len(self._fitting(left_out))
         return features
 
     def train_counts(self) -> dict[str, int]:
-        """``no_answer_in_window``: questions left out since no window holds their answer, for whatever reason."""
-        return {"no_answer_in_window": self.skipped}
+        """``no_answer_in_window``: questions left out since no window holds their answer, for whatever reason.
+
+        ``question_too_long``: those of them that leave their context no room.
+        """
+        return {"no_answer_in_window": self.skipped, "question_too_long": self.too_long}
+
+    def _fitting(self, questions: Sequence[str]) -> list[int]:
+        """Indices of the questions beside which a window moves on: there is room for more context than ``stride``."""
+        if not questions:
+            return []
+        tokenizer: Any = self.tokenizer
+        encoded = tokenizer([f"{q}\n" for q in questions], add_special_tokens=False, verbose=False)["input_ids"]
+        room = self.settings.max_length - tokenizer.num_special_tokens_to_add(pair=True) - self.settings.stride
+        return [index for index, ids in enumerate(encoded) if len(ids) < room]
 
     def _encode_training(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         result: dict[str, list[Any]] = {"id": [], "input_ids": [], "start": [], "end": []}
@@ -110,9 +130,12 @@ class SpanTask:
         return result
 
     def _windows(self, questions: Sequence[str], contexts: Sequence[str]) -> list[_Window]:
+        fitting = self._fitting(questions)
+        if not fitting:
+            return []
         encoded = self.tokenizer(
-            [f"{question}\n" for question in questions],
-            list(contexts),
+            [f"{questions[index]}\n" for index in fitting],
+            [contexts[index] for index in fitting],
             truncation="only_second",
             max_length=self.settings.max_length,
             stride=self.settings.stride,
@@ -122,7 +145,9 @@ class SpanTask:
         windows = []
         for i, example in enumerate(encoded["overflow_to_sample_mapping"]):
             context_tokens = [t for t, part in enumerate(encoded.sequence_ids(i)) if part == 1]
-            windows.append(_Window(example, encoded["input_ids"][i], encoded["offset_mapping"][i], context_tokens))
+            windows.append(
+                _Window(fitting[example], encoded["input_ids"][i], encoded["offset_mapping"][i], context_tokens)
+            )
         return windows
 
     def units(self, feature: Feature) -> float:
@@ -155,7 +180,8 @@ class SpanTask:
         """Exact match and F1 in percent, from the best span over an example's windows."""
         examples = self.validation[:limit]
         windows = self._validation_windows[: None if limit is None else self._windows_of_first(limit)]
-        best: list[tuple[float, str]] = [(-np.inf, NO_ANSWER)] * len(examples)
+        with_windows = {window.example for window in windows}
+        best = [(-np.inf, NO_ANSWER if index in with_windows else "") for index in range(len(examples))]
         device = next(model.parameters()).device
         done = 0
         for batch in by_length([len(w.input_ids) for w in windows], self.settings.eval_batch_size):
@@ -172,7 +198,7 @@ class SpanTask:
             done += len(batch)
             if progress:
                 progress(done, len(windows))
-        return self._score(examples, [text for _, text in best])
+        return self._score(examples, [text for _, text in best], len(examples) - len(with_windows))
 
     @cached_property
     def _validation_windows(self) -> list[_Window]:
@@ -196,12 +222,13 @@ class SpanTask:
         text = context[window.offsets[starts[row]][0] : window.offsets[ends[column]][1]]
         return float(scores[row, column]), text.strip()
 
-    def _score(self, examples: Sequence[SquadExample], answers: Sequence[str]) -> Evaluation:
+    def _score(self, examples: Sequence[SquadExample], answers: Sequence[str], too_long: int) -> Evaluation:
         pairs = list(zip(answers, examples, strict=True))
         matches = [100 * squad_metrics.exact_match(answer, example.texts) for answer, example in pairs]
         overlaps = [100 * squad_metrics.f1(answer, example.texts) for answer, example in pairs]
         metrics = {"exact_match": float(np.mean(matches)), "f1": float(np.mean(overlaps))}
-        return Evaluation(metrics, len(examples), {"exact_match": matches, "f1": overlaps}, gold_counts(examples))
+        counts = {**gold_counts(examples), "question_too_long": too_long}
+        return Evaluation(metrics, len(examples), {"exact_match": matches, "f1": overlaps}, counts)
 
 
 @dataclass(frozen=True)

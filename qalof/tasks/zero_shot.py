@@ -9,6 +9,7 @@ directly; a test compares the two.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -110,14 +111,21 @@ class ZeroShotTask:
         """``acc``, and ``acc_norm`` where the benchmark tells it, in percent."""
         items = self.validation[:limit]
         pairs = [encode_pair(self.tokenizer, *choice) for item in items for choice in item.choices]
-        settings, pad = self.settings, int(self.tokenizer.pad_token_id or 0)
-        scored, cut = score_pairs(model, pairs, self._most_tokens(model), settings.eval_batch_size, pad, progress)
+        settings, pad, most = self.settings, int(self.tokenizer.pad_token_id or 0), self._most_tokens(model)
+        legal = [0 < len(pair.continuation) <= most for pair in pairs]
+        fitting = [pair for pair, fits in zip(pairs, legal, strict=True) if fits]
+        scored, cut = score_pairs(model, fitting, most, settings.eval_batch_size, pad, progress)
         hits: dict[str, list[float]] = {name: [] for name in self.metrics}
-        sums = iter(score.log_likelihood for score in scored)
+        sums, fits = iter(score.log_likelihood for score in scored), iter(legal)
+        too_long = 0
         for item in items:
-            likelihoods = np.array([next(sums) for _ in item.choices])
+            # an item with a choice that the model cannot be shown whole counts as answered wrongly
+            chances = [next(sums) if next(fits) else math.nan for _ in item.choices]
+            too_long += any(map(math.isnan, chances))
+            likelihoods = np.array(chances)
             for name, values in hits.items():
                 chosen = likelihoods / np.array(item.lengths) if name == "acc_norm" else likelihoods
-                values.append(100.0 * float(int(chosen.argmax()) == item.gold))
+                right = not np.isnan(chosen).any() and int(chosen.argmax()) == item.gold
+                values.append(100.0 * float(right))
         metrics = {name: float(np.mean(values)) for name, values in hits.items()}
-        return Evaluation(metrics, len(items), hits, {"truncated": cut})
+        return Evaluation(metrics, len(items), hits, {"truncated": cut, "choice_too_long": too_long})

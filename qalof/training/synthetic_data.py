@@ -27,6 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from qalof.errors import BadInputError
 from qalof.laws import Count, Law, Positive, Seed, check_numbers
 from qalof.tasks.language_modeling import load_text
+from qalof.tasks.special_tokens import special_token
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
 from qalof.tasks.squad_data import SquadExample, load_squad
 from qalof.training.sampling import Plan, SamplingRule, Writer, Written, random_share
@@ -89,18 +90,23 @@ class TextSource:
                 f"max_length must fit the model's {positions} positions: got {settings.max_length}; lower it"
             )
         self.settings, self.tokenizer = settings, tokenizer
-        eos = int(tokenizer.eos_token_id)
+        eos = special_token(tokenizer, "eos", "generation", "take another model")
         self.stops = {eos}
         """Tokens that end a text and are no part of it."""
         self._starts = [i for i in range(len(tokenizer)) if settings.start_at_eos or i != eos]
         self._examples: list[SquadExample] = []
+        self.left_out = 0
+        """Questions of ``prompts`` that leave no room for a context, for which nothing is written."""
         if settings.start == "unigram":
             self._starts, self._cumulative = self._counted()
         elif settings.start == "prompts":
             self._examples = load_squad(settings.data, settings.split)
             if settings.one_line:
                 self.stops |= {i for i in range(len(tokenizer)) if "\n" in tokenizer.decode([i])}
-            self._task = CompletionTask(tokenizer, CompletionSettings(max_length=settings.max_length))
+            self._task = CompletionTask(
+                tokenizer, CompletionSettings(max_length=settings.max_length, max_new_tokens=settings.max_new_tokens)
+            )
+            self._keep_fitting()
         whole = len(self._examples) or len(self._starts) * settings.greedy_choices
         self.count = whole if settings.count is None else settings.count
 
@@ -123,7 +129,7 @@ class TextSource:
             turn, place = divmod(index, len(self._starts))
             start, drawn = self._starts[place], low + turn % settings.greedy_choices
         elif settings.start == "bos":
-            start = int(self.tokenizer.bos_token_id)
+            start = special_token(self.tokenizer, "bos", "start bos", "take another start")
         else:
             start = self._drawn(random_share(settings.seed, index, _START))
         return Plan(index, (start,), min(drawn, settings.max_length), settings.max_length)
@@ -138,12 +144,25 @@ class TextSource:
     def _prompted(self, index: int) -> Plan:
         settings = self.settings
         example = self.example(index)
-        room = settings.max_length - settings.max_new_tokens
-        prompt = tuple(self._task.prompt(example.question, example.context, room))
+        prompt = tuple(self._task.prompt(example.question, example.context, self._room) or ())
         share = random_share(settings.seed, index, _GREEDY)
         greedy = settings.greedy_length[0] + int(share * settings.greedy_choices)
         longest = len(prompt) + settings.max_new_tokens
         return Plan(index, prompt, min(len(prompt) + greedy, longest), longest)
+
+    @property
+    def _room(self) -> int:
+        return self.settings.max_length - self.settings.max_new_tokens
+
+    def _keep_fitting(self) -> None:
+        fitting = [self._examples[i] for i in self._task.fitting([e.question for e in self._examples], self._room)]
+        self.left_out = len(self._examples) - len(fitting)
+        if not fitting:
+            raise BadInputError(
+                f"max_length must leave room for a context: got {self.settings.max_length} with max_new_tokens "
+                f"{self.settings.max_new_tokens} for every question; raise it"
+            )
+        self._examples = fitting
 
     def example(self, index: int) -> SquadExample:
         """The question behind a prompted sample; more samples than questions go round again."""

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from qalof.attacks.victim import embedding_matrix
 from qalof.errors import BadInputError
+from qalof.reading import read_lines
 
 EMBEDDINGS = "embeddings"
 _WORD_BEGINS = ("\u0120", "\u2581")  # how byte-level BPE and SentencePiece write the space before a word
@@ -108,11 +109,7 @@ def read_thesaurus(path: str) -> Thesaurus:
 def _read(file: Path, changed: int) -> Thesaurus:
     """``changed``: when the file was, so that a cache never serves an older one."""
     listed: dict[str, dict[str, None]] = {}
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"word list {file} must be UTF-8 text: {error}") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in read_lines(file, "word list"):
         if not line.strip():
             continue
         for word, other in _entry(line) if file.suffix == ".jsonl" else _pair(line):

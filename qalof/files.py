@@ -27,7 +27,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from qalof.errors import BadInputError, DiskError
-from qalof.reading import read_lines, read_text
+from qalof.reading import is_folder, read_lines, read_text
 
 MANIFEST = "manifest.json"
 
@@ -250,7 +250,7 @@ def open_sealed(folder: Path, what: str, version: int, oldest: int | None = None
     Raises:
         BadInputError: missing, of a format version outside these, or a file that is missing, cut or changed.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise BadInputError(f"{what} {folder} does not exist")
     manifest: Any = read_json(folder / MANIFEST, f"manifest of {what}")
     found = manifest.get("format_version") if isinstance(manifest, dict) else None

@@ -16,6 +16,7 @@ import huggingface_hub.constants
 from huggingface_hub.utils import logging as hub_logging
 
 from qalof.errors import BadInputError
+from qalof.reading import library_errors
 
 TIMEOUT = 5.0
 """Seconds to wait for a connection."""
@@ -57,11 +58,9 @@ def load_rows(source: str, split: str, subset: str | None = None) -> Any:
     import datasets
 
     check_hub()
-    try:
-        return datasets.load_dataset(source, subset, split=split)
-    except Exception as error:  # the hub's client raises many kinds; all mean that there is no data
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInputError(
-            f"data set {source!r} cannot be loaded ({first_line}); "
-            "give a local file or folder, or bring the hub in reach"
-        ) from None
+    named = f"data set {source!r}" if subset is None else f"data set {source!r}, {subset}"
+    with library_errors(f"{named}, split {split}", "give a local file or folder, or bring the hub in reach"):
+        rows = datasets.load_dataset(source, subset, split=split)
+    if not len(rows):
+        raise BadInputError(f"a split must hold at least one row: {named}, split {split} holds none")
+    return rows

@@ -52,6 +52,21 @@ def read_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
                 raise _not_utf8(path, what, error, f", after line {number}") from None
 
 
+def exists(path: Path) -> bool:
+    """Whether something is there; False for what cannot be a path at all, of which ``Path.exists`` raises."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: Path) -> bool:
+    """As :func:`exists`, of a file."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """As :func:`exists`, of a folder."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
     """Turn what the system says of a path that cannot be read into one line.

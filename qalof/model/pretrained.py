@@ -24,7 +24,10 @@ from qalof.cache import CACHED, models_dir
 from qalof.errors import BadInputError, nearest_hint
 from qalof.hub import check_hub
 from qalof.model.gguf_source import converted, find_gguf
+from qalof.reading import is_folder, library_errors
 from qalof.tiny import MODEL_DIR
+
+_WAY_OUT = "give a local folder that is whole, a GGUF file, or a hub name with the hub in reach"
 
 TINY = "tiny"
 """The name under which the shipped model goes."""
@@ -102,12 +105,11 @@ def load_pretrained(source: str, head: HeadKind, *, seed: int = 0, labels: int |
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model, report = _AUTO_CLASSES[head].from_pretrained(
-                _checked(source), dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **extra
-            )
-            _complete(model, report["missing_keys"], source)
-        except (OSError, ValueError) as error:
-            raise _unloadable("model", source, error) from None
+            with library_errors(f"model {source!r}", _WAY_OUT):
+                model, report = _AUTO_CLASSES[head].from_pretrained(
+                    _checked(source), dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **extra
+                )
+                _complete(model, report["missing_keys"], source)
         finally:
             transformers_logging.set_verbosity(verbosity)
     if head is HeadKind.CLASSIFIER and model.config.pad_token_id is None:
@@ -122,10 +124,8 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     Raises:
         BadInputError: as :func:`load_pretrained`, or a tokenizer without character offsets.
     """
-    try:
+    with library_errors(f"tokenizer {source!r}", _WAY_OUT):
         tokenizer = AutoTokenizer.from_pretrained(_checked(source), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise _unloadable("tokenizer", source, error) from None
     if not tokenizer.is_fast:
         raise BadInputError(f"a tokenizer must be a fast one to give character offsets: {source} has none")
     tokenizer.padding_side = "right"
@@ -172,14 +172,6 @@ def _complete(model: PreTrainedModel, missing: Collection[str], source: str) -> 
 
 def _checked(source: str) -> str:
     path = resolve_source(source)
-    if not Path(path).is_dir():
+    if not is_folder(Path(path)):
         check_hub()
     return path
-
-
-def _unloadable(what: str, source: str, error: Exception) -> BadInputError:
-    if isinstance(error, BadInputError):
-        return error
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    hint = "give a local folder, a GGUF file, or a hub name with the hub in reach"
-    return BadInputError(f"{what} {source!r} cannot be loaded ({first_line}); {hint}")

@@ -30,7 +30,7 @@ from qalof.evaluation.result import Evaluation
 from qalof.files import read_json
 from qalof.laws import Count, check_numbers
 from qalof.model.pretrained import HeadKind
-from qalof.reading import read_lines
+from qalof.reading import exists, read_lines
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, pad_right
 from qalof.tasks.feature_cache import content_digest, tokenizer_digest
@@ -74,7 +74,10 @@ class ClassificationSettings:
         """
         name, limit = parse_split(split)
         source = self.validation_data if name == "validation" and self.validation_data else self.data
-        return read_texts(find_file(source, name), len(self.label_names()))[:limit]
+        found = read_texts(find_file(source, name), len(self.label_names()))[:limit]
+        if not found:
+            raise BadInputError(f"a split must hold at least one text: {source} {split} holds none; take more")
+        return found
 
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes.
@@ -219,7 +222,7 @@ def existing(source: str) -> Path:
         BadInputError: nothing there.
     """
     path = REVIEWS_DIR if source == "tiny" else Path(source).expanduser()
-    if not path.exists():
+    if not exists(path):
         raise BadInputError(f"classification data {source} does not exist; give a folder or a .jsonl file")
     return path
 

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
 from qalof.files import MANIFEST, open_sealed, read_json, read_json_lines
+from qalof.reading import is_file, is_folder
 from qalof.tasks.feature_cache import tokenizer_digest
 
 FORMAT_VERSION = 1
@@ -60,9 +61,9 @@ class GeneratedData:
 def find_generated(source: str) -> Path | None:
     """The folder, if ``source`` is one that was generated, finished or not; None for anything else."""
     path = Path(source).expanduser()
-    if (path / SHARDS).is_dir() and any((path / SHARDS).glob("shard-*.jsonl")):
+    if is_folder(path / SHARDS) and any((path / SHARDS).glob("shard-*.jsonl")):
         return path
-    if not (path / MANIFEST).is_file():
+    if not is_file(path / MANIFEST):
         return None
     manifest = read_json(path / MANIFEST, "manifest")
     return path if isinstance(manifest, dict) and "kind" in manifest and "texts" in manifest else None

@@ -24,7 +24,7 @@ from qalof.evaluation.result import Evaluation, exp_nats, token_scores
 from qalof.hub import load_rows
 from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
-from qalof.reading import read_text
+from qalof.reading import exists, read_text
 from qalof.tasks.base import Feature, Progress
 from qalof.tasks.feature_cache import content_digest, tokenizer_digest
 from qalof.tasks.generated_data import find_generated, open_generated
@@ -179,7 +179,7 @@ def load_text(source: str, split: str, subset: str | None = None) -> str:
         )
     if source == "tiny":
         return "\n\n".join(dict.fromkeys(example.context for example in load_squad("tiny", split)))
-    if path.exists():
+    if exists(path):
         return "\n\n".join(read_text(file, "data file") for file in _files(path, split))
     if source.startswith((".", "/", "~")) or source.endswith(".txt"):
         raise BadInputError(f"data file {source} does not exist")

@@ -16,6 +16,7 @@ from typing import Any
 from qalof.errors import BadInputError
 from qalof.files import read_json
 from qalof.hub import load_rows
+from qalof.reading import exists
 from qalof.tasks.generated_data import find_generated, open_generated
 from qalof.tiny import SQUAD_DIR
 
@@ -83,7 +84,7 @@ def load_squad(source: str, split: str) -> list[SquadExample]:
                 "set validation_data to SQuAD data to score on"
             )
         examples = [_from_generated(row) for row in open_generated(folder, "completions").rows()]
-    elif path.exists():
+    elif exists(path):
         examples = [example for file in _files(path, name) for example in _read(file)]
     elif source.startswith((".", "/", "~")) or source.endswith(".json"):
         raise BadInputError(f"data file {source} does not exist")

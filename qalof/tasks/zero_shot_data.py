@@ -24,6 +24,7 @@ from typing import Any, Literal
 from qalof.errors import BadInputError, nearest_hint
 from qalof.files import read_json_lines
 from qalof.hub import load_rows
+from qalof.reading import exists
 from qalof.tiny.zero_shot import rows as tiny_rows
 
 Dataset = Literal["boolq", "hellaswag", "winogrande", "arc_easy", "piqa"]
@@ -126,7 +127,7 @@ def _rows(benchmark: Benchmark, dataset: str, source: str | None, split: str) ->
         yield from ((f"tiny item {number}", row) for number, row in enumerate(tiny_rows(dataset)))
         return
     path = Path(source or "").expanduser()
-    if source is not None and (path.exists() or source.startswith((".", "/", "~")) or source.endswith(".jsonl")):
+    if source is not None and (exists(path) or source.startswith((".", "/", "~")) or source.endswith(".jsonl")):
         file = path / f"{dataset}.jsonl" if path.is_dir() else path
         for number, row in read_json_lines(file, "benchmark data"):
             yield f"{file} line {number}", row

@@ -132,5 +132,5 @@ def test_another_vocabulary_is_refused(victim: Any) -> None:
         attack_of(victim, replace(QUICK, idf=(1.0, 2.0)))
     with pytest.raises(BadInputError, match="max_length must lie from 1"):
         attack_of(victim, replace(QUICK, max_length=65))
-    with pytest.raises(BadInputError, match="samples must be at least 1: got 0"):
+    with pytest.raises(BadInputError, match="samples must be a whole number of at least 1: got 0"):
         GbdaSettings(samples=0)

@@ -107,9 +107,9 @@ def test_whole_bitmaps_are_drawn_site_by_site_per_layer() -> None:
         ({"widths": (4, 17)}, "whole number from 2 to 16"),
         ({"granularity": "token"}, "not supported yet"),
         ({"granularity": "requests"}, "did you mean 'request'"),
-        ({"probability": 1.5, "baseline": 8}, r"in \[0, 1\]: got 1.5"),
+        ({"probability": 1.5, "baseline": 8}, r"from 0 to 1: got 1.5"),
         ({"probability": 0.3}, "needs a baseline"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
     ],
 )
 def test_bad_settings_are_named(arguments: dict[str, object], message: str) -> None:

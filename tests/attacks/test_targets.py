@@ -43,7 +43,7 @@ def test_a_file_has_a_target_a_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "cannot be read: No such file"), (b"\n \n", "at least one line"), (b"tea\xff", "UTF-8: byte 3")],
+    [(None, "does not exist"), (b"\n \n", "at least one line"), (b"tea\xff", "at byte 3")],
 )
 def test_a_file_without_targets_is_bad_input(tmp_path: Path, content: bytes | None, said: str) -> None:
     path = tmp_path / "targets.txt"

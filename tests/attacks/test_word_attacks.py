@@ -270,11 +270,11 @@ def test_a_users_synonyms_are_what_is_swapped_in(victim: Any, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: TextFoolerSettings(window=0), "window must be at least 1: got 0"),
+        (lambda: TextFoolerSettings(window=0), "window must be a whole number of at least 1: got 0"),
         (lambda: TextFoolerSettings(rise=0.0), "above 0: got 0"),
-        (lambda: BertAttackSettings(candidates=0), "candidates must be at least 1: got 0"),
-        (lambda: BertAttackSettings(most_changed=1.5), "up to 1: got 1.5"),
-        (lambda: BertAttackSettings(max_length=0), "max_length must be at least 1: got 0"),
+        (lambda: BertAttackSettings(candidates=0), "candidates must be a whole number of at least 1: got 0"),
+        (lambda: BertAttackSettings(most_changed=1.5), "at most 1: got 1.5"),
+        (lambda: BertAttackSettings(max_length=0), "max_length must be a whole number of at least 1: got 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make: Any, said: str) -> None:

@@ -54,11 +54,11 @@ def test_span_training_leaves_out_what_no_window_answers_and_counts_it(random_mo
     data = write(tmp_path / "d.json", [GOOD, *BAD, far])
     task = qalof.task("squad-span", source=random_model, data=data, max_length=64, stride=8)
     assert {feature["id"] for feature in task.train_features()} == {"0", "6"}
-    assert task.train_counts() == {"no_answer_in_window": 5}
+    assert task.train_counts() == {"no_answer_in_window": 5, "question_too_long": 0}
     found = task.evaluate(Idle())
     # all are scored: the metric asks for texts alone
     assert found.examples == 7
-    assert found.counts == {"without_gold": 1, "empty_gold": 2, "gold_not_in_context": 2}
+    assert found.counts == {"without_gold": 1, "empty_gold": 2, "gold_not_in_context": 2, "question_too_long": 0}
     assert Evaluation.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
@@ -73,14 +73,15 @@ def test_completion_counts_empty_answers_and_cut_contexts(random_model, tmp_path
     data = write(tmp_path / "d.json", [GOOD, *BAD, long])
     task = qalof.task("squad-completion", source=random_model, data=data, max_length=72, max_new_tokens=4)
     assert len(task.train_features()) == 4
-    assert task.train_counts() == {"no_answer": 3, "truncated": 1}
+    assert task.train_counts() == {"no_answer": 3, "truncated": 1, "question_too_long": 0}
     model = load_pretrained(random_model, task.head)
     found = task.evaluate(model)
     without = [not example.answers for example in task.validation]
     assert [tokens == 0 for tokens in found.weights["loss"]] == without
     assert [score == 0 for score in found.per_example["loss"]] == without
     counts = found.counts
-    assert counts == {"truncated": 1, "without_gold": 1, "empty_gold": 2, "gold_not_in_context": 2}
+    golds = {"without_gold": 1, "empty_gold": 2, "gold_not_in_context": 2}
+    assert counts == {"truncated": 1, "question_too_long": 0, **golds}
     nothing = write(tmp_path / "n.json", BAD[2:])
     with pytest.raises(BadInputError, match="at least one answer"):
         qalof.task("squad-completion", source=random_model, data=nothing).train_features()
@@ -102,7 +103,7 @@ def test_counts_do_not_depend_on_the_cache(random_model, tmp_path, monkeypatch):
         task = qalof.task("squad-completion", source=random_model, data=data, max_length=72)
         task.train_features()
         counts.append(task.train_counts())
-    assert counts == [{"no_answer": 1, "truncated": 1}] * 2
+    assert counts == [{"no_answer": 1, "truncated": 1, "question_too_long": 0}] * 2
 
 
 def test_a_sequence_longer_than_the_model_is_refused_before_it_runs(random_model):

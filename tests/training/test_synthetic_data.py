@@ -144,7 +144,7 @@ def test_folders_that_cannot_be_trained_on(tokenizer, model, tmp_path):
     with pytest.raises(BadInputError, match="set validation_data"):
         _ = task("language-modeling", **make, stride=8).validation
     with pytest.raises(BadInputError, match="needs generated completions: .* holds texts, for language-modeling"):
-        task("squad-completion", **make).train_features()
+        task("squad-completion", **make, max_new_tokens=4).train_features()
     shard = data / "train" / "shard-00001.jsonl"
     manifest, text = (data / "manifest.json").read_text(), shard.read_text()
     (data / "manifest.json").unlink()
@@ -165,13 +165,13 @@ def test_folders_that_cannot_be_trained_on(tokenizer, model, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "law"),
     [
-        ({"greedy_length": (0, 3)}, "greedy_length must read lowest, highest"),
+        ({"greedy_length": (0, 3)}, "greedy_length must be a whole number of at least 1"),
         ({"greedy_length": (5, 3)}, "greedy_length must read lowest, highest"),
-        ({"count": 0}, "count must be at least 1"),
+        ({"count": 0}, "count must be a whole number of at least 1"),
         ({"start": "bos"}, "say how many texts"),
-        ({"max_length": 1}, "room for a token"),
+        ({"max_length": 1}, "max_length must be a whole number of at least 2"),
         ({"max_length": 129}, "must fit the model's 128 positions: got 129"),
-        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"temperature": 0.0}, "temperature must be a number above 0"),
         ({"start": "prompts", "data": "/no/such"}, "/no/such"),
     ],
 )

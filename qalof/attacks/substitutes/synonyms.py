@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from qalof.attacks.victim import embedding_matrix
 from qalof.errors import BadInputError
-from qalof.reading import read_lines
+from qalof.reading import is_file, read_lines
 
 EMBEDDINGS = "embeddings"
 _WORD_BEGINS = ("\u0120", "\u2581")  # how byte-level BPE and SentencePiece write the space before a word
@@ -100,7 +100,7 @@ def read_thesaurus(path: str) -> Thesaurus:
         BadInputError: no such file, or a line of another form; names the line.
     """
     file = Path(path).expanduser()
-    if not file.is_file():
+    if not is_file(file):
         raise BadInputError(f"word list {path} does not exist: give a .tsv of pairs or a .jsonl of words with synonyms")
     return _read(file.resolve(), file.stat().st_mtime_ns)
 

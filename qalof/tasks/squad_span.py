@@ -222,7 +222,7 @@ class SpanTask:
         text = context[window.offsets[starts[row]][0] : window.offsets[ends[column]][1]]
         return float(scores[row, column]), text.strip()
 
-    def _score(self, examples: Sequence[SquadExample], answers: Sequence[str], too_long: int) -> Evaluation:
+    def _score(self, examples: Sequence[SquadExample], answers: Sequence[str], too_long: int = 0) -> Evaluation:
         pairs = list(zip(answers, examples, strict=True))
         matches = [100 * squad_metrics.exact_match(answer, example.texts) for answer, example in pairs]
         overlaps = [100 * squad_metrics.f1(answer, example.texts) for answer, example in pairs]

@@ -179,7 +179,7 @@ def test_missing_data_is_named(tokenizer: Any, folder: Path) -> None:
     (folder / "labels.json").unlink()
     with pytest.raises(BadInputError, match="needs its label names"):
         task_of(tokenizer, folder)
-    with pytest.raises(BadInputError, match="max_length must be at least 1"):
+    with pytest.raises(BadInputError, match="max_length must be a whole number of at least 1"):
         ClassificationSettings(max_length=0)
 
 

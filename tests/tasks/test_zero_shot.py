@@ -184,7 +184,7 @@ def test_settings_and_metrics(random_model, files):
     assert limited.fingerprint() != make(random_model, files, "boolq").fingerprint()
     with pytest.raises(BadInputError, match="for evaluation alone"):
         limited.train_features()
-    with pytest.raises(BadInputError, match="limit must be at least 1"):
+    with pytest.raises(BadInputError, match="limit must be a whole number of at least 1"):
         make(random_model, files, "boolq", limit=0)
 
 

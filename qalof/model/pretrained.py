@@ -24,7 +24,7 @@ from qalof.cache import CACHED, models_dir
 from qalof.errors import BadInputError, nearest_hint
 from qalof.hub import check_hub
 from qalof.model.gguf_source import converted, find_gguf
-from qalof.reading import is_folder, library_errors
+from qalof.reading import exists, is_folder, library_errors
 from qalof.tiny import MODEL_DIR
 
 _WAY_OUT = "give a local folder that is whole, a GGUF file, or a hub name with the hub in reach"
@@ -65,7 +65,7 @@ def resolve_source(source: str) -> str:
     else:
         path = Path(source).expanduser()
         looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1 or source.endswith(".gguf")
-        if not path.exists():
+        if not exists(path):
             if looks_local:
                 raise BadInputError(
                     f"a model's source must exist, or be a hub name: got {source}; give a folder or a GGUF file"

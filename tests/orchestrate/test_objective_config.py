@@ -90,7 +90,8 @@ def test_a_section_is_read_back_as_itself(name, tmp_path):
         ("{name: cpt, shape: cosin}", "cosin"),
         ("{name: random, bitmaps: [8, 4], cuont: 1}", "cuont"),
         ("{name: curriculum, distillation: {btea: 1}}", "btea"),
-        ("{name: sandwich, distillation: {beta: -1}}", "beta must not be negative"),
+        ("{name: sandwich, distillation: {beta: -1}}", "beta must be a number of at least 0"),
+        ("{name: curriculum, joins: [0.0, 0.5, 1.0]}", "joins.2 must be a number of at least 0 and below 1"),
     ],
 )
 def test_misspelt_sections_are_refused(objective, said, tmp_path):
@@ -108,7 +109,6 @@ def test_misspelt_sections_are_refused(objective, said, tmp_path):
         ({"name": "sandwich", "bitmaps": [8, 4], "middle": 1}, "must lie between 0 and 0: got 1"),
         ({"name": "curriculum", "joins": [0.0, 0.5]}, "one share for each bitmap: got 2 for 3"),
         ({"name": "curriculum", "joins": [0.1, 0.5, 0.7]}, "from the start"),
-        ({"name": "curriculum", "joins": [0.0, 0.5, 1.0]}, r"share of the steps in \[0, 1\)"),
         ({"name": "layerwise", "widths": [4, 4]}, "different widths"),
         ({"name": "cyclic", "bitmaps": [4, 4]}, "different bitmaps"),
         ({"name": "cpt", "cycles": 13}, "cycles must lie between"),

@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUNTIME := $(VENV)/.installed-runtime
+DOCS := $(VENV)/.installed-docs
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install demo real-model test test-all test-runtime lint clean
+.PHONY: install demo real-model test test-all test-runtime lint docs clean
 
 install: $(STAMP)
 
@@ -45,6 +46,14 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+$(DOCS): $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $(DOCS)
+
+# build/docs/index.html; warnings are errors, and nothing is fetched
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -122,7 +122,10 @@ class TensorScheme:
         settings = check_keys(data, ("quantizer", "by_width", "observer", "outliers"), what)
         if "quantizer" not in settings:
             raise BadInputError(f"{what} must name its quantizer: got {sorted(settings)}")
-        by_width = check_keys(settings.get("by_width") or {}, [str(bits) for bits in range(2, 33)], f"{what}.by_width")
+        given = settings.get("by_width") or {}
+        if isinstance(given, Mapping):  # YAML reads a bare 4 as a number, JSON has text alone
+            given = {str(bits): quantizer for bits, quantizer in given.items()}
+        by_width = check_keys(given, [str(bits) for bits in range(2, 33)], f"{what}.by_width")
         observer = settings.get("observer")
         return cls(
             Quantizer.from_json(settings["quantizer"]),

@@ -38,7 +38,7 @@ def check_keys(data: Any, known: Collection[str], what: str) -> Mapping[str, Any
         raise BadInputError(f"{what} must be an object of settings: got {data!r}")
     for key in data:
         if key not in known:
-            raise BadInputError(f"{what} has no setting {key!r}; {nearest_hint(key, known)}")
+            raise BadInputError(f"{what} has no setting {key!r}; {nearest_hint(str(key), known)}")
     return data
 
 

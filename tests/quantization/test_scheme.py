@@ -53,6 +53,11 @@ def test_every_setting_is_read():
     assert scheme.widths == (4, 8)
 
 
+def test_a_width_may_be_written_as_the_number_that_yaml_makes_of_it():
+    as_text, as_number = ({"weight": {"quantizer": "log", "by_width": {bits: "midrise2"}}} for bits in ("2", 2))
+    assert QuantizationScheme.from_json(as_number) == QuantizationScheme.from_json(as_text)
+
+
 TENSOR = {"method": "symmetric", "granularity": "tensor"}
 TOKEN = {"method": "symmetric", "granularity": "token"}
 
@@ -65,6 +70,9 @@ TOKEN = {"method": "symmetric", "granularity": "token"}
         ({"weight": {"quantizer": "symmetric", "by_widths": {}}}, "did you mean 'by_width'"),
         ({"weight": {"quantizer": "symmetric", "by_width": {"1": "symmetric"}}}, "no setting '1'"),
         ({"weight": {"quantizer": "symmetric", "by_width": {"20": "symmetric"}}}, "from 2 to 16"),
+        ({"weight": {"quantizer": "symmetric", "by_width": {1: "symmetric"}}}, "no setting '1'"),
+        ({8: {}}, "no setting 8"),
+        ({"weight": {"quantizer": {"method": "symmetric", 4: 1}}}, "no setting 4"),
         ({"weight": {"quantizer": {"method": "symmetric", "granularity": "token"}}}, "weights have channels"),
         ({"weight": {"quantizer": "symmetric", "observer": "minmax"}}, "a weight needs no observer"),
         ({"activation": {"quantizer": "symmetric"}}, "activation: what has tokens is quantized per token"),

@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -49,6 +50,7 @@ class Section:
         return f"{self.command}.md#{self.anchor}"
 
 
+@cache
 def config_classes() -> dict[str, type[BaseModel]]:
     """Command -> the class that validates its config; found by its ``command`` key, wherever it is defined."""
     package = importlib.import_module("orchestrate")
@@ -64,6 +66,7 @@ def config_classes() -> dict[str, type[BaseModel]]:
     return {name: found[name] for name in order if name in found}
 
 
+@cache
 def sections() -> dict[type, Section]:
     """Every settings class that a config can hold, in the order of the pages."""
     found: dict[type, Section] = {}

@@ -17,6 +17,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -71,6 +72,7 @@ def tag_of(kind: type) -> tuple[str, str] | None:
     return None
 
 
+@cache
 def keys_of(kind: type) -> list[Key]:
     """Every field of a settings class, in its order."""
     texts = field_texts(kind)
@@ -115,6 +117,7 @@ def refusals(kind: type) -> str:
     return " ".join(match[1].split()).partition(": ")[2] if match else ""
 
 
+@cache
 def _docstrings(kind: type) -> dict[str, str]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))

@@ -95,7 +95,9 @@ def check_overrides(name: str, given: dict[str, Any]) -> None:
 
 def test_every_file_that_a_page_names_exists():
     named = [
-        (page, path) for page in PAGES for path in re.findall(r"(?<![\w/])(?:configs|benchmarks)/[\w/.-]+\.\w+", page.read_text())
+        (page, path)
+        for page in PAGES
+        for path in re.findall(r"(?<![\w/])(?:configs|benchmarks)/[\w/.-]+\.\w+", page.read_text())
     ]
     assert [(page.name, path) for page, path in named if not (ROOT / path).is_file()] == []
     assert named

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrate.plan import PlannedStep
-from orchestrate.table_cell import Cell
+from orchestrate.table_cell import Cell, mean_of
 from orchestrate.table_cells import read_cell
-from orchestrate.table_config import ColumnConfig, RowConfig, TableConfig, place_of
+from orchestrate.table_config import ColumnConfig, RowConfig, TableConfig, places_of
 from qalof.files import json_ready
 
 TABLE = "table.json"
@@ -49,12 +49,12 @@ def fill(table: TableConfig, steps: Sequence[PlannedStep], scale: str) -> dict[s
 
 def _cell(table: TableConfig, index: int, row: RowConfig, steps: Mapping[str, PlannedStep]) -> dict[str, Any]:
     column = table.columns[index]
-    place = place_of(column, row)
+    places = places_of(column, row)
     reference = row.reference[index] if row.reference else None
-    if place is None:
+    if not places:
         return {"value": None, "reference": reference, "reason": row.absent[column.name]}
-    found = read_cell(place, steps[place.step])
-    written = {"of": f"{place.step}/{place.of}/{place.metric}", "metric": place.metric, "reference": reference}
+    found = mean_of([read_cell(place, steps[place.step]) for place in places], column.independent)
+    written = {"of": ", ".join(map(str, places)), "metric": places[0].metric, "reference": reference}
     if found.reason or not math.isfinite(found.value):
         return {**written, "value": None, "reason": found.reason or "not finite: the model collapsed here"}
     return {**written, **_numbers(found, column, reference)}

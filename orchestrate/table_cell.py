@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -24,3 +25,19 @@ class Cell:
     def none(cls, reason: str) -> Cell:
         """No value."""
         return cls(math.nan, math.nan, math.nan, reason)
+
+
+def mean_of(cells: Sequence[Cell], independent: bool) -> Cell:
+    """The mean of several cells; itself of one, and no value where one of them has none.
+
+    The interval is that of a mean of numbers with the cells' own intervals.  Where they come from different examples,
+    half-widths add up in squares; otherwise they add up as they are, which holds however the numbers hang together.
+    """
+    missing = next((cell for cell in cells if cell.reason or not math.isfinite(cell.value)), None)
+    if len(cells) == 1 or missing is not None:
+        return missing or cells[0]
+    value = sum(cell.value for cell in cells) / len(cells)
+    add = math.hypot if independent else lambda *widths: sum(widths)
+    below = add(*(cell.value - cell.low for cell in cells)) / len(cells)
+    above = add(*(cell.high - cell.value for cell in cells)) / len(cells)
+    return Cell(value, value - below, value + above)

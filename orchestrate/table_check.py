@@ -10,7 +10,7 @@ from orchestrate.attack_config import AttackConfig
 from orchestrate.config import EvaluateConfig, TrainConfig
 from orchestrate.plan import PlannedStep, owner_of
 from orchestrate.table_attack_cells import offered
-from orchestrate.table_config import Place, RowConfig, TableConfig, place_of
+from orchestrate.table_config import Place, RowConfig, TableConfig, places_of
 from qalof.cost import COST_NAMES
 from qalof.errors import BadInputError, nearest_hint
 from qalof.metrics import DROP
@@ -32,8 +32,7 @@ def check_table(table: TableConfig, steps: Sequence[PlannedStep]) -> None:
     for row in table.rows:
         _check_row(row, names)
         for column in table.columns:
-            place = place_of(column, row)
-            if place is not None:
+            for place in places_of(column, row):
                 _check_place(place, by_name, f"table row {row.name!r}, column {column.name!r}")
 
 

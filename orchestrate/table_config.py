@@ -23,6 +23,10 @@ search        ``start``, ``final``                      as of train; of the last
 search        ``trace``                                 ``tried``, ``kept``
 attack        see :mod:`orchestrate.table_attack_cells`
 ============  ========================================  =====================================================
+
+A column with several patterns holds their mean::
+
+    columns: [{name: Average, of: ["{model}-boolq/{bits}/acc", "{model}-hellaswag/{bits}/acc"]}]
 """
 
 from __future__ import annotations
@@ -38,11 +42,16 @@ from qalof.laws import Finite, Law
 
 
 class ColumnConfig(Section):
-    """``of``: pattern of the cells; ``comparable``: whether a difference from the reference's number means anything."""
+    """What a column's cells hold."""
 
     name: str
-    of: str
+    """At the head of the column."""
+    of: str | list[str] = Field(min_length=1)
+    """Pattern of the cells; of several, a cell is the mean."""
+    independent: bool = True
+    """Whether the patterns of a mean come from different examples, so that their errors cancel in part."""
     comparable: bool = True
+    """Whether a difference from the reference's number means anything."""
 
 
 class RowConfig(Section):
@@ -75,17 +84,25 @@ class Place:
     of: str
     metric: str
 
+    def __str__(self) -> str:
+        return f"{self.step}/{self.of}/{self.metric}"
 
-def place_of(column: ColumnConfig, row: RowConfig) -> Place | None:
-    """Where a cell's number is; None where the row says that it has none.
+
+def places_of(column: ColumnConfig, row: RowConfig) -> list[Place]:
+    """Where a cell's numbers are, one for each pattern of the column; none where the row says that it has none.
 
     Raises:
         BadInputError: a key that the row lacks, or a path that is none.
     """
     if column.name in row.absent:
-        return None
+        return []
+    patterns = [column.of] if isinstance(column.of, str) else column.of
+    return [_place(pattern, column, row) for pattern in patterns]
+
+
+def _place(pattern: str, column: ColumnConfig, row: RowConfig) -> Place:
     try:
-        path = column.of.format_map(row.keys)
+        path = pattern.format_map(row.keys)
     except KeyError as error:
         raise BadInputError(
             f"table row {row.name!r} must have the key {error} that column {column.name!r} needs: it has "

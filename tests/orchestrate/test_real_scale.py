@@ -12,7 +12,7 @@ from orchestrate.plan import load_pipeline, plan
 from orchestrate.scales import cuts
 from orchestrate.table_cells import select
 from orchestrate.table_check import check_table
-from orchestrate.table_config import place_of
+from orchestrate.table_config import places_of
 from qalof.errors import BadInputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -59,9 +59,9 @@ def test_rows_by_kind_of_layer_are_those_of_the_real_model(path, sizes_alone):
     assert len(sites) == 210
     for row in config.table.rows:
         for column in config.table.columns:
-            place = place_of(column, row)
-            for part in place.of.split(" minus "):
-                assert select(part, sites), (row.name, part)
+            for place in places_of(column, row):
+                for part in place.of.split(" minus "):
+                    assert select(part, sites), (row.name, part)
 
 
 def test_a_scale_that_needs_a_folder_says_so(monkeypatch):

@@ -16,6 +16,7 @@ from orchestrate.plan import PipelineConfig, PlannedStep, load_pipeline, plan
 from orchestrate.scales import merged, scaled
 from orchestrate.summary import reference_table
 from orchestrate.table import fill
+from orchestrate.table_cell import Cell, mean_of
 from orchestrate.table_cells import read_cell, select
 from orchestrate.table_check import check_table
 from orchestrate.table_config import Place, TableConfig
@@ -183,6 +184,33 @@ def test_a_filled_cell_has_our_interval_their_number_and_the_difference(tmp_path
     }  # fmt: skip
     assert reference_table(table).row_count == 1
     assert read_cell(Place("sp", "8", "average_bits"), steps[0]).value == 6.0
+
+
+def test_the_mean_of_several_cells_has_their_interval():
+    cells = [Cell(60.0, 57.0, 63.0), Cell(30.0, 26.0, 34.0), Cell.sure(51.0)]
+    apart, together = (mean_of(cells, independent) for independent in (True, False))
+    assert apart.value == together.value == 47.0
+    assert (apart.low, apart.high) == pytest.approx((47 - 5 / 3, 47 + 5 / 3)), (
+        "errors of different examples cancel in part"
+    )
+    assert (together.low, together.high) == pytest.approx((47 - 7 / 3, 47 + 7 / 3)), "whatever they have in common"
+    assert mean_of(cells[:1], True) == cells[0]
+    assert mean_of([*cells, Cell.none("collapsed")], True).reason == "collapsed"
+
+
+@pytest.mark.parametrize("name", ["zero_shot", "robustness"])
+def test_the_averages_of_s4_are_means_of_the_columns_beside_them(name: str):
+    table = load_pipeline(CONFIGS / "s4" / f"{name}.yaml").table
+    assert table is not None
+    columns = {column.name: column for column in table.columns}
+    average = columns.pop("Average")
+    parts = {"zero_shot": ["BoolQ", "HellaSwag", "WinoGrande"], "robustness": ["TextFooler", "BERT-Attack"]}[name]
+    assert average.of == [columns[part].of for part in parts]
+    assert average.independent == (name == "zero_shot"), "one set of texts is attacked by both"
+    for row in table.rows:
+        if "Average" not in row.absent and row.reference is not None:
+            *given, printed = row.reference[-len(parts) - 1 :]
+            assert printed == pytest.approx(np.mean(given), abs=0.06 if row.name != "SP INT4" else 0.5)
 
 
 def test_a_collapsed_model_is_a_reason_and_not_a_number(tmp_path: Path):

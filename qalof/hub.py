@@ -49,8 +49,8 @@ def _go_offline() -> None:
     datasets.config.HF_HUB_OFFLINE = True
 
 
-def load_rows(source: str, split: str, subset: str | None = None) -> Any:
-    """The rows of a hub data set's split.
+def load_rows(source: str, split: str | None, subset: str | None = None) -> Any:
+    """The rows of a hub data set's split; of None, all splits by name.
 
     Raises:
         BadInputError: it cannot be had.

@@ -33,6 +33,7 @@ from qalof.model.pretrained import HeadKind
 from qalof.reading import exists, read_lines
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, pad_right
+from qalof.tasks.classification_hub import hub_labels, hub_texts, is_hub_name
 from qalof.tasks.feature_cache import content_digest, tokenizer_digest
 from qalof.tasks.squad_data import parse_split
 from qalof.tiny import REVIEWS_DIR
@@ -51,7 +52,8 @@ class LabelledText(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassificationSettings:
-    """``data``: ``tiny``, a folder, or a train file; ``validation_data``: a file or folder to score on instead.
+    """``data``: ``tiny``, a folder, a train file, or a name on the hub such as ``fancyzhx/ag_news``
+    (:mod:`qalof.tasks.classification_hub`); ``validation_data``: what to score on instead.
 
     The label names are those of ``data`` for both.  ``max_length`` is in tokens.
     """
@@ -74,7 +76,10 @@ class ClassificationSettings:
         """
         name, limit = parse_split(split)
         source = self.validation_data if name == "validation" and self.validation_data else self.data
-        found = read_texts(find_file(source, name), len(self.label_names()))[:limit]
+        if is_hub_name(source):
+            found = [LabelledText(*row) for row in hub_texts(source, name)][:limit]
+        else:
+            found = read_texts(find_file(source, name), len(self.label_names()))[:limit]
         if not found:
             raise BadInputError(f"a split must hold at least one text: {source} {split} holds none; take more")
         return found
@@ -85,6 +90,8 @@ class ClassificationSettings:
         Raises:
             BadInputError: see :func:`label_names`.
         """
+        if is_hub_name(self.data):
+            return hub_labels(self.data)
         path = existing(self.data)
         return label_names(path.resolve().parent if path.is_file() else path.resolve(), path.stem)
 
@@ -223,7 +230,9 @@ def existing(source: str) -> Path:
     """
     path = REVIEWS_DIR if source == "tiny" else Path(source).expanduser()
     if not exists(path):
-        raise BadInputError(f"classification data {source} does not exist; give a folder or a .jsonl file")
+        raise BadInputError(
+            f"classification data {source} does not exist; give a folder, a .jsonl file, or owner/name on the hub"
+        )
     return path
 
 

@@ -101,3 +101,21 @@ def searches() -> list[tuple[str, list[int], set[int]]]:
 @pytest.mark.parametrize(("name", "menu", "trained"), searches(), ids=lambda value: value if type(value) is str else "")
 def test_a_search_chooses_among_widths_that_have_adapters(name, menu, trained):
     assert set(menu) <= trained, name
+
+
+def test_s1_attacks_a_real_data_set_and_the_real_quantizers_at_full_scale():
+    ((_, classifier), (_, attack)) = [found for found in steps_of("s1") if found[0] == "gbda"]
+    assert classifier.config.task.settings.data == "fancyzhx/ag_news"
+    scheme = classifier.config.switch.quantization
+    assert [scheme.weight.at(bits).method for bits in (8, 4)] == ["bnb_int8", "nf4"]
+    assert scheme.activation.at(8).method == "bnb_int8"
+    assert scheme.activation.outliers == 6.0
+    assert attack.config.bitmaps == [32, "w8a8", "w4"]
+
+
+def test_no_table_takes_shipped_data_at_full_scale():
+    for reference in ("s1", "s2", "s3", "s4"):
+        for name, step in steps_of(reference):
+            task, training = (getattr(step.config, key, None) for key in ("task", "training"))
+            learns = training is None or training.learning_rate > 0
+            assert task is None or not learns or task.settings.data != "tiny", (name, step.name)

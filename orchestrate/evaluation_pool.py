@@ -72,12 +72,13 @@ class EvaluationPool:
 
     def __init__(
         self,
-        checkpoint: Path,
+        checkpoint: str | Path,
         sites: Sequence[Site],
         limit: int | None,
         workers: WorkersConfig,
         other: Mapping[str, Any] | None = None,
     ) -> None:
+        checkpoint = Path(checkpoint)
         self.checkpoint, self.limit, self.sites, self.other = checkpoint, limit, tuple(sites), other
         self.at_once = workers.count
         made = pool_of(EvaluationActor, workers, str(checkpoint), threads_of(workers), workers.gpu, other)
@@ -107,8 +108,9 @@ class EvaluationPool:
         self._pool.close()
 
 
-def checkpoint_fingerprint(checkpoint: Path, other: Mapping[str, Any] | None = None) -> str:
+def checkpoint_fingerprint(checkpoint: str | Path, other: Mapping[str, Any] | None = None) -> str:
     """Digest of what an evaluation depends on besides bitmap and limit: weights, task and data."""
+    checkpoint = Path(checkpoint)
     return content_digest(digest(checkpoint / MANIFEST), task_of(checkpoint, other).fingerprint())
 
 

@@ -73,7 +73,9 @@ class Job:
         return [] if checkpoint is None else [Path(checkpoint)]
 
 
-def execute(command: str, config: Section, output: Path, address: str | None = None, *, wait: bool = False) -> Result:
+def execute(
+    command: str, config: Section, output: str | Path, address: str | None = None, *, wait: bool = False
+) -> Result:
     """Run a command's job in a run directory, which no other process may use meanwhile.
 
     Args:
@@ -86,6 +88,7 @@ def execute(command: str, config: Section, output: Path, address: str | None = N
     Raises:
         BadInputError: before any worker starts.
     """
+    output = Path(output)
     job = JOBS[command]
     checked = job.check(config)
     with held(output, "--output", wait=wait):

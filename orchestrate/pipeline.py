@@ -25,7 +25,7 @@ __all__ = ["PipelineConfig", "StepConfig", "load_pipeline", "run_pipeline", "ste
 RESULT = "pipeline.json"
 
 
-def run_pipeline(config: PipelineConfig, output: Path, address: str | None = None) -> dict[str, Any]:
+def run_pipeline(config: PipelineConfig, output: str | Path, address: str | None = None) -> dict[str, Any]:
     """Run every step; one Ray connection serves them all.
 
     Args:
@@ -40,6 +40,7 @@ def run_pipeline(config: PipelineConfig, output: Path, address: str | None = Non
     Raises:
         BadInputError: before any worker starts, for whatever can be known then.
     """
+    output = Path(output)
     output = output.expanduser().absolute()
     planned = plan(config, output)
     if config.table is not None:

@@ -29,11 +29,17 @@ from search.loop import objectives_of
 
 @dataclass(frozen=True)
 class CheckpointEvaluator:
-    """What Tune's trials evaluate: a checkpoint, on its first ``limit`` validation examples, on these workers."""
+    """What Tune's trials evaluate."""
 
-    checkpoint: Path
+    checkpoint: str | Path
+    """Folder of a checkpoint; every node must see it.  It is kept as an absolute :class:`~pathlib.Path`."""
     limit: int | None = None
+    """How many validation examples count, the first ones; None for all."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
+    """How many actors evaluate, with which device and how many threads."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "checkpoint", Path(self.checkpoint).expanduser().absolute())
 
     @property
     def primary_metric(self) -> str:

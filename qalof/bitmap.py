@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from qalof import bitmap_patterns
+from qalof.bitmap_file import names_file, read_spec
+from qalof.bitmap_names import bitmap_id, text_of
 from qalof.bitmap_patterns import block_name, numbered_blocks
 from qalof.errors import BadInputError, nearest_hint
-from qalof.files import read_json
 from qalof.layer_bits import PASS_THROUGH, WIDTHS, LayerBits, check_width
 
 FORMAT_VERSION = 1
@@ -64,10 +63,17 @@ class Bitmap(Mapping[str, LayerBits]):
 
     def __str__(self) -> str:
         """Runs of equal layers, ``8x12,4x4``; a uniform bitmap is its one entry."""
-        runs = [(bits, len(list(run))) for bits, run in groupby(self._layers.values())]
-        if len(runs) == 1:
-            return str(runs[0][0])
-        return ",".join(f"{bits}x{count}" if count > 1 else str(bits) for bits, count in runs)
+        return text_of(self._layers.values())
+
+    @property
+    def id(self) -> str:
+        """Six characters that name it; see :mod:`qalof.bitmap_names`."""
+        return bitmap_id(self)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every site has the same layer bits."""
+        return len(set(self._layers.values())) == 1
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -114,7 +120,7 @@ class Bitmap(Mapping[str, LayerBits]):
         sites_part = data.get("sites", data)
         if not isinstance(sites_part, Mapping):
             raise BadInputError(f"a bitmap's sites must be an object of site -> bits: got {sites_part!r}")
-        layers = {str(site): _layer_from_json(bits) for site, bits in sites_part.items()}
+        layers = {str(site): LayerBits.from_json(bits) for site, bits in sites_part.items()}
         if sites is None:
             return cls(layers)
         for site in layers:
@@ -131,8 +137,8 @@ class Bitmap(Mapping[str, LayerBits]):
 
         Forms: one layer form (``8``, ``w4a8``); a list of 1, of one entry a block, or of one entry a site
         (``"8,8,4,4"``), with or without the sites outside the blocks; runs as printed (``8x4,4x12``); a
-        pattern of :mod:`qalof.bitmap_patterns` (``all8``, ``striped84``); the path of a JSON file; a map
-        site -> bits.
+        pattern of :mod:`qalof.bitmap_patterns` (``all8``, ``striped84``); the path of a JSON file, and where that
+        holds several bitmaps ``FILE#ID`` (:mod:`qalof.bitmap_file`); a map site -> bits.
 
         Raises:
             BadInputError: none of these, or a list of another length.
@@ -143,8 +149,9 @@ class Bitmap(Mapping[str, LayerBits]):
             return cls.uniform(sites, spec)
         if isinstance(spec, str):
             text = spec.strip()
-            if text.endswith(".json"):
-                return cls.from_json(read_json(Path(text), "bitmap file"), sites)
+            if names_file(text):
+                found = read_spec(text)
+                return cls.parse(found, sites) if isinstance(found, str) else cls.from_json(found, sites)
             pattern = bitmap_patterns.expand(text, sites)
             if pattern is not None:
                 return cls(dict(zip(sites, pattern, strict=True)))
@@ -194,17 +201,6 @@ def _runs(text: str) -> list[LayerBits]:
             raise BadInputError(f"a run in a bitmap must read like 8x4: got {item.strip()!r}")
         entries += [LayerBits.parse(form)] * int(count or 1)
     return entries
-
-
-def _layer_from_json(bits: Any) -> LayerBits:
-    if isinstance(bits, Mapping):
-        unknown = set(bits) - {"weight", "activation", "kv"}
-        if unknown or "weight" not in bits or "activation" not in bits:
-            raise BadInputError(f"layer bits must have weight, activation and perhaps kv: got {sorted(bits)}")
-        return LayerBits(**bits)
-    if isinstance(bits, int | str):
-        return LayerBits.parse(bits)
-    raise BadInputError(f"layer bits must be a number, a form like w4a8, or an object: got {bits!r}")
 
 
 __all__ = [

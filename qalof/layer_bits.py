@@ -7,6 +7,7 @@ that feeds no cache is inert: it keeps uniform bitmaps and the list forms short 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from qalof.errors import BadInputError
@@ -66,6 +67,22 @@ class LayerBits:
             raise BadInputError(f"a layer's bits must read like 8 or w4 or w4a8 or w4a8kv8: got {text!r}")
         weight, activation, kv = match.groups()
         return cls(int(weight), int(activation or PASS_THROUGH), int(kv or PASS_THROUGH))
+
+    @classmethod
+    def from_json(cls, bits: object) -> LayerBits:
+        """A number or form as :meth:`parse` reads it, or an object of ``weight``, ``activation`` and perhaps ``kv``.
+
+        Raises:
+            BadInputError: none of these.
+        """
+        if isinstance(bits, Mapping):
+            unknown = set(bits) - {"weight", "activation", "kv"}
+            if unknown or "weight" not in bits or "activation" not in bits:
+                raise BadInputError(f"layer bits must have weight, activation and perhaps kv: got {sorted(bits)}")
+            return cls(**bits)
+        if isinstance(bits, int | str):
+            return cls.parse(bits)
+        raise BadInputError(f"layer bits must be a number, a form like w4a8, or an object: got {bits!r}")
 
     def __str__(self) -> str:
         if self.weight == self.activation == self.kv:

@@ -43,7 +43,7 @@ BASE_FILE, ACTIVE = "base.gguf", "active"
 def write_gguf(
     model: SwitchableModel,
     bitmap: Bitmap | str | int,
-    path: Path,
+    path: str | Path,
     tokenizer: PreTrainedTokenizerBase,
     *,
     merge: bool = True,
@@ -64,6 +64,7 @@ def write_gguf(
         BadInputError: another family or width, rows that have no whole blocks, no ``gguf`` package, or a ``path``
             that holds something else.
     """
+    path = Path(path)
     tensors = gather(model, bitmap, merge=merge)
     with running_at(model, bitmap) as parsed:
         described = json.dumps(parsed.to_json())
@@ -78,7 +79,7 @@ def write_gguf(
 
 
 def write_gguf_lora(
-    model: SwitchableModel, bitmap: Bitmap | str | int, folder: Path, tokenizer: PreTrainedTokenizerBase
+    model: SwitchableModel, bitmap: Bitmap | str | int, folder: str | Path, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, str]:
     """Write ``base.gguf``, the weights at ``bitmap`` without adapters, and one file an adapter.
 
@@ -90,6 +91,7 @@ def write_gguf_lora(
     Raises:
         BadInputError: as :func:`write_gguf`, or a model without adapters.
     """
+    folder = Path(folder)
     names = sorted({name for _, lora in _branches(model) for name in lora.lora_A})
     if not names:
         raise BadInputError("a GGUF adapter is written of a model that has adapters: this one has none; take gguf")
@@ -111,12 +113,13 @@ def gguf_values(model: SwitchableModel, bitmap: Bitmap | str | int) -> dict[str,
     return {name: values_of(tensors.stored(name), kind) for name, kind in tensors.types.items()}
 
 
-def read_gguf(path: Path) -> dict[str, torch.Tensor]:
+def read_gguf(path: str | Path) -> dict[str, torch.Tensor]:
     """Values of a file's tensors by name, fp32, (out, in).
 
     Raises:
         BadInputError: no GGUF file, or a tensor of another type than this module writes.
     """
+    path = Path(path)
     gguf = _package()
     try:
         reader = gguf.GGUFReader(path)

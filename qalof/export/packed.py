@@ -91,7 +91,7 @@ class _Parts:
 def save_packed(
     model: SwitchableModel,
     bitmap: Bitmap | str | int,
-    folder: Path,
+    folder: str | Path,
     tokenizer: PreTrainedTokenizerBase | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> PackedSizes:
@@ -108,6 +108,7 @@ def save_packed(
         BadInputError: a bitmap that the model cannot run, a grid that its scale dtype cannot hold, or a ``folder``
             that holds something else.
     """
+    folder = Path(folder)
     folder = Path(folder)
     if model.packed_widths is not None:
         raise BadInputError("a model without its weights cannot be packed again: load its checkpoint, and export that")

@@ -62,12 +62,13 @@ class _Tensors:
         return {name.removeprefix(prefix): self.left.pop(name) for name in names}
 
 
-def read_layout(folder: Path) -> dict[str, Any]:
+def read_layout(folder: str | Path) -> dict[str, Any]:
     """Check a packed folder without making a model, and return its ``packed.json``.
 
     Raises:
         BadInputError: missing, damaged, newer, or another kind of folder.
     """
+    folder = Path(folder)
     manifest = open_sealed(folder, "packed model", FORMAT_VERSION)
     if manifest.get("kind") != KIND:
         raise BadInputError(f"{folder} must be a packed model: it is a {manifest.get('kind')!r}; export it first")

@@ -31,12 +31,13 @@ class PackedModel(nn.Module):
         self.sites: tuple[Site, ...] = tuple(layers[name] for name in bitmap)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: str | Path) -> Self:
         """Read what :func:`qalof.export.packed.save_packed` wrote.
 
         Raises:
             BadInputError: as :func:`qalof.export.packed_load.load_packed`.
         """
+        folder = Path(folder)
         model = load_packed(folder)
         names = [module.site.name for module in model.modules() if isinstance(module, PackedLinear)]
         return cls(model, Bitmap.from_json(read_layout(folder)["bitmap"], names)).eval()

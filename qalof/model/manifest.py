@@ -98,12 +98,13 @@ def header(
     }
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: str | Path) -> dict[str, Any]:
     """Check a checkpoint without loading its base, and return its manifest.
 
     Raises:
         BadInputError: missing, damaged, newer, or of another range convention.
     """
+    folder = Path(folder)
     manifest = open_sealed(folder, "checkpoint", FORMAT_VERSION, OLDEST_VERSION)
     described = describe(manifest, folder)
     convention = described.settings.quantization.convention

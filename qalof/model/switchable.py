@@ -223,7 +223,7 @@ class SwitchableModel(Packing, nn.Module):
         return replace(stored, quantizer_bytes=self.rest.quantizer_bytes)
 
     def save(
-        self, folder: Path, extra: Mapping[str, Any] | None = None, attach: Callable[[Path], None] | None = None
+        self, folder: str | Path, extra: Mapping[str, Any] | None = None, attach: Callable[[Path], None] | None = None
     ) -> None:
         """Write what is trained as a sealed folder; see the module's docstring.
 
@@ -232,9 +232,10 @@ class SwitchableModel(Packing, nn.Module):
             extra: JSON that travels in the manifest under ``extra``, such as the task's config.
             attach: writes more files into the folder before it is sealed.
         """
+        folder = Path(folder)
         save_model(self, Path(folder), extra or {}, attach)
 
-    def load_parameters(self, folder: Path, *, quantizers: bool = True) -> None:
+    def load_parameters(self, folder: str | Path, *, quantizers: bool = True) -> None:
         """Copy what is trained from a checkpoint of a model like this one: everything or, on an error, nothing.
 
         ``quantizers=False`` passes over quantizers, their state and fixed codes.
@@ -242,6 +243,7 @@ class SwitchableModel(Packing, nn.Module):
         Raises:
             BadInputError: another base, adapters, settings or sites, or tensors that do not fit.
         """
+        folder = Path(folder)
         load_into(self, folder, quantizers=quantizers)
 
     @classmethod

@@ -236,7 +236,7 @@ def existing(source: str) -> Path:
     return path
 
 
-def label_names(folder: Path, stem: str = "") -> tuple[str, ...]:
+def label_names(folder: str | Path, stem: str = "") -> tuple[str, ...]:
     """Names of the classes of the data in ``folder``, from ``labels.json`` there or one folder up.
 
     Args:
@@ -246,6 +246,7 @@ def label_names(folder: Path, stem: str = "") -> tuple[str, ...]:
     Raises:
         BadInputError: no such file, no entry for this data, or not at least two names.
     """
+    folder = Path(folder)
     for place in (folder / LABELS_FILE, folder.parent / LABELS_FILE):
         if not place.is_file():
             continue
@@ -257,12 +258,13 @@ def label_names(folder: Path, stem: str = "") -> tuple[str, ...]:
     raise BadInputError(f"data in {folder} needs its label names: put {LABELS_FILE}, a list of names, there")
 
 
-def read_texts(path: Path, labels: int) -> list[LabelledText]:
+def read_texts(path: str | Path, labels: int) -> list[LabelledText]:
     """Read ``{"text", "label"}`` lines; blank lines are passed over.
 
     Raises:
         BadInputError: missing or empty file, broken JSON, a missing or empty field, a label outside [0, labels).
     """
+    path = Path(path)
     lines = read_lines(path, "data file")
     examples = [_parse(line, labels, f"{path} line {number}") for number, line in lines if line.strip()]
     if not examples:

@@ -69,12 +69,13 @@ def find_generated(source: str) -> Path | None:
     return path if isinstance(manifest, dict) and "kind" in manifest and "texts" in manifest else None
 
 
-def open_generated(path: Path, kind: Kind) -> GeneratedData:
+def open_generated(path: str | Path, kind: Kind) -> GeneratedData:
     """Open generated data for a task.
 
     Raises:
         BadInputError: unfinished, damaged, of another version, or of the other kind.
     """
+    path = Path(path)
     if not (path / MANIFEST).is_file():
         raise BadInputError(f"generated data {path} is unfinished: it has no {MANIFEST}; run the same command again")
     manifest = open_sealed(path, "generated data", FORMAT_VERSION)

@@ -20,7 +20,7 @@ from qalof.training.loop import Trainer
 STATE_FILE = "trainer.safetensors"
 
 
-def save_checkpoint(trainer: Trainer, folder: Path, extra: Mapping[str, Any]) -> None:
+def save_checkpoint(trainer: Trainer, folder: str | Path, extra: Mapping[str, Any]) -> None:
     """Write model, optimizer and step.
 
     Args:
@@ -28,6 +28,7 @@ def save_checkpoint(trainer: Trainer, folder: Path, extra: Mapping[str, Any]) ->
         folder: appears whole or not at all.
         extra: JSON for the manifest, such as the resolved config; ``step`` is added.
     """
+    folder = Path(folder)
     tensors = {
         f"{name}/{key}": value.detach().cpu().contiguous()
         for name, parameter in _named(trainer.model).items()
@@ -40,12 +41,13 @@ def save_checkpoint(trainer: Trainer, folder: Path, extra: Mapping[str, Any]) ->
     trainer.model.save(folder, {**extra, "step": trainer.step}, attach)
 
 
-def load_checkpoint(trainer: Trainer, folder: Path) -> None:
+def load_checkpoint(trainer: Trainer, folder: str | Path) -> None:
     """Put a trainer, freshly made from the same config, where :func:`save_checkpoint` left off.
 
     Raises:
         BadInputError: a damaged checkpoint, or one of another model or other adapters.
     """
+    folder = Path(folder)
     manifest = read_manifest(folder)
     model = trainer.model
     try:
@@ -67,12 +69,13 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> None:
     trainer.step = int(manifest["extra"]["step"])
 
 
-def begin(trainer: Trainer, folder: Path | None) -> None:
+def begin(trainer: Trainer, folder: str | Path | None) -> None:
     """Go on from the checkpoint in ``folder``; with None calibrate a new run.
 
     Raises:
         BadInputError: as :func:`load_checkpoint`.
     """
+    folder = None if folder is None else Path(folder)
     if folder is not None:
         load_checkpoint(trainer, folder)
     else:

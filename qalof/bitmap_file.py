@@ -1,0 +1,123 @@
+"""Bitmaps in files: ``FILE#ID`` names one of those that a run has written.
+
+Every file of a run that holds bitmaps is read: a bitmap's own JSON file, a search's ``front.json`` and
+``search.jsonl``, ``evaluations.json`` and ``evaluations.jsonl``, ``result.json``, and ``packed.json``.
+``FILE#`` is followed by the id that tables show
+(:mod:`qalof.bitmap_names`), or by a position, 1 for the first: of a search result that is the row of its front.  A file
+with one bitmap needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qalof.bitmap_names import bitmap_id, is_id, text_of
+from qalof.errors import BadInputError, nearest_hint
+from qalof.files import read_json, read_json_lines
+from qalof.layer_bits import LayerBits
+
+SUFFIXES = (".json", ".jsonl")
+_SHOWN = 4
+"""How many ids an error lists."""
+
+Spec = Mapping[str, Any] | str
+"""A bitmap as a file holds it: site -> bits, or its text."""
+
+
+def names_file(text: str) -> bool:
+    """Whether a bitmap's text is ``FILE`` or ``FILE#ID``."""
+    return any(part.strip().endswith(SUFFIXES) for part in (text, text.rpartition("#")[0]))
+
+
+def file_of(text: str) -> Path:
+    """The file that ``FILE`` or ``FILE#ID`` names."""
+    return Path(text.rpartition("#")[0] if _selects(text) else text.strip()).expanduser()
+
+
+def read_spec(text: str) -> Spec:
+    """The bitmap that ``FILE`` or ``FILE#ID`` names, as the file holds it.
+
+    Raises:
+        BadInputError: no such file, a file without bitmaps, no such id or position, or several bitmaps and no choice.
+    """
+    path = file_of(text)
+    chosen = text.rpartition("#")[2].strip() if _selects(text) else ""
+    listed, others = _found(_content(path))
+    if not listed:
+        raise BadInputError(f"bitmap file {path} must hold a bitmap: it holds none; give a front.json or a bitmap")
+    if not chosen:
+        if len(listed) == 1:
+            return listed[0]
+        raise BadInputError(f"bitmap file {path} holds {len(listed)} bitmaps: choose one, {_choices(path, listed)}")
+    if is_id(chosen):
+        by_id = {_id(spec): spec for spec in [*listed, *others]}
+        if chosen in by_id:
+            return by_id[chosen]
+        raise BadInputError(f"bitmap file {path} holds no bitmap #{chosen}; {nearest_hint(chosen, by_id)}")
+    if chosen.isascii() and chosen.isdigit() and 1 <= int(chosen) <= len(listed):
+        return listed[int(chosen) - 1]
+    raise BadInputError(
+        f"a bitmap of {path} must be named by its id or by its position from 1 to {len(listed)}: got {chosen!r}; "
+        f"{_choices(path, listed)}"
+    )
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".jsonl":
+        return [line for _, line in read_json_lines(path, "bitmap file")]
+    return read_json(path, "bitmap file")
+
+
+def _selects(text: str) -> bool:
+    """Whether a ``#`` in ``text`` separates a choice from the file, rather than being part of the file's name."""
+    return "#" in text and not text.strip().endswith(SUFFIXES)
+
+
+def _found(data: Any) -> tuple[list[Spec], list[Spec]]:
+    """The bitmaps of a file's content: those that positions count, and others that only ids name."""
+    if isinstance(data, Mapping) and isinstance(data.get("points"), list):
+        points = [point["bitmap"] for point in data["points"] if isinstance(point, Mapping) and "bitmap" in point]
+        front = [points[index] for index in data.get("front", []) if 0 <= index < len(points)]
+        return front, points
+    if isinstance(data, Mapping) and isinstance(data.get("robustness"), Mapping):
+        data = data["robustness"]
+    if isinstance(data, Mapping) and not {"rows", "front", "bitmaps"} & data.keys():
+        data = data.get("bitmap", data)
+        return ([data], []) if _is_bitmap(data) else ([], [])
+    return list(_listed(data)), []
+
+
+def _is_bitmap(data: Any) -> bool:
+    """Whether it is a bitmap's own JSON, or a plain map of sites."""
+    sites = data.get("sites", data) if isinstance(data, Mapping) else None
+    if not isinstance(sites, Mapping) or not sites:
+        return False
+    return all(
+        isinstance(bits, int | str) or (isinstance(bits, Mapping) and "weight" in bits) for bits in sites.values()
+    )
+
+
+def _listed(data: Any) -> Iterator[Spec]:
+    """Each bitmap once, in the file's order, from rows or lines that have one."""
+    if isinstance(data, Mapping):
+        data = next((data[key] for key in ("rows", "front", "bitmaps") if isinstance(data.get(key), list)), [])
+    seen = set()
+    for row in data if isinstance(data, list) else []:
+        spec = row.get("bitmap", row) if isinstance(row, Mapping) else row
+        if (isinstance(spec, str) or _is_bitmap(spec)) and _id(spec) not in seen:
+            seen.add(_id(spec))
+            yield spec
+
+
+def _id(spec: Spec) -> str:
+    if isinstance(spec, str):
+        return bitmap_id(spec)
+    return bitmap_id(text_of(LayerBits.from_json(bits) for bits in spec.get("sites", spec).values()))
+
+
+def _choices(path: Path, specs: Sequence[Spec]) -> str:
+    some = ", ".join(f"{path.name}#{_id(spec)}" for spec in specs[:_SHOWN])
+    more = f" and {len(specs) - _SHOWN} more" if len(specs) > _SHOWN else ""
+    return f"such as {some}{more}"

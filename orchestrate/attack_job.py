@@ -29,6 +29,7 @@ from qalof.attacks.random_precision import BATCH_SIZE, RandomPrecision
 from qalof.attacks.robustness import RobustnessReport, robustness_report
 from qalof.attacks.transfer import draw_table, prediction_table
 from qalof.bitmap import Bitmap
+from qalof.bitmap_names import short_name
 from qalof.checkpoints import load, task_of
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
@@ -109,7 +110,10 @@ def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: R
     """Attack, report to MLflow, and give the result."""
     with report("attack", len(checked.examples) * len(checked.bitmaps)) as progress:
         results, robustness = attack(
-            config, checked, directory.path, lambda done, total, r: progress.update(done, f"{r.bitmap}: {r.status}")
+            config,
+            checked,
+            directory.path,
+            lambda done, total, r: progress.update(done, f"{short_name(r.bitmap)}: {r.status}"),
         )
     summary = robustness.to_json()
     write_json(directory.path / "robustness.json", summary)
@@ -122,7 +126,7 @@ def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: R
             "queries": sum(r.queries for r in attacked) / len(attacked),
         }
         every = {**metrics, **cost_of(bitmap, sites).as_metrics()}
-        record_bitmap(run, f"attacked at {bitmap}", bitmap, every, "attack")
+        record_bitmap(run, f"attacked at {short_name(bitmap)}", bitmap, every, "attack")
         log_at(run, bitmap, metrics)
     for defence in summary["random_precision"]:
         p = defence["defence"]["probability"]

@@ -18,12 +18,13 @@ import torch
 from orchestrate.assemble import parse_bitmaps
 from orchestrate.baselines_config import BaselinesConfig, MethodConfig
 from orchestrate.config_file import to_plain
-from orchestrate.evaluation_jobs import open_checkpoint, rows
+from orchestrate.evaluation_jobs import bitmap_tags, open_checkpoint, rows
 from orchestrate.evaluation_pool import pool_of, threads_of
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
 from qalof.bitmap import Bitmap
+from qalof.bitmap_names import short_name
 from qalof.checkpoints import task_of
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
@@ -210,5 +211,5 @@ def _compare(found: Sequence[dict[str, Any]], reference: str) -> None:
 def _record(run: Run, method: MethodConfig, bitmap: Bitmap, evaluation: Evaluation, cost: Mapping[str, Any]) -> None:
     costs = {name: value for name, value in cost.items() if isinstance(value, int | float)}
     params = {"method": method.name, "kind": method.kind, "bits": {s: layer.weight for s, layer in bitmap.items()}}
-    tags = {"bitmap": str(bitmap), "command": "baselines", "method": method.name}
-    run.child(f"{method.name} at {bitmap}", params, {**evaluation.metrics, **costs}, tags)
+    tags = {**bitmap_tags(bitmap), "command": "baselines", "method": method.name}
+    run.child(f"{method.name} at {short_name(bitmap)}", params, {**evaluation.metrics, **costs}, tags)

@@ -15,6 +15,7 @@ from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
 from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.bitmap_names import short_name, summary
 from qalof.checkpoints import is_packed, load, task_of
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
@@ -71,7 +72,7 @@ def evaluate_bitmaps(
             nonlocal done
             done += 1
             shown = "  ".join(f"{name} {value:.2f}" for name, value in evaluation.metrics.items())
-            progress.update(done, f"{bitmaps[index]}: {shown}")
+            progress.update(done, f"{short_name(bitmaps[index])}: {shown}")
 
         try:
             scored = pool.evaluate(bitmaps, on_result=show)
@@ -79,7 +80,7 @@ def evaluate_bitmaps(
             pool.close()
     for bitmap, evaluation in zip(bitmaps, scored, strict=True):
         metrics = {**evaluation.metrics, **cost_of(bitmap, sites).as_metrics()}
-        record_bitmap(run, f"bitmap {bitmap}", bitmap, metrics, "evaluate")
+        record_bitmap(run, f"bitmap {short_name(bitmap)}", bitmap, metrics, "evaluate")
         log_at(run, bitmap, evaluation.metrics)
     return scored
 
@@ -89,6 +90,8 @@ def rows(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation], sites: Sequenc
     return [
         {
             "bitmap": str(bitmap),
+            "id": bitmap.id,
+            "summary": summary(bitmap, sites),
             "metrics": {name: _interval(evaluation, name) for name in evaluation.metrics},
             "cost": cost_of(bitmap, sites).to_json(),
             "examples": evaluation.examples,
@@ -112,7 +115,12 @@ def record_bitmap(run: Run, name: str, bitmap: Bitmap, metrics: Mapping[str, flo
     since as a parameter it would be one more axis, without an order.
     """
     params = {"bits": {site: bits.weight for site, bits in bitmap.items()}}
-    run.child(name, params, metrics, {"bitmap": str(bitmap), "command": command})
+    run.child(name, params, metrics, {**bitmap_tags(bitmap), "command": command})
+
+
+def bitmap_tags(bitmap: Bitmap) -> dict[str, str]:
+    """What a child run says of its bitmap: the text, the id under which files hold it, and a line that sums it up."""
+    return {"bitmap": str(bitmap), "bitmap_id": bitmap.id, "bitmap_summary": summary(bitmap)}
 
 
 def log_at(run: Run, bitmap: Bitmap, metrics: Mapping[str, float]) -> None:

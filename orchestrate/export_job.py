@@ -10,8 +10,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from orchestrate.summary import mib
 from qalof import checkpoints
 from qalof.bitmap import Bitmap
+from qalof.bitmap_names import short_name, summary
 from qalof.errors import BadInputError
 from qalof.export.packed import save_packed
 from qalof.files import MANIFEST, sealed_folder
@@ -50,7 +52,9 @@ def export_checkpoint(checkpoint: Path, bitmap: str, output: Path, form: str = E
 def _export(checkpoint: Path, bitmap: str, output: Path, form: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     model = checkpoints.load(checkpoint)
     tokenizer = load_tokenizer(model.base.source)
-    result: dict[str, Any] = {"format": str(form), "bitmap": str(model.set_bitmap(bitmap)), "output": str(output)}
+    parsed = model.set_bitmap(bitmap)
+    named = {"bitmap": str(parsed), "id": parsed.id, "summary": summary(parsed, model.sites)}
+    result: dict[str, Any] = {"format": str(form), **named, "output": str(output)}
     if form == ExportFormat.PACKED:
         return result | save_packed(model, bitmap, output, tokenizer, extra).to_json()
     return result | _export_gguf(model, bitmap, output, tokenizer, merge=form == ExportFormat.GGUF)
@@ -58,7 +62,10 @@ def _export(checkpoint: Path, bitmap: str, output: Path, form: str, extra: Mappi
 
 def describe(result: Mapping[str, Any]) -> str:
     """The result in a few lines for a terminal."""
-    title = f"{result['output']}  at {result['bitmap']}"
+    # each on a line of its own, since a path of any length may be broken anywhere and a name may not
+    title = f"{result['output']}\n  at {short_name(result['bitmap'])}"
+    if result.get("summary"):
+        title += f", {result['summary']}"
     if result["format"] != ExportFormat.PACKED:
         return "\n".join([title, *_describe_gguf(result)])
     lines = {
@@ -70,7 +77,7 @@ def describe(result: Mapping[str, Any]) -> str:
         "as predicted": result["predicted_total_bytes"],
         "names and shapes of tensors": result["header_bytes"],
     }
-    return "\n".join([title, *(f"  {name:<28} {count:>14,} bytes" for name, count in lines.items())])
+    return "\n".join([title, *(_size(name, count) for name, count in lines.items())])
 
 
 def _export_gguf(
@@ -102,6 +109,10 @@ def _export_gguf(
     }
 
 
+def _size(name: str, count: int) -> str:
+    return f"  {name:<28} {count:>15,} bytes {mib(count):>14}"
+
+
 def _is_ours(folder: Path) -> bool:
     return (folder / "base.gguf").is_file() and (folder / MANIFEST).is_file()
 
@@ -112,7 +123,7 @@ def _reads_unrounded(bitmap: Bitmap) -> bool:
 
 
 def _describe_gguf(result: Mapping[str, Any]) -> list[str]:
-    lines = [f"  {name:<28} {count:>14,} bytes" for name, count in result["files"].items()]
+    lines = [_size(name, count) for name, count in result["files"].items()]
     lines.append("  tensors: " + ", ".join(f"{count} {kind}" for kind, count in sorted(result["types"].items())))
     if result["exact_weights"]:
         lines.append("  the weights are those that the model computes with, bit for bit")

@@ -21,6 +21,7 @@ from orchestrate.run_directory import RunDirectory
 from orchestrate.section import BitmapSpec, Section
 from orchestrate.tracking import Run
 from qalof.bitmap import Bitmap
+from qalof.bitmap_names import short_name, summary
 from qalof.checkpoints import load
 from qalof.cost import cost_of
 from qalof.evaluation.speed import speed_of
@@ -101,8 +102,8 @@ def work(
         def show(index: int, metrics: dict[str, float]) -> None:
             nonlocal done
             done += 1
-            record_bitmap(run, f"footprint {bitmaps[index]}", bitmaps[index], metrics, "footprint")
-            progress.update(done, str(bitmaps[index]))
+            record_bitmap(run, f"footprint {short_name(bitmaps[index])}", bitmaps[index], metrics, "footprint")
+            progress.update(done, short_name(bitmaps[index]))
 
         try:
             measured = pool.map(bitmaps, show)
@@ -111,6 +112,8 @@ def work(
     rows = [
         {
             "bitmap": str(bitmap),
+            "id": bitmap.id,
+            "summary": summary(bitmap, sites),
             "metrics": {name: [value, value, value] for name, value in metrics.items()},
             "cost": cost_of(bitmap, sites).to_json(),
         }

@@ -1,4 +1,9 @@
-"""What a person reads in the terminal when a command is done."""
+"""What a person reads in the terminal when a command is done.
+
+Every result fits 80 columns, whatever the size of the model: bitmaps have short names with a line on what each stands
+for (:mod:`qalof.bitmap_names`), sizes are in MiB, and what does not fit side by side stands row by row
+(:mod:`orchestrate.sheet`).
+"""
 
 from __future__ import annotations
 
@@ -6,131 +11,150 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
+
+from orchestrate.sheet import Sheet
+from qalof.bitmap_names import short_name
+from qalof.metrics import DROP, described
+
+MIB = 2**20
 
 
-def show(command: str, result: Mapping[str, Any], folder: Path) -> None:
-    """Print a command's result as a table on standard output."""
-    console = Console(highlight=False)
+def show(command: str, result: Mapping[str, Any], folder: Path, console: Console | None = None) -> None:
+    """Print a command's result on standard output, or on ``console``."""
+    console = console or Console(highlight=False, markup=False)
+    for part in parts_of(command, result, folder):
+        console.print(part)
+
+
+def parts_of(command: str, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
+    """What is printed of a command's result, from top to bottom."""
+    parts: list[RenderableType] = []
     if command == "baselines":
-        console.print(baselines_table(result))
+        parts.append(baselines_table(result))
     elif "rows" in result:
-        console.print(bitmap_table(result["rows"]))
-        if ended := result.get("training_loss"):
-            console.print(_training_loss(ended))
+        parts.append(bitmap_table(result["rows"]))
         for title, counts in (("training data", result.get("training_data", {})), ("scored", _counts(result["rows"]))):
             if told := ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count):
-                console.print(f"{title}: {told}")
+                parts.append(f"{title}: {told}")
     elif command == "sensitivity":
-        console.print(ranking_table(result["ranking"]))
+        parts.append(ranking_table(result, folder))
     elif command == "search":
-        console.print(front_table(result))
+        parts.append(front_table(result, folder))
     elif command == "sweep":
-        console.print(sweep_table(result))
+        parts.append(sweep_table(result))
     elif command == "range-test":
-        console.print(range_table(result))
+        parts.append(range_table(result))
     elif command == "attack":
-        console.print(robustness_table(result["robustness"]))
+        parts.append(robustness_table(result["robustness"]))
     elif command == "generate-data":
         counted = f"{result['texts']:,} {result['kind']} of {result['mean_tokens']:.0f} tokens on average"
-        console.print(f"{counted}, {result['ended']:,} to their own end; data: {result['data']}")
-    console.print(f"{folder}  ({result['seconds']:.0f} s)")
+        parts.append(f"{counted}, {result['ended']:,} to their own end; data: {result['data']}")
+    return [*parts, f"{folder}  ({result['seconds']:.0f} s)"]
 
 
-def show_table(table: Mapping[str, Any]) -> None:
-    """Print a reference's table on standard output."""
+def show_table(table: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print a reference's table on standard output, or on ``console``."""
     # brackets of intervals are no markup
-    Console(highlight=False, markup=False).print(reference_table(table))
+    (console or Console(highlight=False, markup=False)).print(reference_table(table))
 
 
-def bitmap_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def bitmap_table(rows: Sequence[Mapping[str, Any]]) -> Sheet:
     """Metrics with their 95 % intervals, and costs, by bitmap."""
-    table = Table("bitmap", *rows[0]["metrics"], "average bits", "weight bytes")
+    headings = ["bitmap", *map(heading, rows[0]["metrics"]), "average bits", "weights"]
+    shown = []
     for row in rows:
-        metrics = [_interval(*values) for values in row["metrics"].values()]
+        metrics = [_interval(name, *values) for name, values in row["metrics"].items()]
         cost = row["cost"]
-        table.add_row(row["bitmap"], *metrics, f"{cost['average_bits']:.2f}", f"{cost['weight_bytes']:,}")
-    return table
+        shown.append([short_name(row["bitmap"]), *metrics, f"{cost['average_bits']:.2f}", mib(cost["weight_bytes"])])
+    return Sheet(headings, shown, notes=_summaries(rows))
 
 
-def baselines_table(result: Mapping[str, Any]) -> Table:
+def baselines_table(result: Mapping[str, Any]) -> Sheet:
     """Metrics by method and bitmap, and how far each is from the reference method there."""
     rows = result["rows"]
-    compared = list(dict.fromkeys(name for row in rows for name in row["difference"]))
-    table = Table("method", "bitmap", *rows[0]["metrics"], *(f"{name} - {result['reference']}" for name in compared))
-    table.add_column("weight bytes", justify="right")
+    shown = []
     for row in rows:
-        metrics = [_precise(values) for values in row["metrics"].values()]
-        differences = [_precise(row["difference"][name]) if name in row["difference"] else "" for name in compared]
-        table.add_row(row["method"], row["bitmap"], *metrics, *differences, f"{row['cost']['stored_weight_bytes']:,}")
-    return table
+        apart = {name: f" ({_interval(name, *values)})" for name, values in row["difference"].items()}
+        metrics = [f"{_interval(name, *values)}{apart.get(name, '')}" for name, values in row["metrics"].items()]
+        size = mib(row["cost"]["stored_weight_bytes"])
+        shown.append([row["method"], short_name(row["bitmap"]), *metrics, size])
+    caption = [f"{name}: {note}" for name, note in _summaries(rows).items()]
+    if any(row["difference"] for row in rows):
+        caption.append(f"In parentheses: the paired difference from {result['reference']} at the same bitmap.")
+    return Sheet(["method", "bitmap", *map(heading, rows[0]["metrics"]), "weights"], shown, caption=caption)
 
 
-def ranking_table(ranking: Sequence[Mapping[str, Any]]) -> Table:
-    """Units from the least to the most sensitive."""
-    columns = [name for name in (ranking[0] if ranking else {}) if not name.endswith(("_low", "_high"))]
-    table = Table(*columns, title="Least sensitive first")
+def ranking_table(result: Mapping[str, Any], folder: Path) -> Sheet:
+    """Units from the least to the most sensitive, with what lowering each alone costs."""
+    ranking, name = result["ranking"], f"{result['metric']}{DROP}"
+    headings = ["unit", "to", f"{described(result['metric']).label} worse by", "average bits", "weights"]
+    shown = []
     for row in ranking:
-        table.add_row(*(_number(row[name]) for name in columns))
-    return table
+        drop = _interval(result["metric"], row[name], row[f"{name}_low"], row[f"{name}_high"])
+        shown.append([row["unit"], str(row["bits"]), drop, f"{row['average_bits']:.2f}", mib(row["weight_bytes"])])
+    return Sheet(headings, shown, title="Least sensitive first", whole=str(folder / "result.json"))
 
 
-def front_table(result: Mapping[str, Any]) -> Table:
-    """The front's metrics with their intervals, and what its bitmaps cost."""
+def front_table(result: Mapping[str, Any], folder: Path) -> Sheet:
+    """The front's metrics with their intervals, and what its bitmaps cost; numbered as ``front.json#3`` counts."""
     front = result["front"]
     metrics = [name for name in (front[0] if front else {}) if f"{name}_low" in front[0]]
-    table = Table("bitmap", *metrics, "average bits", "weight bytes", title=f"Front of {result['evaluations']}")
-    table.columns[0].overflow = "fold"
-    for row in front:
-        intervals = [_interval(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in metrics]
-        table.add_row(row["bitmap"], *intervals, f"{row['average_bits']:.2f}", f"{row['weight_bytes']:,}")
-    return table
+    headings = ["bitmap", "no.", *map(heading, metrics), "average bits", "weights"]
+    shown = []
+    for number, row in enumerate(front, start=1):
+        intervals = [_interval(name, row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in metrics]
+        bits, size = f"{row['average_bits']:.2f}", mib(row["weight_bytes"])
+        shown.append([short_name(row["bitmap"]), str(number), *intervals, bits, size])
+    place = str(folder / "front.json")
+    example = f"; evaluate or export one with --bitmap {place}#{front[0].get('id', 1)}" if front else ""
+    title = f"Front of {result['evaluations']} evaluations{example}"
+    return Sheet(headings, shown, title=title, notes=_summaries(front), whole=place)
 
 
-def sweep_table(result: Mapping[str, Any]) -> Table:
+def sweep_table(result: Mapping[str, Any]) -> Sheet:
     """The trials of a sweep, the best first; of one that did not finish, the last score."""
     trials = result["trials"]
-    table = Table("trial", *trials[0]["params"], result["metric"], "state", "steps")
+    headings = ["trial", *trials[0]["params"], result["metric"], "state", "steps"]
+    shown = []
     for row in trials:
-        value = "not finite" if row["value"] is None else _number(row["value"])
+        value = "not finite" if row["value"] is None else f"{row['value']:.{described(result['metric']).decimals}f}"
         params = [str(setting) for setting in row["params"].values()]
-        table.add_row(str(row["trial"]), *params, value, row["state"], str(row["step"]))
-    return table
+        shown.append([str(row["trial"]), *params, value, row["state"], str(row["step"])])
+    return Sheet(headings, shown)
 
 
-def range_table(result: Mapping[str, Any]) -> Table:
+def range_table(result: Mapping[str, Any]) -> Sheet:
     """Loss of each width and its relative fall from the width below."""
-    table = Table("bits", "loss", "improvement %", title=f"Recommended: {result['lowest']} to {result['highest']} bits")
-    for row in result["widths"]:
-        table.add_row(str(row["bits"]), f"{row['loss']:.4f}", f"{100 * row['improvement']:.2f}")
-    return table
+    shown = [[str(row["bits"]), f"{row['loss']:.4f}", f"{100 * row['improvement']:.2f}"] for row in result["widths"]]
+    title = f"Recommended: {result['lowest']} to {result['highest']} bits"
+    return Sheet(["bits", "loss", "improvement (%)"], shown, title=title)
 
 
-def robustness_table(report: Mapping[str, Any]) -> Table:
+def robustness_table(report: Mapping[str, Any]) -> Sheet:
     """Success of the attack built at a row's bitmap against a column's."""
-    table = Table("attacked at", "clean accuracy", *(f"against {name}" for name in report["bitmaps"]))
-    for name, clean, row in zip(report["bitmaps"], report["clean_accuracy"], report["transfer"], strict=True):
-        table.add_row(name, _rate(clean), *map(_rate, row))
-    table.caption = "\n".join(
+    names = [short_name(name) for name in report["bitmaps"]]
+    headings = ["attacked at", "clean accuracy", *(f"against {name}" for name in names)]
+    shown = [
+        [name, _rate(clean), *map(_rate, row)]
+        for name, clean, row in zip(names, report["clean_accuracy"], report["transfer"], strict=True)
+    ]
+    caption = [
         f"random precision (p = {defence['defence']['probability']:g}): success {_rate(defence['success_mean'])}, "
         f"clean accuracy {_rate(defence['clean_accuracy'])}"
         for defence in report["random_precision"]
-    )
-    return table
+    ]
+    return Sheet(headings, shown, caption=caption)
 
 
-def reference_table(table: Mapping[str, Any]) -> Table:
+def reference_table(table: Mapping[str, Any]) -> Sheet:
     """A reference's table: ours with its interval, theirs, and the difference."""
     title = (
         f"{table['title']} ({table['source']}, scale {table['scale']}): ours with its 95 % interval; theirs, difference"
     )
-    shown = Table("", *(column["name"] for column in table["columns"]), title=title)
-    for row in table["rows"]:
-        shown.add_row(row["name"], *map(_table_cell, row["cells"]))
-    if table["notes"]:
-        shown.caption = " ".join(table["notes"])
-    return shown
+    headings = ["", *(column["name"] for column in table["columns"])]
+    shown = [[row["name"], *map(_table_cell, row["cells"])] for row in table["rows"]]
+    return Sheet(headings, shown, title=title, caption=[" ".join(table["notes"])] if table["notes"] else [])
 
 
 def _table_cell(cell: Mapping[str, Any]) -> str:
@@ -162,23 +186,34 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, int]:
     return counts
 
 
-def _interval(value: float | None, low: float | None, high: float | None) -> str:
+def _interval(metric: str, value: float | None, low: float | None, high: float | None) -> str:
+    """``83.2 [80.1, 86.0]`` in the metric's decimals; bare where there is no interval."""
     if value is None or low is None or high is None:
         return "not finite"
+    if metric.endswith("_bytes"):
+        return mib(value)
+    decimals = described(metric).decimals
     if low == high:
-        return f"{value:,.1f}"
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+        return f"{value:,.{decimals}f}"
+    return f"{value:,.{decimals}f} [{low:,.{decimals}f}, {high:,.{decimals}f}]"
 
 
-def _precise(values: Sequence[float | None]) -> str:
-    estimate, low, high = values
-    if estimate is None or low is None or high is None:
-        return "not finite"
-    return f"{estimate:.3f}" if low == high else f"{estimate:.3f} [{low:.3f}, {high:.3f}]"
+def heading(metric: str) -> str:
+    """Label and unit; bytes are shown in MiB and say so themselves."""
+    known = described(metric)
+    return f"{known.label} ({known.unit})" if known.unit and not metric.endswith("_bytes") else known.label
 
 
-def _number(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+def mib(count: float) -> str:
+    """Bytes in MiB, with at least three digits."""
+    size = count / MIB
+    return f"{size:,.{0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3}f} MiB"
+
+
+def _summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Short name -> summary, of the bitmaps that have an id in place of their text."""
+    named = {short_name(row["bitmap"]): row.get("summary", "") for row in rows}
+    return {name: note for name, note in named.items() if name.startswith("#") and note}
 
 
 def _rate(rate: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from qalof.bitmap import Bitmap
+from qalof.bitmap_names import Sized, summary
 from qalof.cost import COST_NAMES, Cost
 from qalof.errors import BadInputError, nearest_hint
 from qalof.files import read_json, write_bytes, write_json, write_text
@@ -34,7 +35,7 @@ class Point:
     """One evaluated bitmap.
 
     ``metrics``: name -> value with its 95 % interval; ``values``: under each objective, in their order;
-    ``examples``: how many the metrics come from.
+    ``examples``: how many the metrics come from; ``summary``: the bitmap in one line (:mod:`qalof.bitmap_names`).
     """
 
     bitmap: Bitmap
@@ -42,17 +43,19 @@ class Point:
     metrics: Mapping[str, Interval]
     values: tuple[float, ...]
     examples: int
+    summary: str = ""
 
     @classmethod
-    def of(cls, score: Score) -> Point:
-        """Condense a score: per-example scores become intervals."""
+    def of(cls, score: Score, sites: Sequence[Sized] | None = None) -> Point:
+        """Condense a score: per-example scores become intervals; ``sites`` say what a summary weighs."""
         evaluation = score.evaluation
         metrics = {}
         for name, value in evaluation.metrics.items():
             # resampling infinities gives nonsense and a warning each
             interval = evaluation.interval(name) if math.isfinite(value) else Interval(value, value, value)
             metrics[name] = Interval(float(value), interval.low, interval.high)
-        return cls(score.bitmap, score.cost, metrics, score.values, evaluation.examples)
+        said = summary(score.bitmap, sites)
+        return cls(score.bitmap, score.cost, metrics, score.values, evaluation.examples, said)
 
     def value(self, name: str) -> float:
         """A cost or metric by name."""
@@ -60,7 +63,7 @@ class Point:
 
     def as_row(self) -> dict[str, Any]:
         """One flat row for a table."""
-        row: dict[str, Any] = {"bitmap": str(self.bitmap)}
+        row: dict[str, Any] = {"id": self.bitmap.id, "bitmap": str(self.bitmap), "summary": self.summary}
         for name, interval in self.metrics.items():
             row |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
         return row | self.cost.to_json()
@@ -69,6 +72,8 @@ class Point:
         """A plain dict; numbers that are not finite become null."""
         metrics = {name: [_number(v) for v in (i.estimate, i.low, i.high)] for name, i in self.metrics.items()}
         return {
+            "id": self.bitmap.id,
+            "summary": self.summary,
             "bitmap": self.bitmap.to_json(),
             "cost": self.cost.to_json(),
             "metrics": metrics,
@@ -81,7 +86,9 @@ class Point:
         """The inverse of :meth:`to_json`; null becomes NaN."""
         metrics = {name: Interval(*map(_from_number, values)) for name, values in data["metrics"].items()}
         values = tuple(map(_from_number, data["values"]))
-        return cls(Bitmap.from_json(data["bitmap"]), Cost(**data["cost"]), metrics, values, data["examples"])
+        bitmap = Bitmap.from_json(data["bitmap"])
+        said = data.get("summary") or summary(bitmap)
+        return cls(bitmap, Cost(**data["cost"]), metrics, values, data["examples"], said)
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ class SearchResult:
 
     @property
     def front(self) -> pd.DataFrame:
-        """The front as a table: bitmap, metrics with ``_low`` and ``_high``, costs."""
+        """The front as a table: id, bitmap, summary, metrics with ``_low`` and ``_high``, costs."""
         return pd.DataFrame([point.as_row() for point in self.front_points])
 
     @property

@@ -118,7 +118,7 @@ class Study:
         scored = [self._scores[bitmap] for bitmap in self._order if bitmap in self._scores]
         for score in scored:
             if score.bitmap not in self._points:
-                self._points[score.bitmap] = Point.of(score)
+                self._points[score.bitmap] = Point.of(score, self.space.sites)
         points = tuple(self._points[score.bitmap] for score in scored)
         limits = dict(self.space.limits)
         return SearchResult(points, self.objectives, self.strategy, self.seed, limits, tuple(self.trace))

@@ -182,7 +182,7 @@ def test_a_filled_cell_has_our_interval_their_number_and_the_difference(tmp_path
         "of": "sp/striped84/f1", "metric": "f1", "reference": 70.0,
         "value": 72.0, "low": 69.0, "high": 75.0, "difference": 2.0, "covered": True,
     }  # fmt: skip
-    assert reference_table(table).row_count == 1
+    assert len(reference_table(table).rows) == 1
     assert read_cell(Place("sp", "8", "average_bits"), steps[0]).value == 6.0
 
 

@@ -23,7 +23,7 @@ def result(sites, make_evaluator):
 def test_the_front_is_a_table_with_intervals_and_costs(result):
     front = result.front
     assert list(front) == [
-        "bitmap", "f1", "f1_low", "f1_high", "loss", "loss_low", "loss_high",
+        "id", "bitmap", "summary", "f1", "f1_low", "f1_high", "loss", "loss_low", "loss_high",
         "average_bits", "weight_bytes", "kv_bytes_per_token", "bit_operations_per_token",
         "activation_bytes_per_token",
     ]  # fmt: skip

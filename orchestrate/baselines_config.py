@@ -11,6 +11,7 @@ from orchestrate.section import BitmapSpec, Limit, Section
 from qalof.errors import BadInputError
 from qalof.laws import Count, Seed
 from qalof.model.settings import SwitchSettings
+from qalof.paths import InputPath
 from qalof.post_training.error_compensation import GptqSettings
 from qalof.quantization.scheme import QuantizationScheme
 
@@ -44,7 +45,7 @@ class BaselinesConfig(Section):
     """
 
     command: Literal["baselines"] = "baselines"
-    checkpoint: str | None = None
+    checkpoint: InputPath | None = None
     model: ModelConfig = ModelConfig()
     task: TaskConfig | None = None
     switch: SwitchSettings = SwitchSettings()

@@ -81,7 +81,7 @@ def _pipeline(
 
     loaded = load_pipeline(config, overrides or [])
     # a table's name says little without its folder: there is a sensitivity in s1 and one in s2
-    folder = config.resolve().parent.name
+    folder = config.absolute().parent.name
     place = output or Path("runs") / (f"{folder}_{config.stem}" if re.fullmatch(r"s\d", folder) else config.stem)
     summary = run_pipeline(loaded, place, address)
     page = write_report(place)

@@ -14,6 +14,7 @@ from orchestrate.objective_config import ObjectiveConfig
 from orchestrate.section import BitmapSpec, Limit, Section
 from qalof.laws import Count, Law, Natural, Positive, Seed, Width
 from qalof.model.settings import SwitchSettings
+from qalof.paths import InputPath, ModelPath, OutputPath
 from qalof.tasks.classification import ClassificationSettings
 from qalof.tasks.language_modeling import LanguageModelingSettings
 from qalof.tasks.squad_completion import CompletionSettings
@@ -25,7 +26,7 @@ from qalof.training.loop import TrainSettings
 class ModelConfig(Section):
     """The pretrained model underneath: ``tiny``, a local folder or a hub name."""
 
-    source: str = "tiny"
+    source: ModelPath = "tiny"
     seed: Seed = 0
 
 
@@ -115,7 +116,7 @@ class TrackingConfig(Section):
     """MLflow: ``uri`` of a server, or None for SQLite in ``root``."""
 
     uri: str | None = None
-    root: str = "runs"
+    root: OutputPath = "runs"
     experiment: str = "qalof"
 
 
@@ -157,7 +158,7 @@ class TrainConfig(Section):
 class CheckpointConfig(Section):
     """Base of the commands that work on a trained checkpoint, at ``limit`` validation examples."""
 
-    checkpoint: str
+    checkpoint: InputPath
     limit: Limit | None = None
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -24,6 +24,7 @@ from orchestrate.objective_config import CurriculumObjective
 from orchestrate.plan import PlannedStep, owner_of
 from orchestrate.table_check import bitmap_specs
 from qalof.errors import BadInputError
+from qalof.home import expanded
 from qalof.model.pretrained import resolve_source
 from qalof.model.sites import HeadMode, Site
 from qalof.tasks.squad_data import load_squad, parse_split
@@ -163,7 +164,7 @@ def examples_of(task: Any, limit: int | None) -> int:
         found: int = -(-WIKITEXT_TOKENS // int(settings.stride))
     elif task.name.startswith("squad"):
         name, cut = parse_split(settings.validation_split)
-        local = settings.data == "tiny" or Path(settings.data).expanduser().exists()
+        local = settings.data == "tiny" or expanded(settings.data).exists()
         found = len(load_squad(settings.data, name)) if local else SQUAD_EXAMPLES[name]
         found = min(found, cut or found)
     else:

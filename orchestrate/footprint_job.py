@@ -27,6 +27,7 @@ from qalof.cost import cost_of
 from qalof.evaluation.speed import speed_of
 from qalof.export.compression import MEASURES, compression_of
 from qalof.laws import Count
+from qalof.paths import InputPath
 
 METRICS = (
     *(f"{measure}_percent" for measure in MEASURES),
@@ -43,7 +44,7 @@ class FootprintConfig(Section):
     """``qalof footprint``: ``measures`` what to measure, the rest how speed is: on ``sequences`` of ``tokens``."""
 
     command: Literal["footprint"] = "footprint"
-    checkpoint: str
+    checkpoint: InputPath
     bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
     measures: list[Literal["size", "speed"]] = Field(["size", "speed"], min_length=1)
     sequences: Count = 8

@@ -43,11 +43,12 @@ from orchestrate.config import (
 from orchestrate.config_file import to_plain
 from orchestrate.evaluation_jobs import evaluate_bitmaps, open_checkpoint, record_bitmap
 from orchestrate.evaluation_pool import EvaluationPool
+from orchestrate.inputs import input_digests
 from orchestrate.loss_record import LOSSES, training_loss
 from orchestrate.progress import report, say
 from orchestrate.redaction import redact
 from orchestrate.run_directory import RunDirectory
-from orchestrate.sweep_plan import SweepConfig
+from orchestrate.sweep_plan import SweepConfig, sweep_configs
 from orchestrate.tracking import Run, Tracker
 from qalof.files import read_json, write_json
 from qalof.locks import held
@@ -67,10 +68,12 @@ class Job:
     check: Callable[[Any], Any]
     work: Callable[[Any, Any, RunDirectory, Run], Result]
 
-    def inputs(self, config: Section) -> list[Path]:
-        """Files and folders that the result depends on."""
-        checkpoint = getattr(config, "checkpoint", None)
-        return [] if checkpoint is None else [Path(checkpoint)]
+    stands_for: Callable[[Any], Mapping[str, Section]] = lambda config: {"": config}
+    """The configs whose inputs the result depends on, by the beginning of their keys; several for a sweep."""
+
+    def inputs(self, config: Section) -> dict[str, str]:
+        """Digests, by key, of the files and folders that the result depends on."""
+        return input_digests(self.stands_for(config))
 
 
 def execute(
@@ -239,5 +242,5 @@ JOBS: Mapping[str, Job] = {
     "baselines": Job(BaselinesConfig, baselines_job.check, baselines_job.work),
     "footprint": Job(footprint_job.FootprintConfig, footprint_job.check, footprint_job.work),
     "generate-data": Job(generate_job.GenerateConfig, generate_job.check, generate_job.work),
-    "sweep": Job(SweepConfig, sweep_job.check, sweep_job.sweep),
+    "sweep": Job(SweepConfig, sweep_job.check, sweep_job.sweep, sweep_configs),
 }

@@ -18,6 +18,7 @@ from orchestrate.progress import say
 from orchestrate.table import TABLE, fill
 from orchestrate.table_check import check_table
 from qalof.files import write_json
+from qalof.home import expanded
 from qalof.locks import held
 
 __all__ = ["PipelineConfig", "StepConfig", "load_pipeline", "run_pipeline", "step_configs"]
@@ -40,8 +41,7 @@ def run_pipeline(config: PipelineConfig, output: str | Path, address: str | None
     Raises:
         BadInputError: before any worker starts, for whatever can be known then.
     """
-    output = Path(output)
-    output = output.expanduser().absolute()
+    output = expanded(output).absolute()
     planned = plan(config, output)
     if config.table is not None:
         check_table(config.table, planned)

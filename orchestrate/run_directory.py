@@ -1,7 +1,7 @@
 """Run directories: what a command leaves behind, and how it goes on or is skipped.
 
     config.yaml       the resolved config; runs as it stands
-    run.json          the command, the fingerprint of config and inputs, and when it was started first
+    run.json          the command, the fingerprint of config and inputs, their digests, and when it was started first
     environment.json  commit, versions, hardware
     result.json       typed and versioned, with the clock times of start and finish; written last, so that its
                       presence means: finished
@@ -13,7 +13,7 @@ overwritten.  Workers, tracking and ``batch_size`` are no part of the fingerprin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from typing import Any
 import yaml
 
 from orchestrate.environment import describe
+from orchestrate.inputs import without
 from orchestrate.progress import say
 from qalof.errors import BadInputError
-from qalof.files import MANIFEST, digest, json_ready, read_json, write_json, write_text
+from qalof.files import json_ready, read_json, write_json, write_text
+from qalof.home import expanded
 from qalof.tasks.feature_cache import content_digest
 
 FORMAT_VERSION = 1
@@ -42,19 +44,22 @@ class RunDirectory:
         self.path, self.command = path, command
 
     @classmethod
-    def open(cls, path: Path, command: str, config: Mapping[str, Any], inputs: Sequence[Path] = ()) -> RunDirectory:
+    def open(
+        cls, path: Path, command: str, config: Mapping[str, Any], inputs: Mapping[str, str] | None = None
+    ) -> RunDirectory:
         """Open a new, unfinished or finished run at ``path``.
 
         Args:
             path: the folder; made if it is missing.
             command: such as ``train``.
             config: resolved, JSON-able.
-            inputs: files and checkpoint folders that the result depends on.
+            inputs: see :func:`orchestrate.inputs.input_digests`.
 
         Raises:
             BadInputError: ``path`` is a file, or a folder that holds something else than a run.
         """
-        path = path.expanduser().absolute()
+        path = expanded(path).absolute()
+        inputs = inputs or {}
         fingerprint = fingerprint_of(command, config, inputs)
         self = cls(path, command)
         if path.exists():
@@ -63,16 +68,24 @@ class RunDirectory:
             if any(path.iterdir()):
                 if not (path / "run.json").is_file():
                     raise BadInputError(f"--output must be new or a run's folder: {path} holds other things")
-                if read_json(path / "run.json", "run file").get("fingerprint") == fingerprint:
+                run = read_json(path / "run.json", "run file")
+                if run.get("fingerprint") == fingerprint:
                     return self
-                say(f"{path} holds a run of another config or input: moved to {_move_aside(path).name}")
+                cause = _changed(run.get("inputs", {}), inputs)
+                say(f"{path} holds a run of {cause}: moved to {_move_aside(path).name}")
         path.mkdir(parents=True, exist_ok=True)
         header = f"# qalof {command} --config {path / 'config.yaml'}\n"
         write_text(path / "config.yaml", header + yaml.safe_dump(dict(config), sort_keys=False))
         write_json(path / "environment.json", describe())
         write_json(
             path / "run.json",
-            {"format_version": FORMAT_VERSION, "command": command, "fingerprint": fingerprint, "started": _now()},
+            {
+                "format_version": FORMAT_VERSION,
+                "command": command,
+                "fingerprint": fingerprint,
+                "inputs": dict(inputs),
+                "started": _now(),
+            },
         )
         return self
 
@@ -131,16 +144,21 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def fingerprint_of(command: str, config: Mapping[str, Any], inputs: Sequence[Path] = ()) -> str:
-    """Equal for runs that have the same result: the same command, config (but for workers and tracking) and inputs."""
+def fingerprint_of(command: str, config: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> str:
+    """Equal for runs that have the same result: the same command, config (but for workers and tracking) and inputs.
+
+    An input's digest takes the place of its path, which may be spelled or named otherwise.
+    """
+    given = inputs or {}
     kept = {key: value for key, value in config.items() if key not in _NOT_FINGERPRINTED}
     meant = f"{command}/{MEANINGS[command]}" if command in MEANINGS else command
-    return content_digest(meant, kept, [_input_digest(path) for path in inputs])
+    return content_digest(meant, without(kept, given), given)
 
 
-def _input_digest(path: Path) -> str:
-    # a sealed folder's manifest holds the digests of its files
-    return digest(path / MANIFEST if path.is_dir() else path)
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What made a run another one, as far as it is known."""
+    named = [key for key in now if key in before and before[key] != now[key]]
+    return f"another content of {', '.join(named)}" if named else "another config or input"
 
 
 def _move_aside(path: Path) -> Path:

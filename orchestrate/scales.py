@@ -19,6 +19,7 @@ from pydantic import Field
 from orchestrate.config_file import read_yaml, validate
 from orchestrate.section import Section
 from qalof.errors import BadInputError, nearest_hint
+from qalof.home import expanded
 
 FULL = "full"
 FOLDER = Path(__file__).resolve().parent.parent / "configs" / "scales"
@@ -152,7 +153,7 @@ def _scale_step(step: Mapping[str, Any], overlay: ScaleConfig, own: Mapping[str,
 
 
 def _file(scale: str) -> Path:
-    path = Path(scale).expanduser()
+    path = expanded(scale)
     if path.suffix in (".yaml", ".yml"):
         return path
     found = sorted(file.stem for file in FOLDER.glob("*.yaml"))

@@ -23,6 +23,7 @@ from orchestrate.tune_run import StatelessSearcher, StatelessTrial, run_trials
 from qalof.bitmap import Bitmap
 from qalof.checkpoints import task_of
 from qalof.evaluation.result import Evaluation
+from qalof.home import expanded
 from search import BitmapSpace, EvaluationRecord, Objective, Score, SearchResult, Study
 from search.loop import objectives_of
 
@@ -39,7 +40,7 @@ class CheckpointEvaluator:
     """How many actors evaluate, with which device and how many threads."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "checkpoint", Path(self.checkpoint).expanduser().absolute())
+        object.__setattr__(self, "checkpoint", expanded(self.checkpoint).absolute())
 
     @property
     def primary_metric(self) -> str:

@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict
 
 from qalof.laws import Law, Width
+from qalof.paths import BitmapText
 
-BitmapSpec = Width | str | list[Width | str]
+BitmapSpec = Width | BitmapText | list[Width | str]
 """A bitmap as :meth:`qalof.bitmap.Bitmap.parse` reads it."""
 
 

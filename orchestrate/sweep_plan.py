@@ -125,6 +125,13 @@ def trial_config(config: SweepConfig, point: Mapping[str, Any]) -> TrainConfig:
     return validate(TrainConfig, data, f"train{f' with {shown}' if shown else ''}")
 
 
+def sweep_configs(config: SweepConfig) -> dict[str, TrainConfig]:
+    """The base of all trials, and one for each listed value, by where they stand: they name all that trials read."""
+    listed = {key: values for key, values in config.space.items() if isinstance(values, list)}
+    single = ((f"space.{key}.{at}.", {key: value}) for key, values in listed.items() for at, value in enumerate(values))
+    return {"train.": trial_config(config, {})} | {at: trial_config(config, point) for at, point in single}
+
+
 class SweepPlan:
     """The points, and what is known of them.  ``points`` grows with ``tpe``."""
 

@@ -16,6 +16,7 @@ from typing import Any
 from qalof.bitmap_names import bitmap_id, is_id, text_of
 from qalof.errors import BadInputError, nearest_hint
 from qalof.files import read_json, read_json_lines
+from qalof.home import expanded
 from qalof.layer_bits import LayerBits
 
 SUFFIXES = (".json", ".jsonl")
@@ -33,7 +34,7 @@ def names_file(text: str) -> bool:
 
 def file_of(text: str) -> Path:
     """The file that ``FILE`` or ``FILE#ID`` names."""
-    return Path(text.rpartition("#")[0] if _selects(text) else text.strip()).expanduser()
+    return expanded(text.rpartition("#")[0] if _selects(text) else text.strip())
 
 
 def read_spec(text: str) -> Spec:

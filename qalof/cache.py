@@ -12,14 +12,20 @@ from pathlib import Path
 
 import platformdirs
 
+from qalof.home import expanded
+
 CACHED = "cache:"
 """``cache:NAME`` as a model's source is the model ``NAME`` in the cache folder, on whatever machine."""
 
 
 def cache_dir() -> Path:
-    """``$QALOF_CACHE``, or ``qalof`` in the user's cache folder."""
+    """``$QALOF_CACHE``, or ``qalof`` in the user's cache folder.
+
+    Raises:
+        BadInputError: neither is set, and this user has no home folder.
+    """
     root = os.environ.get("QALOF_CACHE")
-    return Path(root).expanduser() if root else platformdirs.user_cache_path("qalof")
+    return expanded(root or platformdirs.user_cache_path("qalof"))
 
 
 def models_dir() -> Path:

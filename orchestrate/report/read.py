@@ -35,6 +35,7 @@ from orchestrate.report.losses import LossCurve, read_losses
 from orchestrate.run_directory import read_moment, read_result
 from qalof.errors import BadInputError
 from qalof.files import read_json
+from qalof.home import expanded
 from qalof.reading import read_text
 
 PIPELINE = "pipeline.json"
@@ -140,7 +141,7 @@ def read_record(folder: Path) -> Record:
     Raises:
         BadInputError: no run is there, or one of its files is damaged.
     """
-    folder = folder.expanduser().absolute()
+    folder = expanded(folder).absolute()
     if not folder.is_dir():
         raise BadInputError(f"a report needs the folder of a run: {folder} is none; give what --output named")
     if (folder / PIPELINE).is_file():

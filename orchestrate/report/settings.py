@@ -21,6 +21,7 @@ from orchestrate.report.compare import trained_by
 from orchestrate.report.formats import shorter
 from orchestrate.report.read import Record, State, Step
 from orchestrate.tracking_place import database_of
+from qalof.home import expanded
 
 _URI = re.compile(r"\w[\w+.-]*://")
 MOST_CONFIG, MOST_TEXT = 20_000, 300
@@ -125,7 +126,7 @@ class Places:
 
     def show(self, path: Path) -> str:
         """A path from where commands are to be run; a home folder as ``~``."""
-        whole = path.expanduser().absolute()
+        whole = expanded(path).absolute()
         base = self.start or self.page
         near = (base, base.parent) if self.start is None else (base,)
         for folder in (whole, whole.resolve()):

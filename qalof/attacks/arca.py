@@ -14,7 +14,7 @@ step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 
@@ -27,6 +27,7 @@ from qalof.attacks.targets import HARMLESS, elicited
 from qalof.attacks.victim import embedding_matrix, frozen
 from qalof.errors import BadInputError, nearest_hint
 from qalof.laws import Count, Natural, Seed, Weight, check_numbers
+from qalof.paths import PathField
 from qalof.tasks.base import Task
 
 
@@ -49,7 +50,7 @@ class ArcaSettings:
     lambda_lm: Weight = 0.0
     monotone: bool = True
     pool: Count = 256
-    targets: str = HARMLESS
+    targets: Annotated[str, PathField(words=(HARMLESS,))] = HARMLESS
     max_length: Count = 32
     seed: Seed = 0
 

@@ -31,6 +31,7 @@ from qalof.attacks.substitutes.stop_words import is_stop_word
 from qalof.attacks.substitutes.synonyms import Thesaurus, read_thesaurus
 from qalof.attacks.words import Words
 from qalof.laws import Count, Law, Positive, Seed, Weight, check_numbers
+from qalof.paths import InputPath
 from qalof.tasks.base import Task
 
 
@@ -45,7 +46,7 @@ class WordAttackSettings:
 
     uses_lm: ClassVar[bool] = True
 
-    antonyms: str | None = None
+    antonyms: InputPath | None = None
     layer: Annotated[int, Law(ge=0, off="null is the middle layer")] | None = None
     idf: tuple[Weight, ...] | None = field(default=None, repr=False)
     rise: Positive = DEFAULT_RISE

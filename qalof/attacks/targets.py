@@ -6,11 +6,10 @@ it say what its author chose, harmless strings show as well; whoever needs other
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from qalof.attacks.attack import AttackExample
 from qalof.attacks.goal import HELD
 from qalof.errors import BadInputError
+from qalof.home import expanded
 from qalof.model.pretrained import HeadKind
 from qalof.reading import read_lines
 from qalof.tasks.base import Task
@@ -43,7 +42,7 @@ def targets_of(source: str) -> tuple[str, ...]:
     """
     if source == HARMLESS:
         return HARMLESS_TARGETS
-    path = Path(source).expanduser()
+    path = expanded(source)
     way_out = f"give a UTF-8 file of one target a line, or {HARMLESS!r} for the shipped list"
     try:
         found = tuple(stripped for _, line in read_lines(path, "targets") if (stripped := line.strip()))

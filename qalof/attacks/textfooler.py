@@ -27,6 +27,7 @@ from qalof.attacks.substitutes.synonyms import EMBEDDINGS, EmbeddingNeighbours, 
 from qalof.attacks.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.words import Words, cased
 from qalof.laws import Count, Law
+from qalof.paths import PathField
 
 SHORT_TEXT_SIMILARITY = 0.1
 
@@ -39,7 +40,7 @@ class TextFoolerSettings(WordAttackSettings):
     ``metric`` over ``window`` words.  The rest: :class:`~qalof.attacks.substitution.WordAttackSettings`.
     """
 
-    synonyms: str = EMBEDDINGS
+    synonyms: Annotated[str, PathField(words=(EMBEDDINGS,))] = EMBEDDINGS
     most_synonyms: Count = 50
     least_cosine: Annotated[float, Law(ge=-1, le=1)] = 0.5
     part_of_speech: Literal["suffixes", "off"] = "suffixes"

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from qalof.cache import CACHED, models_dir
 from qalof.errors import BadInputError, nearest_hint
+from qalof.home import expanded
 from qalof.hub import check_hub
 from qalof.model.gguf_source import converted, find_gguf
 from qalof.reading import exists, is_folder, library_errors
@@ -63,7 +64,7 @@ def resolve_source(source: str) -> str:
     if source.startswith(CACHED):
         path = _cached(source)
     else:
-        path = Path(source).expanduser()
+        path = expanded(source)
         looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1 or source.endswith(".gguf")
         if not exists(path):
             if looks_local:

@@ -16,6 +16,7 @@ A text longer than ``max_length`` keeps its beginning; how many were cut is coun
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -28,8 +29,10 @@ from transformers import PreTrainedTokenizerBase
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_json
+from qalof.home import expanded
 from qalof.laws import Count, check_numbers
 from qalof.model.pretrained import HeadKind
+from qalof.paths import DataPath
 from qalof.reading import exists, read_lines
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, pad_right
@@ -58,8 +61,8 @@ class ClassificationSettings:
     The label names are those of ``data`` for both.  ``max_length`` is in tokens.
     """
 
-    data: str = "tiny"
-    validation_data: str | None = None
+    data: DataPath = "tiny"
+    validation_data: DataPath | None = None
     train_split: str = "train"
     validation_split: str = "validation"
     max_length: Count = 128
@@ -93,7 +96,19 @@ class ClassificationSettings:
         if is_hub_name(self.data):
             return hub_labels(self.data)
         path = existing(self.data)
-        return label_names(path.resolve().parent if path.is_file() else path.resolve(), path.stem)
+        return label_names(self._folder(), path.stem)
+
+    def beside(self) -> list[Path]:
+        """The file of the label names, which may lie one folder above the data."""
+        if self.data == "tiny" or is_hub_name(self.data):
+            return []
+        folder = self._folder()
+        return [place for place in (folder / LABELS_FILE, folder.parent / LABELS_FILE) if place.is_file()][:1]
+
+    def _folder(self) -> Path:
+        """Where the data lies, by the name that it was given: a link's neighbours are not those of its target."""
+        path = Path(os.path.abspath(existing(self.data)))  # noqa: PTH100 - absolute() would keep ".." as a name
+        return path.parent if path.is_file() else path
 
 
 class ClassificationTask:
@@ -228,7 +243,7 @@ def existing(source: str) -> Path:
     Raises:
         BadInputError: nothing there.
     """
-    path = REVIEWS_DIR if source == "tiny" else Path(source).expanduser()
+    path = REVIEWS_DIR if source == "tiny" else expanded(source)
     if not exists(path):
         raise BadInputError(
             f"classification data {source} does not exist; give a folder, a .jsonl file, or owner/name on the hub"

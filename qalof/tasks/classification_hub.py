@@ -7,11 +7,12 @@ two, is scored on its test split.
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from qalof.errors import BadInputError
+from qalof.home import expanded
 from qalof.hub import load_rows
+from qalof.reading import exists
 
 SPLITS = {"train": ("train",), "validation": ("validation", "test")}
 """Where the examples of a split are looked for, in order."""
@@ -21,7 +22,7 @@ def is_hub_name(source: str) -> bool:
     """Whether ``source`` reads like ``owner/name`` and is nothing on this machine."""
     owner, slash, name = source.partition("/")
     looks = bool(slash and owner and name) and "/" not in name and owner[0] not in ".~" and not name.endswith(".jsonl")
-    return looks and not Path(source).expanduser().exists()
+    return looks and not exists(expanded(source))
 
 
 def hub_texts(source: str, split: str) -> list[tuple[str, int]]:

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
 from qalof.files import MANIFEST, open_sealed, read_json, read_json_lines
+from qalof.home import expanded
 from qalof.reading import is_file, is_folder
 from qalof.tasks.feature_cache import tokenizer_digest
 
@@ -60,7 +61,7 @@ class GeneratedData:
 
 def find_generated(source: str) -> Path | None:
     """The folder, if ``source`` is one that was generated, finished or not; None for anything else."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if is_folder(path / SHARDS) and any((path / SHARDS).glob("shard-*.jsonl")):
         return path
     if not is_file(path / MANIFEST):

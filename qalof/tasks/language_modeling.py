@@ -21,9 +21,11 @@ from transformers import PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation, exp_nats, token_scores
+from qalof.home import expanded
 from qalof.hub import load_rows
 from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
+from qalof.paths import DataPath
 from qalof.reading import exists, read_text
 from qalof.tasks.base import Feature, Progress
 from qalof.tasks.feature_cache import content_digest, tokenizer_digest
@@ -42,9 +44,9 @@ class LanguageModelingSettings:
     ``max_length`` and ``stride`` in tokens; training takes blocks of ``max_length`` without overlap.
     """
 
-    data: str = "tiny"
+    data: DataPath = "tiny"
     subset: str | None = None
-    validation_data: str | None = None
+    validation_data: DataPath | None = None
     train_split: str = "train"
     validation_split: str = "validation"
     max_length: Annotated[int, Law(ge=2)] = 1024
@@ -171,7 +173,7 @@ def load_text(source: str, split: str, subset: str | None = None) -> str:
     Raises:
         BadInputError: no such data, or not UTF-8.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if find_generated(source) is not None:
         raise BadInputError(
             f"generated data is for training alone: {source} is asked for its {split} text; "

@@ -22,6 +22,7 @@ from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation, exp_nats, token_scores
 from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
+from qalof.paths import DataPath
 from qalof.tasks import squad_metrics
 from qalof.tasks.base import Feature, Progress
 from qalof.tasks.batching import by_length
@@ -41,8 +42,8 @@ class CompletionSettings:
     alone; ``validation_data`` is what is scored in place of ``data``.
     """
 
-    data: str = "tiny"
-    validation_data: str | None = None
+    data: DataPath = "tiny"
+    validation_data: DataPath | None = None
     train_split: str = "train"
     validation_split: str = "validation"
     max_length: Annotated[int, Law(ge=2)] = 512

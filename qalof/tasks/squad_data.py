@@ -15,6 +15,7 @@ from typing import Any
 
 from qalof.errors import BadInputError
 from qalof.files import read_json
+from qalof.home import expanded
 from qalof.hub import load_rows
 from qalof.reading import exists
 from qalof.tasks.generated_data import find_generated, open_generated
@@ -76,7 +77,7 @@ def load_squad(source: str, split: str) -> list[SquadExample]:
         BadInputError: no such data, the hub out of reach, a missing field, broken JSON, or an id that stands twice.
     """
     name, limit = parse_split(split)
-    path = SQUAD_DIR if source == "tiny" else Path(source).expanduser()
+    path = SQUAD_DIR if source == "tiny" else expanded(source)
     if (folder := find_generated(source)) is not None:
         if name != "train":
             raise BadInputError(

@@ -24,6 +24,7 @@ from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.laws import Count, Natural, check_numbers
 from qalof.model.pretrained import HeadKind
+from qalof.paths import DataPath
 from qalof.tasks import squad_metrics
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, by_length, pad_right
@@ -38,7 +39,7 @@ NO_ANSWER = "empty"
 class SpanSettings:
     """``max_length`` and ``stride`` (overlap) in tokens; ``n_best`` starts and ends are paired in decoding."""
 
-    data: str = "tiny"
+    data: DataPath = "tiny"
     train_split: str = "train"
     validation_split: str = "validation"
     max_length: Count = 384

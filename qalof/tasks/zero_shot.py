@@ -24,6 +24,7 @@ from qalof.evaluation.loglikelihood import encode_pair, positions_of, score_pair
 from qalof.evaluation.result import Evaluation
 from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
+from qalof.paths import DataPath
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.feature_cache import content_digest, tokenizer_digest
 from qalof.tasks.zero_shot_data import BENCHMARKS, Dataset, Item, load_items
@@ -37,7 +38,7 @@ class ZeroShotSettings:
     """
 
     dataset: Dataset = "boolq"
-    data: str | None = None
+    data: DataPath | None = None
     split: str = "validation"
     limit: Annotated[int, Law(ge=1, off="null takes all items")] | None = None
     max_length: Annotated[int, Law(ge=2, off="null takes the model's positions")] | None = None

@@ -18,11 +18,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from qalof.errors import BadInputError, nearest_hint
 from qalof.files import read_json_lines
+from qalof.home import expanded
 from qalof.hub import load_rows
 from qalof.reading import exists
 from qalof.tiny.zero_shot import rows as tiny_rows
@@ -126,7 +126,7 @@ def _rows(benchmark: Benchmark, dataset: str, source: str | None, split: str) ->
     if source == "tiny":
         yield from ((f"tiny item {number}", row) for number, row in enumerate(tiny_rows(dataset)))
         return
-    path = Path(source or "").expanduser()
+    path = expanded(source or "")
     if source is not None and (exists(path) or source.startswith((".", "/", "~")) or source.endswith(".jsonl")):
         file = path / f"{dataset}.jsonl" if path.is_dir() else path
         for number, row in read_json_lines(file, "benchmark data"):

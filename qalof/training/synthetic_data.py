@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
 from qalof.laws import Count, Law, Positive, Seed, check_numbers
+from qalof.paths import DataPath
 from qalof.tasks.language_modeling import load_text
 from qalof.tasks.special_tokens import special_token
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
@@ -57,7 +58,7 @@ class GenerationSettings:
     max_new_tokens: Count = 64
     one_line: bool = True
     start_at_eos: bool = False
-    data: str = "tiny"
+    data: DataPath = "tiny"
     split: str = "train"
     seed: Seed = 0
 

@@ -27,15 +27,22 @@ def test_workers_and_tracking_do_not_make_another_run(tmp_path: Path):
     assert RunDirectory.open(tmp_path / "run", "train", other).result == {"f1": 1.5}
 
 
-def test_another_config_or_input_moves_the_old_run_aside_and_loses_nothing(tmp_path: Path):
-    data = tmp_path / "data.json"
-    data.write_text("1")
-    RunDirectory.open(tmp_path / "run", "train", CONFIG, [data]).finish({"f1": 1.5})
-    assert RunDirectory.open(tmp_path / "run", "train", CONFIG | {"steps": 4}, [data]).result is None
-    data.write_text("2")
-    assert RunDirectory.open(tmp_path / "run", "train", CONFIG | {"steps": 4}, [data]).result is None
+def test_another_config_or_input_moves_the_old_run_aside_and_loses_nothing(tmp_path: Path, capsys):
+    RunDirectory.open(tmp_path / "run", "train", CONFIG, {"data": "1"}).finish({"f1": 1.5})
+    assert RunDirectory.open(tmp_path / "run", "train", CONFIG | {"steps": 4}, {"data": "1"}).result is None
+    assert "another config or input" in capsys.readouterr().err
+    assert RunDirectory.open(tmp_path / "run", "train", CONFIG | {"steps": 4}, {"data": "2"}).result is None
+    assert "another content of data" in capsys.readouterr().err.replace("\n", " ")
     assert read_result(tmp_path / "run.1" / "result.json") == {"f1": 1.5}
     assert (tmp_path / "run.2" / "config.yaml").is_file()
+
+
+def test_what_an_input_is_called_does_not_make_another_run(tmp_path: Path):
+    named = CONFIG | {"task": {"data": "here", "files": ["a"]}}
+    inputs = {"task.data": "1", "task.files.0": "2"}
+    RunDirectory.open(tmp_path / "run", "train", named, inputs).finish({"f1": 1.5})
+    other = CONFIG | {"task": {"data": "./here/", "files": ["b"]}}
+    assert RunDirectory.open(tmp_path / "run", "train", other, inputs).result == {"f1": 1.5}
 
 
 def test_a_folder_of_other_things_is_not_written_into(tmp_path: Path):

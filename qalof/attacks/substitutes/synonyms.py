@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from qalof.attacks.victim import embedding_matrix
 from qalof.errors import BadInputError
+from qalof.home import expanded
 from qalof.reading import is_file, read_lines
 
 EMBEDDINGS = "embeddings"
@@ -99,15 +100,16 @@ def read_thesaurus(path: str) -> Thesaurus:
     Raises:
         BadInputError: no such file, or a line of another form; names the line.
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     if not is_file(file):
         raise BadInputError(f"word list {path} does not exist: give a .tsv of pairs or a .jsonl of words with synonyms")
-    return _read(file.resolve(), file.stat().st_mtime_ns)
+    stat = file.stat()
+    return _read(file.absolute(), (stat.st_mtime_ns, stat.st_size))
 
 
 @lru_cache(maxsize=8)
-def _read(file: Path, changed: int) -> Thesaurus:
-    """``changed``: when the file was, so that a cache never serves an older one."""
+def _read(file: Path, changed: tuple[int, int]) -> Thesaurus:
+    """``changed``: when the file was, and its size, so that a cache never serves an older one."""
     listed: dict[str, dict[str, None]] = {}
     for number, line in read_lines(file, "word list"):
         if not line.strip():

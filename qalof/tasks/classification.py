@@ -95,19 +95,16 @@ class ClassificationSettings:
         """
         if is_hub_name(self.data):
             return hub_labels(self.data)
-        path = existing(self.data)
-        return label_names(self._folder(), path.stem)
+        return label_names(self._folder(), existing(self.data).stem)
 
     def beside(self) -> list[Path]:
         """The file of the label names, which may lie one folder above the data."""
-        if self.data == "tiny" or is_hub_name(self.data):
-            return []
-        folder = self._folder()
-        return [place for place in (folder / LABELS_FILE, folder.parent / LABELS_FILE) if place.is_file()][:1]
+        local = self.data != "tiny" and not is_hub_name(self.data)
+        folders = (self._folder(), self._folder().parent) if local else ()
+        return [folder / LABELS_FILE for folder in folders if (folder / LABELS_FILE).is_file()][:1]
 
     def _folder(self) -> Path:
-        """Where the data lies, by the name that it was given: a link's neighbours are not those of its target."""
-        path = Path(os.path.abspath(existing(self.data)))  # noqa: PTH100 - absolute() would keep ".." as a name
+        path = Path(os.path.abspath(existing(self.data)))  # noqa: PTH100 - a link's neighbors are not its target's
         return path.parent if path.is_file() else path
 
 
@@ -279,8 +276,7 @@ def read_texts(path: str | Path, labels: int) -> list[LabelledText]:
     Raises:
         BadInputError: missing or empty file, broken JSON, a missing or empty field, a label outside [0, labels).
     """
-    path = Path(path)
-    lines = read_lines(path, "data file")
+    lines = read_lines(Path(path), "data file")
     examples = [_parse(line, labels, f"{path} line {number}") for number, line in lines if line.strip()]
     if not examples:
         raise BadInputError(f"a split must hold at least one text: {path} holds none")

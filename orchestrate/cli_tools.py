@@ -13,6 +13,7 @@ import typer
 
 from orchestrate.cli_options import (
     AddressOption,
+    CheckpointOption,
     ConfigOption,
     JsonOption,
     OutputOption,
@@ -40,6 +41,33 @@ def export(
 
     result = export_checkpoint(checkpoint, bitmap, output, form)
     print(json.dumps(result) if as_json else describe(result))
+
+
+@app.command()
+def bitmap(
+    spec: Annotated[str, typer.Argument(help="FILE#ID, such as runs/search/front.json#3; or any form of a bitmap.")],
+    checkpoint: CheckpointOption = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="Draw it: NAME.png or NAME.svg.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a bitmap: its id, a line that sums it up, and a map of blocks by kinds of layer."""
+    from rich.console import Console
+
+    from orchestrate.bitmap_view import find_bitmap, terminal_map, write_picture
+    from orchestrate.summary import mib
+
+    found, said = find_bitmap(spec, checkpoint)
+    if picture is not None:
+        write_picture(found, said["summary"], picture)
+    if as_json:
+        print(json.dumps({**said, "picture": None if picture is None else str(picture)}))
+        return
+    console = Console(highlight=False, markup=False)
+    console.print(f"#{said['id']}: {said['summary']}")
+    if "cost" in said:
+        console.print(f"{said['sites']:,} sites, weights {mib(said['cost']['weight_bytes'])}")
+    for line in terminal_map(found, console.width):
+        console.print(line, no_wrap=True)
 
 
 @app.command()

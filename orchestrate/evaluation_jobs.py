@@ -21,13 +21,17 @@ from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.export.packed_model import PackedModel
-from qalof.files import json_ready, write_json
+from qalof.files import json_ready, write_bytes, write_json
 from qalof.metrics import DROP
 from qalof.model.adapters import SHARED
 from qalof.model.sites import Site
 from qalof.tasks.base import Task
 from search import BitmapSpace, Objective, Score, Study
 from search import run as run_search
+from search.bitmap_plot import bitmaps_picture, thinned
+
+BITMAPS = "bitmaps.png"
+"""A picture of the bitmaps of an evaluation that are not uniform."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,9 @@ def evaluate(
         Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run, other_task(config)
     )
     write_json(directory.path / "evaluations.json", per_example(bitmaps, scored))
+    if mixed := {f"{short_name(one)}: {summary(one, sites)}": one for one in bitmaps if not one.is_uniform}:
+        shown = {title: mixed[title] for title in thinned(list(mixed))}
+        write_bytes(directory.path / BITMAPS, bitmaps_picture(shown))
     return {"task": opened.task.name, "rows": rows(bitmaps, scored, sites)}
 
 

@@ -217,7 +217,7 @@ def _search(
             options=config.strategy_options,
         )
     found.save(directory.path)
-    for name in ("front.json", "front.csv", "front.png"):
+    for name in ("front.json", "front.csv", "front.png", "front_bitmaps.png"):
         run.artifact(directory.path / name)
     run.log_metrics({"evaluations": len(found.points), "front.size": len(found.front_points), **_best(found)})
     return {"evaluations": len(found.points), "front": found.front.to_dict("records"), "strategy": config.strategy}

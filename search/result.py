@@ -17,17 +17,19 @@ from typing import Any
 import pandas as pd
 
 from qalof.bitmap import Bitmap
-from qalof.bitmap_names import Sized, summary
+from qalof.bitmap_names import Sized, short_name, summary
 from qalof.cost import COST_NAMES, Cost
 from qalof.errors import BadInputError, nearest_hint
 from qalof.files import read_json, write_bytes, write_json, write_text
 from qalof.statistics import Interval
+from search.bitmap_plot import bitmaps_picture, thinned
 from search.front import non_dominated
 from search.objective import Objective, Score
 from search.plot import front_png
 
 FORMAT_VERSION = 2
 FRONT_JSON, FRONT_CSV, FRONT_PNG, TRACE_CSV = "front.json", "front.csv", "front.png", "trace.csv"
+FRONT_BITMAPS = "front_bitmaps.png"
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,17 @@ class SearchResult:
         write_bytes(Path(path), front_png(self))
 
     def save(self, folder: str | Path) -> None:
-        """Write ``front.json``, ``front.csv``, ``front.png`` and, if the strategy left a trace, ``trace.csv``."""
+        """Write ``front.json``, ``front.csv``, ``front.png``, ``front_bitmaps.png`` and, of a trace, ``trace.csv``."""
         place = Path(folder)
         write_text(place / FRONT_CSV, self.front.to_csv(index=False))
         if self.trace:
             write_text(place / TRACE_CSV, pd.DataFrame(self.trace).to_csv(index=False))
         self.plot(place / FRONT_PNG)
+        if self.front_points:
+            titled = {f"{short_name(point.bitmap)}: {point.summary}": point.bitmap for point in self.front_points}
+            write_bytes(
+                place / FRONT_BITMAPS, bitmaps_picture({title: titled[title] for title in thinned(list(titled))})
+            )
         # last, since it is what load reads: a folder that has it has the views too
         write_json(place / FRONT_JSON, self.to_json())
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from qalof.bitmap_names import short_name
 from qalof.metrics import NATS, PERCENT, described, is_percent
 from qalof.statistics import Interval
 
@@ -155,10 +156,10 @@ def moment(timestamp: float) -> str:
 
 
 def bitmap_name(text: str) -> str:
-    """A bitmap in prose: uniform ones in words, long ones cut in the middle."""
+    """A bitmap in prose: uniform ones in words, long ones by their id (:mod:`qalof.bitmap_names`)."""
     if text.isdigit():
         return "full precision" if text == "32" else f"{text} bits"
-    return shorter(text, 40)
+    return short_name(text)
 
 
 def bitmap_heading(text: str) -> str:

@@ -12,6 +12,7 @@ from orchestrate.report.findings import Drop, Ranked, Scored
 from orchestrate.report.plots import Series, metric_by_bits, ranking
 from orchestrate.report.read import Record, Step
 from qalof.bitmap import block_name
+from qalof.bitmap_names import short_name
 
 PAIRED = (
     "Differences are paired over the same examples. Brackets: 95 % bootstrap intervals over examples, not corrected "
@@ -50,7 +51,7 @@ def _beside(others: Sequence[Step]) -> str:
 def _series(name: str, scored: Scored) -> Series:
     """What can be drawn: the points with a finite score."""
     points = [point for point in scored.points if math.isfinite(point.metrics[scored.metric].estimate)]
-    labels = ["" if str(point.bitmap).isdigit() else formats.shorter(str(point.bitmap), 16) for point in points]
+    labels = ["" if str(point.bitmap).isdigit() else short_name(point.bitmap) for point in points]
     return Series(
         name,
         [point.cost.average_bits for point in points],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestrate.report import formats
@@ -13,10 +13,16 @@ from orchestrate.report.findings import Searched
 from orchestrate.report.plots import FrontPlot, Series, front
 from orchestrate.report.read import Record, Step
 from orchestrate.report.score_blocks import PAIRED, UNPAIRED
+from orchestrate.report.svg import styled, to_svg
 from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.bitmap_names import short_name
 from qalof.evaluation.result import Evaluation
 from qalof.statistics import Interval
+from search.bitmap_plot import MOST_PANELS, draw_bitmaps
 from search.result import Point
+
+MOST_SITES = 64
+"""Sites up to which a table says each one's bits; of more a picture shows them by blocks."""
 
 MOST_COLUMNS = 16
 """Bitmaps that the map of widths shows; a longer front is thinned evenly, its ends kept."""
@@ -35,7 +41,7 @@ def search_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
     return [
         Plot(svg, "Every evaluated bitmap; the front, numbered as below, and the uniform bitmaps with 95 % intervals"),
         _front_table(searched, order, known),
-        *_width_map(searched, order),
+        *_width_map(searched, order, prefix),
     ]
 
 
@@ -127,7 +133,7 @@ def _front_table(searched: Searched, order: Sequence[int], known: dict[Bitmap, E
             Cell(f"{points[index].cost.average_bits:.2f}"),
             Cell(formats.size(points[index].cost.weight_bytes), f"{points[index].cost.weight_bytes:,} bytes"),
             Cell(formats.size(points[index].cost.kv_bytes_per_token)),
-            Cell(formats.shorter(str(points[index].bitmap), 30), str(points[index].bitmap)),
+            Cell(short_name(points[index].bitmap), points[index].summary),
         ]
         for number, (index, difference) in enumerate(zip(order, differences, strict=True), start=1)
     ]
@@ -149,10 +155,14 @@ def _difference(interval: Interval | None) -> Cell:
     return Cell(text if is_shown(interval) or interval.low == interval.high else f"{text} (not shown)")
 
 
-def _width_map(searched: Searched, order: Sequence[int]) -> list[Block]:
-    """Sites by bitmaps of the front: the fewer bits, the darker."""
-    chosen = thinned(order, MOST_COLUMNS)
-    bitmaps = [searched.result.points[order[place]].bitmap for place in chosen]
+def _width_map(searched: Searched, order: Sequence[int], prefix: str) -> list[Block]:
+    """Sites by bitmaps of the front, the fewer bits, the darker; of a large model a picture of blocks."""
+    large = len(searched.result.points[order[0]].bitmap) > MOST_SITES
+    chosen = thinned(order, MOST_PANELS if large else MOST_COLUMNS)
+    points = [searched.result.points[order[place]] for place in chosen]
+    if large:
+        return [_picture({f"№ {place + 1}": point for place, point in zip(chosen, points, strict=True)}, prefix)]
+    bitmaps = [point.bitmap for point in points]
     widths = sorted({bits.weight for bitmap in bitmaps for bits in bitmap.values()})
     shade = {width: 0.0 if len(widths) == 1 else 1 - rank / (len(widths) - 1) for rank, width in enumerate(widths)}
     rows = [
@@ -169,6 +179,15 @@ def _width_map(searched: Searched, order: Sequence[int]) -> list[Block]:
             look="heat",
         )
     ]
+
+
+def _picture(points: Mapping[str, Point], prefix: str) -> Plot:
+    titled = {f"{number}, {short_name(one.bitmap)}: {one.summary}": one.bitmap for number, one in points.items()}
+    with styled():
+        svg = to_svg(draw_bitmaps(titled), f"{prefix}-bitmaps", "; ".join(titled))
+    return Plot(
+        svg, "Bits by kind of layer and block, of bitmaps of the front from cheap to expensive; darker is fewer"
+    )
 
 
 def thinned(items: Sequence[int], most: int) -> list[int]:

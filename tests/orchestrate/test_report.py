@@ -40,6 +40,7 @@ from qalof.attacks.rates import Rate
 from qalof.attacks.robustness import robustness_report
 from qalof.attacks.transfer import DrawTable, PredictionTable
 from qalof.bitmap import Bitmap
+from qalof.bitmap_names import short_name
 from qalof.cost import Cost
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
@@ -320,7 +321,8 @@ def test_every_bitmap_of_the_front_is_shown_with_its_interval(folder: Path, page
     assert len(front) > 1
     for row in front:
         assert level([row["f1"], row["f1_low"], row["f1_high"]]) in text
-        assert f'title="{row["bitmap"]}"' in page or f"<td>{row['bitmap']}</td>" in page
+        named = f'title="{html.escape(row["summary"])}">{short_name(row["bitmap"])}</td>'
+        assert named in re.sub(r"\s+</td>", "</td>", re.sub(r">\s+", ">", page))
 
 
 def test_every_rate_of_the_attack_is_the_files(folder: Path, page: str):

@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from orchestrate.cli_options import app
+from orchestrate.cli import app
 from orchestrate.export_job import describe
 from orchestrate.jobs import JOBS
 from orchestrate.sheet import MOST_ROWS, Sheet

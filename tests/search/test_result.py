@@ -69,7 +69,8 @@ def test_equal_scores_go_to_the_cheaper_bitmap(plain_sites, make_evaluator):
 def test_a_saved_result_comes_back_as_it_was(result, tmp_path):
     result.save(tmp_path / "run")
     assert SearchResult.load(tmp_path / "run") == result
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["front.csv", "front.json", "front.png"]
+    names = ["front.csv", "front.json", "front.png", "front_bitmaps.png"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == names
     assert len(pd.read_csv(tmp_path / "run" / "front.csv")) == len(result.front)
     data = json.loads((tmp_path / "run" / "front.json").read_text())
     assert [data["points"][index]["values"] for index in data["front"]] == [list(p.values) for p in result.front_points]

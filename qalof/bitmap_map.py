@@ -1,0 +1,59 @@
+"""A bitmap as a map: kinds of layer by blocks, so that 210 or 2,000 sites are seen at a glance.
+
+A site's place is read off its name: ``layers.3.mlp.up_proj`` is the kind ``mlp.up_proj`` of block 3.  A site outside
+the blocks, such as a head, is a kind of its own with one entry.  Of a kind's path the last part alone is shown where
+that tells the kinds apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from qalof.bitmap_patterns import block_name, numbered_blocks
+from qalof.layer_bits import LayerBits
+
+ROLES = ("weight", "activation", "kv")
+"""Of which a site has a width each."""
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """``kinds`` by ``blocks``; ``widths[kind][block]`` are a site's bits, None where a block has no such site."""
+
+    kinds: tuple[str, ...]
+    blocks: int
+    widths: tuple[tuple[int | None, ...], ...]
+
+
+def block_map(bitmap: Mapping[str, LayerBits], role: str = "weight") -> BlockMap:
+    """The widths of ``role``, by kind of layer and block, both in the model's order."""
+    names = list(bitmap)
+    blocks = numbered_blocks(names)
+    kinds = {name: _kind(name) for name in names}
+    places = {(kinds[name], block or 0): getattr(bitmap[name], role) for name, block in zip(names, blocks, strict=True)}
+    rows = list(dict.fromkeys(kinds.values()))
+    count = 1 + max((block for block in blocks if block is not None), default=0)
+    widths = tuple(tuple(places.get((kind, block)) for block in range(count)) for kind in rows)
+    return BlockMap(tuple(_shortened(rows)), count, widths)
+
+
+def maps_worth_showing(bitmap: Mapping[str, LayerBits]) -> list[str]:
+    """The roles to draw: weights always, others where they are neither uniform nor the weights' widths."""
+    shown = [ROLES[0]]
+    for role in ROLES[1:]:
+        widths = [getattr(bits, role) for bits in bitmap.values()]
+        if len(set(widths)) > 1 and widths != [bits.weight for bits in bitmap.values()]:
+            shown.append(role)
+    return shown
+
+
+def _kind(name: str) -> str:
+    block = block_name(name)
+    return name.removeprefix(f"{block}.") if block != name else name
+
+
+def _shortened(kinds: Sequence[str]) -> list[str]:
+    """The last part of each kind where that tells them apart, otherwise the kind itself."""
+    last = [kind.rsplit(".", 1)[-1] for kind in kinds]
+    return last if len(set(last)) == len(last) else list(kinds)

@@ -34,12 +34,19 @@ def export(
     bitmap: Annotated[str, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, a .json file.")],
     output: Annotated[Path, typer.Option("--output", help="Folder, or NAME.gguf; must be new, or an older export.")],
     form: Annotated[str, typer.Option("--format", help="packed, gguf (adapters merged), gguf-lora.")] = "packed",
+    embedding_bits: Annotated[
+        str | None,
+        typer.Option("--embedding-bits", help="Width of an embedding that has none: 8 if not said; none keeps it."),
+    ] = None,
+    float_type: Annotated[
+        str, typer.Option("--float-type", help="What has no width: float32, float16, bfloat16.")
+    ] = "float32",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint at one bitmap as packed integers or as GGUF."""
+    """Write a checkpoint at one bitmap as packed integers or as GGUF, the embedding at 8 bits if it has no width."""
     from orchestrate.export_job import describe, export_checkpoint
 
-    result = export_checkpoint(checkpoint, bitmap, output, form)
+    result = export_checkpoint(checkpoint, bitmap, output, form, embedding_bits, float_type)
     print(json.dumps(result) if as_json else describe(result))
 
 

@@ -91,7 +91,8 @@ class Rest:
 
     def adapter_bytes(self, site: Site, bits: int) -> int:
         """Bytes of the branch that is packed with ``site`` at ``bits``."""
-        return FLOAT_BYTES * self.adapter_ranks.get(bits, 0) * (site.in_features + site.out_features)
+        rank = self.adapter_ranks.get(bits, 0) if site.has_adapter else 0
+        return FLOAT_BYTES * rank * (site.in_features + site.out_features)
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,13 @@ def weight_bytes(site: Site, bits: int) -> int:
 
 
 def activation_bytes(site: Site, bits: int) -> int:
-    """Bytes of one token's input to a site at ``bits``, with what of its grid belongs to the token.
+    """Bytes of one token's input to a site at ``bits``, with what of its grid belongs to the token; 0 for a look-up.
 
     Raises:
         BadInputError: a width that the site's quantizer does not have.
     """
+    if site.is_embedding:
+        return 0
     return site.quantization.activation.token_size(site.in_features, bits).total
 
 
@@ -148,8 +151,10 @@ def bit_operations(site: Site, weight: int, activation: int, kv: int, context: i
     """Bit operations of one token at a site: MACs times the bits of both factors.
 
     With a ``context`` of T tokens, each of keys and values adds T MACs a query feature; the other factor there,
-    a query or a probability, is not quantized.
+    a query or a probability, is not quantized.  A look-up in an embedding multiplies nothing.
     """
+    if site.is_embedding:
+        return 0
     attended = context * site.kv.query_features * len(site.kv.parts) if site.kv else 0
     return site.weights * weight * activation + attended * kv * FLOAT_BITS
 
@@ -190,8 +195,14 @@ def cost_of(bitmap: Bitmap, sites: Sequence[Site], context: int = 0, rest: Rest 
     )
 
 
-def packed_storage(bitmap: Bitmap, sites: Sequence[Site], rest: Rest) -> Storage:
+def packed_storage(bitmap: Bitmap, sites: Sequence[Site], rest: Rest, float_bytes: int = FLOAT_BYTES) -> Storage:
     """Bytes of a model packed at ``bitmap``, with the adapters that it runs there and no others.
+
+    Args:
+        bitmap: names exactly ``sites``.
+        sites: the model's.
+        rest: what it holds beside them.
+        float_bytes: of a number that is not quantized; adapters and learned steps stay in fp32.
 
     Raises:
         BadInputError: as :func:`cost_of`.
@@ -199,10 +210,13 @@ def packed_storage(bitmap: Bitmap, sites: Sequence[Site], rest: Rest) -> Storage
     _check_sites(bitmap, sites)
     widths = [(site, bitmap[site.name].weight) for site in sites]
     packed = sum(weight_bytes(site, bits) for site, bits in widths)
+    packed -= _shared_bytes(bitmap, sites, rest.unquantized, rest.merged_widths)
+    whole = sum(weight_bytes(site, bits) for site, bits in widths if _passes_through(site, bits))
+    whole -= _shared_bytes(bitmap, sites, rest.unquantized, rest.merged_widths)
     return Storage(
-        packed - _shared_bytes(bitmap, sites, rest.unquantized, rest.merged_widths),
+        packed - whole + whole // FLOAT_BYTES * float_bytes,
         sum(rest.adapter_bytes(site, bits) for site, bits in widths),
-        FLOAT_BYTES * rest.unquantized.parameters + rest.unquantized.buffer_bytes,
+        float_bytes * rest.unquantized.parameters + rest.unquantized.buffer_bytes,
         rest.quantizer_bytes,
     )
 
@@ -233,7 +247,9 @@ def _shared_bytes(
 ) -> int:
     """Bytes of a head that is the embedding itself at this bitmap, which are counted there."""
     heads = [(site, bitmap[site.name].weight) for site in sites if site.is_head and unquantized.head_view]
-    own = [site for site, bits in heads if bits not in merged_widths and _passes_through(site, bits)]
+    own = [
+        site for site, bits in heads if not (site.has_adapter and bits in merged_widths) and _passes_through(site, bits)
+    ]
     return sum(FLOAT_BYTES * site.weights for site in own)
 
 

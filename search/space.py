@@ -118,7 +118,9 @@ class BitmapSpace:
         choices: list[tuple[LayerBits, ...]] = [()] * len(sites)
         for _, members in _grouped(sites, group):
             fills_cache = any(sites[member].kv_features for member in members)
-            combinations = list(product(*axes)) if fills_cache else [(*pair, None) for pair in product(*axes[:2])]
+            multiplies = any(not sites[member].is_embedding for member in members)
+            varied = (axes[0], axes[1] if multiplies else (None,), axes[2] if fills_cache else (None,))
+            combinations = list(product(*varied))
             for member in members:
                 inert = kv is None or not sites[member].kv_features
                 choices[member] = tuple(_layer(w, a, None if inert else k, kv is None) for w, a, k in combinations)
@@ -142,7 +144,7 @@ class BitmapSpace:
         return Bitmap({site.name: self.choices[i][chosen[i]] for i, site in enumerate(self.sites)})
 
     def encode(self, bitmap: Bitmap) -> Indices:
-        """The inverse of :meth:`decode`; KV widths are ignored where a site feeds no cache.
+        """The inverse of :meth:`decode`; KV widths are ignored where a site feeds no cache, activations at a look-up.
 
         Raises:
             BadInputError: a unit of the bitmap has none of the space's choices.
@@ -235,12 +237,11 @@ class BitmapSpace:
         costs = [float(bits) if name == "average_bits" else cost.value(name) for name in BASE_NAMES]
         if self.rest is not None:
             costs.append(cost.value("total_bytes") - self.rest.nbytes)
-        widths = [(b.weight, b.activation, b.kv if s.kv_features else 0) for s in sites for b in [layers[s.name]]]
+        widths = [_widths_of(site, layers[site.name]) for site in sites]
         return *costs, *(float(width) for row in widths for width in row)
 
     def _same(self, member: int, left: LayerBits, right: LayerBits) -> bool:
-        same = (left.weight, left.activation) == (right.weight, right.activation)
-        return same and (left.kv == right.kv or not self.sites[member].kv_features)
+        return _widths_of(self.sites[member], left) == _widths_of(self.sites[member], right)
 
 
 def _grouped(sites: Sequence[Site], group: Group) -> list[tuple[str, tuple[int, ...]]]:
@@ -265,6 +266,11 @@ def _widths(what: str, widths: Sequence[int] | str | None) -> tuple[int | None, 
     if isinstance(widths, str) or not widths:
         raise BadInputError(f"{what} must be a list of widths: got {widths!r}; for example (2, 4, 8)")
     return tuple(sorted({check_width(bits, what) for bits in widths}))
+
+
+def _widths_of(site: Site, bits: LayerBits) -> tuple[int, int, int]:
+    """The widths of weight, activation and cache that matter at ``site``; 0 for one that is inert."""
+    return bits.weight, 0 if site.is_embedding else bits.activation, bits.kv if site.kv_features else 0
 
 
 def _layer(weight: int | None, activation: int | None, kv: int | None, pass_through: bool) -> LayerBits:

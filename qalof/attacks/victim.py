@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
+from qalof.model.switchable_embedding import SwitchableEmbedding
 from qalof.tasks.classification import class_logits
 
 BATCH = 64
@@ -31,7 +32,8 @@ def transformers_model(model: Any) -> Any:
 
 def embedding_matrix(model: Any) -> torch.Tensor:
     """Input embeddings: (vocabulary, features), without a gradient."""
-    weight: torch.Tensor = transformers_model(model).get_input_embeddings().weight
+    table = transformers_model(model).get_input_embeddings()
+    weight: torch.Tensor = table.looked_up() if isinstance(table, SwitchableEmbedding) else table.weight
     return weight.detach()
 
 

@@ -37,6 +37,7 @@ from qalof.export.packed import (
     skeleton,
 )
 from qalof.model.pretrained import HeadKind
+from qalof.model.settings import TIED
 from qalof.model.sites import HeadMode
 from qalof.model.switchable import SwitchableModel
 
@@ -103,7 +104,7 @@ def _dequantized(model: SwitchableModel, bitmap: Bitmap) -> Iterator[torch.Tenso
         linear, _ = layers_of(model, site)
         weight = effective_weight(model, site)
         rounds = bits < linear.scheme.weight.at(bits).passthrough_bits
-        if not rounds and site.is_head and model.settings.head_mode is not HeadMode.UNTIED:
+        if not rounds and site.is_head and model.settings.head_mode in TIED:
             continue  # the embedding itself
         yield linear.quantize_weight(weight, bits) if rounds else weight
         if linear.bias is not None:

@@ -28,8 +28,9 @@ from transformers import PreTrainedTokenizerBase
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
+from qalof.export.float_type import FloatType
 from qalof.export.gguf_families import family_of
-from qalof.export.gguf_tensors import READABLE, Tensors, gather, values_of
+from qalof.export.gguf_tensors import EMBEDDING, READABLE, Tensors, gather, values_of
 from qalof.export.gguf_tokenizer import add_tokenizer
 from qalof.export.packed import active_branch, layers_of, running_at
 from qalof.model.gguf_source import is_gguf
@@ -47,6 +48,7 @@ def write_gguf(
     tokenizer: PreTrainedTokenizerBase,
     *,
     merge: bool = True,
+    float_type: FloatType | str = FloatType.FLOAT32,
 ) -> dict[str, str]:
     """Write ``model`` at ``bitmap``; ``path`` appears whole or not at all.
 
@@ -55,7 +57,8 @@ def write_gguf(
         bitmap: of weight widths 4, 5, 8, 16 and 32.
         path: of the file; an older GGUF file is replaced.
         tokenizer: a byte-level BPE; it goes into the file.
-        merge: the active adapters into the weights; else they are left out.
+        merge: the active adapters into the weights; otherwise they are left out.
+        float_type: of matrices without a width.
 
     Returns:
         Type by tensor name.
@@ -64,29 +67,46 @@ def write_gguf(
         BadInputError: another family or width, rows that have no whole blocks, no ``gguf`` package, or a ``path``
             that holds something else.
     """
+    return write_tensors(model, bitmap, path, tokenizer, merge=merge, float_type=float_type).types
+
+
+def write_tensors(
+    model: SwitchableModel,
+    bitmap: Bitmap | str | int,
+    path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    merge: bool = True,
+    float_type: FloatType | str = FloatType.FLOAT32,
+) -> Tensors:
+    """As :func:`write_gguf`, and returns what was written."""
     path = Path(path)
-    tensors = gather(model, bitmap, merge=merge)
+    tensors = gather(model, bitmap, merge=merge, float_type=float_type)
     with running_at(model, bitmap) as parsed:
         described = json.dumps(parsed.to_json())
     with _writing(path, tensors.family.architecture) as writer:
         writer.add_string("qalof.bitmap", described)
         _describe(writer, model, tensors)
-        add_tokenizer(writer, tokenizer, len(tensors.values["token_embd.weight"]))
+        add_tokenizer(writer, tokenizer, len(tensors.values[EMBEDDING]))
         kinds = _package().GGMLQuantizationType
         for name, kind in tensors.types.items():
             writer.add_tensor(name, tensors.stored(name).numpy(), raw_dtype=kinds[kind])
-    return tensors.types
+    return tensors
 
 
 def write_gguf_lora(
-    model: SwitchableModel, bitmap: Bitmap | str | int, folder: str | Path, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, str]:
+    model: SwitchableModel,
+    bitmap: Bitmap | str | int,
+    folder: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    float_type: FloatType | str = FloatType.FLOAT32,
+) -> Tensors:
     """Write ``base.gguf``, the weights at ``bitmap`` without adapters, and one file an adapter.
 
     ``lora-NAME.gguf`` is the adapter of that name; ``lora-active.gguf`` has at each site the one that ``bitmap`` runs.
 
     Returns:
-        Type by tensor name, of the base.
+        What was written as the base.
 
     Raises:
         BadInputError: as :func:`write_gguf`, or a model without adapters.
@@ -95,12 +115,12 @@ def write_gguf_lora(
     names = sorted({name for _, lora in _branches(model) for name in lora.lora_A})
     if not names:
         raise BadInputError("a GGUF adapter is written of a model that has adapters: this one has none; take gguf")
-    types = write_gguf(model, bitmap, folder / BASE_FILE, tokenizer, merge=False)
+    base = write_tensors(model, bitmap, folder / BASE_FILE, tokenizer, merge=False, float_type=float_type)
     with running_at(model, bitmap):
         _write_adapter(model, folder / f"lora-{ACTIVE}.gguf", None)
         for name in names:
             _write_adapter(model, folder / f"lora-{name}.gguf", name)
-    return types
+    return base
 
 
 def gguf_values(model: SwitchableModel, bitmap: Bitmap | str | int) -> dict[str, torch.Tensor]:
@@ -132,6 +152,11 @@ def read_gguf(path: str | Path) -> dict[str, torch.Tensor]:
             raise BadInputError(f"{path} must hold {', '.join(READABLE)} only: {tensor.name} is {kind}")
         values[tensor.name] = values_of(torch.from_numpy(tensor.data.copy()), kind)
     return values
+
+
+def tensor_bytes_in(path: Path) -> int:
+    """What the tensors of a GGUF file take, padding between them not counted."""
+    return sum(int(tensor.n_bytes) for tensor in _package().GGUFReader(path).tensors)
 
 
 @contextmanager

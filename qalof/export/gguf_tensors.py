@@ -1,7 +1,10 @@
 """The tensors of a GGUF file: which values, under which names, as which types.
 
 A weight width names a type: 4 is Q4_0, 5 is Q5_0, 8 is Q8_0, 16 is F16 and 32 is F32; a model quantized by
-``gguf_affine`` has Q4_1 and Q5_1.  Biases, norms and positions are F32.
+``gguf_affine`` has Q4_1 and Q5_1.  An embedding that is a site has a width too.  Biases, norms and positions are F32,
+and so are other matrices without a width, unless another float type is asked for.  A tied head that rounds nothing
+itself is not written again: readers take the embedding.  What the tensors take is known before they are written
+(:func:`tensor_bytes`); by the quantizers ``gguf`` and ``gguf_affine`` it is what :mod:`qalof.cost` says.
 
 Whether the file holds what the model computes with is not a matter of belief: :func:`departures` compares every
 weight.  It does, bit for bit, where the model was made with ``method: gguf`` (groups of 32, fp16 scales) and
@@ -19,23 +22,33 @@ import torch
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.export import gguf_blocks
+from qalof.export.float_type import FloatType
 from qalof.export.gguf_blocks import BlockType, block_type
 from qalof.export.gguf_families import Family, family_of
 from qalof.export.packed import active_tensor, layers_of, running_at
+from qalof.layer_bits import PASS_THROUGH
 from qalof.model.lora_linear import MergeOrder
 from qalof.model.sites import HeadMode, Site, base_of
 from qalof.model.switchable import HeadKind, SwitchableModel
+from qalof.quantization.methods.gguf import BLOCK
 
+EMBEDDING = "token_embd.weight"
 TYPES = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0", 16: "F16", 32: "F32"}
 """Weight width -> GGUF's name of the type, where the quantizer has none of its own."""
-READABLE = (*BlockType, "F16", "F32")
+FLOATS = {FloatType.FLOAT32: "F32", FloatType.FLOAT16: "F16", FloatType.BFLOAT16: "BF16"}
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+READABLE = (*BlockType, *_DTYPES)
 
 
 @dataclass
 class Tensors:
-    """fp32, (out, in), by GGUF's names; ``types`` they are stored as; ``sites``: site -> name of its weight."""
+    """fp32, (out, in), by GGUF's names; ``types`` they are stored as; ``sites``: site -> name of its weight.
+
+    ``plain``: the type of matrices without a width.
+    """
 
     family: Family
+    plain: str = "F32"
     values: dict[str, torch.Tensor] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
     sites: dict[str, str] = field(default_factory=dict)
@@ -45,13 +58,20 @@ class Tensors:
         if tensor is not None:
             self.values[name], self.types[name] = tensor.detach().cpu().to(torch.float32).contiguous(), kind
 
+    @property
+    def nbytes(self) -> int:
+        """What all tensors will take in a file, padding between them not counted."""
+        return sum(tensor_bytes(self.types[name], tensor.numel()) for name, tensor in self.values.items())
+
     def stored(self, name: str) -> torch.Tensor:
         """As the file holds it."""
         return stored_form(self.values[name], self.types[name])
 
 
 @torch.no_grad()
-def gather(model: SwitchableModel, bitmap: Bitmap | str | int, *, merge: bool = True) -> Tensors:
+def gather(
+    model: SwitchableModel, bitmap: Bitmap | str | int, *, merge: bool = True, float_type: FloatType | str = "float32"
+) -> Tensors:
     """All tensors of ``model`` at ``bitmap``, the active adapters in them or left out.
 
     Raises:
@@ -63,9 +83,9 @@ def gather(model: SwitchableModel, bitmap: Bitmap | str | int, *, merge: bool = 
             f"a GGUF file is written of a model with its language-modelling head: got {model.base.head}; export "
             "packed integers instead"
         )
-    tensors = Tensors(family_of(config))
+    tensors = Tensors(family_of(config), FLOATS[FloatType.parse(float_type)])
     with running_at(model, bitmap) as parsed:
-        _add_plain(tensors, model)
+        _add_plain(tensors, model, parsed)
         sites = {site.name: site for site in model.sites}
         for index in range(config.num_hidden_layers):
             for leaf, short in tensors.family.linears.items():
@@ -76,12 +96,15 @@ def gather(model: SwitchableModel, bitmap: Bitmap | str | int, *, merge: bool = 
 
 
 @torch.no_grad()
-def departures(model: SwitchableModel, bitmap: Bitmap | str | int, *, merge: bool = True) -> dict[str, float]:
+def departures(
+    model: SwitchableModel, bitmap: Bitmap | str | int, *, merge: bool = True, tensors: Tensors | None = None
+) -> dict[str, float]:
     """Site -> the largest difference between the file's weight and what the model computes with; none: equal.
 
-    With ``merge`` that is the weight together with its branch; without, the weight alone.
+    With ``merge`` that is the weight together with its branch; without, the weight alone.  ``tensors``: those of the
+    file, where they have been gathered already.
     """
-    tensors, config = gather(model, bitmap, merge=merge), model.model.config
+    tensors, config = tensors or gather(model, bitmap, merge=merge), model.model.config
     found = {}
     with running_at(model, bitmap) as parsed:
         for site in model.sites:
@@ -100,11 +123,11 @@ def computed_weight(model: SwitchableModel, site: Site, bits: float, branch: boo
     """
     linear, lora = layers_of(model, site)
     if lora is None or lora.active is None or not branch:
-        return linear.quantize_weight(linear.weight, bits)
+        return linear.rounded_weight(bits)
     name, order = lora.active, model.settings.merge
     if order is MergeOrder.MERGE_THEN_QUANTIZE:
         return linear.quantize_weight(lora.merged_weight(name), bits)
-    weight = linear.quantize_weight(linear.weight, bits)
+    weight = linear.rounded_weight(bits)
     if order is MergeOrder.QUANTIZE_PRODUCT:
         return weight + linear.quantize_weight(lora.product(name), bits)
     a, b, scaling = lora.factors(name)
@@ -114,37 +137,48 @@ def computed_weight(model: SwitchableModel, site: Site, bits: float, branch: boo
 
 
 def stored_form(tensor: torch.Tensor, kind: str) -> torch.Tensor:
-    """``tensor`` as type ``kind`` holds it: blocks of bytes, fp16 or fp32.
+    """``tensor`` as type ``kind`` holds it: blocks of bytes, fp16 or fp32; bf16 as bytes, which numpy has no type for.
 
     Raises:
         BadInputError: rows without whole blocks, or numbers beyond the type.
     """
     if kind in set(BlockType):
         return gguf_blocks.encode(tensor, BlockType(kind))
-    half = tensor.to(torch.float16 if kind == "F16" else torch.float32)
-    if not torch.isfinite(half).all():
+    cast = tensor.to(_DTYPES[kind])
+    if not torch.isfinite(cast).all():
         raise BadInputError(f"weights must be finite as {kind}: one is beyond its range; take 32 bits there")
-    return half
+    return cast.contiguous().view(torch.uint8) if kind == "BF16" else cast
 
 
 def values_of(stored: torch.Tensor, kind: str) -> torch.Tensor:
     """The values of :func:`stored_form`, fp32."""
-    return gguf_blocks.decode(stored, BlockType(kind)) if kind in set(BlockType) else stored.to(torch.float32)
+    if kind in set(BlockType):
+        return gguf_blocks.decode(stored, BlockType(kind))
+    return (stored.view(torch.bfloat16) if kind == "BF16" else stored).to(torch.float32)
 
 
-def tensor_type(model: SwitchableModel, site: Site, bits: int) -> str:
-    """The type that a site's weight has at ``bits``.
+def tensor_bytes(kind: str, numbers: int) -> int:
+    """What ``numbers`` in whole rows take as type ``kind``."""
+    if kind in set(BlockType):
+        return numbers // BLOCK * BlockType(kind).block_bytes
+    return numbers * _DTYPES[kind].itemsize
+
+
+def tensor_type(site: Site, bits: int, plain: str = "F32") -> str:
+    """The type that a site's weight has at ``bits``, ``plain`` where it has no codes.
 
     Raises:
         BadInputError: a width without a type, or one that the model itself does not have.
     """
-    quantizer = model.settings.quantization.weight.at(bits)
+    quantizer = site.quantization.weight.at(bits)
     if bits < quantizer.passthrough_bits:
         quantizer.check_bits(bits)
     own = block_type(quantizer, bits)
     if own is None and bits not in TYPES:
         law = ", ".join(f"{width} ({kind})" for width, kind in TYPES.items())
         raise BadInputError(f"weight widths of a GGUF file are {law}: {site.name} has {bits}")
+    if bits >= PASS_THROUGH:
+        return plain
     return TYPES[bits] if own is None else str(own)
 
 
@@ -169,12 +203,17 @@ def merged_weight(model: SwitchableModel, site: Site, merge: bool = True) -> tor
     return lora.merged_weight(lora.active)
 
 
-def _add_plain(tensors: Tensors, model: SwitchableModel) -> None:
+def _add_plain(tensors: Tensors, model: SwitchableModel, bitmap: Bitmap) -> None:
     """Embeddings and norms."""
     family, prefix = tensors.family, model.model.base_model_prefix
     for name, path in family.others.items():
         for part in family.norm_parts if name.endswith("norm") else ("weight",):
             tensors.add(f"{name}.{part}", active_tensor(model.model, f"{prefix}.{path}.{part}"))
+    tensors.types[EMBEDDING] = tensors.plain
+    for site in model.sites:
+        if site.is_embedding:
+            tensors.types[EMBEDDING] = tensor_type(site, bitmap[site.name].weight, tensors.plain)
+            tensors.sites[site.name] = EMBEDDING
     for index in range(model.model.config.num_hidden_layers):
         for leaf, short in family.norms.items():
             for part in family.norm_parts:
@@ -199,11 +238,11 @@ def _add_linear(
         weight, bias, kind = (
             layer.weight.T if config.model_type == "gpt2" else layer.weight,
             getattr(layer, "bias", None),
-            "F32",
+            tensors.plain,
         )
     else:
         weight, bias = merged_weight(model, site, merge), layers_of(model, site)[0].bias
-        kind, tensors.sites[name] = tensor_type(model, site, bitmap[name].weight), f"{goal}.weight"
+        kind, tensors.sites[name] = tensor_type(site, bitmap[name].weight, tensors.plain), f"{goal}.weight"
     tensors.add(f"{goal}.weight", tensors.family.rows(short, weight.detach(), config), kind)
     if bias is not None:
         tensors.add(f"{goal}.bias", tensors.family.rows(short, bias.detach(), config))
@@ -212,10 +251,21 @@ def _add_linear(
 def _add_head(tensors: Tensors, model: SwitchableModel, heads: list[Site], bitmap: Bitmap, merge: bool) -> None:
     for site in heads:
         both = model.settings.head_mode is HeadMode.TIED_BOTH
-        name = "token_embd.weight" if both else "output.weight"
+        name = EMBEDDING if both or _is_embedding(model, site, bitmap[site.name].weight, merge) else "output.weight"
         tensors.sites[site.name] = name
-        tensors.add(name, merged_weight(model, site, merge), tensor_type(model, site, bitmap[site.name].weight))
+        if both or name != EMBEDDING:
+            kind = tensor_type(site, bitmap[site.name].weight, tensors.plain)
+            tensors.add(name, merged_weight(model, site, merge), kind)
     if not heads and not model.model.config.tie_word_embeddings:
         head = model.model.get_output_embeddings()
         assert isinstance(head, torch.nn.Linear)
-        tensors.add("output.weight", head.weight)
+        tensors.add("output.weight", head.weight, tensors.plain)
+
+
+def _is_embedding(model: SwitchableModel, site: Site, bits: int, merge: bool) -> bool:
+    """Whether a head multiplies by the embedding as it is looked up."""
+    if model.settings.head_mode is not HeadMode.TIED_VIEW:
+        return False
+    lora = layers_of(model, site)[1] if merge else None
+    rounds = bits < site.quantization.weight.at(bits).passthrough_bits
+    return not rounds and (lora is None or lora.active is None)

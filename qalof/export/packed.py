@@ -3,9 +3,10 @@
 A sealed folder:
 
 ``packed.safetensors``  the sites' weights: ``NAME/data``, ``/scale``, perhaps ``/zero`` (:mod:`.packing`), or
-                        ``/weight`` in fp32 at pass-through; a tied head at pass-through is not there again
-``rest.safetensors``    fp32: ``bias/NAME``; ``rest/PATH``, embeddings, norms and heads; ``branch/NAME/a`` and ``/b``,
-                        the active adapter; ``state/NAME/...``, learned steps and static ranges
+                        ``/weight`` as plain numbers at pass-through; a tied head at pass-through is not there again
+``rest.safetensors``    plain numbers: ``bias/NAME``; ``rest/PATH``, norms, positions, and embeddings and heads that are
+                        no sites; in fp32: ``branch/NAME/a`` and ``/b``, the active adapter; ``state/NAME/...``, learned
+                        steps and static ranges
 ``packed.json``         bitmap, settings, bytes, and what makes sense of each site's tensors
 ``config.json`` ...     of transformers, with the generation config, and the tokenizer where one is given
 
@@ -13,8 +14,9 @@ The manifest holds checksums and a version only: whatever changes a number lies 
 
 Weights are written with the scale dtype that the model *ran* with, so that the file is exact whatever that is.  All
 tensors take what :mod:`qalof.cost` predicts, to the byte, line by line; ``bytes`` in ``packed.json`` says both, and on
-a line of its own what the two files need to name their tensors.  Under merge order ``merge_then_quantize`` the adapters
-are in the weights, and there is no branch.
+a line of its own what the two files need to name their tensors.  Plain numbers are fp32; another
+``float_type`` rounds them, and the file is then a model with these numbers.  Under merge order ``merge_then_quantize``
+the adapters are in the weights, and there is no branch.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from qalof.bitmap import Bitmap
 from qalof.cost import packed_storage
 from qalof.errors import BadInputError
+from qalof.export.float_type import FloatType
 from qalof.export.packed_linear import make_quantizers
 from qalof.files import sealed_folder, write_json
 from qalof.model.lora_linear import MergeOrder, SwitchableLora
@@ -56,8 +59,9 @@ class PackedSizes:
     """Bytes of a packed model.
 
     ``weight_bytes``: of the sites, with scales and zero points; ``adapter_bytes``: the active ones;
-    ``unquantized_bytes``: embeddings, norms, biases and heads that are no sites; ``quantizer_bytes``: learned steps and
-    observed ranges; ``header_bytes``: names, shapes and types of the tensors, which safetensors writes before them;
+    ``unquantized_bytes``: norms, biases, positions, and embeddings and heads that are no sites; ``quantizer_bytes``:
+    learned steps and observed ranges; ``header_bytes``: what safetensors writes before the tensors, their names, shapes
+    and types;
     ``predicted_weight_bytes``, ``predicted_total_bytes``: what :mod:`qalof.cost` says of the weights, and of all.
     """
 
@@ -83,9 +87,14 @@ class PackedSizes:
 class _Parts:
     """What is gathered for the files."""
 
-    packed: dict[str, torch.Tensor]
-    rest: dict[str, torch.Tensor]
-    sites: dict[str, dict[str, Any]]
+    float_type: FloatType
+    packed: dict[str, torch.Tensor] = field(default_factory=dict)
+    rest: dict[str, torch.Tensor] = field(default_factory=dict)
+    sites: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def plain(self, tensor: torch.Tensor, what: str) -> torch.Tensor:
+        """A number that is not quantized, as the file holds it."""
+        return _plain(self.float_type.stored(tensor, what))
 
 
 def save_packed(
@@ -94,6 +103,7 @@ def save_packed(
     folder: str | Path,
     tokenizer: PreTrainedTokenizerBase | None = None,
     extra: Mapping[str, Any] | None = None,
+    float_type: FloatType | str = FloatType.FLOAT32,
 ) -> PackedSizes:
     """Write ``model`` as it runs at ``bitmap``; it stays at its own bitmap and in its mode.
 
@@ -103,19 +113,19 @@ def save_packed(
         folder: appears whole or not at all; an older packed model there is replaced, nothing else is.
         tokenizer: goes into the folder.
         extra: JSON that travels along.
+        float_type: of what is not quantized: norms, biases, embeddings, weights at pass-through.
 
     Raises:
-        BadInputError: a bitmap that the model cannot run, a grid that its scale dtype cannot hold, or a ``folder``
-            that holds something else.
+        BadInputError: a bitmap that the model cannot run, a grid that its scale dtype cannot hold, numbers beyond the
+            float type, or a ``folder`` that holds something else.
     """
-    folder = Path(folder)
-    folder = Path(folder)
+    folder, float_type = Path(folder), FloatType.parse(float_type)
     if model.packed_widths is not None:
         raise BadInputError("a model without its weights cannot be packed again: load its checkpoint, and export that")
     if folder.exists() and not (folder / LAYOUT_FILE).is_file():
         raise BadInputError(f"output {folder} must be new, or a packed model to replace: it is neither; name another")
     with running_at(model, bitmap) as parsed, torch.no_grad():
-        parts = _gather(model, parsed)
+        parts = _gather(model, parsed, float_type)
         layout = {
             "kind": KIND,
             "bitmap": parsed.to_json(),
@@ -124,6 +134,7 @@ def save_packed(
             "head": str(model.base.head),
             "base": asdict(model.base) | {"sha256": model.base_digest},
             "attention": model.model.config._attn_implementation,
+            "float_type": str(float_type),
             "sites": parts.sites,
             "extra": dict(extra or {}),
         }
@@ -156,7 +167,7 @@ def rest_names(model: PreTrainedModel, sites: tuple[Site, ...], head_mode: HeadM
     """Names of the tensors of an unpatched ``model`` that belong to no site, each shared one once."""
     skipped = {f"{site_path(model, site)}.{leaf}" for site in sites for leaf in ("weight", "bias")}
     tensors = model.state_dict(keep_vars=True)
-    both = head_mode is HeadMode.TIED_BOTH
+    both = head_mode is HeadMode.TIED_BOTH or any(site.is_embedding for site in sites)
     seen = {id(model.get_input_embeddings().weight)} if both else set()
     names = []
     for name, tensor in tensors.items():
@@ -209,33 +220,33 @@ def effective_weight(model: SwitchableModel, site: Site) -> torch.Tensor:
     return lora.merged_weight(lora.active).detach()
 
 
-def _gather(model: SwitchableModel, bitmap: Bitmap) -> _Parts:
-    parts = _Parts({}, {}, {})
+def _gather(model: SwitchableModel, bitmap: Bitmap, float_type: FloatType) -> _Parts:
+    parts = _Parts(float_type)
     for site in model.sites:
         parts.sites[site.name] = _add_site(model, site, bitmap[site.name].weight, parts)
     for name in rest_names(skeleton(model), model.sites, model.settings.head_mode):
-        parts.rest[f"rest/{name}"] = _plain(active_tensor(model.model, name))
+        parts.rest[f"rest/{name}"] = parts.plain(active_tensor(model.model, name), name)
     return parts
 
 
 def _add_site(model: SwitchableModel, site: Site, bits: int, parts: _Parts) -> dict[str, Any]:
     """Put a site's tensors into ``parts``; returns what makes sense of them."""
     linear, lora = layers_of(model, site)
-    described: dict[str, Any] = {"weight": _add_weight(model, site, bits, parts.packed), "scaling": None}
+    described: dict[str, Any] = {"weight": _add_weight(model, site, bits, parts), "scaling": None}
     branch = active_branch(lora)
     if branch is not None and model.settings.merge is not MergeOrder.MERGE_THEN_QUANTIZE:
         a, b, described["scaling"] = branch
         parts.rest.update({f"branch/{site.name}/a": _plain(a), f"branch/{site.name}/b": _plain(b)})
     if linear.bias is not None:
-        parts.rest[f"bias/{site.name}"] = _plain(linear.bias)
+        parts.rest[f"bias/{site.name}"] = parts.plain(linear.bias, f"the bias of {site.name}")
     own = [linear.input_quantizer, *linear.kv_quantizers]
-    for name, quantizer in zip(make_quantizers(site, model.settings), own, strict=True):
+    for name, quantizer in zip(make_quantizers(site), own, strict=True):
         for key, tensor in quantizer.state_dict().items():
             parts.rest[f"state/{site.name}/{name}/{key}"] = _plain(tensor)
     return described
 
 
-def _add_weight(model: SwitchableModel, site: Site, bits: int, packed: dict[str, torch.Tensor]) -> Any:
+def _add_weight(model: SwitchableModel, site: Site, bits: int, parts: _Parts) -> Any:
     """``tied``, ``float``, or the settings of the packed weight."""
     linear, _ = layers_of(model, site)
     weight, quantizer = effective_weight(model, site), linear.scheme.weight.at(bits)
@@ -243,7 +254,7 @@ def _add_weight(model: SwitchableModel, site: Site, bits: int, packed: dict[str,
         view = site.is_head and model.settings.head_mode is HeadMode.TIED_VIEW
         if view and weight.data_ptr() == linear.weight.data_ptr():
             return "tied"
-        packed[f"{site.name}/weight"] = _plain(weight)
+        parts.packed[f"{site.name}/weight"] = parts.plain(weight, site.name)
         return "float"
     fixed = linear.fixed_codes.get(bits)  # there are none where adapters are merged before rounding
     grid = None if fixed else linear.weight_quantizer.grid(weight, bits, quantizer)
@@ -255,13 +266,13 @@ def _add_weight(model: SwitchableModel, site: Site, bits: int, packed: dict[str,
             f"a packed weight must be what the model runs with: {site.name} at {bits} bits is not, since its codes "
             "and its fake quantization differ; take another quantizer at this width"
         )
-    packed.update({f"{site.name}/{part}": _plain(tensor) for part, tensor in stored.tensors().items()})
+    parts.packed.update({f"{site.name}/{part}": _plain(tensor) for part, tensor in stored.tensors().items()})
     return stored.settings()
 
 
 def _sizes(model: SwitchableModel, bitmap: Bitmap, parts: _Parts, folder: Path) -> PackedSizes:
     by_kind = {kind: bytes_in({n: t for n, t in parts.rest.items() if n.startswith(kind)}) for kind in _KINDS}
-    predicted = packed_storage(bitmap, model.sites, model.rest)
+    predicted = packed_storage(bitmap, model.sites, model.rest, parts.float_type.nbytes)
     weights = bytes_in(parts.packed)
     files = sum((folder / name).stat().st_size for name in (PACKED_FILE, REST_FILE))
     return PackedSizes(

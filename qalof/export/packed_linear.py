@@ -65,7 +65,7 @@ class PackedLinear(nn.Linear):
         if bias is not None:
             self.bias = nn.Parameter(bias, requires_grad=False)
         self.site, self.bits, self.settings = site, bits, settings
-        self.quantizers = nn.ModuleDict(make_quantizers(site, settings))
+        self.quantizers = nn.ModuleDict(make_quantizers(site))
         self.scaling = 1.0
         if branch is not None:
             self._install(branch)
@@ -89,7 +89,7 @@ class PackedLinear(nn.Linear):
         """What multiplies here, where no gradient is asked for."""
         if self.packed is not None:
             return self.packed.kernel(self.bits.activation, self.weight.device)
-        passes = self.bits.weight >= self.settings.quantization.weight.at(self.bits.weight).passthrough_bits
+        passes = self.bits.weight >= self.site.quantization.weight.at(self.bits.weight).passthrough_bits
         return FLOAT if passes else Kernel("float", "the weight is held decoded")
 
     def _product(self, input: torch.Tensor, quantizer: TensorQuantizer) -> torch.Tensor:
@@ -125,9 +125,9 @@ class PackedLinear(nn.Linear):
         return functional.embedding(inputs[0], self.weight, getattr(module, "padding_idx", None))
 
 
-def make_quantizers(site: Site, settings: SwitchSettings) -> dict[str, TensorQuantizer]:
+def make_quantizers(site: Site) -> dict[str, TensorQuantizer]:
     """Of the input, under ``input``, and of what the output gives to the cache, ``kv_0`` and on."""
-    scheme = settings.quantization
+    scheme = site.quantization
     place, features, widths = f"{site.name} activation", site.in_features, scheme.widths
     made = {"input": TensorQuantizer(scheme.activation, features, place, widths, tokens=RealTokens())}
     if site.kv is None:

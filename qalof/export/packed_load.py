@@ -18,7 +18,9 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
+from qalof.export.float_type import FloatType
 from qalof.export.packed import FORMAT_VERSION, KIND, LAYOUT_FILE, PACKED_FILE, REST_FILE, rest_names
+from qalof.export.packed_embedding import PackedEmbedding, PackedTiedHead
 from qalof.export.packed_linear import Branch, PackedLinear
 from qalof.files import open_sealed, read_json
 from qalof.layer_bits import LayerBits
@@ -35,8 +37,8 @@ _GENERATION = "generation_config.json"
 class _Tensors:
     """The tensors of a folder, each taken once and checked."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, float_type: FloatType) -> None:
+        self.folder, self.float_type = folder, float_type
         self.left: dict[str, torch.Tensor] = {}
         for file in (PACKED_FILE, REST_FILE):
             try:
@@ -47,14 +49,22 @@ class _Tensors:
                 ) from None
 
     def take(self, name: str, shape: tuple[int, ...] | None = None) -> torch.Tensor:
-        """The tensor ``name``, fp32 where its ``shape`` is known beforehand."""
+        """The tensor ``name``; where its ``shape`` is known beforehand, plain numbers of the folder's float type.
+
+        They come as fp32, and integers as they are.
+        """
         tensor = self.left.pop(name, None)
         if tensor is None:
             raise BadInputError(f"packed model {self.folder} is damaged: it has no tensor {name}; restore it")
-        if shape is not None and (tuple(tensor.shape) != shape or tensor.dtype is not torch.float32):
+        if shape is None:
+            return tensor
+        wrong = tensor.is_floating_point() and tensor.dtype is not self.float_type.dtype
+        if tuple(tensor.shape) != shape or wrong:
             found = f"{tensor.dtype} {tuple(tensor.shape)}"
-            raise BadInputError(f"packed model {self.folder} must have {name} in fp32 {shape}: got {found}; restore it")
-        return tensor
+            raise BadInputError(
+                f"packed model {self.folder} must have {name} in {self.float_type} {shape}: got {found}; restore it"
+            )
+        return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
 
     def under(self, prefix: str) -> dict[str, torch.Tensor]:
         """All tensors below ``prefix``, by the rest of their names."""
@@ -101,10 +111,12 @@ def load_packed(folder: str | Path, kernel: Literal["decoded", "integer"] = "dec
         settings = SwitchSettings.from_json(layout["settings"])
         if layout["convention"] != settings.quantization.convention:
             raise BadInputError(f"packed model {folder} has the range convention of another QaLoF; use that one")
+        # folders that were written before there was a choice have fp32
+        float_type = FloatType.parse(layout.get("float_type", FloatType.FLOAT32))
         model = _bare(folder, layout)
         sites = settings.sites_of(model)
         bitmap = Bitmap.from_json(layout["bitmap"], [site.name for site in sites])
-        _fill(model, sites, bitmap, settings, layout["sites"], _Tensors(folder), kernel == "integer")
+        _fill(model, sites, bitmap, settings, layout["sites"], _Tensors(folder, float_type), kernel == "integer")
         share_tokens(model, settings.quantization)
     except (KeyError, TypeError, ValueError, AttributeError, OSError, RuntimeError) as error:
         if isinstance(error, BadInputError):
@@ -150,6 +162,9 @@ def _fill(
         else:
             plain[name].data.copy_(stored)
     for site in sites:
+        if site.is_embedding:
+            _put_embedding(model, site, bitmap[site.name], described[site.name], tensors, integer)
+            continue
         # an embedding looks its rows up in a decoded weight
         packed = integer and not (site.is_head and settings.head_mode is HeadMode.TIED_BOTH)
         linear = _layer(model, site, bitmap[site.name], settings, described[site.name], tensors, packed)
@@ -160,6 +175,23 @@ def _fill(
     if tensors.left:
         odd = sorted(tensors.left)[0]
         raise BadInputError(f"packed model {tensors.folder} is damaged: nothing has use for its {odd}; restore it")
+
+
+def _put_embedding(
+    model: PreTrainedModel, site: Site, bits: LayerBits, described: Mapping[str, Any], tensors: _Tensors, integer: bool
+) -> None:
+    """Put an embedding with a width into ``model``, and a head that is tied to it."""
+    stored = _weight(model, site, bits, described["weight"], tensors)
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    weight = stored.dequantize() if isinstance(stored, Packed) and not integer else stored
+    held = PackedWeight(weight, site.quantization.activation) if isinstance(weight, Packed) else weight
+    embedding = PackedEmbedding(site, held, getattr(table, "padding_idx", None))
+    if isinstance(head, nn.Linear) and head.weight is table.weight:
+        path = next(name for name, module in model.named_modules() if module is head)
+        parent, _, leaf = path.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, PackedTiedHead(head, embedding))
+    parent, _, leaf = site_path(model, site).rpartition(".")
+    setattr(model.get_submodule(parent), leaf, embedding)
 
 
 def _layer(
@@ -176,7 +208,7 @@ def _layer(
     if not isinstance(stored, Packed):
         weight = stored
     else:
-        weight = PackedWeight(stored, settings.quantization.activation) if packed else stored.dequantize()
+        weight = PackedWeight(stored, site.quantization.activation) if packed else stored.dequantize()
     bias = tensors.take(f"bias/{site.name}", (site.out_features,)) if site.has_bias else None
     branch = None
     if described["scaling"] is not None:
@@ -194,8 +226,9 @@ def _layer(
 def _weight(model: nn.Module, site: Site, bits: LayerBits, stored: Any, tensors: _Tensors) -> torch.Tensor | Packed:
     shape = (site.out_features, site.in_features)
     if stored == "tied":
-        embedding: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
-        return embedding
+        table: Any = model.get_input_embeddings()  # type: ignore[operator]
+        shared: torch.Tensor = table.whole() if isinstance(table, PackedEmbedding) else table.weight
+        return shared
     if stored == "float":
         return tensors.take(f"{site.name}/weight", shape)
     packed = Packed.of(tensors.under(f"{site.name}/"), stored)

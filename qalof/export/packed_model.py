@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
+from qalof.export.packed_embedding import PackedEmbedding
 from qalof.export.packed_linear import PackedLinear
 from qalof.export.packed_load import load_packed, read_layout
 from qalof.model.sites import Site
@@ -26,7 +27,7 @@ class PackedModel(nn.Module):
 
     def __init__(self, model: PreTrainedModel, bitmap: Bitmap) -> None:
         super().__init__()
-        layers = {module.site.name: module.site for module in model.modules() if isinstance(module, PackedLinear)}
+        layers = {site.name: site for site in _sites(model)}
         self.model, self.bitmap = model, bitmap
         self.sites: tuple[Site, ...] = tuple(layers[name] for name in bitmap)
 
@@ -39,7 +40,7 @@ class PackedModel(nn.Module):
         """
         folder = Path(folder)
         model = load_packed(folder)
-        names = [module.site.name for module in model.modules() if isinstance(module, PackedLinear)]
+        names = [site.name for site in _sites(model)]
         return cls(model, Bitmap.from_json(read_layout(folder)["bitmap"], names)).eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -64,3 +65,7 @@ class PackedModel(nn.Module):
                 "give the checkpoint it was made of, or export that at this bitmap"
             )
         return parsed
+
+
+def _sites(model: nn.Module) -> list[Site]:
+    return [module.site for module in model.modules() if isinstance(module, PackedLinear | PackedEmbedding)]

@@ -43,8 +43,8 @@ class AdapterSpec:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     def parameters(self, sites: Sequence[Site]) -> int:
-        """How many A and B have over ``sites``: rank * (in + out) each."""
-        return sum(self.rank * (site.in_features + site.out_features) for site in sites)
+        """How many A and B have over ``sites``: rank * (in + out) each, where a site has an adapter."""
+        return sum(self.rank * (site.in_features + site.out_features) for site in sites if site.has_adapter)
 
 
 S3_SPECS = {str(b): AdapterSpec(16 if b < 6 else 8, 64 if b == 4 else 32 if b == 5 else 16) for b in (4, 5, 6, 8, 16)}

@@ -21,6 +21,7 @@ from qalof.model.gguf_source import ORIGIN
 from qalof.model.manifest import Described, describe, header, read_manifest
 from qalof.model.norms import trained_norms
 from qalof.model.quantizer_state import load_state, save_state
+from qalof.model.sites import EmbeddingMode
 
 if TYPE_CHECKING:
     from qalof.model.switchable import SwitchableModel
@@ -48,8 +49,15 @@ def save_model(
 def load_into(model: SwitchableModel, folder: Path, *, quantizers: bool = True) -> None:
     """See :meth:`qalof.model.switchable.SwitchableModel.load_parameters`."""
     stored = describe(read_manifest(folder), folder)
-    its = model.settings if quantizers else replace(model.settings, quantization=stored.settings.quantization)
-    stored.check_like(Described(model.base, model.base_digest, model.adapters, its, model.site_names))
+    its, names = model.settings, model.site_names
+    if stored.settings.embedding is EmbeddingMode.NONE:
+        # an embedding that is made a site now, and a head along with it, were none when the model was trained
+        scheme = replace(its.quantization, embedding=stored.settings.quantization.embedding)
+        its = replace(its, embedding=EmbeddingMode.NONE, quantization=scheme)
+        names = tuple(site.name for site in model.sites if site.has_adapter)
+    if not quantizers:
+        its = replace(its, quantization=stored.settings.quantization)
+    stored.check_like(Described(model.base, model.base_digest, model.adapters, its, names))
     alone = {} if model.adapters else _besides(model)
     read_alone = lora.read_modules(alone, folder)
     read_base = lora.read_modules(_trained_base(model), folder, BASE_FILE)

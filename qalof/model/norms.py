@@ -61,10 +61,11 @@ class SwitchableNorm(nn.Module):
 def norm_sites(model: PreTrainedModel, sites: Sequence[Site]) -> dict[str, int]:
     """The index of the site that each norm of an unpatched ``model`` belongs to; see the module."""
     base = base_of(model)
-    by_module = {id(base.get_submodule(site.name)): index for index, site in enumerate(sites) if not site.is_head}
+    adapted = [index for index, site in enumerate(sites) if site.has_adapter]
+    by_module = {id(base.get_submodule(sites[index].name)): index for index in adapted if not sites[index].is_head}
     norms = find_norms(model)
     by_norm = {id(module): name for name, module in norms.items()}
-    owners = dict.fromkeys(norms, len(sites) - 1)
+    owners = dict.fromkeys(norms, adapted[-1])
     waiting: list[str] = []
 
     def run(module: nn.Module, inputs: object) -> None:

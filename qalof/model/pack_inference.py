@@ -96,6 +96,11 @@ def check_packable(model: SwitchableModel, widths: Sequence[int]) -> list[int]:
         raise BadInputError(
             "head_mode tied_both looks tokens up in the head's weight, which packing would drop: take tied_view"
         )
+    if any(site.is_embedding for site in model.sites):
+        raise BadInputError(
+            "an embedding with a width looks tokens up in its weight, which packing would drop: take embedding none, "
+            "or export a packed folder"
+        )
     chosen = sorted({check_width(bits, "widths") for bits in widths})
     for bits in chosen:
         model.adapter_at(bits)

@@ -169,6 +169,15 @@ class PackedWeight:
         codes = planes[0] if len(planes) == 1 else torch.stack(planes, dim=-1).flatten(-2) - offset
         return stored.quantizer.decode(Encoded(codes[:, : stored.columns], stored.wide_grid(), stored.bits))
 
+    def rows(self, indices: torch.Tensor) -> torch.Tensor:
+        """The rows at ``indices`` (count,) alone, decoded: (count, columns), fp32."""
+        grid = self.stored.grid
+        by_row = self.stored.quantizer.granularity is not Granularity.TENSOR
+        scale = grid.scale[indices] if by_row else grid.scale
+        zero = grid.zero if grid.zero is None or not by_row else grid.zero[indices]
+        part = replace(self.stored, data=self.stored.data[indices], grid=Grid(scale, zero))
+        return type(self)(part, self.activation).decode()
+
     def _sum(self, inputs: list[torch.Tensor], planes: list[torch.Tensor], offset: int, part: slice) -> torch.Tensor:
         """int32 (tokens, rows): the exact sum over one part of the columns."""
         total = torch.zeros(())

@@ -26,6 +26,7 @@ from qalof.model.lora_linear import SwitchableLora
 from qalof.model.norms import SwitchableNorm, install_copies, norm_sites
 from qalof.model.settings import TIED, SwitchSettings
 from qalof.model.sites import HeadMode, Site, is_tied, site_path
+from qalof.model.switchable_embedding import SwitchableEmbedding, TiedHead, TiedViewLinear
 from qalof.model.switchable_linear import SwitchableLinear
 
 
@@ -75,7 +76,7 @@ def patch(
     """Change ``model`` in place; one switch a site, in order.  Branches are drawn from torch's generator."""
     owners = norm_sites(model, sites) if settings.norms.copies else {}
     linears = {site.name: _switchable(model, site, settings) for site in sites}
-    lora.inject(model, [site_path(model, site) for site in sites], specs)
+    lora.inject(model, [site_path(model, site) for site in sites if site.has_adapter], specs)
     switches = []
     for site in sites:
         outer = model.get_submodule(site_path(model, site))
@@ -129,12 +130,31 @@ def _switchable(model: PreTrainedModel, site: Site, settings: SwitchSettings) ->
     path = site_path(model, site)
     parent, _, leaf = path.rpartition(".")
     layer = model.get_submodule(path)
+    if site.is_embedding:
+        return _switchable_embedding(model, site)
     assert isinstance(layer, nn.Linear | Conv1D)
-    linear = SwitchableLinear.of(layer, site.name, settings.quantization, site.kv)
+    table = model.get_input_embeddings()
+    linear = SwitchableLinear.of(layer, site.name, site.quantization, site.kv)
     if site.is_head and settings.head_mode in TIED:
+        if isinstance(table, SwitchableEmbedding):
+            linear = TiedViewLinear.of(layer, site.name, site.quantization, site.kv)
+            linear.follow(table)
         linear.weight = layer.weight  # the embedding's own parameter, so that both move and change together
     elif site.is_head and is_tied(model):
         linear.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
         model.config.tie_word_embeddings = False
     setattr(model.get_submodule(parent), leaf, linear)
     return linear
+
+
+def _switchable_embedding(model: PreTrainedModel, site: Site) -> SwitchableEmbedding:
+    """Put a switchable embedding into ``model``, and behind it a head that is tied to it."""
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embedding = SwitchableEmbedding.of_table(table, site.name, site.quantization)
+    if isinstance(head, nn.Linear) and is_tied(model):
+        path = next(name for name, module in model.named_modules() if module is head)
+        parent, _, leaf = path.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, TiedHead(head, embedding))
+    parent, _, leaf = site_path(model, site).rpartition(".")
+    setattr(model.get_submodule(parent), leaf, embedding)
+    return embedding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -15,10 +15,10 @@ from qalof.model.initialisation import takes_from_weight
 from qalof.model.kv_layout import KvGranularity
 from qalof.model.lora_linear import LoraInput, MergeOrder
 from qalof.model.norms import NormMode
-from qalof.model.sites import HeadMode, Site, find_sites
+from qalof.model.sites import EmbeddingMode, HeadMode, Site, find_sites
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.methods.lsq import Lsq
-from qalof.quantization.scheme import QuantizationScheme
+from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 
 TIED = (HeadMode.TIED_VIEW, HeadMode.TIED_BOTH)
 
@@ -47,6 +47,8 @@ class SwitchSettings:
     kv_granularity: KvGranularity = KvGranularity.TOKEN
     quantization: QuantizationScheme = field(default_factory=QuantizationScheme)
     full_finetune: bool = False
+    embedding: EmbeddingMode = EmbeddingMode.NONE
+    """``site`` gives the input embedding a width of its own, rounded row by row, and with it a head that shares it."""
 
     def __post_init__(self) -> None:
         kinds: dict[str, type[StrEnum]] = {
@@ -55,12 +57,18 @@ class SwitchSettings:
             "merge": MergeOrder,
             "lora_input": LoraInput,
             "norms": NormMode,
+            "embedding": EmbeddingMode,
         }
         for name, kind in kinds.items():
             object.__setattr__(self, name, _member(kind, getattr(self, name), name))
         object.__setattr__(self, "kv_granularity", KvGranularity.parse(self.kv_granularity))
         object.__setattr__(self, "quantization", QuantizationScheme.from_json(self.quantization))
         self._check_quantizers()
+        if self.embedding is EmbeddingMode.SITE and self.head_mode is HeadMode.TIED_BOTH:
+            raise BadInputError(
+                "head_mode tied_both makes embedding and head one site, at the head's width: got embedding site too; "
+                "take embedding none, or head_mode none, under which a tied head follows the embedding"
+            )
         for name in ("include", "exclude"):
             value = getattr(self, name)
             if isinstance(value, str):
@@ -74,17 +82,28 @@ class SwitchSettings:
             BadInputError: as :func:`qalof.model.sites.find_sites`.
         """
         return find_sites(
-            model, self.head_mode, self.include, self.exclude, self.kv_granularity, quantization=self.quantization
+            model,
+            self.head_mode,
+            self.include,
+            self.exclude,
+            self.kv_granularity,
+            quantization=self.quantization,
+            embedding=self.embedding,
         )
+
+    def with_embedding(self, scheme: TensorScheme) -> SwitchSettings:
+        """These settings with the embedding as a site, rounded by ``scheme``."""
+        return replace(self, embedding=EmbeddingMode.SITE, quantization=replace(self.quantization, embedding=scheme))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict; :meth:`from_json` reads it back."""
-        own = ("quantization", "full_finetune")
+        own = ("quantization", "full_finetune", "embedding")
         plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in own}
         data = {name: list(value) if isinstance(value, tuple) else str(value) for name, value in plain.items()}
         # left out where it is off, so that what was written before it existed is written alike
-        trained = {"full_finetune": True} if self.full_finetune else {}
-        return data | {"quantization": self.quantization.to_json()} | trained
+        trained: dict[str, Any] = {"full_finetune": True} if self.full_finetune else {}
+        rounded = {} if self.embedding is EmbeddingMode.NONE else {"embedding": str(self.embedding)}
+        return data | {"quantization": self.quantization.to_json()} | trained | rounded
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SwitchSettings:

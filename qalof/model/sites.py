@@ -15,6 +15,11 @@ The language-modelling head may be a site too, always the last one, under the na
 ``untied``      the head has a weight of its own: a copy, where the pretrained model ties it (S4's CPT)
 ``tied_both``   the embedding looks up the rounded weight too, at the head's width
 ==============  =========================================================================================
+
+The input embedding may be a site of its own, always the first one (:class:`EmbeddingMode`): tokens are looked up in the
+rounded weight, each row of it rounded by itself, and a head that is tied to it and has no width of its own multiplies
+by the same numbers.  A head that is neither tied nor a site by its mode becomes one then, without an adapter.
+Embeddings of positions are never rounded.
 """
 
 from __future__ import annotations
@@ -42,6 +47,13 @@ class HeadMode(StrEnum):
     TIED_BOTH = "tied_both"
 
 
+class EmbeddingMode(StrEnum):
+    """``none``: tokens are looked up in the unrounded weight; ``site``: the embedding has a width, see the module."""
+
+    NONE = "none"
+    SITE = "site"
+
+
 @dataclass(frozen=True)
 class Site:
     """What is known of a quantizable layer without touching its weights.
@@ -49,7 +61,9 @@ class Site:
     ``name``: path inside the base model; ``in_features``, ``out_features``: of ``y = W x``, W (out, in);
     ``has_bias``; ``kv``: where its output holds keys and values, None if it feeds no cache; ``fan_in_fan_out``:
     whether the pretrained layer stores (in, out), as Conv1D does; ``is_head``: the language-modelling head;
-    ``quantization``: the quantizers, which say what the site's tensors take when they are stored.
+    ``quantization``: the quantizers, which say what the site's tensors take when they are stored; ``is_embedding``: the
+    input embedding, whose weight has a row per token and whose activation and KV widths are inert; ``has_adapter``:
+    whether adapters have a branch here.
     """
 
     name: str
@@ -60,6 +74,8 @@ class Site:
     fan_in_fan_out: bool = False
     is_head: bool = False
     quantization: QuantizationScheme = field(default_factory=QuantizationScheme, hash=False, repr=False)
+    is_embedding: bool = False
+    has_adapter: bool = True
 
     @property
     def weights(self) -> int:
@@ -89,6 +105,7 @@ class Unquantized:
     def of(cls, model: PreTrainedModel, sites: Sequence[Site], head_mode: HeadMode) -> Unquantized:
         """Count them in an unpatched ``model``."""
         rest = sum(parameter.numel() for parameter in model.parameters())
+        # a tied weight is one parameter, which an embedding that is a site takes along
         rest -= sum(site.weights for site in sites if not site.is_head)
         head = sum(site.weights for site in sites if site.is_head)
         norms = sum(p.numel() for norm in find_norms(model).values() for p in norm.parameters())
@@ -127,8 +144,9 @@ def find_sites(
     exclude: Sequence[str] = (),
     kv_granularity: KvGranularity = KvGranularity.TOKEN,
     quantization: QuantizationScheme | None = None,
+    embedding: EmbeddingMode = EmbeddingMode.NONE,
 ) -> tuple[Site, ...]:
-    """The sites of an unpatched ``model``, in the order of its modules, the head last.
+    """The sites of an unpatched ``model``, in the order of its modules, an embedding first, the head last.
 
     Whoever has settings asks :meth:`qalof.model.settings.SwitchSettings.sites_of`, which leaves none of them out.
 
@@ -139,6 +157,7 @@ def find_sites(
         exclude: patterns of names to leave out of these.
         kv_granularity: what shares a scale in the KV cache.
         quantization: the quantizers; None for the default ones.
+        embedding: whether the input embedding is a site, whatever the patterns say.
 
     Raises:
         BadInputError: no linear layer below the head, a pattern that matches no name, nothing left, or a
@@ -158,7 +177,32 @@ def find_sites(
     layouts = {site.name: site.kv.with_scales(kv_granularity) for site in sites if site.kv}
     scheme = quantization or QuantizationScheme()
     chosen = [site for site in sites if site.name in taken]
-    return tuple(replace(site, kv=layouts.get(site.name), quantization=scheme) for site in chosen)
+    found = tuple(replace(site, kv=layouts.get(site.name), quantization=scheme) for site in chosen)
+    return found if embedding is EmbeddingMode.NONE else _with_embedding(model, found, scheme)
+
+
+def _with_embedding(model: PreTrainedModel, sites: tuple[Site, ...], scheme: QuantizationScheme) -> tuple[Site, ...]:
+    """``sites``, the embedding before them, and behind them a head of its own that is none of them."""
+    table = embedding_of(model)
+    if table is None:
+        kind = type(model.get_input_embeddings()).__name__
+        raise BadInputError(f"embedding site needs a plain embedding: got {kind}; take embedding none")
+    path = next(name for name, module in base_of(model).named_modules() if module is table)
+    rows, features = (int(size) for size in table.weight.shape)
+    own = scheme.for_embedding()
+    first = Site(path, features, rows, False, quantization=own, is_embedding=True, has_adapter=False)
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or is_tied(model) or any(site.is_head for site in sites):
+        return (first, *sites)
+    name = next(name for name, module in model.named_modules() if module is head)
+    last = replace(_describe(model, name, head, is_head=True), quantization=own, has_adapter=False)
+    return (first, *sites, last)
+
+
+def embedding_of(model: PreTrainedModel) -> nn.Embedding | None:
+    """The input embedding of an unpatched ``model``; None if it does more than look up, such as scale."""
+    table = model.get_input_embeddings()
+    return table if type(table) is nn.Embedding and table.max_norm is None else None
 
 
 def feeds_known_cache(model: PreTrainedModel) -> bool:

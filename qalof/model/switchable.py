@@ -41,7 +41,7 @@ from qalof.model.rest import rest_of
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import Unquantized, feeds_known_cache
 from qalof.model.tensor_quantizer import share_tokens
-from qalof.quantization.scheme import QuantizationScheme
+from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 
 _log = logging.getLogger(__name__)
 
@@ -99,8 +99,8 @@ class SwitchableModel(Packing, nn.Module):
 
     @property
     def outer_layers(self) -> list[nn.Module]:
-        """The outermost module of each site, whose output is the site's."""
-        return [switch.lora or switch.linear for switch in self._switches]
+        """The outermost module of each site that multiplies, whose output is the site's."""
+        return [switch.lora or switch.linear for switch in self._switches if not switch.site.is_embedding]
 
     @property
     def policy(self) -> AdapterPolicy:
@@ -135,9 +135,10 @@ class SwitchableModel(Packing, nn.Module):
                 f"a KV width needs to know where {type(self.model).__name__} keeps its keys and values: got {parsed}; "
                 "take a form with weight and activation only, such as w8a8"
             )
-        chosen = {bits: self.adapter_at(bits) for bits in {layer.weight for layer in parsed.values()}}
+        adapted = {layer.weight for site, layer in zip(self.sites, parsed.values(), strict=True) if site.has_adapter}
+        chosen = {bits: self.adapter_at(bits) for bits in adapted}
         for switch, layer in zip(self._switches, parsed.values(), strict=True):
-            switch.set(layer, chosen[layer.weight])
+            switch.set(layer, chosen[layer.weight] if switch.site.has_adapter else None)
         self.bitmap = parsed
         return parsed
 
@@ -247,14 +248,25 @@ class SwitchableModel(Packing, nn.Module):
         load_into(self, folder, quantizers=quantizers)
 
     @classmethod
-    def load(cls, folder: str | Path, quantization: QuantizationScheme | None = None) -> Self:
-        """Rebuild a model that :meth:`save` wrote; ``quantization``: with other quantizers than it was trained with.
+    def load(
+        cls,
+        folder: str | Path,
+        quantization: QuantizationScheme | None = None,
+        *,
+        embedding: TensorScheme | None = None,
+    ) -> Self:
+        """Rebuild a model that :meth:`save` wrote.
+
+        ``quantization``: with other quantizers than it was trained with; ``embedding``: makes the embedding a site.
 
         Raises:
             BadInputError: no such folder, a damaged or newer one, another range convention, or another base.
         """
         stored = describe(read_manifest(Path(folder)), Path(folder))
-        settings = replace(stored.settings, quantization=quantization or stored.settings.quantization)
+        scheme = quantization or stored.settings.quantization
+        settings = replace(stored.settings, quantization=scheme)
+        if embedding is not None:
+            settings = settings.with_embedding(embedding)
         self = cls(stored.base.load(), stored.base, stored.adapters, settings)
         self.load_parameters(Path(folder), quantizers=quantization is None)
         return self

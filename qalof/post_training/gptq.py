@@ -130,11 +130,12 @@ def _check(model: SwitchableModel, batches: Batches, widths: Sequence[int]) -> N
 
 
 def _groups(model: SwitchableModel, settings: GptqSettings) -> list[list[str]]:
-    """Names of the sites that share a pass."""
+    """Names of the sites that share a pass; an embedding has no inputs to make up for, and is rounded to nearest."""
+    names = [site.name for site in model.sites if not site.is_embedding]
     if settings.sequence == "site":
-        return [[name] for name in model.site_names]
+        return [[name] for name in names]
     groups: dict[str, list[str]] = {}
-    for name in model.site_names:
+    for name in names:
         groups.setdefault(block_name(name), []).append(name)
     return list(groups.values())
 

@@ -29,7 +29,7 @@ from qalof.quantization.quantizers import CONVENTION
 from qalof.quantization.stored_size import StoredSize
 from qalof.quantization.strict import check_keys, json_schema_of
 
-ROLES = ("weight", "activation", "kv")
+ROLES = ("weight", "activation", "kv", "embedding")
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,9 @@ class TensorScheme:
         )
 
 
+_EMBEDDING = TensorScheme(Symmetric(granularity=Granularity.CHANNEL, scale_dtype="float16"))
+
+
 @dataclass(frozen=True)
 class QuantizationScheme:
     """Quantizers of a whole model.
@@ -148,6 +151,7 @@ class QuantizationScheme:
             in fp32), ``codes`` as integers (1 byte up to 8 bits) that each forward decodes to the same numbers,
             ``packed`` as in a packed file (b bits a weight), multiplied as integers where a kernel can, ``int8`` as
             values and codes (5 bytes), of which the codes multiply forwards, in training too.
+        embedding: the input embedding (vocabulary, features) where it is a site, and a head that is one along with it.
 
     Raises:
         BadInputError: a quantizer that cannot serve where it stands.
@@ -158,6 +162,7 @@ class QuantizationScheme:
     kv: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.TOKEN))
     widths: tuple[Width, ...] = ()
     held: Literal["values", "codes", "packed", "int8"] = "values"
+    embedding: TensorScheme = _EMBEDDING
 
     def __post_init__(self) -> None:
         if self.held not in ("values", "codes", "packed", "int8"):
@@ -165,10 +170,15 @@ class QuantizationScheme:
         check_numbers(self)
         if self.weight.observer is not None:
             raise BadInputError("a weight needs no observer, its range is its own: drop it, or take lsq to learn steps")
-        for role in ("weight", "kv"):
+        for role in ("weight", "kv", "embedding"):
             if getattr(self, role).outliers is not None:
                 raise BadInputError(f"outliers are kept out of activations only: got them for {role}; drop them there")
-        for quantizer in self.weight.all():
+        learned = any(isinstance(quantizer, Lsq) for quantizer in self.embedding.all())
+        if learned or self.embedding.observer is not None:
+            raise BadInputError(
+                "an embedding is rounded by its own rows: got lsq or an observer for it; take symmetric"
+            )
+        for quantizer in (*self.weight.all(), *self.embedding.all()):
             if quantizer.granularity in (Granularity.TOKEN, Granularity.HEAD):
                 raise BadInputError(
                     f"weights have channels, not tokens or heads: got granularity {quantizer.granularity}; "
@@ -181,6 +191,11 @@ class QuantizationScheme:
     def sees_rows(self) -> bool:
         """Whether inputs or keys and values are rounded by more than their own token."""
         return self.activation.sees_rows or self.kv.sees_rows
+
+    def for_embedding(self) -> Self:
+        """The scheme of an embedding's site, and of a head that is a site along with it; inputs as by default."""
+        plain = type(self)()
+        return replace(self, weight=self.embedding, activation=plain.activation, kv=plain.kv, widths=())
 
     @property
     def convention(self) -> str:
@@ -196,6 +211,9 @@ class QuantizationScheme:
     def to_json(self) -> dict[str, Any]:
         """All of it; :meth:`from_json` reads it back."""
         roles = {role: getattr(self, role).to_json() for role in ROLES}
+        if self.embedding == _EMBEDDING:
+            # left out where it is the default, so that what was written before it existed is written alike
+            del roles["embedding"]
         return roles | {"widths": list(self.widths), "held": self.held}
 
     @classmethod

@@ -8,10 +8,14 @@ import torch
 
 from orchestrate.cli import main
 from qalof import checkpoints
+from qalof.cost import cost_of
 from qalof.export.gguf_file import gguf_values, read_gguf
+from qalof.export.gguf_tensors import tensor_bytes
 from qalof.export.packed_load import load_packed, read_layout
 from qalof.files import open_sealed
 from qalof.model.settings import SwitchSettings
+
+EXACT = ("--embedding-bits", "none")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def call(monkeypatch, capsys):
 
 
 def test_a_checkpoint_becomes_a_packed_model(call, checkpoint, tokens, tmp_path):
-    words = ("--checkpoint", checkpoint, "--bitmap", "8,w4a8", "--output", tmp_path / "p", "--json")
+    words = ("--checkpoint", checkpoint, "--bitmap", "8,w4a8", "--output", tmp_path / "p", *EXACT, "--json")
     code, out, error = call(*words)
     assert code == 0, error
     result = json.loads(out.splitlines()[-1])
@@ -61,6 +65,9 @@ def test_a_checkpoint_becomes_a_packed_model(call, checkpoint, tokens, tmp_path)
         ({"--output": "."}, "must be new"),
         ({"--bitmap": None}, "--bitmap"),
         ({"--format": "onnx"}, "packed, gguf, gguf-lora"),
+        ({"--embedding-bits": "some"}, "none or a width"),
+        ({"--embedding-bits": "17"}, "17"),
+        ({"--float-type": "float8"}, "float32, float16, bfloat16"),
         ({"--format": "gguf"}, "NAME.gguf"),
         ({"--format": "gguf", "--output": "p.gguf", "--bitmap": "6"}, "Q4_0"),
         ({"--format": "gguf-lora", "--output": "."}, "must be new"),
@@ -90,7 +97,7 @@ def exact(make, tmp_path_factory):
 @pytest.mark.parametrize(("bitmap", "kind"), [("w4a32kv32", "Q4_0"), ("w8a32kv32", "Q8_0")])
 def test_a_checkpoint_becomes_a_gguf_file_at_each_width(call, exact, tmp_path, bitmap, kind):
     path = tmp_path / "m.gguf"
-    words = ("--checkpoint", exact, "--bitmap", bitmap, "--output", path, "--format", "gguf")
+    words = ("--checkpoint", exact, "--bitmap", bitmap, "--output", path, "--format", "gguf", *EXACT)
     code, out, error = call(*words, "--json")
     assert code == 0, error
     result = json.loads(out.splitlines()[-1])
@@ -132,3 +139,59 @@ def test_a_checkpoint_becomes_a_base_and_its_adapters(call, checkpoint, tmp_path
     assert open_sealed(tmp_path / "f", "export", 1)["kind"] == "gguf-lora"
     plain = checkpoints.load(checkpoint).model.transformer.h[0].mlp.c_fc.base_layer.weight
     assert torch.equal(read_gguf(tmp_path / "f" / "base.gguf")["blk.0.ffn_up.weight"], plain)
+
+
+def test_an_export_rounds_the_embedding_to_eight_bits_says_so_and_what_it_writes_runs_with_it(
+    call, checkpoint, tokens, tmp_path
+):
+    words = ("--checkpoint", checkpoint, "--bitmap", "w4a8", "--output", tmp_path / "p", "--float-type", "float16")
+    result = json.loads(call(*words, "--json")[1].splitlines()[-1])
+    assert result["embedding"] == {"bits": 8, "sites": ["wte"], "largest_difference": pytest.approx(0, abs=0.01)}
+    assert result["embedding"]["largest_difference"] > 0
+    assert result["total_bytes"] == result["predicted_total_bytes"]
+    assert "wte rounded to 8 bits" in call(*words)[1]
+    plain, packed = checkpoints.load(checkpoint), load_packed(tmp_path / "p")
+    scheme = plain.settings.quantization.embedding.quantizer
+    table = plain.model.get_input_embeddings().weight
+    assert torch.equal(packed.get_input_embeddings().weight, scheme.fake_quantize(table.detach(), 8))
+    with torch.no_grad():
+        table.copy_(scheme.fake_quantize(table.detach(), 8))
+        for path, parameter in plain.model.named_parameters():
+            if parameter.dim() == 1 or "wpe" in path:
+                parameter.copy_(parameter.half().float())
+        plain.set_bitmap("w4a8")
+        assert torch.equal(packed(tokens).logits, plain(tokens).logits)
+
+
+def test_an_embedding_with_a_width_takes_it_from_the_bitmap(call, make, tmp_path):
+    make(SwitchSettings(embedding="site")).save(tmp_path / "c")
+    words = ("--checkpoint", tmp_path / "c", "--bitmap", "w4a8", "--output", tmp_path / "p")
+    result = json.loads(call(*words, "--json")[1].splitlines()[-1])
+    assert result["embedding"]["bits"] is None
+    assert read_layout(tmp_path / "p")["bitmap"]["sites"]["wte"]["weight"] == 4
+    code, _, error = call(*words, "--embedding-bits", "8")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "name the width in the bitmap" in error
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(None, "Q8_0"), ("4", "Q4_0"), ("16", "F16"), ("none", "BF16")])
+def test_a_gguf_file_holds_the_embedding_at_its_width_in_the_predicted_bytes(call, exact, tmp_path, bits, kind):
+    path = tmp_path / "m.gguf"
+    words = ("--checkpoint", exact, "--bitmap", "w4a32kv32", "--output", path, "--format", "gguf", "--json")
+    extra = (() if bits is None else ("--embedding-bits", bits), ("--float-type", "bfloat16"))
+    code, out, error = call(*words, *extra[0], *extra[1])
+    assert code == 0, error
+    result = json.loads(out.splitlines()[-1])
+    assert result["exact_weights"]
+    assert result["types"][kind] == (9 if kind == "Q4_0" else 1)
+    assert result["tensor_bytes"] == result["predicted_tensor_bytes"]
+    assert path.stat().st_size == result["tensor_bytes"] + result["header_bytes"]
+    model = checkpoints.load(exact)
+    table = model.model.get_input_embeddings().weight.detach()
+    error = (read_gguf(path)["token_embd.weight"] - table).abs().max()
+    assert error == (result["embedding"]["largest_difference"] if bits != "none" else error)
+    assert 0 < error < (0.3 if kind == "Q4_0" else 0.02)
+    # the sites' tensors take what the cost model says of this quantizer
+    sizes = {name: tensor_bytes("Q4_0", tensor.numel()) for name, tensor in read_gguf(path).items()}
+    blocks = [name for name in sizes if name.startswith("blk.") and read_gguf(path)[name].dim() == 2]
+    assert sum(sizes[name] for name in blocks) == cost_of(model.set_bitmap("w4a32kv32"), model.sites).weight_bytes

@@ -205,6 +205,6 @@ class SearchConfig(CheckpointConfig):
     strategy_options: dict[str, Any] = Field({})
     max_evaluations: Annotated[int, Law(ge=1, off="null leaves the end to the strategy")] | None = 64
     limits: dict[str, Annotated[float, Law(ge=0)]] = Field({})
-    """Cost -> greatest value: ``average_bits``; ``weight_bytes``, the sites' packed weights; ``total_bytes``, all tensors
-    of the packed model, its adapters included; or another cost.  No bitmap is scored that packs to more."""
+    """Cost -> greatest value: ``average_bits``; ``weight_bytes``, the sites' packed weights; ``total_bytes``, all
+    tensors of the packed model, its adapters included; or another cost.  No bitmap is scored that packs to more."""
     seed: Seed = 0

@@ -73,7 +73,7 @@ def write_gguf(
 def write_tensors(
     model: SwitchableModel,
     bitmap: Bitmap | str | int,
-    path: Path,
+    path: str | Path,
     tokenizer: PreTrainedTokenizerBase,
     *,
     merge: bool = True,

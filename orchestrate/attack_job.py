@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
 from qalof.attacks.attack import AttackExample, AttackResult, AttackSettings, attack_at
+from qalof.attacks.examples import fitting
 from qalof.attacks.random_precision import BATCH_SIZE, RandomPrecision
 from qalof.attacks.robustness import RobustnessReport, robustness_report
 from qalof.attacks.transfer import draw_table, prediction_table
@@ -48,7 +49,7 @@ OnResult = Callable[[int, int, AttackResult], None]
 class AttackActor:
     """Holds a victim and, where the method asks for one, a plain language model."""
 
-    def __init__(self, checkpoint: str, settings: AttackSettings, threads: int, gpu: bool) -> None:
+    def __init__(self, checkpoint: str, settings: AttackSettings, seed: int, threads: int, gpu: bool) -> None:
         torch.set_num_threads(threads)
         device = "cuda" if gpu else "cpu"
         self._model, lm = load(checkpoint).to(device), None
@@ -57,7 +58,7 @@ class AttackActor:
         share_large(self._model)
         # built once, since some go through the whole vocabulary, and on the arrays that are shared by now
         tokenizer = task_of(checkpoint).tokenizer  # type: ignore[attr-defined]
-        self._attack = settings.build(self._model, tokenizer, lm)
+        self._attack = settings.build(self._model, tokenizer, lm, seed)
 
     def do(self, item: Item) -> AttackResult:
         """Attack one text at one bitmap."""
@@ -75,6 +76,8 @@ class Checked:
     bitmaps: list[Bitmap]
     defences: list[RandomPrecision]
     examples: list[AttackExample]
+    left_out: dict[int, str]
+    """Of each example that cannot be attacked, by its id, why."""
 
 
 def check(config: AttackConfig) -> Checked:
@@ -85,7 +88,7 @@ def check(config: AttackConfig) -> Checked:
     """
     opened = open_checkpoint(config.checkpoint)
     sites = opened.model.sites
-    settings: AttackSettings = replace(config.method.settings, seed=config.seed)
+    settings: AttackSettings = config.method.settings
     bitmaps, defence = parse_bitmaps(config.bitmaps, sites), config.random_precision
     drawn = parse_bitmaps(defence.bitmaps, sites) if defence.bitmaps is not None else bitmaps
     baseline = None if defence.baseline is None else parse_bitmaps([defence.baseline], sites)[0]
@@ -101,9 +104,10 @@ def check(config: AttackConfig) -> Checked:
         )
         for probability in defence.probabilities
     ]
-    settings.judge(opened.model, opened.task.tokenizer)  # type: ignore[attr-defined]
-    examples = settings.examples(opened.task)[: config.limit]
-    return Checked(opened.model, opened.task, settings, bitmaps, defences, examples)
+    tokenizer = opened.task.tokenizer  # type: ignore[attr-defined]
+    settings.judge(opened.model, tokenizer)
+    examples, left_out = fitting(settings, settings.examples(opened.task)[: config.limit], opened.model, tokenizer)
+    return Checked(opened.model, opened.task, settings, bitmaps, defences, examples, left_out)
 
 
 def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
@@ -134,7 +138,13 @@ def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: R
         run.log_metrics(
             {f"{named}.{name}": _percent(defence[name]["estimate"]) for name in ("success_mean", "clean_accuracy")}
         )
-    return {"method": config.method.name, "robustness": summary, "examples": len(checked.examples)}
+    left_out = [{"example": index, "reason": reason} for index, reason in checked.left_out.items()]
+    return {
+        "method": config.method.name,
+        "robustness": summary,
+        "examples": len(checked.examples),
+        "left_out": left_out,
+    }
 
 
 def attack(
@@ -161,7 +171,7 @@ def attack(
 
     if missing:
         workers = config.workers
-        arguments = (config.checkpoint, checked.settings, threads_of(workers), workers.gpu)
+        arguments = (config.checkpoint, checked.settings, config.seed, threads_of(workers), workers.gpu)
         pool = pool_of(AttackActor, workers, *arguments, size=min(workers.count, len(missing)))
         try:
             pool.map(missing, keep)

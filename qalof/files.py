@@ -27,7 +27,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from qalof.errors import BadInputError, DiskError
-from qalof.reading import is_folder, read_lines, read_text
+from qalof.reading import is_folder, parse_json, read_lines, read_text
 
 MANIFEST = "manifest.json"
 
@@ -131,10 +131,7 @@ def read_json(path: Path, what: str) -> Any:
     Raises:
         BadInputError: missing, not to be read, or not JSON; ``what`` names it in the message.
     """
-    try:
-        return json.loads(read_text(path, what))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise BadInputError(f"{what} {path} is not JSON ({error}); make it again") from None
+    return parse_json(read_text(path, what), f"{what} {path}")
 
 
 def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -146,10 +143,7 @@ def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]
     for number, line in read_lines(path, what):
         if not line.strip():
             continue
-        try:
-            data = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise BadInputError(f"{what} {path} line {number} is not JSON ({error}); mend or remove it") from None
+        data = parse_json(line, f"{what} {path} line {number}")
         if not isinstance(data, dict):
             raise BadInputError(f"{what} {path} line {number} must be a JSON object: got {type(data).__name__}")
         yield number, data

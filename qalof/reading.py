@@ -9,12 +9,18 @@ refused and named: guessing an encoding would read some files as something else.
 from __future__ import annotations
 
 import codecs
+import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from qalof.errors import BadInputError, QalofError
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON writes one half of a pair of code units, which is no character by itself."""
 
 _WIDE = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -50,6 +56,28 @@ def read_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
                     yield number, line
             except UnicodeDecodeError as error:
                 raise _not_utf8(path, what, error, f", after line {number}") from None
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The data of a JSON text.
+
+    Args:
+        text: the JSON.
+        where: names its place, such as ``data file d.jsonl line 3``.
+
+    Raises:
+        BadInputError: not JSON, nested too deeply, or text with half of a character, which nothing can encode.
+    """
+    try:
+        data = json.loads(text)
+        if _HALF.search(text):
+            json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.start + 1]
+        raise BadInputError(f"{where} must hold whole characters: it has half of one, {half!r}; mend it") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise BadInputError(f"{where} is not JSON ({error}); mend or remove it") from None
+    return data
 
 
 def exists(path: Path) -> bool:

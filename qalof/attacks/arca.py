@@ -26,7 +26,7 @@ from qalof.attacks.goal import HELD
 from qalof.attacks.targets import HARMLESS, elicited
 from qalof.attacks.victim import embedding_matrix, frozen
 from qalof.errors import BadInputError, nearest_hint
-from qalof.laws import Count, Natural, Seed, Weight, check_numbers
+from qalof.laws import Count, Natural, Weight, check_numbers
 from qalof.paths import PathField
 from qalof.tasks.base import Task
 
@@ -52,7 +52,6 @@ class ArcaSettings:
     pool: Count = 256
     targets: Annotated[str, PathField(words=(HARMLESS,))] = HARMLESS
     max_length: Count = 32
-    seed: Seed = 0
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -71,9 +70,18 @@ class ArcaSettings:
         gradients = self.candidates if self.proposal == Proposal.ARCA else 1
         return Work(steps * gradients, steps * (1 if self.proposal == Proposal.HOTFLIP else self.candidates))
 
-    def build(self, model: Any, tokenizer: Any, lm: Any) -> Arca:
+    def misfit(self, example: AttackExample, model: Any, tokenizer: Any) -> str | None:
+        """A target without tokens, too long for the model, or for which no prompt can be made."""
+        attack = self.build(model, tokenizer, None)
+        try:
+            attack.start(attack.search(example), example)
+        except BadInputError as error:
+            return str(error)
+        return None
+
+    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> Arca:
         """The attack on a causal LM; ``lm`` plays no part."""
-        return Arca(Elicitation(model, tokenizer, self.max_length), self)
+        return Arca(Elicitation(model, tokenizer, self.max_length), self, seed)
 
     def judge(self, model: Any, tokenizer: Any) -> Elicitation:
         """By whether the target is the prompt's greedy continuation."""
@@ -90,8 +98,8 @@ class _Found(NamedTuple):
 class Arca:
     """See the module's docstring; an :class:`~qalof.attacks.attack.Attack` under the name of its proposal."""
 
-    def __init__(self, goal: Elicitation, settings: ArcaSettings) -> None:
-        self.goal, self.settings = goal, settings
+    def __init__(self, goal: Elicitation, settings: ArcaSettings, seed: int = 0) -> None:
+        self.goal, self.settings, self.seed = goal, settings, seed
         self.name = str(settings.proposal)
 
     def run(self, example: AttackExample) -> AttackResult:
@@ -131,7 +139,7 @@ class Arca:
         prefix = len(self._prefix(example))
         goal.check_length(prefix + settings.tokens, len(target))
         size = len(embedding_matrix(goal.model))
-        seed = example_seed(settings.seed, example.id, goal.victim.bitmap)
+        seed = example_seed(self.seed, example.id, goal.victim.bitmap)
         return CoordinateSearch(
             goal, target, allowed_tokens(goal.tokenizer, size, target, example.target),
             range(prefix, prefix + settings.tokens), settings.proposal, settings.candidates, settings.pool,
@@ -140,7 +148,7 @@ class Arca:
 
     def start(self, search: CoordinateSearch, example: AttackExample) -> list[int]:
         """The prompt that the search for ``example`` begins with, alike at every bitmap."""
-        generator = torch.Generator().manual_seed(example_seed(self.settings.seed, example.id, ""))
+        generator = torch.Generator().manual_seed(example_seed(self.seed, example.id, ""))
         return search.initial(self._prefix(example), self.settings.tokens, generator)
 
     def _prefix(self, example: AttackExample) -> list[int]:
@@ -168,5 +176,5 @@ class Arca:
         return AttackResult(
             example.id, self.name, self.goal.victim.bitmap, status, HELD, original, found,
             words_changed(original, found), max(1, len(original.split())), queries, samples, wrong_samples, losses,
-            self.settings.seed, example.target, measures or {},
+            self.seed, example.target, measures or {},
         )  # fmt: skip

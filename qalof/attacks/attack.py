@@ -119,11 +119,6 @@ class AttackSettings(Protocol):
         """Longest text in tokens; a longer one keeps its beginning."""
         ...
 
-    @property
-    def seed(self) -> int:
-        """Of all randomness, with the example and perhaps the bitmap."""
-        ...
-
     def examples(self, task: Task) -> list[AttackExample]:
         """What there is to attack with a checkpoint of ``task``.
 
@@ -132,12 +127,18 @@ class AttackSettings(Protocol):
         """
         ...
 
+    def misfit(self, example: AttackExample, model: Any, tokenizer: Any) -> str | None:
+        """Why an example cannot be attacked on this model, in one line; None where it can."""
+        ...
+
     def work(self, tokens: int) -> Work:
         """What one example of ``tokens`` tokens costs at most."""
         ...
 
-    def build(self, model: Any, tokenizer: Any, lm: Any) -> Attack:
+    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> Attack:
         """The attack on ``model``, with its tokenizer and a language model ``lm`` that shares it.
+
+        ``seed``: of all randomness, with the example and perhaps the bitmap.
 
         Raises:
             BadInputError: the method cannot attack a model with this head or vocabulary.
@@ -157,6 +158,7 @@ def attack_examples(
     bitmap: Bitmap | str | int,
     settings: AttackSettings,
     on_result: Callable[[AttackResult], None] | None = None,
+    seed: int = 0,
 ) -> list[AttackResult]:
     """Attack every example at ``bitmap``, in this process; the model is left at the bitmap it had.
 
@@ -168,11 +170,12 @@ def attack_examples(
         bitmap: where the model is attacked.
         settings: of the method.
         on_result: called with each result as it comes.
+        seed: of all draws, with the example and perhaps the bitmap.
 
     Raises:
         BadInputError: an illegal bitmap, or a language model with another vocabulary.
     """
-    attack = settings.build(model, tokenizer, lm)
+    attack = settings.build(model, tokenizer, lm, seed)
     results = []
     for example in examples:
         results.append(attack_at(bitmap, model, attack, example))

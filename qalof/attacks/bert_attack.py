@@ -48,11 +48,11 @@ class BertAttackSettings(WordAttackSettings):
         """Each token a word to hide; proposals read by the LM, candidates by the victim and, for similarity, the LM."""
         return Work(0, 1 + 2 * tokens + (2 + PROPOSED) * int(tokens * self.candidates))
 
-    def build(self, model: Any, tokenizer: Any, lm: Any) -> BertAttack:
+    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> BertAttack:
         """The attack on a classifier or a language model; ``lm`` for candidates and similarity."""
         similarity = StateSimilarity(lm, tokenizer, self.metric, self.layer, self.idf)
         proposer = LeftContext(lm, tokenizer, self.candidates)
-        return BertAttack(self.judge(model, tokenizer), self, proposer, similarity, mask_of(tokenizer))
+        return BertAttack(self.judge(model, tokenizer), self, proposer, similarity, mask_of(tokenizer), seed)
 
 
 class BertAttack(WordAttack):
@@ -62,7 +62,7 @@ class BertAttack(WordAttack):
 
     def __init__(
         self, goal: Goal, settings: BertAttackSettings, proposer: LeftContext, similarity: StateSimilarity,
-        mask: str | None,
+        mask: str | None, seed: int = 0,
     ) -> None:  # fmt: skip
         names = {
             "masked language model": proposer.name,
@@ -70,7 +70,7 @@ class BertAttack(WordAttack):
             "similarity": similarity.name,
             "stop words": stop_words.NAME,
         }
-        super().__init__(goal, settings, names)
+        super().__init__(goal, settings, names, seed)
         self._settings, self._proposer, self._similarity, self._mask = settings, proposer, similarity, mask
 
     def hidden(self, words: Words, index: int) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from qalof.attacks.attack import AttackExample
 from qalof.attacks.goal import HELD
 from qalof.errors import BadInputError
+from qalof.model.pretrained import HeadKind
 from qalof.tasks.base import Task
 from qalof.tasks.classification import ClassificationTask
 from qalof.tasks.language_modeling import LanguageModelingTask
@@ -36,3 +40,44 @@ def texts_or_paragraphs(task: Task) -> list[AttackExample]:
     if not kept:
         raise BadInputError(f"to attack a language model its text must have lines of {LEAST_WORDS} words: it has none")
     return [AttackExample(index, line, HELD) for index, line in enumerate(kept)]
+
+
+def text_misfit(example: AttackExample, model: Any) -> str | None:
+    """Why a text cannot be attacked: it has no words, or a label that the classifier ``model`` does not have."""
+    if not example.text.split():
+        return "a text must have at least 1 word"
+    labels = model.base.labels if model.base.head is HeadKind.CLASSIFIER else None
+    if labels is not None and not 0 <= example.label < labels:
+        return f"a label must be a whole number from 0 to {labels - 1}"
+    return None
+
+
+def fitting(
+    settings: Any, examples: Sequence[AttackExample], model: Any, tokenizer: Any
+) -> tuple[list[AttackExample], dict[int, str]]:
+    """The examples that an attack can be run on, and of each other one, by its id, why it cannot.
+
+    Args:
+        settings: of the method, see :class:`~qalof.attacks.attack.AttackSettings`.
+        examples: of the checkpoint's task.
+        model: the victim.
+        tokenizer: its tokenizer.
+
+    Raises:
+        BadInputError: not one can be attacked.
+    """
+    misfits = {each.id: _broken(each) or settings.misfit(each, model, tokenizer) for each in examples}
+    reasons = {index: reason for index, reason in misfits.items() if reason is not None}
+    kept = [example for example in examples if example.id not in reasons]
+    if not kept:
+        first = next(iter(reasons.values()), "there is none")
+        raise BadInputError(f"an attack needs at least one text or target that it can be run on: {first}")
+    return kept, reasons
+
+
+def _broken(example: AttackExample) -> str | None:
+    try:
+        f"{example.text}{example.target}".encode()
+    except UnicodeEncodeError:
+        return "a text must hold whole characters: it has half of one"
+    return None

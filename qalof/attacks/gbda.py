@@ -33,11 +33,11 @@ import torch
 from torch.nn import functional
 
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, Work, words_changed
-from qalof.attacks.examples import labelled_texts
+from qalof.attacks.examples import labelled_texts, text_misfit
 from qalof.attacks.goal import LabelGoal
 from qalof.attacks.victim import Victim, classifier, embedding_matrix, frozen, margins, transformers_model
 from qalof.errors import BadInputError
-from qalof.laws import Count, Law, Natural, Positive, Seed, Weight, check_numbers
+from qalof.laws import Count, Law, Natural, Positive, Weight, check_numbers
 from qalof.tasks.base import Task
 
 REFERENCE_COEFFICIENT = 15.0
@@ -66,7 +66,6 @@ class GbdaSettings:
     lambda_sim: Weight = 1.0
     idf: tuple[Weight, ...] | None = field(default=None, repr=False)
     max_length: Count = 128
-    seed: Seed = 0
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -79,9 +78,13 @@ class GbdaSettings:
         """The victim's and the language model's passes; hard samples at the end."""
         return Work(2 * self.iterations * self.batch, self.samples)
 
-    def build(self, model: Any, tokenizer: Any, lm: Any) -> Gbda:
+    def misfit(self, example: AttackExample, model: Any, tokenizer: Any) -> str | None:
+        """A text without words, or a label that the classifier does not have."""
+        return text_misfit(example, model)
+
+    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> Gbda:
         """The attack on a classifier with ``lm`` as g."""
-        return Gbda(classifier(model, tokenizer, self.max_length), lm, self)
+        return Gbda(classifier(model, tokenizer, self.max_length), lm, self, seed)
 
     def judge(self, model: Any, tokenizer: Any) -> LabelGoal:
         """By the label that the classifier gives."""
@@ -103,8 +106,8 @@ class Gbda:
 
     name = "gbda"
 
-    def __init__(self, victim: Victim, lm: Any, settings: GbdaSettings) -> None:
-        self.victim, self.lm, self.settings = victim, lm, settings
+    def __init__(self, victim: Victim, lm: Any, settings: GbdaSettings, seed: int = 0) -> None:
+        self.victim, self.lm, self.settings, self.seed = victim, lm, settings, seed
         self.embedding, self.lm_embedding = embedding_matrix(victim.model), embedding_matrix(lm)
         size = len(self.embedding)
         lengths = {"the language model's embedding": len(self.lm_embedding), "idf": len(settings.idf or range(size))}
@@ -121,9 +124,7 @@ class Gbda:
         original = self.victim.decode(ids)
         if self.victim.predict([original])[0] != example.label:
             return self._result(example, AttackStatus.SKIPPED, original, original, queries=1)
-        generator = torch.Generator(self.device).manual_seed(
-            example_seed(self.settings.seed, example.id, self.victim.bitmap)
-        )
+        generator = torch.Generator(self.device).manual_seed(example_seed(self.seed, example.id, self.victim.bitmap))
         with frozen(self.victim.model, self.lm):
             theta, losses = self.optimise(ids, example.label, generator)
         texts = [self.victim.decode(row) for row in self.hard_samples(theta, ids, generator)]
@@ -150,7 +151,7 @@ class Gbda:
         return AttackResult(
             example.id, self.name, self.victim.bitmap, status, example.label, original, found,
             words_changed(original, found), max(1, len(original.split())), queries, samples, wrong_samples, losses,
-            self.settings.seed,
+            self.seed,
         )  # fmt: skip
 
     def initial(self, ids: Sequence[int]) -> torch.Tensor:

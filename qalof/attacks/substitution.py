@@ -25,12 +25,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, words_changed
-from qalof.attacks.examples import texts_or_paragraphs
+from qalof.attacks.examples import text_misfit, texts_or_paragraphs
 from qalof.attacks.goal import DEFAULT_RISE, Goal, Verdict, label_or_continuation
 from qalof.attacks.substitutes.stop_words import is_stop_word
 from qalof.attacks.substitutes.synonyms import Thesaurus, read_thesaurus
 from qalof.attacks.words import Words
-from qalof.laws import Count, Law, Positive, Seed, Weight, check_numbers
+from qalof.laws import Count, Law, Positive, Weight, check_numbers
 from qalof.paths import InputPath
 from qalof.tasks.base import Task
 
@@ -40,8 +40,7 @@ class WordAttackSettings:
     """What both methods can be told.
 
     ``antonyms``: a list of words never to be swapped for each other, None for no such list; ``layer``, ``idf``: of the
-    similarity; ``rise``: of the NLL that breaks a language model, as a share; ``max_length`` in tokens.  ``seed`` is
-    for the record alone.
+    similarity; ``rise``: of the NLL that breaks a language model, as a share; ``max_length`` in tokens.
     """
 
     uses_lm: ClassVar[bool] = True
@@ -51,7 +50,6 @@ class WordAttackSettings:
     idf: tuple[Weight, ...] | None = field(default=None, repr=False)
     rise: Positive = DEFAULT_RISE
     max_length: Count = 128
-    seed: Seed = 0
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -61,6 +59,10 @@ class WordAttackSettings:
         for path in self.lists():
             read_thesaurus(path)
         return texts_or_paragraphs(task)
+
+    def misfit(self, example: AttackExample, model: Any, tokenizer: Any) -> str | None:
+        """A text without words, or a label that the classifier does not have."""
+        return text_misfit(example, model)
 
     def lists(self) -> list[str]:
         """The user's word lists."""
@@ -85,12 +87,13 @@ class WordAttack(ABC):
         goal: how the victim is read.
         settings: of the method.
         substitutes: what stands in for what, for the record.
+        seed: of the run, for the record alone: nothing is drawn.
     """
 
     name: str
 
-    def __init__(self, goal: Goal, settings: WordAttackSettings, substitutes: Mapping[str, str]) -> None:
-        self.goal, self.seed, self.substitutes = goal, settings.seed, dict(substitutes)
+    def __init__(self, goal: Goal, settings: WordAttackSettings, substitutes: Mapping[str, str], seed: int = 0) -> None:
+        self.goal, self.seed, self.substitutes = goal, seed, dict(substitutes)
         self._antonyms: Thesaurus = {} if settings.antonyms is None else read_thesaurus(settings.antonyms)
 
     @abstractmethod

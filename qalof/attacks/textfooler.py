@@ -56,7 +56,7 @@ class TextFoolerSettings(WordAttackSettings):
         """Each token a word to hide, with all its synonyms read by the victim and, for their similarity, by the LM."""
         return Work(0, 1 + tokens + 2 * tokens * self.most_synonyms)
 
-    def build(self, model: Any, tokenizer: Any, lm: Any) -> TextFooler:
+    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> TextFooler:
         """The attack on a classifier or a language model; ``lm`` for similarity and embeddings."""
         synonyms: Synonyms
         if self.synonyms == EMBEDDINGS:
@@ -64,7 +64,7 @@ class TextFoolerSettings(WordAttackSettings):
         else:
             synonyms = ListedSynonyms(self.synonyms, self.most_synonyms)
         similarity = StateSimilarity(lm, tokenizer, self.metric, self.layer, self.idf)
-        return TextFooler(self.judge(model, tokenizer), self, synonyms, similarity)
+        return TextFooler(self.judge(model, tokenizer), self, synonyms, similarity, seed)
 
 
 TINY_SETTINGS = TextFoolerSettings(least_cosine=0.9, least_similarity=0.97)
@@ -77,7 +77,7 @@ class TextFooler(WordAttack):
     name = "textfooler"
 
     def __init__(
-        self, goal: Goal, settings: TextFoolerSettings, synonyms: Synonyms, similarity: StateSimilarity
+        self, goal: Goal, settings: TextFoolerSettings, synonyms: Synonyms, similarity: StateSimilarity, seed: int = 0
     ) -> None:
         tagged = settings.part_of_speech == "suffixes"
         names = {
@@ -86,7 +86,7 @@ class TextFooler(WordAttack):
             "part of speech": parts_of_speech.NAME if tagged else "off",
             "stop words": stop_words.NAME,
         }
-        super().__init__(goal, settings, names)
+        super().__init__(goal, settings, names, seed)
         self._settings, self._synonyms, self._similarity, self._tagged = settings, synonyms, similarity, tagged
 
     def hidden(self, words: Words, index: int) -> str:

@@ -15,7 +15,6 @@ A text longer than ``max_length`` keeps its beginning; how many were cut is coun
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,8 +31,7 @@ from qalof.files import read_json
 from qalof.home import expanded
 from qalof.laws import Count, check_numbers
 from qalof.model.pretrained import HeadKind
-from qalof.paths import DataPath
-from qalof.reading import exists, read_lines
+import os
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, pad_right
 from qalof.tasks.classification_hub import hub_labels, hub_texts, is_hub_name
@@ -284,10 +282,7 @@ def read_texts(path: str | Path, labels: int) -> list[LabelledText]:
 
 
 def _parse(line: str, labels: int, where: str) -> LabelledText:
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise BadInputError(f"{where} is not JSON: {error}; one object a line is wanted") from None
+    row = parse_json(line, where)
     for field in LabelledText._fields:
         if not isinstance(row, dict) or field not in row:
             raise BadInputError(f'{where} must read like {{"text": "...", "label": 0}}: {field!r} is missing')

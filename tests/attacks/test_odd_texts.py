@@ -1,0 +1,86 @@
+"""Texts and targets as users have them: each is attacked, or left out with its reason; none ends an attack."""
+
+from typing import Any
+
+import pytest
+
+from qalof.attacks.arca import ArcaSettings
+from qalof.attacks.attack import AttackExample, attack_examples
+from qalof.attacks.bert_attack import BertAttackSettings
+from qalof.attacks.examples import fitting
+from qalof.attacks.gbda import GbdaSettings
+from qalof.attacks.goal import HELD
+from qalof.attacks.textfooler import TextFoolerSettings
+from qalof.errors import BadInputError
+from qalof.model.pretrained import HeadKind
+from qalof.model.switchable import BaseModel, SwitchableModel
+
+ODD = {
+    "one word": "good",
+    "one letter": "x",
+    "emoji": "🙂🙃",
+    "emoji and a word": "good 🙂",
+    "punctuation": "... !!!",
+    "control characters": "a\x00b \x07 good",
+    "white space within": "good\u2028bad\x85fine\tdull",
+    "combining characters": "e\u0301\u0301 \u200b\u200d good",
+    "right to left": "טוב جيد good",
+    "longer than the model": "good food " * 400,
+    "one endless word": "good" * 400,
+    "special token": "good <|endoftext|> bad",
+    "lone surrogate": "good \ud800 bad",
+    "blank": " ",
+    "empty": "",
+}
+SETTINGS: dict[str, Any] = {
+    "gbda": GbdaSettings(iterations=1, batch=2, samples=2, max_length=16),
+    "textfooler": TextFoolerSettings(least_cosine=-1.0, part_of_speech="off", max_length=16, most_synonyms=2),
+    "bert-attack": BertAttackSettings(candidates=2, max_length=16),
+}
+
+
+@pytest.mark.parametrize("text", ODD)
+@pytest.mark.parametrize("method", SETTINGS)
+def test_an_odd_text_is_attacked_or_has_a_reason_not_to_be(method: str, text: str, victim: Any) -> None:
+    settings, good = SETTINGS[method], AttackExample(7, "good food", 1)
+    examples = [AttackExample(0, ODD[text], 1), good]
+    kept, reasons = fitting(settings, examples, victim.model, victim.tokenizer)
+    assert (list(reasons) == [0]) == (text in ("lone surrogate", "blank", "empty"))
+    assert all("must" in reason and "\n" not in reason for reason in reasons.values())
+    for result in attack_examples(victim.model, victim.lm, victim.tokenizer, kept, 8, settings):
+        assert result.words_total >= 1
+
+
+@pytest.mark.parametrize("label", [-1, 2, 99])
+@pytest.mark.parametrize("method", SETTINGS)
+def test_a_label_that_the_classifier_does_not_have_is_left_out(method: str, label: int, victim: Any) -> None:
+    examples = [AttackExample(0, "good food", label), AttackExample(1, "good food", 1)]
+    kept, reasons = fitting(SETTINGS[method], examples, victim.model, victim.tokenizer)
+    assert [example.id for example in kept] == [1]
+    assert "label must be" in reasons[0]
+
+
+@pytest.fixture(scope="module")
+def language(victim: Any) -> SwitchableModel:
+    return SwitchableModel(victim.lm, BaseModel("in memory", HeadKind.CAUSAL_LM), {})
+
+
+@pytest.mark.parametrize("prefix", ["", "We found", "food " * 30, "\x07", "🙂"])
+@pytest.mark.parametrize("text", ODD)
+def test_an_odd_target_is_attacked_or_has_a_reason_not_to_be(
+    text: str, prefix: str, victim: Any, language: Any
+) -> None:
+    settings = ArcaSettings(candidates=2, sweeps=1, tokens=2, prefix=prefix, max_length=24)
+    examples = [AttackExample(0, prefix, HELD, f" {ODD[text]}"), AttackExample(1, "", HELD, " good")]
+    kept, reasons = fitting(settings, examples, language, victim.tokenizer)
+    too_long = text in ("longer than the model", "one endless word") or len(prefix) > 100
+    too_long = too_long and text != "lone surrogate"
+    assert not too_long or "must fit in max_length 24" in reasons[0]
+    results = attack_examples(language, None, victim.tokenizer, kept, 8, settings)
+    assert [result.example_id for result in results] == [example.id for example in kept]
+
+
+def test_an_attack_without_any_text_is_refused_with_the_first_reason(victim: Any) -> None:
+    examples = [AttackExample(0, "", 1), AttackExample(1, " ", 1)]
+    with pytest.raises(BadInputError, match="at least one text or target .*at least 1 word"):
+        fitting(SETTINGS["gbda"], examples, victim.model, victim.tokenizer)

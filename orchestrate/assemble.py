@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrate.config import AdaptersConfig, TrainConfig
+from orchestrate.config import AdaptersConfig, TrainConfig, TrainingConfig
 from orchestrate.objective_config import (
     CptObjective,
     ObjectiveConfig,
@@ -48,7 +48,7 @@ class Parts:
     objective: Objective
 
 
-def assemble_training(config: TrainConfig) -> Parts:
+def assemble_training(config: TrainingConfig) -> Parts:
     """Build model, task and objective of a training run.
 
     Raises:

@@ -23,11 +23,18 @@ from qalof.tasks.zero_shot import ZeroShotSettings
 from qalof.training.loop import TrainSettings
 
 
-class ModelConfig(Section):
-    """The pretrained model underneath: ``tiny``, a local folder or a hub name."""
+class SourceConfig(Section):
+    """A pretrained model as it stands, with the head that it was trained with."""
 
     source: ModelPath = "tiny"
+    """``tiny``, a local folder, a GGUF file, or a hub name."""
+
+
+class ModelConfig(SourceConfig):
+    """The pretrained model underneath, and the head that a task puts on it."""
+
     seed: Seed = 0
+    """Of a head that the pretrained weights lack."""
 
 
 class AdaptersConfig(Section):
@@ -90,6 +97,9 @@ class WorkersConfig(Section):
     ``in_process``: one worker that is this very process, without Ray: for tiny models, which are done before another
     process has started.
     ``min_count``: training goes on with so few where nodes are lost, and grows back; None for ``count`` or none.
+    Other commands begin with so few where the cluster has no room for more.
+    ``max_failures``: how often the work of a lost worker is done again (an item's, a trial's, or training from the last
+    checkpoint) before the command gives up.
     """
 
     count: Count = 2
@@ -139,10 +149,9 @@ class KeepBestConfig(Section):
     limit: Annotated[int, Law(ge=1, off="null takes that of evaluation")] | None = None
 
 
-class TrainConfig(Section):
-    """``qalof train``."""
+class TrainingConfig(Section):
+    """What is trained, and how: base of the commands that train."""
 
-    command: Literal["train"] = "train"
     model: ModelConfig = ModelConfig()
     task: TaskConfig
     adapters: AdaptersConfig = AdaptersConfig()
@@ -150,9 +159,15 @@ class TrainConfig(Section):
     objective: ObjectiveConfig
     training: TrainSettings = TrainSettings()
     workers: WorkersConfig = WorkersConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+class TrainConfig(TrainingConfig):
+    """``qalof train``."""
+
+    command: Literal["train"] = "train"
     evaluation: EvaluationConfig = EvaluationConfig()
     keep_best: KeepBestConfig | None = None
-    tracking: TrackingConfig = TrackingConfig()
 
 
 class CheckpointConfig(Section):

@@ -132,7 +132,8 @@ def pool_of(kind: type, workers: WorkersConfig, *arguments: Any, size: int | Non
     request = admitted(workers, size)
     actor: Any = ray.remote(kind).options(**as_options(request))
     count = min(request.count, max(request.least, fitting(nodes_of(), request.each)))
-    return ActorPool(partial(actor.remote, *arguments), count, replace(request, count=count))
+    made = partial(actor.remote, *arguments)
+    return ActorPool(made, count, replace(request, count=count), workers.max_failures)
 
 
 def as_options(request: Request) -> dict[str, float]:

@@ -74,8 +74,15 @@ class FootprintActor:
                 found[f"{measure}_percent"] = sizes.percent(measure)
                 found[f"{measure}_percent_untied"] = sizes.percent(measure, tied=False)
         if "speed" in config.measures:
-            how = config.model_dump(include={"tokens", "new_tokens", "repeats"})
-            speed = asdict(speed_of(self._model, bitmap, batch_size=config.sequences, **how))
+            measured = speed_of(
+                self._model,
+                bitmap,
+                batch_size=config.sequences,
+                tokens=config.tokens,
+                new_tokens=config.new_tokens,
+                repeats=config.repeats,
+            )
+            speed = asdict(measured)
             found |= {name: float(value) for name, value in speed.items() if value is not None}
         return found
 

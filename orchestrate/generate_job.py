@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from orchestrate.config import ModelConfig, TrackingConfig, WorkersConfig
+from orchestrate.config import SourceConfig, TrackingConfig, WorkersConfig
 from orchestrate.evaluation_pool import pool_of, threads_of
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
@@ -37,7 +37,7 @@ class GenerateConfig(Section):
     """``qalof generate-data``; ``shard_size`` texts a file, ``batch_size`` of them at once in an actor."""
 
     command: Literal["generate-data"] = "generate-data"
-    model: ModelConfig = ModelConfig()
+    model: SourceConfig = SourceConfig()
     generation: GenerationSettings = GenerationSettings()
     shard_size: Count = 256
     batch_size: Count = 32

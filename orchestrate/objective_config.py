@@ -182,6 +182,23 @@ class CptObjective(Section):
     kv: Literal["same"] | Width = "same"
     """Width of the KV cache: that of the step's weights, or one that stays; 32 leaves it as it is."""
 
+    def schedule(self, steps: int) -> CyclicPrecision:
+        """The width of each of ``steps``.
+
+        Raises:
+            BadInputError: widths in the wrong order, or more cycles than steps.
+        """
+        return CyclicPrecision(
+            self.lowest,
+            self.highest,
+            self.cycles,
+            steps,
+            self.official_remainder,
+            self.shape,
+            self.form,
+            self.flip,
+        )
+
     def layer_bits(self, bits: int) -> LayerBits:
         """What every site runs at in a step of ``bits``.
 
@@ -235,9 +252,7 @@ def make_objective(config: ObjectiveConfig, sites: Sequence[Site], steps: int, s
         BadInputError: bitmaps that do not fit the sites, or a schedule that does not fit the steps.
     """
     if isinstance(config, CptObjective):
-        kept = config.model_dump(exclude={"name", "gradient_bits", "activation", "kv"})
-        schedule = CyclicPrecision(**kept, steps=steps)
-        return CyclicPrecisionTraining(sites, schedule, config.gradient_bits, config.layer_bits)
+        return CyclicPrecisionTraining(sites, config.schedule(steps), config.gradient_bits, config.layer_bits)
     weight: Weight = getattr(config, "weight", "mean")
     if isinstance(config, RandomPrecisionTraining) and config.attack is not None:
         return AdversarialPrecision(_choice(config, sites, steps, seed), sites, config.attack, weight, seed)

@@ -16,11 +16,11 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from orchestrate.admission import Request, told_what_is_missing
+from qalof.errors import QalofError
+from qalof.reading import first_line
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-MAX_ATTEMPTS = 3
 
 
 class Pool(ABC, Generic[Item, Result]):
@@ -61,17 +61,21 @@ class ActorPool(Pool[Item, Result]):
     """``size`` actors, each made by ``factory``, whose method ``do(item)`` is called once for each item.
 
     ``request``: what the actors take of the cluster, said while they wait for it; None says nothing.
+    ``max_failures``: how often an item whose actor was lost is done again.
     """
 
-    def __init__(self, factory: Callable[[], ActorHandle], size: int, request: Request | None = None) -> None:
-        self._factory, self._request = factory, request
+    def __init__(
+        self, factory: Callable[[], ActorHandle], size: int, request: Request | None = None, max_failures: int = 2
+    ) -> None:
+        self._factory, self._request, self._max_failures = factory, request, max_failures
         self.actors = [factory() for _ in range(size)]
 
     def map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None = None) -> list[Result]:
         """Results in the order of ``items``; ``on_result(index, result)`` is called as each arrives.
 
         Raises:
-            Exception: what ``do`` raised, as it was raised; or RayActorError after the third lost actor on one item.
+            Exception: what ``do`` raised, as it was raised.
+            QalofError: one item lost more than ``max_failures`` actors.
         """
         with told_what_is_missing(self._request) if self._request else nullcontext():
             return self._map(items, on_result)
@@ -92,9 +96,13 @@ class ActorPool(Pool[Item, Result]):
             index, place = running.pop(done)
             try:
                 results[index] = ray.get(done)
-            except RayActorError:
-                if attempts[index] == MAX_ATTEMPTS:
-                    raise
+            except RayActorError as error:
+                if attempts[index] > self._max_failures:
+                    raise QalofError(
+                        f"an actor was lost more than {self._max_failures} times over one item, last because "
+                        f"{first_line(error)}; the same command goes on with what is missing, workers.max_failures "
+                        "allows more"
+                    ) from error
                 self.actors[place] = self._factory()
                 waiting.append(index)
             except RayTaskError as error:

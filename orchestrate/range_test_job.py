@@ -14,7 +14,7 @@ import torch
 
 from orchestrate.admission import admitted, told_what_is_missing
 from orchestrate.assemble import Parts, assemble_training
-from orchestrate.config import TrainConfig
+from orchestrate.config import TrainingConfig
 from orchestrate.config_file import to_plain, validate
 from orchestrate.evaluation_pool import as_options, threads_of
 from orchestrate.objective_config import CptObjective, ObjectiveConfig
@@ -28,7 +28,7 @@ from qalof.training.loop import Trainer
 from qalof.training.range_test import precision_range_test
 
 
-class RangeTestConfig(TrainConfig):
+class RangeTestConfig(TrainingConfig):
     """``qalof range-test``: a training config, of which ``objective`` only says which widths there are adapters for,
     and of CPT which tensors cycle.
 
@@ -36,7 +36,7 @@ class RangeTestConfig(TrainConfig):
     a width's loss; ``threshold``: relative fall of the loss above which a width learns.
     """
 
-    command: Literal["range-test"] = "range-test"  # type: ignore[assignment]
+    command: Literal["range-test"] = "range-test"
     objective: ObjectiveConfig = CptObjective(name="cpt", lowest=2, highest=8, cycles=1)
     lowest: Width = 2
     highest: Width = 8
@@ -72,7 +72,9 @@ def range_test(config: RangeTestConfig, parts: Parts, directory: RunDirectory, r
 def _on_ray(config: RangeTestConfig) -> dict[str, Any]:
     request = admitted(config.workers, count=1)
     with told_what_is_missing(request):
-        found: dict[str, Any] = ray.get(ray.remote(_work).options(**as_options(request)).remote(to_plain(config)))
+        # a task that fails by itself is not tried again, one whose worker is lost is
+        task = ray.remote(_work).options(**as_options(request), max_retries=config.workers.max_failures)
+        found: dict[str, Any] = ray.get(task.remote(to_plain(config)))
     return found
 
 

@@ -31,7 +31,8 @@ from qalof.files import read_json
 from qalof.home import expanded
 from qalof.laws import Count, check_numbers
 from qalof.model.pretrained import HeadKind
-import os
+from qalof.paths import DataPath
+from qalof.reading import exists, parse_json, read_lines
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, pad_right
 from qalof.tasks.classification_hub import hub_labels, hub_texts, is_hub_name

@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from orchestrate.pool import ActorPool
-from qalof.errors import BadInputError
+from qalof.errors import BadInputError, QalofError
 
 pytestmark = pytest.mark.ray
 
@@ -45,8 +45,15 @@ def test_results_are_in_the_order_of_the_items_though_an_actor_is_killed(pool, t
 
 
 def test_an_item_that_kills_every_actor_ends_the_work(pool):
-    with pytest.raises(ray.exceptions.RayActorError):
+    with pytest.raises(QalofError, match="lost more than 2 times over one item"):
         pool.map([1, 13, 2])
+
+
+def test_without_failures_allowed_the_first_lost_actor_ends_the_work(ray_session, tmp_path):
+    pool = ActorPool(lambda: Worker.remote(str(tmp_path)), 1, max_failures=0)
+    with pytest.raises(QalofError, match="lost more than 0 times over one item"):
+        pool.map([3])
+    pool.close()
 
 
 def test_an_error_comes_back_as_it_was_raised(pool):

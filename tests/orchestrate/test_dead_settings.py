@@ -1,0 +1,168 @@
+"""No setting that nothing reads: every command is run small, and must ask for whatever its config accepts."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrate.config_file import validate
+from orchestrate.jobs import JOBS, execute
+from orchestrate.section import Section
+from qalof.quantization.options import QuantizerOptions
+from tests.test_laws import CLASSES, fields_of
+
+ROOT = Path(__file__).resolve().parents[2]
+COPYING = ("dataclasses.py", "laws.py", "strict.py", "copy.py")
+"""Files that go through all fields of a class, which is not to read one."""
+
+Field = tuple[str, str]
+"""The name of a class, and of a field of it."""
+
+
+def settings_of(value: Any) -> Iterator[Any]:
+    """All sections and settings objects within a config."""
+    if isinstance(value, Section) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        yield value
+        for name in fields_of(type(value)):
+            yield from settings_of(object.__getattribute__(value, name))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from settings_of(each)
+    elif isinstance(value, dict):
+        yield from settings_of(list(value.values()))
+
+
+class Reads:
+    """Records which fields are read, of the classes of settings, while they are watched."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: set[Field] = set()
+        for kind in CLASSES:
+            names = set(fields_of(kind))
+
+            def read(settings: Any, name: str, kind: type = kind, names: set[str] = names) -> Any:
+                if name in names and not sys._getframe(1).f_code.co_filename.endswith(COPYING):
+                    self.seen.add((type(settings).__name__, name))
+                return object.__getattribute__(settings, name)
+
+            monkeypatch.setattr(kind, "__getattribute__", read, raising=False)
+
+
+SPAN = {"name": "squad-span", "settings": {"max_length": 96, "stride": 16, "train_split": "train[:8]",
+                                           "validation_split": "validation[:3]"}}  # fmt: skip
+TRAINING = {"steps": 2, "batch_size": 2, "checkpoint_every": 1}
+RUNS: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "train": (
+        "model",
+        [
+            {
+                "task": SPAN,
+                "objective": {"name": "spnet"},
+                "training": TRAINING,
+                "keep_best": {},
+                "evaluation": {"limit": 2},
+            }
+        ],
+    ),
+    "range-test": (
+        "model",
+        [
+            {"task": SPAN, "training": TRAINING, "lowest": 4, "highest": 5, "iterations": 1, "window": 1, **objective}
+            for objective in ({"objective": {"name": "spnet"}}, {"objective": {"name": "cpt", "cycles": 1}})
+        ],
+    ),
+    "evaluate": ("span", [{"limit": 2, "bitmaps": [8]}]),
+    "sensitivity": ("span", [{"limit": 2, "unit": "block"}]),
+    "search": ("span", [{"limit": 2, "max_evaluations": 2, "strategy": "random", "space": {"group": "block"}}]),
+    "footprint": ("span", [{"sequences": 1, "tokens": 8, "repeats": 1, "bitmaps": [8]}]),
+    "attack": (
+        "reviews",
+        [
+            {
+                "limit": 1,
+                "bitmaps": [8],
+                "method": {"name": name, "settings": settings},
+                "random_precision": {"draws": 1},
+            }
+            for name, settings in (
+                ("gbda", {"iterations": 1, "batch": 1, "samples": 1, "max_length": 32}),
+                ("textfooler", {"max_length": 32, "most_synonyms": 1}),
+                ("bert-attack", {"max_length": 32, "candidates": 1}),
+            )
+        ],
+    ),
+    "baselines": (
+        "model",
+        [
+            {
+                "task": SPAN,
+                "bitmaps": [8],
+                "limit": 1,
+                "calibration": {"examples": 1},
+                "methods": [{"name": "nearest"}, {"name": "gptq", "kind": "gptq"}],
+            },
+        ],
+    ),
+    "generate-data": (
+        "model",
+        [
+            {"generation": {"start": "bos", "count": 1, "max_length": 8}},
+            {"generation": {"start": "prompts", "count": 1, "max_length": 96, "max_new_tokens": 2}},
+        ],
+    ),
+}
+"""By command: which checkpoint or model, and what to run; a field that one of the runs reads is alive."""
+
+ON_RAY = {("WorkersConfig", "max_failures")}
+"""What a process without Ray has no use for; ``tests/orchestrate/test_pool.py`` shows that a pool has."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    folder = tmp_path_factory.mktemp("reads")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", RUNS)
+def test_a_command_reads_every_setting_that_it_accepts(
+    command, place, monkeypatch, random_model, span_checkpoint, review_checkpoint
+):
+    start, variants = RUNS[command]
+    begin: dict[str, Any] = {
+        "model": {"model": {"source": random_model}},
+        "span": {"checkpoint": str(span_checkpoint)},
+        "reviews": {"checkpoint": str(review_checkpoint)},
+    }[start]
+    base = {"workers": {"count": 1, "in_process": True}, "tracking": {"root": str(place)}}
+    reads = Reads(monkeypatch)
+    accepted: set[Field] = set()
+    for number, variant in enumerate(variants):
+        config = validate(JOBS[command].config, {**base, **begin, **variant}, command)
+        # an option of a quantizer belongs to a choice (such as ste_limit to ste masked), and is read with it
+        kinds = {type(each) for each in settings_of(config) if not isinstance(each, QuantizerOptions)}
+        accepted |= {
+            (kind.__name__, name) for kind in kinds for name in fields_of(kind) if name not in ("command", "name")
+        }
+        execute(command, config, place / f"{command}{number}")
+    assert accepted - reads.seen <= ON_RAY
+
+
+def test_every_setting_is_read_somewhere():
+    """By name alone, in the whole house, so that a setting of a choice that no small run makes is not forgotten."""
+    read: set[str] = set()
+    for wing in ("qalof", "search", "orchestrate"):
+        for path in (ROOT / wing).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                    read.add(node.attr)
+    dead = [f"{kind.__name__}.{name}" for kind in CLASSES for name in fields_of(kind) if name not in read]
+    assert not dead

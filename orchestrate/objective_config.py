@@ -188,16 +188,8 @@ class CptObjective(Section):
         Raises:
             BadInputError: widths in the wrong order, or more cycles than steps.
         """
-        return CyclicPrecision(
-            self.lowest,
-            self.highest,
-            self.cycles,
-            steps,
-            self.official_remainder,
-            self.shape,
-            self.form,
-            self.flip,
-        )
+        low, high, remainder = self.lowest, self.highest, self.official_remainder
+        return CyclicPrecision(low, high, self.cycles, steps, remainder, self.shape, self.form, self.flip)
 
     def layer_bits(self, bits: int) -> LayerBits:
         """What every site runs at in a step of ``bits``.

@@ -53,13 +53,17 @@ class RandomPrecisionConfig(Section):
     """
 
     bitmaps: list[BitmapSpec] | None = None
+    """The bitmaps to draw from; null for those that are attacked."""
     granularity: Literal["request", "batch", "layer"] = "request"
     """What shares a draw: a request, ``batch_size`` requests in a row, or every layer of a request draws for itself."""
     batch_size: Annotated[int, Law(ge=1, off="null is 16")] | None = None
     """Requests in a row that share a draw, at least 1; for granularity ``batch`` alone, where None is 16."""
     draws: Count = 20
+    """How often each text is read under new draws."""
     baseline: BitmapSpec | None = None
+    """The bitmap at which a request stays when it does not switch; null where every probability is 1."""
     probabilities: list[Share] = Field([1.0], min_length=1)
+    """How often a request leaves the baseline; each one is a defence of its own."""
 
     @model_validator(mode="after")
     def _batch(self) -> Self:
@@ -79,6 +83,10 @@ class AttackConfig(CheckpointConfig):
 
     command: Literal["attack"] = "attack"
     bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
+    """Where texts are attacked; each text that is found is read at all of them."""
     method: MethodConfig = GbdaConfig()
+    """The attack and its settings."""
     random_precision: RandomPrecisionConfig = RandomPrecisionConfig()
+    """The defence that is measured beside the fixed bitmaps."""
     seed: Seed = 0
+    """Seed of the attack and of the defence's draws; it replaces the seed in the settings of the method."""

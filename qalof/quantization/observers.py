@@ -35,9 +35,14 @@ class ObserverSpec:
     """``momentum``: m of ``ema``; ``percentile``: p in percent, above 50; ``shared``: one range for all widths."""
 
     kind: Literal["minmax", "ema", "percentile", "mse"] = "minmax"
+    """How a range comes from the batches that pass: extremes, moving extremes, percentiles, or the least squared
+    error."""
     momentum: Annotated[float, Law(ge=0, lt=1)] = 0.9
+    """Share of the old range in ``ema``; the first batch starts it."""
     percentile: Annotated[float, Law(gt=50, le=100)] = 99.9
+    """The upper percentile of ``percentile``, in percent; the lower one mirrors it."""
     shared: bool = False
+    """Keep one range for all bit-widths, as CPT does."""
 
     def __post_init__(self) -> None:
         check_fields(self, "observer")

@@ -26,7 +26,9 @@ class Asymmetric(Quantizer, method="asymmetric"):
     """Codes from 0 on; ``grid.zero`` is ``lo`` or the integer zero point."""
 
     zero_point: Literal["float", "integer"] = "float"
+    """``float`` keeps the lowest value as it is; ``integer`` makes zero a level."""
     anchor_zero: bool = False
+    """Widen the range to hold zero; ``integer`` always does."""
 
     has_zero: ClassVar[bool] = True
 

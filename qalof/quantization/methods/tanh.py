@@ -31,6 +31,7 @@ class Tanh(Quantizer, method="tanh"):
     """Codes 0..n; ``grid.scale`` is M."""
 
     rescale: Literal["linear", "none", "atanh"] = "linear"
+    """How levels in [-1, 1] come back to the size of the input: times M, through the inverse of tanh, or not at all."""
     ste: StraightThrough = StraightThrough.TANH
 
     def code_range(self, bits: float) -> tuple[int, int]:

@@ -25,7 +25,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from docs.generate.texts import text_of
+
 WINGS = ("qalof", "search", "orchestrate")
+BITMAP = int | str | list[int | str]
+"""What :meth:`qalof.bitmap.Bitmap.parse` reads."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def tag_of(kind: type) -> tuple[str, str] | None:
 @cache
 def keys_of(kind: type) -> list[Key]:
     """Every field of a settings class, in its order."""
-    texts = field_texts(kind)
+    texts = _Texts(kind)
     if issubclass(kind, BaseModel):
         return [_pydantic_key(name, info, texts.get(name, "")) for name, info in kind.model_fields.items()]
     hints = typing.get_type_hints(kind, include_extras=True)
@@ -101,6 +105,21 @@ def field_texts(kind: type) -> dict[str, str]:
         found |= _told_by_class(inspect.cleandoc(base.__dict__.get("__doc__") or ""))
         found |= _docstrings(base)
     return found
+
+
+class _Texts(dict[str, str]):
+    """:func:`field_texts`, and what :mod:`docs.generate.texts` says of a field that has none."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__(field_texts(kind))
+        self.section = kind
+
+    def __missing__(self, key: str) -> str:
+        return text_of(self.section, key)
+
+    def get(self, key: str, default: str = "") -> str:  # type: ignore[override]
+        """As an item, since a missing one is looked up."""
+        return self[key] or default
 
 
 def summary(kind: type) -> str:
@@ -171,6 +190,8 @@ def _dataclass_key(each: dataclasses.Field[Any], hint: Any, text: str) -> Key:
 def type_text(hint: Any) -> str:
     """A type as a reader of YAML meets it."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint == BITMAP:
+        return "bitmap"
     if origin is typing.Annotated:
         return type_text(arguments[0])
     if origin is Literal:
@@ -207,6 +228,10 @@ def laws(metadata: Sequence[Any]) -> str:
             value = getattr(each, name, None)
             if value is not None:
                 found.append(f"{text} `{value}`")
+        for other in getattr(each, "others", ()):
+            found.append(f"or `{other}`")
+        if off := getattr(each, "off", ""):
+            found.append(off)
     return ", ".join(dict.fromkeys(found))
 
 
@@ -233,6 +258,8 @@ def shown(value: Any) -> str:
 def _nested_metadata(hint: Any) -> list[Any]:
     if typing.get_origin(hint) is typing.Annotated:
         return [*typing.get_args(hint)[1:], *_nested_metadata(typing.get_args(hint)[0])]
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return [each for part in typing.get_args(hint) for each in _nested_metadata(part)]
     return []
 
 

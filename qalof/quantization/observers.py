@@ -32,7 +32,7 @@ SHRINKS = 41
 
 @dataclass(frozen=True, kw_only=True)
 class ObserverSpec:
-    """``momentum``: m of ``ema``; ``percentile``: p in percent, above 50; ``shared``: one range for all widths."""
+    """How a static range is found."""
 
     kind: Literal["minmax", "ema", "percentile", "mse"] = "minmax"
     """How a range comes from the batches that pass: extremes, moving extremes, percentiles, or the least squared

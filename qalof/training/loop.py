@@ -36,9 +36,7 @@ from qalof.training.objectives import Objective
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """``batch_size`` is global; ``micro_batch_size``: sequences a worker runs at once, None for its whole share;
-    ``calibration_examples``: from how many static ranges and learned steps begin, where the quantizers have any.
-    The last four: :mod:`qalof.training.execution`."""
+    """How a training goes; :mod:`qalof.training.execution` says what the last four change."""
 
     steps: Count = 1000
     """Optimizer steps of the whole training."""

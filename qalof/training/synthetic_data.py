@@ -40,14 +40,7 @@ _START, _GREEDY = 1, 2
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """What is written.
-
-    ``count``: how many texts; None is the whole sweep, or one text for each prompt.  ``greedy_length``: the lowest and
-    the highest j.  ``max_length``: tokens of a text, its start included; of prompt and completion together under
-    ``prompts``, whose completions have ``max_new_tokens`` at most and, with ``one_line``,
-    end at a line's end, where scoring cuts them too.  ``start_at_eos``: whether eos may be a start.
-    ``data``: the SQuAD data of ``prompts``, or the text whose tokens ``unigram`` counts; their train ``split``.
-    """
+    """Which texts are written, and how."""
 
     start: Start = "vocab_sweep"
     """How a text begins: every id of the vocabulary in turn, a drawn id, bos, or a SQuAD prompt."""

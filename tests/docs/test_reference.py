@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from docs.generate import api, commands, configs, tables, tree  # noqa: E402
-from docs.generate.fields import keys_of, laws, type_text  # noqa: E402
+from docs.generate.fields import keys_of, laws, tag_of, type_text  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,13 @@ def test_every_section_that_a_config_may_hold_is_described_once(config_pages):
         assert whole.count(f"{{ #{section.anchor} }}") == 1, section
         page = config_pages[f"reference/configs/{section.command}.md"]
         assert all(f"| `{key.name}` |" in page for key in keys_of(section.kind))
+
+
+def test_every_key_says_what_it_is():
+    for kind in configs.sections():
+        for key in keys_of(kind):
+            fixed = tag_of(kind) is not None and tag_of(kind)[0] == key.name
+            assert key.text or fixed, f"{kind.__name__}.{key.name} has no docstring line under it"
 
 
 def test_every_registered_quantizer_is_in_the_reference(config_pages):

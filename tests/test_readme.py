@@ -1,5 +1,6 @@
 """What README says can be typed, can be typed."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from orchestrate.cli import app
 
@@ -51,18 +53,104 @@ def test_every_file_and_command_that_it_names_exists():
     assert {words[1] for words in lines if words[0] == "qalof"} <= commands
 
 
-@pytest.mark.slow
-def test_the_python_example_runs(tmp_path, monkeypatch, random_model):
-    import qalof
-    from qalof.model.adapters import AdapterSpec
-    from qalof.model.switchable import BaseModel
+def python_blocks() -> list[str]:
+    """Every Python block, with limits that suit a test."""
+    found = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    smaller = {"[:200]": "[:8]", "max_evaluations=60": "max_evaluations=4", "limit=200": "limit=8"}
+    for old, new in smaller.items():
+        assert any(old in text for text in found), old
+        found = [text.replace(old, new) for text in found]
+    return found
 
-    model = qalof.build(BaseModel("tiny", qalof.task("squad-span").head), {"4": AdapterSpec(), "8": AdapterSpec()})
-    model.save(tmp_path / "runs" / "sp_tiny" / "checkpoint")
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with the runs that the blocks read, in which the test runs."""
+    import qalof
+    from qalof.export.packed import save_packed
+    from qalof.model.adapters import AdapterSpec
+    from qalof.model.pretrained import load_tokenizer
+    from qalof.model.switchable import BaseModel
+    from qalof.tasks.factory import describe_task
+
+    task = qalof.task("squad-span", validation_split="validation[:8]", max_length=128, stride=32)
+    model = qalof.build(BaseModel("tiny", task.head), {"4": AdapterSpec(), "8": AdapterSpec()})
+    extra = {"task": describe_task(task)}
+    model.save(tmp_path / "runs" / "sp_tiny" / "checkpoint", extra)
+    save_packed(model, "striped84", tmp_path / "runs" / "packed", load_tokenizer("tiny"), extra)
     monkeypatch.chdir(tmp_path)
-    code = block("python", "search.run").replace("[:200]", "[:8]").replace("max_evaluations=60", "max_evaluations=6")
-    exec(compile(code, "README.md", "exec"), {})
-    assert (tmp_path / "front.png").stat().st_size > 1000
+    return tmp_path
+
+
+def run_blocks(blocks: list[str]) -> dict[str, object]:
+    """One after the other, in one namespace, as a reader would type them."""
+    names: dict[str, object] = {}
+    for number, code in enumerate(blocks):
+        exec(compile(code, f"README.md, Python block {number}", "exec"), names)
+    return names
+
+
+def test_every_python_block_runs_but_those_on_ray(folder):
+    blocks = [text for text in python_blocks() if "orchestrate" not in text]
+    assert len(blocks) >= 2
+    run_blocks(blocks)
+    assert (folder / "front.png").stat().st_size > 1000
+
+
+def test_an_evaluator_takes_a_checkpoint_as_text_with_all_else_by_default(folder):
+    import orchestrate
+
+    evaluator = orchestrate.CheckpointEvaluator("runs/sp_tiny/checkpoint")
+    assert evaluator == orchestrate.CheckpointEvaluator(Path("runs/sp_tiny/checkpoint"))
+    assert evaluator.checkpoint == folder / "runs/sp_tiny/checkpoint"
+    assert evaluator.primary_metric == "f1"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_every_python_block_runs_on_ray_too(folder, ray_session):
+    names = run_blocks(python_blocks())
+    assert (folder / "search_on_ray.jsonl").is_file()
+    assert len(names["result"].front) >= 1
+
+
+def test_the_options_it_gives_each_command_are_those_that_the_command_has():
+    claimed = {}
+    for line in re.findall(r"^\* ((?:`[\w-]+`(?:, )?)+): (.*)$", README, flags=re.M):
+        options = set(re.findall(r"`(--[\w-]+)`", line[1]))
+        claimed |= dict.fromkeys(re.findall(r"`([\w-]+)`", line[0]), options)
+    real = {}
+    for name, command in typer.main.get_command(app).commands.items():
+        real[name] = {option for param in command.params for option in param.opts if option.startswith("--")}
+    assert claimed == real
+
+
+def test_the_families_it_calls_alike_have_the_heads_that_it_says():
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING as SPAN
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSES
+
+    models = ("gpt2", "llama", "mistral", "qwen2", "opt", "gpt_neox", "phi")
+    names = dict(zip(("GPT-2", "Llama", "Mistral", "Qwen", "OPT", "GPT-NeoX", "Phi"), models, strict=True))
+    (said,) = re.findall(r"(GPT-2, Llama, .*?) models are tested with the head of each task", README, flags=re.S)
+    assert set(re.split(r",\s+|\s+and\s+", said)) == set(names)
+    kinds = {name: type(AutoConfig.for_model(model)) for name, model in names.items()}
+    assert all(kind in CLASSES for kind in kinds.values())
+    assert {name for name, kind in kinds.items() if kind not in SPAN} == {"Phi"}
+    assert "span head for Phi" in README
+
+
+def test_what_was_planted_stands_beside_every_number_of_the_tiny_model():
+    tables = re.split(r"(?<=\n)\n(?=\|)", README)
+    for about in ("fine-tuned at full precision, then rounded", "| `spnet` |"):
+        (place,) = [number for number, text in enumerate(tables) if about in text]
+        around = tables[place - 1][-900:] + tables[place][:1500]
+        assert re.search(r"[Oo]utliers", around), about
+        assert "three channels" in around.replace("\n", " "), about
+    from qalof.tiny import MODEL_DIR
+
+    recipe = json.loads((MODEL_DIR / "recipe.json").read_text())
+    assert (recipe["outlier_channels"], recipe["outlier_factor"]) == (3, 8.0)
 
 
 @pytest.mark.ray

@@ -45,7 +45,7 @@ class Tracked:
     href: str
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: str | Path) -> Path:
     """Write ``report.html`` into a pipeline's folder or a run directory.
 
     Args:
@@ -57,6 +57,7 @@ def write_report(folder: Path) -> Path:
     Raises:
         BadInputError: no run is there, or one of its files is damaged.
     """
+    folder = Path(folder)
     record = read_record(folder)
     target = record.folder / REPORT
     with held(target, "the report", wait=True):

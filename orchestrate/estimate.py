@@ -20,7 +20,9 @@ from orchestrate.assemble import make_objective
 from orchestrate.attack_config import AttackConfig
 from orchestrate.config import EvaluateConfig, SearchConfig, SensitivityConfig, TrainConfig
 from orchestrate.footprint_job import FootprintConfig
+from orchestrate.generate_job import GenerateConfig
 from orchestrate.objective_config import CurriculumObjective
+from orchestrate.output_error_job import EXAMPLES
 from orchestrate.plan import PlannedStep, owner_of
 from orchestrate.table_check import bitmap_specs
 from qalof.errors import BadInputError
@@ -78,6 +80,8 @@ def duration(hours: float) -> str:
 
 def estimate(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None:
     """What a step would cost; None if it works on a checkpoint that no step trains."""
+    if isinstance(step.config, GenerateConfig):
+        return _generation(step.config)
     owner = owner_of(step, steps)
     if owner is None:
         return None
@@ -101,6 +105,9 @@ def estimate(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None
             return Estimate()
         runs = len(config.bitmaps) * (config.repeats + 1) * config.sequences
         return _forward(2 * runs, config.tokens, parameters)
+    if isinstance(config, SensitivityConfig) and config.score == "output_error":
+        # one pass that captures, and the products of every width beside it
+        return _forward((config.limit or EXAMPLES) * (1 + len(config.lowered)), tokens, parameters)
     scored = examples_of(task, config.limit) * _evaluations(step, trained)
     return _forward(scored, tokens + answer_tokens(task), parameters)
 
@@ -164,12 +171,25 @@ def examples_of(task: Any, limit: int | None) -> int:
         found: int = -(-WIKITEXT_TOKENS // int(settings.stride))
     elif task.name.startswith("squad"):
         name, cut = parse_split(settings.validation_split)
-        local = settings.data == "tiny" or expanded(settings.data).exists()
-        found = len(load_squad(settings.data, name)) if local else SQUAD_EXAMPLES[name]
+        source = getattr(settings, "validation_data", None) or settings.data
+        local = source == "tiny" or expanded(source).exists()
+        found = len(load_squad(source, name)) if local else SQUAD_EXAMPLES[name]
         found = min(found, cut or found)
     else:
         found = UNKNOWN_EXAMPLES
     return found if limit is None else min(found, limit)
+
+
+def _generation(config: GenerateConfig) -> Estimate:
+    """A forward pass per text: with a cache, its tokens run once."""
+    how = config.generation
+    local = how.data == "tiny" or expanded(how.data).exists()
+    prompts = len(load_squad(how.data, how.split)) if local else SQUAD_EXAMPLES["train"]
+    known = bare_model(config.model.source)
+    sweep = int(known.config.vocab_size) * how.greedy_choices
+    texts = min(how.count or sweep, prompts if how.start == "prompts" else sweep)
+    tokens = min(how.max_length, SEQUENCE_TOKENS + how.max_new_tokens) if how.start == "prompts" else how.max_length
+    return _forward(texts, tokens, sum(p.numel() for p in known.parameters()))
 
 
 def _evaluations(step: PlannedStep, trained: TrainConfig) -> int:

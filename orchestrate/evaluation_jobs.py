@@ -11,6 +11,7 @@ from typing import Any
 from orchestrate.assemble import check_length, parse_bitmaps
 from orchestrate.config import EvaluateConfig, SensitivityConfig, WorkersConfig
 from orchestrate.evaluation_pool import EvaluationPool
+from orchestrate.output_error_job import ErrorPlan, output_errors, plan_of
 from orchestrate.progress import report
 from orchestrate.run_directory import RunDirectory
 from orchestrate.tracking import Run
@@ -177,17 +178,19 @@ def evaluate(
     return {"task": opened.task.name, "rows": rows(bitmaps, scored, sites)}
 
 
-def check_sensitivity(config: SensitivityConfig) -> tuple[BitmapSpace, str, dict[str, Any]]:
-    """The space, the metric, and the strategy's options.
+def check_sensitivity(config: SensitivityConfig) -> tuple[BitmapSpace, str, dict[str, Any]] | ErrorPlan:
+    """The space, the metric, and the strategy's options; or what output errors are measured of.
 
     Raises:
         BadInputError: a checkpoint, width or unit that cannot be used.
     """
     opened = open_checkpoint(config.checkpoint)
-    above = [bits for bits in config.lowered if bits >= config.reference]
+    if config.score == "output_error":
+        return plan_of(config, opened.task)
+    above = [bits for bits in config.widths if bits >= config.reference]
     if above:
         raise BadInputError(f"lowered must hold widths below the reference {config.reference}: got {above[0]}")
-    space = BitmapSpace.of(opened.model, weight=[*config.lowered, config.reference], group=config.unit)
+    space = BitmapSpace.of(opened.model, weight=[*config.widths, config.reference], group=config.unit)
     objective = Objective.parse(config.metric or opened.task.primary_metric)
     objective.check(opened.task.metrics)
     if objective.on_purpose or objective.is_cost:
@@ -198,9 +201,14 @@ def check_sensitivity(config: SensitivityConfig) -> tuple[BitmapSpace, str, dict
 
 
 def sensitivity(
-    config: SensitivityConfig, checked: tuple[BitmapSpace, str, dict[str, Any]], directory: RunDirectory, run: Run
+    config: SensitivityConfig,
+    checked: tuple[BitmapSpace, str, dict[str, Any]] | ErrorPlan,
+    directory: RunDirectory,
+    run: Run,
 ) -> dict[str, Any]:
-    """Rank the units by what lowering each alone costs (S1's one-at-a-time analysis)."""
+    """Rank the units by what lowering each alone costs (S1's one-at-a-time analysis), or by output errors (S2)."""
+    if isinstance(checked, ErrorPlan):
+        return output_errors(config, checked, directory, run)
     space, metric, options = checked
     total = 1 + len(space.units) * len(config.lowered)
     pool = EvaluationPool(Path(config.checkpoint), space.sites, config.limit, config.workers)

@@ -3,7 +3,8 @@
 A step is a command with its config.  A string ``step:NAME`` in a config stands for the checkpoint of an earlier
 step (``step:NAME/file`` for another of its files).
 
-A training step that says ``shared: true`` runs in ``OUTPUT/../shared/train-DIGEST``, where the digest is of its config;
+A step that trains or generates data and says ``shared: true`` runs in ``OUTPUT/../shared/COMMAND-DIGEST``, where the
+digest is of its config;
 the pipeline's own folder has a link to it.  So pipelines beside each other that train the same model, as several of a
 reference's tables do, train it once, whichever runs first.
 """
@@ -29,12 +30,13 @@ from qalof.errors import BadInputError, nearest_hint
 
 _REFERENCE = re.compile(r"step:([\w-]+)(?:/(.+))?$")
 SHARED = "shared"
+SHAREABLE = ("train", "generate-data")
 
 
 class StepConfig(Section):
     """One step: its name, its command, and the command's config (``workers`` and ``tracking`` are inherited).
 
-    ``shared``: whether other pipelines may have its run; for ``train`` alone.
+    ``shared``: whether other pipelines may have its run; for ``train`` and ``generate-data`` alone.
     """
 
     name: str = Field(pattern=r"^[\w-]+$")
@@ -97,8 +99,9 @@ def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
     for step in config.steps:
         if step.name in folders:
             raise BadInputError(f"step names must differ: {step.name!r} is used twice")
-        if step.shared and step.command != "train":
-            raise BadInputError(f"only a train step may be shared: {step.name} is {step.command}; leave it out")
+        if step.shared and step.command not in SHAREABLE:
+            law = f"only a train step may be shared, or a {SHAREABLE[1]} step"
+            raise BadInputError(f"{law}: {step.name} is {step.command}; leave it out")
         data = {**inherited, **_resolve(step.config, folders, step.name)}
         checked = validate(JOBS[step.command].config, data, f"step {step.name}")
         folders[step.name] = _shared_folder(step.command, checked, output) if step.shared else output / step.name

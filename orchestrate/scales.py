@@ -147,9 +147,17 @@ def _scale_step(step: Mapping[str, Any], overlay: ScaleConfig, own: Mapping[str,
     for section, known in (("task", overlay.tasks), ("objective", overlay.objectives), ("method", overlay.methods)):
         chosen = config.get(section)
         if isinstance(chosen, Mapping) and chosen.get("name") in known:
-            above = known[chosen["name"]]
+            above = _of_steps(known[chosen["name"]], chosen.get("settings") or {})
             config = merged(config, {section: above if section == "objective" else {"settings": above}})
     return merged(config, own)
+
+
+def _of_steps(above: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``above`` for a task whose training data an earlier step makes, at any scale: it says what is scored instead."""
+    if "data" not in above or not str(settings.get("data", "")).startswith("step:"):
+        return above
+    rest = {key: value for key, value in above.items() if key != "data"}
+    return {"validation_data": above["data"], **rest}
 
 
 def _file(scale: str) -> Path:

@@ -34,11 +34,14 @@ def parts_of(command: str, result: Mapping[str, Any], folder: Path) -> list[Rend
         parts.append(baselines_table(result))
     elif "rows" in result:
         parts.append(bitmap_table(result["rows"]))
+        if ended := result.get("training_loss"):
+            parts.append(_training_loss(ended))
         for title, counts in (("training data", result.get("training_data", {})), ("scored", _counts(result["rows"]))):
             if told := ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count):
                 parts.append(f"{title}: {told}")
     elif command == "sensitivity":
-        parts.append(ranking_table(result, folder))
+        errors = result.get("score") == "output_error"
+        parts.append(errors_table(result) if errors else ranking_table(result, folder))
     elif command == "search":
         parts.append(front_table(result, folder))
     elif command == "sweep":
@@ -94,6 +97,15 @@ def ranking_table(result: Mapping[str, Any], folder: Path) -> Sheet:
         drop = _interval(result["metric"], row[name], row[f"{name}_low"], row[f"{name}_high"])
         shown.append([row["unit"], str(row["bits"]), drop, f"{row['average_bits']:.2f}", mib(row["weight_bytes"])])
     return Sheet(headings, shown, title="Least sensitive first", whole=str(folder / "result.json"))
+
+
+def errors_table(result: Mapping[str, Any]) -> Sheet:
+    """Output errors of sites, from the least mean squared error on."""
+    rows = [
+        [row["unit"], row["bits"], *(f"{row[name]:.3g}" for name in ("mse", "mae", "rel"))] for row in result["ranking"]
+    ]
+    headings = ["site", "to", "MSE", "MAE", "relative MSE"]
+    return Sheet(headings, rows, title="Least output error first", whole=result["file"])
 
 
 def front_table(result: Mapping[str, Any], folder: Path) -> Sheet:

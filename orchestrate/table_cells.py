@@ -22,7 +22,7 @@ from orchestrate.plan import PlannedStep
 from orchestrate.run_directory import read_result
 from orchestrate.table_attack_cells import attack_cell
 from orchestrate.table_cell import Cell
-from orchestrate.table_check import bitmap_specs
+from orchestrate.table_check import AT, bitmap_specs
 from orchestrate.table_config import Place
 from orchestrate.train_job import CHECKPOINT
 from qalof.bitmap import Bitmap, block_name
@@ -31,6 +31,7 @@ from qalof.errors import BadInputError
 from qalof.metrics import DROP, metric_of
 from qalof.statistics import bootstrap_mean
 from search import SearchResult
+from search.scores.output_error import SENSITIVITY_JSON, read_errors
 
 RECORD = "evaluations.jsonl"
 MINUS = " minus "
@@ -83,6 +84,10 @@ def _parameters(place: Place, step: PlannedStep) -> Cell:
 
 
 def _dropped(place: Place, step: PlannedStep) -> Cell:
+    if (step.folder / SENSITIVITY_JSON).is_file():
+        units, _, bits = place.of.partition(AT)
+        errors = read_errors(step.folder / SENSITIVITY_JSON, place.metric)
+        return Cell.sure(float(np.mean([errors[unit][bits] for unit in select(units, list(errors))])))
     metric = place.metric.removesuffix(DROP)
     reference, lowered = _lowered(step, metric)
     chosen, _, against = place.of.partition(MINUS)

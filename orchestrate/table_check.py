@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrate import footprint_job
 from orchestrate.attack_config import AttackConfig
-from orchestrate.config import EvaluateConfig, TrainConfig
+from orchestrate.config import EvaluateConfig, SensitivityConfig, TrainConfig
 from orchestrate.plan import PlannedStep, owner_of
 from orchestrate.table_attack_cells import offered
 from orchestrate.table_config import Place, RowConfig, TableConfig, places_of
@@ -15,9 +15,11 @@ from qalof.cost import COST_NAMES
 from qalof.errors import BadInputError, nearest_hint
 from qalof.metrics import DROP
 from qalof.tasks.factory import TASKS
+from search.scores.output_error import OutputError
 
 PARAMETERS = ("total", "trainable", "frozen")
 OF_TRAINING = ("loss", "objective")
+AT = " at "
 TRACE = ("tried", "kept")
 
 
@@ -78,6 +80,9 @@ def _offered(step: PlannedStep, of: str, steps: Sequence[PlannedStep]) -> tuple[
             return offered(step.config, of)
         case "search", "trace":
             return None, TRACE
+    if isinstance(step.config, SensitivityConfig) and step.config.score == "output_error":
+        units = of.partition(AT)[0]
+        return [f"{units}{AT}{bits}" for bits in step.config.lowered], list(OutputError.__dataclass_fields__)
     metrics = task_metrics(step, steps)
     if step.command == "sensitivity":
         return None, [f"{metric}{DROP}" for metric in metrics]

@@ -19,6 +19,9 @@ footprint     a bitmap                                  see :mod:`orchestrate.fo
 sensitivity   units: ``late`` (last third of the        ``METRIC_drop``: mean over the units
               blocks), ``rest``, or patterns with
               ``|`` between; ``A minus B``
+sensitivity   units ``at`` a width as the step writes   ``mse``, ``mae``, ``rel``: mean over the units of their
+(output       it: ``*.mlp.c_fc at w4``                  output errors
+error)
 search        ``start``, ``final``                      as of train; of the last step that greedy kept
 search        ``trace``                                 ``tried``, ``kept``
 attack        see :mod:`orchestrate.table_attack_cells`

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrate.report.output_errors import OutputErrors, output_errors
 from orchestrate.report.tool_findings import (
     ToolFindings,
     baselines,
@@ -112,7 +113,7 @@ class Attacked:
     results: Mapping[str, tuple[AttackResult, ...]]
 
 
-Findings = Scored | Ranked | Searched | Attacked | ToolFindings
+Findings = Scored | Ranked | OutputErrors | Searched | Attacked | ToolFindings
 
 
 @contextmanager
@@ -169,7 +170,9 @@ def _scored(folder: Path, result: Mapping[str, Any]) -> Scored:
     return Scored(str(result["task"]), points, evaluations)
 
 
-def _ranked(folder: Path, result: Mapping[str, Any]) -> Ranked:
+def _ranked(folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors:
+    if result.get("score") == "output_error":
+        return output_errors(result)
     metric, reference = str(result["metric"]), result["reference"]
     drops = tuple(
         Drop(

@@ -9,6 +9,7 @@ from orchestrate.report import formats
 from orchestrate.report.blocks import Block, Cell, Plot, Table, cells
 from orchestrate.report.compare import Comparison, between_bitmaps, between_models, comparable_models
 from orchestrate.report.findings import Drop, Ranked, Scored
+from orchestrate.report.output_errors import OutputErrors, error_blocks
 from orchestrate.report.plots import Series, metric_by_bits, ranking
 from orchestrate.report.read import Record, Step
 from qalof.bitmap import block_name
@@ -125,6 +126,8 @@ def verdict(comparison: Comparison) -> str:
 
 def ranking_blocks(step: Step, prefix: str) -> list[Block]:
     """A ranking and a map of blocks for each width that units were lowered to, and the table."""
+    if isinstance(step.findings, OutputErrors):
+        return error_blocks(step.findings)
     ranked = step.ranked
     if ranked is None:
         return []

@@ -16,6 +16,7 @@ from orchestrate.report.blocks import Statement, Topic
 from orchestrate.report.compare import Comparison, between_bitmaps, between_models, comparable_models, is_shown
 from orchestrate.report.findings import Ranked
 from orchestrate.report.formats import bitmap_name, count_of, in_prose, listed, name_of
+from orchestrate.report.output_errors import OutputErrors, error_statements
 from orchestrate.report.read import Record, State, Step
 from orchestrate.report.search_sentences import search_statements
 from orchestrate.report.sections import anchor_of
@@ -81,6 +82,8 @@ def _compared(comparisons: Sequence[Comparison], whose: str, against: str, unsho
 
 def ranking_statements(record: Record, step: Step) -> list[Statement]:
     """The largest losses, and for how many units none is shown."""
+    if isinstance(step.findings, OutputErrors):
+        return error_statements(step.findings)
     ranked = step.ranked
     if ranked is None:
         return []

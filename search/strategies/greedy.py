@@ -6,8 +6,9 @@ the unit is left alone (``stop_on_fail``: the search ends).  After a step that w
 the queue with its own sensitivity.  S2 reads ``--budget 0.3`` as "30 % F1 drop": the budget is a share of the
 start's value unless ``budget_kind`` is ``absolute``.
 
-S2 orders by the error of a layer's output.  Here the order comes from a one-at-a-time pass in the same search,
-on the task's own metric; S2's order is had by giving ``sensitivity``.  Under limits the start is projected.
+S2 orders by the error of a layer's output.  Here the order comes from a one-at-a-time pass in the same search, on the
+task's own metric; S2's order is had by giving the file of output errors as ``sensitivity``.  Under limits the start is
+projected.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from qalof.errors import BadInputError, nearest_hint
 from qalof.laws import Count, Finite, Law, Width
 from search.budget import Indices
 from search.objective import Score
+from search.scores.output_error import read_errors
 from search.space import BitmapSpace
 from search.strategies.base import Strategy, StrategyContext
 from search.strategies.sensitivity import (
@@ -35,8 +37,9 @@ from search.strategies.sensitivity import (
     targets_below,
 )
 
-GivenSensitivity = Mapping[str, Mapping[str, Finite] | Mapping[Width, Finite]]
-"""Unit name -> layer bits -> how much it suffers; only the order counts."""
+GivenSensitivity = Mapping[str, Mapping[str, Finite] | Mapping[Width, Finite]] | str
+"""Unit name -> layer bits -> how much it suffers; only the order counts.  Or the path of a file of output errors, S2's
+``sensitivity.json``, whose mean squared errors are taken; a block has the sum of its sites."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def greedy(
         budget_kind: ``relative``, a share of the start's value, or ``absolute``, in the metric's unit.
         stop_on_fail: end at the first step that is not kept.
         start: layer bits to start from; the dearest choice if None.
-        sensitivity: order of the visits, if known; measured otherwise.
+        sensitivity: order of the visits, if known, or the path of a file that has it; measured otherwise.
         generation_size: how many units a generation of the measuring pass holds.
 
     Raises:
@@ -128,14 +131,43 @@ def _row(
 
 def _given(space: BitmapSpace, targets: list[Target], sensitivity: GivenSensitivity) -> dict[Target, float]:
     names = [unit.name for unit in space.units]
-    for name in sensitivity:
+    known = _by_unit(space, read_errors(sensitivity)) if isinstance(sensitivity, str) else sensitivity
+    for name in known:
         if name not in names:
             raise BadInputError(f"sensitivity must name units of the space: got {name!r}; {nearest_hint(name, names)}")
     order = {}
     for unit, choice in targets:
-        values = {str(LayerBits.parse(bits)): value for bits, value in sensitivity.get(names[unit], {}).items()}
-        label = str(LayerBits.parse(space.label(unit, choice)))
-        if label not in values:
-            raise BadInputError(f"sensitivity must tell how {names[unit]} fares at {label}: it has {sorted(values)}")
-        order[(unit, choice)] = float(values[label])
+        values = known.get(names[unit], {})
+        told = next((value for bits, value in values.items() if _is_choice(space, unit, choice, bits)), None)
+        if told is None:
+            label, has = space.label(unit, choice), sorted(map(str, values))
+            raise BadInputError(f"sensitivity must tell how {names[unit]} fares at {label}: it has {has}")
+        order[(unit, choice)] = float(told)
     return order
+
+
+def _is_choice(space: BitmapSpace, unit: int, choice: int, bits: int | str) -> bool:
+    """Whether ``bits`` names a unit's choice; a KV width does not matter where no site of it fills the cache."""
+    try:
+        return space.find(unit, LayerBits.parse(bits)) == choice
+    except BadInputError:
+        return False
+
+
+def _by_unit(space: BitmapSpace, errors: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Errors of sites as those of the space's units: squared errors of the sites of a block add up.
+
+    Raises:
+        BadInputError: errors of a site that the space has not: the file is another model's.
+    """
+    sites = [site.name for site in space.sites]
+    for name in errors:
+        if name not in sites:
+            raise BadInputError(f"sensitivity must name sites of the model: got {name!r}; {nearest_hint(name, sites)}")
+    found: dict[str, dict[str, float]] = {}
+    for unit in space.units:
+        for name in (space.sites[member].name for member in unit.members):
+            for bits, error in errors.get(name, {}).items():
+                mine = found.setdefault(unit.name, {})
+                mine[bits] = mine.get(bits, 0.0) + error
+    return found

@@ -54,13 +54,13 @@ def test_every_table_is_whole_at_scale_real_and_says_what_was_cut(path, sizes_al
 def test_rows_by_kind_of_layer_are_those_of_the_real_model(path, sizes_alone):
     config = load_pipeline(path, ["scale=real"])
     steps = {step.name: step for step in plan(config, Path("/runs") / path.stem)}
-    assert {s.config.unit for s in steps.values() if s.name in ("sites", "to4", "to2")} == {"site"}
+    assert {s.config.unit for s in steps.values() if s.command == "sensitivity" and s.name != "blocks"} == {"site"}
     sites = [site.name for site in sites_of(next(s.config for s in steps.values() if s.command == "train"))]
     assert len(sites) == 210
     for row in config.table.rows:
         for column in config.table.columns:
             for place in places_of(column, row):
-                for part in place.of.split(" minus "):
+                for part in place.of.partition(" at ")[0].split(" minus "):
                     assert select(part, sites), (row.name, part)
 
 

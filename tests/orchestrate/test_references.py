@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from orchestrate.config import TrainConfig
 from orchestrate.objective_config import CptObjective, _specs, make_objective, objective_widths
@@ -72,11 +73,8 @@ def test_the_tensors_that_cpt_holds_stay_where_they_are_over_a_whole_cycle(held)
 
 
 def test_a_width_that_cpt_cannot_hold_is_refused():
-    from qalof.errors import BadInputError
-
-    config = CptObjective(name="cpt", lowest=4, highest=8, cycles=1, kv=17)
-    with pytest.raises(BadInputError, match="kv must be a whole number"):
-        make_objective(config, SITES, steps=8)
+    with pytest.raises(ValidationError, match="must be a whole number from 2 to 16, or 32"):
+        CptObjective(name="cpt", lowest=4, highest=8, cycles=1, kv=17)
 
 
 def searches() -> list[tuple[str, list[int], set[int]]]:
@@ -119,3 +117,34 @@ def test_no_table_takes_shipped_data_at_full_scale():
             task, training = (getattr(step.config, key, None) for key in ("task", "training"))
             learns = training is None or training.learning_rate > 0
             assert task is None or not learns or task.settings.data != "tiny", (name, step.name)
+
+
+def test_s2_trains_on_completions_that_one_generation_makes_for_all_its_tables():
+    generated, models = set(), set()
+    for name, step in steps_of("s2"):
+        if step.command == "generate-data":
+            how = step.config.generation
+            assert (how.start, how.data, how.split, how.count) == ("prompts", "rajpurkar/squad", "train", None)
+            generated.add(step.folder)
+        if step.command == "train":
+            assert Path(step.config.task.settings.data).parent in generated, (name, step.name)
+            assert step.config.task.settings.validation_data == "rajpurkar/squad"
+            models.add((step.name, step.folder))
+    assert len(generated) == 1
+    assert len(models) == len({name for name, _ in models}) == 3, "each model is trained once"
+
+
+@pytest.mark.parametrize("scale", ["tiny"])
+def test_a_scale_leaves_the_data_of_an_earlier_step_and_changes_what_is_scored(scale):
+    for name, step in steps_of("s2", scale):
+        if step.command == "train":
+            settings = step.config.task.settings
+            assert settings.data.startswith("/runs/shared/generate-data-"), name
+            assert settings.validation_data == "tiny"
+
+
+def test_s2_ranks_layers_by_the_output_errors_of_their_weights_and_greedy_takes_that_order():
+    steps = {(name, step.name): step.config for name, step in steps_of("s2")}
+    for config in (steps["sensitivity", "sites"], steps["greedy", "errors"]):
+        assert (config.score, config.lowered, config.unit) == ("output_error", ["w8", "w4", "w2"], "site")
+    assert steps["greedy", "greedy"].strategy_options["sensitivity"] == "/runs/greedy/errors/sensitivity.json"

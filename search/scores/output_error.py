@@ -1,0 +1,190 @@
+"""Output error (S2): how far a site's output moves when the site alone is rounded.
+
+Inputs are those of the full-precision model without adapters; every site sees them in one forward pass per batch.
+For a site with weight W, bias b, inputs x over real tokens (padding does not count) and layer bits q
+
+    y = W x + b,   e_q = Q_q(W) Q_q(x) + b - y  (keys and values in it rounded as the cache would hold them),
+    mse = mean e^2,   mae = mean |e|,   rel = sum e^2 / sum y^2,
+
+where means and sums are over tokens and output features.  ``mse`` and ``mae`` are S2's; ``rel`` makes sites of
+different scale comparable.  Sums are carried in float64 and per batch, so batches may be shared among processes and
+added up in order: the numbers do not depend on how many there are.
+
+The score is kept as what it is in S2: across sites it says little about what a bitmap costs in quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from qalof.bitmap import PASS_THROUGH
+from qalof.errors import BadInputError
+from qalof.export.packed import layers_of
+from qalof.files import read_json
+from qalof.layer_bits import LayerBits
+from qalof.model.kv_cache import quantize_kv
+from qalof.model.sites import Site
+from qalof.model.switchable import SwitchableModel
+from qalof.model.switchable_linear import SwitchableLinear
+
+SENSITIVITY_JSON = "sensitivity.json"
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """Errors of one site at one width; see the module's docstring."""
+
+    mse: float
+    """Mean squared error."""
+    mae: float
+    """Mean absolute error."""
+    rel: float
+    """Sum of squared errors over the sum of squared outputs."""
+
+
+@dataclass(frozen=True)
+class ErrorSums:
+    """What adds up over batches: squared errors, absolute errors, squared outputs, how many numbers."""
+
+    squared: float
+    absolute: float
+    output: float
+    count: int
+
+    def __add__(self, other: ErrorSums) -> ErrorSums:
+        return ErrorSums(
+            self.squared + other.squared,
+            self.absolute + other.absolute,
+            self.output + other.output,
+            self.count + other.count,
+        )
+
+    def error(self) -> OutputError:
+        """Means of the sums; a site whose output is zero throughout has a relative error of zero."""
+        relative = self.squared / self.output if self.output else 0.0
+        return OutputError(self.squared / self.count, self.absolute / self.count, relative)
+
+
+Sums = Mapping[str, Mapping[LayerBits, ErrorSums]]
+"""Site -> layer bits -> sums."""
+Errors = Mapping[str, Mapping[str, OutputError]]
+"""Site -> layer bits as they were asked for -> errors."""
+
+
+@torch.no_grad()
+def error_sums(model: SwitchableModel, batch: Mapping[str, torch.Tensor], widths: Sequence[LayerBits]) -> Sums:
+    """The sums of one batch.
+
+    Args:
+        model: left at its bitmap and in its mode.
+        batch: keyword arguments of the model; where there is an ``attention_mask``, padding does not count.
+        widths: layer bits to round each site to, one site at a time.
+    """
+    found: dict[str, dict[LayerBits, ErrorSums]] = {}
+    before, training = model.bitmap, model.training
+    model.eval()
+    try:
+        model.set_bitmap(PASS_THROUGH)
+        model.use_adapter(None)
+        with _watching(model, widths, batch.get("attention_mask"), found):
+            model(**batch)
+    finally:
+        model.train(training)
+        model.set_bitmap(before)
+    return {site.name: found[site.name] for site in model.sites if site.name in found}
+
+
+def added(parts: Iterable[Sums]) -> Sums:
+    """Sums over several batches, added up in their order.
+
+    Raises:
+        BadInputError: no batch.
+    """
+    total: dict[str, dict[LayerBits, ErrorSums]] = {}
+    for part in parts:
+        for site, by_width in part.items():
+            kept = total.setdefault(site, {})
+            for bits, sums in by_width.items():
+                kept[bits] = kept[bits] + sums if bits in kept else sums
+    if not total:
+        raise BadInputError("output errors need at least one batch of inputs: got none; give training examples")
+    return total
+
+
+def to_json(sums: Sums, names: Mapping[LayerBits, str]) -> dict[str, dict[str, dict[str, float]]]:
+    """S2's file: site -> width as it was asked for -> ``mse``, ``mae``, ``rel``."""
+    return {
+        site: {names[bits]: asdict(each.error()) for bits, each in by_width.items()} for site, by_width in sums.items()
+    }
+
+
+def read_errors(path: str | Path, measure: str = "mse") -> dict[str, dict[str, float]]:
+    """Site -> width -> one measure, from a file that :func:`to_json` made.
+
+    Raises:
+        BadInputError: missing, damaged, or without that measure.
+    """
+    data = read_json(Path(path), "sensitivity file")
+    try:
+        return {
+            str(site): {str(bits): float(errors[measure]) for bits, errors in by_width.items()}
+            for site, by_width in data.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise BadInputError(
+            f"sensitivity file {path} must read like {{site: {{width: {{{measure}: number}}}}}}: it does not; "
+            "make it by `qalof sensitivity` with score=output_error"
+        ) from None
+
+
+@contextmanager
+def _watching(
+    model: SwitchableModel,
+    widths: Sequence[LayerBits],
+    mask: torch.Tensor | None,
+    found: dict[str, dict[LayerBits, ErrorSums]],
+) -> Iterator[None]:
+    """Fill ``found`` as the sites' inputs come by."""
+
+    def hook(site: Site, linear: SwitchableLinear) -> Any:
+        def see(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            found[site.name] = _site_sums(site, linear, _real(inputs[0], mask), widths)
+
+        return see
+
+    sites = [(site, layers_of(model, site)[0]) for site in model.sites]
+    handles = [linear.register_forward_pre_hook(hook(site, linear)) for site, linear in sites]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _real(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The rows of real tokens: (batch, tokens, features) -> (1, real tokens, features)."""
+    if mask is None or x.shape[:2] != mask.shape:
+        return x
+    return x[mask.bool()][None]
+
+
+def _site_sums(
+    site: Site, linear: SwitchableLinear, x: torch.Tensor, widths: Sequence[LayerBits]
+) -> dict[LayerBits, ErrorSums]:
+    y = functional.linear(x, linear.weight, linear.bias)
+    output = float(y.double().square().sum())
+    found = {}
+    for bits in widths:
+        rounded = linear.input_quantizer(x, bits.activation)
+        got = functional.linear(rounded, linear.rounded_weight(bits.weight), linear.bias)
+        error = (quantize_kv(got, site.kv, bits.kv, linear.kv_quantizers) - y).double()
+        found[bits] = ErrorSums(float(error.square().sum()), float(error.abs().sum()), output, error.numel())
+    return found

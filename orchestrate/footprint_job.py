@@ -35,6 +35,7 @@ METRICS = (
     *(f"{measure}_bytes" for measure in MEASURES),
     "memory_bytes",
     "prefill_tokens_per_second",
+    "calibration_tokens_per_second",
     "decode_tokens_per_second",
 )
 """What a row may have; ``percent``: of the fp32 model with a tied head."""

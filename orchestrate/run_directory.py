@@ -30,10 +30,11 @@ from qalof.tasks.feature_cache import content_digest
 
 FORMAT_VERSION = 1
 _NOT_FINGERPRINTED = ("workers", "tracking", "batch_size")
-MEANINGS = {"sensitivity": 2, "search": 2}
+MEANINGS = {"sensitivity": 2, "search": 2, "footprint": 2}
 """Counts the changes of what a command's result means; a run from before the last one is redone, not taken as it is.
 
-2: metrics that are better when lower have the sign, and are optimized in the direction, that is their own.
+2: metrics that are better when lower have the sign, and are optimized in the direction, that is their own; footprints
+have the speed of calibration.
 """
 
 

@@ -120,6 +120,7 @@ def _profile() -> Iterable[Metric]:
         yield Metric(f"{name}_percent_untied", "min", f"{label} of the fp32 model with a head of its own", PERCENT, 1)
     yield Metric("memory_bytes", "min", "peak memory", "bytes", 0)
     yield Metric("prefill_tokens_per_second", "max", "prefill", "tokens/s", 0)
+    yield Metric("calibration_tokens_per_second", "max", "calibration", "tokens/s", 0)
     yield Metric("decode_tokens_per_second", "max", "decoding", "tokens/s", 0)
     yield Metric("total", None, "parameters", "", 0)
     yield Metric("trainable", None, "trainable parameters", "", 0)

@@ -15,7 +15,11 @@ from qalof.metrics import spoken_of
 from qalof.statistics import Interval
 
 _SIZES = {"predicted": "Predicted", "packed": "Packed", "packed_zlib": "Packed, zlib"}
-_SPEEDS = {"prefill_tokens_per_second": "Prefill, tokens/s", "decode_tokens_per_second": "Decode, tokens/s"}
+_SPEEDS = {
+    "prefill_tokens_per_second": "Prefill, tokens/s",
+    "calibration_tokens_per_second": "Calibration, tokens/s",
+    "decode_tokens_per_second": "Decode, tokens/s",
+}
 
 
 def tool_blocks(step: Step, prefix: str) -> list[Block]:

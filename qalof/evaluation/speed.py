@@ -1,6 +1,7 @@
 """Memory and tokens a second of a model at one bitmap (algorithms.md 10, "Efficiency").
 
-Prefill is a forward pass over a batch of full length; decoding is greedy generation after it, for models that can.
+Prefill is a forward pass over a batch of full length; calibration is the same pass with nothing rounded beforehand,
+which is what merge orders differ in while a model is tuned; decoding is greedy generation, for models that can.
 Both are warmed up once and synchronised.  The numbers are of *fake* quantization, which is slower and larger than no
 quantization at all: they say what an experiment costs, never what a deployment would save.
 
@@ -21,17 +22,23 @@ import torch
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
+from qalof.export.packed import layers_of
 from qalof.model.pretrained import HeadKind
 from qalof.model.switchable import SwitchableModel
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians of the repeats; ``decode_tokens_per_second`` is None for a model without a language-modelling head."""
+    """Medians of the repeats."""
 
     memory_bytes: int
+    """Peak, see the module's docstring."""
     prefill_tokens_per_second: float
+    """Of a forward pass with weights that are rounded already."""
+    calibration_tokens_per_second: float
+    """Of the same pass when every weight, product or factor is rounded anew first, as after a step of training."""
     decode_tokens_per_second: float | None
+    """Of greedy generation; None for a model without a language-modeling head."""
 
 
 def speed_of(
@@ -60,11 +67,22 @@ def speed_of(
         torch.cuda.reset_peak_memory_stats(device)
     with torch.inference_mode():
         prefill = _median(lambda: model(input_ids=ids), repeats, device)
+        calibration = _median(lambda: _round_anew(model, ids), repeats, device)
         decode = None
         if model.base.head is HeadKind.CAUSAL_LM:
             whole = _median(lambda: _generate(model, ids, new_tokens), repeats, device)
             decode = batch_size * new_tokens / whole
-    return Speed(_peak(device), batch_size * tokens / prefill, decode)
+    seen = batch_size * tokens
+    return Speed(_peak(device), seen / prefill, seen / calibration, decode)
+
+
+def _round_anew(model: SwitchableModel, ids: torch.Tensor) -> Any:
+    for site in model.sites:
+        linear, lora = layers_of(model, site)
+        linear.forget()
+        if lora is not None:
+            lora.forget()
+    return model(input_ids=ids)
 
 
 def _generate(model: SwitchableModel, ids: torch.Tensor, new_tokens: int) -> Any:

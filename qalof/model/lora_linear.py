@@ -152,6 +152,10 @@ class SwitchableLora(lora.Linear):
                 self._kept[key] = (versions, compute())
         return self._kept[key][1]
 
+    def forget(self) -> None:
+        """Drop what is kept for inference: rounded products and merged weights."""
+        self._kept.clear()
+
     def train(self, mode: bool = True) -> SwitchableLora:
         """As of any module; what was kept for inference is dropped."""
         if mode:

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from qalof.errors import BadInputError
-from qalof.evaluation.speed import speed_of
+from qalof.evaluation.speed import _round_anew, speed_of
 from qalof.export.compression import MEASURES, compression_of, zlib_bytes
 from qalof.model.adapters import AdapterSpec
+from qalof.model.lora_linear import MergeOrder
 from qalof.model.pretrained import HeadKind
 from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import BaseModel, build
+from qalof.model.switchable_linear import SwitchableLinear
 
 
 @pytest.fixture(scope="module", params=["tied_view", "untied", "none"])
@@ -48,7 +50,29 @@ def test_speed_is_measured_at_the_bitmap_and_a_text_too_long_is_refused(model):
     speed = speed_of(model, "w4", batch_size=1, tokens=4, new_tokens=2, repeats=1)
     assert str(model.bitmap) == "w4a32"
     assert speed.prefill_tokens_per_second > 0
+    assert speed.calibration_tokens_per_second > 0
     assert speed.decode_tokens_per_second is not None
     assert speed.memory_bytes > 1e6
     with pytest.raises(BadInputError, match="128 positions: got 120 \\+ 20"):
         speed_of(model, 8, tokens=120, new_tokens=20)
+
+
+@pytest.mark.parametrize("merge", [str(order) for order in MergeOrder])
+def test_calibration_rounds_everything_anew_and_a_forward_pass_what_it_must(random_model, monkeypatch, merge):
+    specs = {"8": AdapterSpec(2), "4": AdapterSpec(2)}
+    model = build(BaseModel(random_model, HeadKind.CAUSAL_LM), specs, SwitchSettings(merge=merge)).eval()
+    model.set_bitmap("w4")
+    rounded = []
+    real = SwitchableLinear.quantize_weight
+    monkeypatch.setattr(
+        SwitchableLinear, "quantize_weight", lambda self, weight, bits: rounded.append(1) or real(self, weight, bits)
+    )
+    ids = torch.arange(6)[None]
+    per_site = {"branch": (1, 0), "merge_then_quantize": (1, 0), "quantize_product": (2, 0), "quantize_factors": (3, 2)}
+    with torch.inference_mode():
+        model(input_ids=ids)
+        for run, count in zip((_round_anew, lambda model, ids: model(input_ids=ids)), per_site[merge], strict=True):
+            rounded.clear()
+            run(model, ids)
+            assert len(rounded) == count * len(model.sites)
+        assert _round_anew(model, ids).logits.equal(model(input_ids=ids).logits)

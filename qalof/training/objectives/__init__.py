@@ -13,7 +13,7 @@ draws what an uninterrupted one would have drawn.
 """
 
 from qalof.training.objectives.adversarial import AdversarialPrecision, EmbeddingAttack
-from qalof.training.objectives.base import Anchors, Distance, FeatureLayers, Hidden, Objective, Rows
+from qalof.training.objectives.base import Anchors, Distance, FeatureLayers, Hidden, Losses, Objective, Rows
 from qalof.training.objectives.choices import (
     AllBitmaps,
     Choice,
@@ -41,6 +41,7 @@ __all__ = [
     "Hidden",
     "InTurn",
     "LayerwiseChoice",
+    "Losses",
     "Objective",
     "RandomChoice",
     "Rows",

@@ -9,7 +9,6 @@ afterwards, from the texts that were found.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from qalof.bitmap_names import short_name
 from qalof.checkpoints import load, task_of
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
-from qalof.files import append_lines, write_json
+from qalof.files import append_lines, read_whole_lines, write_json
 from qalof.model.pretrained import HeadKind, load_pretrained
 from qalof.model.shared_base import share_large
 from qalof.model.switchable import SwitchableModel
@@ -203,11 +202,7 @@ class _Record:
         self._path = path
 
     def read(self) -> dict[tuple[int, str], AttackResult]:
-        if not self._path.exists():
-            return {}
-        whole = [line for line in self._path.read_bytes().split(b"\n")[:-1] if line]
-        os.truncate(self._path, sum(len(line) + 1 for line in whole))
-        results = [AttackResult.from_json(self._parse(line)) for line in whole]
+        results = [AttackResult.from_json(self._parse(line)) for line in read_whole_lines(self._path) if line]
         return {(result.example_id, result.bitmap): result for result in results}
 
     def add(self, result: AttackResult) -> None:

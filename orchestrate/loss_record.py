@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from qalof.files import write_text
+from qalof.files import read_whole_lines, write_text
 from qalof.training.loop import StepReport
 
 LOSSES = "losses.jsonl"
@@ -26,7 +26,7 @@ A resumed run repeats steps; the last line of one counts.
 """
 SHARE = 10
 """The last tenth of the steps stands for the end of a training: a single step's loss is that of its batch."""
-_START = '{"step"'
+_START = b'{"step"'
 
 
 def lines_of(posts: Sequence[StepReport]) -> list[str]:
@@ -42,10 +42,7 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: another line is not JSON.
     """
-    if not path.is_file():
-        return
-    *lines, _torn = path.read_text(encoding="utf-8").split("\n")
-    for line in lines:
+    for line in read_whole_lines(path):
         yield json.loads(line[max(0, line.rfind(_START)) :])
 
 

@@ -25,7 +25,7 @@ from orchestrate.plan import PlannedStep
 from orchestrate.table_cell import Cell
 from orchestrate.table_config import Place
 from qalof.attacks.attack import AttackResult, AttackStatus, summarize
-from qalof.files import read_json
+from qalof.files import read_json, read_whole_lines
 from qalof.statistics import bootstrap_mean, wilson
 
 ATTACKS = "attacks.jsonl"
@@ -102,5 +102,5 @@ def _rate(rate: Mapping[str, Any]) -> Cell:
 
 
 def _results(step: PlannedStep) -> Iterator[AttackResult]:
-    *whole, _torn = (step.folder / ATTACKS).read_bytes().split(b"\n")
-    yield from (AttackResult.from_json(json.loads(line)) for line in whole if line)
+    lines = read_whole_lines(step.folder / ATTACKS)
+    yield from (AttackResult.from_json(json.loads(line)) for line in lines if line)

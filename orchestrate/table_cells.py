@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from orchestrate.train_job import CHECKPOINT
 from qalof.bitmap import Bitmap, block_name
 from qalof.checkpoints import load
 from qalof.errors import BadInputError
+from qalof.files import read_whole_lines
 from qalof.metrics import DROP, metric_of
 from qalof.statistics import bootstrap_mean
 from search import SearchResult
@@ -107,7 +107,7 @@ def _lowered(step: PlannedStep, metric: str) -> tuple[Scores, dict[str, Scores]]
     by_block = step.config.unit == "block"  # type: ignore[attr-defined]
     reference: Scores | None = None
     units: dict[str, Scores] = {}
-    for line in _lines(step.folder / RECORD):
+    for line in map(json.loads, filter(None, read_whole_lines(step.folder / RECORD))):
         changed = [site for site, layer in Bitmap.from_json(line["bitmap"]).items() if layer.weight != bits]
         # a metric that is no mean over examples, such as a perplexity, has one value and no spread
         found = line["evaluation"]
@@ -169,12 +169,6 @@ def _searched(place: Place, step: PlannedStep) -> Cell:
 
 def _same(point: Any, row: Mapping[str, Any]) -> bool:
     return all(math.isclose(point.metrics[name].estimate, row[name]) for name in point.metrics if name in row)
-
-
-def _lines(path: Path) -> Iterator[Any]:
-    """The JSON lines of a record; one that a kill tore off lacks its end and is no line."""
-    *whole, _torn = path.read_bytes().split(b"\n")
-    yield from (json.loads(line) for line in whole if line)
 
 
 _OF_TRAINING: Mapping[str, Callable[[Place, PlannedStep], Cell]] = {

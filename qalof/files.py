@@ -99,6 +99,19 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
                 raise
 
 
+def read_whole_lines(path: Path) -> list[bytes]:
+    """The lines of a record, without their newlines; none where there is no file.
+
+    A line counts once its newline is there: what a kill tore off, or another process is writing at this moment, is
+    left out.  Only ``\\n`` ends a line.
+    """
+    try:
+        *whole, _torn = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    return whole
+
+
 def _whole_bytes(size: int, file: Any) -> int:
     """How many of ``size`` bytes are whole lines."""
     at = size

@@ -20,7 +20,7 @@ from typing import Any
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
-from qalof.files import append_lines
+from qalof.files import append_lines, read_whole_lines
 
 FORMAT_VERSION = 1
 
@@ -47,7 +47,7 @@ class EvaluationRecord:
             BadInputError: a line that is no record of this format.
         """
         known: dict[Bitmap, Evaluation] = {}
-        for number, line in enumerate(self._lines(), start=1):
+        for number, line in enumerate(read_whole_lines(self.path), start=1):
             entry = self._parse(number, line)
             if entry["fingerprint"] == fingerprint and entry["limit"] == limit:
                 known[Bitmap.from_json(entry["bitmap"], sites)] = Evaluation.from_json(entry["evaluation"])
@@ -67,12 +67,6 @@ class EvaluationRecord:
             "evaluation": evaluation.to_json(),
         }
         append_lines(self.path, [json.dumps(entry, default=float)])
-
-    def _lines(self) -> list[bytes]:
-        if not self.path.exists():
-            return []
-        *whole, _torn = self.path.read_bytes().split(b"\n")
-        return whole
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:

@@ -13,10 +13,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,6 +30,33 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def narrowing() -> Callable[[], contextlib.AbstractContextManager[list[str]]]:
+    """``with narrowing() as found``: a name for each operation within that makes a float32 or bfloat16 tensor."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Watch(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.found: list[str] = []
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = func(*args, **(kwargs or {}))
+            narrow = (torch.float32, torch.bfloat16)
+            if any(isinstance(each, torch.Tensor) and each.dtype in narrow for each in tree_leaves(made)):
+                self.found.append(str(func))
+            return made
+
+    @contextlib.contextmanager
+    def watch() -> Iterator[list[str]]:
+        with Watch() as mode:
+            yield mode.found
+
+    return watch
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qalof.errors import BadInputError, DiskError
-from qalof.files import append_lines, copy_folder, disk_errors, open_sealed, sealed_folder, tidy, write_json
+from qalof.files import (
+    append_lines,
+    copy_folder,
+    disk_errors,
+    open_sealed,
+    read_whole_lines,
+    sealed_folder,
+    tidy,
+    write_json,
+)
 
 HEAD = {"format_version": 1}
 
@@ -82,6 +91,24 @@ def test_a_torn_line_is_cut_off_before_the_next_is_added(tmp_path, torn):
         record.write_text(start + torn)
         append_lines(record, ["two"])
         assert record.read_text() == start + "two\n"
+
+
+def test_of_a_record_that_is_being_written_exactly_the_whole_lines_are_read(tmp_path):
+    record, text = tmp_path / "losses.jsonl", '{"step": 1}\n\n{"word": "é\u2028"}\n'.encode()
+    assert read_whole_lines(record) == []
+    for written in range(len(text) + 1):
+        record.write_bytes(text[:written])
+        assert read_whole_lines(record) == text.split(b"\n")[: text[:written].count(b"\n")]
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("wing", ["qalof", "search", "orchestrate"])
+def test_every_record_of_lines_has_one_reader_that_forgives_a_torn_end(wing):
+    for path in (ROOT / wing).rglob("*.py"):
+        if path != ROOT / "qalof" / "files.py":
+            assert "_torn" not in path.read_text(), f"{path} must read lines by qalof.files.read_whole_lines"
 
 
 def test_an_error_that_is_none_of_the_disk_stays_what_it_was(tmp_path):

@@ -32,7 +32,7 @@ from qalof.bitmap import Bitmap
 from qalof.cost import Cost
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
-from qalof.files import read_json
+from qalof.files import read_json, read_whole_lines
 from qalof.metrics import DROP
 from qalof.statistics import Interval
 from qalof.tasks.factory import TASKS
@@ -231,14 +231,12 @@ def _fitting(point: Point, evaluation: Evaluation | None) -> Evaluation | None:
 
 def _lines(path: Path) -> Iterator[Any]:
     """The JSON lines of a record; one that a kill tore off lacks its end and is no line."""
-    if path.is_file():
-        *whole, _torn = path.read_bytes().split(b"\n")
-        yield from (json.loads(line) for line in whole if line)
+    yield from (json.loads(line) for line in read_whole_lines(path) if line)
 
 
 def recorded_lines(path: Path) -> int:
     """How many whole lines a record has; 0 where there is none."""
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
+    return len(read_whole_lines(path))
 
 
 def _evaluation(data: Mapping[str, Any]) -> Evaluation:

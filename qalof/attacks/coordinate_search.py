@@ -34,6 +34,7 @@ import torch
 from qalof.attacks.elicitation import Elicitation, greedy_hits
 from qalof.attacks.victim import BATCH, embedding_matrix
 from qalof.errors import BadInputError
+from qalof.precision import at_least_float32
 
 
 class Proposal(StrEnum):
@@ -123,7 +124,7 @@ class CoordinateSearch:
         ids = self._with_target(prompts)
         embedded = self.embedding[ids].requires_grad_()
         logits = self.goal.model(inputs_embeds=embedded, use_cache=False).logits
-        log_p = logits[:, :-1].float().log_softmax(-1)
+        log_p = at_least_float32(logits[:, :-1]).log_softmax(-1)
         log_probability, nll = _terms(log_p, ids, prompts.shape[1])
         (gradient,) = torch.autograd.grad((log_probability - self.weight * nll).sum(), [embedded])
         self.queries += len(rows)
@@ -142,7 +143,7 @@ class CoordinateSearch:
             prompts = torch.tensor(rows[start : start + BATCH], device=self.device)
             ids = self._with_target(prompts)
             logits = self.goal.model(input_ids=ids, use_cache=False).logits
-            log_p, nll = _terms(logits[:, :-1].float().log_softmax(-1), ids, prompts.shape[1])
+            log_p, nll = _terms(at_least_float32(logits[:, :-1]).log_softmax(-1), ids, prompts.shape[1])
             hits = greedy_hits(logits, ids, prompts.shape[1])
             objective = log_p - self.weight * nll
             columns = (column.tolist() for column in (objective, log_p, nll, hits))

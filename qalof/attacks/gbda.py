@@ -38,6 +38,7 @@ from qalof.attacks.goal import LabelGoal
 from qalof.attacks.victim import Victim, classifier, embedding_matrix, frozen, margins, transformers_model
 from qalof.errors import BadInputError
 from qalof.laws import Count, Law, Natural, Positive, Weight, check_numbers
+from qalof.precision import at_least_float32
 from qalof.tasks.base import Task
 
 REFERENCE_COEFFICIENT = 15.0
@@ -116,7 +117,8 @@ class Gbda:
                 raise BadInputError(f"{what} must have the victim's {size} tokens: got {length}; share the tokenizer")
         self.device = self.embedding.device
         self.forbidden = _forbidden(victim.tokenizer, size).to(self.device)
-        self.idf = torch.tensor(settings.idf or [1.0] * size, device=self.device)
+        self.dtype = at_least_float32(self.embedding).dtype
+        self.idf = torch.tensor(settings.idf or [1.0] * size, dtype=self.dtype, device=self.device)
 
     def run(self, example: AttackExample) -> AttackResult:
         """Attack one text at the victim's bitmap."""
@@ -161,8 +163,8 @@ class Gbda:
         if coefficient is None:
             coefficient = coefficient_for(size)
         inner = torch.tensor(ids[1:-1], dtype=torch.int64, device=self.device)
-        theta = torch.zeros(len(inner), size, device=self.device).masked_fill_(self.forbidden, -torch.inf)
-        return theta.scatter_(1, inner[:, None], coefficient)
+        theta = torch.zeros(len(inner), size, dtype=self.dtype, device=self.device)
+        return theta.masked_fill_(self.forbidden, -torch.inf).scatter_(1, inner[:, None], coefficient)
 
     def optimise(
         self, ids: Sequence[int], label: int, generator: torch.Generator,
@@ -179,7 +181,7 @@ class Gbda:
         ends = functional.one_hot(torch.tensor([ids[0], ids[-1]], device=self.device), theta.shape[1]).to(theta.dtype)
         first, last = (row.expand(self.settings.batch, 1, -1) for row in ends)
         for _ in range(self.settings.iterations):
-            noise = gumbel((self.settings.batch, *theta.shape), generator)
+            noise = gumbel((self.settings.batch, *theta.shape), generator, self.dtype)
             soft = torch.softmax((theta + noise) / self.settings.temperature, dim=-1)
             loss = loss_of(torch.cat([first, soft, last], dim=1))
             (theta.grad,) = torch.autograd.grad(loss, [theta])
@@ -196,7 +198,7 @@ class Gbda:
         def loss(pi: torch.Tensor) -> torch.Tensor:
             logits = self.victim.model(inputs_embeds=pi @ self.embedding).logits
             log_p, states = self._read(pi @ self.lm_embedding)
-            adversarial = functional.relu(margins(logits.float(), label) + self.settings.kappa).mean()
+            adversarial = functional.relu(margins(at_least_float32(logits), label) + self.settings.kappa).mean()
             likelihood = soft_nll(pi, log_p).mean()
             similarity = soft_recall(reference, states, weights).mean()
             return adversarial + self.settings.lambda_lm * likelihood - self.settings.lambda_sim * similarity
@@ -206,7 +208,8 @@ class Gbda:
     def _read(self, embedded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities (B, n, V) and last hidden states (B, n, features) of the language model."""
         outputs = transformers_model(self.lm)(inputs_embeds=embedded, output_hidden_states=True, use_cache=False)
-        return functional.log_softmax(outputs.logits.float(), dim=-1), outputs.hidden_states[-1].float()
+        states = at_least_float32(outputs.hidden_states[-1])
+        return functional.log_softmax(at_least_float32(outputs.logits), dim=-1), states
 
     def hard_samples(self, theta: torch.Tensor, ids: Sequence[int], generator: torch.Generator) -> list[list[int]]:
         """``samples`` token rows drawn from softmax(Theta) between the held ends."""
@@ -214,7 +217,7 @@ class Gbda:
             return [list(ids)] * self.settings.samples
         rows = []
         for _ in range(self.settings.samples):  # one at a time: 100 noise tensors of a whole vocabulary are gigabytes
-            inner = (theta + gumbel(tuple(theta.shape), generator)).argmax(-1).tolist()
+            inner = (theta + gumbel(tuple(theta.shape), generator, self.dtype)).argmax(-1).tolist()
             rows.append([ids[0], *inner, ids[-1]])
         return rows
 
@@ -235,10 +238,14 @@ def soft_recall(reference: torch.Tensor, states: torch.Tensor, weights: torch.Te
     return ((u @ v.transpose(1, 2)).amax(-1) * inner).sum(-1)
 
 
-def gumbel(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """Standard Gumbel noise, -log of an exponential variable."""
-    noise = torch.empty(shape, device=generator.device).exponential_(generator=generator)
-    return noise.clamp_min_(_TINY_FLOAT).log_().neg_()
+def gumbel(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Standard Gumbel noise, -log of an exponential variable, in ``dtype``, the same on every processor.
+
+    torch's own ``exponential_`` takes another library's generator on Intel processors.
+    """
+    exponential = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
+    exponential.neg_().log1p_().neg_()
+    return exponential.clamp_min_(_TINY_FLOAT).log_().neg_().to(dtype)
 
 
 def coefficient_for(vocabulary: int, coefficient: float = REFERENCE_COEFFICIENT) -> float:

@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from qalof.attacks.victim import Victim, classifier
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
+from qalof.precision import at_least_float32
 from qalof.tasks.classification import by_equal_length
 
 HELD, BROKEN = 0, 1
@@ -232,7 +233,7 @@ class ContinuationGoal(_VictimGoal[_Reading]):
         if len(rows[0]) < 2:
             return [[] for _ in rows], [[] for _ in rows]
         ids = torch.tensor(rows, device=next(self.model.parameters()).device)
-        logits = self.model(input_ids=ids).logits[:, :-1].float()
+        logits = at_least_float32(self.model(input_ids=ids).logits[:, :-1])
         nats = functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
         return nats.double().tolist(), (logits.argmax(-1) == ids[:, 1:]).tolist()
 

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
+from qalof.precision import at_least_float32
 from qalof.tasks.base import Progress
 from qalof.tasks.batching import attention_mask, by_length, pad_right
 from qalof.tasks.special_tokens import special_token
@@ -112,7 +113,7 @@ def score_pairs(
 
 def _score(logits: torch.Tensor, continuation: Sequence[int], length: int) -> Scored:
     target = torch.tensor(list(continuation), device=logits.device)
-    logs = logits[length - len(continuation) : length].float().log_softmax(dim=-1)
+    logs = at_least_float32(logits[length - len(continuation) : length]).log_softmax(dim=-1)
     total = logs.gather(1, target[:, None]).double().sum()
     return Scored(float(total), bool((logs.argmax(dim=-1) == target).all()))
 

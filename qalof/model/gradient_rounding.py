@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from qalof.layer_bits import check_width
+from qalof.precision import at_least_float32
 
 
 @contextmanager
@@ -55,12 +56,12 @@ def rounded_gradients(layers: Sequence[nn.Module], bits: int | None, *seeds: int
 @torch.no_grad()
 def round_stochastically(gradient: torch.Tensor, bits: int, generator: torch.Generator) -> torch.Tensor:
     """``gradient``, any shape and floating dtype, on a grid of 2^bits levels; its mean over the noise is itself."""
-    wide = gradient.to(torch.float32)
+    wide = at_least_float32(gradient)
     low, high = torch.aminmax(wide)
     levels = 2**bits - 1
     scale = (high - low) / levels
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)
-    noise = torch.rand(wide.shape, generator=generator, device=wide.device)
+    noise = torch.rand(wide.shape, generator=generator, dtype=wide.dtype, device=wide.device)
     codes = noise.add_((wide - low).div_(scale)).floor_().clamp_(0, levels)
     return codes.mul_(scale).add_(low).to(gradient.dtype)
 

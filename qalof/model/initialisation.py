@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from qalof.errors import BadInputError, nearest_hint
+from qalof.precision import at_least_float32
 
 Factors = tuple[torch.Tensor, torch.Tensor]
 """A (rank, in), B (out, rank)."""
@@ -61,14 +62,14 @@ def decompose(weight: torch.Tensor, rank: int, scaling: float, init: str) -> Fac
     """A0 and B0 of ``pissa`` and ``olora``, with scaling * B0 @ A0 the part to take out of ``weight`` (out, in)."""
     _check_rank(weight, rank)
     if init == "olora":
-        q, r = torch.linalg.qr(weight.float())
+        q, r = torch.linalg.qr(at_least_float32(weight))
         return r[:rank].contiguous(), q[:, :rank].contiguous()
     match = _PISSA.match(init)
     assert match is not None
     if match[1]:
-        left, values, right = torch.svd_lowrank(weight.float(), rank, niter=int(match[1]))
+        left, values, right = torch.svd_lowrank(at_least_float32(weight), rank, niter=int(match[1]))
         return _halves(left, values, right.T, scaling)
-    return _truncated(weight.float(), rank, scaling)
+    return _truncated(at_least_float32(weight), rank, scaling)
 
 
 @torch.no_grad()
@@ -77,7 +78,7 @@ def compensate(
 ) -> Factors | None:
     """A and B of ``loftq`` for ``weight`` (out, in); None where rounding changes nothing, as at 32 bits."""
     _check_rank(weight, rank)
-    error = weight.float() - rounded(weight).float()
+    error = at_least_float32(weight) - at_least_float32(rounded(weight))
     return _truncated(error, rank, scaling) if error.any() else None
 
 

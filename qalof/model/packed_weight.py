@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from qalof.errors import BadInputError
 from qalof.model.tensor_quantizer import TensorQuantizer
+from qalof.precision import at_least_float32
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.integer_matmul import integer_product, refused_shape, unusable
 from qalof.quantization.packing import Packed, pack, unpack_rows
@@ -136,26 +137,30 @@ class PackedWeight:
         if self.kernel(bits, x.device) is not INT_MM:
             return functional.linear(quantizer(x, bits), self.decode().to(x.dtype), bias)
         encoded = quantizer.encode_int8(x, bits)
-        product = self.integer_linear(encoded.codes.reshape(-1, self.stored.columns))
+        codes = encoded.codes.reshape(-1, self.stored.columns)
+        product = self.integer_linear(codes, at_least_float32(x).dtype)
         # not in place: the result must be no view, or autograd would forbid its users to write into it
         product = product.view(*x.shape[:-1], self.stored.data.shape[0]) * encoded.scale
         return (product if bias is None else product.add_(bias)).to(x.dtype)
 
-    def integer_linear(self, codes: torch.Tensor) -> torch.Tensor:
-        """int8 (tokens, columns) -> fp32 (tokens, rows): sums of integer products, each times its weight scale."""
+    def integer_linear(self, codes: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """int8 (tokens, columns) -> (tokens, rows) in ``dtype``, float32 or float64.
+
+        Sums of integer products, each times its weight scale.
+        """
         planes, offset = self._planes()
         count = len(planes)
         spare = -codes.shape[-1] % count
         padded = functional.pad(codes, (0, spare)) if spare else codes
         inputs = [padded[:, at::count].contiguous() for at in range(count)]
-        scale = self.stored.grid.scale.to(torch.float32)
+        scale = self.stored.grid.scale.to(dtype)
         size = self._group_size()
         if size is None:
             whole = self._sum(inputs, planes, offset, slice(None))
-            return whole.to(torch.float32).mul_(scale.reshape(1, -1))
-        step, total = size // count, torch.zeros(())
+            return whole.to(dtype).mul_(scale.reshape(1, -1))
+        step, total = size // count, torch.zeros((), dtype=dtype)
         for group in range(scale.shape[-1]):
-            part = self._sum(inputs, planes, offset, slice(group * step, (group + 1) * step)).to(torch.float32)
+            part = self._sum(inputs, planes, offset, slice(group * step, (group + 1) * step)).to(dtype)
             part.mul_(scale[:, group])
             total = part if group == 0 else total.add_(part)
         return total
@@ -180,7 +185,7 @@ class PackedWeight:
 
     def _sum(self, inputs: list[torch.Tensor], planes: list[torch.Tensor], offset: int, part: slice) -> torch.Tensor:
         """int32 (tokens, rows): the exact sum over one part of the columns."""
-        total = torch.zeros(())
+        total = torch.zeros((), dtype=torch.int32)
         for index, (x, plane) in enumerate(zip(inputs, planes, strict=True)):
             product = integer_product(x[:, part].contiguous(), plane[:, part])
             total = product if index == 0 else total.add_(product)

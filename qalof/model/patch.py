@@ -28,6 +28,7 @@ from qalof.model.settings import TIED, SwitchSettings
 from qalof.model.sites import HeadMode, Site, is_tied, site_path
 from qalof.model.switchable_embedding import SwitchableEmbedding, TiedHead, TiedViewLinear
 from qalof.model.switchable_linear import SwitchableLinear
+from qalof.rng import make_dropout_portable
 
 
 @dataclass
@@ -89,6 +90,7 @@ def patch(
         if site.is_head and settings.head_mode is HeadMode.TIED_BOTH:
             model.get_input_embeddings().register_forward_hook(switch.look_up)
         switches.append(switch)
+    make_dropout_portable(model)
     if settings.norms.copies:
         for path, norm in install_copies(model, list(specs)).items():
             switches[owners[path]].norms.append(norm)

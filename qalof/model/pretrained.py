@@ -26,6 +26,7 @@ from qalof.home import expanded
 from qalof.hub import check_hub
 from qalof.model.gguf_source import converted, find_gguf
 from qalof.reading import exists, is_folder, library_errors
+from qalof.rng import portable_draws
 from qalof.tiny import MODEL_DIR
 
 _WAY_OUT = "give a local folder that is whole, a GGUF file, or a hub name with the hub in reach"
@@ -103,7 +104,7 @@ def load_pretrained(source: str, head: HeadKind, *, seed: int = 0, labels: int |
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a freshly drawn head is no news here
     transformers_logging.disable_progress_bar()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), portable_draws():
         torch.manual_seed(seed)
         try:
             with library_errors(f"model {source!r}", _WAY_OUT):

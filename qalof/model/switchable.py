@@ -42,6 +42,7 @@ from qalof.model.settings import SwitchSettings
 from qalof.model.sites import Unquantized, feeds_known_cache
 from qalof.model.tensor_quantizer import share_tokens
 from qalof.quantization.scheme import QuantizationScheme, TensorScheme
+from qalof.rng import portable_draws
 
 _log = logging.getLogger(__name__)
 
@@ -288,7 +289,7 @@ def build(
         BadInputError: settings, adapters and model that do not go together.
     """
     model = pretrained or base.load()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), portable_draws():
         torch.manual_seed(seed)
         switchable = SwitchableModel(model, base, adapters or {}, settings)
         switchable.initialise()

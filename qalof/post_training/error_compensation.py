@@ -28,6 +28,7 @@ import torch
 
 from qalof.errors import BadInputError
 from qalof.laws import Count, Law, check_numbers
+from qalof.precision import at_least_float32
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.quantizer import Encoded, Grid, Quantizer
 
@@ -89,7 +90,7 @@ class InputMoments:
 
     def add(self, inputs: torch.Tensor) -> None:
         """Count in ``inputs`` (..., features)."""
-        rows = inputs.detach().reshape(-1, inputs.shape[-1]).to(torch.float32)
+        rows = at_least_float32(inputs.detach().reshape(-1, inputs.shape[-1]))
         self._sum += (rows.T @ rows).to(torch.float64)
         self.tokens += rows.shape[0]
 
@@ -164,7 +165,7 @@ def _round_columns(
             place = int(order[at])
             column = work[:, at : at + 1]
             grid = _column_grid(nearest.grid, quantizer, place, len(work))
-            encoded = alone.encode(column.to(torch.float32), nearest.bits, grid)
+            encoded = alone.encode(column.to(grid.scale.dtype), nearest.bits, grid)
             codes[:, place] = encoded.codes[:, 0].to(codes.dtype)
             error = (column - alone.decode(encoded)) / factor[at, at]
             work[:, at + 1 : end] -= error * factor[at, at + 1 : end]

@@ -119,7 +119,7 @@ class StaticRanges(nn.Module):
     def _merged(self, old: torch.Tensor, new: torch.Tensor, seen: torch.Tensor, size: torch.Tensor, most: Any) -> Any:
         if self.spec.kind == "minmax":
             return most(old, new)
-        share = 1 - self.spec.momentum if self.spec.kind == "ema" else float(size / (seen + size))
+        share = 1 - self.spec.momentum if self.spec.kind == "ema" else int(size) / int(seen + size)
         return old + (new - old) * share
 
     def _key(self, bits: float) -> str:
@@ -136,7 +136,7 @@ class StaticRanges(nn.Module):
 def batch_range(
     x: torch.Tensor, bits: float, quantizer: Quantizer, spec: ObserverSpec
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The range of one batch: each () for granularity tensor, (groups,) for group and head; fp32."""
+    """The range of one batch: each () for granularity tensor, (groups,) for group and head; fp32 or fp64."""
     lows, highs = [], []
     for piece in quantizer.static_groups(x):
         low, high = piece.amin(dim=-1), piece.amax(dim=-1)
@@ -157,7 +157,7 @@ def _least_error(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The range out of shrunken ones that rounds (groups, elements) with the least squared error, by group."""
     best_low, best_high, least = low, high, torch.full_like(low, torch.inf)
-    for share in torch.linspace(1, 0.2, SHRINKS).tolist():
+    for share in (1 - 0.8 * index / (SHRINKS - 1) for index in range(SHRINKS)):
         error = quantizer.error_in_range(piece, low * share, high * share, bits)
         better = error < least
         best_low, best_high = torch.where(better, low * share, best_low), torch.where(better, high * share, best_high)

@@ -109,10 +109,10 @@ def pack(encoded: Encoded, quantizer: Quantizer) -> Packed:
     dtypes = (quantizer.stored_dtype, quantizer.zero_dtype)
     stored = [None if p is None else _as_stored(p, dtype) for p, dtype in zip(encoded.grid, dtypes, strict=True)]
     for part, kept in zip(encoded.grid, stored, strict=True):
-        if part is not None and kept is not None and not torch.equal(_as_float(kept), part):
+        if part is not None and kept is not None and not torch.equal(_as_float(kept).to(part.dtype), part):
             raise BadInputError(
                 f"a grid must be exact in {kept.dtype} to be packed: it is not; encode with this quantizer's own grid, "
-                "or with scale_dtype float32"
+                "or with scale_dtype float32 and a weight in float32"
             )
     scale, zero = stored
     assert scale is not None

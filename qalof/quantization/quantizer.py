@@ -1,12 +1,13 @@
 """What every quantizer is: a frozen record of its options with pure functions on tensors.
 
-A quantizer has ``encode`` (tensor -> codes and grid), ``decode`` (back, fp32) and ``fake_quantize``, which equals
+A quantizer has ``encode`` (tensor -> codes and grid), ``decode`` (back) and ``fake_quantize``, which equals
 ``decode(encode(x))`` number for number and carries a straight-through gradient.  A *grid* is the scale of each
 group and, where the method has one, a second parameter ``zero``.  It is computed from the tensor itself (dynamic),
 or handed in: from an observer's range, from learned steps, or from a packed file.
 
 A method is one class in one file of :mod:`qalof.quantization.methods`.  It says how a grid comes from a group's
-range, how numbers become codes, and how codes become numbers; the group is always the last dimension, in fp32.
+range, how numbers become codes, and how codes become numbers; the group is always the last dimension, in fp32, or in
+fp64 where the tensor is (:mod:`qalof.precision`).
 Everything else is here and in :mod:`qalof.quantization.options`: granularity, widths, estimators, JSON.
 
 Widths may be real (algorithms.md 1.6).  ``round``: the divisor stays real and codes are clamped to it rounded half
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import torch
 
 from qalof.errors import BadInputError
+from qalof.precision import at_least_float32
 from qalof.quantization import granularity as grouping
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.options import HIGHEST_BITS, QuantizerOptions
@@ -33,8 +35,9 @@ from qalof.quantization.straight_through import StraightThrough, straight_throug
 
 
 class Grid(NamedTuple):
-    """Where the representable values lie: fp32, () for tensor, (..., 1) for channel and token, else (..., groups).
+    """Where the representable values lie, in fp32 or fp64.
 
+    Its shape is () for tensor, (..., 1) for channel and token, (..., groups) for group and head.
     ``zero`` is what the method makes of it: the lowest value or the zero point (asymmetric), octaves (log), or None.
     """
 
@@ -64,7 +67,7 @@ class Encoded:
 class Quantizer(QuantizerOptions, ABC):
     """A quantization method with its options."""
 
-    # --- what a method defines, on groups in the last dimension, fp32 ---
+    # --- what a method defines, on groups in the last dimension, fp32 or fp64 ---
 
     @abstractmethod
     def code_range(self, bits: float) -> tuple[int, int]:
@@ -80,11 +83,11 @@ class Quantizer(QuantizerOptions, ABC):
 
     @abstractmethod
     def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        """Codes as whole fp32 numbers, in a new tensor."""
+        """Codes as whole numbers in the dtype of ``x``, in a new tensor."""
 
     @abstractmethod
     def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        """Values of whole fp32 codes, which may be overwritten."""
+        """Values of codes, whole numbers in the dtype of the grid, which may be overwritten."""
 
     @property
     def zero_dtype(self) -> torch.dtype:
@@ -122,10 +125,11 @@ class Quantizer(QuantizerOptions, ABC):
         return Encoded(codes.to(torch.int32 if wide else torch.int16), grid, bits)
 
     def decode(self, encoded: Encoded) -> torch.Tensor:
-        """The values of codes, fp32, in the shape of the codes."""
+        """The values of codes, in the dtype of the grid (fp32 or fp64) and the shape of the codes."""
         with torch.no_grad():
-            # integers become fp32 by a copy, which the method may overwrite
-            pieces = self._pieces(encoded.codes, encoded.grid)
+            # integers become floats by a copy, which the method may overwrite
+            codes = encoded.codes.to(at_least_float32(encoded.grid.scale).dtype)
+            pieces = self._pieces(codes, encoded.grid)
             values = [self._values(piece, part, encoded.bits) for piece, part in pieces]
             return grouping.from_groups(values, self.granularity, encoded.codes.shape)
 
@@ -145,7 +149,7 @@ class Quantizer(QuantizerOptions, ABC):
         with torch.no_grad():
             if self.granularity.row_is_group and not needs_factor:
                 # what runs on every activation: the bookkeeping of groups would take as long as the rounding
-                wide = x.to(torch.float32)
+                wide = at_least_float32(x)
                 used = grid or self._grid_of(wide, bits)
                 rounded, factor = self._values(self._codes(wide, used, bits), used, bits).to(x.dtype), None
             else:
@@ -159,7 +163,7 @@ class Quantizer(QuantizerOptions, ABC):
         every product of their row or tensor.
         """
         with torch.no_grad():
-            wide = x.to(torch.float32)
+            wide = at_least_float32(x)
             if grid is not None:
                 grid = Grid(grid.scale + 0 * wide.sum(dim=-1, keepdim=True))
             else:
@@ -186,16 +190,19 @@ class Quantizer(QuantizerOptions, ABC):
             return Grid(torch.cat([part.scale for part in parts]).reshape(shape), zero)
 
     def static_groups(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """(groups, elements) of all tokens, fp32; see :func:`qalof.quantization.granularity.to_static_groups`."""
+        """(groups, elements) of all tokens, in fp32 or fp64.
+
+        See :func:`qalof.quantization.granularity.to_static_groups`.
+        """
         if self.granularity.grouped:
             self.check_shape(x.shape[-1])
-        return grouping.to_static_groups(x.to(torch.float32), self.granularity, self.group_size)
+        return grouping.to_static_groups(at_least_float32(x), self.granularity, self.group_size)
 
     def grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
         """The grid for a range known beforehand; ``low`` and ``high`` have the shape of the scale."""
         self.check_bits(bits)
         with torch.no_grad():
-            return self._grid_of_range(low.to(torch.float32), high.to(torch.float32), bits)
+            return self._grid_of_range(at_least_float32(low), at_least_float32(high), bits)
 
     def error_in_range(self, groups: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bits: float) -> torch.Tensor:
         """Mean squared error of each of ``groups`` (groups, elements) rounded in its range ``low`` .. ``high``."""
@@ -226,10 +233,10 @@ class Quantizer(QuantizerOptions, ABC):
     def _groups(self, x: torch.Tensor) -> list[torch.Tensor]:
         if self.granularity.grouped:
             self.check_shape(x.shape[-1])
-        return grouping.to_groups(x.to(torch.float32), self.granularity, self.group_size)
+        return grouping.to_groups(at_least_float32(x), self.granularity, self.group_size)
 
     def _pieces(self, x: torch.Tensor, grid: Grid) -> Iterator[tuple[torch.Tensor, Grid]]:
-        """Groups of ``x`` in fp32, each piece with its part of the grid, which broadcasts against it."""
+        """Groups of ``x`` in fp32 or fp64, each piece with its part of the grid, which broadcasts against it."""
         pieces = self._groups(x)
         features = x.shape[-1] if x.dim() else 1
         scales = grouping.scale_to_groups(grid.scale, self.granularity, features, self.group_size)
@@ -240,7 +247,7 @@ class Quantizer(QuantizerOptions, ABC):
 
     def _factor(self, x: torch.Tensor, grid: Grid, bits: float, *, clips: bool) -> torch.Tensor:
         if self.ste is StraightThrough.MASKED:
-            return (x.abs() < self.ste_limit).to(torch.float32)
+            return (x.abs() < self.ste_limit).to(x.dtype)
         if self.ste is StraightThrough.TANH:
             return self._tanh_factor(x, grid, bits)
         if not clips:  # a range taken from the group itself has nothing outside
@@ -249,7 +256,7 @@ class Quantizer(QuantizerOptions, ABC):
         ends = [self._values(torch.full_like(grid.scale, code), grid, bits) for code in (lowest, highest)]
         low, high = torch.minimum(*ends), torch.maximum(*ends)  # a scale may be negative
         slack = (high - low) * 1e-6  # the ends themselves are inside, whatever the last bit of Q * s says
-        return ((x >= low - slack) & (x <= high + slack)).to(torch.float32)
+        return ((x >= low - slack) & (x <= high + slack)).to(x.dtype)
 
     def _mixed(self, x: torch.Tensor, bits: float | torch.Tensor, grid: Grid | None) -> torch.Tensor:
         if grid is not None:
@@ -259,5 +266,5 @@ class Quantizer(QuantizerOptions, ABC):
         below = self.fake_quantize(x, low)
         # at a whole width the slope to the next one still is the derivative from the right
         above = self.fake_quantize(x, min(low + 1, HIGHEST_BITS) if low <= HIGHEST_BITS else low)
-        mixed = (1 - fraction) * below.to(torch.float32) + fraction * above.to(torch.float32)
+        mixed = (1 - fraction) * at_least_float32(below) + fraction * at_least_float32(above)
         return mixed.to(x.dtype)

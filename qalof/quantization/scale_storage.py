@@ -16,17 +16,17 @@ def round_up(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The least number of ``dtype`` not below ``x``, of either sign; beyond its range, its largest.
 
     Args:
-        x: fp32.
-        dtype: float32 (``x`` itself) or float16.
+        x: fp32 or fp64.
+        dtype: float32 (``x`` itself, whatever its dtype) or float16.
 
     Returns:
-        fp32, exactly representable in ``dtype``.
+        The dtype of ``x``; with float16 exactly representable in it.
     """
     if dtype is torch.float32:
         return x
     half = x.clamp(-_LARGEST, _LARGEST).to(torch.float16)
-    short = (half.to(torch.float32) < x) & (half < _LARGEST)
+    short = (half.to(x.dtype) < x) & (half < _LARGEST)
     # neighbours in fp16 are neighbours as integers: away from zero for positive numbers, towards it for negative
     step = torch.where(half >= 0, 1, -1).to(torch.int16)
     up = ((half + 0.0).view(torch.int16) + step).view(torch.float16)  # + 0.0 makes a zero positive
-    return torch.where(short, up, half).to(torch.float32)
+    return torch.where(short, up, half).to(x.dtype)

@@ -15,6 +15,7 @@ import torch
 
 from qalof.evaluation.result import Evaluation
 from qalof.model.pretrained import HeadKind
+from qalof.precision import at_least_float32
 
 Batch = dict[str, torch.Tensor]
 """Tensors by name; the first dimension is the batch."""
@@ -73,10 +74,10 @@ class Task(Protocol):
 
 
 def loss_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross entropy summed over rows, in fp32.
+    """Cross entropy summed over rows, in fp32 at least.
 
     Args:
         logits: (units, classes).
         labels: (units,).
     """
-    return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return torch.nn.functional.cross_entropy(at_least_float32(logits), labels, reduction="sum")

@@ -1,8 +1,7 @@
 """Text classification with GPT-2's classifier head, which reads the last token of a text.
 
-The data is one JSON object ``{"text", "label"}`` a line, ``label`` an index into the names of ``labels.json``.  That
-file lies beside the data and is a list of names, or lies there or one folder up and maps the data folder's name
-to its list.
+The data is one JSON object ``{"text", "label"}`` per line, ``label`` an index into the names of ``labels.json``: a list
+of names beside the data, or, there or one folder up, a map from the data folder's name to its list.
 
 Scoring batches texts of *equal* length, so that nothing is ever padded: GPT-2 has no pad token of its own, pad is
 eos here, and the classifier finds the last token of a text by looking for pads, which a text that really ends in
@@ -32,6 +31,7 @@ from qalof.home import expanded
 from qalof.laws import Count, check_numbers
 from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
+from qalof.precision import at_least_float32
 from qalof.reading import exists, parse_json, read_lines
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, pad_right
@@ -196,12 +196,12 @@ class ClassificationTask:
 def class_logits(
     model: Any, rows: Sequence[Sequence[int]], batch_size: int, progress: Progress | None = None
 ) -> torch.Tensor:
-    """Logits (len(rows), classes), fp32 on the CPU, of token id rows; each batch holds rows of one length."""
+    """Logits (len(rows), classes), fp32 at least, on the CPU, of token id rows; each batch holds rows of one length."""
     device = next(model.parameters()).device
     parts: dict[int, torch.Tensor] = {}
     for batch in by_equal_length([len(row) for row in rows], batch_size):
         ids = torch.tensor([list(rows[index]) for index in batch], device=device)
-        parts |= dict(zip(batch, model(input_ids=ids).logits.float().cpu(), strict=True))
+        parts |= dict(zip(batch, at_least_float32(model(input_ids=ids).logits).cpu(), strict=True))
         if progress:
             progress(len(parts), len(rows))
     return torch.stack([parts[index] for index in range(len(rows))])

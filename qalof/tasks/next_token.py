@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from qalof.precision import at_least_float32
 from qalof.tasks.base import Batch, Feature
 from qalof.tasks.batching import attention_mask, pad_right
 
@@ -47,7 +48,7 @@ class NextToken:
     def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (labelled tokens, V) and the tokens (labelled tokens,)."""
         kept = batch["labels"] != IGNORED
-        return outputs.logits[kept].float(), batch["labels"][kept]
+        return at_least_float32(outputs.logits[kept]), batch["labels"][kept]
 
     def sums(self, outputs: Any, batch: Batch) -> list[tuple[float, int]]:
         """Of each feature, over its labelled tokens: cross entropy in nats, and how many were the likeliest."""

@@ -25,6 +25,7 @@ from qalof.evaluation.result import Evaluation
 from qalof.laws import Count, Natural, check_numbers
 from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
+from qalof.precision import at_least_float32
 from qalof.tasks import squad_metrics
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, by_length, pad_right
@@ -171,10 +172,10 @@ class SpanTask:
 
     def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """(2 B, T) start rows, then end rows, padding masked; labels (2 B,)."""
-        logits = torch.cat([outputs.start_logits, outputs.end_logits]).float()
+        logits = at_least_float32(torch.cat([outputs.start_logits, outputs.end_logits]))
         padding = torch.cat([batch["attention_mask"]] * 2) == 0
         labels = torch.cat([batch["start"], batch["end"]])
-        return logits.masked_fill(padding, torch.finfo(torch.float32).min), labels
+        return logits.masked_fill(padding, torch.finfo(logits.dtype).min), labels
 
     @torch.no_grad()
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
@@ -192,7 +193,8 @@ class SpanTask:
                 "attention_mask": attention_mask(ids),
             }
             outputs = model(**{name: tensor.to(device) for name, tensor in inputs.items()})
-            starts, ends = outputs.start_logits.float().cpu().numpy(), outputs.end_logits.float().cpu().numpy()
+            both = (outputs.start_logits, outputs.end_logits)
+            starts, ends = (at_least_float32(logits).cpu().numpy() for logits in both)
             for row, i in enumerate(batch):
                 found = self._decode(windows[i], starts[row], ends[row], examples[windows[i].example].context)
                 best[windows[i].example] = max(best[windows[i].example], found, key=lambda scored: scored[0])

@@ -10,6 +10,7 @@ from torch import nn
 
 from qalof.bitmap import Bitmap
 from qalof.model.switchable import SwitchableModel
+from qalof.precision import at_least_float32
 from qalof.tasks.base import Batch, Task
 from qalof.training.objectives.base import Hidden
 
@@ -23,7 +24,7 @@ class BatchRows:
         self._model, self._task, self._batch, self._units, self._bf16 = model, task, batch, units, bf16
 
     def __call__(self, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (units, classes), fp32, and labels (units,) at ``bitmap``."""
+        """Logits (units, classes), fp32 at least, and labels (units,) at ``bitmap``."""
         return self._rows(self._run(bitmap))
 
     def with_hidden(self, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor, Hidden]:
@@ -32,9 +33,10 @@ class BatchRows:
         The state before the first block is left out: it comes from the embeddings, which run alike at every bitmap.
         """
         outputs = self._run(bitmap, output_hidden_states=True)
-        mask = self._batch["attention_mask"].float()
-        hidden = Hidden(tuple(outputs.hidden_states[1:]), self._spread(mask), self._spread(answer_mask(self._batch)))
-        return *self._rows(outputs), hidden
+        states = tuple(outputs.hidden_states[1:])
+        dtype = at_least_float32(states[-1]).dtype
+        masks = (self._batch["attention_mask"], answer_mask(self._batch))
+        return *self._rows(outputs), Hidden(states, *(self._spread(mask.to(dtype)) for mask in masks))
 
     def no_shift(self) -> tuple[torch.Tensor, float]:
         """A shift of zero, (sequences, tokens, features), and the root mean square of the embedding table."""
@@ -61,7 +63,7 @@ class BatchRows:
 
     def _rows(self, outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         logits, labels = self._task.label_rows(outputs, self._batch)
-        return logits.float(), labels
+        return at_least_float32(logits), labels
 
     def _spread(self, mask: torch.Tensor) -> torch.Tensor:
         """The units of each sequence evenly over the tokens of ``mask``."""
@@ -74,13 +76,13 @@ class BatchRows:
 
 
 def answer_mask(batch: Batch) -> torch.Tensor:
-    """Which tokens carry the answer, (sequences, tokens) of 0 and 1.
+    """Which tokens carry the answer, (sequences, tokens) of 0 and 1, int64.
 
     Those whose next token is labelled; the two ends of a span; the last token of a text that is classified.
     """
-    mask = torch.zeros_like(batch["attention_mask"], dtype=torch.float32)
+    mask = torch.zeros_like(batch["attention_mask"], dtype=torch.int64)
     if "start" in batch:
-        return mask.scatter_(1, torch.stack([batch["start"], batch["end"]], dim=1), 1.0)
+        return mask.scatter_(1, torch.stack([batch["start"], batch["end"]], dim=1), 1)
     if batch["labels"].dim() == 2:
-        return (batch["labels"] >= 0).float()
-    return mask.scatter_(1, batch["attention_mask"].sum(dim=1, keepdim=True).long() - 1, 1.0)
+        return (batch["labels"] >= 0).long()
+    return mask.scatter_(1, batch["attention_mask"].sum(dim=1, keepdim=True).long() - 1, 1)

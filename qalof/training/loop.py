@@ -200,7 +200,7 @@ class Trainer:
         bitmaps = self.objective.bitmaps(step)
         bits = self.objective.gradient_bits
         with rounded_gradients(self.model.outer_layers, bits, settings.seed, step, self.world.rank):
-            losses = self._accumulate(step, len(bitmaps))
+            losses = self._accumulate(step)
         self._reduce(losses)
         *cross_entropies, optimized = losses.tolist()
         self._check(cross_entropies, optimized, bitmaps)
@@ -212,22 +212,22 @@ class Trainer:
         names = self.objective.labels(step)
         return StepReport(step, rate, dict(zip(names, cross_entropies, strict=True)), optimized)
 
-    def _accumulate(self, step: int, count: int) -> torch.Tensor:
-        """This worker's share of the ``count`` cross entropies and, last, of the optimized loss: (count + 1,)."""
+    def _accumulate(self, step: int) -> torch.Tensor:
+        """This worker's share of the cross entropies of the step's bitmaps and, last, of the optimized loss."""
         indices = batch_indices(len(self.features), self.settings.batch_size, step, self.settings.seed)
         units = sum(self.task.units(self.features[i]) for i in indices)
         mine = indices[self.world.rank :: self.world.size]
         size = self.settings.micro_batch_size or len(mine)
-        total = torch.zeros(count + 1, device=self.device)
         self.model.train()
+        shares = []
         for start in range(0, len(mine), size):
             features = [self.features[i] for i in mine[start : start + size]]
             batch = {name: tensor.to(self.device) for name, tensor in self.task.collate(features).items()}
             own = [self.task.units(feature) for feature in features]
             rows = BatchRows(self.model, self.task, batch, own, bf16=self.settings.precision == "bf16")
             losses = self.objective.accumulate(rows, step, units)
-            total += torch.stack([*losses.cross_entropies, losses.optimized])
-        return total
+            shares.append(torch.stack([*losses.cross_entropies, losses.optimized]))
+        return sum(shares[1:], start=shares[0])
 
     def _reduce(self, losses: torch.Tensor) -> None:
         if self.world.size == 1:

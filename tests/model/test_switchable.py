@@ -1,3 +1,4 @@
+import copy
 import json
 import time
 
@@ -144,7 +145,8 @@ def test_saved_adapter_opens_with_plain_peft(trained, random_model, ids, tmp_pat
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_cached_decoding_equals_the_full_forward_with_a_rounded_cache(random_model, ids, implementation):
-    model = build(BaseModel(random_model, HeadKind.CAUSAL_LM), SPECS)
+    # in float64, where sums over other shapes push no value over a border between two levels
+    model = build(BaseModel(random_model, HeadKind.CAUSAL_LM), SPECS).double()
     model.model.set_attn_implementation(implementation)
     model.set_bitmap("w8a8kv2")
     mask = torch.ones_like(ids)
@@ -152,28 +154,29 @@ def test_cached_decoding_equals_the_full_forward_with_a_rounded_cache(random_mod
                          output_logits=True, return_dict_in_generate=True)  # fmt: skip
     with torch.no_grad():
         full = model(out.sequences).logits[:, ids.shape[1] - 1 : -1]
-    torch.testing.assert_close(torch.stack(out.logits, dim=1), full, rtol=0, atol=2e-5)
+    torch.testing.assert_close(torch.stack(out.logits, dim=1), full, rtol=0, atol=1e-5, check_dtype=False)
     model.set_bitmap("w8a8kv32")
     with torch.no_grad():
         assert not torch.allclose(model(out.sequences).logits[:, ids.shape[1] - 1 : -1], full, atol=1e-4)
 
 
 def test_padding_on_the_right_changes_no_logit(trained, ids):
+    trained = copy.deepcopy(trained).double()
     trained.set_bitmap("w4a4kv4")
     padded = torch.cat([ids, torch.full((2, 5), 7)], dim=1)
     mask = torch.cat([torch.ones_like(ids), torch.zeros(2, 5, dtype=torch.int64)], dim=1)
     with torch.no_grad():
         got = trained(padded, attention_mask=mask).start_logits[:, : ids.shape[1]]
-    torch.testing.assert_close(got, starts(trained, ids), rtol=0, atol=1e-6)
+    torch.testing.assert_close(got, starts(trained, ids), rtol=0, atol=1e-12)
 
 
 def test_switching_all_sites_is_fast(trained):
     maps = [Bitmap.uniform(trained.site_names, bits) for bits in (4, 8)]
-    start = time.perf_counter()
+    start = time.process_time()  # of the processor: what else the machine does is no part of it
     for i in range(200):
         trained.set_bitmap(maps[i % 2])
-    # 8 sites; generous, for a noisy machine
-    assert (time.perf_counter() - start) / 200 < 2e-3
+    # 8 sites; generous, for a slow machine
+    assert (time.process_time() - start) / 200 < 2e-3
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrate.attack_config import AttackConfig
 from orchestrate.jobs import execute
+from qalof.files import read_whole_lines
 
 pytestmark = pytest.mark.ray
 
@@ -25,8 +26,8 @@ def config(checkpoint, root, actors):
 
 
 def lines(folder):
-    text = (folder / "attacks.jsonl").read_text()
-    parsed = [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in text.splitlines()]
+    whole = read_whole_lines(folder / "attacks.jsonl")
+    parsed = [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in whole]
     return sorted(parsed, key=lambda line: (line["bitmap"], line["example_id"]))
 
 

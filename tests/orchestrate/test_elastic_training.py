@@ -4,14 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import yaml
 
 from orchestrate.run_directory import read_result
-from qalof.files import write_text
+from qalof.files import read_whole_lines, write_text
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -24,14 +22,14 @@ from orchestrate.cluster import connect
 from orchestrate.config import TrainConfig
 from orchestrate.config_file import load_config
 from orchestrate.jobs import execute
+from qalof.files import read_whole_lines
 
 folder = Path(sys.argv[1])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 second = cluster.add_node(num_cpus=1)
 
 def lose_a_node():
-    path = folder / "run" / "losses.jsonl"
-    while not (path.exists() and len(path.read_text().splitlines()) > 25):
+    while len(read_whole_lines(folder / "run" / "losses.jsonl")) <= 25:
         time.sleep(0.05)
     cluster.remove_node(second, allow_graceful=False)
 
@@ -57,11 +55,9 @@ def test_a_run_that_loses_a_node_goes_on_with_the_workers_that_are_left(random_m
     write_text(tmp_path / "train.yaml", yaml.safe_dump(config))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     words = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    started = time.monotonic()
     done = subprocess.run(words, capture_output=True, text=True, timeout=540, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert time.monotonic() - started < 500
-    lines = [json.loads(line) for line in Path(tmp_path / "run" / "losses.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in read_whole_lines(tmp_path / "run" / "losses.jsonl")]
     assert {line["step"] for line in lines} == set(range(1000))
     assert len(lines) > 1000, "the step of the last checkpoint must have been gone back to"
     assert read_result(tmp_path / "run" / "result.json")["steps"] == 1000

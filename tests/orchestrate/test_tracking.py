@@ -186,7 +186,7 @@ def test_a_dead_server_is_bad_input_within_seconds(tmp_path: Path):
     began = time.monotonic()
     with pytest.raises(BadInputError, match="tracking store must be reachable"):
         Tracker.open(tmp_path, uri)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60  # a busy machine answers late; MLflow by itself would try for minutes
 
 
 def test_a_file_that_is_no_data_base_is_bad_input(tmp_path: Path):

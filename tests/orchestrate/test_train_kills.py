@@ -20,7 +20,7 @@ from orchestrate.config_file import to_plain
 from orchestrate.jobs import execute
 from orchestrate.run_directory import read_result
 from orchestrate.train_storage import NAME, SNAPSHOT, kept_checkpoints, prepare, step_folder
-from qalof.files import write_text
+from qalof.files import read_whole_lines, write_text
 from qalof.model.switchable import read_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -74,12 +74,11 @@ def assert_undisturbed(folder: Path, whole: Path) -> None:
 
 
 def steps_on_record(folder: Path) -> list[int]:
-    return [json.loads(line)["step"] for line in (folder / "losses.jsonl").read_text().splitlines()]
+    return [json.loads(line)["step"] for line in read_whole_lines(folder / "losses.jsonl")]
 
 
 def reached(folder: Path, step: int) -> bool:
-    path = folder / "losses.jsonl"
-    return path.exists() and len(path.read_text().splitlines()) > step
+    return len(read_whole_lines(folder / "losses.jsonl")) > step
 
 
 def kill_at(folder: Path, step: int, title: str, killed: list[int]) -> None:

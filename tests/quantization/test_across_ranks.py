@@ -1,6 +1,5 @@
 """Ranges and steps that several workers find together."""
 
-import socket
 import subprocess
 import sys
 
@@ -9,8 +8,8 @@ import pytest
 WORKER = """
 import sys, torch
 torch.set_num_threads(1)
-rank, port = int(sys.argv[1]), sys.argv[2]
-torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+rank, meeting = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
 from qalof.quantization.lsq_steps import LsqSteps
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.methods.symmetric import Symmetric
@@ -28,14 +27,10 @@ torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_workers_with_other_batches_agree_on_ranges_and_first_steps():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), port], stdout=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
+def test_workers_with_other_batches_agree_on_ranges_and_first_steps(tmp_path):
+    words = [sys.executable, "-c", WORKER]
+    meeting = str(tmp_path / "meeting")  # a file, since a free port may be taken before both are there
+    workers = [subprocess.Popen([*words, str(rank), meeting], stdout=subprocess.PIPE, text=True) for rank in range(2)]
     outputs = [worker.communicate(timeout=300)[0] for worker in workers]
     assert all(worker.returncode == 0 for worker in workers)
     assert outputs[0] == outputs[1]

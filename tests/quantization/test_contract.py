@@ -349,3 +349,71 @@ def test_grid_is_a_named_pair_whose_second_part_may_be_missing():
     assert Grid(torch.ones(())).zero is None
     assert Symmetric().encode(sample(2, 2), 4).zero is None
     assert Granularity("head").grouped
+
+
+ESTIMATORS = [*StraightThrough]
+
+
+@pytest.mark.parametrize(("quantizer", "bits"), pairs())
+def test_a_tensor_in_float64_is_never_narrowed(narrowing, quantizer, bits):
+    x = sample(4, 17).double()
+    for granularity, group_size in GRANULARITIES:
+        for options in ({}, {"scale_dtype": "float16"}, *({"ste": ste} for ste in ESTIMATORS)):
+            if isinstance(quantizer, LlmQat) and "scale_dtype" in options:
+                continue
+            chosen = replace(granular(quantizer, granularity, group_size), **options)
+            leaf = x.clone().requires_grad_()
+            with narrowing() as found:
+                rounded = chosen.fake_quantize(leaf, bits)
+                on_grid = chosen.fake_quantize(leaf, bits, chosen.grid(leaf, bits))
+                (rounded + on_grid).sum().backward()
+                encoded = chosen.encode(x, bits)
+                decoded = chosen.decode(encoded)
+                if granularity not in ("channel",):
+                    chosen.static_grid(x, bits)
+            assert not found, (granularity, options)
+            grids = [part for part in encoded.grid if part is not None]
+            assert {t.dtype for t in (rounded, leaf.grad, decoded, *grids)} == {torch.float64}
+            # exp2 and atanh of float64 differ in their last bit between short and long tensors
+            rtol = 1e-14 if isinstance(quantizer, Log | Tanh) else 0
+            torch.testing.assert_close(decoded, rounded.detach(), rtol=rtol, atol=0)
+
+
+@pytest.mark.parametrize(("quantizer", "bits"), pairs("scales"))
+def test_a_change_that_float32_cannot_see_passes_through_in_float64(quantizer, bits):
+    if quantizer.scale_dtype == "float16":
+        pytest.skip("a scale in float16 cannot see it either")
+    if isinstance(quantizer, Log) and quantizer.octaves != 8 and bits > 8:
+        pytest.skip("levels far below the smallest number of float64 are zero")
+    if getattr(quantizer, "range", "") == "full":
+        pytest.skip("the largest value lies exactly between two codes")
+    x, factor = sample(5, 17).double(), 1 + 1e-10
+    assert torch.equal((x * factor).float(), x.float())
+    scaled, plain = quantizer.fake_quantize(x * factor, bits), quantizer.fake_quantize(x, bits)
+    assert not torch.equal(scaled, plain)
+    torch.testing.assert_close(scaled, plain * factor, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize(("quantizer", "bits"), pairs("half_step"))
+def test_half_a_step_of_float64_bounds_the_error_in_float64(quantizer, bits):
+    if one_bit_mean(quantizer, bits):
+        pytest.skip("one bit has a mean, not a step")
+    for granularity, group_size in GRANULARITIES:
+        chosen = granular(quantizer, granularity, group_size)
+        x = sample(5, 33).double()
+        encoded = chosen.encode(x, bits)
+        sizes = encoded.scale
+        if granularity == "group":
+            sizes = sizes.repeat_interleave(group_size, dim=-1)[:, :33]
+        error = (chosen.decode(encoded) - x).abs()
+        assert (error <= sizes / 2 * (1 + 1e-12) + x.abs() * 1e-15).all()
+
+
+def test_mixed_widths_stay_in_float64(narrowing):
+    x, quantizer = sample(3, 9).double(), Symmetric(real_bits="mix")
+    for bits in (4.25, torch.tensor(4.25, dtype=torch.float64, requires_grad=True)):
+        with narrowing() as found:
+            mixed = quantizer.fake_quantize(x, bits)
+        assert not found
+        below, above = (quantizer.fake_quantize(x, whole) for whole in (4, 5))
+        torch.testing.assert_close(mixed, 0.75 * below + 0.25 * above, rtol=1e-15, atol=0)

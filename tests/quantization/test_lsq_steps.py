@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -122,3 +124,22 @@ def test_a_width_without_a_step_and_a_first_batch_that_is_not_finite_are_refused
         weight_steps(Lsq()).grid(WEIGHT, 5, start=False)
     with pytest.raises(BadInputError, match="must be finite: h.0.mlp.c_fc activation"):
         input_steps().grid(X * float("nan"), 4, start=True)
+
+
+@pytest.mark.parametrize("parametrization", ["clamp", "log"])
+@pytest.mark.parametrize("step_mode", ["per_bit", "shared"])
+@pytest.mark.parametrize("scale_dtype", ["float32", "float16"])
+def test_steps_in_float64_and_their_gradients_are_never_narrowed(narrowing, parametrization, step_mode, scale_dtype):
+    options = {"parametrization": parametrization, "step_mode": step_mode, "scale_dtype": scale_dtype}
+    weight = Lsq(**options)
+    x = X.double()
+    of_weight = LsqSteps(dict.fromkeys((4, 8), weight), 20, WEIGHT.double(), "here").double()
+    of_input = input_steps(replace(ACTIVATION, **options)).double()
+    for steps, tensor in ((of_weight, WEIGHT.double()), (of_input, x)):
+        quantizer = steps.quantizers[4]
+        with narrowing() as found:
+            rounded = quantizer.fake_quantize(tensor, 4, steps.grid(tensor, 4, start=True))
+            rounded.sum().backward()
+        assert not found
+        assert rounded.dtype is torch.float64
+        assert {p.grad.dtype for p in steps.parameters() if p.grad is not None} == {torch.float64}

@@ -177,3 +177,20 @@ def test_settings_survive_json():
     spec = ObserverSpec(kind="percentile", percentile=99.5)
     assert ObserverSpec.from_json(spec.to_json()) == spec
     assert ObserverSpec.from_json("ema") == ObserverSpec(kind="ema")
+
+
+@pytest.mark.parametrize("kind", ["minmax", "ema", "percentile", "mse"])
+@pytest.mark.parametrize("quantizer", [TENSOR, GROUPS, Asymmetric(granularity="tensor")], ids=str)
+def test_ranges_of_batches_in_float64_are_never_narrowed(narrowing, kind, quantizer):
+    ranges = StaticRanges(ObserverSpec(kind=kind), "here")
+    ranges.observing = True
+    with narrowing() as found:
+        for batch in BATCHES:
+            grid = ranges.grid(batch.double(), 4, quantizer)
+    assert not found
+    assert grid.scale.dtype is torch.float64
+    narrow = StaticRanges(ObserverSpec(kind=kind), "here")
+    narrow.observing = True
+    for batch in BATCHES:
+        grid32 = narrow.grid(batch, 4, quantizer)
+    torch.testing.assert_close(grid32.scale.double(), grid.scale, rtol=1e-6, atol=0)

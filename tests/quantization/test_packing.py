@@ -106,7 +106,7 @@ def test_packing_a_whole_gpt2_takes_seconds():
 
     quantizer = Symmetric(scale_dtype="float16")
     encoded = quantizer.encode(normal(3072, 768), 4)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(4):
         pack(encoded, quantizer).unpack()
-    assert (time.perf_counter() - start) * 9 < 60  # 84.9 million weights are 36 such layers
+    assert (time.process_time() - start) * 9 < 60  # 84.9 million weights are 36 such layers

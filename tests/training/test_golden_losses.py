@@ -2,6 +2,13 @@
 
 A deliberate change records kinds anew and says why:  python tests/training/test_golden_losses.py spnet cascade
 Kinds that are not named keep their record.
+
+Processors add in different orders, and a rounding step turns a last-bit difference into a whole level.  So all is
+computed in float64, where orders differ by 1e-16, and a number lies so near to a border between levels about once in
+1e9 roundings.  One thing had to go: keys and values on symmetric grids of few levels.  The second token of a text
+attends to two of them, whose codes often are twice those of another feature, so that its attention's output lies
+*exactly* between two levels of the next symmetric grid (half the maximum over an odd number of levels); which of them
+it takes is then a matter of the last bit.  Their grids are asymmetric here.
 """
 
 import json
@@ -13,7 +20,11 @@ import torch
 
 import qalof
 from qalof.model.adapters import SHARED, AdapterSpec
+from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import BaseModel
+from qalof.quantization.granularity import Granularity
+from qalof.quantization.methods.asymmetric import Asymmetric
+from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import (
     AdversarialPrecision,
@@ -32,7 +43,7 @@ from qalof.training.objectives import (
 from qalof.training.precision_schedule import CyclicPrecision
 
 RECORD = Path(__file__).with_name("golden_losses.json")
-STEPS = 4
+STEPS, BATCH = 4, 8
 SEED = 5
 KINDS = (
     "static", "spnet", "cascade", "cpt", "cyclic", "self_distillation", "sandwich", "random", "rpt", "layerwise",
@@ -86,8 +97,11 @@ def losses(kind: str) -> list[dict[str, float]]:
         "cascade": few,
         "self_distillation": few,
     }.get(kind, ["4", "6", "8", "32"])
-    model = qalof.build(BaseModel("tiny", task.head), {name: AdapterSpec(4, 8) for name in names}, seed=1)
-    settings = TrainSettings(STEPS, 16, learning_rate=3e-3, seed=SEED)
+    kv = TensorScheme(Asymmetric(granularity=Granularity.TOKEN))
+    switch = SwitchSettings(quantization=QuantizationScheme(kv=kv))
+    specs = {name: AdapterSpec(4, 8) for name in names}
+    model = qalof.build(BaseModel("tiny", task.head), specs, switch, seed=1).double()
+    settings = TrainSettings(STEPS, BATCH, learning_rate=3e-3, seed=SEED)
     trainer = Trainer(model, task, objective_of(kind, model), settings)
     return [trainer.train_step().losses for _ in range(STEPS)]
 
@@ -98,8 +112,7 @@ def test_the_losses_of_an_objective_are_those_on_record(kind: str):
     found = losses(kind)
     assert [step.keys() for step in found] == [step.keys() for step in recorded]
     for now, then in zip(found, recorded, strict=True):
-        # another processor sums in another order, and a rounding step then moves by a whole level
-        assert now == pytest.approx(then, rel=2e-3)
+        assert now == pytest.approx(then, rel=1e-9)
 
 
 if __name__ == "__main__":

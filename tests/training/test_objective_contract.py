@@ -87,19 +87,20 @@ split_kind = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not
 class Toy:
     """Logits and states that depend on one parameter a bitmap and on shared ones; stands for a model on a batch."""
 
-    def __init__(self):
+    def __init__(self, dtype=torch.float32):
         generator = torch.Generator().manual_seed(0)
-        self.shared = torch.randn(UNITS, CLASSES, generator=generator, requires_grad=True)
-        self.states = torch.randn(BLOCKS, UNITS, TOKENS, CLASSES, generator=generator)
+        self.dtype = dtype
+        self.shared = torch.randn(UNITS, CLASSES, generator=generator).to(dtype).requires_grad_()
+        self.states = torch.randn(BLOCKS, UNITS, TOKENS, CLASSES, generator=generator).to(dtype)
         self.labels = torch.arange(UNITS) % CLASSES
-        self.weights = torch.rand(UNITS, TOKENS, generator=generator)
+        self.weights = torch.rand(UNITS, TOKENS, generator=generator).to(dtype)
         self.own = {}
         self.part = slice(None)
 
     def parameter(self, bitmap):
         if bitmap not in self.own:
             generator = torch.Generator().manual_seed(sum(ord(c) << i for i, c in enumerate(str(bitmap))))
-            self.own[bitmap] = torch.randn(CLASSES, generator=generator, requires_grad=True)
+            self.own[bitmap] = torch.randn(CLASSES, generator=generator).to(self.dtype).requires_grad_()
         return self.own[bitmap]
 
     def __call__(self, bitmap):
@@ -197,6 +198,20 @@ def test_accumulated_gradients_are_the_gradient_of_the_sum(kind):
         found = torch.autograd.grad(whole_loss(of, toy, step), [toy.shared, *(toy.own[m] for m in own)])
         for ours, right in zip([shared, *own.values()], found, strict=True):
             torch.testing.assert_close(ours, right)
+
+
+@every_kind
+def test_in_float64_nothing_is_narrowed_and_the_numbers_are_those_of_the_formula(narrowing, kind):
+    toy, of = Toy(torch.float64), objective(kind)
+    for bitmap in of.bitmaps(3):
+        toy.parameter(bitmap)
+    with narrowing() as found:
+        losses, shared, own = toy.gradients(of, 3)
+    assert not found
+    assert {losses.dtype, shared.dtype} == {torch.float64}
+    expected = torch.autograd.grad(whole_loss(of, toy, 3), [toy.shared, *(toy.own[m] for m in own)])
+    for ours, right in zip([shared, *own.values()], expected, strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-12, atol=1e-14)
 
 
 @split_kind

@@ -19,6 +19,7 @@ from qalof.attacks.victim import transformers_model
 from qalof.attacks.words import Words, cased
 from qalof.errors import BadInputError
 from qalof.evaluation.loglikelihood import Pair, positions_of, prefix_token, score_pairs
+from qalof.precision import at_least_float32
 
 PROPOSED = 2
 
@@ -52,7 +53,7 @@ class LeftContext:
         before = self._tokenizer(words.before(index).rstrip(), verbose=False)["input_ids"][-self._positions :]
         device = next(self._lm.parameters()).device
         ids = torch.tensor([before or [prefix_token(self._tokenizer)]], device=device)
-        logits = self._lm(input_ids=ids, use_cache=False).logits[0, -1].float().cpu()
+        logits = at_least_float32(self._lm(input_ids=ids, use_cache=False).logits[0, -1]).cpu()
         order = logits[self._ids].sort(descending=True, stable=True).indices.tolist()
         proposed = [word for place in order if (word := self._words[place]) != own.lower()][: PROPOSED * self._most]
         swapped = [words.replaced(index, cased(word, own)) for word in proposed]

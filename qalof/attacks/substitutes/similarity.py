@@ -50,7 +50,7 @@ class StateSimilarity:
         if idf is not None and len(idf) != size:
             raise BadInputError(f"idf must have the language model's {size} tokens: got {len(idf)}")
         self._device = next(self._lm.parameters()).device
-        self._weights = torch.tensor(idf or [1.0] * size, device=self._device)
+        self._weights = torch.tensor(idf or [1.0] * size, dtype=torch.float64, device=self._device)
         self.name = f"{'idf-weighted ' if idf else ''}mean states after layer {self._layer}, {metric}"
 
     def of(self, reference: str, texts: Sequence[str]) -> list[float]:
@@ -74,7 +74,7 @@ class StateSimilarity:
                 continue
             first = 1 if ids.shape[1] > 1 else 0
             states = self._lm(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states[self._layer]
-            weights = self._weights[ids[:, first:], None].double()
+            weights = self._weights[ids[:, first:], None]
             total = weights.sum(1).clamp_min(torch.finfo(torch.float64).tiny)
             found[batch] = (states[:, first:].double() * weights).sum(1) / total
         return found

@@ -19,6 +19,7 @@ from torch.nn import functional
 from qalof.attacks.victim import embedding_matrix
 from qalof.errors import BadInputError
 from qalof.home import expanded
+from qalof.precision import at_least_float32
 from qalof.reading import is_file, read_lines
 
 EMBEDDINGS = "embeddings"
@@ -50,7 +51,7 @@ class EmbeddingNeighbours:
 
     def __init__(self, lm: Any, tokenizer: Any, least_cosine: float, most: int) -> None:
         ids = whole_words(tokenizer)
-        embedding = embedding_matrix(lm).float()
+        embedding = at_least_float32(embedding_matrix(lm))
         rows = torch.tensor(list(ids.values()), dtype=torch.int64, device=embedding.device)
         self._rows = functional.normalize(embedding[rows] - embedding.mean(0), dim=-1)
         self._words, self._place = list(ids), {word: place for place, word in enumerate(ids)}

@@ -49,4 +49,4 @@ class BnbInt8(Quantizer, method="bnb_int8"):
 
 
 def _half(x: torch.Tensor) -> torch.Tensor:
-    return x.clamp(-_LARGEST_HALF, _LARGEST_HALF).to(torch.float16).to(torch.float32)
+    return x.clamp(-_LARGEST_HALF, _LARGEST_HALF).to(torch.float16).to(x.dtype)

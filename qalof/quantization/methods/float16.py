@@ -37,8 +37,8 @@ class Float16(Quantizer, method="float16"):
 
     def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
         half = x.clamp(-_LARGEST, _LARGEST).to(torch.float16)
-        return half.abs().view(torch.int16).to(torch.float32) * half.to(torch.float32).sign()
+        return half.abs().view(torch.int16).to(x.dtype) * half.to(x.dtype).sign()
 
     def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        magnitudes = codes.abs().to(torch.int16).view(torch.float16).to(torch.float32)
+        magnitudes = codes.abs().to(torch.int16).view(torch.float16).to(codes.dtype)
         return magnitudes * codes.sign()

@@ -12,14 +12,16 @@ Q5_1, Q4_1  (max - min) / n  trunc((x - min) (1 / d) + 1/2)      q fp16(d) + fp1
 ==========  ==============  ===================================  ====================
 
 m is the first element of the largest magnitude, with its sign, so that it takes the lowest code and d may be negative;
-n = 2^b - 1; roundf sends halves away from zero; codes are clamped to b bits.  *Codes come from d in fp32, values from d
-in fp16*, and fp16 rounds to nearest: the reference (ggml-quants.c, and the ``gguf`` package, against which
-:mod:`qalof.export.gguf_blocks` is tested bit for bit) does so, and Q8_0 may be off by 0.56 of a step at the ends.
+n = 2^b - 1; roundf sends halves away from zero; codes are clamped to b bits.  *Codes come from d in fp32 (in fp64 for
+a tensor in fp64), values from d in fp16*, and fp16 rounds to nearest: the reference (ggml-quants.c, and the ``gguf``
+package, against which :mod:`qalof.export.gguf_blocks` is tested bit for bit) does so, and Q8_0 may be off by 0.56 of a
+step at the ends.
 
 A grid holds fp16(d), which is all that a file keeps.  A block whose own d has that form is coded with its own d, as
-the reference does; with any other grid (an observer's) codes come from the grid's scale.  Codes of ``gguf`` are kept
-signed here, q - 2^(b-1).  Where 1 / d is beyond fp32 the reference is undefined; the codes are here those of 0, and
-fp16(d) is 0 anyway.  A scale beyond fp16 becomes its largest number here, and is refused by a file.
+the reference does; with any other grid (an observer's), and with one grid for a whole tensor, codes come from the
+grid's scale: what else is in a batch would decide otherwise.  Codes of ``gguf`` are kept signed here, q - 2^(b-1).
+Where 1 / d is beyond fp32 the reference is undefined; the codes are here those of 0, and fp16(d) is 0 anyway.  A scale
+beyond fp16 becomes its largest number here, and is refused by a file.
 
 Other granularities than groups of 32, and fp32 scales, work as everywhere, but are no format of GGUF's.
 """
@@ -56,11 +58,16 @@ class _Blocks(Quantizer):
         if bits not in self.widths:
             raise BadInputError(f"quantizer {self.method} has {', '.join(map(str, self.widths))} bits: got {bits}")
 
+    @property
+    def _coded_alone(self) -> bool:
+        """Whether a group is a block that is coded by itself, and not all that is in a batch."""
+        return self.granularity is not Granularity.TENSOR
+
     def _stored(self, scale: torch.Tensor) -> torch.Tensor:
         """To nearest, as the format has it; other methods round up."""
         if self.stored_dtype is torch.float32:
             return scale
-        return scale.clamp(-_LARGEST, _LARGEST).to(torch.float16).to(torch.float32)
+        return scale.clamp(-_LARGEST, _LARGEST).to(torch.float16).to(scale.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +89,10 @@ class Gguf(_Blocks, method="gguf"):
         return Grid(self._stored(extreme.abs() / 127 if bits == 8 else extreme / -(2 ** (int(bits) - 1))))
 
     def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        own = _own_scale(x, bits)
-        scale = torch.where(self._stored(own) == grid.scale, own, grid.scale)
+        scale = grid.scale
+        if self._coded_alone:
+            own = _own_scale(x, bits)
+            scale = torch.where(self._stored(own) == scale, own, scale)
         products = x * _inverse(scale)
         lowest, highest = self.code_range(bits)
         if bits != 8:
@@ -113,11 +122,12 @@ class GgufAffine(_Blocks, method="gguf_affine"):
 
     def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
         assert grid.zero is not None
-        low, high = x.amin(dim=-1, keepdim=True), x.amax(dim=-1, keepdim=True)
-        highest = self.code_range(bits)[1]
-        own = (high - low) / highest
-        mine = (self._stored(own) == grid.scale) & (self._stored(low) == grid.zero)
-        scale, zero = torch.where(mine, own, grid.scale), torch.where(mine, low, grid.zero)
+        highest, scale, zero = self.code_range(bits)[1], grid.scale, grid.zero
+        if self._coded_alone:
+            low, high = x.amin(dim=-1, keepdim=True), x.amax(dim=-1, keepdim=True)
+            own = (high - low) / highest
+            mine = (self._stored(own) == scale) & (self._stored(low) == zero)
+            scale, zero = torch.where(mine, own, scale), torch.where(mine, low, zero)
         return (x - zero).mul_(_inverse(scale)).add_(0.5).trunc_().clamp_(0, highest)
 
     def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:

@@ -25,7 +25,6 @@ from qalof.quantization.granularity import absolute_maximum, mean_magnitude
 from qalof.quantization.quantizer import Grid, Quantizer
 
 CANDIDATES = range(1, 13)
-_TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +69,12 @@ class Log(Quantizer, method="log"):
 
     def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
         if bits == 1:
-            return torch.where(x < 0, -1.0, 1.0)
+            return torch.ones_like(x).masked_fill_(x < 0, -1)
         count = self.code_range(bits)[1]
         ratio = x.abs() / torch.where(grid.scale == 0, 1.0, grid.scale)
         if count == 1:
             return x.sign() * (ratio >= 0.5)
-        level = ratio.clamp_(min=_TINY).log2_().div_(self._step(grid, count))
+        level = ratio.clamp_(min=torch.finfo(ratio.dtype).tiny).log2_().div_(self._step(grid, count))
         reached = level >= 0.5 - count
         magnitude = level.round_().clamp_(1 - count, 0).add_(count)
         return magnitude.mul_(x.sign()).mul_(reached)
@@ -87,7 +86,7 @@ class Log(Quantizer, method="log"):
         sign = codes.sign()
         exponent = codes.abs_().sub_(count).mul_(self._step(grid, count))
         # in fp64, since fp32 exp2 differs in its last bit between strided, short and long tensors
-        return exponent.to(torch.float64).exp2_().to(torch.float32).mul_(grid.scale).mul_(sign)
+        return exponent.to(torch.float64).exp2_().to(exponent.dtype).mul_(grid.scale).mul_(sign)
 
     @staticmethod
     def _step(grid: Grid, count: int) -> torch.Tensor:

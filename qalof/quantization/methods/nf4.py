@@ -46,8 +46,8 @@ class NormalFloat4(Quantizer, method="nf4"):
         return Grid(torch.where(scale == 0, torch.ones_like(scale), scale))
 
     def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        levels = torch.tensor(CODEBOOK, device=x.device)
-        return torch.bucketize((x * (1 / grid.scale)).contiguous(), (levels[1:] + levels[:-1]) / 2).to(torch.float32)
+        levels = torch.tensor(CODEBOOK, dtype=x.dtype, device=x.device)
+        return torch.bucketize((x * (1 / grid.scale)).contiguous(), (levels[1:] + levels[:-1]) / 2).to(x.dtype)
 
     def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        return torch.tensor(CODEBOOK, device=codes.device)[codes.long()] * grid.scale
+        return torch.tensor(CODEBOOK, dtype=codes.dtype, device=codes.device)[codes.long()] * grid.scale

@@ -63,7 +63,7 @@ class Symmetric(Quantizer, method="symmetric"):
 
     def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
         if bits == 1:
-            return torch.where(x < 0, -1.0, 1.0)
+            return torch.ones_like(x).masked_fill_(x < 0, -1)
         return (x / grid.scale).round_().clamp_(*self.code_range(bits))
 
     def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:

@@ -22,9 +22,6 @@ from qalof.quantization.granularity import absolute_maximum
 from qalof.quantization.quantizer import Grid, Quantizer
 from qalof.quantization.straight_through import StraightThrough
 
-_BELOW_ONE = 1 - 2.0**-24
-"""The largest fp32 below 1: atanh of 1 would be infinite."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Tanh(Quantizer, method="tanh"):
@@ -57,8 +54,9 @@ class Tanh(Quantizer, method="tanh"):
         w.mul_(grid.scale)
         if self.rescale == "linear":
             return w
+        below_one = 1 - torch.finfo(w.dtype).eps / 2  # the largest such number: atanh of 1 would be infinite
         # in fp64, since fp32 atanh differs in its last bit between strided, short and long tensors
-        return w.clamp_(-_BELOW_ONE, _BELOW_ONE).to(torch.float64).atanh_().to(torch.float32)
+        return w.clamp_(-below_one, below_one).to(torch.float64).atanh_().to(w.dtype)
 
     def _tanh_factor(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
         slope = 1 - torch.tanh(x).square()
@@ -67,4 +65,4 @@ class Tanh(Quantizer, method="tanh"):
         if self.rescale == "linear":
             return slope
         value = self._values(self._codes(x, grid, bits), grid, bits)
-        return slope / (1 - torch.tanh(value).square()).clamp(min=torch.finfo(torch.float32).eps)
+        return slope / (1 - torch.tanh(value).square()).clamp(min=torch.finfo(slope.dtype).eps)

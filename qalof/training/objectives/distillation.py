@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from qalof.errors import BadInputError
 from qalof.laws import Positive, Weight, check_numbers
+from qalof.precision import at_least_float32
 from qalof.training.objectives.base import Anchors, Distance, FeatureLayers, Hidden
 from qalof.training.objectives.draws import FEATURE_LAYER, generator
 
@@ -120,7 +121,7 @@ def feature_distance(student: Hidden, teacher: Hidden, layers: list[int]) -> tor
 
 def contrastive_distance(student: Hidden, teacher: Hidden, how: Distillation) -> torch.Tensor:
     """InfoNCE of the last states, weighted by the units of each sequence and summed over sequences."""
-    ours, theirs = (hidden.layers[-1].float() for hidden in (student, teacher))
+    ours, theirs = (at_least_float32(hidden.layers[-1]) for hidden in (student, teacher))
     weights = student.weights
     if how.contrastive == "pooled":
         share = (weights / weights.sum(dim=1, keepdim=True))[..., None]
@@ -137,4 +138,4 @@ def contrastive_distance(student: Hidden, teacher: Hidden, how: Distillation) ->
 
 
 def _normalised(state: torch.Tensor) -> torch.Tensor:
-    return functional.layer_norm(state.float(), state.shape[-1:])
+    return functional.layer_norm(at_least_float32(state), state.shape[-1:])

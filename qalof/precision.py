@@ -1,0 +1,19 @@
+"""The precision of arithmetic: float32 at least, and float64 where the caller computes in float64.
+
+Half-precision inputs are widened before anything is rounded or summed.  float64 is never narrowed, for two reasons.
+Another processor adds in another order, and a rounding step turns a last-bit difference into a whole level; in float64
+such differences are of 1e-16, so that a model in float64 gives one result on every machine.  And whoever asks for
+float64 wants to know what rounding in float32 did.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` in float32, or as it is where it is in float64; any shape, same device, differentiable.
+
+    Integers and booleans become float32.
+    """
+    return tensor if tensor.dtype is torch.float64 else tensor.to(torch.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from orchestrate.cli_options import (
     OutputOption,
     Overrides,
     app,
-    checkpoint_override,
+    checkpoint_given,
     run_job,
 )
 
@@ -47,8 +46,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """``qalof evaluate``."""
-    extra = [f"bitmaps=[{','.join(json.dumps(spec) for spec in bitmap)}]"] if bitmap else []
-    run_job("evaluate", config, overrides, output, as_json, address, checkpoint_override(checkpoint) + extra)
+    bitmaps = {"bitmaps": list(bitmap)} if bitmap else {}
+    run_job("evaluate", config, overrides, output, as_json, address, checkpoint_given(checkpoint) | bitmaps)
 
 
 def _add_from_config(name: str, what: str) -> None:
@@ -73,7 +72,7 @@ def _add_of_checkpoint(name: str, what: str) -> None:
         address: AddressOption = None,
         checkpoint: CheckpointOption = None,
     ) -> None:
-        run_job(name, config, overrides, output, as_json, address, checkpoint_override(checkpoint))
+        run_job(name, config, overrides, output, as_json, address, checkpoint_given(checkpoint))
 
 
 for _name, _what in FROM_CONFIG.items():

@@ -19,6 +19,7 @@ from orchestrate.cli_options import (
     OutputOption,
     Overrides,
     app,
+    at_home,
 )
 from qalof.errors import BadInputError
 
@@ -30,9 +31,12 @@ DEMO = REPOSITORY / "configs" / "demo.yaml"
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="A checkpoint's folder.")],
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", callback=at_home, help="A checkpoint's folder.")],
     bitmap: Annotated[str, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, a .json file.")],
-    output: Annotated[Path, typer.Option("--output", help="Folder, or NAME.gguf; must be new, or an older export.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", callback=at_home, help="Folder, or NAME.gguf; must be new, or an older export."),
+    ],
     form: Annotated[str, typer.Option("--format", help="packed, gguf (adapters merged), gguf-lora.")] = "packed",
     embedding_bits: Annotated[
         str | None,
@@ -130,7 +134,7 @@ def _pipeline(
 
 
 @app.command()
-def validate(config: Annotated[Path, typer.Option("--config")], overrides: Overrides = None) -> None:
+def validate(config: Annotated[Path, typer.Option("--config", callback=at_home)], overrides: Overrides = None) -> None:
     """Say what a config would run and what it would cost; run nothing."""
     from orchestrate.describe import describe_config
 
@@ -138,7 +142,7 @@ def validate(config: Annotated[Path, typer.Option("--config")], overrides: Overr
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A pipeline's output folder.")]) -> None:
+def report(folder: Annotated[Path, typer.Argument(callback=at_home, help="A pipeline's output folder.")]) -> None:
     """Write the HTML report of a pipeline's runs."""
     from orchestrate.report import write_report
 
@@ -147,7 +151,7 @@ def report(folder: Annotated[Path, typer.Argument(help="A pipeline's output fold
 
 @app.command()
 def ui(
-    root: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    root: Annotated[Path, typer.Option(callback=at_home, help="Folder of the runs.")] = Path("runs"),
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open MLflow on 127.0.0.1 over the runs in a folder."""

@@ -1,13 +1,13 @@
 """Reading configs: YAML, overrides, and errors in one line.
 
-A file is read by ``yaml.safe_load``, overridden by ``key=value`` pairs (OmegaConf's dot lists) and validated by
-pydantic.  What pydantic finds wrong becomes one line that names the key, the value and, for a misspelt key, the
+A file is read as :mod:`orchestrate.plain_yaml` says, overridden by ``key=value`` pairs (with OmegaConf) and validated
+by pydantic.  What pydantic finds wrong becomes one line that names the key, the value and, for a misspelt key, the
 nearest right one, which pydantic itself does not know.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrate.config import Section
+from orchestrate.plain_yaml import FileLoader, is_path, override_value
 from orchestrate.redaction import redacted
 from qalof.errors import BadInputError, nearest_hint
 from qalof.reading import read_text
@@ -31,14 +32,16 @@ def load_config(
     path: Path | None,
     overrides: Sequence[str] = (),
     prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> Config:
     """Read, override and validate.
 
     Args:
         kind: the config's class.
         path: YAML file; None for the defaults.
-        overrides: ``a.b=value`` pairs, ``a.0.b=value`` within a list; values in YAML.
+        overrides: ``a.b=value`` pairs, ``a.0.b=value`` within a list; values in YAML, but for paths and texts.
         prepare: changes what was read, before the overrides.
+        given: values by dotted key that go before the file and after the overrides, as they stand.
 
     Raises:
         BadInputError: one line that names the file, the key and the way out.
@@ -50,12 +53,16 @@ def load_config(
         if "=" not in override:
             raise BadInputError(f"an override must read key=value: got {override!r}")
     try:
-        merged = OmegaConf.create(data)
+        kept: list[str] = []
+        merged = OmegaConf.create(_shielded(data, kept))
+        for key, value in (given or {}).items():
+            OmegaConf.update(merged, key, _shielded(value, kept, True), force_add=True)
         for override in overrides:
-            key, _, value = override.partition("=")
+            key, _, text = override.partition("=")
             # one by one and not as one dot list, whose numbers would be keys: steps.0.config.limit=20
-            OmegaConf.update(merged, key, OmegaConf.from_dotlist([f"value={value}"]).value, force_add=True)
-        plain = OmegaConf.to_container(merged, resolve=True)
+            value = _shielded(override_value(kind, key, text), kept, is_path(key))
+            OmegaConf.update(merged, key, value, force_add=True)
+        plain = _unshielded(OmegaConf.to_container(merged, resolve=True), kept)
     except (OmegaConfBaseException, yaml.YAMLError, ValueError, IndexError) as error:
         raise BadInputError(f"{where}: {str(error).splitlines()[0]}") from None
     return validate(kind, plain, where)
@@ -81,7 +88,7 @@ def read_yaml(path: Path) -> Any:
     """
     text = read_text(path, "config file")
     try:
-        data = yaml.load(text, Loader=_UniqueKeys)  # a safe loader
+        data = yaml.load(text, Loader=FileLoader)  # a safe loader
     except (yaml.YAMLError, RecursionError) as error:
         raise BadInputError(f"config file {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
@@ -89,23 +96,24 @@ def read_yaml(path: Path) -> Any:
     return data
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, of which YAML's own loader silently takes the last."""
+def _shielded(value: Any, kept: list[str], path: bool = False) -> Any:
+    """``value`` with a placeholder for each path in it, which OmegaConf would search for ``${...}``."""
+    if isinstance(value, Mapping):
+        return {key: _shielded(item, kept, is_path(key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shielded(item, kept, path) for item in value]
+    if not (path and isinstance(value, str)):
+        return value
+    kept.append(value)
+    return f"\0{len(kept) - 1}"
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As the safe loader, once all keys are found different."""
-        first: dict[tuple[str, Any], int] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                line = key.start_mark.line + 1
-                if (key.tag, key.value) in first:
-                    earlier = first[key.tag, key.value]
-                    raise yaml.YAMLError(
-                        f"key {key.value!r} stands twice in one mapping, in lines {earlier} and {line}"
-                    )
-                first[key.tag, key.value] = line
-        constructed: dict[Any, Any] = super().construct_mapping(node, deep)
-        return constructed
+
+def _unshielded(value: Any, kept: Sequence[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _unshielded(item, kept) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unshielded(item, kept) for item in value]
+    return kept[int(value[1:])] if isinstance(value, str) and value.startswith("\0") else value
 
 
 def to_plain(config: Section) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from orchestrate.config_file import to_plain, validate
 from orchestrate.inputs import input_digests
 from orchestrate.jobs import JOBS, Job, execute
 from orchestrate.pipeline import run_pipeline
+from orchestrate.plain_yaml import PATH_NAMES
 from orchestrate.plan import PipelineConfig
 from orchestrate.run_directory import fingerprint_of
 from orchestrate.sweep_plan import SweepConfig, sweep_configs
@@ -69,6 +70,19 @@ def test_a_setting_that_is_called_like_a_path_has_the_type_of_one(kind):
     for name, annotation in annotations_of(kind).items():
         if texts(annotation) and LIKE_A_PATH.search(name) and (kind, name) not in NO_PATHS:
             assert field_of(annotation) is not None, f"{kind.__name__}.{name} must be typed as one of qalof.paths"
+
+
+def test_the_names_of_paths_are_those_of_all_settings_that_are_paths_and_of_no_others():
+    named: dict[str, set[bool]] = {}
+    for kind in settings_classes():
+        for name, annotation in annotations_of(kind).items():
+            field = field_of(annotation)
+            if field is not None and not field.bitmap:
+                named.setdefault(name, set()).add(True)
+            elif name in PATH_NAMES:
+                assert texts(annotation), f"{kind.__name__}.{name} is no text: call it otherwise"
+    assert set(named) <= PATH_NAMES
+    assert set(PATH_NAMES) - set(named) <= {"scale"}, "a scale's name or file, read before the config is"
 
 
 def test_a_setting_that_is_used_as_a_path_has_the_type_of_one():

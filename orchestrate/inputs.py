@@ -17,7 +17,7 @@ from orchestrate.section import Section
 from qalof.digests import path_digest
 from qalof.files import MANIFEST, read_json
 from qalof.paths import DataPath, PathField, field_of, paths_of
-from qalof.reading import exists
+from qalof.reading import exists, read_text
 from qalof.tasks.factory import TASKS
 
 
@@ -75,5 +75,5 @@ def revision_of(name: str) -> str | None:
     """The commits of a hub's model or data set of this name in the local cache; None where there is none."""
     root = Path(huggingface_hub.constants.HF_HUB_CACHE)
     heads = (root / f"{kind}--{name.replace('/', '--')}" / "refs" / "main" for kind in ("models", "datasets"))
-    found = [head.read_text(encoding="utf-8").strip() for head in heads if head.is_file()]
+    found = [read_text(head, "revision").strip() for head in heads if head.is_file()]
     return ",".join(found) or None

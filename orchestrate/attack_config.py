@@ -89,4 +89,4 @@ class AttackConfig(CheckpointConfig):
     random_precision: RandomPrecisionConfig = RandomPrecisionConfig()
     """The defence that is measured beside the fixed bitmaps."""
     seed: Seed = 0
-    """Seed of the attack and of the defence's draws; it replaces the seed in the settings of the method."""
+    """Seed of the attack and of the defence's draws; the attack's are keyed by text and bitmap too."""

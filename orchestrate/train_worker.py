@@ -29,6 +29,7 @@ from orchestrate.evaluation_pool import threads_of
 from orchestrate.loss_record import keep_losses
 from orchestrate.train_storage import step_folder
 from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.bitmap_names import short_name
 from qalof.errors import BadInputError, NonFiniteLossError
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
@@ -182,6 +183,7 @@ def _report(trainer: Trainer, posts: Sequence[StepReport], extra: Mapping[str, A
 
 def as_metrics(done: StepReport) -> dict[str, float]:
     """A step's losses and learning rate, under the record's names."""
-    losses = {f"train.loss.{bitmap}": loss for bitmap, loss in done.losses.items()}
+    # MLflow cuts long names, and two bitmaps that begin alike would be one metric
+    losses = {f"train.loss.{short_name(bitmap).lstrip('#')}": loss for bitmap, loss in done.losses.items()}
     optimized = {} if done.objective is None else {"train.objective": done.objective}
     return {"train.learning_rate": done.learning_rate, **optimized, **losses}

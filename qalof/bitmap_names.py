@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -22,6 +23,7 @@ SHORT = 12
 """Characters of a bitmap's text up to which it is its own name."""
 
 ID_LENGTH = 6
+_TEXT = re.compile(r"[0-9wakvx,]+")
 _MOST_WIDTHS = 5
 """Widths of one kind that a summary counts by themselves."""
 
@@ -66,9 +68,12 @@ def is_id(text: str) -> bool:
 
 
 def short_name(bitmap: Mapping[str, LayerBits] | str) -> str:
-    """A bitmap's own text where it is short, otherwise ``#`` and its id."""
+    """A bitmap's own text where it is short, otherwise ``#`` and its id.
+
+    A text that is no bitmap's, such as what an objective calls the bitmaps that it draws, comes back as it is.
+    """
     text = _text(bitmap)
-    return text if len(text) <= SHORT else f"#{bitmap_id(text)}"
+    return text if len(text) <= SHORT or not _TEXT.fullmatch(text) else f"#{bitmap_id(text)}"
 
 
 def summary(bitmap: Mapping[str, LayerBits], sites: Sequence[Sized] | None = None) -> str:

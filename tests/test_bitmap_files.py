@@ -105,6 +105,11 @@ def test_a_summary_is_one_line_of_bounded_length_at_any_size():
         assert "\n" not in summary(bitmap, sites)
 
 
+def test_what_is_no_bitmap_keeps_its_name():
+    for text in ("a drawn bitmap of 4 to 8 bits", "one bitmap in three", ""):
+        assert short_name(text) == text
+
+
 # --- files ---
 
 

@@ -118,6 +118,35 @@ def test_what_is_waited_for_is_one_line_that_says_what_is_free():
     )
 
 
+def test_every_step_of_a_run_is_compared_with_the_cluster_before_the_first_begins(monkeypatch):
+    from contextlib import nullcontext
+
+    from orchestrate import jobs
+
+    monkeypatch.setattr(jobs, "connect", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(admission, "nodes_of", lambda: [{"CPU": 4.0}])
+    monkeypatch.setattr(admission, "largest_growth", lambda: None)
+    good, bad = WorkersConfig(count=2), WorkersConfig(count=1, gpu=True)
+    with jobs.ray_for(good, None, [good, WorkersConfig(count=1, in_process=True)]):
+        pass
+    for workers, others in ((bad, []), (good, [good, bad])):
+        with (
+            pytest.raises(BadInputError, match="1 worker of 1 GPU can never be had"),
+            jobs.ray_for(workers, None, others),
+        ):
+            pytest.fail("work began")
+
+
+def test_two_long_bitmaps_that_begin_alike_are_two_metrics_of_training():
+    from orchestrate.tracking_text import valid_name
+    from orchestrate.train_worker import as_metrics
+    from qalof.training.loop import StepReport
+
+    texts = ["w4a8kv8,w6a8kv8," * 100 + end for end in ("w4a8kv8", "w6a8kv8")]
+    done = StepReport(1, 0.1, dict.fromkeys(texts, 1.0))
+    assert len({valid_name(name) for name in as_metrics(done) if "loss" in name}) == 2
+
+
 @pytest.mark.ray
 def test_a_pool_that_waits_says_so_and_one_that_cannot_start_is_refused(ray_session, monkeypatch):
     import time

@@ -35,7 +35,7 @@ def find_bitmap(spec: str, checkpoint: Path | None = None) -> tuple[Bitmap, dict
         parsed = Bitmap.parse(spec, [site.name for site in model.sites])
         from qalof.cost import cost_of
 
-        costs = cost_of(parsed, model.sites).to_json()
+        costs = cost_of(parsed, model.sites, rest=model.rest).to_json()
         return parsed, {**_said(parsed), "summary": summary(parsed, model.sites), "cost": costs}
     found = read_spec(spec) if names_file(spec) else spec
     if isinstance(found, str):

@@ -25,10 +25,11 @@ from orchestrate.objective_config import CurriculumObjective
 from orchestrate.output_error_job import EXAMPLES
 from orchestrate.plan import PlannedStep, owner_of
 from orchestrate.table_check import bitmap_specs
+from qalof.bitmap import block_of_sites
 from qalof.errors import BadInputError
 from qalof.home import expanded
 from qalof.model.pretrained import resolve_source
-from qalof.model.sites import HeadMode, Site
+from qalof.model.sites import Site
 from qalof.tasks.squad_data import load_squad, parse_split
 from qalof.training.objectives import Objective
 from search.space import DEFAULT_WIDTHS
@@ -194,10 +195,8 @@ def _generation(config: GenerateConfig) -> Estimate:
 
 def _evaluations(step: PlannedStep, trained: TrainConfig) -> int:
     config: Any = step.config
-    sites = len(sites_of(trained))
-    blocks = int(bare_model(trained.model.source).config.num_hidden_layers) + (
-        trained.switch.head_mode is not HeadMode.NONE
-    )
+    names = [site.name for site in sites_of(trained)]
+    sites, blocks = len(names), max(block_of_sites(names)) + 1
     if isinstance(config, SensitivityConfig):
         return 1 + len(config.lowered) * (blocks if config.unit == "block" else sites)
     if isinstance(config, SearchConfig):

@@ -18,7 +18,7 @@ from orchestrate.tracking import Run
 from qalof.bitmap import PASS_THROUGH, Bitmap
 from qalof.bitmap_names import short_name, summary
 from qalof.checkpoints import is_packed, load, task_of
-from qalof.cost import cost_of
+from qalof.cost import Rest, cost_of
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.export.packed_model import PackedModel
@@ -67,8 +67,12 @@ def evaluate_bitmaps(
     workers: WorkersConfig,
     run: Run,
     other: Mapping[str, Any] | None = None,
+    rest: Rest | None = None,
 ) -> list[Evaluation]:
-    """Score each bitmap on the pool, with a bar, and a child run for each; ``other`` as for :func:`open_checkpoint`."""
+    """Score each bitmap on the pool, with a bar, and a child run for each.
+
+    ``other``: as for :func:`open_checkpoint`; ``rest``: what the model holds beside its sites, for totals.
+    """
     pool = EvaluationPool(checkpoint, sites, limit, workers, other)
     with report("evaluate", len(bitmaps)) as progress:
         done = 0
@@ -84,21 +88,23 @@ def evaluate_bitmaps(
         finally:
             pool.close()
     for bitmap, evaluation in zip(bitmaps, scored, strict=True):
-        metrics = {**evaluation.metrics, **cost_of(bitmap, sites).as_metrics()}
+        metrics = {**evaluation.metrics, **cost_of(bitmap, sites, rest=rest).as_metrics()}
         record_bitmap(run, f"bitmap {short_name(bitmap)}", bitmap, metrics, "evaluate")
         log_at(run, bitmap, evaluation.metrics)
     return scored
 
 
-def rows(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation], sites: Sequence[Site]) -> list[dict[str, Any]]:
-    """One JSON row a bitmap: metrics as [estimate, low, high] at 95 %, null where not finite, and costs."""
+def rows(
+    bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation], sites: Sequence[Site], rest: Rest | None = None
+) -> list[dict[str, Any]]:
+    """One JSON row per bitmap: metrics as [estimate, low, high] at 95 %, null where not finite, and costs."""
     return [
         {
             "bitmap": str(bitmap),
             "id": bitmap.id,
             "summary": summary(bitmap, sites),
             "metrics": {name: _interval(evaluation, name) for name in evaluation.metrics},
-            "cost": cost_of(bitmap, sites).to_json(),
+            "cost": cost_of(bitmap, sites, rest=rest).to_json(),
             "examples": evaluation.examples,
             "counts": dict(evaluation.counts),
         }
@@ -167,15 +173,16 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score the checkpoint at each bitmap."""
     opened, bitmaps = checked
-    sites = opened.model.sites
+    # a packed model has no adapters to switch to, and nothing that a bitmap could change
+    sites, rest = opened.model.sites, getattr(opened.model, "rest", None)
     scored = evaluate_bitmaps(
-        Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run, other_task(config)
+        Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run, other_task(config), rest
     )
     write_json(directory.path / "evaluations.json", per_example(bitmaps, scored))
     if mixed := {f"{short_name(one)}: {summary(one, sites)}": one for one in bitmaps if not one.is_uniform}:
         shown = {title: mixed[title] for title in thinned(list(mixed))}
         write_bytes(directory.path / BITMAPS, bitmaps_picture(shown))
-    return {"task": opened.task.name, "rows": rows(bitmaps, scored, sites)}
+    return {"task": opened.task.name, "rows": rows(bitmaps, scored, sites, rest)}
 
 
 def check_sensitivity(config: SensitivityConfig) -> tuple[BitmapSpace, str, dict[str, Any]] | ErrorPlan:

@@ -124,7 +124,7 @@ def work(
             "id": bitmap.id,
             "summary": summary(bitmap, sites),
             "metrics": {name: [value, value, value] for name, value in metrics.items()},
-            "cost": cost_of(bitmap, sites).to_json(),
+            "cost": cost_of(bitmap, sites, rest=opened.model.rest).to_json(),
         }
         for bitmap, metrics in zip(bitmaps, measured, strict=True)
     ]

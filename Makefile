@@ -7,7 +7,10 @@ RUNTIME := $(VENV)/.installed-runtime
 DOCS := $(VENV)/.installed-docs
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install demo real-model test test-all test-runtime lint docs clean
+FAST := 'not ray and not slow and not gpu and not real and not runtime'
+NUMERIC := tests --ignore=tests/orchestrate --ignore=tests/docs --ignore=tests/tiny --ignore=tests/test_house.py
+
+.PHONY: install demo real-model test test-portable test-all test-runtime lint docs clean
 
 install: $(STAMP)
 
@@ -26,7 +29,12 @@ real-model: install
 	$(BIN)/python -m qalof.real_model
 
 test: install
-	$(BIN)/pytest -n 2 -m 'not ray and not slow and not gpu and not real and not runtime'
+	$(BIN)/pytest -n 2 -m $(FAST)
+
+# the numeric tests (all fast ones but those of jobs and documents) as two other processors would run them
+test-portable: install
+	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -n 2 -m $(FAST) $(NUMERIC)
+	ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -n 2 -m $(FAST) $(NUMERIC)
 
 # one Ray serves all of its tests, in one process; the others share two
 test-all: install

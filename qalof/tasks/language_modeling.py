@@ -6,6 +6,11 @@ A window of ``max_length`` tokens moves by ``stride``; each token is scored once
 with at least ``max_length - stride`` tokens, and at least one, before it (but at the text's beginning).  The first
 token of all has nothing before it and is not scored, unless a bos is put there.  Means of windows are never averaged:
 windows have unequal counts.  Words are runs of characters between white space.
+
+The batch size, the threads, the number of actors and the device (CPU or GPU) change the order of sums and nothing else.
+Two such losses of one model agree to :data:`FLOAT64_TOLERANCE` in float64; in float32 to :data:`FLOAT32_TOLERANCE`
+where no activation and no cache is rounded, and otherwise to :data:`ROUNDED_TOLERANCE`, for a last bit may then move a
+value by a whole level.
 """
 
 from __future__ import annotations
@@ -33,6 +38,9 @@ from qalof.tasks.generated_data import find_generated, open_generated
 from qalof.tasks.next_token import NextToken
 from qalof.tasks.special_tokens import special_token
 from qalof.tasks.squad_data import load_squad
+
+FLOAT64_TOLERANCE, FLOAT32_TOLERANCE, ROUNDED_TOLERANCE = 1e-9, 1e-5, 5e-3
+"""Relative differences of a mean loss over some hundred tokens; they shrink as tokens are added."""
 
 
 @dataclass(frozen=True)

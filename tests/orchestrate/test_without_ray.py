@@ -71,7 +71,7 @@ def test_no_command_in_process_starts_ray(
 
 
 @pytest.mark.slow
-def test_nothing_is_written_into_the_home_folder(tmp_path, random_model, span_checkpoint, review_checkpoint):
+def test_nothing_but_caches_is_written_into_the_home_folder(tmp_path, random_model, span_checkpoint, review_checkpoint):
     home = tmp_path / "home"
     lines = [[c, *words(c, random_model, span_checkpoint, review_checkpoint), *HERE, "--json"] for c in JOBS]
     script = "import json, sys\nfrom orchestrate.cli import main\nfor line in json.loads(sys.argv[1]):\n"
@@ -82,4 +82,7 @@ def test_nothing_is_written_into_the_home_folder(tmp_path, random_model, span_ch
         [sys.executable, "-c", script, json.dumps(lines)], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert not home.exists() or not [path for path in home.rglob("*") if path.is_file()]
+    written = (
+        {path.relative_to(home).parts[0] for path in home.rglob("*") if path.is_file()} if home.exists() else set()
+    )
+    assert written <= {".cache"}, "matplotlib keeps its list of fonts there; a token would lie in .ray"

@@ -1,5 +1,6 @@
 """The configs of the references against what the references say: which tensors are rounded, on what, and how."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,13 @@ def test_s2_ranks_layers_by_the_output_errors_of_their_weights_and_greedy_takes_
     for config in (steps["sensitivity", "sites"], steps["greedy", "errors"]):
         assert (config.score, config.lowered, config.unit) == ("output_error", ["w8", "w4", "w2"], "site")
     assert steps["greedy", "greedy"].strategy_options["sensitivity"] == "/runs/greedy/errors/sensitivity.json"
+
+
+DOCUMENTS = [CONFIGS.parent / "README.md", *sorted((CONFIGS.parent / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_menus_in_the_documents_are_widths_that_the_tiny_models_were_trained_at(path):
+    menus = re.findall(r"weight=\(([\d, ]+)\)|space\.weight=\[([\d, ]+)\]", path.read_text())
+    for menu in (one or other for one, other in menus):
+        assert {int(bits) for bits in menu.split(",") if bits.strip()} <= {4, 8}, menu

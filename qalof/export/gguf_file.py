@@ -154,7 +154,7 @@ def read_gguf(path: str | Path) -> dict[str, torch.Tensor]:
     return values
 
 
-def tensor_bytes_in(path: Path) -> int:
+def tensor_bytes_in(path: str | Path) -> int:
     """What the tensors of a GGUF file take, padding between them not counted."""
     return sum(int(tensor.n_bytes) for tensor in _package().GGUFReader(path).tensors)
 

@@ -160,7 +160,9 @@ def test_80_columns_hold_what_export_says(kind):
                            "predicted_total_bytes", "header_bytes"), 10**10)  # fmt: skip
     bitmap = bitmaps(2000)[4]
     result = {"format": kind, "bitmap": str(bitmap), "summary": summary(bitmap), "output": FOLDER, **sizes}
+    result["embedding"] = {"bits": 8, "sites": ["embed_tokens", "lm_head"], "largest_difference": 0.01}
     if kind == "gguf":
+        result |= dict.fromkeys(("tensor_bytes", "predicted_tensor_bytes"), 10**10)
         result |= {"files": {"a_model_with_a_long_name.gguf": 10**10}, "types": {"Q4_0": 200, "F32": 61},
                    "exact_weights": False, "differing_sites": names(2000), "largest_difference": 0.1,
                    "unquantized_inputs": False}  # fmt: skip

@@ -23,6 +23,7 @@ from qalof.laws import Law, Width, check_numbers
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.methods.symmetric import Symmetric
+from qalof.quantization.named_schemes import with_scheme
 from qalof.quantization.observers import ObserverSpec
 from qalof.quantization.quantizer import Quantizer
 from qalof.quantization.quantizers import CONVENTION
@@ -218,14 +219,14 @@ class QuantizationScheme:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Read :meth:`to_json`'s form; what is left out is the default.
+        """Read :meth:`to_json`'s form, or a name of :mod:`~qalof.quantization.named_schemes`; the rest is the default.
 
         Raises:
-            BadInputError: as the constructors, or a key that does not exist.
+            BadInputError: as the constructors, a key that does not exist, or a name that is none.
         """
         if isinstance(data, cls):
             return data
-        settings = dict(check_keys(data, list(cls.__dataclass_fields__), "quantization"))
+        settings = dict(check_keys(with_scheme(data), list(cls.__dataclass_fields__), "quantization"))
         for role in ROLES:
             if role in settings:
                 settings[role] = TensorScheme.from_json(settings[role], f"quantization.{role}")

@@ -68,12 +68,15 @@ def evaluate_bitmaps(
     run: Run,
     other: Mapping[str, Any] | None = None,
     rest: Rest | None = None,
+    opened: Opened | None = None,
 ) -> list[Evaluation]:
     """Score each bitmap on the pool, with a bar, and a child run for each.
 
-    ``other``: as for :func:`open_checkpoint`; ``rest``: what the model holds beside its sites, for totals.
+    ``other``: as for :func:`open_checkpoint`; ``rest``: what the model holds beside its sites, for totals; ``opened``:
+    the checkpoint where this process has it open already.
     """
-    pool = EvaluationPool(checkpoint, sites, limit, workers, other)
+    here = None if opened is None else (opened.model, opened.task)
+    pool = EvaluationPool(checkpoint, sites, limit, workers, other, here)
     with report("evaluate", len(bitmaps)) as progress:
         done = 0
 
@@ -176,7 +179,7 @@ def evaluate(
     # a packed model has no adapters to switch to, and nothing that a bitmap could change
     sites, rest = opened.model.sites, getattr(opened.model, "rest", None)
     scored = evaluate_bitmaps(
-        Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run, other_task(config), rest
+        Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run, other_task(config), rest, opened
     )
     write_json(directory.path / "evaluations.json", per_example(bitmaps, scored))
     if mixed := {f"{short_name(one)}: {summary(one, sites)}": one for one in bitmaps if not one.is_uniform}:

@@ -22,6 +22,7 @@ from qalof.files import MANIFEST, digest
 from qalof.model.shared_base import share_large
 from qalof.model.sites import Site
 from qalof.model.switchable import SwitchableModel
+from qalof.tasks.base import Task
 from qalof.tasks.feature_cache import content_digest
 
 
@@ -33,11 +34,19 @@ class Scorer:
         threads: of torch.
         gpu: whether the model goes to the GPU.
         other: a task in place of the checkpoint's, see :func:`qalof.checkpoints.task_of`.
+        opened: the model and the task, where this process has them already.
     """
 
-    def __init__(self, checkpoint: str, threads: int, gpu: bool, other: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        threads: int,
+        gpu: bool,
+        other: Mapping[str, Any] | None = None,
+        opened: tuple[Any, Task] | None = None,
+    ) -> None:
         torch.set_num_threads(threads)
-        self.model, self.task = load_any(checkpoint), task_of(checkpoint, other)
+        self.model, self.task = opened or (load_any(checkpoint), task_of(checkpoint, other))
         self.model.to("cuda" if gpu else "cpu")
         if isinstance(self.model, SwitchableModel):
             share_large(self.model)
@@ -51,8 +60,15 @@ class Scorer:
 class EvaluationActor:
     """A :class:`Scorer` in a process of its own."""
 
-    def __init__(self, checkpoint: str, threads: int, gpu: bool, other: Mapping[str, Any] | None = None) -> None:
-        self._scorer = Scorer(checkpoint, threads, gpu, other)
+    def __init__(
+        self,
+        checkpoint: str,
+        threads: int,
+        gpu: bool,
+        other: Mapping[str, Any] | None = None,
+        opened: tuple[Any, Task] | None = None,
+    ) -> None:
+        self._scorer = Scorer(checkpoint, threads, gpu, other, opened)
 
     def do(self, item: tuple[Bitmap, int | None]) -> Evaluation:
         """Score (bitmap, limit)."""
@@ -68,6 +84,7 @@ class EvaluationPool:
         limit: validation examples; None for all.
         workers: how many actors, their threads and device.
         other: a task in place of the checkpoint's.
+        opened: the checkpoint's model and the task, for work in this process, which then loads nothing again.
     """
 
     def __init__(
@@ -77,11 +94,13 @@ class EvaluationPool:
         limit: int | None,
         workers: WorkersConfig,
         other: Mapping[str, Any] | None = None,
+        opened: tuple[Any, Task] | None = None,
     ) -> None:
         checkpoint = Path(checkpoint)
         self.checkpoint, self.limit, self.sites, self.other = checkpoint, limit, tuple(sites), other
         self.at_once = workers.count
-        made = pool_of(EvaluationActor, workers, str(checkpoint), threads_of(workers), workers.gpu, other)
+        here = (opened,) if workers.in_process else ()
+        made = pool_of(EvaluationActor, workers, str(checkpoint), threads_of(workers), workers.gpu, other, *here)
         self._pool: Pool[tuple[Bitmap, int | None], Evaluation] = made
 
     def evaluate(

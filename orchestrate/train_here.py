@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from orchestrate.assemble import assemble_training
+from orchestrate.assemble import Parts
 from orchestrate.config import TrainConfig
 from orchestrate.config_file import to_plain
 from orchestrate.evaluation_pool import threads_of
@@ -24,9 +24,9 @@ from qalof.training.loop import StepReport, Trainer
 
 
 def train_here(
-    config: TrainConfig, target: Path, place: Path, on_step: Callable[[list[StepReport]], None]
+    config: TrainConfig, parts: Parts, target: Path, place: Path, on_step: Callable[[list[StepReport]], None]
 ) -> Kept | None:
-    """Train, or go on from the checkpoint at ``target``, where the last one is kept.
+    """Train ``parts``, which are as they were assembled, or go on from the checkpoint at ``target``; the last is kept.
 
     Returns:
         The best one, at ``place``, of a config with ``keep_best``; else None.
@@ -35,7 +35,6 @@ def train_here(
         NonFiniteLossError: the loss; the last good checkpoint, if any, is at ``target``.
     """
     torch.set_num_threads(threads_of(config.workers))
-    parts = assemble_training(config)
     parts.model.to("cuda" if config.workers.gpu else "cpu")
     trainer = Trainer(parts.model, parts.task, parts.objective, config.training)
     for folder in (target, place):

@@ -112,7 +112,7 @@ def train(config: TrainConfig, parts: Parts, directory: RunDirectory, run: Run) 
         seen = watched(config, parts.model, parts.task)
         target, place = directory.path / CHECKPOINT, directory.path / BEST_CHECKPOINT
         if config.workers.in_process:
-            return _trained(seen, target, train_here(config, target, place, show))
+            return _trained(seen, target, train_here(config, parts, target, place, show))
         show(_lost(directory))
         with watched_board(show) as board:
             outcome = _fit_through(config, directory, board)

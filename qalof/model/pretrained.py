@@ -150,7 +150,7 @@ def weights_digest(model: PreTrainedModel) -> str:
         tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().to(torch.float32).contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().to(torch.float32).reshape(-1).contiguous().numpy())
     return digest.hexdigest()
 
 

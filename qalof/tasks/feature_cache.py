@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from qalof.cache import cache_dir
 from qalof.locks import held
@@ -41,24 +41,57 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     return content_digest(kept, tokenizer.special_tokens_map)
 
 
+class StoredRows(Sequence[dict[str, Any]]):
+    """Rows of a file, read when they are asked for: a training of 8 steps reads 8 batches of 87,599 examples."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        return self._data[index]
+
+    def column(self, name: str) -> list[Any]:
+        """One value of every row."""
+        values: list[Any] = self._data.data.column(name).to_pylist()
+        return values
+
+
+def column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
+    """One value of every row of what :func:`map_cached` returned."""
+    return rows.column(name) if isinstance(rows, StoredRows) else [row[name] for row in rows]
+
+
 def map_cached(
     rows: Sequence[dict[str, Any]], encode: Callable[[dict[str, list[Any]]], dict[str, list[Any]]], key: str
-) -> list[dict[str, Any]]:
+) -> Sequence[dict[str, Any]]:
     """Apply ``encode`` (columns to columns; may return more or fewer rows) to ``rows``; equal ``key``, equal result.
 
-    From :data:`SMALL` rows on the result is a file, and needs ``datasets``.
+    From :data:`SMALL` rows on the result is a file, and needs ``datasets``; where it is there, nothing is encoded.
     """
     if len(rows) < SMALL:
         batches = (rows[at : at + BATCH] for at in range(0, len(rows), BATCH))
         return [row for batch in batches for row in _rows(encode(_columns(batch)))]
     import datasets
 
-    datasets.disable_progress_bars()
-    raw = datasets.Dataset.from_list(list(rows))
     folder = cache_dir() / "features"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{key}.arrow"
     with held(file, "the file of tokenized examples", wait=True):  # whoever comes first tokenizes, the others read
+        if file.is_file():
+            return StoredRows(datasets.Dataset.from_file(str(file)))
+        datasets.disable_progress_bars()
+        raw = datasets.Dataset.from_list(list(rows))
         mapped = raw.map(
             encode,
             batched=True,
@@ -67,8 +100,7 @@ def map_cached(
             cache_file_name=str(file),
             new_fingerprint=key[:32],
         )
-    kept: list[dict[str, Any]] = mapped.to_list()
-    return kept
+    return StoredRows(mapped)
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

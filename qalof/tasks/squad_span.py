@@ -29,7 +29,7 @@ from qalof.precision import at_least_float32
 from qalof.tasks import squad_metrics
 from qalof.tasks.base import Batch, Feature, Progress
 from qalof.tasks.batching import attention_mask, by_length, pad_right
-from qalof.tasks.feature_cache import content_digest, map_cached, tokenizer_digest
+from qalof.tasks.feature_cache import column, content_digest, map_cached, tokenizer_digest
 from qalof.tasks.squad_data import SquadExample, gold_counts, load_squad
 
 NO_ANSWER = "empty"
@@ -67,6 +67,7 @@ class SpanTask:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: SpanSettings | None = None) -> None:
         self.tokenizer = tokenizer
         self.settings = settings or SpanSettings()
+        self._features: Sequence[Feature] | None = None
         self.skipped = 0
         """Training questions left out because no window holds their answer, known after :meth:`train_features`."""
         self.too_long = 0
@@ -84,10 +85,12 @@ class SpanTask:
     def _key(self, examples: Sequence[SquadExample]) -> str:
         # sizes of batches and the names of files change no feature and no score
         settings = {k: v for k, v in asdict(self.settings).items() if k not in ("data", "eval_batch_size")}
-        return content_digest([asdict(e) for e in examples], settings, tokenizer_digest(self.tokenizer))
+        return content_digest([vars(e) for e in examples], settings, tokenizer_digest(self.tokenizer))
 
     def train_features(self) -> Sequence[Feature]:
         """Windows that hold their question's answer: input_ids, start, end."""
+        if self._features is not None:
+            return self._features
         examples = load_squad(self.settings.data, self.settings.train_split)
         learnable = [example for example in examples if example.span is not None]
         rows = [
@@ -96,10 +99,11 @@ class SpanTask:
         features = map_cached(rows, self._encode_training, self._key(learnable))
         if not features:
             raise BadInputError(f"training needs at least one answer inside a window: {self.settings.data} has none")
-        learned = {feature["id"] for feature in features}
+        learned = set(column(features, "id"))
         self.skipped = len(examples) - len(learned)
         left_out = [example.question for example in examples if example.id not in learned]
         self.too_long = len(left_out) - len(self._fitting(left_out))
+        self._features = features
         return features
 
     def train_counts(self) -> dict[str, int]:

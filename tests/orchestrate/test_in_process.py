@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -14,6 +15,7 @@ from orchestrate.train_storage import keep_best
 from qalof.checkpoints import load
 from qalof.model.switchable import read_manifest
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 HERE = ["workers.count=1", "workers.in_process=true"]
 
 
@@ -128,3 +130,40 @@ def test_training_in_process_gives_the_weights_of_one_worker_on_ray(ray_session,
     here, there = (load(tmp_path / name / "checkpoint") for name in ("here", "ray"))
     for (name, ours), (_, theirs) in zip(here.named_parameters(), there.named_parameters(), strict=True):
         assert ours.equal(theirs), name
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Each time that pretrained weights are loaded, or all of them hashed."""
+    from qalof.model import manifest, switchable
+
+    seen = {"loaded": 0, "hashed": 0}
+
+    def counted(name, original):
+        def call(*arguments, **named):
+            seen[name] += 1
+            return original(*arguments, **named)
+
+        return call
+
+    monkeypatch.setattr(manifest, "load_pretrained", counted("loaded", manifest.load_pretrained))
+    monkeypatch.setattr(switchable, "weights_digest", counted("hashed", switchable.weights_digest))
+    return seen
+
+
+def test_an_evaluation_in_process_loads_and_hashes_its_model_once(call, span_checkpoint, loads):
+    call("evaluate", "--checkpoint", span_checkpoint, "limit=2", "--bitmap", "4", "--output", "runs/loads_once")
+    assert loads == {"loaded": 1, "hashed": 1}
+
+
+def test_a_training_in_process_assembles_its_model_once_and_loads_it_once_to_score_it(call, loads):
+    config = CONFIGS / "train" / "sp_tiny.yaml"
+    small = [
+        "training.steps=1",
+        "training.batch_size=2",
+        "training.warmup_steps=0",
+        "evaluation.limit=2",
+        "evaluation.bitmaps=[4]",
+    ]
+    call("train", "--config", config, "--output", "runs/trained_once", *small)
+    assert loads == {"loaded": 2, "hashed": 2}

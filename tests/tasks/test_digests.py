@@ -13,7 +13,7 @@ from qalof.model.adapters import AdapterSpec
 from qalof.model.pretrained import load_tokenizer
 from qalof.model.switchable import BaseModel, build
 from qalof.tasks.factory import TASKS, make_task
-from qalof.tasks.feature_cache import map_cached, tokenizer_digest
+from qalof.tasks.feature_cache import column, map_cached, tokenizer_digest
 from qalof.tiny import REVIEWS_DIR, SQUAD_DIR
 from search import LocalEvaluator
 
@@ -158,4 +158,33 @@ def test_a_cached_map_is_used_by_a_task_that_was_used_before(random_model, monke
     first = task.train_features()
     assert task.train_features() == first
     assert len(list((tmp_path / "features").glob("*.arrow"))) == 1
-    assert map_cached([{"a": 1}], lambda columns: {"b": columns["a"]}, "k" * 64) == [{"b": 1}]
+    assert list(map_cached([{"a": 1}], lambda columns: {"b": columns["a"]}, "k" * 64)) == [{"b": 1}]
+
+
+@pytest.mark.parametrize("small", [1, 1_000_000], ids=["file", "memory"])
+def test_what_is_cached_is_read_row_by_row_and_encoded_once(tmp_path, monkeypatch, small):
+    monkeypatch.setenv("QALOF_CACHE", str(tmp_path))
+    monkeypatch.setattr("qalof.tasks.feature_cache.SMALL", small)
+    encoded = []
+
+    def twice(columns):
+        encoded.extend(columns["a"])
+        return {"b": [2 * value for value in columns["a"]], "c": [[value] for value in columns["a"]]}
+
+    rows = [{"a": value} for value in range(5)]
+    for _ in range(2):
+        found = map_cached(rows, twice, "k" * 64)
+        assert len(found) == 5
+        assert found[3] == {"b": 6, "c": [3]}
+        assert found[-1] == {"b": 8, "c": [4]}
+        assert list(found[1:3]) == [{"b": 2, "c": [1]}, {"b": 4, "c": [2]}]
+        assert column(found, "b") == [0, 2, 4, 6, 8]
+    assert len(encoded) == (5 if small == 1 else 10)
+
+
+@pytest.mark.parametrize("name", ["squad-span", "squad-completion"])
+def test_a_task_tokenizes_its_training_data_once_however_often_it_is_asked(name, random_model, monkeypatch):
+    task = make_task(name, QUICK[name], random_model)
+    first = task.train_features()
+    monkeypatch.setattr(f"qalof.tasks.{name.replace('-', '_')}.load_squad", None)
+    assert task.train_features() is first

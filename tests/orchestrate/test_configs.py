@@ -17,7 +17,8 @@ FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not 
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
-def test_every_shipped_config_is_valid_and_begins_with_the_command_that_runs_it(path: Path):
+def test_every_shipped_config_is_valid_and_begins_with_the_command_that_runs_it(path: Path, monkeypatch):
+    monkeypatch.setenv("QALOF_DATA", "data")  # where a config for real data says that it lies
     first = path.read_text().splitlines()[0]
     command = yaml.safe_load(path.read_text())["command"]
     kind = PipelineConfig if command == "run" else JOBS[command].config
@@ -123,6 +124,12 @@ def test_overrides_reach_into_lists_and_sections_and_keep_what_stands_beside():
     assert load_config(
         TrainConfig, CONFIGS / "train" / "sp_tiny.yaml", ["training.learning_rate=1e-4"]
     ).training.learning_rate == pytest.approx(1e-4)
+
+
+def test_a_config_that_reads_an_environment_variable_says_which_is_not_set(monkeypatch):
+    monkeypatch.delenv("QALOF_DATA", raising=False)
+    with pytest.raises(BadInputError, match="QALOF_DATA"):
+        load_config(TrainConfig, CONFIGS / "train" / "sp_real.yaml")
 
 
 def test_a_config_of_python_objects_is_refused(tmp_path: Path):

@@ -80,7 +80,7 @@ def test_a_width_that_cpt_cannot_hold_is_refused():
 
 def searches() -> list[tuple[str, list[int], set[int]]]:
     """Every search that a config or pipeline makes: its menu, and the widths that the training before it has."""
-    made = {"runs/sp_tiny/checkpoint": CONFIGS / "train" / "sp_tiny.yaml"}
+    made = {f"runs/{name}/checkpoint": CONFIGS / "train" / f"{name}.yaml" for name in ("sp_tiny", "sp_real")}
     found = []
     for path in sorted(CONFIGS.rglob("*.yaml")):
         data = yaml.safe_load(path.read_text())

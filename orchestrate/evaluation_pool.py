@@ -46,6 +46,7 @@ class Scorer:
         opened: tuple[Any, Task] | None = None,
     ) -> None:
         torch.set_num_threads(threads)
+        self.model: Any
         self.model, self.task = opened or (load_any(checkpoint), task_of(checkpoint, other))
         self.model.to("cuda" if gpu else "cpu")
         if isinstance(self.model, SwitchableModel):

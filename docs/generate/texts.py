@@ -10,6 +10,11 @@ ANYWHERE = {
     "task": "What is learned and scored, and its data.",
     "switch": "How the model is made switchable.",
     "settings": "The settings of this one.",
+    "adapters": "The LoRA adapters.",
+    "objective": "Which bitmaps run at a step, and what they learn.",
+    "training": "Steps, batches and the optimizer.",
+    "evaluation": "What is scored after training.",
+    "keep_best": "Whether the best checkpoint is kept beside the last; null keeps the last alone.",
     "workers": "How many processes share the work.",
     "tracking": "Where MLflow keeps the record.",
     "checkpoint": "Folder of the checkpoint; `step:NAME` in a pipeline.",
@@ -25,13 +30,6 @@ ANYWHERE = {
 """By key, where it means the same in every section."""
 
 BY_SECTION = {
-    "TrainConfig": {
-        "adapters": "The LoRA adapters.",
-        "objective": "Which bitmaps run at a step, and what they learn.",
-        "training": "Steps, batches and the optimizer.",
-        "evaluation": "What is scored after training.",
-        "keep_best": "Whether the best checkpoint is kept beside the last; null keeps the last alone.",
-    },
     "ModelConfig": {"source": "`tiny` (the shipped model), a hub name, a local folder or a GGUF file."},
     "SpanSettings": {
         "data": "`tiny`, a hub name, or a folder or file in the format of SQuAD v1.1.",

@@ -1,4 +1,8 @@
-"""Home folders: ``~`` and ``~user`` at the beginning of a path, expanded in one place."""
+"""What the beginning of a path may stand for, expanded in one place: ``~`` and ``~user``, and ``data:``.
+
+``data:squad`` is ``squad`` in the folder of data sets that the environment variable ``QALOF_DATA`` names, so a shipped
+config can name real data without the path of a machine.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,23 @@ from pathlib import Path
 
 from qalof.errors import BadInputError
 
+DATA, DATA_VARIABLE = "data:", "QALOF_DATA"
+
+
+def is_short(text: str) -> bool:
+    """Whether a path begins with something that stands for a folder."""
+    return text.startswith(("~", DATA))
+
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """``path`` with ``~`` or ``~user`` at its beginning replaced by the home folder; nothing else is changed.
+    """``path`` with ``~``, ``~user`` or ``data:`` at its beginning replaced by the folder; nothing else is changed.
 
     Raises:
-        BadInputError: there is no such home folder.
+        BadInputError: there is no such home folder, or no variable that names the folder of data sets.
     """
     text = os.fspath(path)
+    if text.startswith(DATA):
+        return _in_data(text)
     if not text.startswith("~"):
         return Path(text)
     whole = os.path.expanduser(text)  # noqa: PTH111 - pathlib raises a RuntimeError
@@ -24,3 +37,13 @@ def expanded(path: str | os.PathLike[str]) -> Path:
             f"path, or write ./{text} for a name that begins so"
         )
     return Path(whole)
+
+
+def _in_data(text: str) -> Path:
+    folder = os.environ.get(DATA_VARIABLE)
+    if not folder:
+        raise BadInputError(
+            f"a path that begins with {DATA} lies in the folder that the environment variable {DATA_VARIABLE} names: it "
+            f"is not set, for {text!r}; export {DATA_VARIABLE}=FOLDER, or write ./{text} for a name that begins so"
+        )
+    return expanded(folder) / text.removeprefix(DATA)

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from qalof.bitmap_file import file_of, names_file
 from qalof.cache import CACHED, models_dir
-from qalof.home import expanded
+from qalof.home import expanded, is_short
 from qalof.reading import exists
 
 
@@ -47,13 +47,13 @@ class PathField:
         path = expanded(text)
         return path if not self.hub or exists(path) else None
 
-    def _without_tilde(self, text: str) -> str:
-        return str(expanded(text)) if text.startswith("~") and text not in self.words else text
+    def _whole(self, text: str) -> str:
+        return str(expanded(text)) if is_short(text) and text not in self.words else text
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.no_info_after_validator_function(self._without_tilde, handler(source))
+        return core_schema.no_info_after_validator_function(self._whole, handler(source))
 
 
 InputPath = Annotated[str, PathField()]
@@ -63,7 +63,7 @@ OutputPath = Annotated[str, PathField(input=False)]
 """A file or folder that is written."""
 
 DataPath = Annotated[str, PathField(words=("tiny",), hub=True)]
-"""Data: ``tiny``, a file, a folder, or a name on the hub."""
+"""Data: ``tiny``, a file, a folder (``data:NAME``: in that of ``QALOF_DATA``), or a name on the hub."""
 
 ModelPath = DataPath
 """A pretrained model: ``tiny``, ``cache:NAME``, a folder, a GGUF file, or a name on the hub."""

@@ -17,6 +17,7 @@ from orchestrate import cli_jobs, cli_tools
 from orchestrate.cli_options import app
 from orchestrate.redaction import redact
 from qalof.errors import QalofError
+from qalof.files import writing_error
 
 __all__ = ["app", "cli_jobs", "cli_tools", "main"]
 
@@ -36,9 +37,12 @@ def main() -> None:
         _fail(STOPPED, 1)
     except Exception as error:
         usage = _usage_error(error)
-        if usage is None:
+        if usage is not None:
+            _fail(usage, 2)
+        ours = writing_error(error, error.filename) if isinstance(error, OSError) and error.filename else None
+        if ours is None:
             raise
-        _fail(usage, 2)
+        _fail(str(ours), ours.exit_code)
 
 
 def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -17,7 +17,7 @@ from orchestrate.plan import PipelineConfig, PlannedStep, StepConfig, link_share
 from orchestrate.progress import say
 from orchestrate.table import TABLE, fill
 from orchestrate.table_check import check_table
-from qalof.files import write_json
+from qalof.files import disk_errors, write_json
 from qalof.home import expanded
 from qalof.locks import held
 
@@ -59,7 +59,8 @@ def _run_planned(
     started = time.monotonic()
     steps: list[dict[str, Any]] = [{"name": step.name, "command": step.command} for step in planned]
     summary: dict[str, Any] = {"title": config.title, "scale": config.scale, "steps": steps}
-    output.mkdir(parents=True, exist_ok=True)
+    with disk_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
     (output / TABLE).unlink(missing_ok=True)  # of an earlier run, which this one may contradict
     write_json(output / RESULT, summary)
     with ray_for(max(workers, key=_room), address, workers):

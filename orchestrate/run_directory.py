@@ -24,7 +24,7 @@ from orchestrate.environment import describe
 from orchestrate.inputs import without
 from orchestrate.progress import say
 from qalof.errors import BadInputError
-from qalof.files import json_ready, read_json, write_json, write_text
+from qalof.files import disk_errors, json_ready, read_json, write_json, write_text
 from qalof.home import expanded
 from qalof.tasks.feature_cache import content_digest
 
@@ -74,7 +74,8 @@ class RunDirectory:
                     return self
                 cause = _changed(run.get("inputs", {}), inputs)
                 say(f"{path} holds a run of {cause}: moved to {_move_aside(path).name}")
-        path.mkdir(parents=True, exist_ok=True)
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
         header = f"# qalof {command} --config {path / 'config.yaml'}\n"
         write_text(path / "config.yaml", header + yaml.safe_dump(dict(config), sort_keys=False))
         write_json(path / "environment.json", describe())

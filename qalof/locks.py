@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from qalof.errors import BadInputError
+from qalof.files import disk_errors
 
 
 @contextmanager
@@ -30,13 +31,15 @@ def held(target: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         wait: for the other process to end, however long it takes.
 
     Raises:
-        BadInputError: another process holds it, and it is not to be waited for.
+        BadInputError: another process holds it, and it is not to be waited for; or its place cannot be written.
     """
-    path = lock_of(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=-1 if wait else 0)
+    with disk_errors(target):
+        path = lock_of(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=-1 if wait else 0)
     try:
-        lock.acquire()
+        with disk_errors(target):
+            lock.acquire()
     except Timeout:
         raise BadInputError(
             f"{what} must be free: {target} is in use by {_holder(path)}; wait for its end or name another place"
@@ -51,7 +54,7 @@ def held(target: Path, what: str, *, wait: bool = False) -> Iterator[None]:
 
 def lock_of(target: Path) -> Path:
     """The file whose lock guards ``target``, beside it; one that is a link is guarded where it leads."""
-    real = target.resolve()
+    real = Path(os.path.realpath(target))  # Path.resolve raises an error of its own kind over a loop of links
     return real.with_name(f".{real.name}.lock")
 
 

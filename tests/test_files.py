@@ -112,8 +112,8 @@ def test_every_record_of_lines_has_one_reader_that_forgives_a_torn_end(wing):
 
 
 def test_an_error_that_is_none_of_the_disk_stays_what_it_was(tmp_path):
-    with pytest.raises(PermissionError), disk_errors(tmp_path):
-        raise PermissionError(errno.EACCES, "Permission denied")
+    with pytest.raises(BlockingIOError), disk_errors(tmp_path):
+        raise BlockingIOError(errno.EAGAIN, "Try again")
 
 
 def test_what_a_kill_leaves_beside_a_folder_is_hidden_and_goes_and_an_older_folder_comes_back(tmp_path):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from qalof.cache import cache_dir
+from qalof.files import disk_errors
 from qalof.locks import held
 
 if TYPE_CHECKING:
@@ -85,9 +86,9 @@ def map_cached(
     import datasets
 
     folder = cache_dir() / "features"
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{key}.arrow"
-    with held(file, "the file of tokenized examples", wait=True):  # whoever comes first tokenizes, the others read
+    # whoever comes first tokenizes, the others read
+    with held(file, "the file of tokenized examples", wait=True), disk_errors(file):
         if file.is_file():
             return StoredRows(datasets.Dataset.from_file(str(file)))
         datasets.disable_progress_bars()

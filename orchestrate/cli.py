@@ -17,7 +17,7 @@ from orchestrate import cli_jobs, cli_tools
 from orchestrate.cli_options import app
 from orchestrate.redaction import redact
 from qalof.errors import QalofError
-from qalof.files import writing_error
+from qalof.writing import writing_error
 
 __all__ = ["app", "cli_jobs", "cli_tools", "main"]
 

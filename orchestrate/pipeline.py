@@ -17,9 +17,10 @@ from orchestrate.plan import PipelineConfig, PlannedStep, StepConfig, link_share
 from orchestrate.progress import say
 from orchestrate.table import TABLE, fill
 from orchestrate.table_check import check_table
-from qalof.files import disk_errors, write_json
+from qalof.files import write_json
 from qalof.home import expanded
 from qalof.locks import held
+from qalof.writing import disk_errors
 
 __all__ = ["PipelineConfig", "StepConfig", "load_pipeline", "run_pipeline", "step_configs"]
 

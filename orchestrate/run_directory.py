@@ -24,9 +24,10 @@ from orchestrate.environment import describe
 from orchestrate.inputs import without
 from orchestrate.progress import say
 from qalof.errors import BadInputError
-from qalof.files import disk_errors, json_ready, read_json, write_json, write_text
+from qalof.files import json_ready, read_json, write_json, write_text
 from qalof.home import expanded
 from qalof.tasks.feature_cache import content_digest
+from qalof.writing import disk_errors
 
 FORMAT_VERSION = 1
 _NOT_FINGERPRINTED = ("workers", "tracking", "batch_size")

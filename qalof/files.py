@@ -11,12 +11,10 @@ A kill has no time to clean up; what it leaves is hidden (its name begins with a
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,52 +22,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from qalof.errors import BadInputError, DiskError, QalofError
+from qalof.errors import BadInputError
 from qalof.reading import is_folder, parse_json, read_lines, read_text
+from qalof.writing import DISK, disk_errors
 
 MANIFEST = "manifest.json"
-
-#: What the system says of a disk that takes no more: full, over a quota or a size limit, read-only, or broken.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-
-
-#: What the system says of a place where this user cannot write, whatever room the disk has.
-_PLACE = (
-    errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT
-)  # fmt: skip
-
-
-@contextmanager
-def disk_errors(target: Path) -> Iterator[None]:
-    """Turn what the system says against writing ``target`` into an error of ours; other errors pass.
-
-    safetensors writes in Rust and hands the system's error number on in its text alone.
-
-    Raises:
-        DiskError: the disk takes no more.
-        BadInputError: a place that cannot be written, such as a folder without permission, or below a file.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError, ValueError) as error:
-        if (ours := writing_error(error, target)) is None:
-            raise
-        raise ours from error
-
-
-def writing_error(error: Exception, target: Path | str) -> QalofError | None:
-    """What the system's error over writing ``target`` means to a user; None for any other error."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
-    if number in _DISK:
-        return DiskError(str(target), os.strerror(number))
-    unwritable = number in _PLACE or (type(error) is ValueError and "null byte" in str(error))
-    if not unwritable:
-        return None
-    reason = str(error) if number is None else os.strerror(number)
-    return BadInputError(f"{target} must be a place that can be written: {reason}; name another, or make it writable")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -215,7 +172,7 @@ def copy_folder(source: Path, target: Path) -> None:
         try:
             shutil.copytree(source, beside, dirs_exist_ok=True)
         except shutil.Error as error:  # copytree goes on after an error, and lists texts
-            number = next((n for n in _DISK for entry in error.args[0] if f"[Errno {n}]" in str(entry[2])), None)
+            number = next((n for n in DISK for entry in error.args[0] if f"[Errno {n}]" in str(entry[2])), None)
             raise (OSError(number, os.strerror(number)) if number else error) from error
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from qalof.errors import BadInputError
-from qalof.files import disk_errors
+from qalof.writing import disk_errors
 
 
 @contextmanager

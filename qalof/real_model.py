@@ -30,7 +30,8 @@ from filelock import FileLock
 
 from qalof.cache import models_dir
 from qalof.errors import BadInputError, QalofError
-from qalof.files import digest, disk_errors, sealed_folder
+from qalof.files import digest, sealed_folder
+from qalof.writing import disk_errors
 
 
 @dataclass(frozen=True)

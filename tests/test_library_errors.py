@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from qalof.errors import BadInputError, DiskError, QalofError
-from qalof.files import disk_errors, write_json
+from qalof.files import write_json
 from qalof.hub import load_rows
 from qalof.locks import held
 from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer
 from qalof.tasks.zero_shot_data import load_items
+from qalof.writing import disk_errors
 
 
 def cut(path: Path) -> None:

@@ -32,8 +32,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qalof.cache import cache_dir
 from qalof.errors import BadInputError
-from qalof.files import MANIFEST, digest, disk_errors, sealed_folder
+from qalof.files import MANIFEST, digest, sealed_folder
 from qalof.model.byte_level_splits import canonical, pre_tokenizer
+from qalof.writing import disk_errors
 
 MAGIC = b"GGUF"
 ORIGIN = "dequantized_from"

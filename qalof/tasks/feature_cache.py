@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from qalof.cache import cache_dir
-from qalof.files import disk_errors
 from qalof.locks import held
+from qalof.writing import disk_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -58,7 +58,9 @@ def export(
 def bitmap(
     spec: Annotated[str, typer.Argument(help="FILE#ID, such as runs/search/front.json#3; or any form of a bitmap.")],
     checkpoint: CheckpointOption = None,
-    picture: Annotated[Path | None, typer.Option("--picture", help="Draw it: NAME.png or NAME.svg.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", callback=at_home, help="Draw it: NAME.png or NAME.svg.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show a bitmap: its id, a line that sums it up, and a map of blocks by kinds of layer."""

@@ -31,9 +31,9 @@ def redact(text: str) -> str:
 
 
 def redacted(value: Any) -> Any:
-    """Plain data with :func:`redact` applied to every text in it that is an address; keys stay."""
+    """Plain data with :func:`redact` applied to every text in it; keys stay."""
     if isinstance(value, str):
-        return redact(value) if _ADDRESS.match(value) else value
+        return redact(value)
     if isinstance(value, Mapping):
         return {key: redacted(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -43,7 +43,7 @@ def _in_data(text: str) -> Path:
     folder = os.environ.get(DATA_VARIABLE)
     if not folder:
         raise BadInputError(
-            f"a path that begins with {DATA} lies in the folder that the environment variable {DATA_VARIABLE} names: it "
-            f"is not set, for {text!r}; export {DATA_VARIABLE}=FOLDER, or write ./{text} for a name that begins so"
+            f"a path that begins with {DATA} lies in the folder that the environment variable {DATA_VARIABLE} names: "
+            f"it is not set, for {text!r}; export {DATA_VARIABLE}=FOLDER, or write ./{text} for a name that begins so"
         )
     return expanded(folder) / text.removeprefix(DATA)

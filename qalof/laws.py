@@ -194,11 +194,16 @@ def _problem(value: Any, hint: Any) -> str | None:
         if not any(_is_of(value, bare(option)) for option in others):
             option, law = laws[0]
             return f"{law.text(bare(option) is int)}: got {value!r}"
+    found: list[str] = []
     for option in options:
-        for part, inner in _parts(value, bare(option)):
-            if problem := _problem(part, inner):
-                return problem
-    return None
+        parts = list(_parts(value, bare(option)))
+        if any(bare(inner) is str and not isinstance(part, str) for part, inner in parts):
+            continue  # what another member of the union stands for
+        problem = next((problem for part, inner in parts if (problem := _problem(part, inner))), None)
+        if parts and problem is None:
+            return None
+        found += [problem] if problem else []
+    return found[0] if found else None
 
 
 def _is_of(value: Any, kind: Any) -> bool:

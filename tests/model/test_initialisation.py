@@ -177,10 +177,10 @@ def test_inits_that_cannot_work_are_refused(families, specs, settings, law):
 @pytest.mark.parametrize(
     ("arguments", "law"),
     [
-        ({"rank": 0}, "rank must be at least 1: got 0"),
-        ({"alpha": 0}, "alpha must be positive"),
-        ({"alpha": float("nan")}, "alpha must be positive"),
-        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
+        ({"rank": 0}, "rank must be a whole number of at least 1: got 0"),
+        ({"alpha": 0}, "alpha must be a number above 0: got 0"),
+        ({"alpha": float("nan")}, "alpha must be a number above 0: got nan"),
+        ({"dropout": 1.0}, "dropout must be a number of at least 0 and below 1"),
         ({"init": "pisa"}, "did you mean 'pissa'"),
         ({"init": "eva"}, "no adapter init 'eva'"),
         ({"init": "pissa_niter_0"}, "no adapter init"),

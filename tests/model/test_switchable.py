@@ -256,5 +256,5 @@ def test_weights_that_are_not_finite_are_refused(random_model):
 
 
 def test_a_model_that_is_nowhere_is_one_clear_error():
-    with pytest.raises(BadInputError, match="does not exist"):
+    with pytest.raises(BadInputError, match="must exist.*/nowhere/at/all"):
         load_pretrained("/nowhere/at/all", HeadKind.SPAN)

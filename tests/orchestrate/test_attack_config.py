@@ -24,8 +24,8 @@ def test_a_batch_of_the_config_shares_its_draws_and_others_draw_anew(review_chec
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"granularity": "batch", "batch_size": 0}, "greater than or equal to 1"),
-        ({"granularity": "batch", "batch_size": -4}, "greater than or equal to 1"),
+        ({"granularity": "batch", "batch_size": 0}, "must be a whole number of at least 1"),
+        ({"granularity": "batch", "batch_size": -4}, "must be a whole number of at least 1"),
         ({"granularity": "request", "batch_size": 4}, "needs granularity batch: got 4 with request"),
         ({"granularity": "layer", "batch_size": 4}, "needs granularity batch: got 4 with layer"),
     ],

@@ -29,7 +29,7 @@ TRAINED = [
 def test_whatever_stands_before_the_host_is_left_out(word: str):
     hidden = redact(f"postgresql://somebody:{word}@host.example/base")
     assert hidden == f"postgresql://{HIDDEN}@host.example/base"
-    assert redact(f"it said: http://{word}@host.example/base is down") == (
+    assert redact(f"it said: http://me{word}@host.example/base is down") == (
         f"it said: http://{HIDDEN}@host.example/base is down"
     )
 

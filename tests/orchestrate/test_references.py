@@ -1,6 +1,7 @@
 """The configs of the references against what the references say: which tensors are rounded, on what, and how."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,12 @@ def test_a_width_that_cpt_cannot_hold_is_refused():
 def searches() -> list[tuple[str, list[int], set[int]]]:
     """Every search that a config or pipeline makes: its menu, and the widths that the training before it has."""
     made = {f"runs/{name}/checkpoint": CONFIGS / "train" / f"{name}.yaml" for name in ("sp_tiny", "sp_real")}
-    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QALOF_DATA", "data")  # where a config for real data says that it lies
+        return list(searches_of(made))
+
+
+def searches_of(made: dict[str, Path]) -> Iterator[tuple[str, list[int], set[int]]]:
     for path in sorted(CONFIGS.rglob("*.yaml")):
         data = yaml.safe_load(path.read_text())
         steps = data.get("steps") or [{"command": data.get("command"), "config": data, "name": path.stem}]
@@ -93,8 +99,7 @@ def searches() -> list[tuple[str, list[int], set[int]]]:
                 trained = by_name.get(source) or yaml.safe_load(made[source].read_text())
                 objective = TrainConfig.model_validate(trained).objective
                 widths = trained.get("adapters", {}).get("widths") or objective_widths(objective, SITES)
-                found.append((f"{path.parent.name}/{path.stem}", menu, {*widths, PASS_THROUGH}))
-    return found
+                yield f"{path.parent.name}/{path.stem}", menu, {*widths, PASS_THROUGH}
 
 
 @pytest.mark.parametrize(("name", "menu", "trained"), searches(), ids=lambda value: value if type(value) is str else "")

@@ -108,14 +108,17 @@ def test_a_model_whose_sizes_are_not_known_here_is_refused():
 def test_a_scale_merges_mappings_and_the_users_overrides_go_above_it():
     assert merged({"a": {"b": 1, "c": [1, 2]}, "d": 3}, {"a": {"c": [9]}}) == {"a": {"b": 1, "c": [9]}, "d": 3}
     path = CONFIGS / "s2" / "greedy.yaml"
-    tiny = load_pipeline(path, ["scale=tiny", "steps.0.config.training.steps=7"])
+    tiny = load_pipeline(path, ["scale=tiny", "steps.1.config.training.steps=7"])
+    steps = {step.name: step.config for step in tiny.steps}
+    trained, search = (next(c for c in steps.values() if key in c) for key in ("training", "space"))
     assert tiny.scale == "tiny"
-    assert tiny.steps[0].config["training"]["steps"] == 7
-    assert tiny.steps[0].config["task"]["settings"]["data"] == "tiny"
-    assert tiny.steps[1].config["space"] == {
+    assert trained["training"]["steps"] == 7
+    assert trained["task"]["settings"]["validation_data"] == "tiny"
+    assert search["space"] == {
         "weight": [32, 8, 4], "activation": [32], "kv": [32], "group": "block",
     }  # fmt: skip
-    assert load_pipeline(path).steps[1].config["space"]["group"] == "site"
+    full = [step.config for step in load_pipeline(path).steps if "space" in step.config]
+    assert [config["space"]["group"] for config in full] == ["site"]
 
 
 @pytest.mark.parametrize(

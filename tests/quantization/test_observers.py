@@ -162,8 +162,8 @@ def test_per_token_ranges_and_methods_without_ranges_are_refused():
     ("settings", "law"),
     [
         ({"kind": "median"}, "kind must be 'minmax' or 'ema'"),
-        ({"kind": "ema", "momentum": 1.0}, "momentum must be from 0 and below 1"),
-        ({"kind": "percentile", "percentile": 10}, "percentile must be above 50"),
+        ({"kind": "ema", "momentum": 1.0}, "momentum must be a number of at least 0 and below 1"),
+        ({"kind": "percentile", "percentile": 10}, "percentile must be a number above 50"),
         ({"kind": "mse", "shared": True}, "cannot be shared"),
         ({"kin": "ema"}, "did you mean 'kind'"),
     ],

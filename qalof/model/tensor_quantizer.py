@@ -57,7 +57,7 @@ class TensorQuantizer(nn.Module):
         if self.scheme.outliers is not None:
             return self._beside_outliers(x, bits, quantizer, self.scheme.outliers)
         if self._one_range_per_row(quantizer):
-            return self._rounded_by_row(x, bits, quantizer)
+            return self._rounded_by_row(x, bits)
         return quantizer.fake_quantize(x, bits, self.grid(x, bits, quantizer))
 
     def encode_int8(self, x: torch.Tensor, bits: float) -> Encoded:
@@ -84,16 +84,20 @@ class TensorQuantizer(nn.Module):
         static = self.ranges is not None or (self.steps is not None and isinstance(quantizer, Lsq))
         return self.tokens is not None and not static and quantizer.granularity is Granularity.TENSOR
 
-    def _rounded_by_row(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> torch.Tensor:
+    def _rounded_by_row(self, x: torch.Tensor, bits: float) -> torch.Tensor:
         assert self.tokens is not None
         rows, mask = self.tokens.rows(x)
+        # a row as one long token has the range of a tensor
+        as_token = self._of_rows.at(bits)
         if mask is None:
-            # a row as one long token has the range of a tensor, and all rows are rounded at once
-            return self._of_rows.at(bits).fake_quantize(rows.flatten(1), bits).reshape(x.shape)
-        rounded = [
-            torch.index_put(row, (real,), quantizer.fake_quantize(row[real], bits)) if bool(real.any()) else row
-            for row, real in zip(rows, mask, strict=True)
-        ]
+            return as_token.fake_quantize(rows.flatten(1), bits).reshape(x.shape)
+        rounded = []
+        for row, real in zip(rows, mask, strict=True):
+            if not bool(real.any()):
+                rounded.append(row)
+                continue
+            kept = as_token.fake_quantize(row[real].reshape(1, -1), bits).reshape(-1, row.shape[-1])
+            rounded.append(torch.index_put(row, (real,), kept))
         return torch.stack(rounded).reshape(x.shape)
 
     @torch.no_grad()
@@ -115,7 +119,7 @@ class TensorQuantizer(nn.Module):
         # as bitsandbytes does: what else lies in such a feature is not rounded either, but counts in its token's range
         small = rows.masked_fill(large, 0).reshape(x.shape)
         by_row = self._one_range_per_row(quantizer)
-        rounded = self._rounded_by_row(small, bits, quantizer) if by_row else quantizer.fake_quantize(small, bits)
+        rounded = self._rounded_by_row(small, bits) if by_row else quantizer.fake_quantize(small, bits)
         kept = torch.where(
             real.any(dim=1, keepdim=True), rows.to(torch.float16).to(x.dtype), rounded.reshape(rows.shape)
         )

@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadMo
 from qalof.attacks.attack import AttackExample
 from qalof.model.pretrained import HeadKind, load_tokenizer
 from qalof.model.switchable import BaseModel, SwitchableModel, build
+from qalof.rng import portable_draws
 
 SUBJECTS = ("film", "play", "room", "food", "music", "book")
 GOOD = ("good", "great", "lovely", "fine")
@@ -85,11 +86,13 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Victim:
         bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
     )  # fmt: skip
-    lm = GPT2LMHeadModel(config)
+    # drawn alike and trained in float64, the weights that are left in float32 are the same on every processor
+    with portable_draws():
+        lm, classifier = GPT2LMHeadModel(config).double(), GPT2ForSequenceClassification(config).double()
     train(lm, tokenizer, 80, as_lm=True)
-    classifier = GPT2ForSequenceClassification(config)
     classifier.transformer.load_state_dict(lm.transformer.state_dict())
     train(classifier, tokenizer, 60, as_lm=False)
+    lm, classifier = lm.float(), classifier.float()
     classifier.save_pretrained(folder)
     rng = random.Random(2)
     examples = [AttackExample(n, sentence(rng, n % 2), n % 2) for n in range(6)]

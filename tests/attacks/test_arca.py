@@ -35,7 +35,7 @@ def language(victim: Any) -> SwitchableModel:
 
 @pytest.fixture(scope="module", params=list(Proposal))
 def attacked(request: pytest.FixtureRequest, victim: Any, language: Any) -> tuple[ArcaSettings, list[AttackResult]]:
-    settings = replace(QUICK, proposal=request.param, sweeps=18 if request.param == Proposal.GCG else QUICK.sweeps)
+    settings = replace(QUICK, proposal=request.param, sweeps=60 if request.param == Proposal.GCG else QUICK.sweeps)
     return settings, attack_examples(language, None, victim.tokenizer, EXAMPLES, 8, settings)
 
 
@@ -247,7 +247,7 @@ def test_every_prompt_that_the_model_reads_is_a_query(victim: Any, language: Any
         nonlocal read
         read += len(named["input_ids"] if named.get("input_ids") is not None else named["inputs_embeds"])
 
-    hook = victim.lm.register_forward_pre_hook(count, with_kwargs=True)
+    hook = language.model.register_forward_pre_hook(count, with_kwargs=True)
     try:
         for proposal in Proposal:
             read, settings = 0, replace(QUICK, proposal=proposal, sweeps=2)

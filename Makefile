@@ -32,9 +32,9 @@ test: install
 	$(BIN)/pytest -n 2 -m $(FAST)
 
 # the numeric tests (all fast ones but those of jobs and documents) as two other processors would run them
+CAPABILITIES ?= default avx2
 test-portable: install
-	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -n 2 -m $(FAST) $(NUMERIC)
-	ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -n 2 -m $(FAST) $(NUMERIC)
+	set -e; for each in $(CAPABILITIES); do ATEN_CPU_CAPABILITY=$$each $(BIN)/pytest -n 2 -m $(FAST) $(NUMERIC); done
 
 # one Ray serves all of its tests, in one process; the others share two
 test-all: install

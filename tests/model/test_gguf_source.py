@@ -214,6 +214,7 @@ def test_a_type_that_nobody_dequantizes_is_refused(file, tmp_path, monkeypatch):
 
     path = tmp_path / "m.gguf"
     path.write_bytes(file.read_bytes()[:-4] + b"\1\0\0\0")
+    monkeypatch.setenv("QALOF_CACHE", str(tmp_path / "cache"))  # an empty one: nothing is converted twice
     monkeypatch.setattr(gguf, "dequantize", unknown)
     refused(path, "is not implemented")
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -106,24 +105,6 @@ def test_a_killed_worker_or_controller_does_not_change_a_bit(config, whole, tmp_
     assert_undisturbed(tmp_path / "run", whole)
     # a worker may outlive its controller for a while: whether steps are repeated is a matter of timing
     assert set(steps_on_record(tmp_path / "run")) == set(range(STEPS))
-
-
-def test_a_killed_worker_of_two_does_not_change_a_bit(ray_session, config, tmp_path):
-    """Fewer steps, since two workers wait for each other in every one."""
-    workers = config.workers.model_copy(update={"count": 2})
-    training = replace(config.training, steps=60, checkpoint_every=10)
-    two = config.model_copy(update={"workers": workers, "training": training})
-    execute("train", two, tmp_path / "whole")
-    killed: list[int] = []
-    watcher = threading.Thread(target=kill_at, args=(tmp_path / "run", 25, "RayTrainWorker", killed))
-    watcher.start()
-    execute("train", two, tmp_path / "run")
-    watcher.join()
-    assert len(killed) == 1
-    ours, theirs = weights(tmp_path / "run"), weights(tmp_path / "whole")
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-    assert set(steps_on_record(tmp_path / "run")) == set(range(60))
 
 
 def test_a_killed_driver_goes_on_by_the_same_command_without_a_changed_bit(config, whole, tmp_path):

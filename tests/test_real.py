@@ -21,8 +21,8 @@ from qalof.model.switchable import BaseModel, build
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives.switchable import SwitchablePrecision
 
-pytestmark = pytest.mark.real
-WINDOWS = 4
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1500)]  # minutes on two calm cores, more beside other work
+WINDOWS = 2
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -100,15 +100,15 @@ def test_a_bitmap_changes_what_runs_and_comes_back_exactly(model):
 
 @pytest.fixture(scope="module")
 def trained(base, real_gguf, real_data, tmp_path_factory):
-    """A checkpoint after three steps on SQuAD, with the loss of each step."""
+    """A checkpoint after three steps on the same two questions of SQuAD, with the loss of each step."""
     torch.set_num_threads(os.cpu_count() or 1)
     task = qalof.task(
         "squad-completion", source=str(real_gguf), data=str(real_data / "squad" / "dev-v1.1.json"),
-        train_split="train[:64]", max_length=192, max_new_tokens=8,
+        train_split="train[:2]", max_length=128, max_new_tokens=8,
     )  # fmt: skip
     model = build(base, {"4": AdapterSpec(4, 8), "8": AdapterSpec(4, 8)})
     bitmaps = [Bitmap.parse(text, model.site_names) for text in ("w8a8kv8", "w4a8kv8")]
-    settings = TrainSettings(steps=3, batch_size=4, learning_rate=1e-3, schedule="constant")
+    settings = TrainSettings(steps=3, batch_size=2, learning_rate=1e-3, schedule="constant")
     trainer = Trainer(model, task, SwitchablePrecision(bitmaps, model.sites), settings)
     losses = [trainer.train_step().losses for _ in range(3)]
     folder: Path = tmp_path_factory.mktemp("real") / "checkpoint"

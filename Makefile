@@ -61,6 +61,7 @@ $(DOCS): $(STAMP)
 
 # build/docs/index.html; warnings are errors, and nothing is fetched
 docs: $(DOCS)
+	$(BIN)/pytest -n 2 tests/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:

@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+pytest.importorskip("griffe", reason="the tools of the documentation are not installed; `make docs` installs them")
+
 from docs.generate import api, commands, configs, tables, tree  # noqa: E402
 from docs.generate.fields import keys_of, laws, tag_of, type_text  # noqa: E402
 

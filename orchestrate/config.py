@@ -97,7 +97,7 @@ class WorkersConfig(Section):
     ``in_process``: one worker that is this very process, without Ray: for tiny models, which are done before another
     process has started.
     ``min_count``: training goes on with so few where nodes are lost, and grows back; None for ``count`` or none.
-    Other commands begin with so few where the cluster has no room for more.
+    Other commands begin with so few where the cluster has no room for more; those of one worker refuse it.
     ``max_failures``: how often the work of a lost worker is done again (an item's, a trial's, or training from the last
     checkpoint) before the command gives up.
     """
@@ -120,6 +120,21 @@ class WorkersConfig(Section):
         if self.min_count is not None and self.min_count > self.count:
             raise ValueError(f"min_count must be at most count: got {self.min_count} for {self.count}")
         return self
+
+
+def refuse_min_count(workers: WorkersConfig, what: str) -> None:
+    """Refuse a least number of workers where one does all the work.
+
+    Args:
+        workers: of the config.
+        what: names the work in the message.
+
+    Raises:
+        ValueError: ``min_count`` is set.
+    """
+    if workers.min_count is not None:
+        law = f"workers.min_count has no place in {what}, which is one worker's work"
+        raise ValueError(f"{law}: got {workers.min_count}; leave it out")
 
 
 class TrackingConfig(Section):

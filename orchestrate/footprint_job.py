@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from orchestrate.assemble import parse_bitmaps
-from orchestrate.config import TrackingConfig, WorkersConfig
+from orchestrate.config import TrackingConfig, WorkersConfig, refuse_min_count
 from orchestrate.evaluation_jobs import Opened, open_checkpoint, record_bitmap
 from orchestrate.evaluation_pool import pool_of, threads_of
 from orchestrate.progress import report
@@ -54,6 +54,11 @@ class FootprintConfig(Section):
     repeats: Count = 3
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _one_worker(self) -> Self:
+        refuse_min_count(self.workers, "a footprint")
+        return self
 
 
 class FootprintActor:

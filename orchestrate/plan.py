@@ -93,7 +93,7 @@ def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
     Raises:
         BadInputError: a name used twice, a reference to a step that does not come earlier, a bad config.
     """
-    inherited = {"workers": config.workers.model_dump(), "tracking": config.tracking.model_dump()}
+    tracking = config.tracking.model_dump()
     folders: dict[str, Path] = {}
     planned = []
     for step in config.steps:
@@ -102,6 +102,7 @@ def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
         if step.shared and step.command not in SHAREABLE:
             law = f"only a train step may be shared, or a {SHAREABLE[1]} step"
             raise BadInputError(f"{law}: {step.name} is {step.command}; leave it out")
+        inherited = {"workers": _workers_for(step.command, config), "tracking": tracking}
         data = {**inherited, **_resolve(step.config, folders, step.name)}
         checked = validate(JOBS[step.command].config, data, f"step {step.name}")
         folders[step.name] = _shared_folder(step.command, checked, output) if step.shared else output / step.name
@@ -109,6 +110,12 @@ def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
             PlannedStep(step.name, step.command, checked, folders[step.name], step.shared, _waits(step.config))
         )
     return planned
+
+
+def _workers_for(command: str, config: PipelineConfig) -> dict[str, Any]:
+    """What a step inherits of the pipeline's workers; a step of one worker has no least number of them."""
+    alone = {"min_count": None} if command == "footprint" else {}
+    return config.workers.model_dump() | alone
 
 
 def step_configs(config: PipelineConfig, output: Path) -> list[Section]:

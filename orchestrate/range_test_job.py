@@ -7,14 +7,17 @@ finished one is taken as it stands.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal, Self
 
 import ray
 import torch
+from pydantic import field_serializer, model_validator
 
 from orchestrate.admission import admitted, told_what_is_missing
 from orchestrate.assemble import Parts, assemble_training
-from orchestrate.config import TrainingConfig
+from orchestrate.config import TrainingConfig, refuse_min_count
 from orchestrate.config_file import to_plain, validate
 from orchestrate.evaluation_pool import as_options, threads_of
 from orchestrate.objective_config import CptObjective, ObjectiveConfig
@@ -24,8 +27,16 @@ from orchestrate.tracking import Run
 from qalof.errors import BadInputError
 from qalof.laws import Count, Share, Width
 from qalof.layer_bits import LayerBits
-from qalof.training.loop import Trainer
+from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.range_test import precision_range_test
+
+OVERRIDDEN = {
+    "steps": "each width runs `iterations` steps",
+    "schedule": "the learning rate is constant, since a falling one would make the later widths seem to learn less",
+    "warmup_steps": "the learning rate is constant",
+    "checkpoint_every": "an interrupted test starts again",
+}
+"""Settings of a training that a range test has no use for, and why."""
 
 
 class RangeTestConfig(TrainingConfig):
@@ -43,6 +54,24 @@ class RangeTestConfig(TrainingConfig):
     iterations: Count = 100
     window: Count = 10
     threshold: Share = 0.01
+
+    @model_validator(mode="before")
+    @classmethod
+    def _overridden(cls, data: Any) -> Any:
+        training = data.get("training") if isinstance(data, Mapping) else None
+        for name in training if isinstance(training, Mapping) else ():
+            if name in OVERRIDDEN:
+                raise ValueError(f"training.{name} has no place in a range test: {OVERRIDDEN[name]}; leave it out")
+        return data
+
+    @model_validator(mode="after")
+    def _one_worker(self) -> Self:
+        refuse_min_count(self.workers, "a range test")
+        return self
+
+    @field_serializer("training")
+    def _without_overridden(self, training: TrainSettings) -> dict[str, Any]:
+        return {name: value for name, value in asdict(training).items() if name not in OVERRIDDEN}
 
 
 def check(config: RangeTestConfig) -> Parts:

@@ -7,15 +7,22 @@ import dataclasses
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from orchestrate.config_file import validate
+from orchestrate.config_file import to_plain, validate
 from orchestrate.jobs import JOBS, execute
+from orchestrate.plan import PipelineConfig, step_configs
+from orchestrate.range_test_job import OVERRIDDEN, RangeTestConfig
 from orchestrate.section import Section
+from qalof.errors import BadInputError
 from qalof.quantization.options import QuantizerOptions
+from qalof.training import range_test
+from qalof.training.loop import TrainSettings
 from tests.test_laws import CLASSES, fields_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +81,8 @@ RUNS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "range-test": (
         "model",
         [
-            {"task": SPAN, "training": TRAINING, "lowest": 4, "highest": 5, "iterations": 1, "window": 1, **objective}
+            {"task": SPAN, "training": {"batch_size": 2}, "lowest": 4, "highest": 5, "iterations": 1, "window": 1}
+            | objective
             for objective in ({"objective": {"name": "spnet"}}, {"objective": {"name": "cpt", "cycles": 1}})
         ],
     ),
@@ -131,6 +139,48 @@ def place(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     return folder
 
 
+ALONE: dict[str, dict[str, Any]] = {
+    "footprint": {"checkpoint": "runs/a/checkpoint"},
+    "range-test": {"task": {"name": "squad-span"}},
+}
+"""By command: the least config of those whose work is one worker's."""
+
+
+def test_a_range_test_refuses_every_training_setting_that_it_sets_itself_and_writes_none_down(monkeypatch):
+    replaced: set[str] = set()
+
+    def seen(settings: Any, **changes: Any) -> Any:
+        replaced.update(changes)
+        raise StopIteration
+
+    monkeypatch.setattr(range_test, "replace", seen)
+    monkeypatch.setattr(range_test, "_left_as_it_was", lambda trainer: nullcontext())
+    with pytest.raises(StopIteration):
+        range_test.precision_range_test(SimpleNamespace(settings=None), [4], 1, window=1)
+    assert {"schedule", "warmup_steps"} <= replaced <= set(OVERRIDDEN)
+    kind, written = RangeTestConfig, to_plain(validate(RangeTestConfig, ALONE["range-test"], "here"))
+    assert set(written["training"]) == set(fields_of(TrainSettings)) - set(OVERRIDDEN)
+    assert to_plain(validate(kind, written, "here")) == written
+    for name in OVERRIDDEN:
+        default = {name: getattr(TrainSettings(), name)}  # the default is no exception, since nothing reads it either
+        with pytest.raises(BadInputError, match=rf"training\.{name} has no place in a range test.*; leave it out"):
+            validate(kind, {**ALONE["range-test"], "training": default}, "here")
+
+
+@pytest.mark.parametrize("command", ALONE)
+def test_a_command_of_one_worker_refuses_a_least_number_of_them(command):
+    config = {**ALONE[command], "workers": {"count": 2, "min_count": 1}}
+    with pytest.raises(BadInputError, match=r"workers\.min_count has no place in .*: got 1; leave it out"):
+        validate(JOBS[command].config, config, "here")
+
+
+def test_a_step_of_one_worker_inherits_a_pipelines_workers_without_their_least_number(tmp_path):
+    step = {"name": "size", "command": "footprint", "config": ALONE["footprint"]}
+    pipeline = validate(PipelineConfig, {"steps": [step], "workers": {"count": 3, "min_count": 2}}, "here")
+    (config,) = step_configs(pipeline, tmp_path)
+    assert (config.workers.count, config.workers.min_count) == (3, None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
 def test_a_command_reads_every_setting_that_it_accepts(
@@ -149,9 +199,11 @@ def test_a_command_reads_every_setting_that_it_accepts(
         config = validate(JOBS[command].config, {**base, **begin, **variant}, command)
         # an option of a quantizer belongs to a choice (such as ste_limit to ste masked), and is read with it
         kinds = {type(each) for each in settings_of(config) if not isinstance(each, QuantizerOptions)}
+        unused = {("TrainSettings", name) for name in OVERRIDDEN} if command == "range-test" else set()
+        unused |= {("WorkersConfig", "min_count")} if command in ALONE else set()
         accepted |= {
             (kind.__name__, name) for kind in kinds for name in fields_of(kind) if name not in ("command", "name")
-        }
+        } - unused
         execute(command, config, place / f"{command}{number}")
     assert accepted - reads.seen <= ON_RAY
 

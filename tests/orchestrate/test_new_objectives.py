@@ -61,7 +61,7 @@ def test_the_range_test_recommends_bounds_and_a_finished_one_is_taken_as_it_stan
     config = {
         **parts(random_model, tmp_path),
         "command": "range-test",
-        "training": {"steps": 4, "batch_size": 4},
+        "training": {"batch_size": 4},
         "lowest": 4,
         "highest": 5,
         "iterations": 2,

@@ -14,7 +14,9 @@ from orchestrate.jobs import JOBS
 
 HERE = ["workers.count=1", "workers.in_process=true", "workers.threads=1"]
 SPAN = 'task={name: squad-span, settings: {max_length: 96, stride: 16, train_split: "train[:8]", '
-TRAINED = [SPAN + 'validation_split: "validation[:2]"}}', "training={steps: 2, batch_size: 2, checkpoint_every: 1}"]
+SPANS = SPAN + 'validation_split: "validation[:2]"}}'
+TRAINED = [SPANS, "training={steps: 2, batch_size: 2, checkpoint_every: 1}"]
+RANGED = [SPANS, "training={batch_size: 2}", "lowest=3", "highest=4", "iterations=1", "window=1"]
 SWEPT = {
     "task": {"name": "squad-span", "settings": {"max_length": 96, "stride": 16, "train_split": "train[:8]"}},
     "objective": {"name": "spnet"},
@@ -32,7 +34,7 @@ def words(command: str, model: str, span: Path, reviews: Path) -> list[str]:
         "evaluate": [*checkpoint, "--bitmap", "8"],
         "sensitivity": [*checkpoint, "unit=block"],
         "search": [*checkpoint, "space.weight=[4,8]", "space.group=block", "max_evaluations=2", "strategy=random"],
-        "range-test": [*TRAINED, "lowest=3", "highest=4", "iterations=1", "window=1", f"model.source={model}"],
+        "range-test": [*RANGED, f"model.source={model}"],
         "sweep": [f"train={swept}", "space={adapters.rank: [2, 4]}", "limit=2", *asha],
         "attack": [
             "--checkpoint", str(reviews), "limit=1", "bitmaps=[8]",

@@ -26,6 +26,7 @@ from orchestrate.tracking import Run
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name
 from qalof.checkpoints import task_of
+from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import json_ready, read_json, write_json
@@ -71,8 +72,10 @@ class MethodActor:
         for bitmap in bitmaps:
             model.set_bitmap(bitmap)
             found.append(task.evaluate(model, limit=config.limit).to_json())
+        # the model is priced here, since its learned steps and observed ranges are nowhere else
+        costs = [cost_of(bitmap, model.sites, rest=model.rest).to_json() for bitmap in bitmaps]
         seconds = round(time.monotonic() - started, 1)
-        outcome: dict[str, Any] = json_ready({"evaluations": found, "gptq": errors, "seconds": seconds})
+        outcome: dict[str, Any] = json_ready({"evaluations": found, "costs": costs, "gptq": errors, "seconds": seconds})
         return outcome
 
 
@@ -111,8 +114,8 @@ def work(config: BaselinesConfig, checked: Checked, directory: RunDirectory, run
         # each method is priced as its own quantizers store it
         sites = [replace(site, quantization=method.quantization) for site in checked.sites]
         made = rows(checked.bitmaps[index], scored, sites)
-        for row, bitmap, evaluation in zip(made, checked.bitmaps[index], scored, strict=True):
-            row["cost"]["stored_weight_bytes"] = row["cost"]["weight_bytes"]
+        for row, bitmap, evaluation, cost in zip(made, checked.bitmaps[index], scored, outcome["costs"], strict=True):
+            row["cost"] = {**cost, "stored_weight_bytes": cost["weight_bytes"]}
             found.append({"method": method.name, "kind": method.kind, **row, "evaluation": evaluation})
             _record(run, method, bitmap, evaluation, row["cost"])
     reference = config.reference or config.methods[0].name

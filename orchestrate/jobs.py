@@ -147,7 +147,10 @@ def _train(config: TrainConfig, parts: train_job.Parts, directory: RunDirectory,
     wanted = config.evaluation.bitmaps
     specs = wanted if wanted is not None else list(trained_widths(parts.model, config))
     bitmaps = parse_bitmaps(specs, parts.model.sites)
-    scored = evaluate_bitmaps(checkpoint, parts.model.sites, bitmaps, config.evaluation.limit, config.workers, run)
+    # on Ray the driver's own model is as it was before training, and has no learned steps and observed ranges
+    parts.model.load_parameters(checkpoint)
+    sites, rest = parts.model.sites, parts.model.rest
+    scored = evaluate_bitmaps(checkpoint, sites, bitmaps, config.evaluation.limit, config.workers, run, rest=rest)
     write_json(directory.path / "evaluations.json", evaluation_jobs.per_example(bitmaps, scored))
     return {
         "checkpoint": str(checkpoint),
@@ -157,7 +160,7 @@ def _train(config: TrainConfig, parts: train_job.Parts, directory: RunDirectory,
         "training_data": parts.task.train_counts(),
         "training_loss": training_loss(directory.path / LOSSES, config.training.steps),
         "best": trained.best,
-        "rows": evaluation_jobs.rows(bitmaps, scored, parts.model.sites),
+        "rows": evaluation_jobs.rows(bitmaps, scored, sites, rest),
     }
 
 

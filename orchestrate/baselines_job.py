@@ -207,8 +207,7 @@ def _compare(found: Sequence[dict[str, Any]], reference: str) -> None:
         row["difference"] = {}
         for name in mine if row["method"] != reference else ():
             if name in theirs:
-                interval = paired_difference(mine[name], theirs[name])
-                row["difference"][name] = [interval.estimate, interval.low, interval.high]
+                row["difference"][name] = paired_difference(mine[name], theirs[name]).to_json()
 
 
 def _record(run: Run, method: MethodConfig, bitmap: Bitmap, evaluation: Evaluation, cost: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,7 +105,7 @@ def rows(
             "bitmap": str(bitmap),
             "id": bitmap.id,
             "summary": summary(bitmap, sites),
-            "metrics": {name: _interval(evaluation, name) for name in evaluation.metrics},
+            "metrics": {name: evaluation.interval(name).to_json() for name in evaluation.metrics},
             "cost": cost_of(bitmap, sites, rest=rest).to_json(),
             "examples": evaluation.examples,
             "counts": dict(evaluation.counts),
@@ -250,7 +249,7 @@ def sensitivity(
     run.log_metrics({f"{metric}.reference": reference.estimate, f"{metric}.largest_drop": max(drops)})
     return {
         "metric": metric,
-        "reference": {"bits": config.reference, metric: [reference.estimate, reference.low, reference.high]},
+        "reference": {"bits": config.reference, metric: reference.to_json()},
         "ranking": [dict(row) for row in found.trace],
     }
 
@@ -262,10 +261,3 @@ def _lowered(bitmap: Bitmap, reference: int) -> str:
         return f"all at {reference}"
     sites = list(lowered)
     return f"{sites[0]}{' ...' if len(sites) > 1 else ''} at {lowered[sites[0]]}"
-
-
-def _interval(evaluation: Evaluation, name: str) -> list[float | None]:
-    if not math.isfinite(evaluation[name]):
-        return [None, None, None]  # JSON has no infinity, and resampling one gives nonsense
-    interval = evaluation.interval(name)
-    return [interval.estimate, interval.low, interval.high]

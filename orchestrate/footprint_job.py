@@ -28,6 +28,7 @@ from qalof.evaluation.speed import speed_of
 from qalof.export.compression import MEASURES, compression_of
 from qalof.laws import Count
 from qalof.paths import InputPath
+from qalof.statistics import Interval
 
 METRICS = (
     *(f"{measure}_percent" for measure in MEASURES),
@@ -128,7 +129,7 @@ def work(
             "bitmap": str(bitmap),
             "id": bitmap.id,
             "summary": summary(bitmap, sites),
-            "metrics": {name: [value, value, value] for name, value in metrics.items()},
+            "metrics": {name: Interval.exact(value).to_json() for name, value in metrics.items()},
             "cost": cost_of(bitmap, sites, rest=opened.model.rest).to_json(),
         }
         for bitmap, metrics in zip(bitmaps, measured, strict=True)

@@ -7,6 +7,7 @@ for (:mod:`qalof.bitmap_names`), sizes are in MiB, and what does not fit side by
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rich.console import Console, RenderableType
 from orchestrate.sheet import Sheet
 from qalof.bitmap_names import short_name
 from qalof.metrics import DROP, described
+from qalof.statistics import Interval
 
 MIB = 2**20
 
@@ -67,7 +69,7 @@ def bitmap_table(rows: Sequence[Mapping[str, Any]]) -> Sheet:
     headings = ["bitmap", *map(heading, rows[0]["metrics"]), "average bits", "weights"]
     shown = []
     for row in rows:
-        metrics = [_interval(name, *values) for name, values in row["metrics"].items()]
+        metrics = [_interval(name, Interval.from_json(values)) for name, values in row["metrics"].items()]
         cost = row["cost"]
         shown.append([short_name(row["bitmap"]), *metrics, f"{cost['average_bits']:.2f}", mib(cost["weight_bytes"])])
     return Sheet(headings, shown, notes=_summaries(rows))
@@ -78,8 +80,13 @@ def baselines_table(result: Mapping[str, Any]) -> Sheet:
     rows = result["rows"]
     shown = []
     for row in rows:
-        apart = {name: f" ({_interval(name, *values)})" for name, values in row["difference"].items()}
-        metrics = [f"{_interval(name, *values)}{apart.get(name, '')}" for name, values in row["metrics"].items()]
+        apart = {
+            name: f" ({_interval(name, Interval.from_json(values))})" for name, values in row["difference"].items()
+        }
+        metrics = [
+            f"{_interval(name, Interval.from_json(values))}{apart.get(name, '')}"
+            for name, values in row["metrics"].items()
+        ]
         size = mib(row["cost"]["stored_weight_bytes"])
         shown.append([row["method"], short_name(row["bitmap"]), *metrics, size])
     caption = [f"{name}: {note}" for name, note in _summaries(rows).items()]
@@ -94,7 +101,7 @@ def ranking_table(result: Mapping[str, Any], folder: Path) -> Sheet:
     headings = ["unit", "to", f"{described(result['metric']).label} worse by", "average bits", "weights"]
     shown = []
     for row in ranking:
-        drop = _interval(result["metric"], row[name], row[f"{name}_low"], row[f"{name}_high"])
+        drop = _interval(result["metric"], Interval.from_columns(row, name))
         shown.append([row["unit"], str(row["bits"]), drop, f"{row['average_bits']:.2f}", mib(row["weight_bytes"])])
     return Sheet(headings, shown, title="Least sensitive first", whole=str(folder / "result.json"))
 
@@ -115,7 +122,7 @@ def front_table(result: Mapping[str, Any], folder: Path) -> Sheet:
     headings = ["bitmap", "no.", *map(heading, metrics), "average bits", "weights"]
     shown = []
     for number, row in enumerate(front, start=1):
-        intervals = [_interval(name, row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in metrics]
+        intervals = [_interval(name, Interval.from_columns(row, name)) for name in metrics]
         bits, size = f"{row['average_bits']:.2f}", mib(row["weight_bytes"])
         shown.append([short_name(row["bitmap"]), str(number), *intervals, bits, size])
     place = str(folder / "front.json")
@@ -198,9 +205,10 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, int]:
     return counts
 
 
-def _interval(metric: str, value: float | None, low: float | None, high: float | None) -> str:
+def _interval(metric: str, interval: Interval) -> str:
     """``83.2 [80.1, 86.0]`` in the metric's decimals; bare where there is no interval."""
-    if value is None or low is None or high is None:
+    value, low, high = interval.estimate, interval.low, interval.high
+    if not all(map(math.isfinite, (value, low, high))):
         return "not finite"
     if metric.endswith("_bytes"):
         return mib(value)

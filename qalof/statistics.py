@@ -1,13 +1,20 @@
-"""Intervals for what is reported: Wilson for rates, percentile bootstrap for means and paired differences.
+"""Intervals for what is reported: Wilson for rates, percentile bootstrap for means, ratios and paired differences.
 
-All are at 95 % unless told otherwise, and all are deterministic: the bootstrap draws from a seed.
+All are at 95 % unless the caller says otherwise, and all are deterministic: the bootstrap draws from a seed.
+
+:func:`scipy.stats.bootstrap` draws the resamples.  The bounds are quantiles of what it returns rather than its own
+interval: a resample of a ratio may have no denominator and is left out, which scipy's own interval cannot do.
+Wilson's interval is our own, because the number of successes may be a fraction (:mod:`qalof.attacks.rates`), which
+:func:`scipy.stats.binomtest` refuses; the tests compare the two at whole numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +22,12 @@ from numpy.typing import NDArray
 from qalof.errors import BadInputError
 
 RESAMPLES = 2000
+"""Resamples of every bootstrap."""
+
+SLICE = 100
+"""Resamples that are held at once: 2,000 of ten thousand examples would be twenty million numbers."""
+
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -25,11 +38,57 @@ class Interval:
     low: float
     high: float
 
+    @classmethod
+    def exact(cls, value: float) -> Self:
+        """The interval of a value that is known without spread, or that is not finite."""
+        return cls(float(value), float(value), float(value))
+
+    def to_json(self) -> list[float | None]:
+        """``[estimate, low, high]``, with null for each number that is not finite: JSON has no other word for it."""
+        return [to_nullable(value) for value in (self.estimate, self.low, self.high)]
+
+    @classmethod
+    def from_json(cls, data: Sequence[float | None]) -> Self:
+        """The inverse of :meth:`to_json`; null becomes NaN.
+
+        Raises:
+            TypeError, ValueError: ``data`` is no list of three numbers or nulls.
+        """
+        estimate, low, high = map(from_nullable, data)
+        return cls(estimate, low, high)
+
+    def to_columns(self, name: str) -> dict[str, float]:
+        """The three cells of a flat row: ``name``, ``name_low`` and ``name_high``."""
+        return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
+
+    @classmethod
+    def from_columns(cls, row: Mapping[str, Any], name: str) -> Self:
+        """The inverse of :meth:`to_columns`; null becomes NaN.
+
+        Raises:
+            KeyError, TypeError, ValueError: ``row`` has not the three cells, or other values than numbers or null.
+        """
+        return cls.from_json([row[name], row[f"{name}_low"], row[f"{name}_high"]])
+
+
+def to_nullable(value: float) -> float | None:
+    """A number as JSON can hold it: None where it is not finite."""
+    return value if math.isfinite(value) else None
+
+
+def from_nullable(value: Any) -> float:
+    """A number that JSON held: NaN for null, which stands for all that is not finite.
+
+    Raises:
+        TypeError, ValueError: ``value`` is no number.
+    """
+    return math.nan if value is None else float(value)
+
 
 def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a rate, in [0, 1]; the whole of it where nothing was tried.
 
-    ``successes`` need not be whole: the mean of several draws a trial is a share of a success.
+    ``successes`` need not be whole: the mean of several draws per trial is a share of a success.
 
     Raises:
         BadInputError: more successes than trials, or negative counts.
@@ -46,7 +105,7 @@ def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
 
 
 def bootstrap_mean(values: Sequence[float], *, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Percentile bootstrap of a mean over examples.
+    """Percentile bootstrap of a mean over examples; a mean that is not finite has no bounds but itself.
 
     Raises:
         BadInputError: no values.
@@ -54,17 +113,20 @@ def bootstrap_mean(values: Sequence[float], *, confidence: float = 0.95, seed: i
     if not len(values):
         raise BadInputError("a mean needs at least one value: got none")
     data = np.asarray(values, dtype=np.float64)
-    means = np.concatenate([data[drawn].mean(axis=1) for drawn in _resamples(len(data), seed)])
-    return Interval(float(data.mean()), *_percentiles(means, confidence))
+    mean = float(data.mean())
+    if not math.isfinite(mean):
+        return Interval.exact(mean)  # resampling infinities gives nonsense and a warning each
+    return Interval(mean, *_bounds(_resampled([data], np.mean, seed), confidence))
 
 
 def bootstrap_ratio(
     numerators: Sequence[float], denominators: Sequence[float], *, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap over examples of sum(numerators) / sum(denominators), such as of a loss a token.
+    """Percentile bootstrap over examples of sum(numerators) / sum(denominators), such as of a loss per token.
 
     The denominator is resampled with its numerator: examples are what varies, and long ones weigh more in both.
-    Resamples whose denominators are all zero say nothing and are left out.
+    Resamples whose denominators are all zero say nothing and are left out; a ratio that is not finite has no bounds
+    but itself.
 
     Raises:
         BadInputError: lists of different lengths, or denominators that are negative or all zero.
@@ -74,19 +136,38 @@ def bootstrap_ratio(
         raise BadInputError(f"a ratio needs a denominator for each numerator: got {len(below)} for {len(above)}")
     if not (below >= 0).all() or not below.any():
         raise BadInputError(f"denominators must be at least 0 and not all 0: got {below.tolist()[:5]} ...")
-    sums = [(above[drawn].sum(axis=1), below[drawn].sum(axis=1)) for drawn in _resamples(len(above), seed)]
-    ratios = np.concatenate([top[bottom > 0] / bottom[bottom > 0] for top, bottom in sums])
-    return Interval(float(above.sum() / below.sum()), *_percentiles(ratios, confidence))
+    ratio = float(above.sum() / below.sum())
+    if not math.isfinite(ratio):
+        return Interval.exact(ratio)
+    tops, bottoms = _resampled([above, below], _sums, seed)
+    return Interval(ratio, *_bounds(tops[bottoms > 0] / bottoms[bottoms > 0], confidence))
 
 
-def _resamples(examples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Positions (rows, examples), drawn with replacement; in slices, lest ten thousand need twenty million at once."""
-    rng = np.random.default_rng(seed)
-    for done in range(0, RESAMPLES, 100):
-        yield rng.integers(0, examples, (min(100, RESAMPLES - done), examples))
+def _sums(*data: Values, axis: int) -> Values:
+    return np.stack([values.sum(axis=axis) for values in data])
 
 
-def _percentiles(found: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+def _resampled(data: Sequence[Values], statistic: Callable[..., Any], seed: int) -> Values:
+    """``statistic`` of each resample, (..., RESAMPLES); all of ``data``, each (examples,), are drawn alike."""
+    # importing scipy.stats takes a second, which commands that make no interval should not wait for
+    from scipy.stats import bootstrap
+
+    if len(data[0]) == 1:  # scipy wants two examples; one can only be drawn again
+        return np.asarray(statistic(*data, axis=-1))[..., None]
+    found: Values = bootstrap(
+        data,
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=SLICE,
+        vectorized=True,
+        paired=True,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).bootstrap_distribution
+    return found
+
+
+def _bounds(found: Values, confidence: float) -> tuple[float, float]:
     low, high = np.quantile(found, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return float(low), float(high)
 

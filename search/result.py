@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from qalof.bitmap_names import Sized, short_name, summary
 from qalof.cost import COST_NAMES, Cost
 from qalof.errors import BadInputError, nearest_hint
 from qalof.files import read_json, write_bytes, write_json, write_text
-from qalof.statistics import Interval
+from qalof.statistics import Interval, from_nullable, to_nullable
 from search.bitmap_plot import bitmaps_picture, thinned
 from search.front import non_dominated
 from search.objective import Objective, Score
@@ -51,11 +51,11 @@ class Point:
     def of(cls, score: Score, sites: Sequence[Sized] | None = None) -> Point:
         """Condense a score: per-example scores become intervals; ``sites`` say what a summary weighs."""
         evaluation = score.evaluation
-        metrics = {}
-        for name, value in evaluation.metrics.items():
-            # resampling infinities gives nonsense and a warning each
-            interval = evaluation.interval(name) if math.isfinite(value) else Interval(value, value, value)
-            metrics[name] = Interval(float(value), interval.low, interval.high)
+        # a task may sum in another order than the bootstrap's mean, so the estimate is the metric to the last bit
+        metrics = {
+            name: replace(evaluation.interval(name), estimate=float(value))
+            for name, value in evaluation.metrics.items()
+        }
         said = summary(score.bitmap, sites)
         return cls(score.bitmap, score.cost, metrics, score.values, evaluation.examples, said)
 
@@ -67,27 +67,26 @@ class Point:
         """One flat row for a table."""
         row: dict[str, Any] = {"id": self.bitmap.id, "bitmap": str(self.bitmap), "summary": self.summary}
         for name, interval in self.metrics.items():
-            row |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+            row |= interval.to_columns(name)
         return row | self.cost.to_json()
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict; numbers that are not finite become null."""
-        metrics = {name: [_number(v) for v in (i.estimate, i.low, i.high)] for name, i in self.metrics.items()}
         return {
             "id": self.bitmap.id,
             "summary": self.summary,
             "bitmap": self.bitmap.to_json(),
             "cost": self.cost.to_json(),
-            "metrics": metrics,
-            "values": [_number(value) for value in self.values],
+            "metrics": {name: interval.to_json() for name, interval in self.metrics.items()},
+            "values": [to_nullable(value) for value in self.values],
             "examples": self.examples,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Point:
         """The inverse of :meth:`to_json`; null becomes NaN."""
-        metrics = {name: Interval(*map(_from_number, values)) for name, values in data["metrics"].items()}
-        values = tuple(map(_from_number, data["values"]))
+        metrics = {name: Interval.from_json(values) for name, values in data["metrics"].items()}
+        values = tuple(map(from_nullable, data["values"]))
         bitmap = Bitmap.from_json(data["bitmap"])
         said = data.get("summary") or summary(bitmap)
         return cls(bitmap, Cost(**data["cost"]), metrics, values, data["examples"], said)
@@ -194,7 +193,7 @@ class SearchResult:
             "limits": dict(self.limits),
             "front": [positions[id(point)] for point in self.front_points],
             "points": [point.to_json() for point in self.points],
-            "trace": [{k: _number(v) if isinstance(v, float) else v for k, v in row.items()} for row in self.trace],
+            "trace": [{k: to_nullable(v) if isinstance(v, float) else v for k, v in row.items()} for row in self.trace],
         }
 
     def _infeasible(self, usable: Sequence[Point], budget: Mapping[str, float]) -> str:
@@ -207,11 +206,3 @@ class SearchResult:
 
 def _columns(points: Sequence[Point], names: Mapping[str, float]) -> dict[str, list[float]]:
     return {name: [point.value(name) for point in points] for name in names}
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _from_number(value: float | None) -> float:
-    return math.nan if value is None else value

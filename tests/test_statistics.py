@@ -1,7 +1,18 @@
+import json
+import math
+import re
+import warnings
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, bootstrap
 
 from qalof.errors import BadInputError
-from qalof.statistics import Interval, bootstrap_mean, bootstrap_ratio, paired_difference, wilson
+from qalof.statistics import RESAMPLES, Interval, bootstrap_mean, bootstrap_ratio, paired_difference, wilson
 
 
 @pytest.mark.parametrize(
@@ -66,3 +77,59 @@ def test_examples_without_a_denominator_change_no_bound_of_the_ratio_but_how_man
 def test_denominators_that_cannot_be_are_refused(below, law):
     with pytest.raises(BadInputError, match=law):
         bootstrap_ratio([1.0, 2.0], below)
+
+
+@pytest.mark.parametrize("trials", [1, 19, 400])
+def test_wilson_at_whole_numbers_is_scipys(trials):
+    for successes in range(trials + 1):
+        ours, theirs = wilson(successes, trials), binomtest(successes, trials).proportion_ci(0.95, "wilson")
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-15)
+
+
+@pytest.mark.parametrize("examples", [2, 57, 300])
+def test_the_bootstrap_is_scipys_with_the_same_seed(examples):
+    values = np.random.default_rng(3).normal(size=examples)
+    ours = bootstrap_mean(values, seed=7)
+    rng = np.random.default_rng(7)
+    theirs = bootstrap((values,), np.mean, n_resamples=RESAMPLES, batch=100, method="percentile", rng=rng)
+    low, high = theirs.confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_recorded_intervals_are_found_again():
+    # written by versions that drew the resamples by themselves
+    values = [0.0, 100.0, 50.0, 25.0, 75.0, 60.0, 10.0]
+    mean = astuple(bootstrap_mean(values))
+    assert mean == pytest.approx((45.714285714285715, 20.714285714285715, 69.28571428571429), rel=1e-14)
+    ratio = astuple(bootstrap_ratio(values, [1, 2, 3, 4, 5, 6, 0]))
+    assert ratio == pytest.approx((15.238095238095237, 9.090909090909092, 26.75), rel=1e-14)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_has_no_bounds_and_is_null_in_json(value):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = bootstrap_mean([value, 1.0, 2.0])
+    assert found.to_json() == [None, None, None]
+    assert all(map(math.isnan, astuple(Interval.from_json(found.to_json()))))
+
+
+@given(*[st.floats(allow_nan=False, allow_infinity=False)] * 3)
+def test_an_interval_is_read_back_as_it_was_written(estimate, low, high):
+    interval = Interval(estimate, low, high)
+    assert Interval.from_json(json.loads(json.dumps(interval.to_json()))) == interval
+    assert Interval.from_columns(interval.to_columns("f1"), "f1") == interval
+
+
+@pytest.mark.parametrize("data", [[1.0, 2.0], [1.0, 2.0, 3.0, 4.0], ["a", 1.0, 2.0], None])
+def test_what_is_no_interval_is_refused(data):
+    with pytest.raises((TypeError, ValueError)):
+        Interval.from_json(data)
+
+
+def test_intervals_are_written_and_read_in_one_place():
+    """The form ``[estimate, low, high]`` is :class:`Interval`'s own, so nobody else spells it out."""
+    root = Path(__file__).resolve().parents[1]
+    spelt = re.compile(r"\w\.estimate, \w+(\.\w+)*\.low, \w+(\.\w+)*\.high\]|Interval\(\*map\(")
+    files = [path for wing in ("qalof", "search", "orchestrate") for path in (root / wing).rglob("*.py")]
+    assert [str(path) for path in files if spelt.search(path.read_text()) and path.name != "statistics.py"] == []

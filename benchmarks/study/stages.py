@@ -94,7 +94,7 @@ def score(
     scores = {bits: Evaluation.from_json(evaluation) for bits, evaluation in kept.items()}
     rows = {bits: _row(evaluation) for bits, evaluation in scores.items()}
     lost = paired_difference(scores["32"].per_example["f1"], scores["8"].per_example["f1"])
-    return {"widths": rows, "f1_lost_at_8_bits": [lost.estimate, lost.low, lost.high]}
+    return {"widths": rows, "f1_lost_at_8_bits": lost.to_json()}
 
 
 def explore(
@@ -176,6 +176,5 @@ def _evaluate(model: SwitchableModel, task: PreparedSpanTask, spec: str, device:
 
 
 def _row(evaluation: Evaluation) -> dict[str, Any]:
-    intervals = {name: evaluation.interval(name) for name in evaluation.metrics}
-    named = {name: [i.estimate, i.low, i.high] for name, i in intervals.items()}
+    named = {name: evaluation.interval(name).to_json() for name in evaluation.metrics}
     return {**named, "questions": evaluation.examples}

@@ -22,7 +22,6 @@ from orchestrate.report.tool_findings import (
     generated,
     intervals,
     measured,
-    number,
     range_tested,
     swept,
 )
@@ -34,7 +33,7 @@ from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_json, read_whole_lines
 from qalof.metrics import DROP
-from qalof.statistics import Interval
+from qalof.statistics import Interval, from_nullable
 from qalof.tasks.factory import TASKS
 from search.objective import Objective
 from search.result import Point, SearchResult
@@ -178,7 +177,7 @@ def _ranked(folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors:
         Drop(
             str(row["unit"]),
             str(row["bits"]),
-            Interval(*(number(row[f"{metric}{DROP}{bound}"]) for bound in ("", "_low", "_high"))),
+            Interval.from_columns(row, f"{metric}{DROP}"),
             float(row["average_bits"]),
             int(row["weight_bytes"]),
         )
@@ -186,7 +185,7 @@ def _ranked(folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors:
     )
     if not drops:
         raise BadInputError(f"result file {folder / 'result.json'} must rank at least one unit: it ranks none")
-    return Ranked(metric, str(reference["bits"]), Interval(*map(number, reference[metric])), drops)
+    return Ranked(metric, str(reference["bits"]), Interval.from_json(reference[metric]), drops)
 
 
 def _searched(folder: Path, result: Mapping[str, Any]) -> Searched:
@@ -241,8 +240,8 @@ def recorded_lines(path: Path) -> int:
 
 def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     read = Evaluation.from_json(data)
-    scores = {name: [number(value) for value in values] for name, values in read.per_example.items()}
-    return replace(read, metrics={k: number(v) for k, v in read.metrics.items()}, per_example=scores)
+    scores = {name: [from_nullable(value) for value in values] for name, values in read.per_example.items()}
+    return replace(read, metrics={k: from_nullable(v) for k, v in read.metrics.items()}, per_example=scores)
 
 
 def _example(result: AttackResult) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrate.report.blocks import Block, Statement, Table, cells
 from orchestrate.report.formats import count_of
-from orchestrate.report.tool_findings import number
+from qalof.statistics import from_nullable
 from search.scores.output_error import OutputError
 
 
@@ -23,7 +23,7 @@ class OutputErrors:
 def output_errors(result: Mapping[str, Any]) -> OutputErrors:
     """Read a result."""
     rows = [
-        (str(row["unit"]), str(row["bits"]), OutputError(*(number(row[name]) for name in ("mse", "mae", "rel"))))
+        (str(row["unit"]), str(row["bits"]), OutputError(*(from_nullable(row[name]) for name in ("mse", "mae", "rel"))))
         for row in result["ranking"]
     ]
     return OutputErrors(int(result["examples"]), rows)

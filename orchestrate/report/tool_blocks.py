@@ -63,7 +63,7 @@ def range_blocks(found: RangeTested, prefix: str) -> list[Block]:
     drawn = [width for width in found.widths if math.isfinite(width.loss)]
     blocks: list[Block] = []
     if drawn:
-        levels = [Interval(width.loss, width.loss, width.loss) for width in drawn]
+        levels = [Interval.exact(width.loss) for width in drawn]
         series = Series("training loss", [float(width.bits) for width in drawn], levels)
         caption = "Training loss at each width, one after the other on the same weights"
         blocks.append(Plot(metric_by_bits([series], "loss", f"{prefix}-range"), caption))

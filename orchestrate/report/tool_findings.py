@@ -5,14 +5,13 @@ As :mod:`orchestrate.report.findings`: read from ``result.json`` into typed valu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qalof.errors import BadInputError
-from qalof.statistics import Interval
+from qalof.statistics import Interval, from_nullable
 from search.objective import Objective
 
 
@@ -100,20 +99,15 @@ class Generated:
 ToolFindings = Swept | RangeTested | Baselines | Measured | Generated
 
 
-def number(value: Any) -> float:
-    """A number; NaN for null, which stands for all that is not finite."""
-    return math.nan if value is None else float(value)
-
-
 def intervals(metrics: Mapping[str, Any]) -> dict[str, Interval]:
     """By name, from [estimate, low, high]."""
-    return {name: Interval(*map(number, values)) for name, values in metrics.items()}
+    return {name: Interval.from_json(values) for name, values in metrics.items()}
 
 
 def swept(folder: Path, result: Mapping[str, Any]) -> Swept:
     """Read a sweep's result."""
     trials = tuple(
-        Trial(int(row["trial"]), dict(row["params"]), str(row["state"]), int(row["step"]), number(row["value"]))
+        Trial(int(row["trial"]), dict(row["params"]), str(row["state"]), int(row["step"]), from_nullable(row["value"]))
         for row in result["trials"]
     )
     best = result["best"]
@@ -124,7 +118,8 @@ def swept(folder: Path, result: Mapping[str, Any]) -> Swept:
 def range_tested(folder: Path, result: Mapping[str, Any]) -> RangeTested:
     """Read a range test's result."""
     widths = tuple(
-        WidthLoss(int(row["bits"]), number(row["loss"]), number(row["improvement"])) for row in result["widths"]
+        WidthLoss(int(row["bits"]), from_nullable(row["loss"]), from_nullable(row["improvement"]))
+        for row in result["widths"]
     )
     _some(widths, folder, "width")
     bounds = [None if result[name] is None else int(result[name]) for name in ("lowest", "highest")]
@@ -151,7 +146,9 @@ def baselines(folder: Path, result: Mapping[str, Any]) -> Baselines:
 
 def measured(folder: Path, result: Mapping[str, Any]) -> Measured:
     """Read a footprint."""
-    rows = tuple((str(row["bitmap"]), {k: number(v[0]) for k, v in row["metrics"].items()}) for row in result["rows"])
+    rows = tuple(
+        (str(row["bitmap"]), {k: from_nullable(v[0]) for k, v in row["metrics"].items()}) for row in result["rows"]
+    )
     _some(rows, folder, "bitmap")
     return Measured(str(result["device"]), rows)
 

@@ -46,12 +46,19 @@ class Evaluation:
         return self.metrics[name]
 
     def interval(self, name: str) -> Interval:
-        """95 % bootstrap interval of a metric; of zero width where no per-example scores were kept."""
+        """95 % bootstrap interval of a metric; of zero width where it is not finite or has no per-example scores.
+
+        Raises:
+            BadInputError: no such metric.
+        """
+        value = float(self[name])
+        if not math.isfinite(value):
+            return Interval.exact(value)
         if name in self.exponents:
             loss, factor = self.interval(LOSS), self.exponents[name]
             return Interval(self[name], exp_nats(factor * loss.low), exp_nats(factor * loss.high))
         if name not in self.per_example:
-            return Interval(self[name], self[name], self[name])
+            return Interval.exact(value)
         if name not in self.weights:
             return bootstrap_mean(self.per_example[name])
         mean = fmean(self.weights[name])

@@ -48,8 +48,7 @@ class Sensitivity:
         """One flat row for a table."""
         row: dict[str, Any] = {"unit": self.unit, "bits": self.bits}
         for metric, drop in self.drops.items():
-            name = f"{metric}{DROP}"
-            row |= {name: drop.estimate, f"{name}_low": drop.low, f"{name}_high": drop.high}
+            row |= drop.to_columns(f"{metric}{DROP}")
         cost = self.score.cost
         return row | {"average_bits": cost.average_bits, "weight_bytes": cost.weight_bytes}
 
@@ -64,7 +63,7 @@ def drop_interval(metric: Metric, reference: Score, lowered: Score) -> Interval:
     estimate, name = drop(metric, reference, lowered), metric.name
     pair = reference.evaluation.per_example, lowered.evaluation.per_example
     if any(name not in scores for scores in pair):
-        return Interval(estimate, estimate, estimate)
+        return Interval.exact(estimate)
     first, second = pair if metric.sign > 0 else pair[::-1]
     paired = paired_difference(first[name], second[name])
     return Interval(estimate, paired.low, paired.high)

@@ -24,8 +24,9 @@ from qalof.bitmap import Bitmap
 from qalof.checkpoints import task_of
 from qalof.evaluation.result import Evaluation
 from qalof.home import expanded
-from search import BitmapSpace, EvaluationRecord, Objective, Score, SearchResult, Study
+from search import BitmapSpace, Objective, Score, SearchResult, Study
 from search.loop import objectives_of
+from search.record import record_at
 
 
 @dataclass(frozen=True)
@@ -63,37 +64,37 @@ def search(
     """:func:`search.run` on Ray Tune, with the same arguments and the same result; Ray is connected already.
 
     Raises:
-        BadInputError: anything that cannot be used as given, before any trial starts.
+        BadInputError: anything that cannot be used as given, a record in use included, before any trial starts.
         QalofError: a trial that failed; what was evaluated is in ``storage``, and the same call goes on from there.
     """
     space = space.within(limits)
-    record = EvaluationRecord(storage)
-    fingerprint = checkpoint_fingerprint(evaluator.checkpoint)
-    known = record.load(fingerprint, evaluator.limit, [site.name for site in space.sites])
-    study = Study(
-        space,
-        objectives_of(evaluator, objectives),
-        strategy,
-        max_evaluations=max_evaluations,
-        seed=seed,
-        known=known,
-        options=options,
-        on_score=on_score,
-    )
+    with record_at(storage) as record:
+        assert record is not None
+        fingerprint = checkpoint_fingerprint(evaluator.checkpoint)
+        study = Study(
+            space,
+            objectives_of(evaluator, objectives),
+            strategy,
+            max_evaluations=max_evaluations,
+            seed=seed,
+            known=record.load(fingerprint, evaluator.limit, [site.name for site in space.sites]),
+            options=options,
+            on_score=on_score,
+        )
 
-    def keep(bitmap: Bitmap, evaluation: Evaluation) -> None:
-        record.add(fingerprint, evaluator.limit, bitmap, evaluation)
+        def keep(bitmap: Bitmap, evaluation: Evaluation) -> None:
+            record.add(fingerprint, evaluator.limit, bitmap, evaluation)
 
-    if study.next_generation():
-        workers = evaluator.workers
-        given = {
-            "checkpoint": str(evaluator.checkpoint),
-            "limit": evaluator.limit,
-            "threads": threads_of(workers),
-            "gpu": workers.gpu,
-        }
-        run_trials(BitmapTrial, StudySearcher(study, keep), given, workers, Path(storage).absolute().parent)
-    return study.result()
+        if study.next_generation():
+            workers = evaluator.workers
+            given = {
+                "checkpoint": str(evaluator.checkpoint),
+                "limit": evaluator.limit,
+                "threads": threads_of(workers),
+                "gpu": workers.gpu,
+            }
+            run_trials(BitmapTrial, StudySearcher(study, keep), given, workers, record.path.absolute().parent)
+        return study.result()
 
 
 class StudySearcher(StatelessSearcher):

@@ -9,7 +9,7 @@ from typing import Any
 from qalof.errors import BadInputError
 from search.evaluator import Evaluator
 from search.objective import Objective
-from search.record import EvaluationRecord
+from search.record import record_at
 from search.result import SearchResult
 from search.space import BitmapSpace
 from search.study import OnScore, Study
@@ -48,38 +48,38 @@ def run(
         strategy: ``tpe``, ``nsga2``, ``random``, ``one_at_a_time`` or ``greedy``.
         max_evaluations: ends after so many different bitmaps; None leaves the end to the strategy.
         limits: cost name -> greatest allowed value, on top of the space's own; no evaluated bitmap exceeds them.
-        storage: file of the record; a search that was cut off goes on from it when it is run again.
+        storage: file of the record; a search that was cut off goes on from it when it is run again.  One search uses
+            it at a time.
         seed: equal seeds and evaluations give equal searches.
         on_score: called for each scored bitmap, those from the record included.
         options: of the strategy, such as ``{"generation_size": 16}``.
 
     Raises:
-        BadInputError: anything that cannot be used as given, a budget out of reach included.
+        BadInputError: anything that cannot be used as given, a budget out of reach and a record in use included.
     """
     space = space.within(limits)
     _check_sites(space, evaluator)
-    record = None if storage is None else EvaluationRecord(storage)
-    # a digest of all weights takes seconds on a large model and serves the record alone
-    fingerprint = "" if record is None else evaluator.fingerprint()
-    names = [site.name for site in space.sites]
-    known = {} if record is None else record.load(fingerprint, evaluator.limit, names)
-    study = Study(
-        space,
-        objectives_of(evaluator, objectives),
-        strategy,
-        max_evaluations=max_evaluations,
-        seed=seed,
-        known=known,
-        options=options,
-        on_score=on_score,
-    )
-    while waiting := study.next_generation():
-        batch = waiting[: max(1, evaluator.at_once)]
-        for bitmap, evaluation in zip(batch, evaluator.evaluate(batch), strict=True):
-            if record is not None:
-                record.add(fingerprint, evaluator.limit, bitmap, evaluation)
-            study.tell(bitmap, evaluation)
-    return study.result()
+    with record_at(storage) as record:
+        # a digest of all weights takes seconds on a large model and serves the record alone
+        fingerprint = "" if record is None else evaluator.fingerprint()
+        names = [site.name for site in space.sites]
+        study = Study(
+            space,
+            objectives_of(evaluator, objectives),
+            strategy,
+            max_evaluations=max_evaluations,
+            seed=seed,
+            known={} if record is None else record.load(fingerprint, evaluator.limit, names),
+            options=options,
+            on_score=on_score,
+        )
+        while waiting := study.next_generation():
+            batch = waiting[: max(1, evaluator.at_once)]
+            for bitmap, evaluation in zip(batch, evaluator.evaluate(batch), strict=True):
+                if record is not None:
+                    record.add(fingerprint, evaluator.limit, bitmap, evaluation)
+                study.tell(bitmap, evaluation)
+        return study.result()
 
 
 def _check_sites(space: BitmapSpace, evaluator: Evaluator) -> None:

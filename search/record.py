@@ -6,14 +6,15 @@ the grain of one evaluation, and one record serves any number of strategies and 
 rejected: it would tie the format to Optuna's and to one strategy's view.)
 
 A line that a kill tore off lacks its newline; it is dropped on reading and cut off before the next is
-appended.  One process writes at a time.  NaN is written as Python's ``json`` writes it, since a collapsed
+appended.  One search uses a record at a time, in whichever process it runs (:func:`record_at`).  NaN is written as Python's ``json`` writes it, since a collapsed
 model's score must come back as it was.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import append_lines, read_whole_lines
+from qalof.home import expanded
+from qalof.locks import held
 
 FORMAT_VERSION = 1
 
@@ -81,3 +84,18 @@ class EvaluationRecord:
             raise BadInputError(f"record {self.path} must have version {FORMAT_VERSION}: got {version!r}; update QaLoF")
         assert isinstance(entry, dict)
         return entry
+
+
+@contextmanager
+def record_at(storage: str | Path | None) -> Iterator[EvaluationRecord | None]:
+    """The record in the file ``storage``, kept from other searches for the length of the block; None without a file.
+
+    Raises:
+        BadInputError: another search uses the file, or its place cannot be written.
+    """
+    if storage is None:
+        yield None
+        return
+    path = expanded(storage)
+    with held(path, "storage"):
+        yield EvaluationRecord(path)

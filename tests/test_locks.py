@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
+import orchestrate
+import search
 from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
 from qalof.locks import held, lock_of
+from qalof.model.sites import Site
+
+SITES = [Site("h.0.a", 8, 8, False)]
+"""Of a model of one layer."""
 
 HOLDS = """
 import sys, time
@@ -75,3 +82,61 @@ def test_a_lock_file_of_any_content_can_be_read(tmp_path):
         lock_of(tmp_path / "run").write_text("[]")
         with pytest.raises(BadInputError, match="another process"), held(tmp_path / "run", "it"):
             pass
+
+
+class Formula:
+    """Scores that need no model; ``midway`` is called before each."""
+
+    def __init__(self, midway):
+        self.sites, self.at_once, self.limit, self.midway, self.scored = SITES, 1, None, midway, 0
+
+    def fingerprint(self):
+        return "formula"
+
+    def evaluate(self, bitmaps, limit=None):
+        self.midway()
+        self.scored += 1
+        return [Evaluation({"loss": 1.0}, 1, {}) for _ in bitmaps]
+
+
+def searched(storage, midway=lambda: None):
+    evaluator = Formula(midway)
+    space = search.BitmapSpace.of(SITES, weight=(2, 4))
+    found = search.run(space, evaluator, ["loss"], "random", max_evaluations=2, storage=storage)
+    return len(found.points), evaluator.scored
+
+
+def test_a_search_on_a_record_that_another_process_uses_is_refused_and_goes_on_afterwards(other, tmp_path):
+    with pytest.raises(BadInputError, match=rf"storage must be free: .*run is in use by process {other.pid}"):
+        searched(tmp_path / "run", lambda: pytest.fail("nothing is scored"))
+    assert not (tmp_path / "run").exists()
+    other.kill()
+    other.wait()
+    assert searched(tmp_path / "run") == (2, 2)
+    assert searched(tmp_path / "run") == (2, 0), "the record is free after a search, and serves the next one"
+
+
+def test_a_search_holds_its_record_until_it_ends_however_it_ends(tmp_path):
+    def second():
+        with pytest.raises(BadInputError, match="storage must be free"):
+            searched(str(tmp_path / "record"))
+
+    def fails():
+        raise RuntimeError
+
+    assert searched(tmp_path / "record", second) == (2, 2)
+    (tmp_path / "record").unlink()
+    with pytest.raises(RuntimeError):
+        searched(tmp_path / "record", fails)
+    assert searched(tmp_path / "record") == (2, 2)
+
+
+def test_a_search_on_ray_is_refused_before_anything_starts(other, tmp_path):
+    space = search.BitmapSpace.of(SITES, weight=(2, 4))
+    evaluator = orchestrate.CheckpointEvaluator(tmp_path / "no checkpoint")
+    with pytest.raises(BadInputError, match="storage must be free"):
+        orchestrate.search(space, evaluator, ["loss"], storage=tmp_path / "run")
+
+
+def test_searches_on_records_of_their_own_and_without_one_do_not_wait_for_each_other(other, tmp_path):
+    assert searched(tmp_path / "another", lambda: searched(None)) == (2, 2)

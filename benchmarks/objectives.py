@@ -25,9 +25,9 @@ import torch
 from measure import environment, report
 from pydantic import TypeAdapter
 
-from orchestrate.assemble import adapter_specs
-from orchestrate.config import AdaptersConfig
-from orchestrate.objective_config import ObjectiveConfig, make_objective
+from orchestrate.config.build import adapter_specs
+from orchestrate.config.objective import ObjectiveConfig, make_objective
+from orchestrate.config.sections import AdaptersConfig
 from qalof import build, task
 from qalof.bitmap import Bitmap
 from qalof.files import append_lines

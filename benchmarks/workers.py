@@ -70,8 +70,8 @@ def under_ray(workers: int, steps: int, batch: int) -> tuple[float, float]:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from orchestrate.board import watched_board
-    from orchestrate.cluster import worker_environment
+    from orchestrate.cluster.connection import worker_environment
+    from orchestrate.cluster.progress_queue import watched_board
 
     def loop(settings: dict[str, Any]) -> tuple[float, float]:
         return seconds_a_step(steps, batch, settings["board"].post.remote)
@@ -102,7 +102,7 @@ def main() -> None:
             options.write.write_text(json.dumps(found), encoding="utf-8")
         torch.distributed.destroy_process_group()
         return
-    from orchestrate.cluster import connect, worker_environment
+    from orchestrate.cluster.connection import connect, worker_environment
 
     names = [f"{how}_{workers}" for how in ("torchrun", "ray") for workers in (1, 2)]
     times: dict[str, list[float]] = {name: [] for name in names}

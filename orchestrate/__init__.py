@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from orchestrate.cluster import DRIVER_ENVIRONMENT
+from orchestrate.cluster.connection import DRIVER_ENVIRONMENT
 
 for _name, _value in DRIVER_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
@@ -20,11 +20,11 @@ __all__ = ["CheckpointEvaluator", "connect", "search"]
 def __getattr__(name: str) -> Any:
     """The Python API, imported on first use: Ray takes seconds."""
     if name == "connect":
-        from orchestrate.cluster import connect
+        from orchestrate.cluster.connection import connect
 
         return connect
     if name in ("search", "CheckpointEvaluator"):
-        from orchestrate import search_job
+        from orchestrate.jobs.search import on_tune as search_job
 
         return getattr(search_job, name)
     raise AttributeError(f"module 'orchestrate' has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """``python -m orchestrate``: the command line, for ``ray job submit``."""
 
-from orchestrate.cli import main
+from orchestrate.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -5,9 +5,9 @@ knows is fed back instead of being measured.  So nothing of a strategy's state i
 the grain of one evaluation, and one record serves any number of strategies and budgets.  (A database was
 rejected: it would tie the format to Optuna's and to one strategy's view.)
 
-A line that a kill tore off lacks its newline; it is dropped on reading and cut off before the next is
-appended.  One search uses a record at a time, in whichever process it runs (:func:`record_at`).  NaN is written as Python's ``json`` writes it, since a collapsed
-model's score must come back as it was.
+A line that a kill tore off lacks its newline; it is dropped on reading and cut off before the next is appended.  One
+search uses a record at a time, in whichever process it runs (:func:`record_at`).  NaN is written as Python's ``json``
+writes it, since a collapsed model's score must come back as it was.
 """
 
 from __future__ import annotations

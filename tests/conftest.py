@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from orchestrate.cluster import Cluster
+    from orchestrate.cluster.connection import Cluster
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[Cluster]:
     """One local Ray for all tests of the session; ``connect()`` within them uses it.  Room for eight workers."""
-    from orchestrate.cluster import connect, logical_cpus, physical_cores
+    from orchestrate.cluster.connection import connect, logical_cpus, physical_cores
 
     with connect("local", num_cpus=logical_cpus(8, physical_cores())) as cluster:
         yield cluster

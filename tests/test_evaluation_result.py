@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from orchestrate.evaluation_jobs import rows
-from orchestrate.report.compare import first_examples
+from orchestrate.jobs.shared.compare import first_examples
+from orchestrate.jobs.shared.scores import rows
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation, token_scores
 from qalof.model.sites import Site

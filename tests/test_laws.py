@@ -17,10 +17,10 @@ import pytest
 import orchestrate
 import qalof
 import search
-from orchestrate.config_file import validate
-from orchestrate.jobs import JOBS
-from orchestrate.plan import PipelineConfig
-from orchestrate.section import Section
+from orchestrate.config.base import Section
+from orchestrate.config.loader import validate
+from orchestrate.jobs.registry import JOBS
+from orchestrate.pipeline.plan import PipelineConfig
 from qalof.errors import BadInputError
 from qalof.laws import Law, Width, bare, check_keywords, hints_of, law_in, numbers_in, options_of
 from qalof.quantization.options import QuantizerOptions
@@ -295,7 +295,7 @@ def test_a_law_says_itself_in_words(law: Law, whole: bool, text: str):
 def test_a_command_says_a_broken_law_in_one_line_and_ends_with_2(
     override: str, said: str, capsys, monkeypatch, tmp_path
 ):
-    from orchestrate.cli import main
+    from orchestrate.cli.app import main
 
     output = tmp_path / "run"
     words = ["qalof", "train", "--config", "configs/train/sp_tiny.yaml", "--output", str(output), override]

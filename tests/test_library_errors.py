@@ -177,7 +177,7 @@ def test_other_errors_of_the_system_and_of_values_pass():
     ],
 )
 def test_a_command_with_a_path_that_cannot_be_used_ends_with_2_and_one_line(words, tmp_path, monkeypatch, capsys):
-    from orchestrate.cli import main
+    from orchestrate.cli.app import main
 
     (tmp_path / "file").write_text("- a list\n")
     (tmp_path / "utf16.yaml").write_text("command: run\n", encoding="utf-16")
@@ -195,7 +195,7 @@ def test_a_command_with_a_path_that_cannot_be_used_ends_with_2_and_one_line(word
 
 
 def test_an_error_of_the_system_that_nobody_met_is_one_line_too(tmp_path, monkeypatch, capsys):
-    from orchestrate import cli
+    from orchestrate.cli import app as cli
 
     def fail(**_options):
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "there"))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrate.footprint_job import METRICS as FOOTPRINT
-from orchestrate.table_attack_cells import AT, BETWEEN, UNDER
-from orchestrate.table_check import PARAMETERS
-from orchestrate.train_worker import TRAIN_LOSS
+from orchestrate.jobs.attack.cells import AT, BETWEEN, UNDER
+from orchestrate.jobs.profile.job import METRICS as FOOTPRINT
+from orchestrate.jobs.train.best_checkpoint import TRAIN_LOSS
+from orchestrate.pipeline.tables.check import PARAMETERS
 from qalof.attacks.rates import Rate
 from qalof.attacks.robustness import RandomPrecisionReport, RobustnessReport, SourceUnderDraws
 from qalof.cost import COST_NAMES

@@ -8,8 +8,8 @@ import re
 import pytest
 
 import orchestrate
-import orchestrate.jobs
-import orchestrate.pipeline
+import orchestrate.jobs.run
+import orchestrate.pipeline.run
 import orchestrate.report
 import qalof
 import qalof.export
@@ -18,12 +18,12 @@ import qalof.tasks
 import qalof.training
 import search
 
-MODULES = ["qalof.checkpoints", "qalof.model.switchable", "orchestrate.search_job",
-           "orchestrate.evaluation_pool"]  # fmt: skip
+MODULES = ["qalof.checkpoints", "qalof.model.switchable", "orchestrate.jobs.search.on_tune",
+           "orchestrate.cluster.evaluation_pool"]  # fmt: skip
 FUNCTIONS = [
     qalof.model.manifest.read_manifest,
-    orchestrate.jobs.execute,
-    orchestrate.pipeline.run_pipeline,
+    orchestrate.jobs.run.execute,
+    orchestrate.pipeline.run.run_pipeline,
     orchestrate.report.write_report,
 ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from orchestrate.cli import app
+from orchestrate.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

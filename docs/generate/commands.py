@@ -9,7 +9,7 @@ def commands() -> dict[str, Any]:
     """Every command by name, as typer builds it."""
     import typer.main
 
-    from orchestrate.cli import app
+    from orchestrate.cli.app import app
 
     group: Any = typer.main.get_command(app)
     return dict(group.commands)

@@ -15,14 +15,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from orchestrate.report import formats
-from orchestrate.report.formats import count_of, listed
-from orchestrate.report.read import Record, State, Step, read_record
+from orchestrate.document import formats
+from orchestrate.document.formats import count_of, listed
+from orchestrate.document.record import Record, State, Step, read_record
 from orchestrate.report.sections import anchor_of, section
-from orchestrate.report.sentences import summary
 from orchestrate.report.settings import Places, mlflow_root, without_secrets
+from orchestrate.report.summary import summary
 from orchestrate.report.table_blocks import reference_table
-from orchestrate.tracking_place import database_of
+from orchestrate.runs.mlflow_store import database_of
 from qalof.files import write_text
 from qalof.locks import held
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrate.report import formats
-from orchestrate.report.attack_blocks import attack_blocks
-from orchestrate.report.blocks import Block, FileLink, Section
-from orchestrate.report.loss_plot import loss_blocks
-from orchestrate.report.read import Record, State, Step
-from orchestrate.report.score_blocks import ranking_blocks, score_blocks
-from orchestrate.report.search_blocks import search_blocks
+from orchestrate.document import formats
+from orchestrate.document.blocks import Block, FileLink, Section
+from orchestrate.document.record import Record, State, Step
+from orchestrate.jobs.attack.view import attack_blocks
+from orchestrate.jobs.search.view import search_blocks
+from orchestrate.jobs.sensitivity.view import ranking_blocks
+from orchestrate.jobs.shared.view import score_blocks
+from orchestrate.jobs.train.loss_plot import loss_blocks
 from orchestrate.report.settings import Places, command_line, key_settings, whole_config
-from orchestrate.report.tool_blocks import tool_blocks
+from orchestrate.report.tool_dispatch import tool_blocks
 
 _FILES = {
     "config.yaml": "resolved config; runs as it stands",

@@ -17,10 +17,10 @@ from typing import Any
 
 import yaml
 
-from orchestrate.report.compare import trained_by
-from orchestrate.report.formats import shorter
-from orchestrate.report.read import Record, State, Step
-from orchestrate.tracking_place import database_of
+from orchestrate.document.formats import shorter
+from orchestrate.document.record import Record, State, Step
+from orchestrate.jobs.shared.compare import trained_by
+from orchestrate.runs.mlflow_store import database_of
 from qalof.home import expanded
 
 _URI = re.compile(r"\w[\w+.-]*://")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrate.report import formats
-from orchestrate.report.blocks import Cell, Statement, Table
-from orchestrate.report.findings import well_formed
-from orchestrate.report.read import Record
+from orchestrate.document import formats
+from orchestrate.document.blocks import Cell, Statement, Table
+from orchestrate.document.findings import well_formed
+from orchestrate.document.record import Record
 from qalof.errors import BadInputError
 from qalof.files import read_json
 

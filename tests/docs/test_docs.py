@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import search
-from orchestrate.config_file import validate
+from orchestrate.config.loader import validate
 from qalof.quantization.quantizer import Quantizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,8 +47,8 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("page", with_blocks("yaml"))
 def test_the_yaml_of_a_page_is_a_config_or_sections_of_one(page):
-    from orchestrate.config import TrainConfig
-    from orchestrate.jobs import JOBS
+    from orchestrate.config.train import TrainConfig
+    from orchestrate.jobs.registry import JOBS
 
     for text in blocks(page, "yaml"):
         data = yaml.safe_load(text)
@@ -66,7 +66,7 @@ def command_lines(page: Path) -> list[list[str]]:
 def test_every_command_line_of_a_page_is_understood(page):
     import typer.main
 
-    from orchestrate.cli import app
+    from orchestrate.cli.app import app
 
     group: Any = typer.main.get_command(app)
     for words in command_lines(page):
@@ -78,9 +78,9 @@ def test_every_command_line_of_a_page_is_understood(page):
 
 def check_overrides(name: str, given: dict[str, Any]) -> None:
     """Config and overrides fit together, where the command has them."""
-    from orchestrate.config_file import load_config
-    from orchestrate.jobs import JOBS
-    from orchestrate.plan import load_pipeline, step_configs
+    from orchestrate.config.loader import load_config
+    from orchestrate.jobs.registry import JOBS
+    from orchestrate.pipeline.plan import load_pipeline, step_configs
 
     path, overrides = given.get("config"), list(given.get("overrides") or [])
     if path is not None:

@@ -25,7 +25,7 @@ def config_pages() -> dict[str, str]:
 
 
 def test_every_command_with_a_config_has_a_page_with_every_key_of_it(config_pages):
-    from orchestrate.jobs import JOBS
+    from orchestrate.jobs.registry import JOBS
 
     for name, job in JOBS.items():
         page = config_pages[f"reference/configs/{name}.md"]

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from orchestrate.cli import main
+from orchestrate.cli.app import main
 from qalof import checkpoints
 from qalof.cost import cost_of
 from qalof.export.gguf_file import gguf_values, read_gguf

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from orchestrate.cli import main
+from orchestrate.cli.app import main
 from qalof.checkpoints import load, load_any, task_of
 from qalof.errors import BadInputError
 from qalof.export.packed import save_packed

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrate.tracking import Tracker
+from orchestrate.runs.mlflow_tracker import Tracker
 from qalof.model.adapters import AdapterSpec
 from qalof.model.switchable import BaseModel, build
 from qalof.tasks.base import Task

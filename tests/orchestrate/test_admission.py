@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrate import admission
-from orchestrate.admission import (
+from orchestrate.cluster import admission
+from orchestrate.cluster.admission import (
     Request,
     check_device,
     check_request,
@@ -15,7 +15,7 @@ from orchestrate.admission import (
     request_of,
     told_what_is_missing,
 )
-from orchestrate.config import WorkersConfig
+from orchestrate.config.sections import WorkersConfig
 from qalof.errors import BadInputError
 
 NODES = st.lists(st.integers(0, 64).map(float), min_size=1, max_size=5)
@@ -121,7 +121,7 @@ def test_what_is_waited_for_is_one_line_that_says_what_is_free():
 def test_every_step_of_a_run_is_compared_with_the_cluster_before_the_first_begins(monkeypatch):
     from contextlib import nullcontext
 
-    from orchestrate import jobs
+    from orchestrate.jobs import run as jobs
 
     monkeypatch.setattr(jobs, "connect", lambda *_, **__: nullcontext())
     monkeypatch.setattr(admission, "nodes_of", lambda: [{"CPU": 4.0}])
@@ -138,8 +138,8 @@ def test_every_step_of_a_run_is_compared_with_the_cluster_before_the_first_begin
 
 
 def test_two_long_bitmaps_that_begin_alike_are_two_metrics_of_training():
-    from orchestrate.tracking_text import valid_name
-    from orchestrate.train_worker import as_metrics
+    from orchestrate.jobs.train.worker import as_metrics
+    from orchestrate.runs.mlflow_values import valid_name
     from qalof.training.loop import StepReport
 
     texts = ["w4a8kv8,w6a8kv8," * 100 + end for end in ("w4a8kv8", "w6a8kv8")]
@@ -153,7 +153,7 @@ def test_a_pool_that_waits_says_so_and_one_that_cannot_start_is_refused(ray_sess
 
     import ray
 
-    from orchestrate.evaluation_pool import pool_of
+    from orchestrate.cluster.evaluation_pool import pool_of
 
     class Doer:
         def do(self, item):
@@ -163,7 +163,9 @@ def test_a_pool_that_waits_says_so_and_one_that_cannot_start_is_refused(ray_sess
         pool_of(Doer, WorkersConfig(count=1, gpu=True))
     lines = []
     monkeypatch.setattr(admission, "say", lines.append)
-    monkeypatch.setattr("orchestrate.pool.told_what_is_missing", lambda r: told_what_is_missing(r, interval=0.5))
+    monkeypatch.setattr(
+        "orchestrate.cluster.pool.told_what_is_missing", lambda r: told_what_is_missing(r, interval=0.5)
+    )
 
     @ray.remote(num_cpus=ray.available_resources()["CPU"])
     class Hog:

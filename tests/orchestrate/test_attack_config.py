@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from orchestrate.attack_config import AttackConfig, RandomPrecisionConfig
-from orchestrate.attack_job import check
+from orchestrate.jobs.attack.config import AttackConfig, RandomPrecisionConfig
+from orchestrate.jobs.attack.job import check
 
 
 @pytest.mark.parametrize("given", [{}, {"batch_size": 3}, {"batch_size": 1}])

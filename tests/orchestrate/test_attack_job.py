@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from orchestrate.attack_config import AttackConfig
-from orchestrate.jobs import execute
+from orchestrate.jobs.attack.config import AttackConfig
+from orchestrate.jobs.run import execute
 from qalof.files import read_whole_lines
 
 pytestmark = pytest.mark.ray

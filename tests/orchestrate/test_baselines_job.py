@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrate import baselines_job
-from orchestrate.baselines_config import BaselinesConfig
-from orchestrate.cli import main
-from orchestrate.config_file import load_config, to_plain, validate
+from orchestrate.cli.app import main
+from orchestrate.config.loader import load_config, to_plain, validate
+from orchestrate.jobs.ptq import job as baselines_job
+from orchestrate.jobs.ptq.config import BaselinesConfig
 from qalof.checkpoints import load
 from qalof.errors import BadInputError
 from qalof.model.switchable import read_manifest

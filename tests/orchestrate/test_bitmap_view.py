@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from orchestrate.bitmap_view import find_bitmap, terminal_map, write_picture
-from orchestrate.cli import app
+from orchestrate.cli.app import app
+from orchestrate.cli.bitmap_view import find_bitmap, terminal_map, write_picture
 from qalof.bitmap import Bitmap
 from qalof.bitmap_map import block_map, maps_worth_showing
 from qalof.errors import BadInputError

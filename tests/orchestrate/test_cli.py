@@ -8,8 +8,8 @@ import pytest
 import ray
 import yaml
 
-from orchestrate import jobs
-from orchestrate.cli import main
+from orchestrate.cli.app import main
+from orchestrate.jobs import run as jobs
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TRAIN = ["train", "--config", str(CONFIGS / "train" / "sp_tiny.yaml")]

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrate.admission import cpu_share
-from orchestrate.cluster import (
+from orchestrate.cluster.admission import cpu_share
+from orchestrate.cluster.connection import (
     Cluster,
     check_address,
     connect,
@@ -155,7 +155,7 @@ def test_connecting_within_a_session_uses_its_cluster_and_leaves_it_running(ray_
 def test_a_local_instance_stops_and_leaves_no_token_behind(tmp_path: Path):
     script = (
         "import os\n"
-        "from orchestrate.cluster import connect, worker_environment\n"
+        "from orchestrate.cluster.connection import connect, worker_environment\n"
         "with connect(environment=worker_environment(2, cores=6)) as cluster:\n"
         "    import ray\n"
         "    task = ray.remote(num_cpus=0.1)(lambda: os.environ['OMP_NUM_THREADS'])\n"
@@ -181,7 +181,7 @@ def test_a_local_instance_stops_and_leaves_no_token_behind(tmp_path: Path):
 def test_a_cluster_is_joined_with_its_token_and_refuses_another(local_head, tmp_path: Path):
     script = (
         "import sys\n"
-        "from orchestrate.cluster import connect\n"
+        "from orchestrate.cluster.connection import connect\n"
         "from qalof.errors import BadInputError\n"
         "try:\n"
         "    with connect(sys.argv[1]) as cluster: print(cluster.joined, cluster.cpus)\n"

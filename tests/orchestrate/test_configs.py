@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrate.attack_config import AttackConfig
-from orchestrate.config import SearchConfig, TrainConfig
-from orchestrate.config_file import load_config, to_plain
-from orchestrate.jobs import JOBS
-from orchestrate.pipeline import PipelineConfig, step_configs
+from orchestrate.config.loader import load_config, to_plain
+from orchestrate.config.train import TrainConfig
+from orchestrate.jobs.attack.config import AttackConfig
+from orchestrate.jobs.registry import JOBS
+from orchestrate.jobs.search.config import SearchConfig
+from orchestrate.pipeline.run import PipelineConfig, step_configs
 from qalof.errors import BadInputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -56,7 +57,7 @@ def test_a_resolved_config_is_read_back_as_itself(tmp_path: Path):
 
 
 def test_how_a_model_is_switched_is_part_of_the_config(random_model):
-    from orchestrate.assemble import assemble_training
+    from orchestrate.config.build import assemble_training
 
     overrides = [
         f"model.source={random_model}",

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from orchestrate.config_file import to_plain, validate
-from orchestrate.jobs import JOBS, execute
-from orchestrate.plan import PipelineConfig, step_configs
-from orchestrate.range_test_job import OVERRIDDEN, RangeTestConfig
-from orchestrate.section import Section
+from orchestrate.config.base import Section
+from orchestrate.config.loader import to_plain, validate
+from orchestrate.jobs.range_test.job import OVERRIDDEN, RangeTestConfig
+from orchestrate.jobs.registry import JOBS
+from orchestrate.jobs.run import execute
+from orchestrate.pipeline.plan import PipelineConfig, step_configs
 from qalof.errors import BadInputError
 from qalof.quantization.options import QuantizerOptions
 from qalof.training import range_test

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from orchestrate.run_directory import read_result
+from orchestrate.runs.directory import read_result
 from qalof.files import read_whole_lines, write_text
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import qalof
-from orchestrate.cli import main
+from orchestrate.cli.app import main
 from qalof.model.adapters import AdapterSpec
 from qalof.model.switchable import BaseModel, build
 from qalof.tasks.factory import describe_task

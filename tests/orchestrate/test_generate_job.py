@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from orchestrate.cli import main
-from orchestrate.generate_job import GenerateConfig
-from orchestrate.jobs import execute
+from orchestrate.cli.app import main
+from orchestrate.jobs.generate_data.job import GenerateConfig
+from orchestrate.jobs.run import execute
 from qalof.errors import BadInputError
 
 

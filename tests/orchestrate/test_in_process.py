@@ -8,10 +8,10 @@ from statistics import fmean
 import pytest
 import ray
 
-from orchestrate import train_here
-from orchestrate.cli import main
-from orchestrate.config import WorkersConfig
-from orchestrate.train_storage import keep_best
+from orchestrate.cli.app import main
+from orchestrate.config.sections import WorkersConfig
+from orchestrate.jobs.train import in_process as train_here
+from orchestrate.jobs.train.storage import keep_best
 from qalof.checkpoints import load
 from qalof.model.switchable import read_manifest
 

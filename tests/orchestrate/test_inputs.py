@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from orchestrate.config import EvaluateConfig, TrainConfig
-from orchestrate.config_file import to_plain, validate
-from orchestrate.inputs import input_digests
-from orchestrate.jobs import JOBS, Job, execute
-from orchestrate.pipeline import run_pipeline
-from orchestrate.plain_yaml import PATH_NAMES
-from orchestrate.plan import PipelineConfig
-from orchestrate.run_directory import fingerprint_of
-from orchestrate.sweep_plan import SweepConfig, sweep_configs
-from orchestrate.table_config import TableConfig
+from orchestrate.config.loader import to_plain, validate
+from orchestrate.config.plain_yaml import PATH_NAMES
+from orchestrate.config.train import TrainConfig
+from orchestrate.document.table_config import TableConfig
+from orchestrate.jobs.base import Job
+from orchestrate.jobs.evaluate.config import EvaluateConfig
+from orchestrate.jobs.registry import JOBS
+from orchestrate.jobs.sweep.config import SweepConfig
+from orchestrate.jobs.sweep.plan import sweep_configs
+from orchestrate.pipeline.plan import PipelineConfig
+from orchestrate.pipeline.run import run_pipeline
+from orchestrate.runs.directory import fingerprint_of
+from orchestrate.runs.inputs import input_digests
 from qalof.digests import LARGE, file_digest, path_digest
 from qalof.paths import annotations_of, field_of, paths_of
 from qalof.tasks.factory import TASKS
@@ -339,4 +342,3 @@ def test_the_paths_of_a_config_are_those_that_it_names():
     config = validate(JOBS["evaluate"].config, {"checkpoint": "here", "bitmaps": ["8", "a.json", [8, 4]]}, "test")
     found = {key: field.path(text) for key, text, field in paths_of(config) if field.input}
     assert found == {"checkpoint": Path("here"), "bitmaps.0": None, "bitmaps.1": Path("a.json")}
-    assert execute.__module__ == "orchestrate.jobs"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrate.loss_record import LOSSES, by_step, entries, keep_losses, lines_of, training_loss, unrecorded
+from orchestrate.jobs.train.losses import LOSSES, by_step, entries, keep_losses, lines_of, training_loss, unrecorded
 from qalof.files import append_lines
 from qalof.training.loop import StepReport
 

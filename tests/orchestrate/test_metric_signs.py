@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestrate.cli import main
-from orchestrate.config import CheckpointConfig, SearchConfig, SensitivityConfig, WorkersConfig
-from orchestrate.evaluation_pool import EvaluationPool
-from orchestrate.plan import PlannedStep
-from orchestrate.report.findings import read_findings
-from orchestrate.report.plots import ranking
-from orchestrate.run_directory import fingerprint_of, read_result
-from orchestrate.search_job import CheckpointEvaluator
-from orchestrate.table_cells import read_cell
-from orchestrate.table_config import Place
+from orchestrate.cli.app import main
+from orchestrate.cluster.evaluation_pool import EvaluationPool
+from orchestrate.config.sections import CheckpointConfig, WorkersConfig
+from orchestrate.document.figures import ranking
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.document.table_config import Place
+from orchestrate.jobs.findings import read_findings
+from orchestrate.jobs.search.config import SearchConfig
+from orchestrate.jobs.search.on_tune import CheckpointEvaluator
+from orchestrate.jobs.sensitivity.config import SensitivityConfig
+from orchestrate.pipeline.tables.cells import read_cell
+from orchestrate.runs.directory import fingerprint_of, read_result
 from qalof.bitmap import Bitmap
 from qalof.checkpoints import load, task_of
 from qalof.evaluation.result import Evaluation
@@ -149,5 +151,5 @@ def test_a_direction_that_contradicts_the_metric_is_refused_in_one_line(call, ca
 def test_a_run_from_before_the_signs_were_the_metrics_own_is_not_taken_as_it_is(kind, monkeypatch):
     config: CheckpointConfig = kind(checkpoint="c")
     now = fingerprint_of(config.command, config.model_dump())
-    monkeypatch.setattr("orchestrate.run_directory.MEANINGS", {})
+    monkeypatch.setattr("orchestrate.runs.directory.MEANINGS", {})
     assert fingerprint_of(config.command, config.model_dump()) != now

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from orchestrate import cli
-from orchestrate.config import TrainConfig
-from orchestrate.jobs import execute
+from orchestrate.cli import app as cli
+from orchestrate.config.train import TrainConfig
+from orchestrate.jobs.run import execute
 
 RUNS = {
     "rpt": {"objective": {"name": "rpt", "bitmaps": [8, 4], "attack": {"steps": 2}}},

@@ -6,10 +6,11 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from orchestrate.assemble import adapter_specs
-from orchestrate.config import AdaptersConfig, TrainConfig
-from orchestrate.config_file import load_config, to_plain
-from orchestrate.objective_config import ObjectiveConfig, make_objective
+from orchestrate.config.build import adapter_specs
+from orchestrate.config.loader import load_config, to_plain
+from orchestrate.config.objective import ObjectiveConfig, make_objective
+from orchestrate.config.sections import AdaptersConfig
+from orchestrate.config.train import TrainConfig
 from qalof.errors import BadInputError
 from qalof.model.sites import Site
 from qalof.training.objectives import Distillation

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrate.cli import main
-from orchestrate.config import TrainConfig, WorkersConfig
-from orchestrate.config_file import validate
-from orchestrate.jobs import JOBS, Job, execute
-from orchestrate.pipeline import run_pipeline
-from orchestrate.plan import PipelineConfig
+from orchestrate.cli.app import main
+from orchestrate.config.loader import validate
+from orchestrate.config.sections import WorkersConfig
+from orchestrate.config.train import TrainConfig
+from orchestrate.jobs.base import Job
+from orchestrate.jobs.registry import JOBS
+from orchestrate.jobs.run import execute
+from orchestrate.pipeline.plan import PipelineConfig
+from orchestrate.pipeline.run import run_pipeline
 from qalof.errors import BadInputError
 from qalof.locks import held
 

@@ -9,14 +9,14 @@ from statistics import fmean
 import mlflow
 import pytest
 
-from orchestrate.cli import main
-from orchestrate.config import TrainConfig
-from orchestrate.plan import PlannedStep
-from orchestrate.report.loss_plot import loss_blocks
-from orchestrate.report.losses import OPTIMIZED, read_losses
-from orchestrate.run_directory import read_result
-from orchestrate.table_cells import read_cell
-from orchestrate.table_config import Place
+from orchestrate.cli.app import main
+from orchestrate.config.train import TrainConfig
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.document.table_config import Place
+from orchestrate.jobs.train.curves import OPTIMIZED, read_losses
+from orchestrate.jobs.train.loss_plot import loss_blocks
+from orchestrate.pipeline.tables.cells import read_cell
+from orchestrate.runs.directory import read_result
 from qalof.errors import NonFiniteLossError
 
 STEPS = 10

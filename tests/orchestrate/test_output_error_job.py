@@ -5,16 +5,17 @@ import sys
 
 import pytest
 
-from orchestrate.cli import main
-from orchestrate.config import SensitivityConfig, WorkersConfig
-from orchestrate.evaluation_jobs import check_sensitivity
-from orchestrate.output_error_job import ErrorActor
-from orchestrate.plan import PlannedStep
-from orchestrate.report.findings import read_findings
-from orchestrate.report.output_errors import error_blocks, error_statements
-from orchestrate.run_directory import read_result
-from orchestrate.table_cells import read_cell
-from orchestrate.table_config import Place
+from orchestrate.cli.app import main
+from orchestrate.config.sections import WorkersConfig
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.document.table_config import Place
+from orchestrate.jobs.findings import read_findings
+from orchestrate.jobs.sensitivity.config import SensitivityConfig
+from orchestrate.jobs.sensitivity.job import check_sensitivity
+from orchestrate.jobs.sensitivity.output_error import ErrorActor
+from orchestrate.jobs.sensitivity.output_error_view import error_blocks, error_statements
+from orchestrate.pipeline.tables.cells import read_cell
+from orchestrate.runs.directory import read_result
 from search.scores.output_error import added, to_json
 
 WORDS = ["score=output_error", "lowered=[w8,w4,4]", "limit=20", "workers.count=1", "workers.in_process=true", "--json"]

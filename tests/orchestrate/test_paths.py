@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrate.cli import main
-from orchestrate.cli_options import app, at_home
-from orchestrate.config_file import load_config, to_plain, validate
-from orchestrate.jobs import JOBS
-from orchestrate.plain_yaml import is_path, override_value
-from orchestrate.plan import PipelineConfig
+from orchestrate.cli.app import main
+from orchestrate.cli.options import app, at_home
+from orchestrate.config.loader import load_config, to_plain, validate
+from orchestrate.config.plain_yaml import is_path, override_value
+from orchestrate.jobs.registry import JOBS
+from orchestrate.pipeline.plan import PipelineConfig
 from qalof.errors import BadInputError
 from qalof.home import expanded
 from qalof.tasks.classification import ClassificationSettings
@@ -67,7 +67,9 @@ def test_the_written_config_of_a_run_means_what_the_run_meant(name, tmp_path):
 @pytest.mark.parametrize("name", NASTY)
 def test_an_option_is_taken_as_it_stands(name, monkeypatch):
     seen = []
-    monkeypatch.setattr("orchestrate.jobs.execute", lambda command, config, place, address: seen.append(config) or {})
+    monkeypatch.setattr(
+        "orchestrate.jobs.run.execute", lambda command, config, place, address: seen.append(config) or {}
+    )
     monkeypatch.setattr(
         sys, "argv", ["qalof", "evaluate", f"--checkpoint={name}", "--bitmap", f"{name}.json", "--json"]
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrate.pool import ActorPool
+from orchestrate.cluster.pool import ActorPool
 from qalof.errors import BadInputError, QalofError
 
 pytestmark = pytest.mark.ray

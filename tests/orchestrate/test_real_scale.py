@@ -6,13 +6,13 @@ import pytest
 import yaml
 from transformers import LlamaConfig
 
-from orchestrate.describe import describe_config
-from orchestrate.estimate import sites_of
-from orchestrate.plan import load_pipeline, plan
-from orchestrate.scales import cuts
-from orchestrate.table_cells import select
-from orchestrate.table_check import check_table
-from orchestrate.table_config import places_of
+from orchestrate.document.estimate import sites_of
+from orchestrate.document.table_config import places_of
+from orchestrate.jobs.sensitivity.cells import select
+from orchestrate.pipeline.describe import describe_config
+from orchestrate.pipeline.plan import load_pipeline, plan
+from orchestrate.pipeline.scales import cuts
+from orchestrate.pipeline.tables.check import check_table
 from qalof.errors import BadInputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrate import tracking_place
-from orchestrate.cli import main
-from orchestrate.redaction import HIDDEN, conceal, redact
-from orchestrate.tracking import Tracker
-from orchestrate.tracking_place import default_uri
+from orchestrate.cli.app import main
+from orchestrate.config.redaction import HIDDEN, conceal, redact
+from orchestrate.runs import mlflow_store as tracking_place
+from orchestrate.runs.mlflow_store import default_uri
+from orchestrate.runs.mlflow_tracker import Tracker
 from qalof.errors import BadInputError
 
 SECRETS = ("hunter2word", "t0kenvalue", "fr4gment")

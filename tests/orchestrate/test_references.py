@@ -8,9 +8,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from orchestrate.config import TrainConfig
-from orchestrate.objective_config import CptObjective, _specs, make_objective, objective_widths
-from orchestrate.plan import PlannedStep, load_pipeline, plan
+from orchestrate.config.objective import CptObjective, _specs, make_objective, objective_widths
+from orchestrate.config.train import TrainConfig
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.pipeline.plan import load_pipeline, plan
 from qalof.bitmap import PASS_THROUGH, Bitmap
 from qalof.model.kv_layout import KvLayout
 from qalof.model.sites import Site

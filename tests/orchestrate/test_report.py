@@ -20,20 +20,25 @@ import pytest
 import yaml
 from markupsafe import Markup
 
-from orchestrate.attack_config import AttackConfig
-from orchestrate.config import SearchConfig, Section, SensitivityConfig, TrainConfig
-from orchestrate.config_file import load_config, to_plain, validate
-from orchestrate.evaluation_jobs import per_example, rows
-from orchestrate.report import formats, plots, write_report
-from orchestrate.report.attack_sentences import beyond
-from orchestrate.report.compare import cheapest_within, is_shown, references
-from orchestrate.report.loss_plot import logarithmic, loss_blocks, smoothed, smoothing_window
-from orchestrate.report.losses import LossCurve, read_losses
-from orchestrate.report.read import read_record
-from orchestrate.report.score_blocks import _series
-from orchestrate.report.search_blocks import outside
-from orchestrate.report.svg import BLUE, new_figure, styled, to_svg
-from orchestrate.run_directory import RunDirectory
+from orchestrate.config.base import Section
+from orchestrate.config.loader import load_config, to_plain, validate
+from orchestrate.config.train import TrainConfig
+from orchestrate.document import figures as plots
+from orchestrate.document import formats
+from orchestrate.document.record import read_record
+from orchestrate.document.svg import BLUE, new_figure, styled, to_svg
+from orchestrate.jobs.attack.config import AttackConfig
+from orchestrate.jobs.attack.sentences import beyond
+from orchestrate.jobs.search.config import SearchConfig
+from orchestrate.jobs.search.view import outside
+from orchestrate.jobs.sensitivity.config import SensitivityConfig
+from orchestrate.jobs.shared.compare import cheapest_within, is_shown, references
+from orchestrate.jobs.shared.scores import per_example, rows
+from orchestrate.jobs.shared.view import _series
+from orchestrate.jobs.train.curves import LossCurve, read_losses
+from orchestrate.jobs.train.loss_plot import logarithmic, loss_blocks, smoothed, smoothing_window
+from orchestrate.report import write_report
+from orchestrate.runs.directory import RunDirectory
 from qalof.attacks.attack import AttackResult, AttackStatus
 from qalof.attacks.random_precision import RandomPrecision
 from qalof.attacks.rates import Rate

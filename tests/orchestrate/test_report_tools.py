@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from orchestrate.config_file import to_plain, validate
-from orchestrate.evaluation_jobs import per_example, rows
-from orchestrate.jobs import JOBS
+from orchestrate.config.loader import to_plain, validate
+from orchestrate.jobs.registry import JOBS
+from orchestrate.jobs.shared.scores import per_example, rows
 from orchestrate.report import write_report
-from orchestrate.run_directory import RunDirectory
+from orchestrate.runs.directory import RunDirectory
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrate.config_file import validate
-from orchestrate.jobs import JOBS, execute
+from orchestrate.config.loader import validate
+from orchestrate.jobs.registry import JOBS
+from orchestrate.jobs.run import execute
 from qalof.bitmap import Bitmap
 from qalof.checkpoints import load
 from qalof.cost import COST_NAMES, cost_of

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrate.run_directory import RunDirectory, read_moment, read_result
+from orchestrate.runs.directory import RunDirectory, read_moment, read_result
 from qalof.errors import BadInputError
 from qalof.files import write_json
 

@@ -3,8 +3,8 @@
 import pytest
 
 import qalof
-from orchestrate.config import WorkersConfig
-from orchestrate.evaluation_pool import EvaluationPool
+from orchestrate.cluster.evaluation_pool import EvaluationPool
+from orchestrate.config.sections import WorkersConfig
 from qalof.bitmap import Bitmap
 from qalof.tasks.language_modeling import ROUNDED_TOLERANCE
 

@@ -7,8 +7,10 @@ import pytest
 import orchestrate
 import qalof
 import search
-from orchestrate.config import SearchConfig, SensitivityConfig, WorkersConfig
-from orchestrate.jobs import execute
+from orchestrate.config.sections import WorkersConfig
+from orchestrate.jobs.run import execute
+from orchestrate.jobs.search.config import SearchConfig
+from orchestrate.jobs.sensitivity.config import SensitivityConfig
 from qalof.files import read_json
 
 pytestmark = pytest.mark.ray

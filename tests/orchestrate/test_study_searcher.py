@@ -1,7 +1,7 @@
 """What Tune is given out and takes back, without Tune."""
 
 import search
-from orchestrate.search_job import StudySearcher
+from orchestrate.jobs.search.on_tune import StudySearcher
 
 
 def searcher(random_model):

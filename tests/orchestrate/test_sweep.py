@@ -10,10 +10,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from orchestrate.cli import main
-from orchestrate.config_file import load_config, validate
-from orchestrate.sweep_plan import SweepConfig, SweepPlan, trial_config
-from orchestrate.sweep_trial import TrialRun
+from orchestrate.cli.app import main
+from orchestrate.config.loader import load_config, validate
+from orchestrate.jobs.sweep.config import SweepConfig
+from orchestrate.jobs.sweep.plan import SweepPlan, trial_config
+from orchestrate.jobs.sweep.trial import TrialRun
 from qalof.errors import BadInputError
 from qalof.files import read_json, write_text
 

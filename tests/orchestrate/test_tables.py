@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 import yaml
 
-from orchestrate.cli import main
-from orchestrate.describe import describe_config
-from orchestrate.estimate import bare_model, estimate
-from orchestrate.plan import PipelineConfig, PlannedStep, load_pipeline, plan
-from orchestrate.scales import merged, scaled
-from orchestrate.summary import reference_table
-from orchestrate.table import fill
-from orchestrate.table_cell import Cell, mean_of
-from orchestrate.table_cells import read_cell, select
-from orchestrate.table_check import check_table
-from orchestrate.table_config import Place, TableConfig
+from orchestrate.cli.app import main
+from orchestrate.cli.terminal import reference_table
+from orchestrate.document.cell import Cell, mean_of
+from orchestrate.document.estimate import bare_model
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.document.table_config import Place, TableConfig
+from orchestrate.jobs.sensitivity.cells import select
+from orchestrate.pipeline.describe import describe_config
+from orchestrate.pipeline.estimate import estimate
+from orchestrate.pipeline.plan import PipelineConfig, load_pipeline, plan
+from orchestrate.pipeline.scales import merged, scaled
+from orchestrate.pipeline.tables.cells import read_cell
+from orchestrate.pipeline.tables.check import check_table
+from orchestrate.pipeline.tables.fill import fill
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 

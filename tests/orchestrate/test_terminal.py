@@ -7,11 +7,12 @@ import re
 import pytest
 from rich.console import Console
 
-from orchestrate.cli import app
-from orchestrate.export_job import describe
-from orchestrate.jobs import JOBS
-from orchestrate.sheet import MOST_ROWS, Sheet
-from orchestrate.summary import mib, show, show_table
+from orchestrate.cli.app import app
+from orchestrate.cli.terminal import show, show_table
+from orchestrate.document.sheet import MOST_ROWS, Sheet
+from orchestrate.document.terminal import mib
+from orchestrate.jobs.export.job import describe
+from orchestrate.jobs.registry import JOBS
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
 from qalof.layer_bits import LayerBits

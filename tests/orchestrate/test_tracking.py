@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrate.environment import describe, git_state
-from orchestrate.tracking import Tracker
-from orchestrate.tracking_place import default_uri, ui_command
-from orchestrate.tracking_text import MAX_NAME, MAX_PARAM, check_uri, flatten, split_finite, texts, valid_name
+from orchestrate.runs.environment import describe, git_state
+from orchestrate.runs.mlflow_store import default_uri, ui_command
+from orchestrate.runs.mlflow_tracker import Tracker
+from orchestrate.runs.mlflow_values import MAX_NAME, MAX_PARAM, check_uri, flatten, split_finite, texts, valid_name
 from qalof.errors import BadInputError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrate.tracking import Tracker
-from orchestrate.tracking_place import database_of, default_uri
+from orchestrate.runs.mlflow_store import database_of, default_uri
+from orchestrate.runs.mlflow_tracker import Tracker
 from qalof.errors import BadInputError
 
 NASTY = [

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import qalof
-from orchestrate.config import KeepBestConfig, TrainConfig
-from orchestrate.jobs import execute
-from orchestrate.train_storage import kept_checkpoints
+from orchestrate.config.sections import KeepBestConfig
+from orchestrate.config.train import TrainConfig
+from orchestrate.jobs.run import execute
+from orchestrate.jobs.train.storage import kept_checkpoints
 from qalof.bitmap import Bitmap
 from qalof.errors import NonFiniteLossError
 from qalof.model.switchable import read_manifest

@@ -14,11 +14,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from orchestrate.config import TrainConfig
-from orchestrate.config_file import to_plain
-from orchestrate.jobs import execute
-from orchestrate.run_directory import read_result
-from orchestrate.train_storage import NAME, SNAPSHOT, kept_checkpoints, prepare, step_folder
+from orchestrate.config.loader import to_plain
+from orchestrate.config.train import TrainConfig
+from orchestrate.jobs.run import execute
+from orchestrate.jobs.train.storage import NAME, SNAPSHOT, kept_checkpoints, prepare, step_folder
+from orchestrate.runs.directory import read_result
 from qalof.files import read_whole_lines, write_text
 from qalof.model.switchable import read_manifest
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrate.cli import main
-from orchestrate.jobs import JOBS
+from orchestrate.cli.app import main
+from orchestrate.jobs.registry import JOBS
 
 HERE = ["workers.count=1", "workers.in_process=true", "workers.threads=1"]
 SPAN = 'task={name: squad-span, settings: {max_length: 96, stride: 16, train_split: "train[:8]", '
@@ -76,7 +76,7 @@ def test_no_command_in_process_starts_ray(
 def test_nothing_but_caches_is_written_into_the_home_folder(tmp_path, random_model, span_checkpoint, review_checkpoint):
     home = tmp_path / "home"
     lines = [[c, *words(c, random_model, span_checkpoint, review_checkpoint), *HERE, "--json"] for c in JOBS]
-    script = "import json, sys\nfrom orchestrate.cli import main\nfor line in json.loads(sys.argv[1]):\n"
+    script = "import json, sys\nfrom orchestrate.cli.app import main\nfor line in json.loads(sys.argv[1]):\n"
     script += "    sys.argv = ['qalof', *line]\n    main()\n"
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "HF_", "QALOF_", "MPL"))}
     environment = kept | {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2]), "HF_HUB_OFFLINE": "1"}

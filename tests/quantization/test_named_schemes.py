@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrate.config import TrainConfig
-from orchestrate.config_file import load_config, to_plain
+from orchestrate.config.loader import load_config, to_plain
+from orchestrate.config.train import TrainConfig
 from qalof.errors import BadInputError
 from qalof.quantization.named_schemes import SCHEMES
 from qalof.quantization.scheme import QuantizationScheme

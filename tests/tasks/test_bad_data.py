@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import qalof
-from orchestrate.assemble import check_length
+from orchestrate.config.build import check_length
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.model.pretrained import load_pretrained

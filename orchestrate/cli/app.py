@@ -1,0 +1,62 @@
+"""The command line: one command a job, all with the same options and the same exit codes.
+
+Exit code 0: done; 2: bad input, with one line on standard error that says what, where and how to mend it; 1: anything
+else.  Progress goes to standard error; with ``--json`` the result is the last line of standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from types import TracebackType
+from typing import Any
+
+import typer
+
+from orchestrate.cli import jobs as cli_jobs
+from orchestrate.cli import tools as cli_tools
+from orchestrate.cli.options import app
+from orchestrate.config.redaction import redact
+from qalof.errors import QalofError
+from qalof.writing import writing_error
+
+__all__ = ["app", "cli_jobs", "cli_tools", "main"]
+
+STOPPED = "stopped; the same command goes on from here"
+
+
+def main() -> None:
+    """Entry point of ``qalof`` and ``python -m orchestrate``."""
+    sys.excepthook = _unexpected
+    try:
+        # typer hands back the code of an exit, such as 130 after Ctrl-C, where it is not to end the process itself
+        if app(standalone_mode=False):
+            _fail(STOPPED, 1)
+    except QalofError as error:
+        _fail(str(error), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail(STOPPED, 1)
+    except Exception as error:
+        usage = _usage_error(error)
+        if usage is not None:
+            _fail(usage, 2)
+        ours = writing_error(error, error.filename) if isinstance(error, OSError) and error.filename else None
+        if ours is None:
+            raise
+        _fail(str(ours), ours.exit_code)
+
+
+def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print what nobody foresaw, without the secrets of addresses."""
+    print(redact("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
+
+
+def _usage_error(error: Exception) -> str | None:
+    """The message of what click found wrong with the words of the command; None for anything else."""
+    formatted: Any = getattr(error, "format_message", None)
+    return str(formatted()) if formatted is not None else None
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {redact(' '.join(message.split()))}", file=sys.stderr)
+    sys.exit(code)

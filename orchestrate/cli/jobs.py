@@ -1,0 +1,81 @@
+"""The commands that are jobs: each has a config, a run directory and a result, and all have the same options."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrate.cli.options import (
+    AddressOption,
+    CheckpointOption,
+    ConfigOption,
+    JsonOption,
+    OutputOption,
+    Overrides,
+    app,
+    checkpoint_given,
+    run_job,
+)
+
+FROM_CONFIG = {
+    "train": "Fine-tune by switchable precision, cascade distillation or cyclic precision on N workers.",
+    "sweep": "Train at many settings on Ray Tune and compare them; finished trials are kept through a kill.",
+    "range-test": "Find the widths between which cyclic precision training should run.",
+    "generate-data": "Let a model write its own training texts (LLM-QAT), or complete SQuAD prompts.",
+}
+OF_CHECKPOINT = {
+    "sensitivity": "Rank sites or blocks by what lowering each alone costs.",
+    "search": "Search per-layer bitmaps for the front of quality against cost.",
+    "attack": "Attack a classifier at several bitmaps; measure transfer and random precision inference.",
+    "baselines": "Score quantization without training: rounding to nearest with any quantizer, and GPTQ.",
+    "footprint": "Measure what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second.",
+}
+
+
+@app.command(help="Score a checkpoint at bitmaps, on its own task or another.")
+def evaluate(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+    checkpoint: CheckpointOption = None,
+    bitmap: Annotated[
+        list[str] | None, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, a .json file.")
+    ] = None,
+) -> None:
+    """``qalof evaluate``."""
+    bitmaps = {"bitmaps": list(bitmap)} if bitmap else {}
+    run_job("evaluate", config, overrides, output, as_json, address, checkpoint_given(checkpoint) | bitmaps)
+
+
+def _add_from_config(name: str, what: str) -> None:
+    @app.command(name, help=what)
+    def command(
+        overrides: Overrides = None,
+        config: ConfigOption = None,
+        output: OutputOption = None,
+        as_json: JsonOption = False,
+        address: AddressOption = None,
+    ) -> None:
+        run_job(name, config, overrides, output, as_json, address)
+
+
+def _add_of_checkpoint(name: str, what: str) -> None:
+    @app.command(name, help=what)
+    def command(
+        overrides: Overrides = None,
+        config: ConfigOption = None,
+        output: OutputOption = None,
+        as_json: JsonOption = False,
+        address: AddressOption = None,
+        checkpoint: CheckpointOption = None,
+    ) -> None:
+        run_job(name, config, overrides, output, as_json, address, checkpoint_given(checkpoint))
+
+
+for _name, _what in FROM_CONFIG.items():
+    _add_from_config(_name, _what)
+for _name, _what in OF_CHECKPOINT.items():
+    _add_of_checkpoint(_name, _what)

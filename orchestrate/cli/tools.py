@@ -1,0 +1,166 @@
+"""The other commands: pipelines and their reports, export, validation, MLflow's pages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrate.cli.options import (
+    AddressOption,
+    CheckpointOption,
+    ConfigOption,
+    JsonOption,
+    OutputOption,
+    Overrides,
+    app,
+    at_home,
+)
+from qalof.errors import BadInputError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MLFLOW_PAGE = "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
+"""Without the parameter MLflow 3 opens on traces of conversations, of which there are none."""
+DEMO = REPOSITORY / "configs" / "demo.yaml"
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", callback=at_home, help="A checkpoint's folder.")],
+    bitmap: Annotated[str, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, a .json file.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", callback=at_home, help="Folder, or NAME.gguf; must be new, or an older export."),
+    ],
+    form: Annotated[str, typer.Option("--format", help="packed, gguf (adapters merged), gguf-lora.")] = "packed",
+    embedding_bits: Annotated[
+        str | None,
+        typer.Option("--embedding-bits", help="Width of an embedding that has none: 8 if not said; none keeps it."),
+    ] = None,
+    float_type: Annotated[
+        str, typer.Option("--float-type", help="What has no width: float32, float16, bfloat16.")
+    ] = "float32",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a checkpoint at one bitmap as packed integers or as GGUF, the embedding at 8 bits if it has no width."""
+    from orchestrate.jobs.export.job import describe, export_checkpoint
+
+    result = export_checkpoint(checkpoint, bitmap, output, form, embedding_bits, float_type)
+    print(json.dumps(result) if as_json else describe(result))
+
+
+@app.command()
+def bitmap(
+    spec: Annotated[str, typer.Argument(help="FILE#ID, such as runs/search/front.json#3; or any form of a bitmap.")],
+    checkpoint: CheckpointOption = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", callback=at_home, help="Draw it: NAME.png or NAME.svg.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a bitmap: its id, a line that sums it up, and a map of blocks by kinds of layer."""
+    from rich.console import Console
+
+    from orchestrate.cli.bitmap_view import find_bitmap, terminal_map, write_picture
+    from orchestrate.document.terminal import mib
+
+    found, said = find_bitmap(spec, checkpoint)
+    if picture is not None:
+        write_picture(found, said["summary"], picture)
+    if as_json:
+        print(json.dumps({**said, "picture": None if picture is None else str(picture)}))
+        return
+    console = Console(highlight=False, markup=False)
+    console.print(f"#{said['id']}: {said['summary']}")
+    if "cost" in said:
+        console.print(f"{said['sites']:,} sites, weights {mib(said['cost']['weight_bytes'])}")
+    for line in terminal_map(found, console.width):
+        console.print(line, no_wrap=True)
+
+
+@app.command()
+def run(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+) -> None:
+    """Run a pipeline or a reference's table, step by step, and write its report; `scale=tiny` for minutes."""
+    if config is None:
+        raise BadInputError("run needs --config: a pipeline such as configs/demo.yaml")
+    _pipeline(config, overrides, output, as_json, address)
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+) -> None:
+    """The whole story on the shipped tiny model: train, evaluate, search, attack, report."""
+    if not DEMO.is_file():
+        raise BadInputError(
+            f"demo needs the repository's configs: {DEMO} does not exist; install with `pip install -e .`"
+        )
+    _pipeline(DEMO, overrides, output, as_json, address)
+
+
+def _pipeline(
+    config: Path, overrides: list[str] | None, output: Path | None, as_json: bool, address: str | None
+) -> None:
+    from orchestrate.cli.terminal import show_table
+    from orchestrate.pipeline.run import load_pipeline, run_pipeline
+    from orchestrate.report import write_report
+    from orchestrate.runs.progress import say
+
+    loaded = load_pipeline(config, overrides or [])
+    # a table's name says little without its folder: there is a sensitivity in s1 and one in s2
+    folder = config.absolute().parent.name
+    place = output or Path("runs") / (f"{folder}_{config.stem}" if re.fullmatch(r"s\d", folder) else config.stem)
+    summary = run_pipeline(loaded, place, address)
+    page = write_report(place)
+    if as_json:
+        print(json.dumps({**summary, "report": str(page)}))
+        return
+    if "table" in summary:
+        show_table(summary["table"])
+    say(f"done in {summary['seconds']:.0f} s; report: {page}")
+    say(f"MLflow: `qalof ui --root {loaded.tracking.root}` shows the runs at {MLFLOW_PAGE}")
+
+
+@app.command()
+def validate(config: Annotated[Path, typer.Option("--config", callback=at_home)], overrides: Overrides = None) -> None:
+    """Say what a config would run and what it would cost; run nothing."""
+    from orchestrate.pipeline.describe import describe_config
+
+    print(describe_config(config, overrides or []))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(callback=at_home, help="A pipeline's output folder.")]) -> None:
+    """Write the HTML report of a pipeline's runs."""
+    from orchestrate.report import write_report
+
+    print(write_report(folder))
+
+
+@app.command()
+def ui(
+    root: Annotated[Path, typer.Option(callback=at_home, help="Folder of the runs.")] = Path("runs"),
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open MLflow on 127.0.0.1 over the runs in a folder."""
+    from orchestrate.runs.mlflow_store import ui_command
+
+    if not root.is_dir():
+        raise BadInputError(f"--root must be the folder of the runs: {root} does not exist; run something first")
+    print(MLFLOW_PAGE.replace("5000", str(port)), file=sys.stderr)
+    words = ui_command(root, port)
+    os.execvp(words[0], words)

@@ -1,0 +1,161 @@
+"""Evaluation on Ray actors that each hold the model: a search's ``Evaluator``, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from orchestrate.cluster.admission import Request, admitted, fitting, nodes_of
+from orchestrate.cluster.connection import physical_cores, threads_per_worker
+from orchestrate.cluster.pool import ActorPool, LocalPool, Pool
+from orchestrate.config.sections import WorkersConfig
+from qalof.bitmap import Bitmap
+from qalof.checkpoints import load_any, task_of
+from qalof.evaluation.result import Evaluation
+from qalof.files import MANIFEST, digest
+from qalof.model.shared_base import share_large
+from qalof.model.sites import Site
+from qalof.model.switchable import SwitchableModel
+from qalof.tasks.base import Task
+from qalof.tasks.feature_cache import content_digest
+
+
+class Scorer:
+    """Holds a checkpoint's model and task, and scores bitmaps: what an actor or a trial does.
+
+    Args:
+        checkpoint: folder; every node must see it.
+        threads: of torch.
+        gpu: whether the model goes to the GPU.
+        other: a task in place of the checkpoint's, see :func:`qalof.checkpoints.task_of`.
+        opened: the model and the task, where this process has them already.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        threads: int,
+        gpu: bool,
+        other: Mapping[str, Any] | None = None,
+        opened: tuple[Any, Task] | None = None,
+    ) -> None:
+        torch.set_num_threads(threads)
+        self.model: Any
+        self.model, self.task = opened or (load_any(checkpoint), task_of(checkpoint, other))
+        self.model.to("cuda" if gpu else "cpu")
+        if isinstance(self.model, SwitchableModel):
+            share_large(self.model)
+
+    def score(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
+        """Evaluate at ``bitmap`` on the first ``limit`` examples; None for all."""
+        self.model.set_bitmap(bitmap)
+        return self.task.evaluate(self.model, limit=limit)
+
+
+class EvaluationActor:
+    """A :class:`Scorer` in a process of its own."""
+
+    def __init__(
+        self,
+        checkpoint: str,
+        threads: int,
+        gpu: bool,
+        other: Mapping[str, Any] | None = None,
+        opened: tuple[Any, Task] | None = None,
+    ) -> None:
+        self._scorer = Scorer(checkpoint, threads, gpu, other, opened)
+
+    def do(self, item: tuple[Bitmap, int | None]) -> Evaluation:
+        """Score (bitmap, limit)."""
+        return self._scorer.score(*item)
+
+
+class EvaluationPool:
+    """A :class:`search.Evaluator` on ``workers.count`` actors.
+
+    Args:
+        checkpoint: folder; every node must see it.
+        sites: of its model.
+        limit: validation examples; None for all.
+        workers: how many actors, their threads and device.
+        other: a task in place of the checkpoint's.
+        opened: the checkpoint's model and the task, for work in this process, which then loads nothing again.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        sites: Sequence[Site],
+        limit: int | None,
+        workers: WorkersConfig,
+        other: Mapping[str, Any] | None = None,
+        opened: tuple[Any, Task] | None = None,
+    ) -> None:
+        checkpoint = Path(checkpoint)
+        self.checkpoint, self.limit, self.sites, self.other = checkpoint, limit, tuple(sites), other
+        self.at_once = workers.count
+        here = (opened,) if workers.in_process else ()
+        made = pool_of(EvaluationActor, workers, str(checkpoint), threads_of(workers), workers.gpu, other, *here)
+        self._pool: Pool[tuple[Bitmap, int | None], Evaluation] = made
+
+    def evaluate(
+        self,
+        bitmaps: Sequence[Bitmap],
+        limit: int | None = None,
+        on_result: Callable[[int, Evaluation], None] | None = None,
+    ) -> list[Evaluation]:
+        """Score each bitmap, in their order; ``on_result(index, evaluation)`` is called as each arrives."""
+        examples = self.limit if limit is None else limit
+        return self._pool.map([(bitmap, examples) for bitmap in bitmaps], on_result)
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric of the task that is scored."""
+        return task_of(self.checkpoint, self.other).primary_metric
+
+    def fingerprint(self) -> str:
+        """Equal for equal weights and data."""
+        return checkpoint_fingerprint(self.checkpoint, self.other)
+
+    def close(self) -> None:
+        """Let the actors go."""
+        self._pool.close()
+
+
+def checkpoint_fingerprint(checkpoint: str | Path, other: Mapping[str, Any] | None = None) -> str:
+    """Digest of what an evaluation depends on besides bitmap and limit: weights, task and data."""
+    checkpoint = Path(checkpoint)
+    return content_digest(digest(checkpoint / MANIFEST), task_of(checkpoint, other).fingerprint())
+
+
+def threads_of(workers: WorkersConfig) -> int:
+    """Torch threads of each worker: as configured, or an equal share of this machine's cores."""
+    return workers.threads or threads_per_worker(workers.count, physical_cores())
+
+
+def pool_of(kind: type, workers: WorkersConfig, *arguments: Any, size: int | None = None) -> Pool[Any, Any]:
+    """``size`` (None: ``workers.count``) actors of class ``kind``, or one object of it where work is in process.
+
+    Where training may begin with fewer workers than ``workers.count``, so may a pool.
+
+    Raises:
+        BadInputError: more than the cluster can ever give.
+    """
+    if workers.in_process:
+        return LocalPool(partial(kind, *arguments))
+    request = admitted(workers, size)
+    actor: Any = ray.remote(kind).options(**as_options(request))
+    count = min(request.count, max(request.least, fitting(nodes_of(), request.each)))
+    made = partial(actor.remote, *arguments)
+    return ActorPool(made, count, replace(request, count=count), workers.max_failures)
+
+
+def as_options(request: Request) -> dict[str, float]:
+    """What one worker of ``request`` takes, as Ray's options of an actor or a task."""
+    return {f"num_{name.lower()}s": amount for name, amount in request.each.items()}

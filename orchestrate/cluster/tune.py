@@ -1,0 +1,160 @@
+"""Ray Tune with nothing kept in it: what a trial found is written by our own files, and they alone are gone on from.
+
+Actors are kept from one trial to the next, since loading a model takes longer than a trial; what Tune leaves on the
+disk is of no use afterwards, and on a rerun it would be in the way.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from orchestrate.cluster.admission import admitted, fitting, nodes_of, told_what_is_missing
+from orchestrate.config.sections import WorkersConfig
+from qalof.errors import QalofError
+
+FOLDER = "tune"
+
+
+class StatelessSearcher(Searcher):
+    """A searcher that Tune need not store.
+
+    An error in it would reach the driver as text only, so it is kept in ``error`` and ends the run; so does a trial
+    that failed for good (``failed``), which would else be given out again and again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: Exception | None = None
+        self.failed = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is to be given out any more."""
+        return self.failed or self.error is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher to restore a run, which our own files do."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing, see :meth:`__getstate__`."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, see :meth:`__getstate__`."""
+
+
+class StatelessTrial(tune.Trainable):
+    """A trial that Tune need not store, in an actor that takes one after another."""
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """A trial has no state of Tune's."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """A trial has no state of Tune's."""
+
+
+def run_trials(
+    trainable: type[StatelessTrial],
+    searcher: StatelessSearcher,
+    space: Mapping[str, Any],
+    workers: WorkersConfig,
+    folder: Path,
+    scheduler: TrialScheduler | None = None,
+) -> None:
+    """Run until ``searcher`` has nothing left.
+
+    Args:
+        trainable: what an actor does.
+        searcher: gives trials out and takes their results.
+        space: what every trial is given besides.
+        workers: how many actors, and how often a trial may be lost.
+        folder: for Tune's own files, which are removed.
+        scheduler: may stop trials early; None lets all run.
+
+    Raises:
+        BadInputError: workers that the cluster can never give.
+        QalofError: a trial failed for good, or the searcher's error.
+    """
+    request = admitted(workers)
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, dict(request.each)),
+        param_space=dict(space),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=min(request.count, max(request.least, fitting(nodes_of(), request.each))),
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=FOLDER,
+            storage_path=str(folder),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=workers.max_failures, fail_fast=False),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
+    with told_what_is_missing(request):
+        grid = tuner.fit()
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    if searcher.error is not None:
+        raise searcher.error
+    if grid.errors:
+        cause = getattr(grid.errors[0], "cause", grid.errors[0])
+        if isinstance(cause, QalofError):
+            raise cause
+        raise QalofError(
+            f"a trial failed more than {workers.max_failures} times: {type(cause).__name__}: {cause}; "
+            "the same command goes on with the rest"
+        )
+
+
+class Steps(Protocol):
+    """A trial that goes on step by step; what a step says has ``done``, and what the scheduler compares."""
+
+    def step(self) -> dict[str, Any]:
+        """Go on to the next score."""
+        ...
+
+
+def run_here(
+    begin: Callable[[dict[str, Any]], Steps],
+    searcher: StatelessSearcher,
+    space: Mapping[str, Any],
+    scheduler: TrialScheduler,
+) -> None:
+    """As :func:`run_trials` with one worker that is this process: trials one after the other, and no Ray.
+
+    The scheduler is Tune's own, so that it stops here what it would stop there.  It is asked as Tune's controller asks
+    it, which it is not given: those that we use look at the trial's id alone.
+
+    Raises:
+        QalofError: the searcher's error, or what a trial raises.
+    """
+    number = 0
+    while isinstance(found := searcher.suggest(f"here_{number}"), dict):
+        trial: Any = SimpleNamespace(trial_id=f"here_{number}")
+        controller: Any = None
+        scheduler.on_trial_add(controller, trial)
+        steps = begin({**space, **found})
+        said = steps.step()
+        while not said["done"] and scheduler.on_trial_result(controller, trial, said) != TrialScheduler.STOP:
+            said = steps.step()
+        if said["done"]:
+            scheduler.on_trial_complete(controller, trial, said)
+        else:
+            scheduler.on_trial_remove(controller, trial)
+        searcher.on_trial_complete(trial.trial_id, said)
+        number += 1
+    if searcher.error is not None:
+        raise searcher.error

@@ -1,0 +1,103 @@
+"""From configs to the core's objects.
+
+The driver assembles once to find bad input before any worker starts; every worker and actor then assembles its
+own from the same plain config, so that nothing large is ever sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrate.config.base import BitmapSpec
+from orchestrate.config.objective import CptObjective, ObjectiveConfig, make_objective, objective_widths, parse_bitmaps
+from orchestrate.config.sections import AdaptersConfig
+from orchestrate.config.train import TrainConfig, TrainingConfig
+from qalof.bitmap import PASS_THROUGH, check_width
+from qalof.errors import BadInputError
+from qalof.model.adapters import SHARED, AdapterSpec
+from qalof.model.sites import Site
+from qalof.model.switchable import BaseModel, SwitchableModel, build
+from qalof.tasks.base import Task
+from qalof.tasks.factory import make_task
+from qalof.training.objectives import Objective
+
+__all__ = [
+    "Parts",
+    "adapter_specs",
+    "assemble_training",
+    "check_length",
+    "make_objective",
+    "parse_bitmaps",
+    "trained_widths",
+]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training run is made of."""
+
+    model: SwitchableModel
+    task: Task
+    objective: Objective
+
+
+def assemble_training(config: TrainingConfig) -> Parts:
+    """Build model, task and objective of a training run.
+
+    Raises:
+        BadInputError: anything in the config that cannot be had or does not fit the model.
+    """
+    task = make_task(config.task.name, config.task.settings, config.model.source)
+    base = BaseModel(config.model.source, task.head, config.model.seed, task.labels)
+    pretrained = base.load()
+    training, switch = config.training, config.switch
+    if training.full_finetune:
+        switch = replace(switch, full_finetune=True)
+    sites = switch.sites_of(pretrained)
+    specs = adapter_specs(config.adapters, config.objective, sites)
+    check_length(task, pretrained)
+    model = build(base, specs, switch, seed=config.training.seed, pretrained=pretrained)
+    objective = make_objective(config.objective, model.sites, training.steps, training.seed)
+    return Parts(model, task, objective)
+
+
+def check_length(task: Task, model: Any) -> None:
+    """See that no sequence of ``task`` is longer than the transformers model ``model``, which would fail in its middle.
+
+    Raises:
+        BadInputError: ``max_length`` above the model's positions.
+    """
+    wanted = getattr(task.settings, "max_length", None)  # type: ignore[attr-defined]
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if wanted is not None and positions is not None and wanted > positions:
+        raise BadInputError(
+            f"task {task.name}: max_length must fit the model's {positions} positions: got {wanted}; lower it"
+        )
+
+
+def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[BitmapSpec]:
+    """The widths to score after training, from high to low: pass-through and all that were trained."""
+    if isinstance(config.objective, CptObjective):
+        return [PASS_THROUGH, *(spec for spec in config.objective.trained if spec != PASS_THROUGH)]
+    widths = {int(name) for name in model.adapters} or set(objective_widths(config.objective, model.sites))
+    return [*sorted(widths | {PASS_THROUGH}, reverse=True)]
+
+
+def adapter_specs(config: AdaptersConfig, objective: ObjectiveConfig, sites: Sequence[Site]) -> dict[str, AdapterSpec]:
+    """One adapter a trained width, named by it; one shared adapter for CPT; none where ``widths`` is empty."""
+    if config.widths == []:
+        return {}
+    beginning = (config.dropout, config.rslora, config.init)
+    if isinstance(objective, CptObjective):
+        return {SHARED: AdapterSpec(config.rank, config.alpha, *beginning)}
+    widths = config.widths or objective_widths(objective, sites)
+    for width in {*config.rank_by_width, *config.alpha_by_width} - set(widths):
+        raise BadInputError(f"adapters.rank_by_width and alpha_by_width must name trained widths {widths}: got {width}")
+    return {
+        str(check_width(width, "adapters.widths")): AdapterSpec(
+            config.rank_by_width.get(width, config.rank), config.alpha_by_width.get(width, config.alpha), *beginning
+        )
+        for width in widths
+    }

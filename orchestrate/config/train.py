@@ -1,0 +1,40 @@
+"""The configs of the commands that train."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from orchestrate.config.base import Section
+from orchestrate.config.objective import ObjectiveConfig
+from orchestrate.config.sections import (
+    AdaptersConfig,
+    EvaluationConfig,
+    KeepBestConfig,
+    ModelConfig,
+    TrackingConfig,
+    WorkersConfig,
+)
+from orchestrate.config.task import TaskConfig
+from qalof.model.settings import SwitchSettings
+from qalof.training.loop import TrainSettings
+
+
+class TrainingConfig(Section):
+    """What is trained, and how: base of the commands that train."""
+
+    model: ModelConfig = ModelConfig()
+    task: TaskConfig
+    adapters: AdaptersConfig = AdaptersConfig()
+    switch: SwitchSettings = SwitchSettings()
+    objective: ObjectiveConfig
+    training: TrainSettings = TrainSettings()
+    workers: WorkersConfig = WorkersConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+class TrainConfig(TrainingConfig):
+    """``qalof train``."""
+
+    command: Literal["train"] = "train"
+    evaluation: EvaluationConfig = EvaluationConfig()
+    keep_best: KeepBestConfig | None = None

@@ -1,0 +1,143 @@
+"""What an estimate of work is made of: sequences, tokens and FLOP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTrainedModel
+
+from orchestrate.config.objective import CurriculumObjective
+from orchestrate.config.train import TrainConfig
+from qalof.errors import BadInputError
+from qalof.home import expanded
+from qalof.model.pretrained import resolve_source
+from qalof.model.sites import Site
+from qalof.tasks.squad_data import load_squad, parse_split
+from qalof.training.objectives import Objective
+
+GPU = "one A100 in fp32 (19.5 TFLOP/s, assumed to be used at 30 %)"
+
+FLOPS_A_SECOND = 19.5e12 * 0.3
+
+SEQUENCE_TOKENS = 180
+"""SQuAD's mean of question and context in GPT-2's tokens, rounded up; a batch is padded to its longest."""
+
+SQUAD_EXAMPLES = {"train": 87_599, "validation": 10_570}
+
+WIKITEXT_TOKENS = 250_000
+"""About as many as WikiText-2 and -103 have for validation, in GPT-2's tokens."""
+
+UNKNOWN_EXAMPLES = 1_000
+
+_GPT2 = {"gpt2": {}, "gpt2-medium": {"n_layer": 24, "n_embd": 1024, "n_head": 16}}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """``trained``, ``forward``: sequences through the model with and without a backward pass; ``tokens``: of both."""
+
+    trained: int = 0
+    forward: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(
+            self.trained + other.trained,
+            self.forward + other.forward,
+            self.tokens + other.tokens,
+            self.flops + other.flops,
+        )
+
+    @property
+    def hours(self) -> float:
+        """On :data:`GPU`."""
+        return self.flops / FLOPS_A_SECOND / 3600
+
+    def describe(self) -> str:
+        """In a line."""
+        passes = [f"{self.trained:,} sequences forward and backward"] if self.trained else []
+        passes += [f"{self.forward:,} forward"] if self.forward else []
+        return f"{', '.join(passes)}; {self.tokens:,} tokens, {self.flops:.1e} FLOP, {duration(self.hours)}"
+
+
+def duration(hours: float) -> str:
+    """Roughly."""
+    return f"about {hours:.1f} h" if hours >= 1 else f"about {60 * hours:.0f} min" if hours >= 1 / 60 else "under 1 min"
+
+
+def training_passes(config: TrainConfig, objective: Objective) -> int:
+    """How often a batch goes forward and backward in the whole training: once a bitmap and step."""
+    steps = config.training.steps
+    if isinstance(config.objective, CurriculumObjective):
+        return sum(len(objective.bitmaps(step)) for step in range(steps))
+    # all others run as many bitmaps at every step, whichever they draw
+    return steps * len(objective.bitmaps(0))
+
+
+def sites_of(config: TrainConfig) -> tuple[Site, ...]:
+    """The sites of a training run's model.
+
+    Raises:
+        BadInputError: a source that is known by the hub alone, or patterns that match nothing.
+    """
+    return config.switch.sites_of(bare_model(config.model.source))
+
+
+@lru_cache(maxsize=8)
+def bare_model(source: str) -> PreTrainedModel:
+    """A language model of a source's sizes, without numbers.
+
+    Raises:
+        BadInputError: no local folder, nor a GPT-2 whose sizes are known here.
+    """
+    known = source.removeprefix("openai-community/")
+    if known in _GPT2:
+        config: Any = GPT2Config(**_GPT2[known])
+    elif Path(resolve_source(source)).is_dir():
+        config = AutoConfig.from_pretrained(resolve_source(source))
+    else:
+        raise BadInputError(
+            f"sizes of model {source!r} are not known without the hub: give a local folder, or one of "
+            f"{', '.join(_GPT2)}"
+        )
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    return model
+
+
+def sequence_tokens(task: Any) -> int:
+    """Tokens of a sequence on average: whole windows of language modelling, else as far as ``max_length`` lets."""
+    longest = int(getattr(task.settings, "max_length", None) or SEQUENCE_TOKENS)
+    return longest if task.name == "language-modeling" else min(longest, SEQUENCE_TOKENS)
+
+
+def answer_tokens(task: Any) -> int:
+    """Tokens that are generated for an example, at most."""
+    return int(getattr(task.settings, "max_new_tokens", 0))
+
+
+def examples_of(task: Any, limit: int | None) -> int:
+    """Validation examples that an evaluation takes: known, counted in a local file, or assumed."""
+    settings = task.settings
+    if task.name == "language-modeling":
+        found: int = -(-WIKITEXT_TOKENS // int(settings.stride))
+    elif task.name.startswith("squad"):
+        name, cut = parse_split(settings.validation_split)
+        source = getattr(settings, "validation_data", None) or settings.data
+        local = source == "tiny" or expanded(source).exists()
+        found = len(load_squad(source, name)) if local else SQUAD_EXAMPLES[name]
+        found = min(found, cut or found)
+    else:
+        found = UNKNOWN_EXAMPLES
+    return found if limit is None else min(found, limit)
+
+
+def forward(sequences: int, tokens: int, parameters: int) -> Estimate:
+    """Sequences of ``tokens`` tokens each through a model of so many parameters, without a backward pass."""
+    return Estimate(forward=sequences, tokens=sequences * tokens, flops=2.0 * parameters * sequences * tokens)

@@ -1,0 +1,40 @@
+"""A step of a pipeline as it is planned, and what it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrate.config.base import Section
+from orchestrate.config.train import TrainConfig
+from orchestrate.jobs.train.job import CHECKPOINT
+
+
+def bitmap_specs(step: PlannedStep) -> list[Any]:
+    """The bitmaps that a step scores, as its config writes them; none where it leaves them to the checkpoint."""
+    section: Any = step.config
+    if isinstance(section, TrainConfig):
+        section = section.evaluation
+    return list(getattr(section, "bitmaps", None) or [])
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step with its validated config and its run directory; ``waits``: for files of another step."""
+
+    name: str
+    command: str
+    config: Section
+    folder: Path
+    shared: bool = False
+    waits: bool = False
+
+
+def owner_of(step: PlannedStep, steps: Sequence[PlannedStep]) -> PlannedStep | None:
+    """The training step whose checkpoint ``step`` takes; itself if it trains, None if it is none of ``steps``."""
+    if step.command == "train":
+        return step
+    checkpoint = getattr(step.config, "checkpoint", None)
+    return next((s for s in steps if s.command == "train" and str(s.folder / CHECKPOINT) == checkpoint), None)

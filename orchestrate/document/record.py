@@ -1,0 +1,253 @@
+"""A run's folder as a record of steps: which there are, how far each came, and what it found.
+
+A pipeline lists its steps in ``pipeline.json`` from the start, with the seconds of those that are done, and the
+seconds of the whole at its end.  A folder without it is a single run (it has ``run.json`` itself), what is left of a
+pipeline (its subfolders have), or nothing of ours.  A step counts as finished if its ``result.json`` is there, for
+that is written last.  Clock times are those in ``run.json`` and ``result.json``.  Of runs made before these held any,
+they are those of the files, which a copy made with other tools than ``cp -p`` loses; they are left out where they
+cannot be right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrate.document.findings import recorded_lines, well_formed
+from orchestrate.jobs.attack.findings import Attacked
+from orchestrate.jobs.findings import Findings, read_findings
+from orchestrate.jobs.search.findings import Searched
+from orchestrate.jobs.sensitivity.findings import Ranked
+from orchestrate.jobs.shared.findings import Scored
+from orchestrate.jobs.train.curves import LossCurve, read_losses
+from orchestrate.runs.directory import read_moment, read_result
+from orchestrate.runs.layout import ATTACK_RECORD, SEARCH_RECORD
+from qalof.errors import BadInputError
+from qalof.files import read_json
+from qalof.home import expanded
+from qalof.reading import read_text
+
+PIPELINE = "pipeline.json"
+_NAME = re.compile(r"[\w-]+$")
+_RECORDS = {"search": SEARCH_RECORD, "attack": ATTACK_RECORD, "sensitivity": "evaluations.jsonl"}
+
+
+class State(StrEnum):
+    """How far a step came."""
+
+    FINISHED = "finished"
+    UNFINISHED = "not finished"
+    WAITING = "not begun"
+    MISSING = "not there"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run directory.
+
+    ``written_at``: where it stood when it ran, from its config's first line; ``seconds``: wall time, None while
+    unfinished; ``started``, ``ended``: seconds since 1970; ``recorded``: evaluations or attacks in its record;
+    ``losses``: of training, as far as it came.
+    """
+
+    name: str
+    command: str
+    folder: Path
+    state: State
+    config: Mapping[str, Any]
+    written_at: Path
+    environment: Mapping[str, Any]
+    tracking: Mapping[str, Any]
+    seconds: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    recorded: int = 0
+    losses: tuple[LossCurve, ...] = ()
+    findings: Findings | None = None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint whose model the findings are about; None of a step that has none."""
+        if self.command == "train":
+            return self.written_at / "checkpoint"
+        given = self.config.get("checkpoint")
+        return None if given is None else Path(given)
+
+    # by kind, so that what uses findings needs no checks of its own
+    @property
+    def scored(self) -> Scored | None:
+        """Findings of ``train`` or ``evaluate``."""
+        return self.findings if isinstance(self.findings, Scored) else None
+
+    @property
+    def ranked(self) -> Ranked | None:
+        """Findings of ``sensitivity``."""
+        return self.findings if isinstance(self.findings, Ranked) else None
+
+    @property
+    def searched(self) -> Searched | None:
+        """Findings of ``search``."""
+        return self.findings if isinstance(self.findings, Searched) else None
+
+    @property
+    def attacked(self) -> Attacked | None:
+        """Findings of ``attack``."""
+        return self.findings if isinstance(self.findings, Attacked) else None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A pipeline's folder, or a single run's.
+
+    ``whole``: nothing is known to be missing; ``single``: one run directory; ``seconds``: what ``pipeline.json``
+    says at its end; ``others``: run directories there that the pipeline's last run did not name; ``earlier``: finished
+    steps that it has not come to yet.
+    """
+
+    folder: Path
+    title: str
+    steps: tuple[Step, ...]
+    single: bool
+    listed: bool
+    seconds: float | None
+    others: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """The pipeline came to its end, and every step is finished."""
+        return (self.single or self.seconds is not None) and all(step.state is State.FINISHED for step in self.steps)
+
+    @property
+    def step_seconds(self) -> float:
+        """Wall time of all finished steps together."""
+        return sum(step.seconds or 0.0 for step in self.steps)
+
+
+def read_record(folder: Path) -> Record:
+    """Read a pipeline's folder or a run directory.
+
+    Raises:
+        BadInputError: no run is there, or one of its files is damaged.
+    """
+    folder = expanded(folder).absolute()
+    if not folder.is_dir():
+        raise BadInputError(f"a report needs the folder of a run: {folder} is none; give what --output named")
+    if (folder / PIPELINE).is_file():
+        return _listed(folder)
+    if (folder / "run.json").is_file():
+        step = read_step(folder, folder.name)
+        return Record(folder, folder.name, (step,), single=True, listed=False, seconds=step.seconds)
+    steps = [read_step(folder / name, name) for name in _run_directories(folder)]
+    if not steps:
+        raise BadInputError(
+            f"a report needs the folder of a run: {folder} has neither {PIPELINE} nor run.json, nor a folder that has; "
+            "give what --output named"
+        )
+    steps.sort(key=lambda step: step.started or 0.0)
+    return Record(folder, folder.name, tuple(steps), single=False, listed=False, seconds=None)
+
+
+def _listed(folder: Path) -> Record:
+    path = folder / PIPELINE
+    data = read_json(path, "pipeline file")
+    with well_formed(path, "pipeline file"):
+        title, whole = str(data["title"]), data.get("seconds")
+        seconds = None if whole is None else float(whole)
+        named = {str(entry["name"]): str(entry["command"]) for entry in data["steps"]}
+        reached = {str(entry["name"]) for entry in data["steps"] if entry.get("seconds") is not None}
+    for name in named:
+        if not _NAME.match(name):
+            raise BadInputError(f"pipeline file {path}: step names are letters, digits, _ and -: got {name!r}")
+    steps = tuple(
+        read_step(folder / name, name, command, State.MISSING if name in reached else State.WAITING)
+        for name, command in named.items()
+    )
+    others = tuple(name for name in _run_directories(folder) if name not in named)
+    # a rerun lists its steps anew, and takes those that are finished as it comes to them
+    earlier = tuple(s.name for s in steps if s.state is State.FINISHED and s.name not in reached)
+    return Record(folder, title, steps, False, True, seconds, others, earlier)
+
+
+def read_step(folder: Path, name: str, command: str = "", absent: State = State.MISSING) -> Step:
+    """Read a run directory, finished or not.
+
+    Args:
+        folder: of the run.
+        name: to show.
+        command: what the pipeline says it runs, for a folder that is not there.
+        absent: what such a folder means.
+
+    Raises:
+        BadInputError: a file is damaged.
+    """
+    if not (folder / "run.json").is_file():
+        return Step(name, command, folder, absent, {}, folder, {}, {})
+    path = folder / "run.json"
+    head = _object(path, "run file")
+    with well_formed(path, "run file"):
+        command = str(head["command"])
+    config, written_at = _config(folder)
+    step = Step(
+        name,
+        command,
+        folder,
+        State.UNFINISHED,
+        config,
+        written_at,
+        environment=_object(folder / "environment.json", "environment file"),
+        tracking=_object(folder / "tracking.json", "tracking file"),
+        started=_moment(path, "started"),
+        recorded=recorded_lines(folder / _RECORDS[command]) if command in _RECORDS else 0,
+        losses=read_losses(folder) if command == "train" else (),
+    )
+    done = folder / "result.json"
+    if not done.is_file():
+        return step
+    with well_formed(done, "result file"):
+        result = read_result(done)
+        seconds = float(result["seconds"])
+        findings = read_findings(command, folder, result)
+    ended = _moment(done, "finished")
+    return replace(step, state=State.FINISHED, seconds=seconds, ended=ended, findings=findings)
+
+
+def _moment(path: Path, key: str) -> float:
+    stated = read_moment(path, key)
+    return path.stat().st_mtime if stated is None else stated
+
+
+def _config(folder: Path) -> tuple[Mapping[str, Any], Path]:
+    """The config, and where the folder stood when it was written."""
+    path = folder / "config.yaml"
+    text = read_text(path, "config")
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInputError(f"config {path} cannot be read ({' '.join(str(error).split())}); restore it") from None
+    if not isinstance(config, Mapping):
+        raise BadInputError(f"config {path} must hold a mapping of keys: got {type(config).__name__}; restore it")
+    _, found, place = text.partition("\n")[0].partition(" --config ")
+    return config, Path(place).parent if found else folder
+
+
+def _object(path: Path, what: str) -> Mapping[str, Any]:
+    """A JSON object; empty where the file is missing, which of these files may be."""
+    if not path.is_file():
+        return {}
+    data = read_json(path, what)
+    if not isinstance(data, Mapping):
+        raise BadInputError(f"{what} {path} must hold a JSON object: got {type(data).__name__}; restore it")
+    return data
+
+
+def _run_directories(folder: Path) -> list[str]:
+    # a name with a dot was moved aside (sp.1): it belongs to an earlier config
+    found = (child for child in sorted(folder.iterdir()) if _NAME.match(child.name))
+    return [child.name for child in found if (child / "run.json").is_file()]

@@ -1,0 +1,118 @@
+"""The ``table`` section of a pipeline: rows, columns, and where each cell's number comes from.
+
+A cell names a step and what of it: ``step/bitmap/metric``.  A column gives the pattern, with ``{key}`` for what a row
+fills in, so that most tables are a dozen lines::
+
+    columns: [{name: Loss, of: "sp/{bits}/loss"}]
+    rows: [{name: 4 bits, keys: {bits: w4}, reference: [1.054]}]
+
+============  ========================================  =====================================================
+step of       in the middle                             metric
+============  ========================================  =====================================================
+train,        a bitmap, written as in the step          the task's; a cost of :mod:`qalof.cost`
+evaluate
+train         ``training``                              ``loss``: cross entropy, mean of all widths;
+                                                        ``objective``: the loss that is optimized; both means of
+                                                        the last tenth of the steps
+train         ``parameters``                            ``total``, ``trainable``, ``frozen``
+footprint     a bitmap                                  see :mod:`orchestrate.jobs.profile.job`
+sensitivity   units: ``late`` (last third of the        ``METRIC_drop``: mean over the units
+              blocks), ``rest``, or patterns with
+              ``|`` between; ``A minus B``
+sensitivity   units ``at`` a width as the step writes   ``mse``, ``mae``, ``rel``: mean over the units of their
+(output       it: ``*.mlp.c_fc at w4``                  output errors
+error)
+search        ``start``, ``final``                      as of train; of the last step that greedy kept
+search        ``trace``                                 ``tried``, ``kept``
+attack        see :mod:`orchestrate.jobs.attack.cells`
+============  ========================================  =====================================================
+
+A column with several patterns holds their mean::
+
+    columns: [{name: Average, of: ["{model}-boolq/{bits}/acc", "{model}-hellaswag/{bits}/acc"]}]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from orchestrate.config.base import Section
+from qalof.errors import BadInputError
+from qalof.laws import Finite, Law
+
+
+class ColumnConfig(Section):
+    """What a column's cells hold."""
+
+    name: str
+    """At the head of the column."""
+    of: str | list[str] = Field(min_length=1)
+    """Pattern of the cells; of several, a cell is the mean."""
+    independent: bool = True
+    """Whether the patterns of a mean come from different examples, so that their errors cancel in part."""
+    comparable: bool = True
+    """Whether a difference from the reference's number means anything."""
+
+
+class RowConfig(Section):
+    """``keys`` fill the columns' patterns; ``reference``: the published numbers, in the columns' order, null for none.
+
+    ``absent``: column -> why this row has no cell there.
+    """
+
+    name: str
+    keys: dict[str, str | Annotated[int, Law()] | Finite] = Field({})
+    reference: list[Annotated[float, Law(off="null for none")] | None] | None = None
+    absent: dict[str, str] = Field({})
+
+
+class TableConfig(Section):
+    """``source``: where the reference prints it; ``notes``: what a reader must know to compare."""
+
+    title: str
+    source: str
+    columns: list[ColumnConfig] = Field(min_length=1)
+    rows: list[RowConfig] = Field(min_length=1)
+    notes: list[str] = Field([])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell's number is: a step's name, what of it, and the metric."""
+
+    step: str
+    of: str
+    metric: str
+
+    def __str__(self) -> str:
+        return f"{self.step}/{self.of}/{self.metric}"
+
+
+def places_of(column: ColumnConfig, row: RowConfig) -> list[Place]:
+    """Where a cell's numbers are, one for each pattern of the column; none where the row says that it has none.
+
+    Raises:
+        BadInputError: a key that the row lacks, or a path that is none.
+    """
+    if column.name in row.absent:
+        return []
+    patterns = [column.of] if isinstance(column.of, str) else column.of
+    return [_place(pattern, column, row) for pattern in patterns]
+
+
+def _place(pattern: str, column: ColumnConfig, row: RowConfig) -> Place:
+    try:
+        path = pattern.format_map(row.keys)
+    except KeyError as error:
+        raise BadInputError(
+            f"table row {row.name!r} must have the key {error} that column {column.name!r} needs: it has "
+            f"{sorted(row.keys)}"
+        ) from None
+    step, _, rest = path.partition("/")
+    of, _, metric = rest.rpartition("/")
+    if not (step and of and metric):
+        raise BadInputError(f"a cell must read step/bitmap/metric: got {path!r} in column {column.name!r}")
+    return Place(step, of, metric)

@@ -1,0 +1,92 @@
+"""The config of ``qalof attack``: a method with its settings, the bitmaps, and random precision as a defence."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from orchestrate.config.base import BitmapSpec, Section
+from orchestrate.config.sections import CheckpointConfig
+from qalof.attacks.arca import ArcaSettings
+from qalof.attacks.bert_attack import BertAttackSettings
+from qalof.attacks.gbda import GbdaSettings
+from qalof.attacks.textfooler import TextFoolerSettings
+from qalof.laws import Count, Law, Seed, Share
+
+
+class GbdaConfig(Section):
+    """The gradient-based distributional attack, on a classifier."""
+
+    name: Literal["gbda"] = "gbda"
+    settings: GbdaSettings = GbdaSettings()
+
+
+class ArcaConfig(Section):
+    """A search for prompts that make a causal language model say a fixed output; also AutoPrompt, HotFlip and GCG."""
+
+    name: Literal["arca"] = "arca"
+    settings: ArcaSettings = ArcaSettings()
+
+
+class TextFoolerConfig(Section):
+    """Synonyms for the words that matter most, on a classifier or a language model."""
+
+    name: Literal["textfooler"]
+    settings: TextFoolerSettings = TextFoolerSettings()
+
+
+class BertAttackConfig(Section):
+    """A language model's proposals for the words that matter most, on a classifier or a language model."""
+
+    name: Literal["bert-attack"]
+    settings: BertAttackSettings = BertAttackSettings()
+
+
+MethodConfig = Annotated[GbdaConfig | TextFoolerConfig | BertAttackConfig | ArcaConfig, Field(discriminator="name")]
+
+
+class RandomPrecisionConfig(Section):
+    """Random precision inference: which bitmaps are drawn from, how often, and at which grain.
+
+    ``probabilities``: each is a defence of its own, which leaves ``baseline`` so often; 1 needs no baseline.
+    """
+
+    bitmaps: list[BitmapSpec] | None = None
+    """The bitmaps to draw from; null for those that are attacked."""
+    granularity: Literal["request", "batch", "layer"] = "request"
+    """What shares a draw: a request, ``batch_size`` requests in a row, or every layer of a request draws for itself."""
+    batch_size: Annotated[int, Law(ge=1, off="null is 16")] | None = None
+    """Requests in a row that share a draw, at least 1; for granularity ``batch`` alone, where None is 16."""
+    draws: Count = 20
+    """How often each text is read under new draws."""
+    baseline: BitmapSpec | None = None
+    """The bitmap at which a request stays when it does not switch; null where every probability is 1."""
+    probabilities: list[Share] = Field([1.0], min_length=1)
+    """How often a request leaves the baseline; each one is a defence of its own."""
+
+    @model_validator(mode="after")
+    def _batch(self) -> Self:
+        if self.batch_size is not None and self.granularity != "batch":
+            raise ValueError(f"batch_size needs granularity batch: got {self.batch_size} with {self.granularity}")
+        return self
+
+    @model_validator(mode="after")
+    def _baseline(self) -> Self:
+        if self.baseline is None and min(self.probabilities) < 1:
+            raise ValueError(f"probabilities below 1 need a baseline to stay at: got {self.probabilities}")
+        return self
+
+
+class AttackConfig(CheckpointConfig):
+    """``qalof attack``: every text at every bitmap, transfer between them, and random precision inference."""
+
+    command: Literal["attack"] = "attack"
+    bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
+    """Where texts are attacked; each text that is found is read at all of them."""
+    method: MethodConfig = GbdaConfig()
+    """The attack and its settings."""
+    random_precision: RandomPrecisionConfig = RandomPrecisionConfig()
+    """The defence that is measured beside the fixed bitmaps."""
+    seed: Seed = 0
+    """Seed of the attack and of the defence's draws; the attack's are keyed by text and bitmap too."""

@@ -1,0 +1,41 @@
+"""What ``attack`` found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrate.document.findings import recorded, well_formed
+from orchestrate.runs.layout import ATTACK_RECORD
+from qalof.attacks.attack import AttackResult
+from qalof.attacks.robustness import RobustnessReport
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Of ``attack``: the figures, and each source's results in the order of its bitmaps (empty if not kept)."""
+
+    robustness: RobustnessReport
+    results: Mapping[str, tuple[AttackResult, ...]]
+
+
+def attacked(folder: Path, result: Mapping[str, Any]) -> Attacked:
+    """Read the result of an attack, and the record of its texts.
+
+    Raises:
+        BadInputError: a file is missing or damaged.
+    """
+    report = RobustnessReport.from_json(result["robustness"])
+    path = folder / ATTACK_RECORD
+    by_source: dict[str, list[AttackResult]] = {bitmap: [] for bitmap in report.bitmaps}
+    with well_formed(path, "attack record"):
+        for line in recorded(path):
+            attacked = AttackResult.from_json(line)
+            by_source.setdefault(attacked.bitmap, []).append(attacked)
+    return Attacked(report, {bitmap: tuple(sorted(r, key=_example)) for bitmap, r in by_source.items()})
+
+
+def _example(result: AttackResult) -> int:
+    return result.example_id

@@ -1,0 +1,26 @@
+"""Robustness in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrate.document.sheet import Sheet
+from orchestrate.document.terminal import rate
+from qalof.bitmap_names import short_name
+
+
+def robustness_table(report: Mapping[str, Any]) -> Sheet:
+    """Success of the attack built at a row's bitmap against a column's."""
+    names = [short_name(name) for name in report["bitmaps"]]
+    headings = ["attacked at", "clean accuracy", *(f"against {name}" for name in names)]
+    shown = [
+        [name, rate(clean), *map(rate, row)]
+        for name, clean, row in zip(names, report["clean_accuracy"], report["transfer"], strict=True)
+    ]
+    caption = [
+        f"random precision (p = {defence['defence']['probability']:g}): success {rate(defence['success_mean'])}, "
+        f"clean accuracy {rate(defence['clean_accuracy'])}"
+        for defence in report["random_precision"]
+    ]
+    return Sheet(headings, shown, caption=caption)

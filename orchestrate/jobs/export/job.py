@@ -1,0 +1,245 @@
+"""The command ``export``: a checkpoint at one bitmap as a packed folder, as a GGUF file, or as GGUF with adapters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from orchestrate.document.terminal import mib
+from qalof import checkpoints
+from qalof.bitmap import Bitmap
+from qalof.bitmap_names import short_name, summary
+from qalof.errors import BadInputError
+from qalof.export.float_type import FloatType
+from qalof.export.packed import layers_of, save_packed
+from qalof.files import MANIFEST, sealed_folder
+from qalof.layer_bits import PASS_THROUGH, LayerBits, check_width
+from qalof.locks import held
+from qalof.model.lora_linear import MergeOrder
+from qalof.model.manifest import describe as described
+from qalof.model.pretrained import load_tokenizer
+from qalof.model.sites import EmbeddingMode, HeadMode
+from qalof.model.switchable import SwitchableModel, read_manifest
+from qalof.quantization.methods.float16 import Float16
+from qalof.quantization.methods.gguf import Gguf
+from qalof.quantization.scheme import TensorScheme
+
+EMBEDDING_BITS = 8
+"""The width of an embedding that has none of its own, in every export that is not told another."""
+GGUF_EMBEDDING = TensorScheme(Gguf(), {16: Float16()})
+"""What a GGUF file rounds it by: Q8_0, Q5_0, Q4_0 or F16."""
+
+
+class ExportFormat(StrEnum):
+    """``packed``: exact integers; ``gguf``: one file, adapters merged; ``gguf-lora``: a base and a file an adapter."""
+
+    PACKED = "packed"
+    GGUF = "gguf"
+    GGUF_LORA = "gguf-lora"
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The model to be written, and its bitmap, with a width for the embedding if that is rounded for the file alone."""
+
+    model: SwitchableModel
+    asked: Bitmap
+    bitmap: Bitmap
+    embedding_bits: int | None
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    bitmap: str,
+    output: Path,
+    form: str = ExportFormat.PACKED,
+    embedding_bits: str | None = None,
+    float_type: str = FloatType.FLOAT32,
+) -> dict[str, Any]:
+    """Write ``checkpoint`` at ``bitmap`` to ``output``, with its base's tokenizer.
+
+    Args:
+        checkpoint: folder of a trained model.
+        bitmap: any form of :meth:`Bitmap.parse`.
+        output: folder, or file of format gguf.
+        form: one of :class:`ExportFormat`.
+        embedding_bits: width of an input embedding that is no site of the model, and of a head that shares it or stands
+            alone; ``none`` keeps both as they are; None takes 8.
+        float_type: of what has no width.
+
+    Returns:
+        The bitmap as it was read, the place, the bytes of the parts as found and as predicted, what became of the
+        embedding, and for GGUF how the file departs from the model.
+
+    Raises:
+        BadInputError: a format, width or type that does not exist, a checkpoint that cannot be loaded, a bitmap that is
+            none of it or that the format does not have, or an output that holds something else.
+    """
+    if form not in set(ExportFormat):
+        raise BadInputError(f"--format must be {', '.join(ExportFormat)}: got {form!r}")
+    kind = FloatType.parse(float_type)
+    extra = read_manifest(checkpoint)["extra"]
+    with held(output, "--output"):
+        opened = _open(checkpoint, bitmap, form, embedding_bits)
+        return _export(opened, output, form, kind, extra)
+
+
+def _export(opened: _Opened, output: Path, form: str, kind: FloatType, extra: Mapping[str, Any]) -> dict[str, Any]:
+    tokenizer = load_tokenizer(opened.model.base.source)
+    asked = [site for site in opened.model.sites if site.name in opened.asked]
+    named = {"bitmap": str(opened.asked), "id": opened.asked.id, "summary": summary(opened.asked, asked)}
+    result: dict[str, Any] = {"format": str(form), **named, "output": str(output)}
+    result |= {"float_type": str(kind), "embedding": _embedding(opened)}
+    if form == ExportFormat.PACKED:
+        return result | save_packed(opened.model, opened.bitmap, output, tokenizer, extra, kind).to_json()
+    return result | _export_gguf(opened, output, tokenizer, kind, merge=form == ExportFormat.GGUF)
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """The result in a few lines for a terminal."""
+    # each on a line of its own, since a path of any length may be broken anywhere and a name may not
+    title = f"{result['output']}\n  at {short_name(result['bitmap'])}"
+    if result.get("summary"):
+        title += f", {result['summary']}"
+    if result["format"] != ExportFormat.PACKED:
+        return "\n".join([title, *_describe_gguf(result), *_describe_embedding(result)])
+    lines = {
+        "packed weights": result["weight_bytes"],
+        "active adapters": result["adapter_bytes"],
+        "unquantized": result["unquantized_bytes"],
+        "learned steps and ranges": result["quantizer_bytes"],
+        "all tensors": result["total_bytes"],
+        "as predicted": result["predicted_total_bytes"],
+        "names and shapes of tensors": result["header_bytes"],
+    }
+    counted = [_size(name, count) for name, count in lines.items()]
+    return "\n".join([title, *counted, *_describe_embedding(result)])
+
+
+def _open(checkpoint: Path, bitmap: str, form: str, embedding_bits: str | None) -> _Opened:
+    settings = described(read_manifest(checkpoint), checkpoint).settings
+    own = settings.embedding is EmbeddingMode.SITE or settings.head_mode is HeadMode.TIED_BOTH
+    if own and embedding_bits is not None:
+        raise BadInputError(
+            f"--embedding-bits is for an embedding without a width: the bitmap gives it one, got {embedding_bits} too; "
+            "leave the option out, and name the width in the bitmap"
+        )
+    bits = None if own else _read_bits(embedding_bits)
+    if bits is None:
+        model = checkpoints.load(checkpoint)
+        parsed = model.set_bitmap(bitmap)
+        return _Opened(model, parsed, parsed, None)
+    scheme = settings.quantization.embedding if form == ExportFormat.PACKED else GGUF_EMBEDDING
+    model = SwitchableModel.load(checkpoint, embedding=scheme).eval()
+    asked = Bitmap.parse(bitmap, [site.name for site in model.sites if site.has_adapter])
+    width = LayerBits(bits, PASS_THROUGH, PASS_THROUGH)
+    return _Opened(model, asked, Bitmap({name: asked.get(name, width) for name in model.site_names}), bits)
+
+
+def _read_bits(text: str | None) -> int | None:
+    """A width below pass-through; None to leave the embedding alone."""
+    if text is None:
+        return EMBEDDING_BITS
+    if text != "none" and not text.isdecimal():
+        raise BadInputError(f"--embedding-bits must be none or a width from 2 to 16, or 32: got {text!r}; 8 is usual")
+    bits = PASS_THROUGH if text == "none" else check_width(int(text), "--embedding-bits")
+    return None if bits == PASS_THROUGH else bits
+
+
+def _embedding(opened: _Opened) -> dict[str, Any]:
+    """Which sites the export alone rounds, at which width, and by how much their largest weight moves."""
+    added = [] if opened.embedding_bits is None else [site for site in opened.model.sites if not site.has_adapter]
+    moved = 0.0
+    for site in added:
+        linear, _ = layers_of(opened.model, site)
+        rounded = linear.quantize_weight(linear.weight.detach(), opened.bitmap[site.name].weight)
+        moved = max(moved, float((rounded - linear.weight.detach()).abs().max()))
+    return {
+        "bits": opened.embedding_bits,
+        "sites": [site.name for site in added],
+        "largest_difference": moved,
+    }
+
+
+def _export_gguf(
+    opened: _Opened, output: Path, tokenizer: PreTrainedTokenizerBase, float_type: FloatType, *, merge: bool
+) -> dict[str, Any]:
+    from qalof.export.gguf_file import BASE_FILE, tensor_bytes_in, write_gguf_lora, write_tensors
+    from qalof.export.gguf_tensors import departures
+
+    model, bitmap = opened.model, opened.bitmap
+    if merge:
+        if output.is_dir() or output.suffix != ".gguf":
+            raise BadInputError(f"--output of format gguf must be a file NAME.gguf: got {output}")
+        tensors = write_tensors(model, bitmap, output, tokenizer, float_type=float_type)
+        files, whole = [output], output
+    else:
+        if output.exists() and not _is_ours(output):
+            raise BadInputError(f"output {output} must be new, or an older gguf-lora folder: it is neither")
+        with sealed_folder(output, {"format_version": 1, "kind": str(ExportFormat.GGUF_LORA)}) as beside:
+            tensors = write_gguf_lora(model, bitmap, beside, tokenizer, float_type)
+        files, whole = sorted(output.glob("*.gguf")), output / BASE_FILE
+    found = departures(model, bitmap, merge=merge, tensors=tensors)
+    found = {name: difference for name, difference in found.items() if name in opened.asked}
+    written = tensor_bytes_in(whole)
+    return {
+        "files": {file.name: file.stat().st_size for file in files},
+        "tensor_bytes": written,
+        "predicted_tensor_bytes": tensors.nbytes,
+        "header_bytes": whole.stat().st_size - written,
+        "types": dict(Counter(tensors.types.values())),
+        "exact_weights": not found and (merge or model.settings.merge is MergeOrder.BRANCH),
+        "largest_difference": max(found.values(), default=0.0),
+        "differing_sites": sorted(found),
+        "unquantized_inputs": _reads_unrounded(opened.asked),
+    }
+
+
+def _size(name: str, count: int) -> str:
+    return f"  {name:<28} {count:>15,} bytes {mib(count):>14}"
+
+
+def _is_ours(folder: Path) -> bool:
+    return (folder / "base.gguf").is_file() and (folder / MANIFEST).is_file()
+
+
+def _reads_unrounded(bitmap: Bitmap) -> bool:
+    """Whether the model itself rounds no activation and no cache, as a plain reader of F32 tensors does not."""
+    return all(bits.activation == bits.kv == PASS_THROUGH for bits in (bitmap[name] for name in bitmap))
+
+
+def _describe_embedding(result: Mapping[str, Any]) -> list[str]:
+    rounded = result["embedding"]
+    if rounded["bits"] is None:
+        return []
+    return [
+        f"  {' and '.join(rounded['sites'])} rounded to {rounded['bits']} bits, by up to "
+        f"{rounded['largest_difference']:.3g}, for this file;",
+        "  a tied head shares it; --embedding-bits none keeps the model's own",
+    ]
+
+
+def _describe_gguf(result: Mapping[str, Any]) -> list[str]:
+    lines = [_size(name, count) for name, count in result["files"].items()]
+    lines.append(_size("tensors", result["tensor_bytes"]))
+    lines.append(_size("as predicted", result["predicted_tensor_bytes"]))
+    lines.append(_size("names, vocabulary, padding", result["header_bytes"]))
+    lines.append("  tensors: " + ", ".join(f"{count} {kind}" for kind, count in sorted(result["types"].items())))
+    if result["exact_weights"]:
+        lines.append("  the weights are those that the model computes with, bit for bit")
+    elif result["differing_sites"]:
+        lines.append(
+            f"  weights of {len(result['differing_sites'])} sites differ from the model's by up to "
+            f"{result['largest_difference']:.3g}; train with method gguf and merge_then_quantize to lose nothing"
+        )
+    else:
+        lines.append("  the model merges its adapters in another way than a GGUF adapter is added; take format gguf")
+    if not result["unquantized_inputs"]:
+        lines.append("  widths of activations and cache are not in the file: the reader has its own")
+    return lines

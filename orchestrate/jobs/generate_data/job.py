@@ -1,0 +1,174 @@
+"""``generate-data``: a model's own texts as training data, written by a pool of actors.
+
+An item of work is a shard: a run of sample indices.  Every text is a function of its index (see
+:mod:`qalof.training.synthetic_data`), so that neither the number of actors nor the batch size changes a byte.  An actor
+writes its shard beside its place and renames it, hence a shard that is there is whole, and a run that was killed
+goes on with those that are missing.  When all are there the folder is counted and sealed, and is then training data
+for ``language-modeling``, or for ``squad-completion`` where it was made from ``prompts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from orchestrate.cluster.evaluation_pool import pool_of, threads_of
+from orchestrate.config.base import Section
+from orchestrate.config.sections import SourceConfig, TrackingConfig, WorkersConfig
+from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.mlflow_tracker import Run
+from orchestrate.runs.progress import report
+from qalof.errors import BadInputError
+from qalof.files import MANIFEST, read_json_lines, seal, write_text
+from qalof.laws import Count
+from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer
+from qalof.tasks.feature_cache import tokenizer_digest
+from qalof.tasks.generated_data import FORMAT_VERSION, SHARDS, to_line
+from qalof.training.synthetic_data import GenerationSettings, TextSource, generate, writer_for
+
+DATA = "data"
+
+
+class GenerateConfig(Section):
+    """``qalof generate-data``; ``shard_size`` texts a file, ``batch_size`` of them at once in an actor."""
+
+    command: Literal["generate-data"] = "generate-data"
+    model: SourceConfig = SourceConfig()
+    generation: GenerationSettings = GenerationSettings()
+    shard_size: Count = 256
+    batch_size: Count = 32
+    workers: WorkersConfig = WorkersConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Samples ``first`` to ``end`` (left out), and where they go."""
+
+    path: str
+    first: int
+    end: int
+
+
+class GenerationActor:
+    """Holds the model that writes."""
+
+    def __init__(self, model: str, settings: GenerationSettings, batch_size: int, threads: int, gpu: bool) -> None:
+        torch.set_num_threads(threads)
+        self._source, loaded = open_source(model, settings)
+        self._writer = writer_for(loaded.to("cuda" if gpu else "cpu"), self._source)
+        self._batch_size = batch_size
+
+    def do(self, shard: Shard) -> dict[str, int]:
+        """Write a shard; returns its counts."""
+        before = self._writer.decided_again
+        rows = list(generate(self._writer, self._source, range(shard.first, shard.end), self._batch_size))
+        write_text(Path(shard.path), "".join(to_line(row) for row in rows))
+        tokens = sum(len(row["ids"]) for row in rows)
+        return {"texts": len(rows), "tokens": tokens, "decided_again": self._writer.decided_again - before}
+
+
+def open_source(model: str, settings: GenerationSettings) -> tuple[TextSource, Any]:
+    """What the samples begin with, and the model that goes on from there.
+
+    Raises:
+        BadInputError: a model or data that cannot be had, or texts longer than the model.
+    """
+    tokenizer = load_tokenizer(model)
+    loaded = load_pretrained(model, HeadKind.CAUSAL_LM)
+    return TextSource(settings, tokenizer, getattr(loaded.config, "max_position_embeddings", None)), loaded
+
+
+def check(config: GenerateConfig) -> TextSource:
+    """What is to be written, found good before any actor starts.
+
+    Raises:
+        BadInputError: see :func:`open_source`.
+    """
+    source = open_source(config.model.source, config.generation)[0]
+    source.plan(0)
+    return source
+
+
+def shards(config: GenerateConfig, source: TextSource, folder: Path) -> list[Shard]:
+    """All shards of a generation, in order."""
+    starts = range(0, source.count, config.shard_size)
+    ends = [min(start + config.shard_size, source.count) for start in starts]
+    path = folder / DATA / SHARDS
+    return [
+        Shard(str(path / f"shard-{number:05d}.jsonl"), first, end)
+        for number, (first, end) in enumerate(zip(starts, ends, strict=True))
+    ]
+
+
+def work(config: GenerateConfig, source: TextSource, directory: RunDirectory, run: Run) -> dict[str, Any]:
+    """Write what is missing, then count and seal; Ray is connected already."""
+    wanted = shards(config, source, directory.path)
+    missing = [shard for shard in wanted if not Path(shard.path).is_file()]
+    done = source.count - sum(shard.end - shard.first for shard in missing)
+    with report("generate", source.count) as progress:
+
+        def show(index: int, counts: Mapping[str, int]) -> None:
+            nonlocal done
+            done += counts["texts"]
+            run.log_series([(done, {f"generate.{name}": value for name, value in counts.items()})])
+            progress.update(done, f"{counts['tokens'] / counts['texts']:.0f} tokens a text")
+
+        if missing:
+            _write(config, missing, show)
+    counts = count(wanted)
+    found = {
+        "start": config.generation.start,
+        "kind": "completions" if config.generation.start == "prompts" else "texts",
+        **counts,
+        "shards": len(wanted),
+        "mean_tokens": counts["tokens"] / counts["texts"],
+        "question_too_long": source.left_out,
+    }
+    run.log_metrics({name: value for name, value in {**found, "generated": counts["texts"]}.items() if name in counts})
+    header = {
+        "format_version": FORMAT_VERSION,
+        **found,
+        "model": config.model.source,
+        "tokenizer": tokenizer_digest(source.tokenizer),
+        "settings": asdict(config.generation),
+    }
+    seal(directory.path / DATA, header)
+    run.artifact(directory.path / DATA / MANIFEST)
+    return {"data": str(directory.path / DATA), **found}
+
+
+def _write(config: GenerateConfig, missing: list[Shard], show: Any) -> None:
+    workers = config.workers
+    arguments = (config.model.source, config.generation, config.batch_size, threads_of(workers), workers.gpu)
+    pool = pool_of(GenerationActor, workers, *arguments, size=min(workers.count, len(missing)))
+    try:
+        pool.map(missing, show)
+    finally:
+        pool.close()
+
+
+def count(wanted: list[Shard]) -> dict[str, int]:
+    """Texts and tokens; ``ended`` at the model's own end; ``empty``: without a token of its own.
+
+    Raises:
+        BadInputError: a shard that does not hold the samples it should.
+    """
+    counts = dict.fromkeys(("texts", "tokens", "ended", "empty"), 0)
+    for shard in wanted:
+        rows = [row for _, row in read_json_lines(Path(shard.path), "generated shard")]
+        indices = [row.get("index") for row in rows]
+        if indices != list(range(shard.first, shard.end)):
+            raise BadInputError(
+                f"generated shard {shard.path} must hold samples {shard.first} to {shard.end - 1}: "
+                f"it holds {len(rows)} lines; delete it and run the same command again"
+            )
+        counts["texts"] += len(rows)
+        counts["tokens"] += sum(len(row["ids"]) for row in rows)
+        counts["ended"] += sum(row["ended"] for row in rows)
+        counts["empty"] += sum(not row["ids"] for row in rows)
+    return counts

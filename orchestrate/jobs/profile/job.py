@@ -1,0 +1,139 @@
+"""``footprint``: what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second.
+
+One actor does it all: two that shared a machine would time each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from orchestrate.cluster.evaluation_pool import pool_of, threads_of
+from orchestrate.config.base import BitmapSpec, Section
+from orchestrate.config.build import parse_bitmaps
+from orchestrate.config.sections import TrackingConfig, WorkersConfig, refuse_min_count
+from orchestrate.jobs.shared.checkpoint import Opened, open_checkpoint
+from orchestrate.jobs.shared.scores import record_bitmap
+from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.mlflow_tracker import Run
+from orchestrate.runs.progress import report
+from qalof.bitmap import Bitmap
+from qalof.bitmap_names import short_name, summary
+from qalof.checkpoints import load
+from qalof.cost import cost_of
+from qalof.evaluation.speed import speed_of
+from qalof.export.compression import MEASURES, compression_of
+from qalof.laws import Count
+from qalof.paths import InputPath
+from qalof.statistics import Interval
+
+METRICS = (
+    *(f"{measure}_percent" for measure in MEASURES),
+    *(f"{measure}_percent_untied" for measure in MEASURES),
+    *(f"{measure}_bytes" for measure in MEASURES),
+    "memory_bytes",
+    "prefill_tokens_per_second",
+    "calibration_tokens_per_second",
+    "decode_tokens_per_second",
+)
+"""What a row may have; ``percent``: of the fp32 model with a tied head."""
+
+
+class FootprintConfig(Section):
+    """``qalof footprint``: ``measures`` what to measure, the rest how speed is: on ``sequences`` of ``tokens``."""
+
+    command: Literal["footprint"] = "footprint"
+    checkpoint: InputPath
+    bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
+    measures: list[Literal["size", "speed"]] = Field(["size", "speed"], min_length=1)
+    sequences: Count = 8
+    tokens: Count = 128
+    new_tokens: Count = 32
+    repeats: Count = 3
+    workers: WorkersConfig = WorkersConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _one_worker(self) -> Self:
+        refuse_min_count(self.workers, "a footprint")
+        return self
+
+
+class FootprintActor:
+    """Holds a checkpoint's model, and measures it at bitmaps."""
+
+    def __init__(self, config: dict[str, Any], threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._config = FootprintConfig.model_validate(config)
+        self._model = load(self._config.checkpoint)
+        self._model.to("cuda" if self._config.workers.gpu else "cpu")
+
+    def do(self, bitmap: Bitmap) -> dict[str, float]:
+        """Metrics of one bitmap."""
+        config, found = self._config, {}
+        if "size" in config.measures:
+            sizes = compression_of(self._model, bitmap)
+            for measure in MEASURES:
+                found[f"{measure}_bytes"] = float(getattr(sizes, measure))
+                found[f"{measure}_percent"] = sizes.percent(measure)
+                found[f"{measure}_percent_untied"] = sizes.percent(measure, tied=False)
+        if "speed" in config.measures:
+            measured = speed_of(
+                self._model,
+                bitmap,
+                batch_size=config.sequences,
+                tokens=config.tokens,
+                new_tokens=config.new_tokens,
+                repeats=config.repeats,
+            )
+            speed = asdict(measured)
+            found |= {name: float(value) for name, value in speed.items() if value is not None}
+        return found
+
+
+def check(config: FootprintConfig) -> tuple[Opened, list[Bitmap]]:
+    """The checkpoint and the bitmaps.
+
+    Raises:
+        BadInputError: either cannot be used.
+    """
+    opened = open_checkpoint(config.checkpoint)
+    return opened, parse_bitmaps(config.bitmaps, opened.model.sites)
+
+
+def work(
+    config: FootprintConfig, checked: tuple[Opened, list[Bitmap]], directory: RunDirectory, run: Run
+) -> dict[str, Any]:
+    """Measure every bitmap."""
+    opened, bitmaps = checked
+    sites = opened.model.sites
+    pool = pool_of(FootprintActor, config.workers, config.model_dump(), threads_of(config.workers), size=1)
+    with report("footprint", len(bitmaps)) as progress:
+        done = 0
+
+        def show(index: int, metrics: dict[str, float]) -> None:
+            nonlocal done
+            done += 1
+            record_bitmap(run, f"footprint {short_name(bitmaps[index])}", bitmaps[index], metrics, "footprint")
+            progress.update(done, short_name(bitmaps[index]))
+
+        try:
+            measured = pool.map(bitmaps, show)
+        finally:
+            pool.close()
+    rows = [
+        {
+            "bitmap": str(bitmap),
+            "id": bitmap.id,
+            "summary": summary(bitmap, sites),
+            "metrics": {name: Interval.exact(value).to_json() for name, value in metrics.items()},
+            "cost": cost_of(bitmap, sites, rest=opened.model.rest).to_json(),
+        }
+        for bitmap, metrics in zip(bitmaps, measured, strict=True)
+    ]
+    device = "cuda" if config.workers.gpu else "cpu"
+    return {"task": opened.task.name, "rows": rows, "device": device, "checkpoint": str(Path(config.checkpoint))}

@@ -1,0 +1,218 @@
+"""``baselines``: what quantization without training gives, method by method.
+
+An actor takes a method: it loads the model with the method's quantizers, calibrates what needs it, writes a checkpoint
+and scores it at the method's bitmaps.  Each method's outcome is a file, so that a run that was stopped does only what
+is missing; the checkpoints below ``methods/NAME`` serve ``search``, ``sensitivity`` and ``export`` like trained ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orchestrate.cluster.evaluation_pool import pool_of, threads_of
+from orchestrate.config.build import parse_bitmaps
+from orchestrate.config.loader import to_plain
+from orchestrate.jobs.ptq.config import BaselinesConfig, MethodConfig
+from orchestrate.jobs.shared.checkpoint import open_checkpoint
+from orchestrate.jobs.shared.scores import bitmap_tags, rows
+from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.mlflow_tracker import Run
+from orchestrate.runs.progress import report
+from qalof.bitmap import Bitmap
+from qalof.bitmap_names import short_name
+from qalof.checkpoints import task_of
+from qalof.cost import cost_of
+from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
+from qalof.files import json_ready, read_json, write_json
+from qalof.model.quantizer_state import calibrate, quantizers_of
+from qalof.model.sites import Site
+from qalof.model.switchable import BaseModel, SwitchableModel, build
+from qalof.post_training.gptq import calibration_batches, compensate
+from qalof.quantization.scheme import QuantizationScheme
+from qalof.statistics import paired_difference
+from qalof.tasks.base import Task
+from qalof.tasks.factory import describe_task, make_task
+
+OUTCOME = "outcome.json"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the driver found out: sites, the task, and each method's bitmaps."""
+
+    sites: tuple[Site, ...]
+    task: Task
+    bitmaps: tuple[tuple[Bitmap, ...], ...]
+
+
+class MethodActor:
+    """Carries out methods of one config in a process of its own."""
+
+    def __init__(self, config: Mapping[str, Any], threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._config = BaselinesConfig.model_validate(config)
+
+    def do(self, item: tuple[int, Sequence[Bitmap], str]) -> dict[str, Any]:
+        """Carry out method ``index`` and score it at ``bitmaps``; its checkpoint goes below ``folder``."""
+        index, bitmaps, folder = item
+        started = time.monotonic()
+        config, method = self._config, self._config.methods[index]
+        task = _task(config)
+        model = _model(config, task, method.quantization)
+        model.to("cuda" if config.workers.gpu else "cpu")
+        errors = _calibrate(model, task, config, method, bitmaps)
+        model.save(Path(folder) / "checkpoint", {"task": describe_task(task)})
+        found = []
+        for bitmap in bitmaps:
+            model.set_bitmap(bitmap)
+            found.append(task.evaluate(model, limit=config.limit).to_json())
+        # the model is priced here, since its learned steps and observed ranges are nowhere else
+        costs = [cost_of(bitmap, model.sites, rest=model.rest).to_json() for bitmap in bitmaps]
+        seconds = round(time.monotonic() - started, 1)
+        outcome: dict[str, Any] = json_ready({"evaluations": found, "costs": costs, "gptq": errors, "seconds": seconds})
+        return outcome
+
+
+def check(config: BaselinesConfig) -> Checked:
+    """Whether everything can be had, before any worker starts.
+
+    Raises:
+        BadInputError: a model, task, bitmap or quantizer that cannot be used.
+    """
+    task = _task(config)
+    if config.checkpoint is not None:
+        sites = open_checkpoint(config.checkpoint).model.sites
+    else:
+        switch = config.switch
+        pretrained = BaseModel(config.model.source, task.head, config.model.seed, task.labels).load()
+        sites = switch.sites_of(pretrained)
+    bitmaps = []
+    for method in config.methods:
+        parsed = parse_bitmaps(method.bitmaps or config.bitmaps, sites)
+        for bitmap in parsed:
+            _check_widths(method, bitmap, sites)
+        bitmaps.append(tuple(parsed))
+    return Checked(sites, task, tuple(bitmaps))
+
+
+def work(config: BaselinesConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
+    """Carry out all methods; one row a method and bitmap."""
+    folders = [directory.path / "methods" / method.name for method in config.methods]
+    missing = [index for index, folder in enumerate(folders) if not (folder / OUTCOME).is_file()]
+    if missing:
+        _carry_out(config, checked, folders, missing)
+    found: list[dict[str, Any]] = []
+    for index, (method, folder) in enumerate(zip(config.methods, folders, strict=True)):
+        outcome = read_json(folder / OUTCOME, "outcome of a method")
+        scored = [Evaluation.from_json(each) for each in outcome["evaluations"]]
+        # each method is priced as its own quantizers store it
+        sites = [replace(site, quantization=method.quantization) for site in checked.sites]
+        made = rows(checked.bitmaps[index], scored, sites)
+        for row, bitmap, evaluation, cost in zip(made, checked.bitmaps[index], scored, outcome["costs"], strict=True):
+            row["cost"] = {**cost, "stored_weight_bytes": cost["weight_bytes"]}
+            found.append({"method": method.name, "kind": method.kind, **row, "evaluation": evaluation})
+            _record(run, method, bitmap, evaluation, row["cost"])
+    reference = config.reference or config.methods[0].name
+    _compare(found, reference)
+    return {"task": checked.task.name, "reference": reference, "rows": found}
+
+
+def _carry_out(config: BaselinesConfig, checked: Checked, folders: Sequence[Path], missing: Sequence[int]) -> None:
+    workers = config.workers
+    items = [(index, checked.bitmaps[index], str(folders[index])) for index in missing]
+    pool = pool_of(MethodActor, workers, to_plain(config), threads_of(workers), size=min(workers.count, len(items)))
+    with report("baselines", len(items)) as progress:
+        done = 0
+
+        def keep(place: int, outcome: dict[str, Any]) -> None:
+            nonlocal done
+            done += 1
+            index = missing[place]
+            write_json(folders[index] / OUTCOME, outcome)
+            progress.update(done, f"{config.methods[index].name}: {outcome['seconds']:.0f} s")
+
+        try:
+            pool.map(items, keep)
+        finally:
+            pool.close()
+
+
+def _task(config: BaselinesConfig) -> Task:
+    if config.checkpoint is not None:
+        return task_of(config.checkpoint)
+    assert config.task is not None
+    return make_task(config.task.name, config.task.settings, config.model.source)
+
+
+def _model(config: BaselinesConfig, task: Task, quantization: QuantizationScheme) -> SwitchableModel:
+    if config.checkpoint is not None:
+        return SwitchableModel.load(config.checkpoint, quantization).eval()
+    base = BaseModel(config.model.source, task.head, config.model.seed, task.labels)
+    return build(base, {}, replace(config.switch, quantization=quantization)).eval()
+
+
+def _calibrate(
+    model: SwitchableModel, task: Task, config: BaselinesConfig, method: MethodConfig, bitmaps: Sequence[Bitmap]
+) -> list[dict[str, Any]]:
+    """Codes by GPTQ first, since static ranges depend on them; returns GPTQ's errors by site."""
+    stateful = any(True for _ in quantizers_of(model.model))
+    if method.kind == "rtn" and not stateful:
+        return []
+    chosen = config.calibration
+    batches = calibration_batches(task, chosen.examples, batch_size=chosen.batch_size, seed=chosen.seed)
+    errors = []
+    if method.kind == "gptq":
+        errors = compensate(model, batches, _compensated_widths(method, bitmaps), method.gptq)
+    if stateful:
+        device = next(model.parameters()).device
+        calibrate(model, [{k: t.to(device) for k, t in batch.items()} for batch in batches], bitmaps)
+    return [asdict(each) for each in errors]
+
+
+def _compensated_widths(method: MethodConfig, bitmaps: Sequence[Bitmap]) -> list[int]:
+    scheme = method.quantization.weight
+    widths = {layer.weight for bitmap in bitmaps for layer in bitmap.values()}
+    return sorted((bits for bits in widths if bits < scheme.at(bits).passthrough_bits), reverse=True)
+
+
+def _check_widths(method: MethodConfig, bitmap: Bitmap, sites: Sequence[Site]) -> None:
+    scheme = method.quantization
+    for site, layer in zip(sites, bitmap.values(), strict=True):
+        used = [(scheme.weight, layer.weight), (scheme.activation, layer.activation)]
+        if site.kv_features:
+            used.append((scheme.kv, layer.kv))
+        for tensor, bits in used:
+            quantizer = tensor.at(bits)
+            if bits >= quantizer.passthrough_bits:
+                continue
+            try:
+                quantizer.check_bits(bits)
+                if tensor is not scheme.kv:
+                    quantizer.check_shape(site.in_features)
+            except BadInputError as error:
+                raise BadInputError(f"method {method.name} at {bitmap}: {error}; give it bitmaps of its own") from None
+
+
+def _compare(found: Sequence[dict[str, Any]], reference: str) -> None:
+    """Add each row's paired difference to the reference's row at its bitmap, where both scored example by example."""
+    base = {row["bitmap"]: row["evaluation"].per_example for row in found if row["method"] == reference}
+    for row in found:
+        mine, theirs = row.pop("evaluation").per_example, base.get(row["bitmap"], {})
+        row["difference"] = {}
+        for name in mine if row["method"] != reference else ():
+            if name in theirs:
+                row["difference"][name] = paired_difference(mine[name], theirs[name]).to_json()
+
+
+def _record(run: Run, method: MethodConfig, bitmap: Bitmap, evaluation: Evaluation, cost: Mapping[str, Any]) -> None:
+    costs = {name: value for name, value in cost.items() if isinstance(value, int | float)}
+    params = {"method": method.name, "kind": method.kind, "bits": {s: layer.weight for s, layer in bitmap.items()}}
+    tags = {**bitmap_tags(bitmap), "command": "baselines", "method": method.name}
+    run.child(f"{method.name} at {short_name(bitmap)}", params, {**evaluation.metrics, **costs}, tags)

@@ -1,0 +1,76 @@
+"""Post-training methods in a report."""
+
+from __future__ import annotations
+
+import math
+
+from orchestrate.document import formats
+from orchestrate.document.blocks import Block, Cell, Plot, Statement, Table
+from orchestrate.document.captions import PAIRED, UNPAIRED
+from orchestrate.document.figures import Series, metric_by_bits
+from orchestrate.document.formats import bitmap_name, count_of, in_prose, listed, name_of
+from orchestrate.jobs.ptq.findings import Baselines, MethodScore
+from orchestrate.jobs.shared.compare import is_shown
+from orchestrate.jobs.shared.wording import apart
+from qalof.metrics import spoken_of
+
+
+def baseline_blocks(found: Baselines, prefix: str) -> list[Block]:
+    """The metric over bits with a line a method, and the table with differences from the reference method."""
+    metric = spoken_of(found.scores[0].metrics)
+    by_method: dict[str, list[MethodScore]] = {}
+    for score in found.scores:
+        if math.isfinite(score.metrics[metric].estimate):
+            by_method.setdefault(score.method, []).append(score)
+    series = [
+        Series(method, [score.average_bits for score in scores], [score.metrics[metric] for score in scores])
+        for method, scores in by_method.items()
+    ]
+    blocks: list[Block] = []
+    if series:
+        caption = f"{formats.heading(metric)} by average bits, without training, with 95 % intervals"
+        blocks.append(Plot(metric_by_bits(series, metric, f"{prefix}-methods"), caption))
+    return [*blocks, _baseline_table(found, metric)]
+
+
+def _baseline_table(found: Baselines, metric: str) -> Table:
+    metrics = list(found.scores[0].metrics)
+    compared = any(metric in score.differences for score in found.scores)
+    rows = []
+    for score in found.scores:
+        difference = score.differences.get(metric)
+        rows.append(
+            [
+                Cell(score.method),
+                Cell(formats.bitmap_heading(score.bitmap), score.bitmap),
+                *(Cell(formats.level_with_interval(score.metrics[name], name)) for name in metrics),
+                *((Cell(formats.DASH if difference is None else formats.difference(difference)),) if compared else ()),
+                Cell(f"{score.average_bits:.2f}"),
+                Cell(formats.size(score.stored_bytes), f"{score.stored_bytes:,} bytes"),
+            ]
+        )
+    against = (f"{formats.capital(formats.name_of(metric))}, difference from {found.reference}",) if compared else ()
+    return Table(
+        f"Each method on {found.task}, on {formats.count_of(found.scores[0].examples, 'example')}",
+        ["Method", "Bitmap", *map(formats.heading, metrics), *against, "Average bits", "Stored weights"],
+        rows,
+        PAIRED if compared else UNPAIRED,
+    )
+
+
+def baseline_statements(found: Baselines) -> list[Statement]:
+    """Levels by method at each bitmap, and which differ from the reference method."""
+    metric = spoken_of(found.scores[0].metrics)
+    statements = []
+    for bitmap in dict.fromkeys(score.bitmap for score in found.scores):
+        levels = [(s.method, s.metrics[metric]) for s in found.scores if s.bitmap == bitmap]
+        text = listed([f"{in_prose(level, metric)} by {method}" for method, level in levels])
+        statements.append(Statement(f"{formats.capital(name_of(metric))} at {bitmap_name(bitmap)}: {text}."))
+    compared = [(score, score.differences[metric]) for score in found.scores if metric in score.differences]
+    shown = [f"{apart(d, metric)} by {s.method} at {bitmap_name(s.bitmap)}" for s, d in compared if is_shown(d)]
+    alike = len(compared) - len(shown)
+    parts = [f"{name_of(metric)} is {listed(shown)}"] if shown else []
+    parts += [f"no difference is shown in {count_of(alike, 'comparison')}"] if alike else []
+    if parts:
+        statements.append(Statement(f"Paired over the same examples with {found.reference}: {'; '.join(parts)}."))
+    return statements

@@ -1,0 +1,125 @@
+"""CPT's precision range test as a command: which widths the cycles should run between.
+
+It is one worker's work, done as a Ray task, where it is not in this process, so that a cluster's GPU can do it: the
+widths follow one another on the same weights, and ``workers.count`` is not used.  An interrupted test starts again; a
+finished one is taken as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal, Self
+
+import ray
+import torch
+from pydantic import field_serializer, model_validator
+
+from orchestrate.cluster.admission import admitted, told_what_is_missing
+from orchestrate.cluster.evaluation_pool import as_options, threads_of
+from orchestrate.config.build import Parts, assemble_training
+from orchestrate.config.loader import to_plain, validate
+from orchestrate.config.objective import CptObjective, ObjectiveConfig
+from orchestrate.config.sections import refuse_min_count
+from orchestrate.config.train import TrainingConfig
+from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.mlflow_tracker import Run
+from orchestrate.runs.progress import report
+from qalof.errors import BadInputError
+from qalof.laws import Count, Share, Width
+from qalof.layer_bits import LayerBits
+from qalof.training.loop import Trainer, TrainSettings
+from qalof.training.range_test import precision_range_test
+
+OVERRIDDEN = {
+    "steps": "each width runs `iterations` steps",
+    "schedule": "the learning rate is constant, since a falling one would make the later widths seem to learn less",
+    "warmup_steps": "the learning rate is constant",
+    "checkpoint_every": "an interrupted test starts again",
+}
+"""Settings of a training that a range test has no use for, and why."""
+
+
+class RangeTestConfig(TrainingConfig):
+    """``qalof range-test``: a training config, of which ``objective`` only says which widths there are adapters for,
+    and of CPT which tensors cycle.
+
+    ``lowest`` .. ``highest``: widths that are tried, ``iterations`` steps each; ``window``: last steps whose mean is
+    a width's loss; ``threshold``: relative fall of the loss above which a width learns.
+    """
+
+    command: Literal["range-test"] = "range-test"
+    objective: ObjectiveConfig = CptObjective(name="cpt", lowest=2, highest=8, cycles=1)
+    lowest: Width = 2
+    highest: Width = 8
+    iterations: Count = 100
+    window: Count = 10
+    threshold: Share = 0.01
+
+    @model_validator(mode="before")
+    @classmethod
+    def _overridden(cls, data: Any) -> Any:
+        training = data.get("training") if isinstance(data, Mapping) else None
+        for name in training if isinstance(training, Mapping) else ():
+            if name in OVERRIDDEN:
+                raise ValueError(f"training.{name} has no place in a range test: {OVERRIDDEN[name]}; leave it out")
+        return data
+
+    @model_validator(mode="after")
+    def _one_worker(self) -> Self:
+        refuse_min_count(self.workers, "a range test")
+        return self
+
+    @field_serializer("training")
+    def _without_overridden(self, training: TrainSettings) -> dict[str, Any]:
+        return {name: value for name, value in asdict(training).items() if name not in OVERRIDDEN}
+
+
+def check(config: RangeTestConfig) -> Parts:
+    """Everything that can be wrong, found without a worker.
+
+    Raises:
+        BadInputError: bounds or a window that do not fit, or parts that do not fit together.
+    """
+    if config.lowest > config.highest:
+        raise BadInputError(f"lowest must not exceed highest: got {config.lowest} and {config.highest}")
+    if config.window > config.iterations:
+        raise BadInputError(f"window must not exceed iterations {config.iterations}: got {config.window}")
+    return assemble_training(config)
+
+
+def range_test(config: RangeTestConfig, parts: Parts, directory: RunDirectory, run: Run) -> dict[str, Any]:
+    """Run it; returns the table and the bounds that it recommends, None where no width learns."""
+    widths = config.highest - config.lowest + 1
+    with report("range-test", widths) as progress:
+        found = _work(to_plain(config)) if config.workers.in_process else _on_ray(config)
+        progress.update(widths, f"recommended: {found['lowest']} to {found['highest']} bits")
+    for row in found["widths"]:
+        run.log_metrics({f"range_test.loss.{row['bits']}": row["loss"]})
+    return found
+
+
+def _on_ray(config: RangeTestConfig) -> dict[str, Any]:
+    request = admitted(config.workers, count=1)
+    with told_what_is_missing(request):
+        # a task that fails by itself is not tried again, one whose worker is lost is
+        task = ray.remote(_work).options(**as_options(request), max_retries=config.workers.max_failures)
+        found: dict[str, Any] = ray.get(task.remote(to_plain(config)))
+    return found
+
+
+def _work(plain: dict[str, Any]) -> dict[str, Any]:
+    config = validate(RangeTestConfig, plain, "the config")
+    torch.set_num_threads(threads_of(config.workers))
+    parts = assemble_training(config)
+    parts.model.to("cuda" if config.workers.gpu else "cpu")
+    trainer = Trainer(parts.model, parts.task, parts.objective, config.training)
+    trainer.calibrate()
+    widths = range(config.lowest, config.highest + 1)
+    cycled = config.objective
+    layer_bits = cycled.layer_bits if isinstance(cycled, CptObjective) else LayerBits.of
+    found = precision_range_test(trainer, widths, config.iterations, config.threshold, config.window, layer_bits)
+    rows = [
+        {"bits": bits, "loss": loss, "improvement": found.improvements[bits]} for bits, loss in found.losses.items()
+    ]
+    return {"widths": rows, "lowest": found.lowest, "highest": found.highest, "threshold": config.threshold}

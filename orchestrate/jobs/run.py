@@ -1,0 +1,93 @@
+"""Running any job alike: check, open the run directory, connect to Ray, open the MLflow run, work, write the result.
+
+A finished run directory is taken as it stands.  Nothing is started before the check has passed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orchestrate.cluster.admission import admitted, check_device
+from orchestrate.cluster.connection import connect, logical_cpus, physical_cores, worker_environment
+from orchestrate.config.base import Section
+from orchestrate.config.loader import to_plain
+from orchestrate.config.redaction import redact
+from orchestrate.config.sections import TrackingConfig, WorkersConfig
+from orchestrate.jobs.base import TRACKING, Job, Result
+from orchestrate.jobs.registry import JOBS
+from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.mlflow_tracker import Tracker
+from orchestrate.runs.progress import say
+from qalof.files import read_json, write_json
+from qalof.locks import held
+
+
+def execute(
+    command: str, config: Section, output: str | Path, address: str | None = None, *, wait: bool = False
+) -> Result:
+    """Run a command's job in a run directory, which no other process may use meanwhile.
+
+    Args:
+        command: one of :data:`JOBS`.
+        config: of the job's class.
+        output: the run directory.
+        address: of a Ray cluster; None for this machine, or the cluster that a Ray job runs on.
+        wait: for another process that uses the run directory, whose result is then taken.
+
+    Raises:
+        BadInputError: before any worker starts.
+    """
+    output = Path(output)
+    job = JOBS[command]
+    checked = job.check(config)
+    with held(output, "--output", wait=wait):
+        directory = RunDirectory.open(output, command, to_plain(config), job.inputs(config))
+        return _executed(job, config, checked, directory, address)
+
+
+def _executed(job: Job, config: Section, checked: Any, directory: RunDirectory, address: str | None) -> Result:
+    """The result of a run whose directory is open and held: as it was found, or of the work."""
+    command = directory.command
+    if (finished := directory.result) is not None:
+        say(f"{command}: {directory.path} is finished already; its result is taken as it stands")
+        return finished
+    workers: WorkersConfig = config.workers  # type: ignore[attr-defined]
+    tracking: TrackingConfig = config.tracking  # type: ignore[attr-defined]
+    tracker = Tracker.open(Path(tracking.root), tracking.uri, tracking.experiment)
+    earlier = directory.path / TRACKING
+    run_id = read_json(earlier, "tracking file")["run"] if earlier.is_file() else None
+    started = time.monotonic()
+    with (
+        ray_for(workers, address),
+        tracker.parent(directory.path.name, to_plain(config), {"command": command}, run_id) as run,
+    ):
+        write_json(earlier, {"run": run.run_id, "uri": redact(tracker.uri), "experiment": tracking.experiment})
+        result = job.work(config, checked, directory, run)
+        result["seconds"] = round(time.monotonic() - started, 1)
+    return directory.finish(result)
+
+
+@contextmanager
+def ray_for(workers: WorkersConfig, address: str | None = None, others: Sequence[WorkersConfig] = ()) -> Iterator[None]:
+    """A connection to Ray that has room for ``workers``; none where they are this process.
+
+    Raises:
+        BadInputError: ``workers``, or ``others`` that will be asked for later, can never be had there.
+    """
+    for each in (workers, *others):
+        check_device(each, torch.cuda.is_available())
+    if workers.in_process:
+        yield
+        return
+    cpus = logical_cpus(workers.count, physical_cores())
+    with connect(address, cpus, environment=worker_environment(workers.count)):
+        for each in (workers, *others):
+            if not each.in_process:
+                admitted(each)
+        yield

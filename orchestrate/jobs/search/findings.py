@@ -1,0 +1,74 @@
+"""What ``search`` found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrate.document.findings import evaluation_of, recorded, well_formed
+from orchestrate.runs.layout import SEARCH_RECORD
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
+from search.objective import Objective
+from search.result import Point, SearchResult
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Of ``search``: its result, and the per-example scores of its points, None where they were not kept."""
+
+    result: SearchResult
+    evaluations: tuple[Evaluation | None, ...]
+
+    @property
+    def quality(self) -> Objective:
+        """The first objective that was measured; the first metric where all are costs."""
+        measured = [objective for objective in self.result.objectives if not objective.is_cost]
+        if measured:
+            return measured[0]
+        metric = next(iter(self.result.points[0].metrics))
+        return Objective.parse(metric)
+
+    @property
+    def price(self) -> str:
+        """The first objective that is a cost; average bits where none is."""
+        return next((objective.name for objective in self.result.objectives if objective.is_cost), "average_bits")
+
+
+def searched(folder: Path, result: Mapping[str, Any]) -> Searched:
+    """Read the result of a search, and the scores per example of its points.
+
+    Raises:
+        BadInputError: a file is missing, damaged, or does not fit the result.
+    """
+    with well_formed(folder / "front.json", "search result"):
+        found = SearchResult.load(folder)
+    counts = len(found.points), len(found.front_points)
+    if counts != (result["evaluations"], len(result["front"])) or not found.points:
+        raise BadInputError(
+            f"{folder / 'front.json'} must hold result.json's {result['evaluations']} evaluations and its front of "
+            f"{len(result['front'])}: it has {counts[0]} and {counts[1]}; run the step again"
+        )
+    known = _recorded(folder / SEARCH_RECORD)
+    return Searched(found, tuple(_fitting(point, known.get(point.bitmap)) for point in found.points))
+
+
+def _recorded(path: Path) -> dict[Bitmap, Evaluation]:
+    with well_formed(path, "record of evaluations"):
+        return {Bitmap.from_json(line["bitmap"]): evaluation_of(line["evaluation"]) for line in recorded(path)}
+
+
+def _fitting(point: Point, evaluation: Evaluation | None) -> Evaluation | None:
+    """The evaluation if it is the point's own: a record may hold those of other checkpoints as well."""
+    if evaluation is None or evaluation.examples != point.examples:
+        return None
+    same = (
+        np.isclose(evaluation.metrics.get(name, np.nan), interval.estimate, rtol=1e-12, equal_nan=True)
+        for name, interval in point.metrics.items()
+    )
+    return evaluation if all(same) else None

@@ -1,0 +1,156 @@
+"""A search on Ray Tune: trials on reused actors that each hold the model.
+
+The strategy (Optuna's samplers among them) runs in the driver, inside a :class:`search.Study`; Tune asks it for
+trials through :class:`StudySearcher`.  Tune's own ``OptunaSearch`` was rejected: it tells the sampler of trials in
+the order in which they happen to end, so that the same seed would give another search on every
+machine.  A study tells each generation in the order of asking, whatever ended first, and so a search gives the same
+front in this process and on any number of actors, and after a kill.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from orchestrate.cluster.evaluation_pool import Scorer, checkpoint_fingerprint, threads_of
+from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_trials
+from orchestrate.config.sections import WorkersConfig
+from qalof.bitmap import Bitmap
+from qalof.checkpoints import task_of
+from qalof.evaluation.result import Evaluation
+from qalof.home import expanded
+from search import BitmapSpace, Objective, Score, SearchResult, Study
+from search.loop import objectives_of
+from search.record import record_at
+
+
+@dataclass(frozen=True)
+class CheckpointEvaluator:
+    """What Tune's trials evaluate."""
+
+    checkpoint: str | Path
+    """Folder of a checkpoint; every node must see it.  It is kept as an absolute :class:`~pathlib.Path`."""
+    limit: int | None = None
+    """How many validation examples count, the first ones; None for all."""
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    """How many actors evaluate, with which device and how many threads."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "checkpoint", expanded(self.checkpoint).absolute())
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric of the task that the checkpoint was trained for."""
+        return task_of(self.checkpoint).primary_metric
+
+
+def search(
+    space: BitmapSpace,
+    evaluator: CheckpointEvaluator,
+    objectives: Sequence[str | Objective] | None = None,
+    strategy: str = "tpe",
+    max_evaluations: int | None = 50,
+    limits: Mapping[str, float] | None = None,
+    storage: str | Path = "search.jsonl",
+    seed: int = 0,
+    on_score: Callable[[Score], None] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> SearchResult:
+    """:func:`search.run` on Ray Tune, with the same arguments and the same result; Ray is connected already.
+
+    Raises:
+        BadInputError: anything that cannot be used as given, a record in use included, before any trial starts.
+        QalofError: a trial that failed; what was evaluated is in ``storage``, and the same call goes on from there.
+    """
+    space = space.within(limits)
+    with record_at(storage) as record:
+        assert record is not None
+        fingerprint = checkpoint_fingerprint(evaluator.checkpoint)
+        study = Study(
+            space,
+            objectives_of(evaluator, objectives),
+            strategy,
+            max_evaluations=max_evaluations,
+            seed=seed,
+            known=record.load(fingerprint, evaluator.limit, [site.name for site in space.sites]),
+            options=options,
+            on_score=on_score,
+        )
+
+        def keep(bitmap: Bitmap, evaluation: Evaluation) -> None:
+            record.add(fingerprint, evaluator.limit, bitmap, evaluation)
+
+        if study.next_generation():
+            workers = evaluator.workers
+            given = {
+                "checkpoint": str(evaluator.checkpoint),
+                "limit": evaluator.limit,
+                "threads": threads_of(workers),
+                "gpu": workers.gpu,
+            }
+            run_trials(BitmapTrial, StudySearcher(study, keep), given, workers, record.path.absolute().parent)
+        return study.result()
+
+
+class StudySearcher(StatelessSearcher):
+    """Tune's view of a study: gives out bitmaps as trials, takes their evaluations back."""
+
+    def __init__(self, study: Study, keep: Callable[[Bitmap, Evaluation], None]) -> None:
+        super().__init__()
+        self.study, self._keep = study, keep
+        self._running: dict[str, Bitmap] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next bitmap; None while a generation's last ones are out; FINISHED at the end."""
+        if self.over:
+            return str(Searcher.FINISHED)
+        try:
+            waiting = self.study.next_generation()
+        except Exception as error:
+            self.error = error
+            return str(Searcher.FINISHED)
+        if not waiting:
+            return str(Searcher.FINISHED)
+        free = [bitmap for bitmap in waiting if bitmap not in self._running.values()]
+        if not free:
+            return None
+        self._running[trial_id] = free[0]
+        return {"bitmap": free[0].to_json()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Record the evaluation and tell the study."""
+        bitmap = self._running.pop(trial_id)
+        self.failed = self.failed or error
+        if result is None or self.error is not None:
+            return
+        try:
+            evaluation = Evaluation.from_json(json.loads(result["evaluation"]))
+            self._keep(bitmap, evaluation)
+            self.study.tell(bitmap, evaluation)
+        except Exception as error_:
+            self.error = error_
+
+
+class BitmapTrial(StatelessTrial):
+    """One evaluation; the actor and its model serve one trial after another."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Load the model, once an actor."""
+        self._scorer = Scorer(config["checkpoint"], config["threads"], config["gpu"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next bitmap."""
+        self.config = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Evaluate."""
+        bitmap = Bitmap.from_json(self.config["bitmap"])
+        evaluation = self._scorer.score(bitmap, self.config["limit"])
+        # as text, because Tune flattens what a searcher is told, examples and all
+        return {"evaluation": json.dumps(evaluation.to_json()), "done": True}

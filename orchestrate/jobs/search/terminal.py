@@ -1,0 +1,28 @@
+"""A front in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrate.document.sheet import Sheet
+from orchestrate.document.terminal import heading, interval, mib, summaries
+from qalof.bitmap_names import short_name
+from qalof.statistics import Interval
+
+
+def front_table(result: Mapping[str, Any], folder: Path) -> Sheet:
+    """The front's metrics with their intervals, and what its bitmaps cost; numbered as ``front.json#3`` counts."""
+    front = result["front"]
+    metrics = [name for name in (front[0] if front else {}) if f"{name}_low" in front[0]]
+    headings = ["bitmap", "no.", *map(heading, metrics), "average bits", "weights"]
+    shown = []
+    for number, row in enumerate(front, start=1):
+        intervals = [interval(name, Interval.from_columns(row, name)) for name in metrics]
+        bits, size = f"{row['average_bits']:.2f}", mib(row["weight_bytes"])
+        shown.append([short_name(row["bitmap"]), str(number), *intervals, bits, size])
+    place = str(folder / "front.json")
+    example = f"; evaluate or export one with --bitmap {place}#{front[0].get('id', 1)}" if front else ""
+    title = f"Front of {result['evaluations']} evaluations{example}"
+    return Sheet(headings, shown, title=title, notes=summaries(front), whole=place)

@@ -1,0 +1,92 @@
+"""Cells of a table from a ``sensitivity`` step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrate.document.cell import Cell
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.document.table_config import Place
+from orchestrate.pipeline.tables.check import AT
+from qalof.bitmap import Bitmap, block_name
+from qalof.errors import BadInputError
+from qalof.files import read_whole_lines
+from qalof.metrics import DROP, metric_of
+from qalof.statistics import bootstrap_mean
+from search.scores.output_error import SENSITIVITY_JSON, read_errors
+
+RECORD = "evaluations.jsonl"
+
+MINUS = " minus "
+
+
+def drop_cell(place: Place, step: PlannedStep) -> Cell:
+    """The mean over units of what lowering each alone loses, or of their output errors."""
+    if (step.folder / SENSITIVITY_JSON).is_file():
+        units, _, bits = place.of.partition(AT)
+        errors = read_errors(step.folder / SENSITIVITY_JSON, place.metric)
+        return Cell.sure(float(np.mean([errors[unit][bits] for unit in select(units, list(errors))])))
+    metric = place.metric.removesuffix(DROP)
+    reference, lowered = _lowered(step, metric)
+    chosen, _, against = place.of.partition(MINUS)
+    drops = _mean_drop(chosen, reference, lowered)
+    if against:
+        drops = drops - _mean_drop(against, reference, lowered)
+    interval = bootstrap_mean(list(metric_of(metric).sign * drops))
+    return Cell(interval.estimate, interval.low, interval.high)
+
+
+Scores = NDArray[np.float64]
+
+
+def _lowered(step: PlannedStep, metric: str) -> tuple[Scores, dict[str, Scores]]:
+    """Per-example scores at the reference, and with each unit lowered, by the unit's name."""
+    bits: int = step.config.reference  # type: ignore[attr-defined]
+    by_block = step.config.unit == "block"  # type: ignore[attr-defined]
+    reference: Scores | None = None
+    units: dict[str, Scores] = {}
+    for line in map(json.loads, filter(None, read_whole_lines(step.folder / RECORD))):
+        changed = [site for site, layer in Bitmap.from_json(line["bitmap"]).items() if layer.weight != bits]
+        # a metric that is no mean over examples, such as a perplexity, has one value and no spread
+        found = line["evaluation"]
+        kept = found["per_example"]
+        scores = np.asarray(kept[metric] if metric in kept else [found["metrics"][metric]], dtype=np.float64)
+        if changed:
+            units[block_name(changed[0]) if by_block else changed[0]] = scores
+        else:
+            reference = scores
+    if reference is None:
+        raise BadInputError(f"{step.folder / RECORD} must hold the reference at {bits} bits: it does not")
+    return reference, units
+
+
+def _mean_drop(chosen: str, reference: Scores, units: Mapping[str, Scores]) -> Scores:
+    taken = select(chosen, list(units))
+    drops: Scores = reference - np.mean([units[name] for name in taken], axis=0)
+    return drops
+
+
+def select(chosen: str, units: Sequence[str]) -> list[str]:
+    """The units that a table's words choose: ``late``, ``rest``, or patterns with ``|`` between.
+
+    Raises:
+        BadInputError: none are.
+    """
+    if chosen in ("late", "rest"):
+        blocks = list(dict.fromkeys(block_name(unit) for unit in sorted(units, key=_natural)))
+        late = set(blocks[-max(1, round(len(blocks) / 3)) :])
+        taken = [unit for unit in units if (block_name(unit) in late) == (chosen == "late")]
+    else:
+        taken = [unit for unit in units if any(fnmatchcase(unit, pattern) for pattern in chosen.split("|"))]
+    if not taken:
+        raise BadInputError(f"a table's units must match some: {chosen!r} matches none of {', '.join(units[:4])} ...")
+    return taken
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]

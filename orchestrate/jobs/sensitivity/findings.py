@@ -1,0 +1,58 @@
+"""What ``sensitivity`` found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrate.jobs.sensitivity.output_error_view import OutputErrors, output_errors
+from qalof.errors import BadInputError
+from qalof.metrics import DROP
+from qalof.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What lowering ``unit`` alone to ``bits`` costs: a positive ``drop`` is a loss."""
+
+    unit: str
+    bits: str
+    drop: Interval
+    average_bits: float
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Of ``sensitivity``: ``drops`` of ``metric`` from the most tolerant unit on; ``reference``: at ``bits``."""
+
+    metric: str
+    bits: str
+    reference: Interval
+    drops: tuple[Drop, ...]
+
+
+def ranked(folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors:
+    """Read the result of a sensitivity analysis, by metric or by output error.
+
+    Raises:
+        BadInputError: it ranks nothing.
+    """
+    if result.get("score") == "output_error":
+        return output_errors(result)
+    metric, reference = str(result["metric"]), result["reference"]
+    drops = tuple(
+        Drop(
+            str(row["unit"]),
+            str(row["bits"]),
+            Interval.from_columns(row, f"{metric}{DROP}"),
+            float(row["average_bits"]),
+            int(row["weight_bytes"]),
+        )
+        for row in result["ranking"]
+    )
+    if not drops:
+        raise BadInputError(f"result file {folder / 'result.json'} must rank at least one unit: it ranks none")
+    return Ranked(metric, str(reference["bits"]), Interval.from_json(reference[metric]), drops)

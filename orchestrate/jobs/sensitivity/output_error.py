@@ -1,0 +1,108 @@
+"""``sensitivity`` with ``score: output_error``: how far each site's output moves when the site alone is rounded (S2).
+
+An item of work is a batch of training examples; every batch gives sums, which are added up in the order of the batches.
+So the numbers are the same for any number of workers.  ``sensitivity.json`` holds all of them, and greedy search takes
+it as its order (``strategy_options.sensitivity``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orchestrate.cluster.evaluation_pool import pool_of, threads_of
+from orchestrate.jobs.sensitivity.config import SensitivityConfig
+from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.mlflow_tracker import Run
+from orchestrate.runs.progress import report
+from qalof.bitmap import PASS_THROUGH
+from qalof.checkpoints import load, task_of
+from qalof.errors import BadInputError
+from qalof.files import write_json
+from qalof.layer_bits import LayerBits
+from qalof.post_training.gptq import calibration_batches
+from search.scores.output_error import SENSITIVITY_JSON, Sums, added, error_sums, to_json
+
+EXAMPLES = 64
+"""Training examples whose inputs are seen unless ``limit`` says otherwise."""
+BATCH = 8
+"""Examples in a batch: a constant, for sums in another order end in other last bits."""
+
+
+@dataclass(frozen=True)
+class ErrorPlan:
+    """``names``: the layer bits to round to, as the config writes them; ``examples``: how many are seen."""
+
+    names: dict[LayerBits, str]
+    examples: int
+
+
+class ErrorActor:
+    """Holds a checkpoint's model and the batches of inputs."""
+
+    def __init__(self, checkpoint: str, plan: ErrorPlan, threads: int, gpu: bool) -> None:
+        torch.set_num_threads(threads)
+        self._model, self._widths = load(checkpoint), list(plan.names)
+        self._model.to("cuda" if gpu else "cpu")
+        self._batches = calibration_batches(task_of(checkpoint), plan.examples, batch_size=BATCH)
+
+    def do(self, index: int) -> Sums:
+        """The sums of one batch."""
+        device = next(self._model.parameters()).device
+        batch = {name: tensor.to(device) for name, tensor in self._batches[index].items()}
+        return error_sums(self._model, batch, self._widths)
+
+
+def plan_of(config: SensitivityConfig, task: Any) -> ErrorPlan:
+    """What is measured.
+
+    Raises:
+        BadInputError: layer bits that round nothing, or named twice.
+    """
+    names: dict[LayerBits, str] = {}
+    for spec in config.lowered:
+        bits = LayerBits.parse(spec)
+        if bits in names or bits == LayerBits.of(PASS_THROUGH):
+            raise BadInputError(f"lowered must hold different widths below {PASS_THROUGH}: got {config.lowered}")
+        names[bits] = str(spec)
+    found = len(task.train_features())
+    return ErrorPlan(names, min(config.limit or EXAMPLES, found))
+
+
+def output_errors(config: SensitivityConfig, plan: ErrorPlan, directory: RunDirectory, run: Run) -> dict[str, Any]:
+    """Measure all sites; rows from the least error to the largest, by mean squared error."""
+    count = -(-plan.examples // BATCH)
+    workers = config.workers
+    arguments = (config.checkpoint, plan, threads_of(workers), workers.gpu)
+    pool = pool_of(ErrorActor, workers, *arguments, size=min(workers.count, count))
+    with report("output errors", count) as progress:
+        done = 0
+
+        def show(_: int, __: Sums) -> None:
+            nonlocal done
+            done += 1
+            progress.update(done)
+
+        try:
+            sums = added(pool.map(list(range(count)), show))
+        finally:
+            pool.close()
+    errors = to_json(sums, plan.names)
+    write_json(directory.path / SENSITIVITY_JSON, errors)
+    run.artifact(directory.path / SENSITIVITY_JSON)
+    rows: list[dict[str, Any]] = [
+        {"unit": site, "bits": bits, **each} for site, by_width in errors.items() for bits, each in by_width.items()
+    ]
+    for bits in plan.names.values():
+        at = [row["rel"] for row in rows if row["bits"] == bits]
+        run.log_metrics({f"output_error.rel.{bits}": sum(at) / len(at)})
+    rows.sort(key=lambda row: float(row["mse"]))
+    return {
+        "score": config.score,
+        "examples": plan.examples,
+        "ranking": rows,
+        "file": str(Path(directory.path) / SENSITIVITY_JSON),
+    }

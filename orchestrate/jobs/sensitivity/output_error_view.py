@@ -1,0 +1,55 @@
+"""What ``sensitivity`` found with ``score: output_error``: its findings, table and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrate.document.blocks import Block, Statement, Table, cells
+from orchestrate.document.formats import count_of
+from qalof.statistics import from_nullable
+from search.scores.output_error import OutputError
+
+
+@dataclass(frozen=True)
+class OutputErrors:
+    """``rows``: site, width, errors, from the least mean squared error on; ``examples``: how many were seen."""
+
+    examples: int
+    rows: Sequence[tuple[str, str, OutputError]]
+
+
+def output_errors(result: Mapping[str, Any]) -> OutputErrors:
+    """Read a result."""
+    rows = [
+        (str(row["unit"]), str(row["bits"]), OutputError(*(from_nullable(row[name]) for name in ("mse", "mae", "rel"))))
+        for row in result["ranking"]
+    ]
+    return OutputErrors(int(result["examples"]), rows)
+
+
+def error_blocks(found: OutputErrors) -> list[Block]:
+    """The table, from the least error to the largest."""
+    rows = [
+        cells(site, bits, f"{error.mse:.3g}", f"{error.mae:.3g}", f"{error.rel:.3g}")
+        for site, bits, error in found.rows
+    ]
+    note = (
+        "Inputs are those of the full-precision model without adapters; the site alone is rounded. Across sites an "
+        "output error says little about what rounding a site costs in quality."
+    )
+    caption = f"Output errors, least first, on {count_of(found.examples, 'training example')}"
+    return [Table(caption, ["Site", "Rounded to", "MSE", "MAE", "Relative MSE"], rows, note)]
+
+
+def error_statements(found: OutputErrors) -> list[Statement]:
+    """The sites with the least and the largest error at each width."""
+    statements = []
+    for bits in dict.fromkeys(bits for _, bits, _ in found.rows):
+        at = [(site, error) for site, width, error in found.rows if width == bits]
+        (first, least), (last, most) = at[0], at[-1]
+        ends = f"least at {first} (MSE {least.mse:.3g}) and most at {last} ({most.mse:.3g})"
+        text = f"Rounded to {bits}, outputs move {ends}"
+        statements.append(Statement(f"{text}, over {count_of(len(at), 'site')}."))
+    return statements

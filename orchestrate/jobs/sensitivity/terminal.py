@@ -1,0 +1,32 @@
+"""Sensitivities in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrate.document.sheet import Sheet
+from orchestrate.document.terminal import interval, mib
+from qalof.metrics import DROP, described
+from qalof.statistics import Interval
+
+
+def ranking_table(result: Mapping[str, Any], folder: Path) -> Sheet:
+    """Units from the least to the most sensitive, with what lowering each alone costs."""
+    ranking, name = result["ranking"], f"{result['metric']}{DROP}"
+    headings = ["unit", "to", f"{described(result['metric']).label} worse by", "average bits", "weights"]
+    shown = []
+    for row in ranking:
+        drop = interval(result["metric"], Interval.from_columns(row, name))
+        shown.append([row["unit"], str(row["bits"]), drop, f"{row['average_bits']:.2f}", mib(row["weight_bytes"])])
+    return Sheet(headings, shown, title="Least sensitive first", whole=str(folder / "result.json"))
+
+
+def errors_table(result: Mapping[str, Any]) -> Sheet:
+    """Output errors of sites, from the least mean squared error on."""
+    rows = [
+        [row["unit"], row["bits"], *(f"{row[name]:.3g}" for name in ("mse", "mae", "rel"))] for row in result["ranking"]
+    ]
+    headings = ["site", "to", "MSE", "MAE", "relative MSE"]
+    return Sheet(headings, rows, title="Least output error first", whole=result["file"])

@@ -1,0 +1,174 @@
+"""Comparisons that may be claimed: paired over the same examples, with an interval.
+
+Two bitmaps, or two models, that were scored on the same examples differ by the mean of the per-example differences;
+most of a metric's spread is between examples and cancels.  A difference is *shown* if its 95 % interval
+excludes zero.  Nothing here corrects for how many comparisons are made; the page says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from orchestrate.document.record import Record, Step
+from orchestrate.jobs.shared.findings import Scored
+from qalof.bitmap import Bitmap
+from qalof.evaluation.result import Evaluation
+from qalof.metrics import is_percent, metric_of
+from qalof.statistics import Interval, paired_difference
+from search.result import Point
+
+TOLERANCE = 1.0
+"""Points (of percent) below the best that count as nearly as good."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``difference`` = ``after`` - ``before`` in ``metric``, paired; of two bitmaps, or of two models at ``bitmap``."""
+
+    after: str
+    before: str
+    bitmap: str
+    metric: str
+    difference: Interval
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval excludes zero."""
+        return is_shown(self.difference)
+
+
+def is_shown(difference: Interval) -> bool:
+    """Whether an interval excludes zero."""
+    return difference.low > 0 or difference.high < 0
+
+
+def paired(after: Evaluation | None, before: Evaluation | None, metric: str) -> Interval | None:
+    """The paired difference; None where one lacks finite scores of examples, or they are of different examples."""
+    if after is None or before is None:
+        return None
+    first, second = after.per_example.get(metric), before.per_example.get(metric)
+    if not first or not second or len(first) != len(second):
+        return None
+    levels = after.metrics.get(metric, math.nan), before.metrics.get(metric, math.nan)
+    if not all(map(math.isfinite, (*levels, *first, *second))):
+        return None
+    return paired_difference(first, second)
+
+
+def between_bitmaps(scored: Scored, metric: str) -> list[Comparison]:
+    """Every other bitmap of one model against the one with the most bits."""
+    top = scored.reference
+    found = []
+    for index, point in enumerate(scored.points):
+        interval = paired(scored.evaluations[index], scored.evaluations[top], metric) if index != top else None
+        if interval is not None:
+            reference = str(scored.points[top].bitmap)
+            found.append(Comparison(str(point.bitmap), reference, str(point.bitmap), metric, interval))
+    return found
+
+
+def between_models(after: Step, before: Step) -> list[Comparison]:
+    """One model against another at every bitmap that both were scored at."""
+    later, earlier = after.scored, before.scored
+    if later is None or earlier is None:
+        return []
+    others = {point.bitmap: index for index, point in enumerate(earlier.points)}
+    found = []
+    for index, point in enumerate(later.points):
+        if point.bitmap in others:
+            twin = earlier.evaluations[others[point.bitmap]]
+            interval = paired(later.evaluations[index], twin, later.metric)
+            if interval is not None:
+                found.append(Comparison(after.name, before.name, str(point.bitmap), later.metric, interval))
+    return found
+
+
+def comparable_models(record: Record, step: Step) -> list[Step]:
+    """The earlier steps that scored another model on the same examples of the same task."""
+    key = examples_of(record, step)
+    earlier = record.steps[: record.steps.index(step)]
+    if key is None or step.scored is None:
+        return []
+    return [
+        other
+        for other in earlier
+        if other.scored is not None and examples_of(record, other) == key and other.checkpoint != step.checkpoint
+    ]
+
+
+def examples_of(record: Record, step: Step) -> str | None:
+    """What decides which examples a step was scored on: task, its settings, and the limit; None if not known."""
+    trained = trained_by(record, step)
+    if trained is None:
+        return None
+    task: Any = step.config.get("task") or trained.config.get("task")
+    return json.dumps([task, limit_of(step)], sort_keys=True) if task else None
+
+
+def trained_by(record: Record, step: Step) -> Step | None:
+    """The training step of the record that a step's model comes from; itself for a training step."""
+    if step.checkpoint is None:
+        return None
+    return next((s for s in record.steps if s.command == "train" and s.checkpoint == step.checkpoint), None)
+
+
+def limit_of(step: Step) -> int | None:
+    """How many validation examples a step takes; None for all."""
+    section: Any = step.config.get("evaluation", {}) if step.command == "train" else step.config
+    limit: int | None = section.get("limit")
+    return limit
+
+
+def references(record: Record, step: Step) -> dict[Bitmap, Evaluation]:
+    """What the training step found for a search's model, cut to the examples that the search took.
+
+    Both take the first ``limit`` examples of the split, so that a training step with at least as many has scored all
+    of the search's.  Empty where it has fewer, or is not part of the record.
+    """
+    trained, searched = trained_by(record, step), step.searched
+    if trained is None or trained.scored is None or searched is None:
+        return {}
+    count = searched.result.points[0].examples
+    pairs = zip(trained.scored.points, trained.scored.evaluations, strict=True)
+    return {point.bitmap: first_examples(e, count) for point, e in pairs if e.examples >= count}
+
+
+def first_examples(evaluation: Evaluation, count: int) -> Evaluation:
+    """An evaluation of the first ``count`` examples only, with the metrics that have scores of examples."""
+    scores, weights = {}, {}
+    for name, values in evaluation.per_example.items():
+        share = 1.0
+        if name in evaluation.weights:  # scores are scaled to the weights of all examples
+            weights[name] = evaluation.weights[name][:count]
+            share = fmean(weights[name]) / fmean(evaluation.weights[name])
+        if len(values) >= count and share > 0:
+            scores[name] = [value / share for value in values[:count]]
+    metrics = {name: sum(values) / count for name, values in scores.items()}
+    return Evaluation(metrics, count, scores, weights={name: weights[name] for name in scores if name in weights})
+
+
+def cheapest_within(points: Sequence[Point], metric: str, tolerance: float = TOLERANCE) -> tuple[int, int] | None:
+    """Positions of the best point and of the cheapest whose estimate lies at most ``tolerance`` points below.
+
+    None for a metric that is not in percent, for which a point means nothing.  "Below" is on the worse side.
+    """
+    if not is_percent(metric):
+        return None
+    usable = [i for i, point in enumerate(points) if math.isfinite(point.metrics[metric].estimate)]
+    if not usable:
+        return None
+
+    def value(index: int) -> float:
+        return metric_of(metric).sign * points[index].metrics[metric].estimate
+
+    def price(index: int) -> tuple[float, int, float]:
+        cost = points[index].cost
+        return cost.average_bits, cost.weight_bytes, -value(index)
+
+    best = max(usable, key=lambda index: (value(index), -points[index].cost.average_bits))
+    return best, min((i for i in usable if value(i) >= value(best) - tolerance), key=price)

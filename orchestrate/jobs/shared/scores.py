@@ -1,0 +1,103 @@
+"""Scoring a checkpoint at bitmaps on a pool of actors, and what is kept of each bitmap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrate.cluster.evaluation_pool import EvaluationPool
+from orchestrate.config.sections import WorkersConfig
+from orchestrate.jobs.shared.checkpoint import Opened
+from orchestrate.runs.mlflow_tracker import Run
+from orchestrate.runs.progress import report
+from qalof.bitmap import Bitmap
+from qalof.bitmap_names import short_name, summary
+from qalof.cost import Rest, cost_of
+from qalof.evaluation.result import Evaluation
+from qalof.files import json_ready
+from qalof.model.sites import Site
+
+
+def evaluate_bitmaps(
+    checkpoint: Path,
+    sites: Sequence[Site],
+    bitmaps: Sequence[Bitmap],
+    limit: int | None,
+    workers: WorkersConfig,
+    run: Run,
+    other: Mapping[str, Any] | None = None,
+    rest: Rest | None = None,
+    opened: Opened | None = None,
+) -> list[Evaluation]:
+    """Score each bitmap on the pool, with a bar, and a child run for each.
+
+    ``other``: as for :func:`open_checkpoint`; ``rest``: what the model holds beside its sites, for totals; ``opened``:
+    the checkpoint where this process has it open already.
+    """
+    here = None if opened is None else (opened.model, opened.task)
+    pool = EvaluationPool(checkpoint, sites, limit, workers, other, here)
+    with report("evaluate", len(bitmaps)) as progress:
+        done = 0
+
+        def show(index: int, evaluation: Evaluation) -> None:
+            nonlocal done
+            done += 1
+            shown = "  ".join(f"{name} {value:.2f}" for name, value in evaluation.metrics.items())
+            progress.update(done, f"{short_name(bitmaps[index])}: {shown}")
+
+        try:
+            scored = pool.evaluate(bitmaps, on_result=show)
+        finally:
+            pool.close()
+    for bitmap, evaluation in zip(bitmaps, scored, strict=True):
+        metrics = {**evaluation.metrics, **cost_of(bitmap, sites, rest=rest).as_metrics()}
+        record_bitmap(run, f"bitmap {short_name(bitmap)}", bitmap, metrics, "evaluate")
+        log_at(run, bitmap, evaluation.metrics)
+    return scored
+
+
+def rows(
+    bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation], sites: Sequence[Site], rest: Rest | None = None
+) -> list[dict[str, Any]]:
+    """One JSON row per bitmap: metrics as [estimate, low, high] at 95 %, null where not finite, and costs."""
+    return [
+        {
+            "bitmap": str(bitmap),
+            "id": bitmap.id,
+            "summary": summary(bitmap, sites),
+            "metrics": {name: evaluation.interval(name).to_json() for name in evaluation.metrics},
+            "cost": cost_of(bitmap, sites, rest=rest).to_json(),
+            "examples": evaluation.examples,
+            "counts": dict(evaluation.counts),
+        }
+        for bitmap, evaluation in zip(bitmaps, scored, strict=True)
+    ]
+
+
+def per_example(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Bitmaps with their whole evaluations, for paired comparisons later."""
+    whole = [{"bitmap": b.to_json(), "evaluation": e.to_json()} for b, e in zip(bitmaps, scored, strict=True)]
+    ready: list[dict[str, Any]] = json_ready(whole)
+    return ready
+
+
+def record_bitmap(run: Run, name: str, bitmap: Bitmap, metrics: Mapping[str, float], command: str) -> None:
+    """A child run for one bitmap.
+
+    One parameter a site, so that a parallel-coordinates plot has an axis for each; the bitmap itself is a tag,
+    since as a parameter it would be one more axis, without an order.
+    """
+    params = {"bits": {site: bits.weight for site, bits in bitmap.items()}}
+    run.child(name, params, metrics, {**bitmap_tags(bitmap), "command": command})
+
+
+def bitmap_tags(bitmap: Bitmap) -> dict[str, str]:
+    """What a child run says of its bitmap: the text, the id under which files hold it, and a line that sums it up."""
+    return {"bitmap": str(bitmap), "bitmap_id": bitmap.id, "bitmap_summary": summary(bitmap)}
+
+
+def log_at(run: Run, bitmap: Bitmap, metrics: Mapping[str, float]) -> None:
+    """The metrics of a uniform bitmap on the parent run too, as ``f1.at.8``; MLflow's names have no room for others."""
+    if len(set(bitmap.values())) == 1:
+        run.log_metrics({f"{name}.at.{bitmap}": value for name, value in metrics.items()})

@@ -1,0 +1,68 @@
+"""Phrases that several sentences share, above all the one that tells a difference or declines to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrate.document import formats
+from orchestrate.document.blocks import Statement
+from orchestrate.document.formats import bitmap_name, in_prose, name_of
+from orchestrate.jobs.shared.compare import TOLERANCE, cheapest_within, is_shown, paired
+from qalof.evaluation.result import Evaluation
+from qalof.metrics import is_percent
+from qalof.statistics import Interval
+from search.result import Point
+
+
+def apart(difference: Interval, metric: str) -> str:
+    """``2.10 points [1.02, 3.20] lower``, of a difference that is shown."""
+    estimate, _, bounds = formats.size_of_difference(difference).partition(" ")
+    points = " points" if is_percent(metric) else ""
+    return f"{estimate}{points} {bounds} {'higher' if difference.estimate > 0 else 'lower'}"
+
+
+def told(difference: Interval, metric: str) -> str:
+    """A difference if it is shown, else that it is not."""
+    if is_shown(difference):
+        return apart(difference, metric)
+    return f"not shown to differ ({formats.difference(difference)})"
+
+
+def bits_of(point: Point) -> str:
+    """A bitmap by its bits: ``4 bits``, ``a mixed bitmap of 3.75 average bits``."""
+    name = str(point.bitmap)
+    return bitmap_name(name) if name.isdigit() else f"a mixed bitmap of {point.cost.average_bits:.2f} average bits"
+
+
+def with_size(point: Point) -> str:
+    """``4 bits (393 KiB)``."""
+    return f"{bits_of(point)} ({formats.size(point.cost.weight_bytes)})"
+
+
+def cheapest(
+    points: Sequence[Point], evaluations: Sequence[Evaluation | None], metric: str
+) -> tuple[list[Statement], int | None]:
+    """How many bits are enough for a level within a point of the best, and the position of that bitmap.
+
+    Args:
+        points: to choose among.
+        evaluations: of each, None where per-example scores were not kept.
+        metric: in percent; nothing is said of another.
+    """
+    found = cheapest_within(points, metric)
+    if found is None or len(points) < 2:
+        return [], None
+    best, cheap = found
+    level = in_prose(points[best].metrics[metric], metric)
+    if best == cheap:
+        text = (
+            f"The best {name_of(metric)} is {level} at {with_size(points[best])}; none cheaper that was scored comes "
+            f"within {TOLERANCE:g} point."
+        )
+        return [Statement(text)], cheap
+    text = (
+        f"The cheapest within {TOLERANCE:g} point of the best {name_of(metric)} ({level} at {bits_of(points[best])}) "
+        f"is {with_size(points[cheap])}: {in_prose(points[cheap].metrics[metric], metric)}"
+    )
+    gap = paired(evaluations[cheap], evaluations[best], metric)
+    return [Statement(f"{text}." if gap is None else f"{text}, {told(gap, metric)}.")], cheap

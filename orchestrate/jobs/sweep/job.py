@@ -1,0 +1,210 @@
+"""A sweep of training settings on Ray Tune: trials on reused actors, each with a folder of its own.
+
+Tune asks :class:`PlanSearcher` for points and schedules them, with its own ASHA where asked for.  Its own searchers
+were rejected for the reason of :mod:`orchestrate.jobs.search.on_tune`: they are told of trials in the order in which
+these happen to end.  What a trial found is in ``trials/NNN/trial.json``; on a rerun such a trial says its recorded
+scores again, so that ASHA's rungs know them, and trains no step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from orchestrate.cluster.evaluation_pool import threads_of
+from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_here, run_trials
+from orchestrate.config.build import assemble_training
+from orchestrate.config.loader import to_plain, validate
+from orchestrate.config.train import TrainConfig
+from orchestrate.jobs.sweep.config import RangeConfig, SweepConfig
+from orchestrate.jobs.sweep.plan import SweepPlan, trial_config
+from orchestrate.jobs.sweep.trial import Report, TrialRun
+from orchestrate.jobs.train.best_checkpoint import Watched, watched
+from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.mlflow_tracker import Run
+from orchestrate.runs.progress import report
+from qalof.errors import BadInputError
+from qalof.files import read_json, write_json
+
+TRIALS = "trials"
+TRIAL = "trial.json"
+_WORST = -1e30
+"""What Tune's scheduler is told of a trial without a score; it compares numbers."""
+
+
+def check(config: SweepConfig) -> Watched:
+    """Every value of the space by itself, and every point that is known beforehand.
+
+    Raises:
+        BadInputError: what cannot be trained or scored.
+    """
+    base = trial_config(config, {})
+    for key, values in config.space.items():
+        for value in (values.low, values.high) if isinstance(values, RangeConfig) else values:
+            assembled = trial_config(config, {key: value})
+            parts = assemble_training(assembled)
+            watched(assembled, parts.model, parts.task)
+    for point in SweepPlan(config).points:
+        trial_config(config, point)
+    parts = assemble_training(base)
+    parts.task.train_features()
+    seen = watched(base, parts.model, parts.task)
+    assert seen is not None
+    return seen
+
+
+def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run) -> dict[str, Any]:
+    """Run every trial; the table of them, the best first."""
+    plan = SweepPlan(config)
+    total = config.samples or len(plan.points)
+    with report("sweep", total) as progress:
+        searcher = PlanSearcher(plan, directory.path / TRIALS, lambda: progress.update(len(searcher.ended)))
+        if plan.waiting():
+            workers = config.workers
+            given = {"threads": threads_of(workers), "gpu": workers.gpu, "report_every": config.report_every}
+            if workers.in_process:
+                run_here(OneTrial, searcher, given, _scheduler(config))
+            else:
+                run_trials(SweepTrial, searcher, given, workers, directory.path, _scheduler(config))
+    rows = [_row(number, plan, searcher.ended[number], seen) for number in range(len(plan.points))]
+    # finished ones first: another's score is of fewer steps, or of weights that are no more
+    rows.sort(key=lambda row: (row["state"] != "finished", row["value"] is None, -_signed(seen, row), row["trial"]))
+    for row in rows:
+        if row["trial"] not in searcher.known:
+            metrics = {f"best.{seen.objective.name}": row["value"]} if row["value"] is not None else {}
+            run.child(f"trial {row['trial']}", row["params"], metrics, {"state": row["state"], "command": "sweep"})
+    best = rows[0] if rows[0]["state"] == "finished" and rows[0]["value"] is not None else None
+    if best is not None:
+        run.log_metrics({f"best.{seen.objective.name}": best["value"]})
+    return {"metric": str(seen.objective), "strategy": config.strategy, "trials": rows, "best": best}
+
+
+class PlanSearcher(StatelessSearcher):
+    """Tune's view of a plan.
+
+    ``ended``: last report by number; ``known``: numbers of trials that an earlier run ended.
+    """
+
+    def __init__(self, plan: SweepPlan, folder: Path, on_end: Callable[[], None]) -> None:
+        super().__init__()
+        self.plan, self.folder, self._on_end = plan, folder, on_end
+        self.ended: dict[int, Report] = {}
+        self.known: set[int] = set()
+        self._running: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial; None while a generation's last ones run; FINISHED at the end."""
+        try:
+            waiting = [] if self.over else self.plan.waiting()
+            free = [number for number in waiting if number not in self._running.values()]
+            if not waiting:
+                return str(Searcher.FINISHED)
+            if not free:
+                return None
+            config = trial_config(self.plan.config, self.plan.points[free[0]])
+            folder = self.folder / f"{free[0]:03d}"
+            earlier = self._earlier(folder)
+        except Exception as error:
+            self.error = error
+            return str(Searcher.FINISHED)
+        self._running[trial_id] = free[0]
+        # as text, because Tune flattens what it is given
+        ended = None if earlier is None else earlier.step
+        return {"trial": json.dumps({"folder": str(folder), "config": to_plain(config), "ended": ended})}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Write down what a trial found, unless an earlier run did, and tell the plan."""
+        number = self._running.pop(trial_id)
+        self.failed = self.failed or error
+        if result is None or error or self.error is not None:
+            return
+        try:
+            folder = self.folder / f"{number:03d}"
+            last = self._earlier(folder)
+            if last is not None:
+                self.known.add(number)
+            else:
+                last = Report.from_json(json.loads(result["report"]))
+                last = replace(last, state="stopped") if last.state == "running" else last
+                write_json(folder / TRIAL, {"trial": number, "params": self.plan.points[number], "last": asdict(last)})
+            self.plan.tell(number, last.score)
+            self.ended[number] = last
+            self._on_end()
+        except Exception as error_:
+            self.error = error_
+
+    def _earlier(self, folder: Path) -> Report | None:
+        """The last report of a trial that an earlier run ended."""
+        path = folder / TRIAL
+        if not path.is_file():
+            return None
+        data = read_json(path, "trial file")
+        try:
+            return Report.from_json(data["last"])
+        except (KeyError, TypeError):
+            raise BadInputError(f"trial file {path} is damaged; delete {folder} to run that trial again") from None
+
+
+class OneTrial:
+    """A trial as the searcher gives it out: begun, or gone on with where it was cut off."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        torch.set_num_threads(config["threads"])
+        wanted = json.loads(config["trial"])
+        trained = validate(TrainConfig, wanted["config"], "the trial's config")
+        every = config["report_every"] or trained.training.checkpoint_every
+        self._ended: int | None = wanted["ended"]
+        self._trial = TrialRun(Path(wanted["folder"]), trained, every, config["gpu"])
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next score."""
+        said = self._trial.advance()
+        score = _WORST if said.score is None else said.score
+        done = said.state != "running" or said.step == self._ended
+        return {"report": json.dumps(asdict(said)), "score": score, "step": said.step, "done": done}
+
+
+class SweepTrial(StatelessTrial):
+    """One trial after another, in one actor."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin a trial."""
+        self._one = OneTrial(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial."""
+        self.config = new_config
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """See :meth:`OneTrial.step`."""
+        return self._one.step()
+
+
+def _scheduler(config: SweepConfig) -> TrialScheduler:
+    if config.scheduler == "none":
+        return FIFOScheduler()
+    longest = config.space.get("training.steps", [trial_config(config, {}).training.steps])
+    most = int(longest.high if isinstance(longest, RangeConfig) else max(longest))
+    grace = min(config.asha.grace_steps, most)
+    return ASHAScheduler(
+        "step", "score", "max", max_t=most, grace_period=grace, reduction_factor=config.asha.reduction_factor
+    )
+
+
+def _row(number: int, plan: SweepPlan, last: Report, seen: Watched) -> dict[str, Any]:
+    value = None if last.score is None else seen.signed(last.score)
+    found = {"state": last.state, "step": last.step, "value": value, "by_bitmap": dict(last.by_bitmap)}
+    return {"trial": number, "params": plan.points[number], **found, "folder": f"{TRIALS}/{number:03d}"}
+
+
+def _signed(seen: Watched, row: Mapping[str, Any]) -> float:
+    return 0.0 if row["value"] is None else seen.signed(row["value"])

@@ -1,0 +1,21 @@
+"""A sweep in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrate.document.sheet import Sheet
+from qalof.metrics import described
+
+
+def sweep_table(result: Mapping[str, Any]) -> Sheet:
+    """The trials of a sweep, the best first; of one that did not finish, the last score."""
+    trials = result["trials"]
+    headings = ["trial", *trials[0]["params"], result["metric"], "state", "steps"]
+    shown = []
+    for row in trials:
+        value = "not finite" if row["value"] is None else f"{row['value']:.{described(result['metric']).decimals}f}"
+        params = [str(setting) for setting in row["params"].values()]
+        shown.append([str(row["trial"]), *params, value, row["state"], str(row["step"])])
+    return Sheet(headings, shown)

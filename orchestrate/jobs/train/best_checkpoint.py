@@ -1,0 +1,86 @@
+"""Which checkpoint of a training run is the best."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+
+from orchestrate.config.build import parse_bitmaps, trained_widths
+from orchestrate.config.train import TrainConfig
+from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.errors import BadInputError
+from qalof.model.switchable import SwitchableModel
+from qalof.tasks.base import Task
+from qalof.training.loop import OneWorker, World
+from search import Objective
+
+TRAIN_LOSS = "train_loss"
+
+SCORE = "score"
+"""Ray's name of a checkpoint's score, always the higher the better."""
+
+WORST = -sys.float_info.max
+
+
+@dataclass(frozen=True)
+class Watched:
+    """By what checkpoints are compared: the mean of a metric over bitmaps, on the first ``limit`` examples."""
+
+    objective: Objective
+    bitmaps: tuple[Bitmap, ...]
+    limit: int | None
+
+    def measure(
+        self, model: SwitchableModel, task: Task, world: World | OneWorker, losses: Sequence[float]
+    ) -> tuple[float | None, dict[str, float | None]]:
+        """The mean, negated where lower is better, and the value at each bitmap as it is; None where not finite.
+
+        Args:
+            model: every worker's, with equal weights.
+            task: to evaluate on.
+            world: shares the bitmaps out.
+            losses: mean over bitmaps of each step since the checkpoint before, for ``train_loss``.
+        """
+        if self.objective.name == TRAIN_LOSS:
+            values = [fmean(losses)]
+            named: dict[str, float | None] = {}
+        else:
+            model.eval()  # the trainer goes back to training by itself
+            shared = torch.zeros(len(self.bitmaps), dtype=torch.float64)
+            for index in range(world.rank, len(self.bitmaps), world.size):
+                model.set_bitmap(self.bitmaps[index])
+                shared[index] = task.evaluate(model, limit=self.limit).metrics[self.objective.name]
+            shared = shared.to(next(model.parameters()).device)
+            if world.size > 1:
+                world.sum_in_place(shared)
+            values = shared.tolist()
+            named = {str(b): v if math.isfinite(v) else None for b, v in zip(self.bitmaps, values, strict=True)}
+        signed = self.signed(fmean(values))
+        return (signed if math.isfinite(signed) else None), named
+
+    def signed(self, value: float) -> float:
+        """A value as a score, or a score as a value."""
+        return self.objective.sign * value
+
+
+def watched(config: TrainConfig, model: SwitchableModel, task: Task) -> Watched | None:
+    """What ``keep_best`` asks for; None without it.
+
+    Raises:
+        BadInputError: a metric that the task has not, or a bitmap that does not fit.
+    """
+    wanted = config.keep_best
+    if wanted is None:
+        return None
+    objective = Objective.parse(wanted.metric or task.primary_metric)
+    if objective.is_cost:
+        raise BadInputError(f"keep_best.metric must change in training: got the cost {objective}; max:f1 would do")
+    objective.check((*task.metrics, TRAIN_LOSS))
+    specs = wanted.bitmaps or [width for width in trained_widths(model, config) if width != PASS_THROUGH]
+    limit = config.evaluation.limit if wanted.limit is None else wanted.limit
+    return Watched(objective, tuple(parse_bitmaps(specs, model.sites)), limit)

@@ -1,0 +1,58 @@
+"""Training with one worker in this very process: the same loop as on Ray Train, without starting anything.
+
+For tiny models, where processes that start and import torch take most of the time.  The loop is
+:class:`qalof.training.loop.Trainer` either way, so that the weights are those of one worker on Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from orchestrate.cluster.evaluation_pool import threads_of
+from orchestrate.config.build import Parts
+from orchestrate.config.loader import to_plain
+from orchestrate.config.train import TrainConfig
+from orchestrate.jobs.train.best_checkpoint import SCORE, watched
+from orchestrate.jobs.train.storage import Kept, keep_best, whole_ones
+from orchestrate.jobs.train.worker import run_steps
+from qalof.files import tidy
+from qalof.tasks.factory import describe_task
+from qalof.training.checkpoint import begin, save_checkpoint
+from qalof.training.loop import StepReport, Trainer
+
+
+def train_here(
+    config: TrainConfig, parts: Parts, target: Path, place: Path, on_step: Callable[[list[StepReport]], None]
+) -> Kept | None:
+    """Train ``parts``, which are as they were assembled, or go on from the checkpoint at ``target``; the last is kept.
+
+    Returns:
+        The best one, at ``place``, of a config with ``keep_best``; else None.
+
+    Raises:
+        NonFiniteLossError: the loss; the last good checkpoint, if any, is at ``target``.
+    """
+    torch.set_num_threads(threads_of(config.workers))
+    parts.model.to("cuda" if config.workers.gpu else "cpu")
+    trainer = Trainer(parts.model, parts.task, parts.objective, config.training)
+    for folder in (target, place):
+        tidy(folder)
+    begin(trainer, target if target.exists() else None)
+    extra = {"task": describe_task(parts.task), "config": to_plain(config)}
+    seen = watched(config, parts.model, parts.task)
+
+    def best() -> Kept | None:
+        if seen is None:
+            return None
+        return keep_best(whole_ones(folder for folder in (place, target) if folder.exists()), place)
+
+    def on_checkpoint(posts: Sequence[StepReport], score: float | None) -> None:
+        save_checkpoint(trainer, target, {**extra, SCORE: score})
+        best()
+
+    best()  # a kill may have fallen between a checkpoint and its copy
+    run_steps(trainer, seen, lambda done: on_step([done]), on_checkpoint)
+    return best()

@@ -1,0 +1,95 @@
+"""The checkpoints of a training run while it runs: ``ray/train/step-000250`` and so on, each sealed.
+
+They are written in place, whole or not at all, and only then reported to Ray.  (Ray's own copying from a temporary
+folder was rejected: it fills the folder in view, and a kill leaves half of one.)  Ray Train also keeps a snapshot of
+what was reported, rewritten in place at every report, so that a kill can tear it; a torn one, or one of another
+version of Ray, ends every later start.  So it serves no longer than one fit: before each, the folders themselves
+say where to go on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrate.runs.progress import say
+from qalof.errors import BadInputError
+from qalof.files import copy_folder, tidy
+from qalof.model.switchable import read_manifest
+
+NAME = "train"
+"""Of the run in Ray's storage, hence the folder's."""
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A whole checkpoint; ``score`` is higher for the better, None where none was asked for or it was not finite."""
+
+    folder: Path
+    step: int
+    score: float | None
+
+
+def step_folder(storage: Path, step: int) -> Path:
+    """Where the checkpoint after ``step`` steps goes."""
+    return storage / f"step-{step:06d}"
+
+
+def kept_checkpoints(storage: Path) -> list[Kept]:
+    """All whole checkpoints of Ray's storage, by step; one that is damaged is named and passed over."""
+    return whole_ones(storage.glob("step-*"))
+
+
+def whole_ones(folders: Iterable[Path]) -> list[Kept]:
+    """Those that are whole checkpoints, by step; one that is damaged is named and passed over."""
+    found = []
+    for folder in folders:
+        try:
+            extra = read_manifest(folder)["extra"]
+        except BadInputError as error:
+            say(f"passed over: {error}")
+            continue
+        found.append(Kept(folder, int(extra["step"]), extra.get("score")))
+    return sorted(found, key=lambda each: each.step)
+
+
+def best_of(found: Sequence[Kept]) -> Kept | None:
+    """The highest score, the later one of equals; None where nothing has a score."""
+    scored = [(each.score, each.step, each) for each in found if each.score is not None]
+    return max(scored, key=lambda entry: entry[:2])[2] if scored else None
+
+
+def keep_best(found: Sequence[Kept], place: Path) -> Kept | None:
+    """Have the best of these at ``place``, which may hold one of them; None, and nothing done, where none has a score.
+
+    Raises:
+        DiskError: the disk takes no more; ``place`` is as it was.
+    """
+    best = best_of(found)
+    if best is not None and best.folder != place:
+        tidy(place)
+        copy_folder(best.folder, place)
+    return best
+
+
+def prepare(storage: Path) -> Path | None:
+    """Make the storage ready for a fit, whatever an earlier one left; nothing else may write there.
+
+    Returns:
+        The checkpoint to go on from, None for a new start.
+    """
+    storage.mkdir(parents=True, exist_ok=True)
+    (storage / SNAPSHOT).unlink(missing_ok=True)
+    for left in storage.glob(".losses-*"):
+        left.unlink()
+    for hidden in {path.name.split(".")[1] for path in storage.glob(".step-*.*")}:
+        tidy(storage / hidden)
+    found = kept_checkpoints(storage)
+    keep = {found[-1].folder if found else None, best.folder if (best := best_of(found)) else None}
+    for folder in storage.glob("step-*"):
+        if folder not in keep:
+            shutil.rmtree(folder)
+    return found[-1].folder if found else None

@@ -1,0 +1,119 @@
+"""One training worker's life: assemble, go on from a checkpoint or begin, step, report.
+
+A report is a barrier, so it is made at checkpoints alone; losses travel over the board, and lie beside each checkpoint
+too, for a board is lost with its driver.  The score by which the best
+checkpoint is kept is shared out bitmap by bitmap, each evaluated whole by one worker, so that for equal weights it is
+the same number on any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import ray.train
+import torch
+from ray.actor import ActorHandle
+from ray.train import Checkpoint, CheckpointUploadMode
+from ray.train.torch import get_device
+
+from orchestrate.cluster.evaluation_pool import threads_of
+from orchestrate.config.build import assemble_training
+from orchestrate.config.loader import validate
+from orchestrate.config.train import TrainConfig
+from orchestrate.jobs.train.best_checkpoint import SCORE, WORST, Watched, watched
+from orchestrate.jobs.train.losses import keep_losses
+from orchestrate.jobs.train.storage import step_folder
+from qalof.bitmap_names import short_name
+from qalof.errors import NonFiniteLossError
+from qalof.tasks.factory import describe_task
+from qalof.training.checkpoint import begin, save_checkpoint
+from qalof.training.loop import ProcessGroup, StepReport, Trainer
+
+
+def work(settings: dict[str, Any]) -> dict[str, Any]:
+    """Train to the end.
+
+    Args:
+        settings: ``config`` plain, ``board``, ``storage`` of checkpoints, ``resume_from`` one of an earlier fit.
+
+    Returns:
+        Empty; or ``error``: step, bitmap and value of a loss that is not finite.
+    """
+    config = validate(TrainConfig, settings["config"], "the config")
+    torch.set_num_threads(threads_of(config.workers))
+    parts = assemble_training(config)
+    parts.model.to(get_device())
+    trainer = Trainer(parts.model, parts.task, parts.objective, config.training, ProcessGroup())
+    last = ray.train.get_checkpoint()  # of this fit; else an earlier one may have left off somewhere
+    resume_from = settings["resume_from"] if last is None else last.path
+    begin(trainer, None if resume_from is None else Path(resume_from))
+    extra = {"task": describe_task(parts.task), "config": settings["config"]}
+    seen = watched(config, parts.model, parts.task)
+    board: ActorHandle = settings["board"]
+
+    def on_step(done: StepReport) -> None:
+        if trainer.world.rank == 0:
+            board.post.remote(done)
+
+    def on_checkpoint(posts: Sequence[StepReport], score: float | None) -> None:
+        _report(trainer, posts, {**extra, SCORE: score}, Path(settings["storage"]))
+
+    try:
+        run_steps(trainer, seen, on_step, on_checkpoint)
+    except NonFiniteLossError as error:
+        return {"error": (error.step, error.bitmap, error.value)}
+    return {}
+
+
+def run_steps(
+    trainer: Trainer,
+    seen: Watched | None,
+    on_step: Callable[[StepReport], None],
+    on_checkpoint: Callable[[Sequence[StepReport], float | None], None],
+) -> None:
+    """Train to the end.
+
+    Args:
+        trainer: at any step.
+        seen: scores each checkpoint, where given.
+        on_step: takes each step's report.
+        on_checkpoint: takes those since the checkpoint before, and the score; None where none is asked for or it is
+            not finite.
+
+    Raises:
+        NonFiniteLossError: the loss.
+    """
+    posts: list[StepReport] = []
+    steps, every = trainer.settings.steps, trainer.settings.checkpoint_every
+    while trainer.step < steps:
+        posts.append(trainer.train_step())
+        on_step(posts[-1])
+        if trainer.step % every == 0 or trainer.step == steps:
+            losses = [fmean(post.losses.values()) for post in posts]
+            score = seen.measure(trainer.model, trainer.task, trainer.world, losses)[0] if seen else None
+            on_checkpoint(posts, score)
+            posts = []
+
+
+def _report(trainer: Trainer, posts: Sequence[StepReport], extra: Mapping[str, Any], storage: Path) -> None:
+    score = WORST if extra[SCORE] is None else extra[SCORE]
+    metrics = {"step": trainer.step, SCORE: score, **as_metrics(posts[-1])}
+    if trainer.world.rank != 0:
+        ray.train.report(metrics)
+        return
+    folder = step_folder(storage, trainer.step)
+    keep_losses(storage, posts)
+    save_checkpoint(trainer, folder, extra)
+    checkpoint = Checkpoint.from_directory(str(folder))
+    ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
+
+
+def as_metrics(done: StepReport) -> dict[str, float]:
+    """A step's losses and learning rate, under the record's names."""
+    # MLflow cuts long names, and two bitmaps that begin alike would be one metric
+    losses = {f"train.loss.{short_name(bitmap).lstrip('#')}": loss for bitmap, loss in done.losses.items()}
+    optimized = {} if done.objective is None else {"train.objective": done.objective}
+    return {"train.learning_rate": done.learning_rate, **optimized, **losses}

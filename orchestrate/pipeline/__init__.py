@@ -1,0 +1,1 @@
+"""Several steps from one config, and the reference's table that they fill."""

@@ -1,0 +1,156 @@
+"""What a pipeline's config says: its steps in order, where each runs, and what they hand each other.
+
+A step is a command with its config.  A string ``step:NAME`` in a config stands for the checkpoint of an earlier
+step (``step:NAME/file`` for another of its files).
+
+A step that trains or generates data and says ``shared: true`` runs in ``OUTPUT/../shared/COMMAND-DIGEST``, where the
+digest is of its config;
+the pipeline's own folder has a link to it.  So pipelines beside each other that train the same model, as several of a
+reference's tables do, train it once, whichever runs first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from orchestrate.config.base import Section
+from orchestrate.config.loader import load_config, to_plain, validate
+from orchestrate.config.sections import TrackingConfig, WorkersConfig
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.document.table_config import TableConfig
+from orchestrate.jobs.registry import JOBS
+from orchestrate.jobs.train.job import CHECKPOINT
+from orchestrate.pipeline.scales import FULL, OwnScale, scaled
+from orchestrate.runs.directory import fingerprint_of
+from qalof.errors import BadInputError, nearest_hint
+
+_REFERENCE = re.compile(r"step:([\w-]+)(?:/(.+))?$")
+
+SHARED = "shared"
+
+SHAREABLE = ("train", "generate-data")
+
+
+class StepConfig(Section):
+    """One step: its name, its command, and the command's config (``workers`` and ``tracking`` are inherited).
+
+    ``shared``: whether other pipelines may have its run; for ``train`` and ``generate-data`` alone.
+    """
+
+    name: str = Field(pattern=r"^[\w-]+$")
+    command: Literal[
+        "train", "evaluate", "sensitivity", "search", "attack", "baselines", "footprint", "generate-data", "sweep"
+    ]
+    config: dict[str, Any]
+    shared: bool = False
+
+
+class PipelineConfig(Section):
+    """``qalof run``: steps in order, and perhaps the table that they fill; see :mod:`orchestrate.pipeline.scales` for
+    scales.
+    """
+
+    command: Literal["run"] = "run"
+    title: str = "QaLoF pipeline"
+    steps: list[StepConfig] = Field(min_length=1)
+    table: TableConfig | None = None
+    scale: str = FULL
+    scales: dict[str, OwnScale] = Field({})
+    workers: WorkersConfig = WorkersConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Read a pipeline; an override ``scale=NAME`` goes before all others.
+
+    Raises:
+        BadInputError: one line that names the file, the key and the way out.
+    """
+    said = [override.partition("=")[2] for override in overrides if override.startswith("scale=")]
+    rest = [override for override in overrides if not override.startswith("scale=")]
+
+    def prepare(data: dict[str, Any]) -> dict[str, Any]:
+        return scaled(data, said[-1] if said else str(data.get("scale", FULL)))
+
+    return load_config(PipelineConfig, path, rest, prepare)
+
+
+def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
+    """The steps, references resolved to paths below ``output`` or beside it.
+
+    Raises:
+        BadInputError: a name used twice, a reference to a step that does not come earlier, a bad config.
+    """
+    tracking = config.tracking.model_dump()
+    folders: dict[str, Path] = {}
+    planned = []
+    for step in config.steps:
+        if step.name in folders:
+            raise BadInputError(f"step names must differ: {step.name!r} is used twice")
+        if step.shared and step.command not in SHAREABLE:
+            law = f"only a train step may be shared, or a {SHAREABLE[1]} step"
+            raise BadInputError(f"{law}: {step.name} is {step.command}; leave it out")
+        inherited = {"workers": _workers_for(step.command, config), "tracking": tracking}
+        data = {**inherited, **_resolve(step.config, folders, step.name)}
+        checked = validate(JOBS[step.command].config, data, f"step {step.name}")
+        folders[step.name] = _shared_folder(step.command, checked, output) if step.shared else output / step.name
+        planned.append(
+            PlannedStep(step.name, step.command, checked, folders[step.name], step.shared, _waits(step.config))
+        )
+    return planned
+
+
+def _workers_for(command: str, config: PipelineConfig) -> dict[str, Any]:
+    """What a step inherits of the pipeline's workers; a step of one worker has no least number of them."""
+    alone = {"min_count": None} if command == "footprint" else {}
+    return config.workers.model_dump() | alone
+
+
+def step_configs(config: PipelineConfig, output: Path) -> list[Section]:
+    """Each step's config; see :func:`plan`."""
+    return [step.config for step in plan(config, output)]
+
+
+def link_shared(step: PlannedStep, output: Path) -> None:
+    """Let ``output/NAME`` lead to a shared step's run directory.
+
+    Raises:
+        BadInputError: something else is there.
+    """
+    link = output / step.name
+    if link.is_symlink():
+        link.unlink()
+    elif link.exists():
+        raise BadInputError(f"{link} must be free for a link to {step.folder}: it holds an own run; move it away")
+    link.symlink_to(Path("..") / step.folder.relative_to(output.parent))
+
+
+def _shared_folder(command: str, config: Section, output: Path) -> Path:
+    return output.parent / SHARED / f"{command}-{fingerprint_of(command, to_plain(config))[:12]}"
+
+
+def _resolve(value: Any, folders: Mapping[str, Path], step: str) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _resolve(item, folders, step) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_resolve(item, folders, step) for item in value]
+    match = _REFERENCE.match(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    if match[1] not in folders:
+        raise BadInputError(f"step {step}: there is no earlier step {match[1]!r}; {nearest_hint(match[1], folders)}")
+    return str(folders[match[1]] / (match[2] or CHECKPOINT))
+
+
+def _waits(value: Any) -> bool:
+    """Whether a config refers to another step's files, which may not be there yet."""
+    if isinstance(value, Mapping):
+        return any(_waits(item) for item in value.values())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return any(_waits(item) for item in value)
+    return isinstance(value, str) and _REFERENCE.match(value) is not None

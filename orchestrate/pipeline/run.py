@@ -1,0 +1,91 @@
+"""Running pipelines: steps that hand each other files, each in a run directory of its own.
+
+Every step goes through :func:`orchestrate.jobs.run.execute`, so that a rerun skips what is finished and unchanged, and
+goes on where it was killed.  Where the pipeline has a table, it is filled at the end and written to ``table.json``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrate.config.sections import WorkersConfig
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.jobs.registry import JOBS
+from orchestrate.jobs.run import execute, ray_for
+from orchestrate.pipeline.plan import PipelineConfig, StepConfig, link_shared, load_pipeline, plan, step_configs
+from orchestrate.pipeline.tables.check import check_table
+from orchestrate.pipeline.tables.fill import TABLE, fill
+from orchestrate.runs.progress import say
+from qalof.files import write_json
+from qalof.home import expanded
+from qalof.locks import held
+from qalof.writing import disk_errors
+
+__all__ = ["PipelineConfig", "StepConfig", "load_pipeline", "run_pipeline", "step_configs"]
+
+RESULT = "pipeline.json"
+
+
+def run_pipeline(config: PipelineConfig, output: str | Path, address: str | None = None) -> dict[str, Any]:
+    """Run every step; one Ray connection serves them all.
+
+    Args:
+        config: of the pipeline.
+        output: a folder below which each step has its run directory; ``pipeline.json`` lists them from the start,
+            with the seconds of those that are done.
+        address: of a Ray cluster.
+
+    Returns:
+        Per step: command, folder, seconds; the seconds of the whole; the table, if there is one.
+
+    Raises:
+        BadInputError: before any worker starts, for whatever can be known then.
+    """
+    output = expanded(output).absolute()
+    planned = plan(config, output)
+    if config.table is not None:
+        check_table(config.table, planned)
+    for step in planned:
+        if not step.waits:
+            JOBS[step.command].check(step.config)
+    with held(output, "--output"):
+        return _run_planned(config, planned, output, address)
+
+
+def _run_planned(
+    config: PipelineConfig, planned: Sequence[PlannedStep], output: Path, address: str | None
+) -> dict[str, Any]:
+    workers: list[WorkersConfig] = [step.config.workers for step in planned]  # type: ignore[attr-defined]
+    started = time.monotonic()
+    steps: list[dict[str, Any]] = [{"name": step.name, "command": step.command} for step in planned]
+    summary: dict[str, Any] = {"title": config.title, "scale": config.scale, "steps": steps}
+    with disk_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+    (output / TABLE).unlink(missing_ok=True)  # of an earlier run, which this one may contradict
+    write_json(output / RESULT, summary)
+    with ray_for(max(workers, key=_room), address, workers):
+        for number, step in enumerate(planned, start=1):
+            say(f"[bold]step {number}/{len(planned)}: {step.name} ({step.command})[/bold]")
+            steps[number - 1]["seconds"] = _run(step, output)
+            write_json(output / RESULT, summary)
+    summary["seconds"] = round(time.monotonic() - started, 1)
+    write_json(output / RESULT, summary)
+    if config.table is None:
+        return summary
+    table = fill(config.table, planned, config.scale)
+    write_json(output / TABLE, table)
+    return {**summary, "table": table}
+
+
+def _room(workers: WorkersConfig) -> tuple[bool, int]:
+    return not workers.in_process, workers.count
+
+
+def _run(step: PlannedStep, output: Path) -> float:
+    if step.shared:
+        link_shared(step, output)
+    seconds: float = execute(step.command, step.config, step.folder, wait=step.shared)["seconds"]
+    return seconds

@@ -1,0 +1,172 @@
+"""Scales: the same experiment at another size.
+
+A config of a reference's table is written at its full size.  ``scale=tiny`` lays ``configs/scales/tiny.yaml`` over
+its steps, before any other override: a scale says what changes for each *kind* of step, task, method and objective
+(``tasks`` and ``methods`` hold settings), and so one file serves all tables.  What a table needs beyond that stands in
+the config itself, under ``scales: {tiny: {steps: {NAME: ...}}}``.  Mappings merge, anything else is replaced,
+and no count of a command is raised.  What a scale made smaller is noted below the table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from orchestrate.config.base import Section
+from orchestrate.config.loader import read_yaml, validate
+from qalof.errors import BadInputError, nearest_hint
+from qalof.home import expanded
+
+FULL = "full"
+FOLDER = Path(__file__).resolve().parents[2] / "configs" / "scales"
+
+
+class ScaleConfig(Section):
+    """Overrides by kind; keys below are those of the steps' configs."""
+
+    needs: list[str] = Field([])
+    """Environment variables that the scale reads, such as that of a folder of data."""
+    sites: dict[str, str] = Field({})
+    """Patterns of sites in the tables' rows, by those that they replace: another model has other kinds of layers."""
+    workers: dict[str, Any] = Field({})
+    commands: dict[str, dict[str, Any]] = Field({})
+    tasks: dict[str, dict[str, Any]] = Field({})
+    objectives: dict[str, dict[str, Any]] = Field({})
+    methods: dict[str, dict[str, Any]] = Field({})
+
+
+class OwnScale(Section):
+    """What one config changes at a scale, beyond the scale's own file: step name -> overrides of its config."""
+
+    steps: dict[str, dict[str, Any]] = Field({})
+
+
+def scaled(data: Mapping[str, Any], scale: str) -> dict[str, Any]:
+    """A pipeline's data, as read from YAML, at ``scale``.
+
+    Args:
+        data: of the pipeline; ``scales`` in it may hold an :class:`OwnScale` for this scale.
+        scale: ``full`` for no change, a name in ``configs/scales``, or the path of a file like those.
+
+    Raises:
+        BadInputError: no such scale, or one that overrides a step that is not there.
+    """
+    if scale == FULL:
+        return {**data, "scale": scale}
+    overlay = validate(ScaleConfig, read_yaml(_file(scale)), f"scale {scale}")
+    for name in overlay.needs:
+        if not os.environ.get(name):
+            raise BadInputError(
+                f"scale {scale} needs the environment variable {name}: it is not set; export {name}=..."
+            )
+    mine = (data.get("scales") or {}).get(scale)
+    own = validate(OwnScale, mine or {}, f"scales.{scale}")
+    steps = data.get("steps") or []
+    names = [str(step.get("name")) for step in steps]
+    for name in own.steps:
+        if name not in names:
+            raise BadInputError(f"scales.{scale}.steps must name steps: got {name!r}; {nearest_hint(name, names)}")
+    changed = [{**s, "config": _scale_step(s, overlay, own.steps.get(str(s.get("name")), {}))} for s in steps]
+    done = {
+        **data,
+        "scale": scale,
+        "steps": changed,
+        "workers": merged(data.get("workers") or {}, overlay.workers),
+    }
+    return done | ({"table": _scale_table(data["table"], overlay, cuts(steps, changed))} if data.get("table") else {})
+
+
+def merged(below: Any, above: Any) -> Any:
+    """``above`` over ``below``: mappings key by key, everything else whole."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{key: merged(below[key], value) if key in below else value for key, value in above.items()}}
+
+
+def cuts(full: Sequence[Mapping[str, Any]], changed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a scale made smaller, one line per step that has anything: ``sp: training.steps 8 of 1000``.
+
+    Args:
+        full: the steps as the config has them.
+        changed: the same steps at the scale.
+    """
+    lines = []
+    for before, after in zip(full, changed, strict=True):
+        smaller = [
+            f"{key} {new} of {'all' if old is None else old}"
+            for key, old, new in _changes(before.get("config") or {}, after["config"])
+            if _is_number(new) and (new < old if _is_number(old) else old is None and key.endswith("limit"))
+        ]
+        if smaller:
+            lines.append(f"{before.get('name')}: {', '.join(smaller)}")
+    return lines
+
+
+def _changes(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(after, Mapping):
+        for name, value in after.items():
+            below = before.get(name) if isinstance(before, Mapping) else None
+            yield from _changes(below, value, f"{key}.{name}" if key else str(name))
+    elif before != after:
+        yield key, before, after
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _scale_table(table: Mapping[str, Any], overlay: ScaleConfig, cut: Sequence[str]) -> dict[str, Any]:
+    """The table with this scale's patterns of sites in its rows, and a note on what was cut."""
+
+    def named(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return "|".join(overlay.sites.get(part, part) for part in value.split("|"))
+
+    rows = [{**row, "keys": {key: named(value) for key, value in (row.get("keys") or {}).items()}}
+            for row in table["rows"]]  # fmt: skip
+    note = [f"Cut at this scale: {'; '.join(cut)}."] if cut else []
+    return {**table, "rows": rows, "notes": [*(table.get("notes") or []), *note]}
+
+
+def _no_larger(full: Any, above: Any) -> Any:
+    """``above`` without the counts that are larger than what they replace: a step that trains once does not train 8."""
+    if isinstance(full, Mapping) and isinstance(above, Mapping):
+        return {key: _no_larger(full.get(key), value) for key, value in above.items()}
+    both = all(isinstance(value, int) and not isinstance(value, bool) for value in (full, above))
+    return min(full, above) if both else above
+
+
+def _scale_step(step: Mapping[str, Any], overlay: ScaleConfig, own: Mapping[str, Any]) -> Any:
+    full = step.get("config") or {}
+    config = merged(full, _no_larger(full, overlay.commands.get(str(step.get("command")), {})))
+    for section, known in (("task", overlay.tasks), ("objective", overlay.objectives), ("method", overlay.methods)):
+        chosen = config.get(section)
+        if isinstance(chosen, Mapping) and chosen.get("name") in known:
+            above = _of_steps(known[chosen["name"]], chosen.get("settings") or {})
+            config = merged(config, {section: above if section == "objective" else {"settings": above}})
+    return merged(config, own)
+
+
+def _of_steps(above: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``above`` for a task whose training data an earlier step makes, at any scale: it says what is scored instead."""
+    if "data" not in above or not str(settings.get("data", "")).startswith("step:"):
+        return above
+    rest = {key: value for key, value in above.items() if key != "data"}
+    return {"validation_data": above["data"], **rest}
+
+
+def _file(scale: str) -> Path:
+    path = expanded(scale)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    found = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    if scale not in found:
+        raise BadInputError(
+            f"scale must be {FULL}, a file, or one of configs/scales: got {scale!r}; {nearest_hint(scale, found)}"
+        )
+    return FOLDER / f"{scale}.yaml"

@@ -1,0 +1,1 @@
+"""The tables of the references, filled from the steps of a pipeline."""

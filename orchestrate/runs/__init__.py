@@ -1,0 +1,1 @@
+"""One run's folder, environment, progress and record."""

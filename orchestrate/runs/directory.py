@@ -1,0 +1,171 @@
+"""Run directories: what a command leaves behind, and how it goes on or is skipped.
+
+    config.yaml       the resolved config; runs as it stands
+    run.json          the command, the fingerprint of config and inputs, their digests, and when it was started first
+    environment.json  commit, versions, hardware
+    result.json       typed and versioned, with the clock times of start and finish; written last, so that its
+                      presence means: finished
+
+The same command on a directory that is unfinished goes on in it; on one that is finished it returns the result.
+Where the config or an input has changed, the old directory is moved aside (``NAME.1``, ``NAME.2`` ...), never
+overwritten.  Workers, tracking and ``batch_size`` are no part of the fingerprint, since no result depends on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrate.runs.environment import describe
+from orchestrate.runs.inputs import without
+from orchestrate.runs.progress import say
+from qalof.errors import BadInputError
+from qalof.files import json_ready, read_json, write_json, write_text
+from qalof.home import expanded
+from qalof.tasks.feature_cache import content_digest
+from qalof.writing import disk_errors
+
+FORMAT_VERSION = 1
+_NOT_FINGERPRINTED = ("workers", "tracking", "batch_size")
+MEANINGS = {"sensitivity": 2, "search": 2, "footprint": 2, "baselines": 2}
+"""Counts the changes of what a command's result means; a run from before the last one is redone, not taken as it is.
+
+2: metrics that are better when lower have the sign, and are optimized in the direction, that is their own; footprints
+have the speed of calibration; the rows of baselines have the bytes of adapters and of the whole.
+"""
+
+
+class RunDirectory:
+    """One run's folder; make it by :meth:`open`."""
+
+    def __init__(self, path: Path, command: str) -> None:
+        self.path, self.command = path, command
+
+    @classmethod
+    def open(
+        cls, path: Path, command: str, config: Mapping[str, Any], inputs: Mapping[str, str] | None = None
+    ) -> RunDirectory:
+        """Open a new, unfinished or finished run at ``path``.
+
+        Args:
+            path: the folder; made if it is missing.
+            command: such as ``train``.
+            config: resolved, JSON-able.
+            inputs: see :func:`orchestrate.runs.inputs.input_digests`.
+
+        Raises:
+            BadInputError: ``path`` is a file, or a folder that holds something else than a run.
+        """
+        path = expanded(path).absolute()
+        inputs = inputs or {}
+        fingerprint = fingerprint_of(command, config, inputs)
+        self = cls(path, command)
+        if path.exists():
+            if not path.is_dir():
+                raise BadInputError(f"--output must be a folder: {path} is a file")
+            if any(path.iterdir()):
+                if not (path / "run.json").is_file():
+                    raise BadInputError(f"--output must be new or a run's folder: {path} holds other things")
+                run = read_json(path / "run.json", "run file")
+                if run.get("fingerprint") == fingerprint:
+                    return self
+                cause = _changed(run.get("inputs", {}), inputs)
+                say(f"{path} holds a run of {cause}: moved to {_move_aside(path).name}")
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        header = f"# qalof {command} --config {path / 'config.yaml'}\n"
+        write_text(path / "config.yaml", header + yaml.safe_dump(dict(config), sort_keys=False))
+        write_json(path / "environment.json", describe())
+        write_json(
+            path / "run.json",
+            {
+                "format_version": FORMAT_VERSION,
+                "command": command,
+                "fingerprint": fingerprint,
+                "inputs": dict(inputs),
+                "started": _now(),
+            },
+        )
+        return self
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The result of a finished run; None while it is unfinished."""
+        path = self.path / "result.json"
+        return read_result(path) if path.is_file() else None
+
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the result, numbers that are not finite as null; the run is finished."""
+        ready: dict[str, Any] = json_ready(result)
+        times = {"started": read_json(self.path / "run.json", "run file").get("started"), "finished": _now()}
+        head = {"format_version": FORMAT_VERSION, "command": self.command}
+        write_json(self.path / "result.json", {**head, **times, "result": ready})
+        return ready
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The ``result`` of a ``result.json``.
+
+    Raises:
+        BadInputError: missing, damaged, of another form or of a newer version.
+    """
+    data = read_json(path, "result file")
+    if not isinstance(data, Mapping) or not isinstance(data.get("result"), dict):
+        raise BadInputError(f"result file {path} must hold an object with a result: it does not; run the command again")
+    if data.get("format_version") != FORMAT_VERSION:
+        raise BadInputError(
+            f"result file {path} must have version {FORMAT_VERSION}: got {data.get('format_version')!r}"
+        )
+    result: dict[str, Any] = data["result"]
+    return result
+
+
+def read_moment(path: Path, key: str) -> float | None:
+    """The clock time ``started`` or ``finished`` of a ``run.json`` or ``result.json``.
+
+    Returns:
+        Seconds since 1970; None of a file that was written before these times were kept.
+
+    Raises:
+        BadInputError: missing, damaged, or no time.
+    """
+    data = read_json(path, "run file")
+    text = data.get(key) if isinstance(data, Mapping) else None
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError):
+        raise BadInputError(f"{key} of {path} must be a time such as 2026-01-31T12:00:00+00:00: got {text!r}") from None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def fingerprint_of(command: str, config: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> str:
+    """Equal for runs that have the same result: the same command, config (but for workers and tracking) and inputs.
+
+    An input's digest takes the place of its path, which may be spelled or named otherwise.
+    """
+    given = inputs or {}
+    kept = {key: value for key, value in config.items() if key not in _NOT_FINGERPRINTED}
+    meant = f"{command}/{MEANINGS[command]}" if command in MEANINGS else command
+    return content_digest(meant, without(kept, given), given)
+
+
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What made a run another one, as far as it is known."""
+    named = [key for key in now if key in before and before[key] != now[key]]
+    return f"another content of {', '.join(named)}" if named else "another config or input"
+
+
+def _move_aside(path: Path) -> Path:
+    number = 1
+    while (target := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return path.rename(target)

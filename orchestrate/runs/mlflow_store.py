@@ -1,0 +1,145 @@
+"""Where the record in MLflow is: addresses of stores, and opening one that others may open at the same time.
+
+Without a server's URI the record is an SQLite file with artefacts beside it, ``<root>/mlflow.db`` and
+``<root>/mlartifacts``.  MLflow makes an SQLite file's tables without a lock: of several first runs all but one fail,
+for a table is there already.  So whoever opens such a record holds a lock beside it, which ends with its process.
+
+A path becomes part of an address: SQLAlchemy decodes ``%2F`` in it and takes ``?`` for the beginning of a query, so
+both are escaped.  MLflow makes the folder of an address that begins with ``sqlite:///``, without decoding it, hence an
+escaped one names its driver, too.  Links are left as they are, for what lies beside a file lies beside its name.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import urllib.parse
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from orchestrate.config.redaction import conceal, redact
+from orchestrate.runs.mlflow_values import check_uri
+from qalof.errors import BadInputError
+
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+_PLAIN, _ESCAPED = "sqlite:///", "sqlite+pysqlite:///"
+
+#: Left alone, MLflow tries a dead server for four minutes, and reports its use to its makers.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+
+
+def default_uri(root: Path) -> str:
+    """The URI of the SQLite record in ``root``."""
+    path = (root.absolute() / DATABASE).as_posix()
+    escaped = path.replace("%", "%25").replace("?", "%3F")
+    return f"{_PLAIN if escaped == path else _ESCAPED}{escaped}"
+
+
+def database_of(uri: str) -> Path | None:
+    """The file of an SQLite record; None where ``uri`` is a server's, or has no file."""
+    scheme, _, path = uri.partition(":///")
+    if scheme.split("+")[0] != "sqlite" or not path:
+        return None
+    return Path(urllib.parse.unquote(path.partition("?")[0]))
+
+
+def ui_command(root: Path, port: int = 5000) -> list[str]:
+    """The command that shows the record in ``root`` on 127.0.0.1, in two processes.
+
+    Without the variable MLflow starts eight more, for jobs that nobody sends; they take 0.9 GB.
+    """
+    settings = ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true")
+    store = (
+        "--backend-store-uri",
+        default_uri(root),
+        "--default-artifact-root",
+        (root.absolute() / ARTIFACTS).as_uri(),
+    )
+    network = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+    return ["env", *settings, sys.executable, "-m", "mlflow", "server", *store, *network]
+
+
+def open_store(root: Path, uri: str | None, experiment: str) -> tuple[Any, str, str]:
+    """MLflow's client, the experiment's id, and the store's URI; the experiment is made where it is missing.
+
+    Args:
+        root: folder of the SQLite record; not used where ``uri`` is given.
+        uri: of a server or data base; None for the record in ``root``.
+        experiment: its name.
+
+    Raises:
+        BadInputError: the store cannot be reached, read or written, or its experiment is deleted.
+    """
+    place = default_uri(root) if uri is None else check_uri(uri)
+    artifacts = None if uri is not None else (root.absolute() / ARTIFACTS).as_uri()
+    try:
+        if uri is None:
+            root.mkdir(parents=True, exist_ok=True)
+        with _alone(database_of(place)):
+            client = _client(place)
+            found = client.get_experiment_by_name(experiment) or _made(client, experiment, artifacts)
+    except Exception as error:
+        raise unusable(place, error) from None
+    if found.lifecycle_stage == "deleted":
+        raise BadInputError(
+            f"the MLflow experiment must not be deleted: {experiment!r} is, at {redact(place)}; restore it by "
+            f"`MLFLOW_TRACKING_URI={redact(place)} mlflow experiments restore --experiment-id {found.experiment_id}`, "
+            "or set tracking.experiment to another name"
+        )
+    return client, found.experiment_id, place
+
+
+def unusable(uri: str, error: Exception) -> BadInputError:
+    """What to say where a store refuses."""
+    return BadInputError(
+        f"the tracking store must be reachable and writable: {redact(uri)} is not ({reason(error, uri)}); "
+        "start its server, correct the URI, or leave it out for an SQLite file in the runs folder"
+    )
+
+
+def reason(error: Exception, uri: str) -> str:
+    """The first line of an error, without the secrets of the store's URI."""
+    return conceal((str(error).strip().splitlines() or [type(error).__name__])[0], uri)[:300]
+
+
+@contextmanager
+def _alone(database: Path | None) -> Iterator[None]:
+    """Hold the lock of an SQLite record, which is waited for."""
+    lock = nullcontext() if database is None else FileLock(database.with_name(f".{database.name}.lock"))
+    with lock:
+        yield
+
+
+def _made(client: Any, experiment: str, artifacts: str | None) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_experiment(experiment, artifacts)
+    except MlflowException as error:  # on a server another process may have been quicker
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return client.get_experiment_by_name(experiment)
+
+
+def _client(uri: str) -> Any:
+    """MLflow's client, quiet, and quick to give up."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"mlflow\..*")
+    from mlflow.tracking import MlflowClient
+
+    # MLflow sets its loggers up on import, and Alembic's while it makes a data base.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)

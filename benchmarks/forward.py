@@ -21,9 +21,10 @@ from torch import nn
 from transformers import GPT2Config, GPT2ForQuestionAnswering
 
 from qalof.model.adapters import AdapterSpec
+from qalof.model.layers.switchable_linear import SwitchableLinear
+from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel
-from qalof.model.switchable_linear import SwitchableLinear
+from qalof.model.switchable import SwitchableModel
 from qalof.quantization.scheme import QuantizationScheme
 
 TARGETS = ["c_attn", "c_proj", "c_fc"]

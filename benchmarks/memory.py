@@ -5,7 +5,7 @@
 ``widths``: for every way of holding, all widths of a GPT-2-124M-shaped random model, from sizes alone and from the
 tensors.  ``processes``: two processes with the same base, each after loading and holding the widths; private bytes are
 each one's USS with both alive, less what it began with.  ``shared``: frozen tensors mapped from one file, as the
-actors of a pool do (:mod:`qalof.model.shared_base`).
+actors of a pool do (:mod:`qalof.model.shared_memory`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from measure import environment, report
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from qalof.model.adapters import AdapterSpec
-from qalof.model.pack_inference import predicted_bytes
+from qalof.model.packing import predicted_bytes
+from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
-from qalof.model.shared_base import give_back, share_frozen
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel, build
+from qalof.model.shared_memory import give_back, share_frozen
+from qalof.model.switchable import SwitchableModel, build
 from qalof.quantization.scheme import QuantizationScheme
 
 HOLDINGS = ("values", "codes", "packed", "dropped")

@@ -31,8 +31,8 @@ from orchestrate.config.sections import AdaptersConfig
 from qalof import build, task
 from qalof.bitmap import Bitmap
 from qalof.files import append_lines
+from qalof.model.pretrained import BaseModel
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel
 from qalof.quantization.scheme import QuantizationScheme
 from qalof.statistics import bootstrap_mean, paired_difference
 from qalof.training.loop import Trainer, TrainSettings

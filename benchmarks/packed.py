@@ -26,9 +26,10 @@ from torch import nn
 from transformers import GPT2Config, GPT2ForQuestionAnswering
 
 from qalof.model.adapters import AdapterSpec
+from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
-from qalof.model.shared_base import give_back
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel
+from qalof.model.shared_memory import give_back
+from qalof.model.switchable import SwitchableModel
 from qalof.quantization.scheme import QuantizationScheme
 
 VARIANTS = {

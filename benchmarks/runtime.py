@@ -25,9 +25,9 @@ from measure import environment, interleaved, report, summary
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
 from qalof.export.gguf_file import write_gguf
-from qalof.model.pretrained import load_tokenizer
+from qalof.model.pretrained import BaseModel, HeadKind, load_tokenizer
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel
+from qalof.model.switchable import SwitchableModel
 from qalof.tiny import MODEL_DIR
 
 WIDTHS = {"F32": 32, "Q8_0": 8, "Q4_0": 4}

@@ -23,9 +23,9 @@ from measure import environment
 
 import qalof
 from qalof.cost import cost_of
-from qalof.model.pretrained import HeadKind, load_pretrained
+from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel, build
+from qalof.model.switchable import build
 
 SOURCE = "cache:SmolLM2-135M-Instruct"
 GROUPS = {

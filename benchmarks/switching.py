@@ -19,7 +19,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from qalof.bitmap import Bitmap
 from qalof.model.adapters import AdapterSpec
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.switchable import SwitchableModel
 
 TARGETS = ["c_attn", "c_proj", "c_fc"]
 

@@ -23,7 +23,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from qalof.bitmap import Bitmap
 from qalof.model.adapters import AdapterSpec
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.switchable import SwitchableModel
 from qalof.tasks.factory import task
 from qalof.training.loop import Trainer, TrainSettings, batch_indices
 from qalof.training.objectives import Distillation, SwitchablePrecision

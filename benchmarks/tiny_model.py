@@ -23,7 +23,8 @@ import torch
 from qalof import Bitmap, build
 from qalof.evaluation.result import Evaluation
 from qalof.model.adapters import AdapterSpec
-from qalof.model.switchable import BaseModel, SwitchableModel
+from qalof.model.pretrained import BaseModel
+from qalof.model.switchable import SwitchableModel
 from qalof.statistics import Interval, paired_difference
 from qalof.tasks.base import Task
 from qalof.tasks.factory import task

@@ -23,9 +23,10 @@ from transformers import GPT2Config, GPT2ForQuestionAnswering
 from transformers.pytorch_utils import Conv1D
 
 from qalof.model.adapters import AdapterSpec
+from qalof.model.layers.switchable_linear import SwitchableLinear
+from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel
-from qalof.model.switchable_linear import SwitchableLinear
+from qalof.model.switchable import SwitchableModel
 from qalof.quantization.scheme import QuantizationScheme
 from qalof.tasks.factory import task
 

@@ -33,7 +33,7 @@ def seconds_a_step(steps: int, batch: int, post: Callable[[Any], None]) -> tuple
     from qalof import build, task
     from qalof.bitmap import Bitmap
     from qalof.model.adapters import AdapterSpec
-    from qalof.model.switchable import BaseModel
+    from qalof.model.pretrained import BaseModel
     from qalof.training.loop import ProcessGroup, Trainer, TrainSettings
     from qalof.training.objectives import Distillation, SwitchablePrecision
 

@@ -16,9 +16,9 @@ _WHERE = {
     "Bitmap": "qalof.bitmap",
     "LayerBits": "qalof.bitmap",
     "build": "qalof.model.switchable",
-    "load": "qalof.checkpoints",
+    "load": "qalof.checkpoint.opening",
     "task": "qalof.tasks.factory",
-    "task_of": "qalof.checkpoints",
+    "task_of": "qalof.checkpoint.opening",
 }
 
 __all__ = list(_WHERE)

@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass, field
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.layer_bits import PASS_THROUGH
-from qalof.model.sites import Site, Unquantized
 from qalof.quantization.stored_size import FLOAT_BYTES
+from qalof.site import Site, Unquantized
 
 FLOAT_BITS = 32
 

@@ -14,10 +14,14 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from qalof.cache import cache_dir
 from qalof.errors import DiskError
 from qalof.files import digest, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LARGE = 2**20
 """Bytes from which on a digest is worth keeping."""
@@ -78,3 +82,19 @@ def _files(folder: Path, below: str, above: frozenset[tuple[int, int]]) -> Itera
             yield f"{below}{path.name}", path
         elif path.is_dir() and not any((path / name).is_file() for name in _OURS):
             yield from _files(path, f"{below}{path.name}/", above | {place})
+
+
+def content_digest(*parts: Any) -> str:
+    """SHA-256, in hex, of JSON-able parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256, in hex, of what the tokenizer makes of texts: its definition and its special tokens.
+
+    Truncation and padding are left out: transformers sets them in the tokenizer at every call, as that call wants them,
+    so the tokenizer of a task that has been used says something else than a fresh one.
+    """
+    definition = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = {key: value for key, value in definition.items() if key not in ("truncation", "padding")}
+    return content_digest(kept, tokenizer.special_tokens_map)

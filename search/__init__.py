@@ -13,8 +13,9 @@ from search.evaluator import Evaluator, LocalEvaluator
 from search.front import hypervolume, non_dominated
 from search.loop import run
 from search.objective import Objective, Score, parse_objectives
+from search.point import Point
 from search.record import EvaluationRecord
-from search.result import Point, SearchResult
+from search.result import SearchResult
 from search.space import BitmapSpace, Unit
 from search.strategies import STRATEGIES
 from search.study import Study

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
-from qalof.model.sites import Site
 from qalof.model.switchable import SwitchableModel
+from qalof.site import Site
 from qalof.tasks.base import Task
 
 

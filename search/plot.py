@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from search.objective import Objective
 
 if TYPE_CHECKING:
-    from search.result import Point, SearchResult
+    from search.point import Point
+    from search.result import SearchResult
 
 DOMINATED_COLOUR, FRONT_COLOUR = "#9aa5b1", "#c2410c"
 

@@ -9,87 +9,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from qalof.bitmap import Bitmap
-from qalof.bitmap_names import Sized, short_name, summary
-from qalof.cost import COST_NAMES, Cost
+from qalof.bitmap_names import short_name
+from qalof.cost import COST_NAMES
 from qalof.errors import BadInputError, nearest_hint
 from qalof.files import read_json, write_bytes, write_json, write_text
-from qalof.statistics import Interval, from_nullable, to_nullable
+from qalof.statistics import to_nullable
 from search.bitmap_plot import bitmaps_picture, thinned
 from search.front import non_dominated
-from search.objective import Objective, Score
+from search.objective import Objective
 from search.plot import front_png
+from search.point import Point
 
 FORMAT_VERSION = 2
+
 FRONT_JSON, FRONT_CSV, FRONT_PNG, TRACE_CSV = "front.json", "front.csv", "front.png", "trace.csv"
+
 FRONT_BITMAPS = "front_bitmaps.png"
-
-
-@dataclass(frozen=True)
-class Point:
-    """One evaluated bitmap.
-
-    ``metrics``: name -> value with its 95 % interval; ``values``: under each objective, in their order;
-    ``examples``: how many the metrics come from; ``summary``: the bitmap in one line (:mod:`qalof.bitmap_names`).
-    """
-
-    bitmap: Bitmap
-    cost: Cost
-    metrics: Mapping[str, Interval]
-    values: tuple[float, ...]
-    examples: int
-    summary: str = ""
-
-    @classmethod
-    def of(cls, score: Score, sites: Sequence[Sized] | None = None) -> Point:
-        """Condense a score: per-example scores become intervals; ``sites`` say what a summary weighs."""
-        evaluation = score.evaluation
-        # a task may sum in another order than the bootstrap's mean, so the estimate is the metric to the last bit
-        metrics = {
-            name: replace(evaluation.interval(name), estimate=float(value))
-            for name, value in evaluation.metrics.items()
-        }
-        said = summary(score.bitmap, sites)
-        return cls(score.bitmap, score.cost, metrics, score.values, evaluation.examples, said)
-
-    def value(self, name: str) -> float:
-        """A cost or metric by name."""
-        return self.cost.value(name) if name in COST_NAMES else self.metrics[name].estimate
-
-    def as_row(self) -> dict[str, Any]:
-        """One flat row for a table."""
-        row: dict[str, Any] = {"id": self.bitmap.id, "bitmap": str(self.bitmap), "summary": self.summary}
-        for name, interval in self.metrics.items():
-            row |= interval.to_columns(name)
-        return row | self.cost.to_json()
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict; numbers that are not finite become null."""
-        return {
-            "id": self.bitmap.id,
-            "summary": self.summary,
-            "bitmap": self.bitmap.to_json(),
-            "cost": self.cost.to_json(),
-            "metrics": {name: interval.to_json() for name, interval in self.metrics.items()},
-            "values": [to_nullable(value) for value in self.values],
-            "examples": self.examples,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Point:
-        """The inverse of :meth:`to_json`; null becomes NaN."""
-        metrics = {name: Interval.from_json(values) for name, values in data["metrics"].items()}
-        values = tuple(map(from_nullable, data["values"]))
-        bitmap = Bitmap.from_json(data["bitmap"])
-        said = data.get("summary") or summary(bitmap)
-        return cls(bitmap, Cost(**data["cost"]), metrics, values, data["examples"], said)
 
 
 @dataclass(frozen=True)

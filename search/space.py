@@ -24,7 +24,7 @@ from qalof.bitmap import PASS_THROUGH, Bitmap, LayerBits, block_name, check_widt
 from qalof.cost import Cost, Rest, cost_of
 from qalof.errors import BadInputError
 from qalof.model.adapter_spec import SHARED, untrained_widths
-from qalof.model.sites import Site
+from qalof.site import Site
 from search.budget import BASE_NAMES, Budget, Indices, Price, check_limit
 
 Group = Literal["site", "block"]

@@ -18,7 +18,8 @@ from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
 from qalof.laws import Count, Seed, check_keywords
 from search.objective import Objective, Score, parse_objectives
-from search.result import Point, SearchResult
+from search.point import Point
+from search.result import SearchResult
 from search.space import BitmapSpace
 from search.strategies import Row, StrategyContext, start
 

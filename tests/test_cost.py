@@ -5,11 +5,10 @@ import pytest
 from qalof.bitmap import Bitmap
 from qalof.cost import cost_of, storage_of
 from qalof.errors import BadInputError
-from qalof.model.kv_layout import KvGranularity, KvLayout
-from qalof.model.sites import Site, Unquantized
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.methods.symmetric import Symmetric
 from qalof.quantization.scheme import QuantizationScheme, TensorScheme
+from qalof.site import KvGranularity, KvLayout, Site, Unquantized
 
 
 def symmetric(granularity):

@@ -10,12 +10,12 @@ import torch
 
 import qalof
 from qalof.attacks.attack import AttackExample, AttackStatus, attack_examples
-from qalof.attacks.gbda import GbdaSettings
-from qalof.attacks.textfooler import TextFoolerSettings
+from qalof.attacks.methods.gbda import GbdaSettings
+from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.model.adapters import AdapterSpec
-from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer
+from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained, load_tokenizer
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel, build
+from qalof.model.switchable import build
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import Distillation, SwitchablePrecision
 

@@ -9,7 +9,7 @@ from orchestrate.jobs.shared.compare import first_examples
 from orchestrate.jobs.shared.scores import rows
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation, token_scores
-from qalof.model.sites import Site
+from qalof.site import Site
 from qalof.statistics import Interval
 
 SUMS, TOKENS = [1.0, 6.0], [1, 3]

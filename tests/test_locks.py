@@ -14,7 +14,7 @@ import search
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.locks import held, lock_of
-from qalof.model.sites import Site
+from qalof.site import Site
 
 SITES = [Site("h.0.a", 8, 8, False)]
 """Of a model of one layer."""

@@ -10,7 +10,7 @@ from orchestrate.jobs.profile.job import METRICS as FOOTPRINT
 from orchestrate.jobs.train.best_checkpoint import TRAIN_LOSS
 from orchestrate.pipeline.tables.check import PARAMETERS
 from qalof.attacks.rates import Rate
-from qalof.attacks.robustness import RandomPrecisionReport, RobustnessReport, SourceUnderDraws
+from qalof.attacks.robustness.report import RandomPrecisionReport, RobustnessReport, SourceUnderDraws
 from qalof.cost import COST_NAMES
 from qalof.errors import BadInputError
 from qalof.metrics import METRICS, Metric, described, metric_of, register, spoken_of

@@ -9,16 +9,16 @@ import torch
 
 import qalof
 from qalof.model.adapters import SHARED, AdapterSpec
-from qalof.model.gradient_rounding import round_stochastically
-from qalof.model.initialisation import compensate, decompose
-from qalof.model.pretrained import HeadKind
+from qalof.model.initialization import compensate, decompose
+from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel, build
+from qalof.model.switchable import build
 from qalof.post_training.error_compensation import InputMoments, compensate_weight
 from qalof.post_training.gptq import compensate as gptq
 from qalof.precision import at_least_float32
 from qalof.quantization.methods.symmetric import Symmetric
 from qalof.quantization.options import QuantizerOptions
+from qalof.training.gradient_rounding import round_stochastically
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import (
     AdversarialPrecision,
@@ -28,11 +28,11 @@ from qalof.training.objectives import (
     SwitchablePrecision,
 )
 from qalof.training.objectives.choices import AllBitmaps
-from qalof.training.precision_schedule import CyclicPrecision
+from qalof.training.objectives.precision_schedule import CyclicPrecision
 
 ROOT = Path(__file__).resolve().parent.parent
 # files and formats have float32 by definition; the tiny model's own making is no part of the product
-EXEMPT = ("qalof/export", "qalof/tiny", "qalof/quantization/packing.py", "qalof/model/packed_weight.py")
+EXEMPT = ("qalof/export", "qalof/tiny", "qalof/quantization/packing.py", "qalof/model/layers/packed_weight.py")
 NARROWS = re.compile(r"\.float\(\)|\.to\(torch\.(float32|bfloat16)\)|dtype=torch\.(float32|bfloat16)")
 MEANT = {"qalof/precision.py", "qalof/rng.py", "qalof/model/pretrained.py", "qalof/model/gguf_source.py"}
 """The one function; draws of float32; weights that are loaded and hashed in float32."""
@@ -85,7 +85,7 @@ def test_a_models_forward_and_gradients_stay_in_float64_with_every_quantizer_in_
     specs = {str(bits): AdapterSpec(2, 4) for bits in widths}
     model = build(BaseModel(random_model, HeadKind.CAUSAL_LM), specs, SwitchSettings(**settings)).double()
     ids = torch.arange(12)[None]
-    qalof.model.quantizer_state.calibrate(model, [{"input_ids": ids}])
+    qalof.model.calibration.calibrate(model, [{"input_ids": ids}])
     model.train()
     for bits in widths:
         model.set_bitmap(bits)

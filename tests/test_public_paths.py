@@ -12,16 +12,16 @@ import orchestrate.jobs.run
 import orchestrate.pipeline.run
 import orchestrate.report
 import qalof
+import qalof.checkpoint.manifest
 import qalof.export
-import qalof.model.manifest
 import qalof.tasks
 import qalof.training
 import search
 
-MODULES = ["qalof.checkpoints", "qalof.model.switchable", "orchestrate.jobs.search.on_tune",
+MODULES = ["qalof.checkpoint.opening", "qalof.model.switchable", "orchestrate.jobs.search.on_tune",
            "orchestrate.cluster.evaluation_pool"]  # fmt: skip
 FUNCTIONS = [
-    qalof.model.manifest.read_manifest,
+    qalof.checkpoint.manifest.read_manifest,
     orchestrate.jobs.run.execute,
     orchestrate.pipeline.run.run_pipeline,
     orchestrate.report.write_report,

@@ -69,8 +69,7 @@ def folder(tmp_path, monkeypatch):
     import qalof
     from qalof.export.packed import save_packed
     from qalof.model.adapters import AdapterSpec
-    from qalof.model.pretrained import load_tokenizer
-    from qalof.model.switchable import BaseModel
+    from qalof.model.pretrained import BaseModel, load_tokenizer
     from qalof.tasks.factory import describe_task
 
     task = qalof.task("squad-span", validation_split="validation[:8]", max_length=128, stride=32)

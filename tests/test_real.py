@@ -16,8 +16,8 @@ from qalof.bitmap import Bitmap
 from qalof.export.gguf_file import write_gguf
 from qalof.model.adapters import AdapterSpec
 from qalof.model.gguf_source import stored_as
-from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer
-from qalof.model.switchable import BaseModel, build
+from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained, load_tokenizer
+from qalof.model.switchable import build
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives.switchable import SwitchablePrecision
 

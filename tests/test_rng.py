@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from qalof.attacks.gbda import gumbel
+from qalof.attacks.methods.gbda import gumbel
 from qalof.model.adapters import AdapterSpec
-from qalof.model.pretrained import HeadKind
-from qalof.model.switchable import BaseModel, build
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.switchable import build
 from qalof.rng import PortableDropout, make_dropout_portable, portable_draws
 
 SIZES = (1, 7, 16, 17, 256, 1003)

@@ -13,16 +13,17 @@ import torch
 import search
 from qalof import build
 from qalof.bitmap import Bitmap
+from qalof.checkpoint.trainer import load_checkpoint, save_checkpoint
 from qalof.cost import average_bits
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_json, write_json
 from qalof.model.adapters import SHARED, AdapterSpec
-from qalof.model.switchable import BaseModel, SwitchableModel
+from qalof.model.pretrained import BaseModel
+from qalof.model.switchable import SwitchableModel
 from qalof.statistics import paired_difference
-from qalof.training.checkpoint import load_checkpoint, save_checkpoint
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import CyclicPrecisionTraining, Distillation, Objective, SwitchablePrecision
-from qalof.training.precision_schedule import CyclicPrecision
+from qalof.training.objectives.precision_schedule import CyclicPrecision
 from study.clock import Clock
 from study.data import PreparedSpanTask
 from study.scales import Scale

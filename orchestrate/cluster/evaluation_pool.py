@@ -16,14 +16,14 @@ from orchestrate.cluster.connection import physical_cores, threads_per_worker
 from orchestrate.cluster.pool import ActorPool, LocalPool, Pool
 from orchestrate.config.sections import WorkersConfig
 from qalof.bitmap import Bitmap
-from qalof.checkpoints import load_any, task_of
+from qalof.checkpoint.opening import load_any, task_of
+from qalof.digests import content_digest
 from qalof.evaluation.result import Evaluation
 from qalof.files import MANIFEST, digest
-from qalof.model.shared_base import share_large
-from qalof.model.sites import Site
+from qalof.model.shared_memory import share_large
 from qalof.model.switchable import SwitchableModel
+from qalof.site import Site
 from qalof.tasks.base import Task
-from qalof.tasks.feature_cache import content_digest
 
 
 class Scorer:
@@ -33,7 +33,7 @@ class Scorer:
         checkpoint: folder; every node must see it.
         threads: of torch.
         gpu: whether the model goes to the GPU.
-        other: a task in place of the checkpoint's, see :func:`qalof.checkpoints.task_of`.
+        other: a task in place of the checkpoint's, see :func:`qalof.checkpoint.opening.task_of`.
         opened: the model and the task, where this process has them already.
     """
 

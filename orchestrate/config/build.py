@@ -17,8 +17,9 @@ from orchestrate.config.train import TrainConfig, TrainingConfig
 from qalof.bitmap import PASS_THROUGH, check_width
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterSpec
-from qalof.model.sites import Site
-from qalof.model.switchable import BaseModel, SwitchableModel, build
+from qalof.model.pretrained import BaseModel
+from qalof.model.switchable import SwitchableModel, build
+from qalof.site import Site
 from qalof.tasks.base import Task
 from qalof.tasks.factory import make_task
 from qalof.training.objectives import Objective

@@ -17,7 +17,7 @@ from qalof.cost import average_bits
 from qalof.laws import Count, Law, Natural, Positive, Width
 from qalof.laws import Weight as Factor
 from qalof.layer_bits import LayerBits
-from qalof.model.sites import Site
+from qalof.site import Site
 from qalof.training.objectives import (
     AdversarialPrecision,
     AllBitmaps,
@@ -36,7 +36,7 @@ from qalof.training.objectives import (
     StepwisePrecision,
     Weight,
 )
-from qalof.training.precision_schedule import CyclicPrecision, Flip, Form, Shape
+from qalof.training.objectives.precision_schedule import CyclicPrecision, Flip, Form, Shape
 
 
 class StaticObjective(Section):
@@ -163,7 +163,7 @@ class CurriculumObjective(Section):
 class CptObjective(Section):
     """CPT: one width a step, in cycles; one shared adapter.
 
-    ``shape``, ``form`` and ``flip`` choose the schedule (:mod:`qalof.training.precision_schedule`);
+    ``shape``, ``form`` and ``flip`` choose the schedule (:mod:`qalof.training.objectives.precision_schedule`);
     ``gradient_bits``: width of the gradients of sites' outputs, rounded stochastically; None leaves them as they are.
     Weights cycle, and with them activations and KV cache, unless these are held at a width of their own.
     """

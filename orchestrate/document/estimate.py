@@ -15,7 +15,7 @@ from orchestrate.config.train import TrainConfig
 from qalof.errors import BadInputError
 from qalof.home import expanded
 from qalof.model.pretrained import resolve_source
-from qalof.model.sites import Site
+from qalof.site import Site
 from qalof.tasks.squad_data import load_squad, parse_split
 from qalof.training.objectives import Objective
 

@@ -23,10 +23,10 @@ import yaml
 from orchestrate.runs.environment import describe
 from orchestrate.runs.inputs import without
 from orchestrate.runs.progress import say
+from qalof.digests import content_digest
 from qalof.errors import BadInputError
 from qalof.files import json_ready, read_json, write_json, write_text
 from qalof.home import expanded
-from qalof.tasks.feature_cache import content_digest
 from qalof.writing import disk_errors
 
 FORMAT_VERSION = 1

@@ -19,9 +19,9 @@ from transformers import PreTrainedTokenizerBase
 
 from qalof.attacks.goal import BROKEN, HELD, Aimed
 from qalof.attacks.victim import BATCH, Victim
+from qalof.batching import by_equal_length
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
-from qalof.tasks.classification import by_equal_length
 
 LEAST_ALIKE = 4
 """Characters from which a token counts as resembling a word of the target."""

@@ -23,10 +23,10 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from qalof.attacks.victim import Victim, classifier
+from qalof.batching import by_equal_length
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
 from qalof.precision import at_least_float32
-from qalof.tasks.classification import by_equal_length
 
 HELD, BROKEN = 0, 1
 DEFAULT_RISE = 0.1

@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from qalof.errors import BadInputError
+from qalof.model.layers.switchable_embedding import SwitchableEmbedding
 from qalof.model.pretrained import HeadKind
-from qalof.model.switchable_embedding import SwitchableEmbedding
 from qalof.tasks.classification import class_logits
 
 BATCH = 64

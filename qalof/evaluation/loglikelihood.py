@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from qalof.batching import Progress, attention_mask, by_length, pad_right
 from qalof.errors import BadInputError
+from qalof.model.special_tokens import special_token
 from qalof.precision import at_least_float32
-from qalof.tasks.base import Progress
-from qalof.tasks.batching import attention_mask, by_length, pad_right
-from qalof.tasks.special_tokens import special_token
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import torch
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.export.packed import layers_of
+from qalof.model.at_bitmap import layers_of
 from qalof.model.pretrained import HeadKind
 from qalof.model.switchable import SwitchableModel
 

@@ -25,21 +25,12 @@ from safetensors.torch import load_file
 
 from qalof.bitmap import Bitmap
 from qalof.cost import FLOAT_BYTES
-from qalof.export.packed import (
-    PACKED_FILE,
-    REST_FILE,
-    active_tensor,
-    effective_weight,
-    layers_of,
-    rest_names,
-    running_at,
-    save_packed,
-    skeleton,
-)
+from qalof.export.packed import PACKED_FILE, REST_FILE, rest_names, save_packed, skeleton
+from qalof.model.at_bitmap import active_tensor, effective_weight, layers_of, running_at
 from qalof.model.pretrained import HeadKind
 from qalof.model.settings import TIED
-from qalof.model.sites import HeadMode
 from qalof.model.switchable import SwitchableModel
+from qalof.site import HeadMode
 
 LEVEL = 9
 MEASURES = ("predicted", "packed", "packed_zlib", "dequantized_zlib")

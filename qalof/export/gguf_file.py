@@ -32,11 +32,11 @@ from qalof.export.float_type import FloatType
 from qalof.export.gguf_families import family_of
 from qalof.export.gguf_tensors import EMBEDDING, READABLE, Tensors, gather, values_of
 from qalof.export.gguf_tokenizer import add_tokenizer
-from qalof.export.packed import active_branch, layers_of, running_at
+from qalof.model.at_bitmap import active_branch, layers_of, running_at
 from qalof.model.gguf_source import is_gguf
-from qalof.model.lora_linear import SwitchableLora
-from qalof.model.sites import HeadMode, Site
+from qalof.model.layers.lora_linear import SwitchableLora
 from qalof.model.switchable import SwitchableModel
+from qalof.site import HeadMode, Site
 
 BASE_FILE, ACTIVE = "base.gguf", "active"
 

@@ -25,12 +25,14 @@ from qalof.export import gguf_blocks
 from qalof.export.float_type import FloatType
 from qalof.export.gguf_blocks import BlockType, block_type
 from qalof.export.gguf_families import Family, family_of
-from qalof.export.packed import active_tensor, layers_of, running_at
 from qalof.layer_bits import PASS_THROUGH
-from qalof.model.lora_linear import MergeOrder
-from qalof.model.sites import HeadMode, Site, base_of
-from qalof.model.switchable import HeadKind, SwitchableModel
+from qalof.model.at_bitmap import active_tensor, layers_of, running_at
+from qalof.model.layers.lora_linear import MergeOrder
+from qalof.model.pretrained import HeadKind
+from qalof.model.sites import base_of
+from qalof.model.switchable import SwitchableModel
 from qalof.quantization.methods.gguf import BLOCK
+from qalof.site import HeadMode, Site
 
 EMBEDDING = "token_embd.weight"
 TYPES = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0", 16: "F16", 32: "F32"}

@@ -22,15 +22,13 @@ the adapters are in the weights, and there is no branch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qalof.bitmap import Bitmap
@@ -39,17 +37,20 @@ from qalof.errors import BadInputError
 from qalof.export.float_type import FloatType
 from qalof.export.packed_linear import make_quantizers
 from qalof.files import sealed_folder, write_json
-from qalof.model.lora_linear import MergeOrder, SwitchableLora
-from qalof.model.norms import SwitchableNorm
-from qalof.model.packed_weight import bytes_in
-from qalof.model.sites import HeadMode, Site, site_path
+from qalof.model.at_bitmap import active_branch, active_tensor, effective_weight, layers_of, running_at
+from qalof.model.layers.lora_linear import MergeOrder
+from qalof.model.layers.packed_weight import bytes_in
+from qalof.model.sites import site_path
 from qalof.model.switchable import SwitchableModel
-from qalof.model.switchable_linear import SwitchableLinear
 from qalof.quantization.packing import pack
+from qalof.site import HeadMode, Site
 
 FORMAT_VERSION = 1
+
 KIND = "packed-model"
+
 PACKED_FILE, REST_FILE, LAYOUT_FILE = "packed.safetensors", "rest.safetensors", "packed.json"
+
 _KINDS = ("branch/", "rest/", "bias/", "state/")
 """How the names in the second file begin."""
 
@@ -151,18 +152,6 @@ def save_packed(
     return sizes
 
 
-@contextmanager
-def running_at(model: SwitchableModel, bitmap: Bitmap | str | int) -> Iterator[Bitmap]:
-    """``model`` in eval mode at ``bitmap``, which is yielded parsed; afterwards as it was."""
-    before, training = model.bitmap, model.training
-    model.eval()
-    try:
-        yield model.set_bitmap(bitmap)
-    finally:
-        model.set_bitmap(before)
-        model.train(training)
-
-
 def rest_names(model: PreTrainedModel, sites: tuple[Site, ...], head_mode: HeadMode) -> list[str]:
     """Names of the tensors of an unpatched ``model`` that belong to no site, each shared one once."""
     skipped = {f"{site_path(model, site)}.{leaf}" for site in sites for leaf in ("weight", "bias")}
@@ -183,41 +172,6 @@ def skeleton(model: SwitchableModel) -> PreTrainedModel:
     with torch.device("meta"):
         bare: PreTrainedModel = type(model.model)(config)
     return bare
-
-
-def layers_of(model: SwitchableModel, site: Site) -> tuple[SwitchableLinear, SwitchableLora | None]:
-    """The switchable layer of a site, and its branches if it has any."""
-    outer = model.model.get_submodule(site_path(model.model, site))
-    if isinstance(outer, SwitchableLora):
-        outer, lora = outer.base_layer, outer
-    else:
-        lora = None
-    assert isinstance(outer, SwitchableLinear)
-    return outer, lora
-
-
-def active_branch(lora: SwitchableLora | None) -> tuple[torch.Tensor, torch.Tensor, float] | None:
-    """A, B and s of the adapter that a site runs; None where it runs none."""
-    return None if lora is None or lora.active is None else lora.factors(lora.active)
-
-
-def active_tensor(model: nn.Module, name: str) -> torch.Tensor:
-    """A tensor of a patched ``model`` by its name in the unpatched one: of a norm, that of the active copy."""
-    path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
-    if isinstance(module, SwitchableNorm):
-        module = module.norm if module.active is None else module.copies[module.active]
-    tensor = getattr(module, leaf)
-    assert isinstance(tensor, torch.Tensor)
-    return tensor
-
-
-def effective_weight(model: SwitchableModel, site: Site) -> torch.Tensor:
-    """What is rounded at a site, (out, in): its weight, with the branch in it under ``merge_then_quantize``."""
-    linear, lora = layers_of(model, site)
-    if lora is None or lora.active is None or model.settings.merge is not MergeOrder.MERGE_THEN_QUANTIZE:
-        return linear.weight.detach()
-    return lora.merged_weight(lora.active).detach()
 
 
 def _gather(model: SwitchableModel, bitmap: Bitmap, float_type: FloatType) -> _Parts:

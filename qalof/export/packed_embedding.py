@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from qalof.model.packed_weight import PackedWeight
-from qalof.model.sites import Site
+from qalof.model.layers.packed_weight import PackedWeight
+from qalof.site import Site
 
 
 class PackedEmbedding(nn.Embedding):

@@ -1,10 +1,10 @@
 """A site as a packed file gives it back: one width, one branch, nothing to switch.
 
-It computes what :class:`qalof.model.lora_linear.SwitchableLora` around
-:class:`qalof.model.switchable_linear.SwitchableLinear` computes in eval mode at one bitmap, by the same
+It computes what :class:`qalof.model.layers.lora_linear.SwitchableLora` around
+:class:`qalof.model.layers.switchable_linear.SwitchableLinear` computes in eval mode at one bitmap, by the same
 operations in the same order, so that outputs are equal bit for bit where the weight is decoded once and held in fp32:
 that is the reference that says what a packed file means.  Held packed it takes the bytes of the file, and is
-multiplied as :mod:`qalof.model.packed_weight` says.
+multiplied as :mod:`qalof.model.layers.packed_weight` says.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import nn
 from torch.nn import functional
 
 from qalof.layer_bits import LayerBits
-from qalof.model.kv_cache import quantize_kv
-from qalof.model.lora_linear import LoraInput, MergeOrder
-from qalof.model.packed_weight import FLOAT, Kernel, PackedWeight
-from qalof.model.real_tokens import RealTokens
+from qalof.model.layers.kv_cache import quantize_kv
+from qalof.model.layers.lora_linear import LoraInput, MergeOrder
+from qalof.model.layers.packed_weight import FLOAT, Kernel, PackedWeight
+from qalof.model.layers.real_tokens import RealTokens
+from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.model.settings import SwitchSettings
-from qalof.model.sites import Site
-from qalof.model.tensor_quantizer import TensorQuantizer
+from qalof.site import Site
 
 
 @dataclass(frozen=True)

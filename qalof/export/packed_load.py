@@ -24,12 +24,13 @@ from qalof.export.packed_embedding import PackedEmbedding, PackedTiedHead
 from qalof.export.packed_linear import Branch, PackedLinear
 from qalof.files import open_sealed, read_json
 from qalof.layer_bits import LayerBits
-from qalof.model.packed_weight import Kernel, PackedWeight
+from qalof.model.layers.packed_weight import Kernel, PackedWeight
+from qalof.model.layers.tensor_quantizer import share_tokens
 from qalof.model.pretrained import _AUTO_CLASSES, HeadKind
 from qalof.model.settings import SwitchSettings
-from qalof.model.sites import HeadMode, Site, site_path
-from qalof.model.tensor_quantizer import share_tokens
+from qalof.model.sites import site_path
 from qalof.quantization.packing import Packed
+from qalof.site import HeadMode, Site
 
 _GENERATION = "generation_config.json"
 

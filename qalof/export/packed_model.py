@@ -13,7 +13,7 @@ from qalof.errors import BadInputError
 from qalof.export.packed_embedding import PackedEmbedding
 from qalof.export.packed_linear import PackedLinear
 from qalof.export.packed_load import load_packed, read_layout
-from qalof.model.sites import Site
+from qalof.site import Site
 
 
 class PackedModel(nn.Module):

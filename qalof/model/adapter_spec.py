@@ -10,8 +10,8 @@ from typing import Annotated
 
 from qalof.errors import BadInputError
 from qalof.laws import Count, Law, Positive, check_numbers
-from qalof.model.initialisation import check_init
-from qalof.model.sites import Site
+from qalof.model.initialization import check_init
+from qalof.site import Site
 
 SHARED = "shared"
 """The name of one adapter for all widths."""
@@ -21,7 +21,7 @@ SHARED = "shared"
 class AdapterSpec:
     """One adapter's branch: s B A drop(x) with s = alpha/rank, or alpha/sqrt(rank) for rsLoRA.
 
-    ``init``: how A and B begin, see :mod:`qalof.model.initialisation`.
+    ``init``: how A and B begin, see :mod:`qalof.model.initialization`.
 
     Raises:
         BadInputError: a rank below 1, an alpha that is not positive, a dropout outside [0, 1), an unknown init.

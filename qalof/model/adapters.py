@@ -1,35 +1,23 @@
-"""LoRA adapters by name, kept in PEFT's layers and PEFT's files.
+"""LoRA adapters by name, kept in PEFT's layers.
 
-One adapter a width, named by the width (``"4"``), or one shared by all (``"shared"``, for cyclic
-precision training).  Each is saved as a folder that plain PEFT opens: its adapter config names Conv1D's
-orientation and lists the head and the trained norms under ``modules_to_save``, so that the folder alone makes a
-working model.
+There is one adapter per width, named by the width (``"4"``), or one that all widths share (``"shared"``, for cyclic
+precision training).
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from qalof.errors import BadInputError
-from qalof.files import read_json
 from qalof.model.adapter_spec import REFERENCE_SPECS, SHARED, AdapterPolicy, AdapterSpec, adapter_for
-from qalof.model.initialisation import DRAWN, Factors, takes_from_weight
-from qalof.model.lora_linear import SwitchableLora
-from qalof.model.switchable_linear import SwitchableLinear
-
-WEIGHTS_FILE = "adapter_model.safetensors"
-MODULES_FILE = "modules.safetensors"
-_PEFT_PREFIX = "base_model.model."
+from qalof.model.initialization import DRAWN, Factors
+from qalof.model.layers.lora_linear import SwitchableLora
+from qalof.model.layers.switchable_linear import SwitchableLinear
 
 
 def inject(model: PreTrainedModel, module_paths: Sequence[str], specs: Mapping[str, AdapterSpec]) -> None:
@@ -38,7 +26,7 @@ def inject(model: PreTrainedModel, module_paths: Sequence[str], specs: Mapping[s
     Factors are drawn here; inits that decompose a weight come after, in :mod:`qalof.model.patch`.
     """
     for name, spec in specs.items():
-        config = _config(spec, module_paths)
+        config = peft_config(spec, module_paths)
         config._register_custom_module({SwitchableLinear: SwitchableLora})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT warns of a second adapter, and of tied heads, both on purpose
@@ -58,122 +46,6 @@ def adapter_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
     return found
 
 
-def save_adapter(
-    model: PreTrainedModel,
-    name: str,
-    spec: AdapterSpec,
-    modules: Mapping[str, nn.Parameter],
-    folder: Path,
-    *,
-    fan_in_fan_out: bool,
-) -> None:
-    """Write one adapter in PEFT's format, and what is trained with it.
-
-    Args:
-        model: with the adapter injected.
-        name: the adapter's.
-        spec: its rank and alpha, for ``adapter_config.json``.
-        modules: other parameters, of the head and the norms, by their path in the plain model; may be empty.
-        folder: is made.
-        fan_in_fan_out: whether the plain model has Conv1D at its sites.
-    """
-    folder.mkdir(parents=True)
-    tensors: dict[str, torch.Tensor] = dict(modules)
-    layers = _layers(model, name)
-    for path, layer in layers.items():
-        a, b = widened(layer, name) if takes_from_weight(spec.init) else layer.factors(name)[:2]
-        tensors |= {f"{path}.lora_A.weight": a, f"{path}.lora_B.weight": b}
-    config = _config(_stored(spec), sorted(layers))
-    config.base_model_name_or_path = str(model.config.name_or_path)
-    config.fan_in_fan_out = fan_in_fan_out
-    config.modules_to_save = sorted({path.rpartition(".")[0] for path in modules}) or None
-    config.inference_mode = True
-    config.save_pretrained(str(folder))
-    kept = {_PEFT_PREFIX + path: tensor.detach().cpu().contiguous() for path, tensor in tensors.items()}
-    save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-
-
-def read_adapter(
-    model: PreTrainedModel, name: str, spec: AdapterSpec, modules: Mapping[str, nn.Parameter], folder: Path
-) -> dict[str, torch.Tensor]:
-    """Read what :func:`save_adapter` wrote and check it against the model, which stays untouched.
-
-    Returns:
-        Tensors by path, without PEFT's prefix.
-
-    Raises:
-        BadInputError: no safetensors file, another rank or alpha in PEFT's config than in ``spec``, or other
-            tensors or shapes than this model has.
-    """
-    _check_config(spec, folder)
-    rank = _stored(spec).rank
-    wanted = {path: tuple(parameter.shape) for path, parameter in modules.items()}
-    for path, layer in _layers(model, name).items():
-        wanted[f"{path}.lora_A.weight"] = (rank, layer.in_features)
-        wanted[f"{path}.lora_B.weight"] = (layer.out_features, rank)
-    return _read(folder / WEIGHTS_FILE, wanted, _PEFT_PREFIX)
-
-
-def save_modules(modules: Mapping[str, nn.Parameter], folder: Path, file: str = MODULES_FILE) -> None:
-    """Write parameters that travel with no adapter by themselves; nothing where there are none."""
-    if modules:
-        tensors = {path: parameter.detach().cpu().contiguous() for path, parameter in modules.items()}
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-
-
-def read_modules(
-    modules: Mapping[str, nn.Parameter], folder: Path, file: str = MODULES_FILE
-) -> dict[str, torch.Tensor]:
-    """Read what :func:`save_modules` wrote; the model stays untouched.
-
-    Raises:
-        BadInputError: no readable file, or other tensors than the model's.
-    """
-    wanted = {path: tuple(parameter.shape) for path, parameter in modules.items()}
-    return _read(folder / file, wanted) if wanted else {}
-
-
-def _read(path: Path, wanted: Mapping[str, tuple[int, ...]], prefix: str = "") -> dict[str, torch.Tensor]:
-    try:
-        stored = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BadInputError(f"{path} must be a readable safetensors file: {error}; restore it") from None
-    expected = {prefix + name for name in wanted}
-    if set(stored) != expected:
-        odd = sorted(set(stored) ^ expected)[0]
-        raise BadInputError(f"{path} must hold exactly this model's tensors: {odd} is on one side only")
-    found = {name: stored[prefix + name] for name in wanted}
-    for name, tensor in found.items():
-        if tuple(tensor.shape) != wanted[name]:
-            shapes = f"{tuple(tensor.shape)}, the model {wanted[name]}"
-            raise BadInputError(f"{path} must fit this model: {name} is {shapes}")
-        if not torch.isfinite(tensor).all():
-            raise BadInputError(f"{path} must hold finite numbers: {name} does not; restore it")
-    return found
-
-
-@torch.no_grad()
-def copy_modules(modules: Mapping[str, nn.Parameter], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put a head and norms into the model."""
-    for path, parameter in modules.items():
-        parameter.copy_(tensors[path])
-
-
-@torch.no_grad()
-def copy_adapter(
-    model: PreTrainedModel, name: str, modules: Mapping[str, nn.Parameter], tensors: Mapping[str, torch.Tensor]
-) -> None:
-    """Put what :func:`read_adapter` returned into the model."""
-    copy_modules(modules, tensors)
-    for path, layer in _layers(model, name).items():
-        a, b, scaling = layer.factors(name)
-        stored = tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"]
-        a.copy_(stored[0][: len(a)])
-        b.copy_(stored[1][:, : len(a)])
-        if len(stored[0]) > len(a):
-            take_out(layer, (stored[0][len(a) :], -stored[1][:, len(a) :]), scaling)
-
-
 @torch.no_grad()
 def take_out(layer: SwitchableLora, start: Factors, scaling: float) -> None:
     """Subtract an adapter's start from the weight that all adapters stand on, and remember it."""
@@ -187,37 +59,13 @@ def take_out(layer: SwitchableLora, start: Factors, scaling: float) -> None:
     layer.start = (a, b)
 
 
-def widened(layer: SwitchableLora, name: str) -> Factors:
-    """The branch and minus its start as one LoRA of twice the rank, on the pretrained weight."""
-    assert layer.start is not None
-    a, b, _ = layer.factors(name)
-    start_a, start_b = (factor.to(a.device) for factor in layer.start)
-    return torch.cat([a, start_a]), torch.cat([b, -start_b], dim=1)
-
-
-def _stored(spec: AdapterSpec) -> AdapterSpec:
-    """The spec that PEFT is told of: a start doubles the rank, and alpha so much that s stays what it is."""
-    if not takes_from_weight(spec.init):
-        return spec
-    return AdapterSpec(2 * spec.rank, spec.alpha * (math.sqrt(2) if spec.rslora else 2), spec.dropout, spec.rslora)
-
-
-def _check_config(spec: AdapterSpec, folder: Path) -> None:
-    config = read_json(folder / "adapter_config.json", "adapter config")
-    wanted = _stored(spec)
-    for key, value in (("r", wanted.rank), ("lora_alpha", wanted.alpha), ("use_rslora", wanted.rslora)):
-        found = config.get(key) if isinstance(config, dict) else None
-        if found != value:
-            raise BadInputError(
-                f"adapter {folder} is damaged: {key} is {found!r} in its config and {value} in the manifest; restore it"
-            )
-
-
-def _layers(model: nn.Module, name: str) -> dict[str, SwitchableLora]:
+def adapter_layers(model: nn.Module, name: str) -> dict[str, SwitchableLora]:
+    """The layers of ``model`` that have a branch of the adapter ``name``, by path."""
     return {p: m for p, m in model.named_modules() if isinstance(m, SwitchableLora) and name in m.lora_A}
 
 
-def _config(spec: AdapterSpec, targets: Sequence[str]) -> LoraConfig:
+def peft_config(spec: AdapterSpec, targets: Sequence[str]) -> LoraConfig:
+    """The config of PEFT for an adapter at the modules ``targets``."""
     return LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
@@ -230,20 +78,14 @@ def _config(spec: AdapterSpec, targets: Sequence[str]) -> LoraConfig:
 
 
 __all__ = [
-    "MODULES_FILE",
     "REFERENCE_SPECS",
     "SHARED",
-    "WEIGHTS_FILE",
     "AdapterPolicy",
     "AdapterSpec",
     "adapter_for",
+    "adapter_layers",
     "adapter_parameters",
-    "copy_adapter",
-    "copy_modules",
     "inject",
-    "read_adapter",
-    "read_modules",
-    "save_adapter",
-    "save_modules",
+    "peft_config",
     "take_out",
 ]

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from qalof.model.sites import Site, base_of, find_norms
+from qalof.model.sites import base_of, find_norms
+from qalof.site import Site
 
 
 class NormMode(StrEnum):

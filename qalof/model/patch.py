@@ -20,15 +20,16 @@ from transformers.pytorch_utils import Conv1D
 from qalof.layer_bits import LayerBits
 from qalof.model import adapters as lora
 from qalof.model.adapters import AdapterSpec
-from qalof.model.initialisation import compensate, decompose, takes_from_weight
-from qalof.model.kv_cache import quantize_kv
-from qalof.model.lora_linear import SwitchableLora
+from qalof.model.initialization import compensate, decompose, takes_from_weight
+from qalof.model.layers.kv_cache import quantize_kv
+from qalof.model.layers.lora_linear import SwitchableLora
+from qalof.model.layers.switchable_embedding import SwitchableEmbedding, TiedHead, TiedViewLinear
+from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.model.norms import SwitchableNorm, install_copies, norm_sites
 from qalof.model.settings import TIED, SwitchSettings
-from qalof.model.sites import HeadMode, Site, is_tied, site_path
-from qalof.model.switchable_embedding import SwitchableEmbedding, TiedHead, TiedViewLinear
-from qalof.model.switchable_linear import SwitchableLinear
+from qalof.model.sites import is_tied, site_path
 from qalof.rng import make_dropout_portable
+from qalof.site import HeadMode, Site
 
 
 @dataclass

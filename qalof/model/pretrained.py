@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,17 @@ def _checked(source: str) -> str:
     if not is_folder(Path(path)):
         check_hub()
     return path
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Which pretrained model stands underneath: enough to load it again."""
+
+    source: str
+    head: HeadKind
+    seed: int = 0
+    labels: int | None = None
+
+    def load(self) -> PreTrainedModel:
+        """The plain transformers model."""
+        return load_pretrained(self.source, self.head, seed=self.seed, labels=self.labels)

@@ -8,11 +8,11 @@ from qalof.cost import Rest
 from qalof.errors import BadInputError
 from qalof.layer_bits import WIDTHS
 from qalof.model.adapters import AdapterSpec, adapter_for
-from qalof.model.lora_linear import MergeOrder
-from qalof.model.packed_weight import bytes_in
+from qalof.model.layers.lora_linear import MergeOrder
+from qalof.model.layers.packed_weight import bytes_in
 from qalof.model.patch import Switch
 from qalof.model.settings import SwitchSettings
-from qalof.model.sites import Unquantized
+from qalof.site import Unquantized
 
 
 def rest_of(

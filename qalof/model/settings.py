@@ -11,14 +11,14 @@ from transformers import PreTrainedModel
 
 from qalof.errors import BadInputError, nearest_hint
 from qalof.model.adapters import SHARED, AdapterPolicy, AdapterSpec
-from qalof.model.initialisation import takes_from_weight
-from qalof.model.kv_layout import KvGranularity
-from qalof.model.lora_linear import LoraInput, MergeOrder
+from qalof.model.initialization import takes_from_weight
+from qalof.model.layers.lora_linear import LoraInput, MergeOrder
 from qalof.model.norms import NormMode
-from qalof.model.sites import EmbeddingMode, HeadMode, Site, find_sites
+from qalof.model.sites import find_sites
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.scheme import QuantizationScheme, TensorScheme
+from qalof.site import EmbeddingMode, HeadMode, KvGranularity, Site
 
 TIED = (HeadMode.TIED_VIEW, HeadMode.TIED_BOTH)
 

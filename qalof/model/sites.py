@@ -4,17 +4,10 @@ Names are paths inside the base model (``h.0.attn.c_attn`` for every GPT-2 head 
 bitmap and an adapter carry over from a span head to a language-modelling head.  The walk takes every
 ``nn.Linear`` and every Hugging Face ``Conv1D`` below the base model, in the order of its modules; embeddings and task
 heads stay out.  A family needs no entry of its own, except for where a fused projection keeps its keys and
-values (:mod:`qalof.model.kv_layout`).
+values (:mod:`qalof.model.layers.kv_layout`).
 
 The language-modelling head may be a site too, always the last one, under the name it has in the whole model
-(``lm_head``).  :class:`HeadMode` says what becomes of a weight that is the embedding's as well:
-
-==============  =========================================================================================
-``none``        the head is no site (S1, S2: 48 sites in GPT-2)
-``tied_view``   rounded only as the head uses it; the embedding looks up the unrounded weight (S3: 49)
-``untied``      the head has a weight of its own: a copy, where the pretrained model ties it (S4's CPT)
-``tied_both``   the embedding looks up the rounded weight too, at the head's width
-==============  =========================================================================================
+(``lm_head``); :class:`qalof.site.HeadMode` says what becomes of a weight that is the embedding's as well.
 
 The input embedding may be a site of its own, always the first one (:class:`EmbeddingMode`): tokens are looked up in the
 rounded weight, each row of it rounded by itself, and a head that is tied to it and has no width of its own multiplies
@@ -25,8 +18,7 @@ Embeddings of positions are never rounded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -34,86 +26,23 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from qalof.errors import BadInputError, nearest_hint
-from qalof.model.kv_layout import KvGranularity, KvLayout, layout_of
+from qalof.model.layers.kv_layout import layout_of
 from qalof.quantization.scheme import QuantizationScheme
+from qalof.site import EmbeddingMode, HeadMode, KvGranularity, Site, Unquantized
 
 
-class HeadMode(StrEnum):
-    """What becomes of the language-modelling head; see the module."""
-
-    NONE = "none"
-    TIED_VIEW = "tied_view"
-    UNTIED = "untied"
-    TIED_BOTH = "tied_both"
-
-
-class EmbeddingMode(StrEnum):
-    """``none``: tokens are looked up in the unrounded weight; ``site``: the embedding has a width, see the module."""
-
-    NONE = "none"
-    SITE = "site"
-
-
-@dataclass(frozen=True)
-class Site:
-    """What is known of a quantizable layer without touching its weights.
-
-    ``name``: path inside the base model; ``in_features``, ``out_features``: of ``y = W x``, W (out, in);
-    ``has_bias``; ``kv``: where its output holds keys and values, None if it feeds no cache; ``fan_in_fan_out``:
-    whether the pretrained layer stores (in, out), as Conv1D does; ``is_head``: the language-modelling head;
-    ``quantization``: the quantizers, which say what the site's tensors take when they are stored; ``is_embedding``: the
-    input embedding, whose weight has a row per token and whose activation and KV widths are inert; ``has_adapter``:
-    whether adapters have a branch here.
-    """
-
-    name: str
-    in_features: int
-    out_features: int
-    has_bias: bool
-    kv: KvLayout | None = None
-    fan_in_fan_out: bool = False
-    is_head: bool = False
-    quantization: QuantizationScheme = field(default_factory=QuantizationScheme, hash=False, repr=False)
-    is_embedding: bool = False
-    has_adapter: bool = True
-
-    @property
-    def weights(self) -> int:
-        """Number of weights, without the bias."""
-        return self.in_features * self.out_features
-
-    @property
-    def kv_features(self) -> int:
-        """How many of a token's output features enter the KV cache."""
-        return self.kv.features if self.kv else 0
-
-
-@dataclass(frozen=True)
-class Unquantized:
-    """Parameters that no bitmap touches: embeddings, norms, biases, a head that is no site.
-
-    ``parameters``: all of them; ``head_view``: those among them that a ``tied_view`` head uses as they are while it
-    runs at 32 bits; ``norms``: those of norms; ``buffer_bytes``: what a file holds besides parameters, such as masks.
-    """
-
-    parameters: int
-    head_view: int = 0
-    norms: int = 0
-    buffer_bytes: int = 0
-
-    @classmethod
-    def of(cls, model: PreTrainedModel, sites: Sequence[Site], head_mode: HeadMode) -> Unquantized:
-        """Count them in an unpatched ``model``."""
-        rest = sum(parameter.numel() for parameter in model.parameters())
-        # a tied weight is one parameter, which an embedding that is a site takes along
-        rest -= sum(site.weights for site in sites if not site.is_head)
-        head = sum(site.weights for site in sites if site.is_head)
-        norms = sum(p.numel() for norm in find_norms(model).values() for p in norm.parameters())
-        tensors = model.state_dict(keep_vars=True).values()
-        buffers = sum(t.numel() * t.element_size() for t in tensors if not isinstance(t, nn.Parameter))
-        if head_mode is HeadMode.TIED_BOTH or not is_tied(model):
-            return cls(rest - head, 0, norms, buffers)
-        return cls(rest, head if head_mode is HeadMode.TIED_VIEW else 0, norms, buffers)
+def count_unquantized(model: PreTrainedModel, sites: Sequence[Site], head_mode: HeadMode) -> Unquantized:
+    """Count the parameters of an unpatched ``model`` that no bitmap of ``sites`` touches."""
+    rest = sum(parameter.numel() for parameter in model.parameters())
+    # a tied weight is one parameter, which an embedding that is a site takes along
+    rest -= sum(site.weights for site in sites if not site.is_head)
+    head = sum(site.weights for site in sites if site.is_head)
+    norms = sum(p.numel() for norm in find_norms(model).values() for p in norm.parameters())
+    tensors = model.state_dict(keep_vars=True).values()
+    buffers = sum(t.numel() * t.element_size() for t in tensors if not isinstance(t, nn.Parameter))
+    if head_mode is HeadMode.TIED_BOTH or not is_tied(model):
+        return Unquantized(rest - head, 0, norms, buffers)
+    return Unquantized(rest, head if head_mode is HeadMode.TIED_VIEW else 0, norms, buffers)
 
 
 def find_norms(model: PreTrainedModel) -> dict[str, nn.Module]:

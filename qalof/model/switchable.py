@@ -22,25 +22,25 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.checkpoint.manifest import describe, read_manifest
+from qalof.checkpoint.model import load_into, save_model
 from qalof.cost import Rest, Storage, storage_of
 from qalof.errors import BadInputError
 from qalof.layer_bits import LayerBits
 from qalof.model import adapters as lora
+from qalof.model.activation_checkpointing import checkpointed_blocks, keep_switches
 from qalof.model.adapters import AdapterPolicy, AdapterSpec
 from qalof.model.base_weights import BASE, base_parameters
-from qalof.model.manifest import BaseModel, describe, read_manifest
-from qalof.model.model_files import load_into, save_model
+from qalof.model.layers.real_tokens import Shown
+from qalof.model.layers.tensor_quantizer import share_tokens
 from qalof.model.norms import trained_norms
-from qalof.model.pack_inference import Packing
+from qalof.model.packing import Packing
 from qalof.model.patch import initialise, patch
-from qalof.model.pretrained import HeadKind, weights_digest
+from qalof.model.pretrained import BaseModel, HeadKind, weights_digest
 from qalof.model.quantizer_state import STEPS, learned_steps
-from qalof.model.real_tokens import Shown
-from qalof.model.recompute import checkpointed_blocks, keep_switches
 from qalof.model.rest import rest_of
 from qalof.model.settings import SwitchSettings
-from qalof.model.sites import Unquantized, feeds_known_cache
-from qalof.model.tensor_quantizer import share_tokens
+from qalof.model.sites import count_unquantized, feeds_known_cache
 from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 from qalof.rng import portable_draws
 
@@ -73,7 +73,7 @@ class SwitchableModel(Packing, nn.Module):
         chosen = self.settings
         self.sites = chosen.sites_of(model)
         self._site_names = tuple(site.name for site in self.sites)
-        self.unquantized = Unquantized.of(model, self.sites, chosen.head_mode)
+        self.unquantized = count_unquantized(model, self.sites, chosen.head_mode)
         self._cache_is_known = feeds_known_cache(model)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -168,7 +168,7 @@ class SwitchableModel(Packing, nn.Module):
     def recompute_activations(self) -> None:
         """Keep only the blocks' inputs for the backward pass, and run each block again for its gradient.
 
-        A block runs again with the bits and adapters of its own forward (:mod:`qalof.model.recompute`).
+        A block runs again with the bits and adapters of its own forward (:mod:`qalof.model.activation_checkpointing`).
         """
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
 

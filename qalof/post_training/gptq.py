@@ -24,12 +24,12 @@ from torch import nn
 from qalof.bitmap import PASS_THROUGH, Bitmap
 from qalof.bitmap_patterns import block_name
 from qalof.errors import BadInputError
-from qalof.export.packed import layers_of
 from qalof.layer_bits import LayerBits
-from qalof.model.lora_linear import MergeOrder
-from qalof.model.real_tokens import RealTokens, watching
+from qalof.model.at_bitmap import layers_of
+from qalof.model.layers.lora_linear import MergeOrder
+from qalof.model.layers.real_tokens import RealTokens, watching
+from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.model.switchable import SwitchableModel
-from qalof.model.switchable_linear import SwitchableLinear
 from qalof.post_training.error_compensation import Compensated, GptqSettings, InputMoments, compensate_weight
 from qalof.tasks.base import Batch, Task
 

@@ -8,11 +8,12 @@ distillation) is weighted alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
+from qalof.batching import Progress
 from qalof.evaluation.result import Evaluation
 from qalof.model.pretrained import HeadKind
 from qalof.precision import at_least_float32
@@ -22,9 +23,6 @@ Batch = dict[str, torch.Tensor]
 
 Feature = Mapping[str, Any]
 """One tokenized training example: plain lists and numbers."""
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
 
 
 class Task(Protocol):

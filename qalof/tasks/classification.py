@@ -15,15 +15,17 @@ A text longer than ``max_length`` keeps its beginning; how many were cut is coun
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from qalof.batching import Progress, attention_mask, by_equal_length, pad_right
+from qalof.digests import content_digest, tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_json
@@ -33,15 +35,13 @@ from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
 from qalof.precision import at_least_float32
 from qalof.reading import exists, parse_json, read_lines
-from qalof.tasks.base import Batch, Feature, Progress
-from qalof.tasks.batching import attention_mask, pad_right
+from qalof.tasks.base import Batch, Feature
 from qalof.tasks.classification_hub import hub_labels, hub_texts, is_hub_name
-from qalof.tasks.feature_cache import content_digest, tokenizer_digest
 from qalof.tasks.squad_data import parse_split
 from qalof.tiny import REVIEWS_DIR
 
-Length = TypeVar("Length", int, tuple[int, int])
 LABELS_FILE = "labels.json"
+
 _FILE_NAMES = {"train": ("train",), "validation": ("validation", "dev")}
 
 
@@ -205,16 +205,6 @@ def class_logits(
         if progress:
             progress(len(parts), len(rows))
     return torch.stack([parts[index] for index in range(len(rows))])
-
-
-def by_equal_length(lengths: Sequence[Length], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of one length (or pair of lengths) each, short ones first; ties keep their order."""
-    groups: dict[Length, list[int]] = {}
-    for index, length in enumerate(lengths):
-        groups.setdefault(length, []).append(index)
-    for _, group in sorted(groups.items()):
-        for start in range(0, len(group), batch_size):
-            yield group[start : start + batch_size]
 
 
 def find_file(source: str, split: str) -> Path:

@@ -7,8 +7,6 @@ and renames it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,29 +15,14 @@ from qalof.locks import held
 from qalof.writing import disk_errors
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
+
 
 SMALL = 20_000
 """Below this many rows a map in memory is faster than a file."""
 
 BATCH = 1_000
 """Rows that are tokenized together."""
-
-
-def content_digest(*parts: Any) -> str:
-    """SHA-256, in hex, of JSON-able parts."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256, in hex, of what the tokenizer makes of texts: its definition and its special tokens.
-
-    Truncation and padding are left out: transformers sets them in the tokenizer at every call, as that call wants them,
-    so the tokenizer of a task that has been used says something else than a fresh one.
-    """
-    definition = json.loads(tokenizer.backend_tokenizer.to_str())
-    kept = {key: value for key, value in definition.items() if key not in ("truncation", "padding")}
-    return content_digest(kept, tokenizer.special_tokens_map)
 
 
 class StoredRows(Sequence[dict[str, Any]]):

@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from qalof.digests import tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.files import MANIFEST, open_sealed, read_json, read_json_lines
 from qalof.home import expanded
 from qalof.reading import is_file, is_folder
-from qalof.tasks.feature_cache import tokenizer_digest
 
 FORMAT_VERSION = 1
 SHARDS = "train"

@@ -24,19 +24,20 @@ from typing import Annotated, Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from qalof.batching import Progress
+from qalof.digests import content_digest, tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation, exp_nats, token_scores
 from qalof.home import expanded
 from qalof.hub import load_rows
 from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
+from qalof.model.special_tokens import special_token
 from qalof.paths import DataPath
 from qalof.reading import exists, read_text
-from qalof.tasks.base import Feature, Progress
-from qalof.tasks.feature_cache import content_digest, tokenizer_digest
+from qalof.tasks.base import Feature
 from qalof.tasks.generated_data import find_generated, open_generated
 from qalof.tasks.next_token import NextToken
-from qalof.tasks.special_tokens import special_token
 from qalof.tasks.squad_data import load_squad
 
 FLOAT64_TOLERANCE, FLOAT32_TOLERANCE, ROUNDED_TOLERANCE = 1e-9, 1e-5, 5e-3

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from qalof.batching import attention_mask, pad_right
 from qalof.precision import at_least_float32
 from qalof.tasks.base import Batch, Feature
-from qalof.tasks.batching import attention_mask, pad_right
 
 IGNORED = -100
 

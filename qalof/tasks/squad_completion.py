@@ -18,17 +18,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from qalof.batching import Progress, by_length
+from qalof.digests import content_digest, tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation, exp_nats, token_scores
 from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
+from qalof.model.special_tokens import special_token
 from qalof.paths import DataPath
 from qalof.tasks import squad_metrics
-from qalof.tasks.base import Feature, Progress
-from qalof.tasks.batching import by_length
-from qalof.tasks.feature_cache import column, content_digest, map_cached, tokenizer_digest
+from qalof.tasks.base import Feature
+from qalof.tasks.feature_cache import column, map_cached
 from qalof.tasks.next_token import NextToken
-from qalof.tasks.special_tokens import special_token
 from qalof.tasks.squad_data import SquadExample, gold_counts, load_squad
 
 _TEMPLATE = ("Context: ", "\nQuestion: {question}\nAnswer:")

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from qalof.batching import Progress, attention_mask, by_length, pad_right
+from qalof.digests import content_digest, tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.laws import Count, Natural, check_numbers
@@ -27,9 +29,8 @@ from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
 from qalof.precision import at_least_float32
 from qalof.tasks import squad_metrics
-from qalof.tasks.base import Batch, Feature, Progress
-from qalof.tasks.batching import attention_mask, by_length, pad_right
-from qalof.tasks.feature_cache import column, content_digest, map_cached, tokenizer_digest
+from qalof.tasks.base import Batch, Feature
+from qalof.tasks.feature_cache import column, map_cached
 from qalof.tasks.squad_data import SquadExample, gold_counts, load_squad
 
 NO_ANSWER = "empty"

@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from qalof.batching import Progress
+from qalof.digests import content_digest, tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.evaluation.loglikelihood import encode_pair, positions_of, score_pairs
 from qalof.evaluation.result import Evaluation
 from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
-from qalof.tasks.base import Batch, Feature, Progress
-from qalof.tasks.feature_cache import content_digest, tokenizer_digest
+from qalof.tasks.base import Batch, Feature
 from qalof.tasks.zero_shot_data import BENCHMARKS, Dataset, Item, load_items
 
 

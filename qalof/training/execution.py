@@ -12,7 +12,7 @@ compiles once, minutes for a model of GPT-2's size; frozen weights are rounded w
 Rounding of gradients and shifted embeddings need hooks that change from step to step, and are refused.
 
 ``activation_checkpointing``: blocks run again for their gradients, at the bits of their own forward
-(:mod:`qalof.model.recompute`): the same gradients, bit for bit.
+(:mod:`qalof.model.activation_checkpointing`): the same gradients, bit for bit.
 
 AdamW is fused on a GPU; a checkpoint of one kind goes on under the other.
 """

@@ -25,12 +25,13 @@ import torch
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError, NonFiniteLossError
 from qalof.laws import Count, Law, Seed, check_numbers
-from qalof.model.gradient_rounding import rounded_gradients
-from qalof.model.quantizer_state import STEPS, calibrate, quantizers_of
+from qalof.model.calibration import calibrate
+from qalof.model.quantizer_state import STEPS, quantizers_of
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Feature, Task
 from qalof.training.batch_rows import BatchRows
 from qalof.training.execution import prepare
+from qalof.training.gradient_rounding import rounded_gradients
 from qalof.training.objectives import Objective
 
 

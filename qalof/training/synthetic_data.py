@@ -26,9 +26,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
 from qalof.laws import Count, Law, Positive, Seed, check_numbers
+from qalof.model.special_tokens import special_token
 from qalof.paths import DataPath
 from qalof.tasks.language_modeling import load_text
-from qalof.tasks.special_tokens import special_token
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
 from qalof.tasks.squad_data import SquadExample, load_squad
 from qalof.training.sampling import Plan, SamplingRule, Writer, Written, random_share

@@ -27,13 +27,13 @@ from torch.nn import functional
 
 from qalof.bitmap import PASS_THROUGH
 from qalof.errors import BadInputError
-from qalof.export.packed import layers_of
 from qalof.files import read_json
 from qalof.layer_bits import LayerBits
-from qalof.model.kv_cache import quantize_kv
-from qalof.model.sites import Site
+from qalof.model.at_bitmap import layers_of
+from qalof.model.layers.kv_cache import quantize_kv
+from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.model.switchable import SwitchableModel
-from qalof.model.switchable_linear import SwitchableLinear
+from qalof.site import Site
 
 SENSITIVITY_JSON = "sensitivity.json"
 

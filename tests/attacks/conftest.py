@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2TokenizerFast
 
 from qalof.attacks.attack import AttackExample
-from qalof.model.pretrained import HeadKind, load_tokenizer
-from qalof.model.switchable import BaseModel, SwitchableModel, build
+from qalof.model.pretrained import BaseModel, HeadKind, load_tokenizer
+from qalof.model.switchable import SwitchableModel, build
 from qalof.rng import portable_draws
 
 SUBJECTS = ("film", "play", "room", "food", "music", "book")

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from qalof.attacks.arca import Arca, ArcaSettings
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, attack_examples
-from qalof.attacks.coordinate_search import CoordinateSearch, Proposal
 from qalof.attacks.elicitation import Elicitation, allowed_tokens
 from qalof.attacks.goal import BROKEN, HELD
-from qalof.attacks.transfer import prediction_table
+from qalof.attacks.methods.arca import Arca, ArcaSettings
+from qalof.attacks.methods.coordinate_search import CoordinateSearch, Proposal
+from qalof.attacks.robustness.transfer import prediction_table
 from qalof.attacks.victim import frozen
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.model.pretrained import HeadKind
-from qalof.model.switchable import BaseModel, SwitchableModel
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.switchable import SwitchableModel
 
 QUICK = ArcaSettings(candidates=8, sweeps=6, tokens=3)
 # by example id, which with the seed decides where a search begins

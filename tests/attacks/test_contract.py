@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from qalof.attacks.attack import AttackResult, AttackStatus, attack_examples
-from qalof.attacks.bert_attack import BertAttackSettings
-from qalof.attacks.gbda import GbdaSettings
-from qalof.attacks.textfooler import TextFoolerSettings
+from qalof.attacks.methods.bert_attack import BertAttackSettings
+from qalof.attacks.methods.gbda import GbdaSettings
+from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.attacks.victim import Victim
 
 ATTACKS: dict[str, Any] = {

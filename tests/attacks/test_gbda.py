@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qalof.attacks.attack import AttackStatus, attack_examples
-from qalof.attacks.gbda import (
+from qalof.attacks.methods.gbda import (
     Gbda,
     GbdaSettings,
     coefficient_for,

@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from qalof.attacks.arca import ArcaSettings
 from qalof.attacks.attack import AttackExample, attack_examples
-from qalof.attacks.bert_attack import BertAttackSettings
 from qalof.attacks.examples import fitting
-from qalof.attacks.gbda import GbdaSettings
 from qalof.attacks.goal import HELD
-from qalof.attacks.textfooler import TextFoolerSettings
+from qalof.attacks.methods.arca import ArcaSettings
+from qalof.attacks.methods.bert_attack import BertAttackSettings
+from qalof.attacks.methods.gbda import GbdaSettings
+from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.errors import BadInputError
-from qalof.model.pretrained import HeadKind
-from qalof.model.switchable import BaseModel, SwitchableModel
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.switchable import SwitchableModel
 
 ODD = {
     "one word": "good",

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from qalof.attacks.random_precision import RandomPrecision
+from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 
@@ -28,7 +28,7 @@ def test_a_request_is_replayed_alone_and_in_any_order(granularity: str) -> None:
 
 def test_draws_agree_between_processes() -> None:
     code = (
-        "from qalof.attacks.random_precision import RandomPrecision as R\n"
+        "from qalof.attacks.robustness.random_precision import RandomPrecision as R\n"
         f"r = R.of({SITES!r}, (4, 6, 8), granularity='layer', seed=5)\n"
         "print(';'.join(str(r.bitmap(n)) for n in range(10)))"
     )

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from qalof.attacks.attack import AttackResult, AttackStatus, attack_examples
-from qalof.attacks.gbda import GbdaSettings
 from qalof.attacks.goal import Judge
-from qalof.attacks.random_precision import RandomPrecision
+from qalof.attacks.methods.gbda import GbdaSettings
 from qalof.attacks.rates import Rate
-from qalof.attacks.robustness import RobustnessReport, robustness_report
-from qalof.attacks.transfer import (
+from qalof.attacks.robustness.random_precision import RandomPrecision
+from qalof.attacks.robustness.report import RobustnessReport, robustness_report
+from qalof.attacks.robustness.transfer import (
     Among,
     DrawTable,
     PredictionTable,

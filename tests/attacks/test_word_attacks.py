@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, attack_examples
-from qalof.attacks.bert_attack import BertAttack, BertAttackSettings, mask_of
 from qalof.attacks.goal import HELD, ContinuationGoal, Verdict
+from qalof.attacks.methods.bert_attack import BertAttack, BertAttackSettings, mask_of
+from qalof.attacks.methods.substitution import Swap, WordAttack, WordAttackSettings
+from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.attacks.substitutes.stop_words import is_stop_word
-from qalof.attacks.substitution import Swap, WordAttack, WordAttackSettings
-from qalof.attacks.textfooler import TextFoolerSettings
 from qalof.attacks.words import Words
 from qalof.errors import BadInputError
 

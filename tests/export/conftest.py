@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from qalof.model.adapters import AdapterSpec
-from qalof.model.switchable import BaseModel, HeadKind, build
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.switchable import build
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ from qalof.errors import BadInputError
 from qalof.evaluation.speed import _round_anew, speed_of
 from qalof.export.compression import MEASURES, compression_of, zlib_bytes
 from qalof.model.adapters import AdapterSpec
-from qalof.model.lora_linear import MergeOrder
-from qalof.model.pretrained import HeadKind
+from qalof.model.layers.lora_linear import MergeOrder
+from qalof.model.layers.switchable_linear import SwitchableLinear
+from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel, build
-from qalof.model.switchable_linear import SwitchableLinear
+from qalof.model.switchable import build
 
 
 @pytest.fixture(scope="module", params=["tied_view", "untied", "none"])

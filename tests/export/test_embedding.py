@@ -13,9 +13,9 @@ from qalof.export.packed import PACKED_FILE, REST_FILE, save_packed
 from qalof.export.packed_load import load_packed, read_layout
 from qalof.export.packed_model import PackedModel
 from qalof.model.settings import SwitchSettings
-from qalof.model.sites import EmbeddingMode
 from qalof.model.switchable import SwitchableModel
 from qalof.quantization.scheme import QuantizationScheme
+from qalof.site import EmbeddingMode
 
 HEADS = ["none", "tied_view", "untied"]
 SIZES = {

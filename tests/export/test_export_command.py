@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from orchestrate.cli.app import main
-from qalof import checkpoints
+from qalof.checkpoint import opening as checkpoints
 from qalof.cost import cost_of
 from qalof.export.gguf_file import gguf_values, read_gguf
 from qalof.export.gguf_tensors import tensor_bytes

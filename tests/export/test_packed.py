@@ -10,9 +10,8 @@ from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from qalof.export.packed import PACKED_FILE, save_packed
 from qalof.export.packed_load import load_packed, read_layout
-from qalof.model.pretrained import load_tokenizer
+from qalof.model.pretrained import HeadKind, load_tokenizer
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import HeadKind
 from qalof.quantization.scheme import QuantizationScheme
 
 HALF = {"weight": {"quantizer": {"method": "symmetric", "granularity": "channel", "scale_dtype": "float16"}}}

@@ -7,13 +7,13 @@ import sys
 import pytest
 
 from orchestrate.cli.app import main
-from qalof.checkpoints import load, load_any, task_of
+from qalof.checkpoint.opening import load, load_any, task_of
 from qalof.errors import BadInputError
 from qalof.export.packed import save_packed
 from qalof.export.packed_model import PackedModel
 from qalof.model.adapters import AdapterSpec
-from qalof.model.pretrained import load_tokenizer
-from qalof.model.switchable import BaseModel, HeadKind, build
+from qalof.model.pretrained import BaseModel, HeadKind, load_tokenizer
+from qalof.model.switchable import build
 
 TASK = {"name": "squad-completion", "settings": {}}
 

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from qalof.errors import BadInputError
 from qalof.export.packed import save_packed
 from qalof.export.packed_load import load_packed, read_layout
-from qalof.model.quantizer_state import calibrate
+from qalof.model.calibration import calibrate
 from qalof.model.settings import SwitchSettings
 
 STATIC = {

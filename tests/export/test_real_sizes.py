@@ -7,8 +7,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from qalof.bitmap import Bitmap
 from qalof.cost import packed_storage
 from qalof.export.gguf_tensors import tensor_bytes
+from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel, HeadKind, build
+from qalof.model.switchable import build
 
 WEIGHTS, EMBEDDING, NORMS = 106_168_320, 49_152 * 576, 61 * 576
 GROUPS = {

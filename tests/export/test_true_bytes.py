@@ -14,10 +14,10 @@ from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.export.packed import PACKED_FILE, REST_FILE, save_packed
 from qalof.model.adapters import AdapterSpec
-from qalof.model.kv_layout import KvGranularity
-from qalof.model.quantizer_state import calibrate
+from qalof.model.calibration import calibrate
 from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import build
+from qalof.site import KvGranularity
 
 NF4 = {"method": "nf4", "group_size": 16}
 GROUPS = {"method": "asymmetric", "granularity": "group", "group_size": 32}

@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from qalof.model.adapters import AdapterSpec
-from qalof.model.switchable import BaseModel, HeadKind, build
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.switchable import build
 
 VOCABULARY = 64
 SIZES = {

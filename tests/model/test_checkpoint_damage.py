@@ -8,11 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from qalof.checkpoint.adapters import WEIGHTS_FILE
+from qalof.checkpoint.manifest import FORMAT_VERSION, read_manifest
 from qalof.errors import BadInputError
 from qalof.files import MANIFEST, digest
-from qalof.model.adapters import WEIGHTS_FILE, AdapterPolicy, AdapterSpec
-from qalof.model.manifest import FORMAT_VERSION, read_manifest
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel, SwitchSettings, build
+from qalof.model.adapters import AdapterPolicy, AdapterSpec
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.settings import SwitchSettings
+from qalof.model.switchable import SwitchableModel, build
 
 SPECS = {"4": AdapterSpec(4, 8), "8": AdapterSpec(2, 4)}
 

@@ -9,8 +9,9 @@ import torch
 
 from qalof.errors import BadInputError
 from qalof.model.adapters import AdapterSpec
-from qalof.model.quantizer_state import calibrate, quantizers_of
-from qalof.model.real_tokens import RealTokens, Shown
+from qalof.model.calibration import calibrate
+from qalof.model.layers.real_tokens import RealTokens, Shown
+from qalof.model.quantizer_state import quantizers_of
 from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import build
 from qalof.post_training.gptq import compensate

@@ -7,11 +7,13 @@ from transformers import AutoModelForCausalLM
 
 from qalof.layer_bits import LayerBits
 from qalof.model.adapters import AdapterSpec
-from qalof.model.pretrained import load_pretrained
-from qalof.model.sites import HeadMode, find_sites
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel, SwitchSettings, build
+from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained
+from qalof.model.settings import SwitchSettings
+from qalof.model.sites import find_sites
+from qalof.model.switchable import SwitchableModel, build
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.quantizers import fake_quantize
+from qalof.site import HeadMode
 
 SPECS_OF_WIDTHS = (32, 8, 4, "w4a8", "striped84")
 

@@ -15,8 +15,8 @@ from qalof.model import gguf_source
 from qalof.model.adapters import AdapterSpec
 from qalof.model.byte_level_splits import SAME, pre_tokenizer, split_name
 from qalof.model.gguf_source import stored_as
-from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer, resolve_source
-from qalof.model.switchable import BaseModel, build
+from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained, load_tokenizer, resolve_source
+from qalof.model.switchable import build
 
 SIZES = {
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,

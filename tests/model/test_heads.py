@@ -4,7 +4,9 @@ from torch.nn import functional
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel, SwitchSettings, build
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.settings import SwitchSettings
+from qalof.model.switchable import SwitchableModel, build
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.quantizers import fake_quantize
 

@@ -10,9 +10,10 @@ from torch.nn import functional
 from qalof.bitmap import Bitmap
 from qalof.layer_bits import LayerBits
 from qalof.model.adapters import AdapterSpec
+from qalof.model.layers.switchable_linear import SwitchableLinear
+from qalof.model.pretrained import BaseModel
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel, build
-from qalof.model.switchable_linear import SwitchableLinear
+from qalof.model.switchable import build
 from qalof.quantization.methods.asymmetric import Asymmetric
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.methods.nf4 import NormalFloat4

@@ -3,7 +3,7 @@ import torch
 
 from qalof.errors import BadInputError
 from qalof.model.adapters import AdapterSpec
-from qalof.model.lora_linear import MergeOrder
+from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import SwitchableModel, build
 from qalof.quantization.granularity import Granularity

@@ -5,8 +5,11 @@ from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering
 
 from qalof.errors import BadInputError
 from qalof.model.norms import SwitchableNorm, norm_sites
-from qalof.model.sites import HeadMode, find_sites
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel, SwitchSettings, build
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.settings import SwitchSettings
+from qalof.model.sites import find_sites
+from qalof.model.switchable import SwitchableModel, build
+from qalof.site import HeadMode
 
 
 @torch.no_grad()

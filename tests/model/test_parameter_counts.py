@@ -5,8 +5,11 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, masking_utils
 
 from qalof.model.adapters import REFERENCE_SPECS, AdapterSpec
-from qalof.model.sites import HeadMode, find_sites
-from qalof.model.switchable import BaseModel, HeadKind, SwitchSettings, build
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.settings import SwitchSettings
+from qalof.model.sites import find_sites
+from qalof.model.switchable import build
+from qalof.site import HeadMode
 
 
 def gpt2():

@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from qalof.bitmap import Bitmap
+from qalof.checkpoint.manifest import read_manifest
+from qalof.checkpoint.quantizers import STATE_FILE
 from qalof.errors import BadInputError
 from qalof.model.adapters import AdapterSpec
-from qalof.model.manifest import read_manifest
-from qalof.model.quantizer_state import STATE_FILE, STEPS, calibrate
+from qalof.model.calibration import calibrate
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.quantizer_state import STEPS
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel, build
+from qalof.model.switchable import SwitchableModel, build
 from qalof.quantization.methods.log import Log
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.methods.symmetric import Symmetric

@@ -4,10 +4,12 @@ from transformers import BertConfig, BertForMaskedLM, BloomConfig, BloomForCausa
 
 from qalof.errors import BadInputError
 from qalof.model.adapters import AdapterSpec
-from qalof.model.kv_layout import KvLayout, map_kv
+from qalof.model.layers.kv_layout import map_kv
+from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
-from qalof.model.sites import HeadMode, Unquantized, find_sites
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel, build
+from qalof.model.sites import count_unquantized, find_sites
+from qalof.model.switchable import SwitchableModel, build
+from qalof.site import HeadMode, KvLayout
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_gpt2_has_48_sites_and_49_with_the_head(gpt2_124m):
 def test_what_is_never_quantized_in_gpt2(gpt2_124m, mode, rest):
     """124,439,808 less 84,934,656; less 38,597,376 where the embedding is quantized: norms, positions and biases."""
     mode = HeadMode(mode)
-    found = Unquantized.of(gpt2_124m, find_sites(gpt2_124m, mode), mode)
+    found = count_unquantized(gpt2_124m, find_sites(gpt2_124m, mode), mode)
     assert found.parameters == rest
     assert found.norms == 38_400
     assert 907_776 == 38_400 + 786_432 + 12 * 6_912

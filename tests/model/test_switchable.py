@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering
 from qalof.bitmap import Bitmap, LayerBits
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterPolicy, AdapterSpec, adapter_for
-from qalof.model.pretrained import load_pretrained
-from qalof.model.switchable import BaseModel, HeadKind, SwitchableModel, SwitchSettings, build
+from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained
+from qalof.model.settings import SwitchSettings
+from qalof.model.switchable import SwitchableModel, build
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.quantizers import fake_quantize
 

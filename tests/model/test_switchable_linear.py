@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from qalof.errors import BadInputError
 from qalof.layer_bits import LayerBits
-from qalof.model.switchable_linear import SwitchableLinear
+from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.quantization.methods.asymmetric import Asymmetric
 from qalof.quantization.methods.log import Log
 from qalof.quantization.methods.lsq import Lsq

@@ -6,7 +6,8 @@ import pytest
 
 from orchestrate.runs.mlflow_tracker import Tracker
 from qalof.model.adapters import AdapterSpec
-from qalof.model.switchable import BaseModel, build
+from qalof.model.pretrained import BaseModel
+from qalof.model.switchable import build
 from qalof.tasks.base import Task
 from qalof.tasks.factory import describe_task, task
 

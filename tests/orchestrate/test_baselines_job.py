@@ -12,9 +12,9 @@ from orchestrate.cli.app import main
 from orchestrate.config.loader import load_config, to_plain, validate
 from orchestrate.jobs.ptq import job as baselines_job
 from orchestrate.jobs.ptq.config import BaselinesConfig
-from qalof.checkpoints import load
+from qalof.checkpoint.manifest import read_manifest
+from qalof.checkpoint.opening import load
 from qalof.errors import BadInputError
-from qalof.model.switchable import read_manifest
 from qalof.quantization.quantizer import Quantizer
 from qalof.quantization.scheme import TensorScheme
 

@@ -8,7 +8,8 @@ import pytest
 import qalof
 from orchestrate.cli.app import main
 from qalof.model.adapters import AdapterSpec
-from qalof.model.switchable import BaseModel, build
+from qalof.model.pretrained import BaseModel
+from qalof.model.switchable import build
 from qalof.tasks.factory import describe_task
 
 ROWS = [

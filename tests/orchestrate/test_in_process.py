@@ -12,8 +12,8 @@ from orchestrate.cli.app import main
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.jobs.train import in_process as train_here
 from orchestrate.jobs.train.storage import keep_best
-from qalof.checkpoints import load
-from qalof.model.switchable import read_manifest
+from qalof.checkpoint.manifest import read_manifest
+from qalof.checkpoint.opening import load
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 HERE = ["workers.count=1", "workers.in_process=true"]
@@ -135,7 +135,8 @@ def test_training_in_process_gives_the_weights_of_one_worker_on_ray(ray_session,
 @pytest.fixture
 def loads(monkeypatch):
     """Each time that pretrained weights are loaded, or all of them hashed."""
-    from qalof.model import manifest, switchable
+    from qalof.checkpoint import manifest
+    from qalof.model import switchable
 
     seen = {"loaded": 0, "hashed": 0}
 

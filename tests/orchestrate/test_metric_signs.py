@@ -21,7 +21,7 @@ from orchestrate.jobs.sensitivity.config import SensitivityConfig
 from orchestrate.pipeline.tables.cells import read_cell
 from orchestrate.runs.directory import fingerprint_of, read_result
 from qalof.bitmap import Bitmap
-from qalof.checkpoints import load, task_of
+from qalof.checkpoint.opening import load, task_of
 from qalof.evaluation.result import Evaluation
 from qalof.metrics import metric_of
 from search import BitmapSpace, LocalEvaluator, SearchResult, run

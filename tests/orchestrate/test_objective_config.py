@@ -12,7 +12,7 @@ from orchestrate.config.objective import ObjectiveConfig, make_objective
 from orchestrate.config.sections import AdaptersConfig
 from orchestrate.config.train import TrainConfig
 from qalof.errors import BadInputError
-from qalof.model.sites import Site
+from qalof.site import Site
 from qalof.training.objectives import Distillation
 
 SITES = tuple(Site(f"h.{i}.a", 4, 4, True) for i in range(4))

@@ -13,8 +13,7 @@ from orchestrate.config.train import TrainConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.pipeline.plan import load_pipeline, plan
 from qalof.bitmap import PASS_THROUGH, Bitmap
-from qalof.model.kv_layout import KvLayout
-from qalof.model.sites import Site
+from qalof.site import KvLayout, Site
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SITES = tuple(

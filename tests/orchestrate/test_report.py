@@ -40,18 +40,17 @@ from orchestrate.jobs.train.loss_plot import logarithmic, loss_blocks, smoothed,
 from orchestrate.report import write_report
 from orchestrate.runs.directory import RunDirectory
 from qalof.attacks.attack import AttackResult, AttackStatus
-from qalof.attacks.random_precision import RandomPrecision
 from qalof.attacks.rates import Rate
-from qalof.attacks.robustness import robustness_report
-from qalof.attacks.transfer import DrawTable, PredictionTable
+from qalof.attacks.robustness.random_precision import RandomPrecision
+from qalof.attacks.robustness.report import robustness_report
+from qalof.attacks.robustness.transfer import DrawTable, PredictionTable
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name
 from qalof.cost import Cost
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import write_json
-from qalof.model.kv_layout import KvLayout
-from qalof.model.sites import Site
+from qalof.site import KvLayout, Site
 from qalof.statistics import Interval, paired_difference
 from search import BitmapSpace, Point
 from search import run as run_search

@@ -18,7 +18,7 @@ from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import write_json
-from qalof.model.sites import Site
+from qalof.site import Site
 
 TASK = {"name": "squad-span", "settings": {"data": "tiny", "max_length": 96, "stride": 16}}
 COST = {"average_bits": 4.0, "weight_bytes": 10, "kv_bytes_per_token": 1, "bit_operations_per_token": 1}

@@ -12,7 +12,7 @@ from orchestrate.config.loader import validate
 from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.run import execute
 from qalof.bitmap import Bitmap
-from qalof.checkpoints import load
+from qalof.checkpoint.opening import load
 from qalof.cost import COST_NAMES, cost_of
 
 SPAN = {"name": "squad-span", "settings": {"max_length": 96, "stride": 16, "train_split": "train[:4]",

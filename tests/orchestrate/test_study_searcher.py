@@ -6,7 +6,7 @@ from orchestrate.jobs.search.on_tune import StudySearcher
 
 def searcher(random_model):
     import qalof
-    from qalof.model.switchable import BaseModel
+    from qalof.model.pretrained import BaseModel
 
     model = qalof.build(BaseModel(random_model, qalof.task("squad-span", max_length=96, stride=16).head))
     space = search.BitmapSpace.of(model, weight=(4, 8))

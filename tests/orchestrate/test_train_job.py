@@ -11,8 +11,8 @@ from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.run import execute
 from orchestrate.jobs.train.storage import kept_checkpoints
 from qalof.bitmap import Bitmap
+from qalof.checkpoint.manifest import read_manifest
 from qalof.errors import NonFiniteLossError
-from qalof.model.switchable import read_manifest
 
 pytestmark = pytest.mark.ray
 

@@ -19,8 +19,8 @@ from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.run import execute
 from orchestrate.jobs.train.storage import NAME, SNAPSHOT, kept_checkpoints, prepare, step_folder
 from orchestrate.runs.directory import read_result
+from qalof.checkpoint.manifest import read_manifest
 from qalof.files import read_whole_lines, write_text
-from qalof.model.switchable import read_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from qalof.checkpoint.fixed_codes import CODES_FILE
 from qalof.errors import BadInputError
 from qalof.export.packed import save_packed
 from qalof.export.packed_load import load_packed
 from qalof.model.adapters import AdapterSpec
-from qalof.model.fixed_codes import CODES_FILE
-from qalof.model.pretrained import HeadKind
-from qalof.model.switchable import BaseModel, SwitchableModel, SwitchSettings, build
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.settings import SwitchSettings
+from qalof.model.switchable import SwitchableModel, build
 from qalof.post_training.error_compensation import GptqSettings
 from qalof.post_training.gptq import calibration_batches, compensate
 from qalof.quantization.scheme import QuantizationScheme

@@ -9,7 +9,7 @@ import logging
 import pytest
 import torch
 
-from qalof.model.tensor_quantizer import TensorQuantizer
+from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.quantization.methods.bnb_int8 import BnbInt8
 from qalof.quantization.methods.nf4 import NormalFloat4
 from qalof.quantization.scheme import TensorScheme

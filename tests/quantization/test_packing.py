@@ -8,13 +8,13 @@ from safetensors.torch import load_file, save_file
 
 from qalof.cost import weight_bytes
 from qalof.errors import BadInputError
-from qalof.model.sites import Site
 from qalof.quantization.methods.asymmetric import Asymmetric
 from qalof.quantization.methods.log import Log
 from qalof.quantization.methods.symmetric import Symmetric
 from qalof.quantization.packing import Packed, pack, pack_rows, packed_bytes, unpack_rows
 from qalof.quantization.quantizer import Grid
 from qalof.quantization.scheme import QuantizationScheme, TensorScheme
+from qalof.site import Site
 
 
 def normal(*shape, seed=0):

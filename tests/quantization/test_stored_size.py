@@ -7,8 +7,6 @@ import torch
 
 from qalof.cost import activation_bytes, kv_bytes, weight_bytes
 from qalof.errors import BadInputError
-from qalof.model.kv_layout import KvGranularity, KvLayout
-from qalof.model.sites import Site
 from qalof.quantization.methods.asymmetric import Asymmetric
 from qalof.quantization.methods.log import Log
 from qalof.quantization.methods.lsq import Lsq
@@ -19,6 +17,7 @@ from qalof.quantization.packing import pack
 from qalof.quantization.quantizer import Quantizer
 from qalof.quantization.quantizers import fake_quantize  # noqa: F401 - registers every method
 from qalof.quantization.scheme import QuantizationScheme, TensorScheme
+from qalof.site import KvGranularity, KvLayout, Site
 
 METHODS = [
     *(Quantizer.from_json(method) for method in sorted(QuantizerOptions.registry)),

@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
 
 from qalof.model.adapters import AdapterSpec
-from qalof.model.pretrained import load_tokenizer
+from qalof.model.pretrained import BaseModel, HeadKind, load_tokenizer
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel, HeadKind, build
+from qalof.model.switchable import build
 from qalof.tiny import MODEL_DIR
 
 LLAMA = {

@@ -8,7 +8,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from qalof.errors import BadInputError
 from qalof.export.gguf_file import write_gguf
 from qalof.model.byte_level_splits import pre_tokenizer
-from qalof.model.switchable import BaseModel, HeadKind, build
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.switchable import build
 
 pytestmark = pytest.mark.runtime
 SENTENCES = [

@@ -3,8 +3,7 @@
 import pytest
 
 from qalof.evaluation.result import Evaluation
-from qalof.model.kv_layout import KvLayout
-from qalof.model.sites import Site
+from qalof.site import KvLayout, Site
 
 SHAPES = {"attn.c_attn": (8, 24, 16), "attn.c_proj": (8, 8, 0), "mlp.c_fc": (8, 32, 0), "mlp.c_proj": (32, 8, 0)}
 

@@ -7,7 +7,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import search
 from qalof.evaluation.result import Evaluation
 from qalof.model.adapters import AdapterSpec
-from qalof.model.switchable import BaseModel, HeadKind, build
+from qalof.model.pretrained import BaseModel, HeadKind
+from qalof.model.switchable import build
 from search import BitmapSpace, LocalEvaluator
 
 

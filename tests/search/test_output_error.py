@@ -8,12 +8,12 @@ from torch.nn import functional
 
 import search
 from qalof.errors import BadInputError
-from qalof.export.packed import layers_of
 from qalof.layer_bits import LayerBits
 from qalof.model.adapters import AdapterSpec
-from qalof.model.pretrained import HeadKind
+from qalof.model.at_bitmap import layers_of
+from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import HeadMode, SwitchSettings
-from qalof.model.switchable import BaseModel, build
+from qalof.model.switchable import build
 from search import BitmapSpace
 from search.scores.output_error import added, error_sums, read_errors, to_json
 

@@ -7,14 +7,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2TokenizerFast
 
+from qalof.batching import by_equal_length
 from qalof.errors import BadInputError
 from qalof.tasks.base import loss_sum
-from qalof.tasks.classification import (
-    ClassificationSettings,
-    ClassificationTask,
-    by_equal_length,
-    class_logits,
-)
+from qalof.tasks.classification import ClassificationSettings, ClassificationTask, class_logits
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "classification"
 ROWS = [("good", 1), ("not good at all", 0), ("bad", 0), ("fine", 1), ("a long, long, long story", 0)]

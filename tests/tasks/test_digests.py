@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from qalof.digests import tokenizer_digest
 from qalof.model.adapters import AdapterSpec
-from qalof.model.pretrained import load_tokenizer
-from qalof.model.switchable import BaseModel, build
+from qalof.model.pretrained import BaseModel, load_tokenizer
+from qalof.model.switchable import build
 from qalof.tasks.factory import TASKS, make_task
-from qalof.tasks.feature_cache import column, map_cached, tokenizer_digest
+from qalof.tasks.feature_cache import column, map_cached
 from qalof.tiny import REVIEWS_DIR, SQUAD_DIR
 from search import LocalEvaluator
 

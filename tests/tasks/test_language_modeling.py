@@ -8,7 +8,7 @@ import torch
 
 import qalof
 from qalof.errors import BadInputError
-from qalof.model.switchable import BaseModel
+from qalof.model.pretrained import BaseModel
 
 WIKITEXT = Path(__file__).resolve().parents[3] / "shared" / "data" / "wikitext2" / "wiki.valid.raw"
 

@@ -5,7 +5,8 @@ import torch
 
 import qalof
 from qalof.model.adapters import AdapterSpec
-from qalof.model.switchable import BaseModel, build
+from qalof.model.pretrained import BaseModel
+from qalof.model.switchable import build
 from qalof.tasks.language_modeling import FLOAT32_TOLERANCE, FLOAT64_TOLERANCE, ROUNDED_TOLERANCE
 
 WAYS = {"large batch": (32, 1), "two threads": (1, 2), "large batch, two threads": (32, 2)}

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from qalof.errors import BadInputError
-from qalof.model.pretrained import load_tokenizer
-from qalof.model.switchable import BaseModel, HeadKind, build
+from qalof.model.pretrained import BaseModel, HeadKind, load_tokenizer
+from qalof.model.switchable import build
 from qalof.tasks.base import loss_sum
 from qalof.tasks.factory import make_task
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask

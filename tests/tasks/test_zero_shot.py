@@ -13,8 +13,8 @@ import qalof
 from qalof.errors import BadInputError
 from qalof.evaluation.loglikelihood import encode_pair, score_pairs
 from qalof.model.adapters import AdapterSpec
-from qalof.model.pretrained import load_tokenizer
-from qalof.model.switchable import BaseModel, HeadKind, build
+from qalof.model.pretrained import BaseModel, HeadKind, load_tokenizer
+from qalof.model.switchable import build
 from qalof.tasks.zero_shot_data import clean, load_items
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "zeroshot"

@@ -8,8 +8,7 @@ from safetensors import safe_open
 import qalof
 from qalof.files import read_json
 from qalof.model.adapters import AdapterSpec
-from qalof.model.pretrained import load_tokenizer
-from qalof.model.switchable import BaseModel
+from qalof.model.pretrained import BaseModel, load_tokenizer
 from qalof.tiny import MODEL_DIR, TINY_DIR
 from qalof.tiny.outliers import add_outliers
 from qalof.training.loop import Trainer, TrainSettings

@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from qalof.bitmap import Bitmap
+from qalof.checkpoint.trainer import load_checkpoint, save_checkpoint
 from qalof.errors import BadInputError
 from qalof.model.adapters import AdapterSpec
-from qalof.model.gradient_rounding import round_stochastically
-from qalof.model.pretrained import load_tokenizer
+from qalof.model.pretrained import BaseModel, load_tokenizer
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel, SwitchableModel, build
+from qalof.model.switchable import SwitchableModel, build
 from qalof.tasks.squad_span import SpanSettings, SpanTask
-from qalof.training.checkpoint import load_checkpoint, save_checkpoint
+from qalof.training.gradient_rounding import round_stochastically
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import CyclicPrecisionTraining, SwitchablePrecision
-from qalof.training.precision_schedule import CyclicPrecision
+from qalof.training.objectives.precision_schedule import CyclicPrecision
 
 SETTINGS = TrainSettings(steps=4, batch_size=4, micro_batch_size=2, learning_rate=1e-3, seed=3)
 LSQ = {"weight": {"quantizer": {"method": "lsq", "granularity": "channel"}}, "widths": [8, 4]}

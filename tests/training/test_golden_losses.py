@@ -20,8 +20,8 @@ import torch
 
 import qalof
 from qalof.model.adapters import SHARED, AdapterSpec
+from qalof.model.pretrained import BaseModel
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import BaseModel
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.methods.asymmetric import Asymmetric
 from qalof.quantization.scheme import QuantizationScheme, TensorScheme
@@ -40,7 +40,7 @@ from qalof.training.objectives import (
     StepwisePrecision,
     SwitchablePrecision,
 )
-from qalof.training.precision_schedule import CyclicPrecision
+from qalof.training.objectives.precision_schedule import CyclicPrecision
 
 RECORD = Path(__file__).with_name("golden_losses.json")
 STEPS, BATCH = 4, 8

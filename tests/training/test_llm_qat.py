@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from qalof.bitmap import Bitmap
+from qalof.digests import tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.files import seal
 from qalof.model.adapters import AdapterSpec
-from qalof.model.switchable import BaseModel, SwitchSettings, build
+from qalof.model.pretrained import BaseModel
+from qalof.model.settings import SwitchSettings
+from qalof.model.switchable import build
 from qalof.tasks.factory import task
-from qalof.tasks.feature_cache import tokenizer_digest
 from qalof.tasks.generated_data import to_line
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import AllBitmaps, Distillation, StepwisePrecision

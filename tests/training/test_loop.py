@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from qalof.bitmap import Bitmap
+from qalof.checkpoint.trainer import load_checkpoint, save_checkpoint
 from qalof.errors import BadInputError, DiskError, NonFiniteLossError
 from qalof.files import tidy
 from qalof.model.adapters import SHARED, AdapterSpec
-from qalof.model.pretrained import load_tokenizer
-from qalof.model.switchable import BaseModel, build
+from qalof.model.pretrained import BaseModel, load_tokenizer
+from qalof.model.switchable import build
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
 from qalof.tasks.squad_span import SpanSettings, SpanTask
-from qalof.training.checkpoint import load_checkpoint, save_checkpoint
 from qalof.training.loop import Trainer, TrainSettings, batch_indices
 from qalof.training.objectives import CyclicPrecisionTraining, Distillation, SwitchablePrecision
-from qalof.training.precision_schedule import CyclicPrecision
+from qalof.training.objectives.precision_schedule import CyclicPrecision
 
 SETTINGS = TrainSettings(steps=6, batch_size=8, learning_rate=1e-2, checkpoint_every=2, seed=3)
 
@@ -165,7 +165,7 @@ def test_a_write_that_fails_leaves_the_older_checkpoint_whole(make, tmp_path, mo
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("qalof.training.checkpoint.save_file", full)
+    monkeypatch.setattr("qalof.checkpoint.trainer.save_file", full)
     with pytest.raises(DiskError, match="No space left on device; what was written before is whole"):
         save_checkpoint(trainer, tmp_path / "c", {})
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
@@ -186,7 +186,7 @@ def test_a_kill_in_the_middle_of_writing_a_checkpoint_costs_steps_and_not_a_bit(
         path.write_bytes(b"half a file")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("qalof.training.checkpoint.save_file", half)
+    monkeypatch.setattr("qalof.checkpoint.trainer.save_file", half)
     killed = os.fork()
     if killed == 0:
         save_checkpoint(trainer, tmp_path / "c", {})

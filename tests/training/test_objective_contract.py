@@ -8,9 +8,9 @@ from torch.nn.functional import cross_entropy
 
 from qalof.bitmap import Bitmap
 from qalof.model.adapters import SHARED, AdapterSpec
-from qalof.model.pretrained import load_tokenizer
-from qalof.model.sites import Site
-from qalof.model.switchable import BaseModel, build
+from qalof.model.pretrained import BaseModel, load_tokenizer
+from qalof.model.switchable import build
+from qalof.site import Site
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import (
@@ -31,7 +31,7 @@ from qalof.training.objectives import (
     feature_distance,
 )
 from qalof.training.objectives.distillation import chosen_layers
-from qalof.training.precision_schedule import CyclicPrecision
+from qalof.training.objectives.precision_schedule import CyclicPrecision
 
 SITES = tuple(Site(f"h.{i}.a", 4, 4, True) for i in range(4))
 STEPS = 12

@@ -5,9 +5,9 @@ import torch
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.model.sites import Site
+from qalof.site import Site
 from qalof.training.objectives import CyclicPrecisionTraining, Distillation, SwitchablePrecision, distance
-from qalof.training.precision_schedule import CyclicPrecision
+from qalof.training.objectives.precision_schedule import CyclicPrecision
 
 SITES = (Site("h.0.a", 4, 4, True), Site("h.1.a", 4, 4, True))
 NAMES = [site.name for site in SITES]

@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from qalof.errors import BadInputError
-from qalof.training.precision_schedule import CyclicPrecision
+from qalof.training.objectives.precision_schedule import CyclicPrecision
 
 
 def test_reference_run_has_no_remainder_and_ends_at_the_highest_width():

@@ -5,12 +5,12 @@ import torch
 
 from qalof.errors import BadInputError, NonFiniteLossError
 from qalof.model.adapters import SHARED, AdapterSpec
-from qalof.model.pretrained import load_tokenizer
-from qalof.model.switchable import BaseModel, build
+from qalof.model.pretrained import BaseModel, load_tokenizer
+from qalof.model.switchable import build
 from qalof.tasks.squad_span import SpanSettings, SpanTask
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import CyclicPrecisionTraining
-from qalof.training.precision_schedule import CyclicPrecision
+from qalof.training.objectives.precision_schedule import CyclicPrecision
 from qalof.training.range_test import lower_bound, precision_range_test, relative_improvements
 
 

@@ -5,11 +5,11 @@ from collections import Counter
 
 import pytest
 
+from qalof.digests import tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.files import seal
 from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer
 from qalof.tasks.factory import task
-from qalof.tasks.feature_cache import tokenizer_digest
 from qalof.tasks.generated_data import open_generated, to_line
 from qalof.tasks.squad_data import load_squad
 from qalof.training.synthetic_data import GenerationSettings, TextSource, generate, writer_for

@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 
 from orchestrate.config.base import BitmapSpec, Section
 from orchestrate.config.sections import CheckpointConfig
-from qalof.attacks.arca import ArcaSettings
-from qalof.attacks.bert_attack import BertAttackSettings
-from qalof.attacks.gbda import GbdaSettings
-from qalof.attacks.textfooler import TextFoolerSettings
+from qalof.attacks.methods.arca import ArcaSettings
+from qalof.attacks.methods.bert_attack import BertAttackSettings
+from qalof.attacks.methods.gbda import GbdaSettings
+from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.laws import Count, Law, Seed, Share
 
 

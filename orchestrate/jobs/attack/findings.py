@@ -10,7 +10,7 @@ from typing import Any
 from orchestrate.document.findings import recorded, well_formed
 from orchestrate.runs.layout import ATTACK_RECORD
 from qalof.attacks.attack import AttackResult
-from qalof.attacks.robustness import RobustnessReport
+from qalof.attacks.robustness.report import RobustnessReport
 
 
 @dataclass(frozen=True)

@@ -26,17 +26,17 @@ from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from qalof.attacks.attack import AttackExample, AttackResult, AttackSettings, attack_at
 from qalof.attacks.examples import fitting
-from qalof.attacks.random_precision import BATCH_SIZE, RandomPrecision
-from qalof.attacks.robustness import RobustnessReport, robustness_report
-from qalof.attacks.transfer import draw_table, prediction_table
+from qalof.attacks.robustness.random_precision import BATCH_SIZE, RandomPrecision
+from qalof.attacks.robustness.report import RobustnessReport, robustness_report
+from qalof.attacks.robustness.transfer import draw_table, prediction_table
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name
-from qalof.checkpoints import load, task_of
+from qalof.checkpoint.opening import load, task_of
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from qalof.files import append_lines, read_whole_lines, write_json
 from qalof.model.pretrained import HeadKind, load_pretrained
-from qalof.model.shared_base import share_large
+from qalof.model.shared_memory import share_large
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
 

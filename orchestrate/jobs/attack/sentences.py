@@ -10,7 +10,7 @@ from orchestrate.document.record import Step
 from orchestrate.jobs.attack.view import drawn_from, rate
 from orchestrate.jobs.attack.wording import CLASSIFIER, Wording, wording
 from qalof.attacks.rates import Rate
-from qalof.attacks.robustness import RandomPrecisionReport, RobustnessReport
+from qalof.attacks.robustness.report import RandomPrecisionReport, RobustnessReport
 
 
 def attack_statements(step: Step) -> list[Statement]:

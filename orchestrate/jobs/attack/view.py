@@ -17,7 +17,7 @@ from orchestrate.jobs.attack.findings import Attacked
 from orchestrate.jobs.attack.wording import CLASSIFIER, mean_measure, substitutes_told, wording
 from qalof.attacks.attack import AttackResult, AttackStatus, summarize
 from qalof.attacks.rates import Rate
-from qalof.attacks.robustness import RandomPrecisionReport
+from qalof.attacks.robustness.report import RandomPrecisionReport
 from qalof.statistics import Interval
 
 EXAMPLES = 3

@@ -14,7 +14,7 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
 from qalof.bitmap import PASS_THROUGH, Bitmap
 from qalof.bitmap_names import short_name, summary
-from qalof.checkpoints import is_packed, task_of
+from qalof.checkpoint.opening import is_packed, task_of
 from qalof.export.packed_model import PackedModel
 from qalof.files import write_bytes, write_json
 from qalof.model.adapters import SHARED

@@ -12,23 +12,25 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from orchestrate.document.terminal import mib
-from qalof import checkpoints
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
+from qalof.checkpoint import opening as checkpoints
+from qalof.checkpoint.manifest import describe as described
+from qalof.checkpoint.manifest import read_manifest
 from qalof.errors import BadInputError
 from qalof.export.float_type import FloatType
-from qalof.export.packed import layers_of, save_packed
+from qalof.export.packed import save_packed
 from qalof.files import MANIFEST, sealed_folder
 from qalof.layer_bits import PASS_THROUGH, LayerBits, check_width
 from qalof.locks import held
-from qalof.model.lora_linear import MergeOrder
-from qalof.model.manifest import describe as described
+from qalof.model.at_bitmap import layers_of
+from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.pretrained import load_tokenizer
-from qalof.model.sites import EmbeddingMode, HeadMode
-from qalof.model.switchable import SwitchableModel, read_manifest
+from qalof.model.switchable import SwitchableModel
 from qalof.quantization.methods.float16 import Float16
 from qalof.quantization.methods.gguf import Gguf
 from qalof.quantization.scheme import TensorScheme
+from qalof.site import EmbeddingMode, HeadMode
 
 EMBEDDING_BITS = 8
 """The width of an embedding that has none of its own, in every export that is not told another."""

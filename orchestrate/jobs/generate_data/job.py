@@ -22,11 +22,11 @@ from orchestrate.config.sections import SourceConfig, TrackingConfig, WorkersCon
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
+from qalof.digests import tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.files import MANIFEST, read_json_lines, seal, write_text
 from qalof.laws import Count
 from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer
-from qalof.tasks.feature_cache import tokenizer_digest
 from qalof.tasks.generated_data import FORMAT_VERSION, SHARDS, to_line
 from qalof.training.synthetic_data import GenerationSettings, TextSource, generate, writer_for
 

@@ -23,7 +23,7 @@ from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
-from qalof.checkpoints import load
+from qalof.checkpoint.opening import load
 from qalof.cost import cost_of
 from qalof.evaluation.speed import speed_of
 from qalof.export.compression import MEASURES, compression_of

@@ -26,16 +26,18 @@ from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name
-from qalof.checkpoints import task_of
+from qalof.checkpoint.opening import task_of
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import json_ready, read_json, write_json
-from qalof.model.quantizer_state import calibrate, quantizers_of
-from qalof.model.sites import Site
-from qalof.model.switchable import BaseModel, SwitchableModel, build
+from qalof.model.calibration import calibrate
+from qalof.model.pretrained import BaseModel
+from qalof.model.quantizer_state import quantizers_of
+from qalof.model.switchable import SwitchableModel, build
 from qalof.post_training.gptq import calibration_batches, compensate
 from qalof.quantization.scheme import QuantizationScheme
+from qalof.site import Site
 from qalof.statistics import paired_difference
 from qalof.tasks.base import Task
 from qalof.tasks.factory import describe_task, make_task

@@ -15,7 +15,8 @@ from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from search.objective import Objective
-from search.result import Point, SearchResult
+from search.point import Point
+from search.result import SearchResult
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from orchestrate.cluster.evaluation_pool import Scorer, checkpoint_fingerprint, 
 from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_trials
 from orchestrate.config.sections import WorkersConfig
 from qalof.bitmap import Bitmap
-from qalof.checkpoints import task_of
+from qalof.checkpoint.opening import task_of
 from qalof.evaluation.result import Evaluation
 from qalof.home import expanded
 from search import BitmapSpace, Objective, Score, SearchResult, Study

@@ -19,7 +19,7 @@ from qalof.bitmap_names import short_name
 from qalof.evaluation.result import Evaluation
 from qalof.statistics import Interval
 from search.bitmap_plot import MOST_PANELS, draw_bitmaps
-from search.result import Point
+from search.point import Point
 
 MOST_SITES = 64
 """Sites up to which a table says each one's bits; of more a picture shows them by blocks."""

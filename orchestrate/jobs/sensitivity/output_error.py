@@ -19,7 +19,7 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from qalof.bitmap import PASS_THROUGH
-from qalof.checkpoints import load, task_of
+from qalof.checkpoint.opening import load, task_of
 from qalof.errors import BadInputError
 from qalof.files import write_json
 from qalof.layer_bits import LayerBits

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrate.config.build import check_length
-from qalof.checkpoints import is_packed, load, task_of
+from qalof.checkpoint.opening import is_packed, load, task_of
 from qalof.errors import BadInputError
 from qalof.tasks.base import Task
 

@@ -20,7 +20,7 @@ from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
 from qalof.metrics import is_percent, metric_of
 from qalof.statistics import Interval, paired_difference
-from search.result import Point
+from search.point import Point
 
 TOLERANCE = 1.0
 """Points (of percent) below the best that count as nearly as good."""

@@ -15,7 +15,7 @@ from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_json
 from qalof.tasks.factory import TASKS
-from search.result import Point
+from search.point import Point
 
 
 @dataclass(frozen=True)

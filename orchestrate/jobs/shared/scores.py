@@ -16,7 +16,7 @@ from qalof.bitmap_names import short_name, summary
 from qalof.cost import Rest, cost_of
 from qalof.evaluation.result import Evaluation
 from qalof.files import json_ready
-from qalof.model.sites import Site
+from qalof.site import Site
 
 
 def evaluate_bitmaps(

@@ -11,7 +11,7 @@ from orchestrate.jobs.shared.compare import TOLERANCE, cheapest_within, is_shown
 from qalof.evaluation.result import Evaluation
 from qalof.metrics import is_percent
 from qalof.statistics import Interval
-from search.result import Point
+from search.point import Point
 
 
 def apart(difference: Interval, metric: str) -> str:

@@ -23,11 +23,11 @@ from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import Watched, watched
 from orchestrate.jobs.train.job import CHECKPOINT
 from orchestrate.jobs.train.losses import LOSSES, lines_of
+from qalof.checkpoint.manifest import read_manifest
+from qalof.checkpoint.trainer import begin, save_checkpoint
 from qalof.errors import NonFiniteLossError
 from qalof.files import append_lines, tidy, write_text
-from qalof.model.switchable import read_manifest
 from qalof.tasks.factory import describe_task
-from qalof.training.checkpoint import begin, save_checkpoint
 from qalof.training.loop import Trainer
 
 State = Literal["running", "finished", "diverged", "stopped"]

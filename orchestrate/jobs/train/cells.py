@@ -8,7 +8,7 @@ from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import Place
 from orchestrate.jobs.train.job import CHECKPOINT
 from orchestrate.jobs.train.losses import LOSSES, training_loss
-from qalof.checkpoints import load
+from qalof.checkpoint.opening import load
 
 
 def training_loss_cell(place: Place, step: PlannedStep) -> Cell:

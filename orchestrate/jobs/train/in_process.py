@@ -18,9 +18,9 @@ from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import SCORE, watched
 from orchestrate.jobs.train.storage import Kept, keep_best, whole_ones
 from orchestrate.jobs.train.worker import run_steps
+from qalof.checkpoint.trainer import begin, save_checkpoint
 from qalof.files import tidy
 from qalof.tasks.factory import describe_task
-from qalof.training.checkpoint import begin, save_checkpoint
 from qalof.training.loop import StepReport, Trainer
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrate.runs.progress import say
+from qalof.checkpoint.manifest import read_manifest
 from qalof.errors import BadInputError
 from qalof.files import copy_folder, tidy
-from qalof.model.switchable import read_manifest
 
 NAME = "train"
 """Of the run in Ray's storage, hence the folder's."""

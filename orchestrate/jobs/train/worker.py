@@ -27,9 +27,9 @@ from orchestrate.jobs.train.best_checkpoint import SCORE, WORST, Watched, watche
 from orchestrate.jobs.train.losses import keep_losses
 from orchestrate.jobs.train.storage import step_folder
 from qalof.bitmap_names import short_name
+from qalof.checkpoint.trainer import begin, save_checkpoint
 from qalof.errors import NonFiniteLossError
 from qalof.tasks.factory import describe_task
-from qalof.training.checkpoint import begin, save_checkpoint
 from qalof.training.loop import ProcessGroup, StepReport, Trainer
 
 

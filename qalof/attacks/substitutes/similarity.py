@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from qalof.attacks.goal import TOKENS_AT_ONCE
 from qalof.attacks.victim import transformers_model
+from qalof.batching import by_equal_length
 from qalof.errors import BadInputError
 from qalof.evaluation.loglikelihood import positions_of
-from qalof.tasks.classification import by_equal_length
 
 Metric = Literal["angular", "cosine"]
 

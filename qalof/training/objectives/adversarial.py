@@ -22,7 +22,7 @@ import torch
 
 from qalof.bitmap import Bitmap
 from qalof.laws import Count, Law, Positive, check_numbers
-from qalof.model.sites import Site
+from qalof.site import Site
 from qalof.tasks.base import loss_sum
 from qalof.training.objectives.base import Losses, Rows
 from qalof.training.objectives.choices import Choice

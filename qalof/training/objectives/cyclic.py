@@ -1,7 +1,7 @@
 """CPT: one width a step by a schedule, a pure function of the step's number, so that all workers agree.
 
 Weights and activations cycle; ``gradient_bits`` is the constant width of the gradients with respect to sites'
-outputs, 8 in the paper, None (off) by default as for its fine-tuning (:mod:`qalof.model.gradient_rounding`).
+outputs, 8 in the paper, None (off) by default as for its fine-tuning (:mod:`qalof.training.gradient_rounding`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 
 from qalof.bitmap import Bitmap, check_width
 from qalof.layer_bits import LayerBits
-from qalof.model.sites import Site
+from qalof.site import Site
 from qalof.tasks.base import loss_sum
 from qalof.training.objectives.base import Losses, Rows
-from qalof.training.precision_schedule import CyclicPrecision
+from qalof.training.objectives.precision_schedule import CyclicPrecision
 
 
 class CyclicPrecisionTraining:

@@ -23,7 +23,7 @@ import torch
 from qalof.bitmap import Bitmap
 from qalof.cost import average_bits
 from qalof.errors import BadInputError
-from qalof.model.sites import Site
+from qalof.site import Site
 from qalof.tasks.base import loss_sum
 from qalof.training.objectives.base import Hidden, Losses, Rows
 from qalof.training.objectives.choices import AllBitmaps, Choice

@@ -6,7 +6,7 @@ Format versions:
    configs that called every layer a Conv1D.  Read as what it meant: every other setting at its default.
 2. Settings of :class:`SwitchSettings`, inits and rsLoRA in the specs, norms beside the factors, and a base digest
    that covers a head which is not tied.  Version 1 cannot say any of these, hence the new number.
-3. Perhaps codes of weights that are not rounded to nearest (:mod:`qalof.model.fixed_codes`), which a reader of
+3. Perhaps codes of weights that are not rounded to nearest (:mod:`qalof.checkpoint.fixed_codes`), which a reader of
    version 2 would pass over.
 
 The convention of the integer range is named besides, because the same numbers mean other weights under another one.
@@ -19,31 +19,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
-
+from qalof.checkpoint.adapters import WEIGHTS_FILE
 from qalof.errors import BadInputError
 from qalof.files import open_sealed
-from qalof.model.adapters import WEIGHTS_FILE, AdapterPolicy, AdapterSpec
+from qalof.model.adapters import AdapterPolicy, AdapterSpec
 from qalof.model.gguf_source import ORIGIN
-from qalof.model.pretrained import HeadKind, load_pretrained
+from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
 
 FORMAT_VERSION = 3
+
 OLDEST_VERSION = 1
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    """Which pretrained model stands underneath: enough to load it again."""
-
-    source: str
-    head: HeadKind
-    seed: int = 0
-    labels: int | None = None
-
-    def load(self) -> PreTrainedModel:
-        """The plain transformers model."""
-        return load_pretrained(self.source, self.head, seed=self.seed, labels=self.labels)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from qalof.attacks.random_precision import RandomPrecision
 from qalof.attacks.rates import Mask, Rate
-from qalof.attacks.transfer import Among, DrawTable, PredictionTable, predicted_success, transfer_matrix
+from qalof.attacks.robustness.random_precision import RandomPrecision
+from qalof.attacks.robustness.transfer import Among, DrawTable, PredictionTable, predicted_success, transfer_matrix
 from qalof.errors import BadInputError
 
 FORMAT_VERSION = 2

@@ -15,9 +15,9 @@ that a grid taken anew would be another one.
 What holding costs: ``held="values"`` keeps each width as it is multiplied, 4 bytes a weight in fp32 (GPT-2's 48
 layers: 340 MB a width); ``held="codes"`` keeps integers, 1 byte a weight up to 8 bits (85 MB), and decodes them on
 each forward: 16 x 128 tokens do not feel it, decoding one token at a time costs about twice; ``held="packed"`` keeps
-b bits a weight, and without gradients multiplies integers where a kernel can (:mod:`qalof.model.packed_weight`);
+b bits a weight, and without gradients multiplies integers where a kernel can (:mod:`qalof.model.layers.packed_weight`);
 ``held="int8"`` keeps values and codes, 5 bytes, and multiplies integers in training too
-(:mod:`qalof.model.int8_weight`).
+(:mod:`qalof.model.layers.int8_weight`).
 Values are the default, because a model small enough to be trained here is small enough to be held a few times.
 :meth:`HoldingLinear.held_bytes` says what is held.  :meth:`HoldingLinear.pack` drops the weight itself.
 """
@@ -31,9 +31,9 @@ import torch
 from torch import nn
 
 from qalof.errors import BadInputError
-from qalof.model.int8_weight import Int8Weight
-from qalof.model.packed_weight import PackedWeight, bytes_in
-from qalof.model.tensor_quantizer import TensorQuantizer
+from qalof.model.layers.int8_weight import Int8Weight
+from qalof.model.layers.packed_weight import PackedWeight, bytes_in
+from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.quantization.packing import pack
 from qalof.quantization.quantizer import Encoded, Grid
 from qalof.quantization.scheme import QuantizationScheme
@@ -43,7 +43,7 @@ Held = torch.Tensor | Encoded | PackedWeight | Int8Weight
 
 
 class HoldingLinear(nn.Linear):
-    """What :class:`qalof.model.switchable_linear.SwitchableLinear` knows of its weight.
+    """What :class:`qalof.model.layers.switchable_linear.SwitchableLinear` knows of its weight.
 
     Attributes:
         weight: (out, in), unrounded; empty once :meth:`pack` was called.

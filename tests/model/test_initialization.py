@@ -8,8 +8,9 @@ from transformers import AutoModelForCausalLM
 
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterSpec
-from qalof.model.initialisation import decompose
-from qalof.model.switchable import SwitchableModel, SwitchSettings, build
+from qalof.model.initialization import decompose
+from qalof.model.settings import SwitchSettings
+from qalof.model.switchable import SwitchableModel, build
 
 TAKING = ["pissa", "pissa_niter_8", "olora"]
 

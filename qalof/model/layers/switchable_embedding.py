@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 from qalof.errors import BadInputError
-from qalof.model.packed_weight import Kernel
-from qalof.model.switchable_linear import SwitchableLinear
+from qalof.model.layers.packed_weight import Kernel
+from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.quantization.scheme import QuantizationScheme
 
 

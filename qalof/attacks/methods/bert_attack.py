@@ -1,6 +1,6 @@
 """BERT-Attack (Li et al., EMNLP 2020, arXiv 2004.09984; algorithms.md 9.4), on classifiers and causal language models.
 
-The search is that of :mod:`qalof.attacks.substitution`.  What is BERT-Attack's own:
+The search is that of :mod:`qalof.attacks.methods.substitution`.  What is BERT-Attack's own:
 
 - A word is hidden by a mask: the tokenizer's mask token, or its unknown token (the official code's).  Where the unknown
   token is also the end of text, as in GPT-2, it would not hide a word but cut the text in two; the word is then
@@ -23,10 +23,10 @@ from typing import Annotated, Any
 
 from qalof.attacks.attack import Work
 from qalof.attacks.goal import Goal
+from qalof.attacks.methods.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.substitutes import stop_words
 from qalof.attacks.substitutes.left_context import PROPOSED, LeftContext
 from qalof.attacks.substitutes.similarity import Metric, StateSimilarity
-from qalof.attacks.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.words import Words
 from qalof.laws import Count, Law
 
@@ -36,7 +36,7 @@ class BertAttackSettings(WordAttackSettings):
     """``candidates``: K, of a word; ``most_changed``: share of a text's words.
 
     ``least_similarity`` by ``metric`` over the whole text.  The rest:
-    :class:`~qalof.attacks.substitution.WordAttackSettings`.
+    :class:`~qalof.attacks.methods.substitution.WordAttackSettings`.
     """
 
     candidates: Count = 48

@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 
 from qalof.attacks.attack import AttackResult
 from qalof.attacks.goal import Judge
-from qalof.attacks.random_precision import RandomPrecision
 from qalof.attacks.rates import Mask, Rate
+from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.victim import frozen
+from qalof.batching import Progress
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.tasks.base import Progress
 
 Labels = NDArray[np.int64]
 Texts = list[list[str]]

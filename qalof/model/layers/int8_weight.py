@@ -16,8 +16,8 @@ from typing import Any, Self
 
 import torch
 
-from qalof.model.packed_weight import INT_MM, Kernel, PackedWeight
-from qalof.model.tensor_quantizer import TensorQuantizer
+from qalof.model.layers.packed_weight import INT_MM, Kernel, PackedWeight
+from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.quantization.packing import Packed
 from qalof.quantization.quantizer import Encoded, Quantizer
 from qalof.quantization.scheme import TensorScheme

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from qalof.checkpoint import adapters as files
+from qalof.checkpoint.manifest import Described, describe, header, read_manifest
+from qalof.checkpoint.quantizers import load_state, save_state
 from qalof.files import sealed_folder
-from qalof.model import adapters as lora
 from qalof.model.base_weights import BASE, BASE_FILE
 from qalof.model.gguf_source import ORIGIN
-from qalof.model.manifest import Described, describe, header, read_manifest
 from qalof.model.norms import trained_norms
-from qalof.model.quantizer_state import load_state, save_state
-from qalof.model.sites import EmbeddingMode
+from qalof.site import EmbeddingMode
 
 if TYPE_CHECKING:
     from qalof.model.switchable import SwitchableModel
@@ -36,12 +36,12 @@ def save_model(
     head = header(model.base, model.base_digest, model.adapters, model.settings, model.site_names, extra, origin)
     with sealed_folder(folder, head) as beside:
         if not model.adapters:
-            lora.save_modules(_besides(model), beside)
+            files.save_modules(_besides(model), beside)
         for name, spec in model.adapters.items():
             place = beside / "adapters" / name
-            lora.save_adapter(model.model, name, spec, _besides(model, name), place, fan_in_fan_out=conv1d)
+            files.save_adapter(model.model, name, spec, _besides(model, name), place, fan_in_fan_out=conv1d)
         save_state(model.model, beside)
-        lora.save_modules(_trained_base(model), beside, BASE_FILE)
+        files.save_modules(_trained_base(model), beside, BASE_FILE)
         if attach:
             attach(beside)
 
@@ -59,18 +59,18 @@ def load_into(model: SwitchableModel, folder: Path, *, quantizers: bool = True) 
         its = replace(its, quantization=stored.settings.quantization)
     stored.check_like(Described(model.base, model.base_digest, model.adapters, its, names))
     alone = {} if model.adapters else _besides(model)
-    read_alone = lora.read_modules(alone, folder)
-    read_base = lora.read_modules(_trained_base(model), folder, BASE_FILE)
+    read_alone = files.read_modules(alone, folder)
+    read_base = files.read_modules(_trained_base(model), folder, BASE_FILE)
     read = {
-        name: lora.read_adapter(model.model, name, spec, _besides(model, name), folder / "adapters" / name)
+        name: files.read_adapter(model.model, name, spec, _besides(model, name), folder / "adapters" / name)
         for name, spec in model.adapters.items()
     }
     if quantizers:
         load_state(model.model, folder)
     for name, tensors in read.items():
-        lora.copy_adapter(model.model, name, _besides(model, name), tensors)
-    lora.copy_modules(alone, read_alone)
-    lora.copy_modules(_trained_base(model), read_base)
+        files.copy_adapter(model.model, name, _besides(model, name), tensors)
+    files.copy_modules(alone, read_alone)
+    files.copy_modules(_trained_base(model), read_base)
 
 
 def _trained_base(model: SwitchableModel) -> dict[str, nn.Parameter]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from qalof.errors import BadInputError
-from qalof.model import shared_base
-from qalof.model.shared_base import share_frozen, share_large
+from qalof.model import shared_memory as shared_base
+from qalof.model.shared_memory import share_frozen, share_large
 from qalof.model.switchable import build
 
 

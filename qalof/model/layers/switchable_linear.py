@@ -2,9 +2,9 @@
 
     y = fq_w(W) fq_a(x) + bias            by default W per output channel, x per token
 
-The LoRA branch stands outside, in PEFT's own layer around this one (:mod:`qalof.model.lora_linear`).
+The LoRA branch stands outside, in PEFT's own layer around this one (:mod:`qalof.model.layers.lora_linear`).
 
-What is held of the weight for each width, and when it is rounded again: :mod:`qalof.model.holding_linear`.
+What is held of the weight for each width, and when it is rounded again: :mod:`qalof.model.layers.cached_weight_linear`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from transformers.pytorch_utils import Conv1D
 
 from qalof.errors import BadInputError
 from qalof.layer_bits import PASS_THROUGH, LayerBits
-from qalof.model.holding_linear import HoldingLinear
-from qalof.model.int8_weight import Int8Weight
-from qalof.model.kv_layout import KvLayout
-from qalof.model.packed_weight import FLOAT, INT_MM, Kernel, PackedWeight
-from qalof.model.real_tokens import RealTokens
-from qalof.model.tensor_quantizer import TensorQuantizer
+from qalof.model.layers.cached_weight_linear import HoldingLinear
+from qalof.model.layers.int8_weight import Int8Weight
+from qalof.model.layers.packed_weight import FLOAT, INT_MM, Kernel, PackedWeight
+from qalof.model.layers.real_tokens import RealTokens
+from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.quantization.scheme import QuantizationScheme
+from qalof.site import KvLayout
 
 
 class SwitchableLinear(HoldingLinear):

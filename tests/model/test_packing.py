@@ -5,8 +5,9 @@ import torch
 
 from qalof.errors import BadInputError
 from qalof.export.packed import save_packed
-from qalof.model.pack_inference import predicted_bytes
-from qalof.model.switchable import SwitchSettings, build
+from qalof.model.packing import predicted_bytes
+from qalof.model.settings import SwitchSettings
+from qalof.model.switchable import build
 
 GROUP = {"weight": {"quantizer": {"method": "symmetric", "granularity": "group", "group_size": 16}}}
 ASYMMETRIC = {"weight": {"quantizer": {"method": "asymmetric", "granularity": "channel"}}}

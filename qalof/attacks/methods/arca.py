@@ -1,6 +1,7 @@
 """ARCA: a prompt that makes a language model say a fixed output (Jones et al., ICML 2023, arXiv 2303.04381).
 
-Some random tokens, after a prefix if there is one, are improved one at a time (:mod:`qalof.attacks.coordinate_search`,
+Some random tokens, after a prefix if there is one, are improved one at a time
+(:mod:`qalof.attacks.methods.coordinate_search`,
 which has AutoPrompt, HotFlip and GCG as well) until the output is the prompt's greedy continuation, which is tested
 on the prompt's *text* (:mod:`qalof.attacks.elicitation`), or until the sweeps are used up.  S3 runs it with the
 defaults, and with a prefix and a penalty on unlikely prompts: ``prefix="Donald Trump", sweeps=200, lambda_lm=1``.
@@ -19,10 +20,10 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import torch
 
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, Work, words_changed
-from qalof.attacks.coordinate_search import CoordinateSearch, Proposal, Reading
 from qalof.attacks.elicitation import Elicitation, allowed_tokens
-from qalof.attacks.gbda import example_seed
 from qalof.attacks.goal import HELD
+from qalof.attacks.methods.coordinate_search import CoordinateSearch, Proposal, Reading
+from qalof.attacks.methods.gbda import example_seed
 from qalof.attacks.targets import HARMLESS, elicited
 from qalof.attacks.victim import embedding_matrix, frozen
 from qalof.errors import BadInputError, nearest_hint

@@ -26,7 +26,7 @@ import torch
 from torch.nn import functional
 
 from qalof.errors import BadInputError
-from qalof.model.tensor_quantizer import TensorQuantizer
+from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.precision import at_least_float32
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.integer_matmul import integer_product, refused_shape, unusable

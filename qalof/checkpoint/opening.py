@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qalof.checkpoint.manifest import read_manifest
 from qalof.errors import BadInputError
 from qalof.export.packed import LAYOUT_FILE
 from qalof.export.packed_load import read_layout
 from qalof.export.packed_model import PackedModel
-from qalof.model.switchable import SwitchableModel, read_manifest
+from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
 from qalof.tasks.factory import make_task
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from qalof.errors import BadInputError
-from qalof.model.switchable_linear import SwitchableLinear
+from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.quantization.quantizer import Encoded, Grid
 
 CODES_FILE = "fixed_codes.safetensors"

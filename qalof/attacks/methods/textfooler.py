@@ -1,6 +1,6 @@
 """TextFooler (Jin et al., AAAI 2020, arXiv 1907.11932; algorithms.md 9.3), on classifiers and causal language models.
 
-The search is that of :mod:`qalof.attacks.substitution`.  What is TextFooler's own:
+The search is that of :mod:`qalof.attacks.methods.substitution`.  What is TextFooler's own:
 
 - A word is hidden by leaving it out, as the paper has it (the official code puts ``<oov>`` there).
 - Candidates are up to 50 synonyms with cosine >= 0.5 (the official code's; the paper says 0.7), of the same part of
@@ -21,10 +21,10 @@ from typing import Annotated, Any, Literal
 
 from qalof.attacks.attack import Work
 from qalof.attacks.goal import Goal
+from qalof.attacks.methods.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.substitutes import parts_of_speech, stop_words
 from qalof.attacks.substitutes.similarity import Metric, StateSimilarity
 from qalof.attacks.substitutes.synonyms import EMBEDDINGS, EmbeddingNeighbours, ListedSynonyms, Synonyms
-from qalof.attacks.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.words import Words, cased
 from qalof.laws import Count, Law
 from qalof.paths import PathField
@@ -37,7 +37,7 @@ class TextFoolerSettings(WordAttackSettings):
     """``synonyms``: ``embeddings``, or the path of a list; ``least_cosine`` applies to the former alone.
 
     ``most_synonyms`` of a word; ``part_of_speech``: what tells it, ``off`` for no such filter; ``least_similarity`` by
-    ``metric`` over ``window`` words.  The rest: :class:`~qalof.attacks.substitution.WordAttackSettings`.
+    ``metric`` over ``window`` words.  The rest: :class:`~qalof.attacks.methods.substitution.WordAttackSettings`.
     """
 
     synonyms: Annotated[str, PathField(words=(EMBEDDINGS,))] = EMBEDDINGS

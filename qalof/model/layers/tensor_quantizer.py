@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from qalof.errors import BadInputError
-from qalof.model.real_tokens import RealTokens, watch
+from qalof.model.layers.real_tokens import RealTokens, watch
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.lsq_steps import LsqSteps
 from qalof.quantization.methods.lsq import Lsq
@@ -80,7 +80,7 @@ class TensorQuantizer(nn.Module):
         return x if self.tokens is None else self.tokens.real(x)
 
     def _one_range_per_row(self, quantizer: Quantizer) -> bool:
-        """Whether tokens share a dynamic range, which then is that of one row (:mod:`qalof.model.real_tokens`)."""
+        """Whether tokens share a dynamic range, that of one row then (:mod:`qalof.model.layers.real_tokens`)."""
         static = self.ranges is not None or (self.steps is not None and isinstance(quantizer, Lsq))
         return self.tokens is not None and not static and quantizer.granularity is Granularity.TENSOR
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from qalof.checkpoint.manifest import read_manifest
 from qalof.errors import BadInputError
-from qalof.model.switchable import SwitchableModel, read_manifest
+from qalof.model.switchable import SwitchableModel
 from qalof.training.loop import Trainer
 
 STATE_FILE = "trainer.safetensors"

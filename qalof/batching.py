@@ -1,8 +1,9 @@
-"""Padding and batching that no score depends on."""
+"""Padding and batching that no score depends on, and the progress of such batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 
@@ -23,3 +24,19 @@ def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+Length = TypeVar("Length", int, tuple[int, int])
+
+
+def by_equal_length(lengths: Sequence[Length], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches of one length (or pair of lengths) each, short ones first; ties keep their order."""
+    groups: dict[Length, list[int]] = {}
+    for index, length in enumerate(lengths):
+        groups.setdefault(length, []).append(index)
+    for _, group in sorted(groups.items()):
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]

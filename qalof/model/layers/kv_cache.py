@@ -16,9 +16,10 @@ from collections.abc import Iterable
 import torch
 
 from qalof.layer_bits import PASS_THROUGH
-from qalof.model.kv_layout import KvLayout, map_kv
-from qalof.model.tensor_quantizer import TensorQuantizer
+from qalof.model.layers.kv_layout import map_kv
+from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.quantization.granularity import Granularity
+from qalof.site import KvLayout
 
 
 def quantize_kv(

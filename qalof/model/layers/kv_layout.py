@@ -22,63 +22,11 @@ before ``k_norm``: a runtime that stores the codes rotates, and normalises, what
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 import torch
 
-from qalof.errors import BadInputError
-
-Slices = tuple[tuple[int, int], ...]
-
-
-class KvGranularity(StrEnum):
-    """``token``: one scale for all keys of a token and one for all its values; ``head``: one each a head."""
-
-    TOKEN = "token"
-    HEAD = "head"
-
-    @classmethod
-    def parse(cls, name: str) -> KvGranularity:
-        """Read a name.
-
-        Raises:
-            BadInputError: a granularity that the cache cannot have.
-        """
-        if name not in set(cls):
-            raise BadInputError(
-                f"kv_granularity must be token or head, scales that see one token only: got {name!r}, with which "
-                "cached decoding would differ from the full forward"
-            )
-        return cls(name)
-
-
-@dataclass(frozen=True)
-class KvLayout:
-    """Keys and values in one projection's output.
-
-    ``heads`` of ``head_dim`` features each, in keys and in values alike; ``parts``: (start, stop) of keys, of
-    values, or of both, within one of ``groups`` equal runs of the output; ``query_features``: width of the
-    queries that attend to them, which is more than heads * head_dim where queries share a head; ``scales`` that
-    keys, and values, have for each token: 1, or one a head.
-    """
-
-    heads: int
-    head_dim: int
-    parts: Slices
-    groups: int = 1
-    query_features: int = 0
-    scales: int = 1
-
-    @property
-    def features(self) -> int:
-        """Features of one token that enter the cache."""
-        return len(self.parts) * self.heads * self.head_dim
-
-    def with_scales(self, granularity: KvGranularity) -> KvLayout:
-        """This layout with as many scales as ``granularity`` gives a token."""
-        return replace(self, scales=self.heads if granularity is KvGranularity.HEAD else 1)
+from qalof.site import KvLayout
 
 
 def map_kv(projected: torch.Tensor, layout: KvLayout, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:

@@ -14,13 +14,13 @@ import torch
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.layer_bits import PASS_THROUGH, LayerBits, check_width
-from qalof.model.lora_linear import MergeOrder
-from qalof.model.packed_weight import Kernel
+from qalof.model.layers.lora_linear import MergeOrder
+from qalof.model.layers.packed_weight import Kernel
 from qalof.model.patch import Switch
 from qalof.model.settings import SwitchSettings
-from qalof.model.sites import HeadMode, Site
 from qalof.quantization.packing import packed_bytes
 from qalof.quantization.scheme import QuantizationScheme
+from qalof.site import HeadMode, Site
 
 if TYPE_CHECKING:
     from qalof.model.switchable import SwitchableModel
@@ -54,7 +54,7 @@ class Packing:
         model.eval()
 
     def kernels(self) -> dict[str, Kernel]:
-        """Site -> what multiplies there at the current bitmap; see :mod:`qalof.model.packed_weight`."""
+        """Site -> what multiplies there at the current bitmap; see :mod:`qalof.model.layers.packed_weight`."""
         return {switch.site.name: switch.linear.kernel() for switch in self._switches}
 
     def held_bytes(self) -> dict[float, int]:

@@ -28,7 +28,7 @@ import torch
 from peft.tuners import lora
 from torch.nn import functional
 
-from qalof.model.switchable_linear import SwitchableLinear
+from qalof.model.layers.switchable_linear import SwitchableLinear
 
 
 class MergeOrder(StrEnum):

@@ -1,0 +1,1 @@
+"""Random precision as a defense, and what attacks achieve at other bitmaps."""

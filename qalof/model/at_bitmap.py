@@ -1,0 +1,64 @@
+"""What a switchable model runs at one bitmap: its layers, active adapters and effective weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from qalof.bitmap import Bitmap
+from qalof.model.layers.lora_linear import MergeOrder, SwitchableLora
+from qalof.model.layers.switchable_linear import SwitchableLinear
+from qalof.model.norms import SwitchableNorm
+from qalof.model.sites import site_path
+from qalof.model.switchable import SwitchableModel
+from qalof.site import Site
+
+
+@contextmanager
+def running_at(model: SwitchableModel, bitmap: Bitmap | str | int) -> Iterator[Bitmap]:
+    """``model`` in eval mode at ``bitmap``, which is yielded parsed; afterwards as it was."""
+    before, training = model.bitmap, model.training
+    model.eval()
+    try:
+        yield model.set_bitmap(bitmap)
+    finally:
+        model.set_bitmap(before)
+        model.train(training)
+
+
+def layers_of(model: SwitchableModel, site: Site) -> tuple[SwitchableLinear, SwitchableLora | None]:
+    """The switchable layer of a site, and its branches if it has any."""
+    outer = model.model.get_submodule(site_path(model.model, site))
+    if isinstance(outer, SwitchableLora):
+        outer, lora = outer.base_layer, outer
+    else:
+        lora = None
+    assert isinstance(outer, SwitchableLinear)
+    return outer, lora
+
+
+def active_branch(lora: SwitchableLora | None) -> tuple[torch.Tensor, torch.Tensor, float] | None:
+    """A, B and s of the adapter that a site runs; None where it runs none."""
+    return None if lora is None or lora.active is None else lora.factors(lora.active)
+
+
+def active_tensor(model: nn.Module, name: str) -> torch.Tensor:
+    """A tensor of a patched ``model`` by its name in the unpatched one: of a norm, that of the active copy."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    if isinstance(module, SwitchableNorm):
+        module = module.norm if module.active is None else module.copies[module.active]
+    tensor = getattr(module, leaf)
+    assert isinstance(tensor, torch.Tensor)
+    return tensor
+
+
+def effective_weight(model: SwitchableModel, site: Site) -> torch.Tensor:
+    """What is rounded at a site, (out, in): its weight, with the branch in it under ``merge_then_quantize``."""
+    linear, lora = layers_of(model, site)
+    if lora is None or lora.active is None or model.settings.merge is not MergeOrder.MERGE_THEN_QUANTIZE:
+        return linear.weight.detach()
+    return lora.merged_weight(lora.active).detach()

@@ -1,0 +1,71 @@
+"""Static ranges and first step sizes, found by running a switchable model on batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+
+if TYPE_CHECKING:
+    from qalof.model.switchable import SwitchableModel
+
+from qalof.model.quantizer_state import quantizers_of
+
+
+@torch.no_grad()
+def calibrate(
+    model: SwitchableModel,
+    batches: Iterable[Mapping[str, Any]],
+    bitmaps: Sequence[Bitmap | str | int] | None = None,
+    *,
+    reset: bool = True,
+) -> int:
+    """Find all static ranges and set all unset steps from ``batches``, each run at every bitmap; then freeze.
+
+    Under ``torch.distributed`` every rank must call it, with as many batches as the others.
+
+    Args:
+        model: stays at its bitmap and in its mode.
+        batches: keyword arguments of the model, such as ``{"input_ids": ..., "attention_mask": ...}``.
+        bitmaps: where to observe, since a site's input depends on what runs before it; None for each of the
+            scheme's widths, else each adapter's, else the present bitmap.
+        reset: forget ranges found before.
+
+    Returns:
+        How many batches there were.
+
+    Raises:
+        BadInputError: no batch, or values that are not finite.
+    """
+    before, training = model.bitmap, model.training
+    modules = [module for _, module in quantizers_of(model)]
+    parsed = [Bitmap.parse(one, model.site_names) for one in bitmaps] if bitmaps else _own_bitmaps(model)
+    for module in modules:
+        if reset and module.ranges is not None:
+            module.ranges.reset()
+        module.calibrate(True)
+    model.eval()
+    count = 0
+    try:
+        for batch in batches:
+            count += 1
+            for bitmap in parsed:
+                model.set_bitmap(bitmap)
+                model(**batch)
+    finally:
+        for module in modules:
+            module.calibrate(False)
+        model.train(training)
+        model.set_bitmap(before)
+    if not count:
+        raise BadInputError("calibration needs at least one batch: got none")
+    return count
+
+
+def _own_bitmaps(model: SwitchableModel) -> list[Bitmap]:
+    widths = model.settings.quantization.widths or tuple(int(name) for name in model.adapters if name.isdigit())
+    return [Bitmap.uniform(model.site_names, bits) for bits in widths] or [model.bitmap]

@@ -1,0 +1,1 @@
+"""Layers that run at several widths: linear layers, embeddings, KV caches and their quantizers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,7 @@ from rich.console import Console, RenderableType
 
 from orchestrate.document.sheet import Sheet
 from orchestrate.document.terminal import level
-from orchestrate.jobs.attack.terminal import robustness_table
-from orchestrate.jobs.ptq.terminal import baselines_table
-from orchestrate.jobs.range_test.terminal import range_table
-from orchestrate.jobs.search.terminal import front_table
-from orchestrate.jobs.sensitivity.terminal import errors_table, ranking_table
-from orchestrate.jobs.shared.terminal import bitmap_table
-from orchestrate.jobs.sweep.terminal import sweep_table
+from orchestrate.jobs.registry import JOBS
 
 
 def show(command: str, result: Mapping[str, Any], folder: Path, console: Console | None = None) -> None:
@@ -28,31 +22,7 @@ def show(command: str, result: Mapping[str, Any], folder: Path, console: Console
 
 def parts_of(command: str, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
     """What is printed of a command's result, from top to bottom."""
-    parts: list[RenderableType] = []
-    if command == "baselines":
-        parts.append(baselines_table(result))
-    elif "rows" in result:
-        parts.append(bitmap_table(result["rows"]))
-        if ended := result.get("training_loss"):
-            parts.append(_training_loss(ended))
-        for title, counts in (("training data", result.get("training_data", {})), ("scored", _counts(result["rows"]))):
-            if told := ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count):
-                parts.append(f"{title}: {told}")
-    elif command == "sensitivity":
-        errors = result.get("score") == "output_error"
-        parts.append(errors_table(result) if errors else ranking_table(result, folder))
-    elif command == "search":
-        parts.append(front_table(result, folder))
-    elif command == "sweep":
-        parts.append(sweep_table(result))
-    elif command == "range-test":
-        parts.append(range_table(result))
-    elif command == "attack":
-        parts.append(robustness_table(result["robustness"]))
-    elif command == "generate-data":
-        counted = f"{result['texts']:,} {result['kind']} of {result['mean_tokens']:.0f} tokens on average"
-        parts.append(f"{counted}, {result['ended']:,} to their own end; data: {result['data']}")
-    return [*parts, f"{folder}  ({result['seconds']:.0f} s)"]
+    return [*JOBS[command].terminal(result, folder), f"{folder}  ({result['seconds']:.0f} s)"]
 
 
 def show_table(table: Mapping[str, Any], console: Console | None = None) -> None:
@@ -80,15 +50,3 @@ def _table_cell(cell: Mapping[str, Any]) -> str:
         ours += f" [{level(cell['low'])}, {level(cell['high'])}]"
     difference = f", {level(cell['difference'], '+')}" if "difference" in cell else ""
     return f"{ours}{theirs}{difference}"
-
-
-def _training_loss(ended: Mapping[str, Any]) -> str:
-    optimized = "" if ended["objective"] is None else f"{ended['objective']:.3f} optimized, "
-    steps = "the last step" if ended["over"] == 1 else f"the last {ended['over']} steps"
-    return f"training loss over {steps}: {optimized}{ended['cross_entropy']:.3f} cross entropy (nats)"
-
-
-def _counts(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, int]:
-    """What was cut, alike at every bitmap; empty in a result of before there were counts."""
-    counts: Mapping[str, int] = rows[0].get("counts", {})
-    return counts

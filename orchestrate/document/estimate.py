@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTraine
 
 from orchestrate.config.objective import CurriculumObjective
 from orchestrate.config.train import TrainConfig
+from qalof.bitmap import block_of_sites
 from qalof.errors import BadInputError
 from qalof.home import expanded
 from qalof.model.pretrained import resolve_source
@@ -141,3 +142,19 @@ def examples_of(task: Any, limit: int | None) -> int:
 def forward(sequences: int, tokens: int, parameters: int) -> Estimate:
     """Sequences of ``tokens`` tokens each through a model of so many parameters, without a backward pass."""
     return Estimate(forward=sequences, tokens=sequences * tokens, flops=2.0 * parameters * sequences * tokens)
+
+
+def parameters_of(config: TrainConfig) -> int:
+    """Parameters of a training run's model, without adapters."""
+    return sum(p.numel() for p in bare_model(config.model.source).parameters())
+
+
+def blocks_of(config: TrainConfig) -> int:
+    """Blocks of a training run's model."""
+    return int(max(block_of_sites([site.name for site in sites_of(config)]))) + 1
+
+
+def scored_at(trained: TrainConfig, task: Any, limit: int | None, times: int) -> Estimate:
+    """So many evaluations of a trained model on a task, of ``limit`` examples each."""
+    tokens = sequence_tokens(task) + answer_tokens(task)
+    return forward(examples_of(task, limit) * times, tokens, parameters_of(trained))

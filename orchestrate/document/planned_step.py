@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrate.config.base import Section
 from orchestrate.config.train import TrainConfig
-from orchestrate.jobs.train.job import CHECKPOINT
+from orchestrate.runs.layout import CHECKPOINT
 
 
 def bitmap_specs(step: PlannedStep) -> list[Any]:

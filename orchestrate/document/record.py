@@ -15,27 +15,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
 from orchestrate.document.findings import recorded_lines, well_formed
-from orchestrate.jobs.attack.findings import Attacked
-from orchestrate.jobs.findings import Findings, read_findings
-from orchestrate.jobs.search.findings import Searched
-from orchestrate.jobs.sensitivity.findings import Ranked
-from orchestrate.jobs.shared.findings import Scored
-from orchestrate.jobs.train.curves import LossCurve, read_losses
 from orchestrate.runs.directory import read_moment, read_result
-from orchestrate.runs.layout import ATTACK_RECORD, SEARCH_RECORD
+from orchestrate.runs.layout import CHECKPOINT, CONFIG, ENVIRONMENT, PIPELINE, RESULT, RUN, TRACKING
 from qalof.errors import BadInputError
 from qalof.files import read_json
 from qalof.home import expanded
 from qalof.reading import read_text
 
-PIPELINE = "pipeline.json"
 _NAME = re.compile(r"[\w-]+$")
-_RECORDS = {"search": SEARCH_RECORD, "attack": ATTACK_RECORD, "sensitivity": "evaluations.jsonl"}
+
+
+class Reader(Protocol):
+    """What reading a run asks of its command; :class:`orchestrate.jobs.base.Job` has it."""
+
+    @property
+    def record(self) -> tuple[str, str] | None:
+        """A file that grows line by line, and what a line is."""
+
+    def so_far(self, folder: Path) -> Any:
+        """What a run directory holds, finished or not, that a report shows."""
+
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> Any:
+        """The result of a finished run as typed values."""
+
+
+Readers = Mapping[str, Reader]
+"""Command -> who reads its runs."""
 
 
 class State(StrEnum):
@@ -53,7 +63,8 @@ class Step:
 
     ``written_at``: where it stood when it ran, from its config's first line; ``seconds``: wall time, None while
     unfinished; ``started``, ``ended``: seconds since 1970; ``recorded``: evaluations or attacks in its record;
-    ``losses``: of training, as far as it came.
+    ``so_far``: what a run holds whether it is finished or not, such as losses of training; ``findings``: the typed
+    result of a finished run; what both are is known to the command's job.
     """
 
     name: str
@@ -68,37 +79,16 @@ class Step:
     started: float | None = None
     ended: float | None = None
     recorded: int = 0
-    losses: tuple[LossCurve, ...] = ()
-    findings: Findings | None = None
+    so_far: Any = None
+    findings: Any = None
 
     @property
     def checkpoint(self) -> Path | None:
         """The checkpoint whose model the findings are about; None of a step that has none."""
         if self.command == "train":
-            return self.written_at / "checkpoint"
+            return self.written_at / CHECKPOINT
         given = self.config.get("checkpoint")
         return None if given is None else Path(given)
-
-    # by kind, so that what uses findings needs no checks of its own
-    @property
-    def scored(self) -> Scored | None:
-        """Findings of ``train`` or ``evaluate``."""
-        return self.findings if isinstance(self.findings, Scored) else None
-
-    @property
-    def ranked(self) -> Ranked | None:
-        """Findings of ``sensitivity``."""
-        return self.findings if isinstance(self.findings, Ranked) else None
-
-    @property
-    def searched(self) -> Searched | None:
-        """Findings of ``search``."""
-        return self.findings if isinstance(self.findings, Searched) else None
-
-    @property
-    def attacked(self) -> Attacked | None:
-        """Findings of ``attack``."""
-        return self.findings if isinstance(self.findings, Attacked) else None
 
 
 @dataclass(frozen=True)
@@ -130,8 +120,12 @@ class Record:
         return sum(step.seconds or 0.0 for step in self.steps)
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path, readers: Readers) -> Record:
     """Read a pipeline's folder or a run directory.
+
+    Args:
+        folder: a pipeline's, or a run directory.
+        readers: of the commands that are known; a run of another has no findings.
 
     Raises:
         BadInputError: no run is there, or one of its files is damaged.
@@ -140,11 +134,11 @@ def read_record(folder: Path) -> Record:
     if not folder.is_dir():
         raise BadInputError(f"a report needs the folder of a run: {folder} is none; give what --output named")
     if (folder / PIPELINE).is_file():
-        return _listed(folder)
-    if (folder / "run.json").is_file():
-        step = read_step(folder, folder.name)
+        return _listed(folder, readers)
+    if (folder / RUN).is_file():
+        step = read_step(folder, folder.name, readers)
         return Record(folder, folder.name, (step,), single=True, listed=False, seconds=step.seconds)
-    steps = [read_step(folder / name, name) for name in _run_directories(folder)]
+    steps = [read_step(folder / name, name, readers) for name in _run_directories(folder)]
     if not steps:
         raise BadInputError(
             f"a report needs the folder of a run: {folder} has neither {PIPELINE} nor run.json, nor a folder that has; "
@@ -154,7 +148,7 @@ def read_record(folder: Path) -> Record:
     return Record(folder, folder.name, tuple(steps), single=False, listed=False, seconds=None)
 
 
-def _listed(folder: Path) -> Record:
+def _listed(folder: Path, readers: Readers) -> Record:
     path = folder / PIPELINE
     data = read_json(path, "pipeline file")
     with well_formed(path, "pipeline file"):
@@ -166,7 +160,7 @@ def _listed(folder: Path) -> Record:
         if not _NAME.match(name):
             raise BadInputError(f"pipeline file {path}: step names are letters, digits, _ and -: got {name!r}")
     steps = tuple(
-        read_step(folder / name, name, command, State.MISSING if name in reached else State.WAITING)
+        read_step(folder / name, name, readers, command, State.MISSING if name in reached else State.WAITING)
         for name, command in named.items()
     )
     others = tuple(name for name in _run_directories(folder) if name not in named)
@@ -175,25 +169,27 @@ def _listed(folder: Path) -> Record:
     return Record(folder, title, steps, False, True, seconds, others, earlier)
 
 
-def read_step(folder: Path, name: str, command: str = "", absent: State = State.MISSING) -> Step:
+def read_step(folder: Path, name: str, readers: Readers, command: str = "", absent: State = State.MISSING) -> Step:
     """Read a run directory, finished or not.
 
     Args:
         folder: of the run.
         name: to show.
+        readers: see :func:`read_record`.
         command: what the pipeline says it runs, for a folder that is not there.
         absent: what such a folder means.
 
     Raises:
         BadInputError: a file is damaged.
     """
-    if not (folder / "run.json").is_file():
+    if not (folder / RUN).is_file():
         return Step(name, command, folder, absent, {}, folder, {}, {})
-    path = folder / "run.json"
+    path = folder / RUN
     head = _object(path, "run file")
     with well_formed(path, "run file"):
         command = str(head["command"])
     config, written_at = _config(folder)
+    reader = readers.get(command)
     step = Step(
         name,
         command,
@@ -201,19 +197,19 @@ def read_step(folder: Path, name: str, command: str = "", absent: State = State.
         State.UNFINISHED,
         config,
         written_at,
-        environment=_object(folder / "environment.json", "environment file"),
-        tracking=_object(folder / "tracking.json", "tracking file"),
+        environment=_object(folder / ENVIRONMENT, "environment file"),
+        tracking=_object(folder / TRACKING, "tracking file"),
         started=_moment(path, "started"),
-        recorded=recorded_lines(folder / _RECORDS[command]) if command in _RECORDS else 0,
-        losses=read_losses(folder) if command == "train" else (),
+        recorded=recorded_lines(folder / reader.record[0]) if reader and reader.record else 0,
+        so_far=reader.so_far(folder) if reader else None,
     )
-    done = folder / "result.json"
+    done = folder / RESULT
     if not done.is_file():
         return step
     with well_formed(done, "result file"):
         result = read_result(done)
         seconds = float(result["seconds"])
-        findings = read_findings(command, folder, result)
+        findings = reader.findings(folder, result) if reader else None
     ended = _moment(done, "finished")
     return replace(step, state=State.FINISHED, seconds=seconds, ended=ended, findings=findings)
 
@@ -225,7 +221,7 @@ def _moment(path: Path, key: str) -> float:
 
 def _config(folder: Path) -> tuple[Mapping[str, Any], Path]:
     """The config, and where the folder stood when it was written."""
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     text = read_text(path, "config")
     try:
         config = yaml.safe_load(text)
@@ -250,4 +246,4 @@ def _object(path: Path, what: str) -> Mapping[str, Any]:
 def _run_directories(folder: Path) -> list[str]:
     # a name with a dot was moved aside (sp.1): it belongs to an earlier config
     found = (child for child in sorted(folder.iterdir()) if _NAME.match(child.name))
-    return [child.name for child in found if (child / "run.json").is_file()]
+    return [child.name for child in found if (child / RUN).is_file()]

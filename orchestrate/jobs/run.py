@@ -19,9 +19,10 @@ from orchestrate.config.base import Section
 from orchestrate.config.loader import to_plain
 from orchestrate.config.redaction import redact
 from orchestrate.config.sections import TrackingConfig, WorkersConfig
-from orchestrate.jobs.base import TRACKING, Job, Result
+from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.registry import JOBS
 from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.layout import TRACKING
 from orchestrate.runs.mlflow_tracker import Tracker
 from orchestrate.runs.progress import say
 from qalof.files import read_json, write_json
@@ -45,18 +46,27 @@ def execute(
     """
     output = Path(output)
     job = JOBS[command]
+    plain, inputs = to_plain(config), job.inputs(config)
+    if (finished := RunDirectory.finished(output, command, plain, inputs)) is not None:
+        return _taken(command, output, finished)
     checked = job.check(config)
     with held(output, "--output", wait=wait):
-        directory = RunDirectory.open(output, command, to_plain(config), job.inputs(config))
+        directory = RunDirectory.open(output, command, plain, inputs)
+        if (finished := directory.result) is not None:
+            return _taken(command, directory.path, finished)
         return _executed(job, config, checked, directory, address)
 
 
-def _executed(job: Job, config: Section, checked: Any, directory: RunDirectory, address: str | None) -> Result:
-    """The result of a run whose directory is open and held: as it was found, or of the work."""
+def _taken(command: str, path: Path, finished: Result) -> Result:
+    say(f"{command}: {path} is finished already; its result is taken as it stands")
+    return finished
+
+
+def _executed(
+    job: Job[Any, Any], config: Section, checked: Any, directory: RunDirectory, address: str | None
+) -> Result:
+    """The result of the work, in a run directory that is open and held."""
     command = directory.command
-    if (finished := directory.result) is not None:
-        say(f"{command}: {directory.path} is finished already; its result is taken as it stands")
-        return finished
     workers: WorkersConfig = config.workers  # type: ignore[attr-defined]
     tracking: TrackingConfig = config.tracking  # type: ignore[attr-defined]
     tracker = Tracker.open(Path(tracking.root), tracking.uri, tracking.experiment)

@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from orchestrate.config.base import Section
 from orchestrate.config.loader import load_config, to_plain, validate
@@ -24,30 +24,34 @@ from orchestrate.config.sections import TrackingConfig, WorkersConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import TableConfig
 from orchestrate.jobs.registry import JOBS
-from orchestrate.jobs.train.job import CHECKPOINT
 from orchestrate.pipeline.scales import FULL, OwnScale, scaled
 from orchestrate.runs.directory import fingerprint_of
+from orchestrate.runs.layout import CHECKPOINT
 from qalof.errors import BadInputError, nearest_hint
 
 _REFERENCE = re.compile(r"step:([\w-]+)(?:/(.+))?$")
 
 SHARED = "shared"
 
-SHAREABLE = ("train", "generate-data")
-
 
 class StepConfig(Section):
-    """One step: its name, its command, and the command's config (``workers`` and ``tracking`` are inherited).
-
-    ``shared``: whether other pipelines may have its run; for ``train`` and ``generate-data`` alone.
-    """
+    """One step: its name, its command, and the command's config (``workers`` and ``tracking`` are inherited)."""
 
     name: str = Field(pattern=r"^[\w-]+$")
-    command: Literal[
-        "train", "evaluate", "sensitivity", "search", "attack", "baselines", "footprint", "generate-data", "sweep"
-    ]
+    """Of the step, and of its run directory."""
+    command: Annotated[str, Field(json_schema_extra={"enum": sorted(JOBS)})]
+    """Any command that is a job."""
     config: dict[str, Any]
+    """The config of the command."""
     shared: bool = False
+    """Whether other pipelines may have its run, for commands that say that they are shareable."""
+
+    @field_validator("command")
+    @classmethod
+    def _known(cls, command: str) -> str:
+        if command not in JOBS:
+            raise BadInputError(f"a step's command must be a job: got {command!r}; {nearest_hint(command, JOBS)}")
+        return command
 
 
 class PipelineConfig(Section):
@@ -92,9 +96,9 @@ def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
     for step in config.steps:
         if step.name in folders:
             raise BadInputError(f"step names must differ: {step.name!r} is used twice")
-        if step.shared and step.command not in SHAREABLE:
-            law = f"only a train step may be shared, or a {SHAREABLE[1]} step"
-            raise BadInputError(f"{law}: {step.name} is {step.command}; leave it out")
+        if step.shared and not JOBS[step.command].shareable:
+            may = " or ".join(name for name, job in JOBS.items() if job.shareable)
+            raise BadInputError(f"only a step of {may} may be shared: {step.name} is {step.command}; leave it out")
         inherited = {"workers": _workers_for(step.command, config), "tracking": tracking}
         data = {**inherited, **_resolve(step.config, folders, step.name)}
         checked = validate(JOBS[step.command].config, data, f"step {step.name}")

@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrate.config.loader import to_plain
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.run import execute, ray_for
 from orchestrate.pipeline.plan import PipelineConfig, StepConfig, link_shared, load_pipeline, plan, step_configs
 from orchestrate.pipeline.tables.check import check_table
-from orchestrate.pipeline.tables.fill import TABLE, fill
+from orchestrate.pipeline.tables.fill import fill
+from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.layout import PIPELINE, TABLE
 from orchestrate.runs.progress import say
 from qalof.files import write_json
 from qalof.home import expanded
@@ -25,8 +28,6 @@ from qalof.locks import held
 from qalof.writing import disk_errors
 
 __all__ = ["PipelineConfig", "StepConfig", "load_pipeline", "run_pipeline", "step_configs"]
-
-RESULT = "pipeline.json"
 
 
 def run_pipeline(config: PipelineConfig, output: str | Path, address: str | None = None) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def run_pipeline(config: PipelineConfig, output: str | Path, address: str | None
     if config.table is not None:
         check_table(config.table, planned)
     for step in planned:
-        if not step.waits:
+        if not step.waits and not is_finished(step):
             JOBS[step.command].check(step.config)
     with held(output, "--output"):
         return _run_planned(config, planned, output, address)
@@ -65,19 +66,25 @@ def _run_planned(
     with disk_errors(output):
         output.mkdir(parents=True, exist_ok=True)
     (output / TABLE).unlink(missing_ok=True)  # of an earlier run, which this one may contradict
-    write_json(output / RESULT, summary)
+    write_json(output / PIPELINE, summary)
     with ray_for(max(workers, key=_room), address, workers):
         for number, step in enumerate(planned, start=1):
             say(f"[bold]step {number}/{len(planned)}: {step.name} ({step.command})[/bold]")
             steps[number - 1]["seconds"] = _run(step, output)
-            write_json(output / RESULT, summary)
+            write_json(output / PIPELINE, summary)
     summary["seconds"] = round(time.monotonic() - started, 1)
-    write_json(output / RESULT, summary)
+    write_json(output / PIPELINE, summary)
     if config.table is None:
         return summary
     table = fill(config.table, planned, config.scale)
     write_json(output / TABLE, table)
     return {**summary, "table": table}
+
+
+def is_finished(step: PlannedStep) -> bool:
+    """Whether a step's run directory holds its result already, so that nothing of it has to be checked again."""
+    inputs = JOBS[step.command].inputs(step.config)
+    return RunDirectory.finished(step.folder, step.command, to_plain(step.config), inputs) is not None
 
 
 def _room(workers: WorkersConfig) -> tuple[bool, int]:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from orchestrate.document import formats
 from orchestrate.document.formats import count_of, listed
 from orchestrate.document.record import Record, State, Step, read_record
+from orchestrate.jobs.registry import JOBS
 from orchestrate.report.sections import anchor_of, section
 from orchestrate.report.settings import Places, mlflow_root, without_secrets
 from orchestrate.report.summary import summary
@@ -58,7 +59,7 @@ def write_report(folder: str | Path) -> Path:
         BadInputError: no run is there, or one of its files is damaged.
     """
     folder = Path(folder)
-    record = read_record(folder)
+    record = read_record(folder, JOBS)
     target = record.folder / REPORT
     with held(target, "the report", wait=True):
         write_text(target, render(record))

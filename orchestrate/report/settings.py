@@ -19,7 +19,9 @@ import yaml
 
 from orchestrate.document.formats import shorter
 from orchestrate.document.record import Record, State, Step
+from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.shared.compare import trained_by
+from orchestrate.runs.layout import CONFIG
 from orchestrate.runs.mlflow_store import database_of
 from qalof.home import expanded
 
@@ -28,83 +30,6 @@ MOST_CONFIG, MOST_TEXT = 20_000, 300
 """Characters of a config and of one setting that a page shows."""
 
 _COMMON = (("Workers", "workers.count"), ("Accelerator", "workers.gpu"))
-_CHECKPOINT = (("Checkpoint", "checkpoint"), ("Validation examples", "limit"))
-_SETTINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "train": (
-        ("Model", "model.source"),
-        ("Task", "task.name"),
-        ("Data", "task.settings.data"),
-        ("Objective", "objective"),
-        ("Adapter rank", "adapters.rank"),
-        ("Adapter alpha", "adapters.alpha"),
-        ("Steps", "training.steps"),
-        ("Batch size", "training.batch_size"),
-        ("Learning rate", "training.learning_rate"),
-        ("Schedule", "training.schedule"),
-        ("Seed", "training.seed"),
-        ("Validation examples", "evaluation.limit"),
-    ),
-    "evaluate": (*_CHECKPOINT, ("Task", "task.name"), ("Data", "task.settings.dataset"), ("Bitmaps", "bitmaps")),
-    "sensitivity": (
-        *_CHECKPOINT,
-        ("Unit", "unit"),
-        ("Reference bits", "reference"),
-        ("Lowered to", "lowered"),
-    ),
-    "search": (
-        *_CHECKPOINT,
-        ("Strategy", "strategy"),
-        ("Options", "strategy_options"),
-        ("Objectives", "objectives"),
-        ("Widths", "space"),
-        ("Limits", "limits"),
-        ("Evaluations at most", "max_evaluations"),
-        ("Seed", "seed"),
-    ),
-    "attack": (
-        ("Checkpoint", "checkpoint"),
-        ("Texts", "limit"),
-        ("Bitmaps", "bitmaps"),
-        ("Method", "method"),
-        ("Random precision", "random_precision"),
-        ("Seed", "seed"),
-    ),
-    "sweep": (
-        ("Settings tried", "space"),
-        ("Strategy", "strategy"),
-        ("Trials", "samples"),
-        ("Scheduler", "scheduler"),
-        ("Score", "metric"),
-        ("Bitmaps", "bitmaps"),
-        ("Validation examples", "limit"),
-        ("Seed", "seed"),
-    ),
-    "range-test": (
-        ("Model", "model.source"),
-        ("Task", "task.name"),
-        ("Lowest width", "lowest"),
-        ("Highest width", "highest"),
-        ("Steps a width", "iterations"),
-        ("Steps in a mean", "window"),
-        ("Seed", "training.seed"),
-    ),
-    "baselines": (
-        *_CHECKPOINT,
-        ("Model", "model.source"),
-        ("Task", "task.name"),
-        ("Bitmaps", "bitmaps"),
-        ("Calibration", "calibration"),
-    ),
-    "footprint": (
-        ("Checkpoint", "checkpoint"),
-        ("Bitmaps", "bitmaps"),
-        ("Sequences", "sequences"),
-        ("Tokens a sequence", "tokens"),
-        ("New tokens", "new_tokens"),
-        ("Runs", "repeats"),
-    ),
-    "generate-data": (("Model", "model.source"), ("Generation", "generation")),
-}
 
 
 @dataclass(frozen=True)
@@ -174,7 +99,7 @@ def command_line(step: Step, places: Places) -> str | None:
     if step.state in (State.MISSING, State.WAITING):
         return None
     again = step.folder.with_name(f"{step.folder.name}-again") if step.state is State.FINISHED else step.folder
-    words = ["qalof", step.command, "--config", places.show(step.folder / "config.yaml")]
+    words = ["qalof", step.command, "--config", places.show(step.folder / CONFIG)]
     return shlex.join([*words, "--output", places.show(again)])
 
 
@@ -189,7 +114,8 @@ def mlflow_root(record: Record, places: Places) -> str | None:
 def key_settings(record: Record, step: Step, places: Places) -> list[tuple[str, str]]:
     """Label and text of the settings that decide what a step found; what is not set is left out."""
     rows = []
-    for label, key in (*_SETTINGS.get(step.command, ()), *_COMMON):
+    own = JOBS[step.command].settings if step.command in JOBS else ()
+    for label, key in (*own, *_COMMON):
         value: Any = step.config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None

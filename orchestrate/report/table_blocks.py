@@ -9,10 +9,10 @@ from orchestrate.document import formats
 from orchestrate.document.blocks import Cell, Statement, Table
 from orchestrate.document.findings import well_formed
 from orchestrate.document.record import Record
+from orchestrate.runs.layout import TABLE
 from qalof.errors import BadInputError
 from qalof.files import read_json
 
-TABLE = "table.json"
 FORMAT_VERSION = 1
 FULL = "full"
 _NOTE = (

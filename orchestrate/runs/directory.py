@@ -22,6 +22,7 @@ import yaml
 
 from orchestrate.runs.environment import describe
 from orchestrate.runs.inputs import without
+from orchestrate.runs.layout import CONFIG, ENVIRONMENT, RESULT, RUN
 from orchestrate.runs.progress import say
 from qalof.digests import content_digest
 from qalof.errors import BadInputError
@@ -68,9 +69,9 @@ class RunDirectory:
             if not path.is_dir():
                 raise BadInputError(f"--output must be a folder: {path} is a file")
             if any(path.iterdir()):
-                if not (path / "run.json").is_file():
+                if not (path / RUN).is_file():
                     raise BadInputError(f"--output must be new or a run's folder: {path} holds other things")
-                run = read_json(path / "run.json", "run file")
+                run = read_json(path / RUN, "run file")
                 if run.get("fingerprint") == fingerprint:
                     return self
                 cause = _changed(run.get("inputs", {}), inputs)
@@ -78,10 +79,10 @@ class RunDirectory:
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         header = f"# qalof {command} --config {path / 'config.yaml'}\n"
-        write_text(path / "config.yaml", header + yaml.safe_dump(dict(config), sort_keys=False))
-        write_json(path / "environment.json", describe())
+        write_text(path / CONFIG, header + yaml.safe_dump(dict(config), sort_keys=False))
+        write_json(path / ENVIRONMENT, describe())
         write_json(
-            path / "run.json",
+            path / RUN,
             {
                 "format_version": FORMAT_VERSION,
                 "command": command,
@@ -92,18 +93,32 @@ class RunDirectory:
         )
         return self
 
+    @classmethod
+    def finished(
+        cls, path: Path, command: str, config: Mapping[str, Any], inputs: Mapping[str, str]
+    ) -> dict[str, Any] | None:
+        """The result of a finished run of the same command, config and inputs; None where there is none.
+
+        Nothing is loaded or written, so this is what a rerun asks first.
+        """
+        path = expanded(path).absolute()
+        if not (path / RUN).is_file() or not (path / RESULT).is_file():
+            return None
+        same = read_json(path / RUN, "run file").get("fingerprint") == fingerprint_of(command, config, inputs)
+        return cls(path, command).result if same else None
+
     @property
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run; None while it is unfinished."""
-        path = self.path / "result.json"
+        path = self.path / RESULT
         return read_result(path) if path.is_file() else None
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result, numbers that are not finite as null; the run is finished."""
         ready: dict[str, Any] = json_ready(result)
-        times = {"started": read_json(self.path / "run.json", "run file").get("started"), "finished": _now()}
+        times = {"started": read_json(self.path / RUN, "run file").get("started"), "finished": _now()}
         head = {"format_version": FORMAT_VERSION, "command": self.command}
-        write_json(self.path / "result.json", {**head, **times, "result": ready})
+        write_json(self.path / RESULT, {**head, **times, "result": ready})
         return ready
 
 

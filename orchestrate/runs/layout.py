@@ -1,5 +1,43 @@
-"""The names of the files in a run directory."""
+"""The names of the files in a run directory, and what each holds."""
 
 from __future__ import annotations
 
-EVALUATIONS, SEARCH_RECORD, ATTACK_RECORD = "evaluations.json", "search.jsonl", "attacks.jsonl"
+CONFIG = "config.yaml"
+RUN = "run.json"
+RESULT = "result.json"
+ENVIRONMENT = "environment.json"
+TRACKING = "tracking.json"
+"""Which MLflow run is this directory's, so that a run that goes on stays one run."""
+PIPELINE = "pipeline.json"
+TABLE = "table.json"
+
+CHECKPOINT, BEST_CHECKPOINT = "checkpoint", "checkpoint_best"
+LOSSES = "losses.jsonl"
+EVALUATIONS = "evaluations.json"
+EVALUATION_RECORD = "evaluations.jsonl"
+SEARCH_RECORD = "search.jsonl"
+FRONT = "front.json"
+ATTACK_RECORD = "attacks.jsonl"
+ROBUSTNESS = "robustness.json"
+
+FILES = {
+    CONFIG: "resolved config; runs as it stands",
+    RESULT: "the result",
+    CHECKPOINT: "the trained adapters, with checksums",
+    LOSSES: "training loss of every step",
+    EVALUATIONS: "scores of every example",
+    EVALUATION_RECORD: "record of evaluations, with scores of every example",
+    FRONT: "all evaluated bitmaps and the front",
+    "front.csv": "the front as a table",
+    "front.png": "the front as a picture",
+    "trace.csv": "the strategy's own steps",
+    SEARCH_RECORD: "record of evaluations, with scores of every example",
+    ROBUSTNESS: "success, transfer, random precision",
+    ATTACK_RECORD: "every attacked text",
+    "trials": "each trial's config, checkpoint, losses and scores",
+    "methods": "each method's checkpoint and scores of every example",
+    "data": "the generated data, with checksums",
+    ENVIRONMENT: "commit, versions, hardware",
+    TRACKING: "the run in MLflow",
+}
+"""What a report says of each file that it links to, in this order."""

@@ -1,9 +1,13 @@
 """Checkpoints of a random model, without training."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestrate.config.base import Section
+from orchestrate.jobs.base import Job
 from orchestrate.runs.mlflow_tracker import Tracker
 from qalof.model.adapters import AdapterSpec
 from qalof.model.pretrained import BaseModel
@@ -46,3 +50,20 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("store")
     Tracker.open(root, experiment="unused")
     return root / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def job_of() -> Callable[..., Job[Any, Any]]:
+    """Makes a job of plain functions, to stand in for one."""
+
+    def make(name: str, config: type[Section], check: Callable[[Any], Any], work: Callable[..., Any]) -> Job[Any, Any]:
+        body = {
+            "name": name,
+            "config": config,
+            "check": lambda self, given: check(given),
+            "work": lambda self, *given: work(*given),
+        }
+        made: Job[Any, Any] = type("StandIn", (Job,), body)()
+        return made
+
+    return make

@@ -14,7 +14,6 @@ from orchestrate.config.loader import to_plain, validate
 from orchestrate.config.plain_yaml import PATH_NAMES
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.table_config import TableConfig
-from orchestrate.jobs.base import Job
 from orchestrate.jobs.evaluate.config import EvaluateConfig
 from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.sweep.config import SweepConfig
@@ -294,7 +293,7 @@ def test_a_sweep_stands_for_every_listed_value():
 
 
 @pytest.fixture
-def chain(monkeypatch, empty_store, tmp_path):
+def chain(monkeypatch, job_of, empty_store, tmp_path):
     """A pipeline of a training and an evaluation that are done at once; what they did, in order."""
     done: list[str] = []
     (tmp_path / "data.txt").write_text("one")
@@ -310,8 +309,8 @@ def chain(monkeypatch, empty_store, tmp_path):
         done.append("evaluate")
         return {}
 
-    monkeypatch.setitem(JOBS, "train", Job(TrainConfig, lambda config: None, train))
-    monkeypatch.setitem(JOBS, "evaluate", Job(EvaluateConfig, lambda config: None, evaluate))
+    monkeypatch.setitem(JOBS, "train", job_of("train", TrainConfig, lambda config: None, train))
+    monkeypatch.setitem(JOBS, "evaluate", job_of("evaluate", EvaluateConfig, lambda config: None, evaluate))
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_store, tmp_path / "runs" / "mlflow.db")
     task = {"name": "language-modeling", "settings": {"data": str(tmp_path / "data.txt")}}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from orchestrate.jobs.train.losses import LOSSES, by_step, entries, keep_losses, lines_of, training_loss, unrecorded
+from orchestrate.jobs.train.losses import by_step, entries, keep_losses, lines_of, training_loss, unrecorded
+from orchestrate.runs.layout import LOSSES
 from qalof.files import append_lines
 from qalof.training.loop import StepReport
 

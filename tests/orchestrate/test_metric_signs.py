@@ -14,7 +14,7 @@ from orchestrate.config.sections import CheckpointConfig, WorkersConfig
 from orchestrate.document.figures import ranking
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import Place
-from orchestrate.jobs.findings import read_findings
+from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.search.config import SearchConfig
 from orchestrate.jobs.search.on_tune import CheckpointEvaluator
 from orchestrate.jobs.sensitivity.config import SensitivityConfig
@@ -84,7 +84,7 @@ def test_a_result_a_table_and_a_report_of_one_sensitivity_run_agree_in_sign(call
     first, second = worse
     against = read_cell(Place("s", f"{first} minus {second}", f"{metric}_drop"), step)
     assert against.value == pytest.approx(worse[first] - worse[second])
-    found = read_findings("sensitivity", folder, read_result(folder / "result.json"))
+    found = JOBS["sensitivity"].findings(folder, read_result(folder / "result.json"))
     assert {one.unit: one.drop.estimate for one in found.drops} == pytest.approx(worse)
     words = "Rise of" if metric_of(metric).direction == "min" else "Loss of"
     svg = ranking(["u"], [found.drops[0].drop], ["block"], metric, "t", "n")

@@ -10,7 +10,6 @@ from orchestrate.cli.app import main
 from orchestrate.config.loader import validate
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.config.train import TrainConfig
-from orchestrate.jobs.base import Job
 from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.run import execute
 from orchestrate.pipeline.plan import PipelineConfig
@@ -26,7 +25,7 @@ TRAIN = {
 
 
 @pytest.fixture
-def done(monkeypatch):
+def done(monkeypatch, job_of):
     """A training that is done at once; counts how often."""
     times: list[Path] = []
 
@@ -34,7 +33,7 @@ def done(monkeypatch):
         times.append(directory.path)
         return {"checkpoint": ""}
 
-    monkeypatch.setitem(JOBS, "train", Job(TrainConfig, lambda config: None, work))
+    monkeypatch.setitem(JOBS, "train", job_of("train", TrainConfig, lambda config: None, work))
     return times
 
 
@@ -50,9 +49,9 @@ def runs(empty_store, tmp_path):
 
 
 @pytest.mark.parametrize("command", JOBS)
-def test_a_job_in_a_folder_that_is_in_use_is_refused_and_nothing_is_written(command, tmp_path, monkeypatch):
+def test_a_job_in_a_folder_that_is_in_use_is_refused_and_nothing_is_written(command, tmp_path, monkeypatch, job_of):
     kind = JOBS[command].config
-    monkeypatch.setitem(JOBS, command, Job(kind, lambda config: None, lambda *given: {}))
+    monkeypatch.setitem(JOBS, command, job_of(command, kind, lambda config: None, lambda *given: {}))
     given = kind.model_construct(workers=WorkersConfig(count=1, in_process=True))
     with held(tmp_path / "run", "--output"), pytest.raises(BadInputError, match="in use by process"):
         execute(command, given, tmp_path / "run")

@@ -9,7 +9,7 @@ from orchestrate.cli.app import main
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import Place
-from orchestrate.jobs.findings import read_findings
+from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.sensitivity.config import SensitivityConfig
 from orchestrate.jobs.sensitivity.job import check_sensitivity
 from orchestrate.jobs.sensitivity.output_error import ErrorActor
@@ -48,7 +48,7 @@ def test_every_site_and_width_has_its_errors_in_the_file_the_table_and_the_repor
     step = PlannedStep("s", "sensitivity", config, folder)
     cell = read_cell(Place("s", "*.mlp.c_fc at w4", "rel"), step)
     assert cell.value == pytest.approx((errors["h.0.mlp.c_fc"]["w4"]["rel"] + errors["h.1.mlp.c_fc"]["w4"]["rel"]) / 2)
-    found = read_findings("sensitivity", folder, read_result(folder / "result.json"))
+    found = JOBS["sensitivity"].findings(folder, read_result(folder / "result.json"))
     (table,) = error_blocks(found)
     assert len(table.rows) == 24
     assert len(error_statements(found)) == 3

@@ -29,10 +29,14 @@ from orchestrate.document.record import read_record
 from orchestrate.document.svg import BLUE, new_figure, styled, to_svg
 from orchestrate.jobs.attack.config import AttackConfig
 from orchestrate.jobs.attack.sentences import beyond
+from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.search.config import SearchConfig
+from orchestrate.jobs.search.findings import searched_of
+from orchestrate.jobs.search.references import references
 from orchestrate.jobs.search.view import outside
 from orchestrate.jobs.sensitivity.config import SensitivityConfig
-from orchestrate.jobs.shared.compare import cheapest_within, is_shown, references
+from orchestrate.jobs.shared.compare import cheapest_within, is_shown
+from orchestrate.jobs.shared.findings import scored_of
 from orchestrate.jobs.shared.scores import per_example, rows
 from orchestrate.jobs.shared.view import _series
 from orchestrate.jobs.train.curves import LossCurve, read_losses
@@ -386,7 +390,7 @@ def test_models_are_compared_pair_by_pair_over_the_same_examples(folder: Path, p
 
 
 def test_reference_bitmaps_of_a_search_are_cut_to_its_examples(folder: Path):
-    record = read_record(folder)
+    record = read_record(folder, JOBS)
     model = Model(make_sites(2, 16), 80, seed=1)
     known = references(record, record.steps[3])
     assert {str(bitmap) for bitmap in known} == {"32", "8", "4", "3"}
@@ -739,8 +743,8 @@ def test_scores_that_are_not_finite_are_shown_as_such_and_claim_nothing(copy: Pa
     assert "nan" not in seen(page).lower().split()
     assert "Paired over the same examples" not in text  # the reference has no score
     assert "full precision" not in summary_of(page, "cpt").split("Paired over the same examples, ")[-1]
-    record = read_record(copy)
-    assert [len(one.x) for one in (_series("sp", record.steps[0].scored),)] == [2]  # type: ignore[arg-type]
+    record = read_record(copy, JOBS)
+    assert [len(one.x) for one in (_series("sp", scored_of(record.steps[0])),)] == [2]  # type: ignore[arg-type]
 
 
 def test_units_without_a_finite_score_are_counted_and_not_ranked(copy: Path):
@@ -763,15 +767,15 @@ def test_uniform_bitmaps_outside_a_search_that_beat_its_front_are_named(copy: Pa
     write_search(copy / "search", weak, Path(config["checkpoint"]), "d4")
     text = summary_of(write_report(copy).read_text(), "search")
     assert re.search(r"Uniform 3 bits \([^)]*as training scored it\) was not tried here; it costs no more than №", text)
-    record = read_record(copy)
-    found = outside(record, record.steps[3], record.steps[3].searched)  # type: ignore[arg-type]
+    record = read_record(copy, JOBS)
+    found = outside(record, record.steps[3], searched_of(record.steps[3]))  # type: ignore[arg-type]
     assert {str(bitmap) for bitmap in found} <= {"3", "4", "8"}
 
 
 def test_rivals_of_a_uniform_bitmap_are_all_mixed_ones_that_cost_no_more(copy: Path):
-    record = read_record(copy)
+    record = read_record(copy, JOBS)
     step = record.steps[3]
-    points = step.searched.result.points  # type: ignore[union-attr]
+    points = searched_of(step).result.points  # type: ignore[union-attr]
     text = summary_of(write_report(copy).read_text(), "search")
     for point in points:
         if len(set(point.bitmap.values())) > 1:

@@ -24,11 +24,11 @@ from orchestrate.document.cell import Cell
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import Place
 from orchestrate.jobs.attack.config import AttackConfig
+from orchestrate.runs.layout import ATTACK_RECORD, ROBUSTNESS
 from qalof.attacks.attack import AttackResult, AttackStatus, summarize
 from qalof.files import read_json, read_whole_lines
 from qalof.statistics import bootstrap_mean, wilson
 
-ATTACKS = "attacks.jsonl"
 RATES = ("clean_accuracy", "attack_success")
 NEXT_TOKENS = ("accuracy_before", "accuracy_after", "accuracy_change")
 AT = (*RATES, "adversarial_accuracy", "success_of_all", "perturbation", "queries", *NEXT_TOKENS)
@@ -53,7 +53,7 @@ def attack_cell(place: Place, step: PlannedStep) -> Cell:
     config = step.config
     assert isinstance(config, AttackConfig)
     at = {str(spec): index for index, spec in enumerate(config.bitmaps)}
-    robustness = read_json(step.folder / "robustness.json", "robustness report")
+    robustness = read_json(step.folder / ROBUSTNESS, "robustness report")
     if ARROW in place.of:
         source, target = place.of.split(ARROW)
         return _rate(robustness[place.metric][at[source]][at[target]])
@@ -102,5 +102,5 @@ def _rate(rate: Mapping[str, Any]) -> Cell:
 
 
 def _results(step: PlannedStep) -> Iterator[AttackResult]:
-    lines = read_whole_lines(step.folder / ATTACKS)
+    lines = read_whole_lines(step.folder / ATTACK_RECORD)
     yield from (AttackResult.from_json(json.loads(line)) for line in lines if line)

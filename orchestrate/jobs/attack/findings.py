@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrate.document.findings import recorded, well_formed
+from orchestrate.document.record import Step
 from orchestrate.runs.layout import ATTACK_RECORD
 from qalof.attacks.attack import AttackResult
 from qalof.attacks.robustness.report import RobustnessReport
@@ -19,6 +20,11 @@ class Attacked:
 
     robustness: RobustnessReport
     results: Mapping[str, tuple[AttackResult, ...]]
+
+
+def attacked_of(step: Step) -> Attacked | None:
+    """The findings of a step, if they are those of an attack."""
+    return step.findings if isinstance(step.findings, Attacked) else None
 
 
 def attacked(folder: Path, result: Mapping[str, Any]) -> Attacked:

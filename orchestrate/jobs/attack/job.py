@@ -15,13 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import RenderableType
 
 from orchestrate.cluster.evaluation_pool import pool_of, threads_of
 from orchestrate.config.build import parse_bitmaps
+from orchestrate.config.train import TrainConfig
+from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.cell import Cell
+from orchestrate.document.estimate import UNKNOWN_EXAMPLES, Estimate, forward, parameters_of, sequence_tokens
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.document.record import Record, Step
+from orchestrate.document.table_config import Place
 from orchestrate.jobs.attack.config import AttackConfig
+from orchestrate.jobs.attack.findings import Attacked, attacked
+from orchestrate.jobs.base import Job, Offer, Result
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import log_at, record_bitmap
 from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.layout import ATTACK_RECORD, ROBUSTNESS
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from qalof.attacks.attack import AttackExample, AttackResult, AttackSettings, attack_at
@@ -40,7 +51,6 @@ from qalof.model.shared_memory import share_large
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
 
-RECORD = "attacks.jsonl"
 Item = tuple[AttackExample, Bitmap]
 OnResult = Callable[[int, int, AttackResult], None]
 """Called with (done, total, result)."""
@@ -120,14 +130,14 @@ def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: R
             lambda done, total, r: progress.update(done, f"{short_name(r.bitmap)}: {r.status}"),
         )
     summary = robustness.to_json()
-    write_json(directory.path / "robustness.json", summary)
-    run.artifact(directory.path / "robustness.json")
+    write_json(directory.path / ROBUSTNESS, summary)
+    run.artifact(directory.path / ROBUSTNESS)
     sites = checked.model.sites
-    for index, (bitmap, attacked) in enumerate(zip(checked.bitmaps, results, strict=True)):
+    for index, (bitmap, texts) in enumerate(zip(checked.bitmaps, results, strict=True)):
         metrics = {
             "clean_accuracy": _percent(robustness.clean_accuracy[index].estimate),
             "attack_success": _percent(robustness.attack_success[index].estimate),
-            "queries": sum(r.queries for r in attacked) / len(attacked),
+            "queries": sum(r.queries for r in texts) / len(texts),
         }
         every = {**metrics, **cost_of(bitmap, sites).as_metrics()}
         record_bitmap(run, f"attacked at {short_name(bitmap)}", bitmap, every, "attack")
@@ -155,7 +165,7 @@ def attack(
     Returns:
         Results by bitmap, in the texts' order; and the report.
     """
-    record = _Record(folder / RECORD)
+    record = _Record(folder / ATTACK_RECORD)
     found = record.read()
     items = [(example, bitmap) for bitmap in checked.bitmaps for example in checked.examples]
     missing = [item for item in items if _key(item) not in found]
@@ -215,3 +225,92 @@ class _Record:
         except json.JSONDecodeError as error:
             raise BadInputError(f"attack record {self._path} is damaged ({error}); delete it to attack again") from None
         return data
+
+
+METHODS = {
+    "gbda": "A gradient-based attack (GBDA)",
+    "textfooler": "An attack by synonyms (TextFooler)",
+    "bert-attack": "An attack by a language model's proposals for words (BERT-Attack)",
+    "arca": "A search for prompts that make the model say a fixed output (ARCA)",
+}
+
+
+class AttackJob(Job[AttackConfig, Checked]):
+    """``qalof attack``."""
+
+    name = "attack"
+    config = AttackConfig
+    settings = (
+        ("Checkpoint", "checkpoint"),
+        ("Texts", "limit"),
+        ("Bitmaps", "bitmaps"),
+        ("Method", "method"),
+        ("Random precision", "random_precision"),
+        ("Seed", "seed"),
+    )
+    record = (ATTACK_RECORD, "attack")
+
+    def check(self, config: AttackConfig) -> Checked:
+        """The checkpoint, the bitmaps, the method and its targets."""
+        return check(config)
+
+    def work(self, config: AttackConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
+        """Attack every text at every bitmap, and measure transfer and random precision."""
+        return work(config, checked, directory, run)
+
+    def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
+        """What the method takes per text, times texts and bitmaps."""
+        if trained is None:
+            return None
+        config: Any = step.config
+        settings, parameters = config.method.settings, parameters_of(trained)
+        texts = (config.limit or UNKNOWN_EXAMPLES) * len(config.bitmaps)
+        # longer texts are cut, and prompts are as long as they are made
+        tokens = min(sequence_tokens(trained.task), settings.max_length)
+        each = settings.work(tokens)
+        stepped = texts * each.trained
+        learnt = Estimate(trained=stepped, tokens=stepped * tokens, flops=6.0 * parameters * stepped * tokens)
+        return learnt + forward(texts * each.forward, tokens, parameters)
+
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> Attacked:
+        """Rates, and the texts."""
+        return attacked(folder, result)
+
+    def lead(self, step: Step) -> str:
+        """The method."""
+        method = str(step.config.get("method", {}).get("name"))
+        return (
+            f"{METHODS.get(method, f'The attack {method}')} at each fixed precision, and the same texts against other "
+            "precisions and against random precision inference."
+        )
+
+    def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
+        """Success, transfer, random precision, and examples."""
+        from orchestrate.jobs.attack.view import attack_blocks
+
+        return attack_blocks(step, prefix)
+
+    def statements(self, record: Record, step: Step) -> list[Statement]:
+        """How often the attack succeeds, and what random precision changes."""
+        from orchestrate.jobs.attack.sentences import attack_statements
+
+        return attack_statements(step)
+
+    def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
+        """Success of each bitmap's texts against each bitmap."""
+        from orchestrate.jobs.attack.terminal import robustness_table
+
+        return [robustness_table(result["robustness"])]
+
+    def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
+        """See :mod:`orchestrate.jobs.attack.cells`."""
+        from orchestrate.jobs.attack.cells import offered
+
+        assert isinstance(step.config, AttackConfig)
+        return offered(step.config, of)
+
+    def cell(self, place: Place, step: PlannedStep) -> Cell:
+        """One of those."""
+        from orchestrate.jobs.attack.cells import attack_cell
+
+        return attack_cell(place, step)

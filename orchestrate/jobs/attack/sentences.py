@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from orchestrate.document.blocks import Statement
 from orchestrate.document.formats import bitmap_names, by_bitmap, count_of
 from orchestrate.document.record import Step
+from orchestrate.jobs.attack.findings import attacked_of
 from orchestrate.jobs.attack.view import drawn_from, rate
 from orchestrate.jobs.attack.wording import CLASSIFIER, Wording, wording
 from qalof.attacks.rates import Rate
@@ -15,7 +16,7 @@ from qalof.attacks.robustness.report import RandomPrecisionReport, RobustnessRep
 
 def attack_statements(step: Step) -> list[Statement]:
     """Fixed precision first, then random precision, where it was measured."""
-    attacked = step.attacked
+    attacked = attacked_of(step)
     if attacked is None:
         return []
     robustness = attacked.robustness

@@ -13,7 +13,7 @@ from orchestrate.document import formats
 from orchestrate.document.blocks import Block, Cell, Examples, Pair, Plot, Table
 from orchestrate.document.figures import Bars, grouped_bars
 from orchestrate.document.record import Step
-from orchestrate.jobs.attack.findings import Attacked
+from orchestrate.jobs.attack.findings import Attacked, attacked_of
 from orchestrate.jobs.attack.wording import CLASSIFIER, mean_measure, substitutes_told, wording
 from qalof.attacks.attack import AttackResult, AttackStatus, summarize
 from qalof.attacks.rates import Rate
@@ -25,7 +25,7 @@ EXAMPLES = 3
 
 def attack_blocks(step: Step, prefix: str) -> list[Block]:
     """Success at fixed and at random precision, clean accuracy, transfer, and some of the texts."""
-    attacked = step.attacked
+    attacked = attacked_of(step)
     if attacked is None:
         return []
     robustness = attacked.robustness

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
+
 from orchestrate.config.build import parse_bitmaps
+from orchestrate.config.train import TrainConfig
+from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.cell import Cell
+from orchestrate.document.estimate import Estimate, scored_at
+from orchestrate.document.planned_step import PlannedStep, bitmap_specs
+from orchestrate.document.record import Record, Step
+from orchestrate.document.table_config import Place
+from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.evaluate.config import EvaluateConfig
 from orchestrate.jobs.shared.checkpoint import Opened, open_checkpoint
+from orchestrate.jobs.shared.findings import Scored, scored
 from orchestrate.jobs.shared.scores import evaluate_bitmaps, per_example, rows
+from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.layout import EVALUATIONS
 from orchestrate.runs.mlflow_tracker import Run
 from qalof.bitmap import PASS_THROUGH, Bitmap
 from qalof.bitmap_names import short_name, summary
@@ -62,8 +76,62 @@ def evaluate(
     scored = evaluate_bitmaps(
         Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run, other_task(config), rest, opened
     )
-    write_json(directory.path / "evaluations.json", per_example(bitmaps, scored))
+    write_json(directory.path / EVALUATIONS, per_example(bitmaps, scored))
     if mixed := {f"{short_name(one)}: {summary(one, sites)}": one for one in bitmaps if not one.is_uniform}:
         shown = {title: mixed[title] for title in thinned(list(mixed))}
         write_bytes(directory.path / BITMAPS, bitmaps_picture(shown))
     return {"task": opened.task.name, "rows": rows(bitmaps, scored, sites, rest)}
+
+
+class EvaluateJob(Job[EvaluateConfig, tuple[Opened, list[Bitmap]]]):
+    """``qalof evaluate``."""
+
+    name = "evaluate"
+    config = EvaluateConfig
+    settings = (*CHECKPOINT_SETTINGS, ("Task", "task.name"), ("Data", "task.settings.dataset"), ("Bitmaps", "bitmaps"))
+    is_about = "A trained checkpoint, scored at several bitmaps on the same examples."
+
+    def check(self, config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
+        """The checkpoint and the bitmaps."""
+        return check_evaluate(config)
+
+    def work(
+        self, config: EvaluateConfig, checked: tuple[Opened, list[Bitmap]], directory: RunDirectory, run: Run
+    ) -> Result:
+        """Score the checkpoint at each bitmap."""
+        return evaluate(config, checked, directory, run)
+
+    def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
+        """One pass over the examples per bitmap."""
+        if trained is None:
+            return None
+        config: Any = step.config
+        return scored_at(trained, config.task or trained.task, config.limit, len(bitmap_specs(step)) or 1)
+
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> Scored:
+        """The scores."""
+        return scored(folder, result)
+
+    def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
+        """Scores by bits, and their comparisons."""
+        from orchestrate.jobs.shared.view import score_blocks
+
+        return score_blocks(record, step, prefix)
+
+    def statements(self, record: Record, step: Step) -> list[Statement]:
+        """The scores, compared."""
+        from orchestrate.jobs.shared.sentences import score_statements
+
+        return score_statements(record, step)
+
+    def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
+        """Scores, and what was cut of the data."""
+        from orchestrate.jobs.shared.terminal import score_parts
+
+        return score_parts(result)
+
+    def cell(self, place: Place, step: PlannedStep) -> Cell:
+        """A metric or a cost at a bitmap."""
+        from orchestrate.jobs.shared.cells import score_cell
+
+        return score_cell(place, step)

@@ -15,19 +15,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from rich.console import RenderableType
 
 from orchestrate.cluster.evaluation_pool import pool_of, threads_of
 from orchestrate.config.base import Section
 from orchestrate.config.sections import SourceConfig, TrackingConfig, WorkersConfig
+from orchestrate.config.train import TrainConfig
+from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.estimate import SEQUENCE_TOKENS, SQUAD_EXAMPLES, Estimate, bare_model, forward
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.document.record import Record, Step
+from orchestrate.jobs.base import Job, Result
+from orchestrate.jobs.generate_data.findings import Generated, generated
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from qalof.digests import tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.files import MANIFEST, read_json_lines, seal, write_text
+from qalof.home import expanded
 from qalof.laws import Count
 from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer
 from qalof.tasks.generated_data import FORMAT_VERSION, SHARDS, to_line
+from qalof.tasks.squad_data import load_squad
 from qalof.training.synthetic_data import GenerationSettings, TextSource, generate, writer_for
 
 DATA = "data"
@@ -172,3 +182,62 @@ def count(wanted: list[Shard]) -> dict[str, int]:
         counts["ended"] += sum(row["ended"] for row in rows)
         counts["empty"] += sum(not row["ids"] for row in rows)
     return counts
+
+
+class GenerateJob(Job[GenerateConfig, TextSource]):
+    """``qalof generate-data``."""
+
+    name = "generate-data"
+    config = GenerateConfig
+    shareable = True
+    settings = (("Model", "model.source"), ("Generation", "generation"))
+    is_about = "A model's own texts, written as training data for models that are to stay like it."
+
+    def check(self, config: GenerateConfig) -> TextSource:
+        """The model, and what the texts begin with."""
+        return check(config)
+
+    def work(self, config: GenerateConfig, checked: TextSource, directory: RunDirectory, run: Run) -> Result:
+        """Write what is missing."""
+        return work(config, checked, directory, run)
+
+    def describe(self, config: GenerateConfig, check: bool) -> str:
+        """How many texts, of what length."""
+        how = config.generation
+        count = f"{self.check(config).count:,}" if check else how.count or "all"
+        begun = f"{count} texts by {how.start}, up to {how.max_length} tokens"
+        return f"{self.name}: {begun}, {config.workers.count} actors"
+
+    def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate:
+        """A forward pass per text: with a cache, each of its tokens runs once."""
+        config: Any = step.config
+        how = config.generation
+        local = how.data == "tiny" or expanded(how.data).exists()
+        prompts = len(load_squad(how.data, how.split)) if local else SQUAD_EXAMPLES["train"]
+        known: Any = bare_model(config.model.source)
+        starts = int(known.config.vocab_size) * how.greedy_choices
+        texts = min(how.count or starts, prompts if how.start == "prompts" else starts)
+        longest = SEQUENCE_TOKENS + how.max_new_tokens
+        tokens = min(how.max_length, longest) if how.start == "prompts" else how.max_length
+        return forward(texts, tokens, sum(p.numel() for p in known.parameters()))
+
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> Generated:
+        """What was counted."""
+        return generated(folder, result)
+
+    def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
+        """The counts as a table."""
+        from orchestrate.jobs.generate_data.view import generated_table
+
+        return [generated_table(step.findings)] if isinstance(step.findings, Generated) else []
+
+    def statements(self, record: Record, step: Step) -> list[Statement]:
+        """How much was written."""
+        from orchestrate.jobs.generate_data.view import generated_statement
+
+        return [generated_statement(step.findings)] if isinstance(step.findings, Generated) else []
+
+    def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
+        """How much was written, and where."""
+        counted = f"{result['texts']:,} {result['kind']} of {result['mean_tokens']:.0f} tokens on average"
+        return [f"{counted}, {result['ended']:,} to their own end; data: {result['data']}"]

@@ -5,17 +5,28 @@ One actor does it all: two that shared a machine would time each other.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
+from rich.console import RenderableType
 
 from orchestrate.cluster.evaluation_pool import pool_of, threads_of
 from orchestrate.config.base import BitmapSpec, Section
 from orchestrate.config.build import parse_bitmaps
 from orchestrate.config.sections import TrackingConfig, WorkersConfig, refuse_min_count
+from orchestrate.config.train import TrainConfig
+from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.cell import Cell
+from orchestrate.document.estimate import Estimate, forward, parameters_of
+from orchestrate.document.planned_step import PlannedStep, bitmap_specs
+from orchestrate.document.record import Record, Step
+from orchestrate.document.table_config import Place
+from orchestrate.jobs.base import Job, Offer, Result
+from orchestrate.jobs.profile.findings import Measured, measured
 from orchestrate.jobs.shared.checkpoint import Opened, open_checkpoint
 from orchestrate.jobs.shared.scores import record_bitmap
 from orchestrate.runs.directory import RunDirectory
@@ -24,7 +35,7 @@ from orchestrate.runs.progress import report
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
 from qalof.checkpoint.opening import load
-from qalof.cost import cost_of
+from qalof.cost import COST_NAMES, cost_of
 from qalof.evaluation.speed import speed_of
 from qalof.export.compression import MEASURES, compression_of
 from qalof.laws import Count
@@ -137,3 +148,73 @@ def work(
     ]
     device = "cuda" if config.workers.gpu else "cpu"
     return {"task": opened.task.name, "rows": rows, "device": device, "checkpoint": str(Path(config.checkpoint))}
+
+
+Checked = tuple[Opened, list[Bitmap]]
+"""The checkpoint and the bitmaps."""
+
+
+class ProfileJob(Job[FootprintConfig, Checked]):
+    """``qalof footprint``."""
+
+    name = "footprint"
+    config = FootprintConfig
+    settings = (
+        ("Checkpoint", "checkpoint"),
+        ("Bitmaps", "bitmaps"),
+        ("Sequences", "sequences"),
+        ("Tokens per sequence", "tokens"),
+        ("New tokens", "new_tokens"),
+        ("Runs", "repeats"),
+    )
+    is_about = "What a checkpoint takes at several bitmaps: bytes, memory and tokens per second."
+
+    def check(self, config: FootprintConfig) -> Checked:
+        """The checkpoint and the bitmaps."""
+        return check(config)
+
+    def work(self, config: FootprintConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
+        """Measure each bitmap."""
+        return work(config, checked, directory, run)
+
+    def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
+        """Prefill and decoding, as often as they are timed."""
+        config: Any = step.config
+        if trained is None:
+            return None
+        if "speed" not in config.measures:
+            return Estimate()
+        runs = len(config.bitmaps) * (config.repeats + 1) * config.sequences
+        return forward(2 * runs, config.tokens, parameters_of(trained))
+
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> Measured:
+        """The measures of each bitmap."""
+        return measured(folder, result)
+
+    def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
+        """The measures as a table."""
+        from orchestrate.jobs.profile.view import footprint_table
+
+        return [footprint_table(step.findings)] if isinstance(step.findings, Measured) else []
+
+    def statements(self, record: Record, step: Step) -> list[Statement]:
+        """How small, and how fast."""
+        from orchestrate.jobs.profile.view import footprint_statements
+
+        return footprint_statements(step.findings) if isinstance(step.findings, Measured) else []
+
+    def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
+        """The measures by bitmap."""
+        from orchestrate.jobs.shared.terminal import score_parts
+
+        return score_parts(result)
+
+    def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
+        """The measures, and the costs."""
+        return [str(spec) for spec in bitmap_specs(step)], (*METRICS, *COST_NAMES)
+
+    def cell(self, place: Place, step: PlannedStep) -> Cell:
+        """A measure or a cost at a bitmap."""
+        from orchestrate.jobs.shared.cells import score_cell
+
+        return score_cell(place, step)

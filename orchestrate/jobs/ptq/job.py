@@ -14,13 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import RenderableType
 
 from orchestrate.cluster.evaluation_pool import pool_of, threads_of
 from orchestrate.config.build import parse_bitmaps
 from orchestrate.config.loader import to_plain
+from orchestrate.config.train import TrainConfig
+from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.cell import Cell
+from orchestrate.document.estimate import Estimate, scored_at
+from orchestrate.document.planned_step import PlannedStep, bitmap_specs
+from orchestrate.document.record import Record, Step
+from orchestrate.document.table_config import Place
+from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.ptq.config import BaselinesConfig, MethodConfig
+from orchestrate.jobs.ptq.findings import Baselines, baselines
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import bitmap_tags, rows
+from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
@@ -218,3 +229,61 @@ def _record(run: Run, method: MethodConfig, bitmap: Bitmap, evaluation: Evaluati
     params = {"method": method.name, "kind": method.kind, "bits": {s: layer.weight for s, layer in bitmap.items()}}
     tags = {**bitmap_tags(bitmap), "command": "baselines", "method": method.name}
     run.child(f"{method.name} at {short_name(bitmap)}", params, {**evaluation.metrics, **costs}, tags)
+
+
+class PtqJob(Job[BaselinesConfig, Checked]):
+    """``qalof baselines``."""
+
+    name = "baselines"
+    config = BaselinesConfig
+    settings = (
+        *CHECKPOINT_SETTINGS,
+        ("Model", "model.source"),
+        ("Task", "task.name"),
+        ("Bitmaps", "bitmaps"),
+        ("Calibration", "calibration"),
+    )
+    is_about = "Quantization without training, by several methods, scored on the same examples."
+
+    def check(self, config: BaselinesConfig) -> Checked:
+        """The model, the task, and each method's bitmaps."""
+        return check(config)
+
+    def work(self, config: BaselinesConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
+        """Carry out every method, and compare them."""
+        return work(config, checked, directory, run)
+
+    def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
+        """One pass over the examples per bitmap."""
+        if trained is None:
+            return None
+        config: Any = step.config
+        return scored_at(trained, trained.task, config.limit, len(bitmap_specs(step)) or 1)
+
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> Baselines:
+        """The scores of each method at each bitmap."""
+        return baselines(folder, result)
+
+    def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
+        """Scores by bits, one line per method."""
+        from orchestrate.jobs.ptq.view import baseline_blocks
+
+        return baseline_blocks(step.findings, prefix) if isinstance(step.findings, Baselines) else []
+
+    def statements(self, record: Record, step: Step) -> list[Statement]:
+        """Scores by method, and what differs."""
+        from orchestrate.jobs.ptq.view import baseline_statements
+
+        return baseline_statements(step.findings) if isinstance(step.findings, Baselines) else []
+
+    def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
+        """Scores by method and bitmap."""
+        from orchestrate.jobs.ptq.terminal import baselines_table
+
+        return [baselines_table(result)]
+
+    def cell(self, place: Place, step: PlannedStep) -> Cell:
+        """A metric or a cost at a bitmap."""
+        from orchestrate.jobs.shared.cells import score_cell
+
+        return score_cell(place, step)

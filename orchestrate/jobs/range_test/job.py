@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import ray
 import torch
 from pydantic import field_serializer, model_validator
+from rich.console import RenderableType
 
 from orchestrate.cluster.admission import admitted, told_what_is_missing
 from orchestrate.cluster.evaluation_pool import as_options, threads_of
@@ -22,6 +24,10 @@ from orchestrate.config.loader import to_plain, validate
 from orchestrate.config.objective import CptObjective, ObjectiveConfig
 from orchestrate.config.sections import refuse_min_count
 from orchestrate.config.train import TrainingConfig
+from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.record import Record, Step
+from orchestrate.jobs.base import Job, Result
+from orchestrate.jobs.range_test.findings import RangeTested, range_tested
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
@@ -123,3 +129,55 @@ def _work(plain: dict[str, Any]) -> dict[str, Any]:
         {"bits": bits, "loss": loss, "improvement": found.improvements[bits]} for bits, loss in found.losses.items()
     ]
     return {"widths": rows, "lowest": found.lowest, "highest": found.highest, "threshold": config.threshold}
+
+
+class RangeTestJob(Job[RangeTestConfig, Parts]):
+    """``qalof range-test``."""
+
+    name = "range-test"
+    config = RangeTestConfig
+    settings = (
+        ("Model", "model.source"),
+        ("Task", "task.name"),
+        ("Lowest width", "lowest"),
+        ("Highest width", "highest"),
+        ("Steps per width", "iterations"),
+        ("Steps in a mean", "window"),
+        ("Seed", "training.seed"),
+    )
+    is_about = "CPT's precision range test: between which widths the cycles of training should run."
+
+    def check(self, config: RangeTestConfig) -> Parts:
+        """Build everything that the test trains."""
+        return check(config)
+
+    def work(self, config: RangeTestConfig, checked: Parts, directory: RunDirectory, run: Run) -> Result:
+        """Train at each width in turn."""
+        return range_test(config, checked, directory, run)
+
+    def describe(self, config: RangeTestConfig, check: bool) -> str:
+        """That widths follow each other in one worker."""
+        good = " (config and space are good)" if check and self.check(config) else ""
+        return f"range-test: widths one after the other in one worker{good}"
+
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> RangeTested:
+        """The loss of each width, and the bounds."""
+        return range_tested(folder, result)
+
+    def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
+        """Loss by bits, drawn and as a table."""
+        from orchestrate.jobs.range_test.view import range_blocks
+
+        return range_blocks(step.findings, prefix) if isinstance(step.findings, RangeTested) else []
+
+    def statements(self, record: Record, step: Step) -> list[Statement]:
+        """Between which widths cycles should run."""
+        from orchestrate.jobs.range_test.view import range_statements
+
+        return range_statements(step.findings) if isinstance(step.findings, RangeTested) else []
+
+    def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
+        """The loss of each width."""
+        from orchestrate.jobs.range_test.terminal import range_table
+
+        return [range_table(result)]

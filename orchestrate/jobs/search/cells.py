@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrate.document.cell import Cell
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import Place
+from orchestrate.jobs.base import Offer
+from qalof.cost import COST_NAMES
 from search import SearchResult
+
+TRACE = ("tried", "kept")
+
+
+def offered(of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
+    """What may stand in the middle of a cell, and the metrics that go with it."""
+    if of == "trace":
+        return None, TRACE
+    return ["start", "final", "trace"], (*metrics(), *COST_NAMES)
 
 
 def search_cell(place: Place, step: PlannedStep) -> Cell:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from orchestrate.document.findings import evaluation_of, recorded, well_formed
-from orchestrate.runs.layout import SEARCH_RECORD
+from orchestrate.document.record import Step
+from orchestrate.runs.layout import FRONT, SEARCH_RECORD
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
@@ -41,13 +42,18 @@ class Searched:
         return next((objective.name for objective in self.result.objectives if objective.is_cost), "average_bits")
 
 
+def searched_of(step: Step) -> Searched | None:
+    """The findings of a step, if they are those of a search."""
+    return step.findings if isinstance(step.findings, Searched) else None
+
+
 def searched(folder: Path, result: Mapping[str, Any]) -> Searched:
     """Read the result of a search, and the scores per example of its points.
 
     Raises:
         BadInputError: a file is missing, damaged, or does not fit the result.
     """
-    with well_formed(folder / "front.json", "search result"):
+    with well_formed(folder / FRONT, "search result"):
         found = SearchResult.load(folder)
     counts = len(found.points), len(found.front_points)
     if counts != (result["evaluations"], len(result["front"])) or not found.points:

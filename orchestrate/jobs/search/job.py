@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
+
 from orchestrate.cluster.evaluation_pool import EvaluationPool
-from orchestrate.jobs.base import Result
+from orchestrate.config.train import TrainConfig
+from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.cell import Cell
+from orchestrate.document.estimate import Estimate, blocks_of, scored_at, sites_of
+from orchestrate.document.formats import count_of
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.document.record import Record, Step
+from orchestrate.document.table_config import Place
+from orchestrate.jobs.base import Job, Offer, Result
 from orchestrate.jobs.search import on_tune as search_job
 from orchestrate.jobs.search.config import SearchConfig
+from orchestrate.jobs.search.findings import Searched, searched
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import record_bitmap
+from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.layout import FRONT, SEARCH_RECORD
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from search import BitmapSpace, Score, SearchResult, Study, parse_objectives
 from search import run as search_here
+from search.space import DEFAULT_WIDTHS
 
 
 def check_search(config: SearchConfig) -> tuple[BitmapSpace, tuple[str, ...]]:
@@ -68,13 +83,13 @@ def search(
             objectives,
             config.strategy,
             config.max_evaluations,
-            storage=directory.path / "search.jsonl",
+            storage=directory.path / SEARCH_RECORD,
             seed=config.seed,
             on_score=on_score,
             options=config.strategy_options,
         )
     found.save(directory.path)
-    for name in ("front.json", "front.csv", "front.png", "front_bitmaps.png"):
+    for name in (FRONT, "front.csv", "front.png", "front_bitmaps.png"):
         run.artifact(directory.path / name)
     run.log_metrics({"evaluations": len(found.points), "front.size": len(found.front_points), **_best(found)})
     return {"evaluations": len(found.points), "front": found.front.to_dict("records"), "strategy": config.strategy}
@@ -87,3 +102,84 @@ def _best(found: SearchResult) -> dict[str, float]:
         values = [point.values[index] for point in found.points]
         best[f"best.{objective.name}"] = objective.sign * max(objective.sign * value for value in values)
     return best
+
+
+Checked = tuple[BitmapSpace, tuple[str, ...]]
+"""The space and the objectives."""
+
+
+class SearchJob(Job[SearchConfig, Checked]):
+    """``qalof search``."""
+
+    name = "search"
+    config = SearchConfig
+    settings = (
+        *CHECKPOINT_SETTINGS,
+        ("Strategy", "strategy"),
+        ("Options", "strategy_options"),
+        ("Objectives", "objectives"),
+        ("Widths", "space"),
+        ("Limits", "limits"),
+        ("Evaluations at most", "max_evaluations"),
+        ("Seed", "seed"),
+    )
+    record = (SEARCH_RECORD, "evaluation")
+    is_about = "A search over bitmaps for the front of quality against cost."
+
+    def check(self, config: SearchConfig) -> Checked:
+        """The checkpoint, the space, the objectives and the strategy."""
+        return check_search(config)
+
+    def work(self, config: SearchConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
+        """Search, and keep the front."""
+        return search(config, checked, directory, run)
+
+    def describe(self, config: SearchConfig, check: bool) -> str:
+        """The strategy, and how many evaluations it may make."""
+        checked = " (checkpoint and space are good)" if check and self.check(config) else ""
+        most = "as many" if config.max_evaluations is None else f"up to {config.max_evaluations}"
+        return f"search: {config.strategy}, {most} evaluations on {count_of(config.workers.count, 'actor')}{checked}"
+
+    def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
+        """As many evaluations as the config allows, or as greedy makes."""
+        if trained is None:
+            return None
+        config: Any = step.config
+        units = blocks_of(trained) if config.space.group == "block" else len(sites_of(trained))
+        # greedy measures every step down once, and then tries it once
+        greedy = 1 + 2 * units * (len(config.space.weight or DEFAULT_WIDTHS) - 1)
+        return scored_at(trained, trained.task, config.limit, config.max_evaluations or greedy)
+
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> Searched:
+        """All evaluated bitmaps, and the front."""
+        return searched(folder, result)
+
+    def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
+        """The front, drawn and as a table, and its bitmaps."""
+        from orchestrate.jobs.search.view import search_blocks
+
+        return search_blocks(record, step, prefix)
+
+    def statements(self, record: Record, step: Step) -> list[Statement]:
+        """What the front gives against full precision and uniform bitmaps."""
+        from orchestrate.jobs.search.sentences import search_statements
+
+        return search_statements(record, step)
+
+    def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
+        """The front."""
+        from orchestrate.jobs.search.terminal import front_table
+
+        return [front_table(result, folder)]
+
+    def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
+        """The first and the last bitmap that greedy kept, and counts of its steps."""
+        from orchestrate.jobs.search.cells import offered
+
+        return offered(of, metrics)
+
+    def cell(self, place: Place, step: PlannedStep) -> Cell:
+        """One of those."""
+        from orchestrate.jobs.search.cells import search_cell
+
+        return search_cell(place, step)

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from orchestrate.document.blocks import Statement
 from orchestrate.document.formats import bitmap_name, count_of, in_prose, listed
 from orchestrate.document.record import Record, Step
-from orchestrate.jobs.search.findings import Searched
+from orchestrate.jobs.search.findings import Searched, searched_of
+from orchestrate.jobs.search.references import references
 from orchestrate.jobs.search.view import front_order, full_precision, is_uniform, outside
-from orchestrate.jobs.shared.compare import is_shown, paired, references
+from orchestrate.jobs.shared.compare import is_shown, paired
 from orchestrate.jobs.shared.wording import cheapest, told, with_size
 
 
 def search_statements(record: Record, step: Step) -> list[Statement]:
     """The front in a few sentences, and what limits them."""
-    searched = step.searched
+    searched = searched_of(step)
     if searched is None:
         return []
     points = searched.result.points

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrate.document.sheet import Sheet
 from orchestrate.document.terminal import heading, interval, mib, summaries
+from orchestrate.runs.layout import FRONT
 from qalof.bitmap_names import short_name
 from qalof.statistics import Interval
 
@@ -22,7 +23,7 @@ def front_table(result: Mapping[str, Any], folder: Path) -> Sheet:
         intervals = [interval(name, Interval.from_columns(row, name)) for name in metrics]
         bits, size = f"{row['average_bits']:.2f}", mib(row["weight_bytes"])
         shown.append([short_name(row["bitmap"]), str(number), *intervals, bits, size])
-    place = str(folder / "front.json")
+    place = str(folder / FRONT)
     example = f"; evaluate or export one with --bitmap {place}#{front[0].get('id', 1)}" if front else ""
     title = f"Front of {result['evaluations']} evaluations{example}"
     return Sheet(headings, shown, title=title, notes=summaries(front), whole=place)

@@ -12,8 +12,10 @@ from orchestrate.document.captions import PAIRED, UNPAIRED
 from orchestrate.document.figures import FrontPlot, Series, front
 from orchestrate.document.record import Record, Step
 from orchestrate.document.svg import styled, to_svg
-from orchestrate.jobs.search.findings import Searched
-from orchestrate.jobs.shared.compare import is_shown, paired, references
+from orchestrate.jobs.search.findings import Searched, searched_of
+from orchestrate.jobs.search.references import references
+from orchestrate.jobs.shared.compare import is_shown, paired
+from orchestrate.jobs.shared.findings import scored_of
 from qalof.bitmap import PASS_THROUGH, Bitmap
 from qalof.bitmap_names import short_name
 from qalof.evaluation.result import Evaluation
@@ -30,7 +32,7 @@ MOST_COLUMNS = 16
 
 def search_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
     """The plane of quality and cost, the front's table, and its bitmaps site by site."""
-    searched = step.searched
+    searched = searched_of(step)
     if searched is None:
         return []
     known = references(record, step)
@@ -100,7 +102,8 @@ def outside(record: Record, step: Step, searched: Searched) -> dict[Bitmap, tupl
     Only those within reach of the plane that is drawn.
     """
     metric, price = searched.quality.name, searched.price
-    costs = {point.bitmap: point for one in record.steps if one.scored for point in one.scored.points}
+    found = (scored_of(one) for one in record.steps)
+    costs = {point.bitmap: point for scored in found if scored for point in scored.points}
     evaluated = {point.bitmap for point in searched.result.points}
     dearest = max(point.value(price) for point in searched.result.points)
     return {

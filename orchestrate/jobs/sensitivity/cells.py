@@ -1,9 +1,13 @@
-"""Cells of a table from a ``sensitivity`` step."""
+"""Cells of a table from a ``sensitivity`` step.
+
+A drop is the mean over the chosen units of what lowering each alone loses.  Its interval is a bootstrap over examples
+of the means of each example, since every unit was scored on the same examples.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -12,17 +16,27 @@ from numpy.typing import NDArray
 from orchestrate.document.cell import Cell
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import Place
-from orchestrate.pipeline.tables.check import AT
+from orchestrate.jobs.base import Offer
+from orchestrate.jobs.sensitivity.config import SensitivityConfig
+from orchestrate.runs.layout import EVALUATION_RECORD
 from qalof.bitmap import Bitmap, block_name
 from qalof.errors import BadInputError
 from qalof.files import read_whole_lines
 from qalof.metrics import DROP, metric_of
 from qalof.statistics import bootstrap_mean
-from search.scores.output_error import SENSITIVITY_JSON, read_errors
-
-RECORD = "evaluations.jsonl"
+from search.scores.output_error import SENSITIVITY_JSON, OutputError, read_errors
 
 MINUS = " minus "
+AT = " at "
+
+
+def offered(step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
+    """What may stand in the middle of a cell, and the metrics that go with it."""
+    assert isinstance(step.config, SensitivityConfig)
+    if step.config.score == "output_error":
+        units = of.partition(AT)[0]
+        return [f"{units}{AT}{bits}" for bits in step.config.lowered], list(OutputError.__dataclass_fields__)
+    return None, [f"{metric}{DROP}" for metric in metrics()]
 
 
 def drop_cell(place: Place, step: PlannedStep) -> Cell:
@@ -50,7 +64,7 @@ def _lowered(step: PlannedStep, metric: str) -> tuple[Scores, dict[str, Scores]]
     by_block = step.config.unit == "block"  # type: ignore[attr-defined]
     reference: Scores | None = None
     units: dict[str, Scores] = {}
-    for line in map(json.loads, filter(None, read_whole_lines(step.folder / RECORD))):
+    for line in map(json.loads, filter(None, read_whole_lines(step.folder / EVALUATION_RECORD))):
         changed = [site for site, layer in Bitmap.from_json(line["bitmap"]).items() if layer.weight != bits]
         # a metric that is no mean over examples, such as a perplexity, has one value and no spread
         found = line["evaluation"]
@@ -61,7 +75,7 @@ def _lowered(step: PlannedStep, metric: str) -> tuple[Scores, dict[str, Scores]]
         else:
             reference = scores
     if reference is None:
-        raise BadInputError(f"{step.folder / RECORD} must hold the reference at {bits} bits: it does not")
+        raise BadInputError(f"{step.folder / EVALUATION_RECORD} must hold the reference at {bits} bits: it does not")
     return reference, units
 
 

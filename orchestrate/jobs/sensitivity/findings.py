@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrate.document.record import Step
 from orchestrate.jobs.sensitivity.output_error_view import OutputErrors, output_errors
 from qalof.errors import BadInputError
 from qalof.metrics import DROP
@@ -32,6 +33,11 @@ class Ranked:
     bits: str
     reference: Interval
     drops: tuple[Drop, ...]
+
+
+def ranked_of(step: Step) -> Ranked | None:
+    """The findings of a step, if they are a ranking by a metric."""
+    return step.findings if isinstance(step.findings, Ranked) else None
 
 
 def ranked(folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors:

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
+
 from orchestrate.cluster.evaluation_pool import EvaluationPool
+from orchestrate.config.train import TrainConfig
+from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.cell import Cell
+from orchestrate.document.estimate import (
+    Estimate,
+    blocks_of,
+    forward,
+    parameters_of,
+    scored_at,
+    sequence_tokens,
+    sites_of,
+)
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.document.record import Record, Step
+from orchestrate.document.table_config import Place
+from orchestrate.jobs.base import Job, Offer, Result
 from orchestrate.jobs.sensitivity.config import SensitivityConfig
-from orchestrate.jobs.sensitivity.output_error import ErrorPlan, output_errors, plan_of
+from orchestrate.jobs.sensitivity.findings import Ranked, ranked
+from orchestrate.jobs.sensitivity.output_error import EXAMPLES, ErrorPlan, output_errors, plan_of
+from orchestrate.jobs.sensitivity.output_error_view import OutputErrors
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import record_bitmap
+from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.layout import EVALUATION_RECORD
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from qalof.bitmap import Bitmap
@@ -71,7 +94,7 @@ def sensitivity(
                 [metric],
                 "one_at_a_time",
                 max_evaluations=None,
-                storage=directory.path / "evaluations.jsonl",
+                storage=directory.path / EVALUATION_RECORD,
                 on_score=show,
                 options=options,
             )
@@ -94,3 +117,74 @@ def _lowered(bitmap: Bitmap, reference: int) -> str:
         return f"all at {reference}"
     sites = list(lowered)
     return f"{sites[0]}{' ...' if len(sites) > 1 else ''} at {lowered[sites[0]]}"
+
+
+Plan = tuple[BitmapSpace, str, dict[str, Any]] | ErrorPlan
+"""The space, the metric, and the strategy's options; or what output errors are measured of."""
+
+
+class SensitivityJob(Job[SensitivityConfig, Plan]):
+    """``qalof sensitivity``."""
+
+    name = "sensitivity"
+    config = SensitivityConfig
+    settings = (*CHECKPOINT_SETTINGS, ("Unit", "unit"), ("Reference bits", "reference"), ("Lowered to", "lowered"))
+    record = (EVALUATION_RECORD, "evaluation")
+    is_about = (
+        "Each unit alone is lowered from the reference while all others stay; what the metric loses is how "
+        "sensitive that unit is."
+    )
+
+    def check(self, config: SensitivityConfig) -> Plan:
+        """The checkpoint, the units and the widths."""
+        return check_sensitivity(config)
+
+    def work(self, config: SensitivityConfig, checked: Plan, directory: RunDirectory, run: Run) -> Result:
+        """Rank the units."""
+        return sensitivity(config, checked, directory, run)
+
+    def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
+        """One evaluation per unit and width, and one of the reference."""
+        if trained is None:
+            return None
+        config: Any = step.config
+        if config.score == "output_error":
+            # one pass that captures, and the products of every width beside it
+            sequences = (config.limit or EXAMPLES) * (1 + len(config.lowered))
+            return forward(sequences, sequence_tokens(trained.task), parameters_of(trained))
+        units = blocks_of(trained) if config.unit == "block" else len(sites_of(trained))
+        return scored_at(trained, trained.task, config.limit, 1 + len(config.lowered) * units)
+
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors:
+        """The ranking."""
+        return ranked(folder, result)
+
+    def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
+        """The ranking, drawn and as a table."""
+        from orchestrate.jobs.sensitivity.view import ranking_blocks
+
+        return ranking_blocks(step, prefix)
+
+    def statements(self, record: Record, step: Step) -> list[Statement]:
+        """The largest losses, and how many units show none."""
+        from orchestrate.jobs.sensitivity.sentences import ranking_statements
+
+        return ranking_statements(record, step)
+
+    def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
+        """The ranking, least sensitive first."""
+        from orchestrate.jobs.sensitivity.terminal import errors_table, ranking_table
+
+        return [errors_table(result) if result.get("score") == "output_error" else ranking_table(result, folder)]
+
+    def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
+        """Drops of units, or their output errors."""
+        from orchestrate.jobs.sensitivity.cells import offered
+
+        return offered(step, of, metrics)
+
+    def cell(self, place: Place, step: PlannedStep) -> Cell:
+        """One of those."""
+        from orchestrate.jobs.sensitivity.cells import drop_cell
+
+        return drop_cell(place, step)

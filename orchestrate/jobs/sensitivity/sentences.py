@@ -8,7 +8,7 @@ from orchestrate.document import formats
 from orchestrate.document.blocks import Statement
 from orchestrate.document.formats import count_of, in_prose, listed, name_of
 from orchestrate.document.record import Record, Step
-from orchestrate.jobs.sensitivity.findings import Ranked
+from orchestrate.jobs.sensitivity.findings import Ranked, ranked_of
 from orchestrate.jobs.sensitivity.output_error_view import OutputErrors, error_statements
 from orchestrate.jobs.shared.compare import is_shown
 from qalof.metrics import described, is_percent
@@ -20,7 +20,7 @@ def ranking_statements(record: Record, step: Step) -> list[Statement]:
     """The largest losses, and for how many units none is shown."""
     if isinstance(step.findings, OutputErrors):
         return error_statements(step.findings)
-    ranked = step.ranked
+    ranked = ranked_of(step)
     if ranked is None:
         return []
     name, unit = name_of(ranked.metric), "points of " if is_percent(ranked.metric) else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrate.document.sheet import Sheet
 from orchestrate.document.terminal import interval, mib
+from orchestrate.runs.layout import RESULT
 from qalof.metrics import DROP, described
 from qalof.statistics import Interval
 
@@ -20,7 +21,7 @@ def ranking_table(result: Mapping[str, Any], folder: Path) -> Sheet:
     for row in ranking:
         drop = interval(result["metric"], Interval.from_columns(row, name))
         shown.append([row["unit"], str(row["bits"]), drop, f"{row['average_bits']:.2f}", mib(row["weight_bytes"])])
-    return Sheet(headings, shown, title="Least sensitive first", whole=str(folder / "result.json"))
+    return Sheet(headings, shown, title="Least sensitive first", whole=str(folder / RESULT))
 
 
 def errors_table(result: Mapping[str, Any]) -> Sheet:

@@ -10,7 +10,7 @@ from orchestrate.document.blocks import Block, Cell, Plot, Table, cells
 from orchestrate.document.captions import PAIRED
 from orchestrate.document.figures import ranking
 from orchestrate.document.record import Step
-from orchestrate.jobs.sensitivity.findings import Drop, Ranked
+from orchestrate.jobs.sensitivity.findings import Drop, Ranked, ranked_of
 from orchestrate.jobs.sensitivity.output_error_view import OutputErrors, error_blocks
 from qalof.bitmap import block_name
 
@@ -19,7 +19,7 @@ def ranking_blocks(step: Step, prefix: str) -> list[Block]:
     """A ranking and a map of blocks for each width that units were lowered to, and the table."""
     if isinstance(step.findings, OutputErrors):
         return error_blocks(step.findings)
-    ranked = step.ranked
+    ranked = ranked_of(step)
     if ranked is None:
         return []
     blocks: list[Block] = []

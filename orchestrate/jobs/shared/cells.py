@@ -6,12 +6,13 @@ from orchestrate.document.cell import Cell
 from orchestrate.document.planned_step import PlannedStep, bitmap_specs
 from orchestrate.document.table_config import Place
 from orchestrate.runs.directory import read_result
+from orchestrate.runs.layout import RESULT
 
 
 def score_cell(place: Place, step: PlannedStep) -> Cell:
     """A metric or a cost of a bitmap that the step scored."""
     position = [str(spec) for spec in bitmap_specs(step)].index(place.of)
-    row = read_result(step.folder / "result.json")["rows"][position]
+    row = read_result(step.folder / RESULT)["rows"][position]
     if place.metric in row["metrics"]:
         value, low, high = row["metrics"][place.metric]
         return Cell.none("not finite: the model collapsed here") if value is None else Cell(value, low, high)

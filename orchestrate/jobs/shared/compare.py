@@ -15,8 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from orchestrate.document.record import Record, Step
-from orchestrate.jobs.shared.findings import Scored
-from qalof.bitmap import Bitmap
+from orchestrate.jobs.shared.findings import Scored, scored_of
 from qalof.evaluation.result import Evaluation
 from qalof.metrics import is_percent, metric_of
 from qalof.statistics import Interval, paired_difference
@@ -74,7 +73,7 @@ def between_bitmaps(scored: Scored, metric: str) -> list[Comparison]:
 
 def between_models(after: Step, before: Step) -> list[Comparison]:
     """One model against another at every bitmap that both were scored at."""
-    later, earlier = after.scored, before.scored
+    later, earlier = scored_of(after), scored_of(before)
     if later is None or earlier is None:
         return []
     others = {point.bitmap: index for index, point in enumerate(earlier.points)}
@@ -92,12 +91,12 @@ def comparable_models(record: Record, step: Step) -> list[Step]:
     """The earlier steps that scored another model on the same examples of the same task."""
     key = examples_of(record, step)
     earlier = record.steps[: record.steps.index(step)]
-    if key is None or step.scored is None:
+    if key is None or scored_of(step) is None:
         return []
     return [
         other
         for other in earlier
-        if other.scored is not None and examples_of(record, other) == key and other.checkpoint != step.checkpoint
+        if scored_of(other) is not None and examples_of(record, other) == key and other.checkpoint != step.checkpoint
     ]
 
 
@@ -122,20 +121,6 @@ def limit_of(step: Step) -> int | None:
     section: Any = step.config.get("evaluation", {}) if step.command == "train" else step.config
     limit: int | None = section.get("limit")
     return limit
-
-
-def references(record: Record, step: Step) -> dict[Bitmap, Evaluation]:
-    """What the training step found for a search's model, cut to the examples that the search took.
-
-    Both take the first ``limit`` examples of the split, so that a training step with at least as many has scored all
-    of the search's.  Empty where it has fewer, or is not part of the record.
-    """
-    trained, searched = trained_by(record, step), step.searched
-    if trained is None or trained.scored is None or searched is None:
-        return {}
-    count = searched.result.points[0].examples
-    pairs = zip(trained.scored.points, trained.scored.evaluations, strict=True)
-    return {point.bitmap: first_examples(e, count) for point, e in pairs if e.examples >= count}
 
 
 def first_examples(evaluation: Evaluation, count: int) -> Evaluation:

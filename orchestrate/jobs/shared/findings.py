@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrate.document.findings import evaluation_of, intervals, well_formed
+from orchestrate.document.record import Step
 from orchestrate.runs.layout import EVALUATIONS
 from qalof.bitmap import Bitmap
 from qalof.cost import Cost
@@ -36,6 +37,11 @@ class Scored:
     def reference(self) -> int:
         """Position of the bitmap with the most bits."""
         return max(range(len(self.points)), key=lambda index: self.points[index].cost.average_bits)
+
+
+def scored_of(step: Step) -> Scored | None:
+    """The findings of a step, if they are scores at bitmaps."""
+    return step.findings if isinstance(step.findings, Scored) else None
 
 
 def scored(folder: Path, result: Mapping[str, Any]) -> Scored:

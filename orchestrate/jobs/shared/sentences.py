@@ -9,12 +9,13 @@ from orchestrate.document.blocks import Statement
 from orchestrate.document.formats import bitmap_name, count_of, in_prose, listed, name_of
 from orchestrate.document.record import Record, Step
 from orchestrate.jobs.shared.compare import Comparison, between_bitmaps, between_models, comparable_models
+from orchestrate.jobs.shared.findings import scored_of
 from orchestrate.jobs.shared.wording import apart, cheapest
 
 
 def score_statements(record: Record, step: Step) -> list[Statement]:
     """Levels at each bitmap, bitmaps against the widest, how many bits are enough, and earlier models."""
-    scored = step.scored
+    scored = scored_of(step)
     if scored is None:
         return []
     metric = scored.metric

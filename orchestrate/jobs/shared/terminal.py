@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import RenderableType
+
 from orchestrate.document.sheet import Sheet
 from orchestrate.document.terminal import heading, interval, mib, summaries
 from qalof.bitmap_names import short_name
@@ -20,3 +22,26 @@ def bitmap_table(rows: Sequence[Mapping[str, Any]]) -> Sheet:
         cost = row["cost"]
         shown.append([short_name(row["bitmap"]), *metrics, f"{cost['average_bits']:.2f}", mib(cost["weight_bytes"])])
     return Sheet(headings, shown, notes=summaries(rows))
+
+
+def score_parts(result: Mapping[str, Any]) -> list[RenderableType]:
+    """Scores at bitmaps, the last losses of training, and what was cut of the data."""
+    parts: list[RenderableType] = [bitmap_table(result["rows"])]
+    if ended := result.get("training_loss"):
+        parts.append(_training_loss(ended))
+    for title, counts in (("training data", result.get("training_data", {})), ("scored", _counts(result["rows"]))):
+        if told := ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count):
+            parts.append(f"{title}: {told}")
+    return parts
+
+
+def _training_loss(ended: Mapping[str, Any]) -> str:
+    optimized = "" if ended["objective"] is None else f"{ended['objective']:.3f} optimized, "
+    steps = "the last step" if ended["over"] == 1 else f"the last {ended['over']} steps"
+    return f"training loss over {steps}: {optimized}{ended['cross_entropy']:.3f} cross entropy (nats)"
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, int]:
+    """What was cut, alike at every bitmap; empty in a result of before there were counts."""
+    counts: Mapping[str, int] = rows[0].get("counts", {})
+    return counts

@@ -11,17 +11,19 @@ from orchestrate.document.captions import PAIRED, UNPAIRED
 from orchestrate.document.figures import Series, metric_by_bits
 from orchestrate.document.record import Record, Step
 from orchestrate.jobs.shared.compare import Comparison, between_bitmaps, between_models, comparable_models
-from orchestrate.jobs.shared.findings import Scored
+from orchestrate.jobs.shared.findings import Scored, scored_of
 from qalof.bitmap_names import short_name
+from search.result import Point
 
 
 def score_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
     """Metric over bits, beside earlier models on the same examples; the table; the comparisons."""
-    scored = step.scored
+    scored = scored_of(step)
     if scored is None:
         return []
     others = [other for other in comparable_models(record, step) if _metric_of(other) == scored.metric]
-    series = [_series(one.name, one.scored) for one in (step, *others[:3]) if one.scored is not None]
+    shown = [(one.name, scored_of(one)) for one in (step, *others[:3])]
+    series = [_series(name, found) for name, found in shown if found is not None]
     caption = f"{formats.heading(scored.metric)} by average bits, with 95 % intervals"
     blocks: list[Block] = []
     if drawn := [one for one in series if one.x]:
@@ -35,7 +37,13 @@ def score_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
 
 
 def _metric_of(step: Step) -> str | None:
-    return step.scored.metric if step.scored else None
+    scored = scored_of(step)
+    return scored.metric if scored else None
+
+
+def _points(step: Step) -> Sequence[Point]:
+    scored = scored_of(step)
+    return scored.points if scored else ()
 
 
 def _beside(others: Sequence[Step]) -> str:
@@ -89,8 +97,7 @@ def _difference_cell(comparison: Comparison | None) -> Cell:
 
 
 def _model_table(step: Step, other: Step, compared: Sequence[Comparison]) -> Table:
-    later = {str(point.bitmap): point for point in step.scored.points} if step.scored else {}
-    earlier = {str(point.bitmap): point for point in other.scored.points} if other.scored else {}
+    later, earlier = ({str(point.bitmap): point for point in _points(one)} for one in (step, other))
     metric = compared[0].metric
     rows = [
         [

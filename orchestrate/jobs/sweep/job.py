@@ -17,16 +17,24 @@ from typing import Any
 import torch
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from rich.console import RenderableType
 
 from orchestrate.cluster.evaluation_pool import threads_of
 from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_here, run_trials
+from orchestrate.config.base import Section
 from orchestrate.config.build import assemble_training
 from orchestrate.config.loader import to_plain, validate
 from orchestrate.config.train import TrainConfig
+from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.formats import count_of
+from orchestrate.document.record import Record, Step
+from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.sweep.config import RangeConfig, SweepConfig
-from orchestrate.jobs.sweep.plan import SweepPlan, trial_config
+from orchestrate.jobs.sweep.findings import Swept, swept
+from orchestrate.jobs.sweep.plan import SweepPlan, sweep_configs, trial_config
 from orchestrate.jobs.sweep.trial import Report, TrialRun
 from orchestrate.jobs.train.best_checkpoint import Watched, watched
+from orchestrate.jobs.train.job import describe_training
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
@@ -208,3 +216,62 @@ def _row(number: int, plan: SweepPlan, last: Report, seen: Watched) -> dict[str,
 
 def _signed(seen: Watched, row: Mapping[str, Any]) -> float:
     return 0.0 if row["value"] is None else seen.signed(row["value"])
+
+
+class SweepJob(Job[SweepConfig, Watched]):
+    """``qalof sweep``."""
+
+    name = "sweep"
+    config = SweepConfig
+    settings = (
+        ("Settings tried", "space"),
+        ("Strategy", "strategy"),
+        ("Trials", "samples"),
+        ("Scheduler", "scheduler"),
+        ("Score", "metric"),
+        ("Bitmaps", "bitmaps"),
+        ("Validation examples", "limit"),
+        ("Seed", "seed"),
+    )
+    is_about = "Training settings tried against each other, scored on the same examples."
+
+    def check(self, config: SweepConfig) -> Watched:
+        """Every value of the space."""
+        return check(config)
+
+    def work(self, config: SweepConfig, checked: Watched, directory: RunDirectory, run: Run) -> Result:
+        """Run every trial."""
+        return sweep(config, checked, directory, run)
+
+    def stands_for(self, config: SweepConfig) -> Mapping[str, Section]:
+        """The base, and every listed value."""
+        return sweep_configs(config)
+
+    def describe(self, config: SweepConfig, check: bool) -> str:
+        """How many trials of what."""
+        good = " (every value is good)" if check and self.check(config) else ""
+        trials = config.samples or len(SweepPlan(config).points)
+        where = f"{config.strategy} on {count_of(config.workers.count, 'actor')}{good}"
+        return f"sweep: {trials} trials by {where}, each {describe_training(trial_config(config, {}))}"
+
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> Swept:
+        """The trials."""
+        return swept(folder, result)
+
+    def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
+        """The trials as a table."""
+        from orchestrate.jobs.sweep.view import sweep_table
+
+        return [sweep_table(step.findings)] if isinstance(step.findings, Swept) else []
+
+    def statements(self, record: Record, step: Step) -> list[Statement]:
+        """How the trials ended, and the best one."""
+        from orchestrate.jobs.sweep.view import sweep_statements
+
+        return sweep_statements(step.findings) if isinstance(step.findings, Swept) else []
+
+    def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
+        """The trials, the best first."""
+        from orchestrate.jobs.sweep.terminal import sweep_table
+
+        return [sweep_table(result)]

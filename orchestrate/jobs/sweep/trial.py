@@ -21,8 +21,8 @@ from orchestrate.config.build import Parts, assemble_training
 from orchestrate.config.loader import to_plain
 from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import Watched, watched
-from orchestrate.jobs.train.job import CHECKPOINT
-from orchestrate.jobs.train.losses import LOSSES, lines_of
+from orchestrate.jobs.train.losses import lines_of
+from orchestrate.runs.layout import CHECKPOINT, CONFIG, LOSSES
 from qalof.checkpoint.manifest import read_manifest
 from qalof.checkpoint.trainer import begin, save_checkpoint
 from qalof.errors import NonFiniteLossError
@@ -63,7 +63,7 @@ class TrialRun:
         self._device = "cuda" if gpu else "cpu"
         self._checkpoint = folder / CHECKPOINT
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+        write_text(folder / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
         tidy(self._checkpoint)
         self._reports: list[Report] = []
         if self._checkpoint.is_dir():

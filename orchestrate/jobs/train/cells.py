@@ -6,9 +6,12 @@ from orchestrate.config.train import TrainConfig
 from orchestrate.document.cell import Cell
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import Place
-from orchestrate.jobs.train.job import CHECKPOINT
-from orchestrate.jobs.train.losses import LOSSES, training_loss
+from orchestrate.jobs.train.losses import training_loss
+from orchestrate.runs.layout import CHECKPOINT, LOSSES
 from qalof.checkpoint.opening import load
+
+PARAMETERS = ("total", "trainable", "frozen")
+OF_TRAINING = ("loss", "objective")
 
 
 def training_loss_cell(place: Place, step: PlannedStep) -> Cell:

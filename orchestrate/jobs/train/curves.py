@@ -12,7 +12,8 @@ from pathlib import Path
 from statistics import fmean
 
 from orchestrate.document.findings import well_formed
-from orchestrate.jobs.train.losses import LOSSES, by_step
+from orchestrate.jobs.train.losses import by_step
+from orchestrate.runs.layout import LOSSES
 
 OPTIMIZED = "optimized loss"
 """The curve of the loss whose gradient was taken, where that is more than the mean of the cross entropies."""

@@ -19,7 +19,6 @@ from typing import Any
 from qalof.files import read_whole_lines, write_text
 from qalof.training.loop import StepReport
 
-LOSSES = "losses.jsonl"
 """One line a step: step, learning_rate, losses (cross entropy by bitmap), objective (the loss that is optimized).
 
 A resumed run repeats steps; the last line of one counts.

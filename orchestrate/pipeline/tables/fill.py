@@ -18,7 +18,6 @@ from orchestrate.document.table_config import ColumnConfig, RowConfig, TableConf
 from orchestrate.pipeline.tables.cells import read_cell
 from qalof.files import json_ready
 
-TABLE = "table.json"
 FORMAT_VERSION = 1
 
 

@@ -1,0 +1,231 @@
+"""Training on Ray Train: N workers, one flat all-reduce a step, checkpoints through ``ray.train.report``.
+
+The driver checks everything first, then starts the workers; each assembles its own model from the plain config and
+runs :class:`qalof.training.loop.Trainer` on its share of every global batch (see :mod:`orchestrate.jobs.train.worker`).
+
+A worker that dies takes its group with it, and the group goes on from the last registered checkpoint; Train's
+controller is started again in the same way, and so is a whole job that was killed, by the same command.  Where
+``workers.min_count`` is given, the group that comes back is as large as the cluster then allows (Ray's elastic
+training): a step's examples and learning rate do not depend on the number of workers, its dropout masks do.
+A non-finite loss is the same on all workers and would come back on every retry, so the loop *returns* it and the
+driver raises.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+from ray.train import (
+    CheckpointConfig,
+    ControllerError,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
+)
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from orchestrate.cluster.admission import Request, admitted, told_what_is_missing
+from orchestrate.cluster.connection import worker_environment
+from orchestrate.cluster.progress_queue import watched_board
+from orchestrate.config.build import Parts, assemble_training
+from orchestrate.config.loader import to_plain
+from orchestrate.config.sections import WorkersConfig
+from orchestrate.config.train import TrainConfig
+from orchestrate.jobs.train.best_checkpoint import SCORE, Watched, watched
+from orchestrate.jobs.train.in_process import train_here
+from orchestrate.jobs.train.losses import lines_of, unrecorded
+from orchestrate.jobs.train.storage import NAME, Kept, keep_best, kept_checkpoints, prepare
+from orchestrate.jobs.train.worker import as_metrics, work
+from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.layout import BEST_CHECKPOINT, CHECKPOINT, LOSSES
+from orchestrate.runs.mlflow_tracker import Run
+from orchestrate.runs.progress import report, say
+from qalof.errors import BadInputError, NonFiniteLossError, QalofError
+from qalof.files import append_lines, copy_folder, tidy
+from qalof.training.loop import StepReport
+
+RAY_FOLDER = "ray"
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """``checkpoint``: the last one's folder; ``best``: of ``keep_best``, its folder, step, metric and value."""
+
+    checkpoint: Path
+    best: dict[str, Any] | None
+
+
+def check(config: TrainConfig) -> Parts:
+    """Everything that can be wrong with a training run, found without a worker.
+
+    Raises:
+        BadInputError: see :func:`orchestrate.config.build.assemble_training`; also a batch that the workers cannot
+        share.
+    """
+    parts = assemble_training(config)
+    batch, workers = config.training.batch_size, config.workers.count
+    if batch % workers:
+        raise BadInputError(f"workers.count must divide training.batch_size: got {workers} for {batch}")
+    watched(config, parts.model, parts.task)
+    parts.task.train_features()
+    return parts
+
+
+def train(config: TrainConfig, parts: Parts, directory: RunDirectory, run: Run) -> Trained:
+    """Train, or go on training, in ``directory``; Ray is connected already, unless the work is in process.
+
+    Args:
+        config: of the run.
+        parts: the driver's own, from :func:`check`.
+        directory: of the run.
+        run: of the record.
+
+    Returns:
+        The folders ``directory/checkpoint`` and, where asked for, ``directory/checkpoint_best``.
+
+    Raises:
+        NonFiniteLossError: the loss; the last good checkpoint is at ``directory/checkpoint``.
+        DiskError: the disk takes no more; earlier checkpoints stay.
+        QalofError: workers, or the controller, died more than ``workers.max_failures`` times.
+    """
+    steps = config.training.steps
+    with report("train", steps) as progress:
+
+        def show(posts: list[StepReport]) -> None:
+            if not posts:
+                return
+            append_lines(directory.path / LOSSES, lines_of(posts))
+            run.log_series([(p.step, as_metrics(p)) for p in posts])
+            last = posts[-1]
+            progress.update(last.step + 1, "  ".join(f"{b}: {loss:.3f}" for b, loss in last.losses.items()))
+
+        seen = watched(config, parts.model, parts.task)
+        target, place = directory.path / CHECKPOINT, directory.path / BEST_CHECKPOINT
+        if config.workers.in_process:
+            return _trained(seen, target, train_here(config, parts, target, place, show))
+        show(_lost(directory))
+        with watched_board(show) as board:
+            outcome = _fit_through(config, directory, board)
+        show(_lost(directory))  # a board that died took posts with it, and the last ones may still be on their way
+    found = kept_checkpoints(_storage(directory))
+    tidy(target)
+    if found:
+        copy_folder(found[-1].folder, target)
+    trained = _trained(seen, target, keep_best(found, place))
+    if error := outcome.get("error"):
+        raise NonFiniteLossError(*error)
+    return trained
+
+
+def _lost(directory: RunDirectory) -> list[StepReport]:
+    """Steps behind the last checkpoint whose losses are not on record."""
+    found = kept_checkpoints(_storage(directory))
+    return unrecorded(directory.path / LOSSES, _storage(directory), found[-1].step if found else 0)
+
+
+def _trained(seen: Watched | None, target: Path, best: Kept | None) -> Trained:
+    if seen is None or best is None or best.score is None:
+        return Trained(target, None)
+    place = target.with_name(BEST_CHECKPOINT)
+    told = {"checkpoint": str(place), "step": best.step, "metric": str(seen.objective)}
+    told["value"] = seen.signed(best.score)
+    return Trained(target, {**told, "bitmaps": [str(bitmap) for bitmap in seen.bitmaps], "limit": seen.limit})
+
+
+def _storage(directory: RunDirectory) -> Path:
+    return directory.path / RAY_FOLDER / NAME
+
+
+def _fit_through(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> Mapping[str, Any]:
+    """Fit, and again where the controller is lost; what rank 0 returned."""
+    for lost in range(config.workers.max_failures + 1):
+        try:
+            return _fit(config, directory, board).return_value or {}
+        except RayActorError:
+            say(f"the training controller was lost ({lost + 1}); going on from the last checkpoint")
+    raise QalofError(
+        f"the training controller was lost more than {config.workers.max_failures} times; "
+        "the same command goes on from the last checkpoint"
+    )
+
+
+def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ray.train.Result:
+    workers, request = config.workers, admitted(config.workers)
+    storage = _storage(directory)
+    last = prepare(storage)
+    ranked = {} if config.keep_best is None else {"checkpoint_score_attribute": SCORE}
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={
+            "config": to_plain(config),
+            "board": board,
+            "storage": str(storage),
+            "resume_from": None if last is None else str(last),
+        },
+        scaling_config=_scaling(workers, request),
+        torch_config=TorchConfig(backend="nccl" if workers.gpu else "gloo", timeout_s=600),
+        run_config=RunConfig(
+            name=NAME,
+            storage_path=str(storage.parent),
+            # without a limit of its own the controller would wait for missing CPUs for ever
+            failure_config=FailureConfig(
+                max_failures=workers.max_failures, controller_failure_limit=1 if workers.min_count is None else 5
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=2, **ranked),
+            logging_config=LoggingConfig(log_level="ERROR"),
+            worker_runtime_env={"env_vars": worker_environment(workers.count)},
+        ),
+    )
+    try:
+        with _start_timeout(workers), told_what_is_missing(request):
+            return trainer.fit()
+    except WorkerGroupError as error:
+        raise _worker_failure(error, workers) from error
+    except ControllerError as error:
+        reason = str(error.controller_failure).strip().splitlines()[-1]
+        raise QalofError(
+            f"training cannot be run on this cluster: {reason}; the same command goes on from the last checkpoint"
+        ) from error
+
+
+def _scaling(workers: WorkersConfig, request: Request) -> ScalingConfig:
+    count = request.count if workers.min_count is None else (request.least, request.count)
+    return ScalingConfig(num_workers=count, use_gpu=workers.gpu, resources_per_worker=dict(request.each))
+
+
+@contextmanager
+def _start_timeout(workers: WorkersConfig) -> Iterator[None]:
+    """Shorter for an elastic group: Ray counts a lost node for up to 20 s more, and waits for it all this time."""
+    before = os.environ.get(_START_TIMEOUT)
+    if workers.min_count is not None:
+        os.environ[_START_TIMEOUT] = "20"
+    try:
+        yield
+    finally:
+        os.environ.pop(_START_TIMEOUT, None)
+        os.environ.update({} if before is None else {_START_TIMEOUT: before})
+
+
+def _worker_failure(error: WorkerGroupError, workers: WorkersConfig) -> QalofError:
+    """What ended the group for good: an error of ours as it was raised, or one that names the last cause."""
+    causes = list(error.worker_failures.values())
+    for cause in causes:
+        if isinstance(cause, QalofError):
+            return cause
+    return QalofError(
+        f"training workers failed more than {workers.max_failures} times, last by "
+        f"{type(causes[0]).__name__}: {str(causes[0]).strip().splitlines()[-1]}; "
+        "the same command goes on from the last checkpoint"
+    )

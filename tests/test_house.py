@@ -1,4 +1,4 @@
-"""The house of the design: which wing may import which, and how large its pieces may be."""
+"""The house of the design: which wing may import which."""
 
 import ast
 from pathlib import Path
@@ -27,17 +27,6 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize(("wing", "path"), SOURCES, ids=lambda value: str(value).removeprefix(f"{ROOT}/"))
 def test_imports_point_from_orchestrate_to_search_to_qalof(wing, path):
     assert not imported(path) & FORBIDDEN[wing]
-
-
-@pytest.mark.parametrize(("wing", "path"), SOURCES, ids=lambda value: str(value).removeprefix(f"{ROOT}/"))
-def test_files_and_functions_stay_small(wing, path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= 300
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            length = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
-            assert length <= 40, f"{node.name} has {length} lines"
 
 
 def test_every_module_says_what_it_is_for():

@@ -22,10 +22,11 @@ from orchestrate.config.sections import TrackingConfig, WorkersConfig
 from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.registry import JOBS
 from orchestrate.runs.directory import RunDirectory
-from orchestrate.runs.layout import TRACKING
+from orchestrate.runs.layout import RESULT, TRACKING
 from orchestrate.runs.mlflow_tracker import Tracker
 from orchestrate.runs.progress import say
 from qalof.files import read_json, write_json
+from qalof.home import expanded
 from qalof.locks import held
 
 
@@ -46,15 +47,24 @@ def execute(
     """
     output = Path(output)
     job = JOBS[command]
-    plain, inputs = to_plain(config), job.inputs(config)
-    if (finished := RunDirectory.finished(output, command, plain, inputs)) is not None:
+    if (finished := finished_result(job, config, output)) is not None:
         return _taken(command, output, finished)
     checked = job.check(config)
     with held(output, "--output", wait=wait):
-        directory = RunDirectory.open(output, command, plain, inputs)
+        directory = RunDirectory.open(output, command, to_plain(config), job.inputs(config))
         if (finished := directory.result) is not None:
             return _taken(command, directory.path, finished)
         return _executed(job, config, checked, directory, address)
+
+
+def finished_result(job: Job[Any, Any], config: Section, output: Path) -> Result | None:
+    """The result of a finished run of this job, config and inputs at ``output``; None where there is none.
+
+    Nothing is loaded, checked or written, so this is what a rerun asks first.
+    """
+    if not (expanded(output) / RESULT).is_file():
+        return None
+    return RunDirectory.finished(output, job.name, to_plain(config), job.inputs(config))
 
 
 def _taken(command: str, path: Path, finished: Result) -> Result:

@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrate.config.loader import to_plain
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.jobs.registry import JOBS
-from orchestrate.jobs.run import execute, ray_for
+from orchestrate.jobs.run import execute, finished_result, ray_for
 from orchestrate.pipeline.plan import PipelineConfig, StepConfig, link_shared, load_pipeline, plan, step_configs
 from orchestrate.pipeline.tables.check import check_table
 from orchestrate.pipeline.tables.fill import fill
-from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import PIPELINE, TABLE
 from orchestrate.runs.progress import say
 from qalof.files import write_json
@@ -50,8 +48,9 @@ def run_pipeline(config: PipelineConfig, output: str | Path, address: str | None
     if config.table is not None:
         check_table(config.table, planned)
     for step in planned:
-        if not step.waits and not is_finished(step):
-            JOBS[step.command].check(step.config)
+        job = JOBS[step.command]
+        if not step.waits and finished_result(job, step.config, step.folder) is None:
+            job.check(step.config)
     with held(output, "--output"):
         return _run_planned(config, planned, output, address)
 
@@ -79,12 +78,6 @@ def _run_planned(
     table = fill(config.table, planned, config.scale)
     write_json(output / TABLE, table)
     return {**summary, "table": table}
-
-
-def is_finished(step: PlannedStep) -> bool:
-    """Whether a step's run directory holds its result already, so that nothing of it has to be checked again."""
-    inputs = JOBS[step.command].inputs(step.config)
-    return RunDirectory.finished(step.folder, step.command, to_plain(step.config), inputs) is not None
 
 
 def _room(workers: WorkersConfig) -> tuple[bool, int]:

@@ -97,10 +97,7 @@ class RunDirectory:
     def finished(
         cls, path: Path, command: str, config: Mapping[str, Any], inputs: Mapping[str, str]
     ) -> dict[str, Any] | None:
-        """The result of a finished run of the same command, config and inputs; None where there is none.
-
-        Nothing is loaded or written, so this is what a rerun asks first.
-        """
+        """The result of a finished run of the same command, config and inputs; None where there is none."""
         path = expanded(path).absolute()
         if not (path / RUN).is_file() or not (path / RESULT).is_file():
             return None

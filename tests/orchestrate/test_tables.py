@@ -268,7 +268,7 @@ def test_only_training_may_be_shared_and_shared_runs_are_named_by_their_config(t
     assert first.folder == same.folder != different.folder
     assert first.folder.parent == tmp_path / "shared"
     bad = {"name": "e", "command": "evaluate", "config": {"checkpoint": "step:sp"}, "shared": True}
-    with pytest.raises(BadInputError, match="only a train step"):
+    with pytest.raises(BadInputError, match="only a step of train or generate-data"):
         plan(PipelineConfig.model_validate({"steps": [step, bad]}), tmp_path)
 
 

@@ -121,7 +121,7 @@ def test_the_walk_reaches_every_kind_of_setting():
         "TrainConfig", "TrainSettings", "CptObjective", "Symmetric", "Lsq", "ObserverSpec", "GptqSettings",
         "GbdaSettings", "ArcaSettings", "TextFoolerSettings", "BertAttackSettings", "RandomPrecisionConfig",
         "GenerationSettings",
-        "SamplingRule", "AshaConfig", "RangeConfig", "WorkersConfig", "SpanSettings", "FootprintConfig", "TableConfig",
+        "SamplingRule", "AshaConfig", "RangeConfig", "WorkersConfig", "SpanSettings", "ProfileConfig", "TableConfig",
         "EmbeddingAttack", "Distillation", "CyclicPrecision", "AdapterSpec", "TensorScheme", "QuantizationScheme",
     } <= names  # fmt: skip
     assert len(NUMBERS) > 150

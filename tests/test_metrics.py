@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrate.jobs.attack.cells import AT, BETWEEN, UNDER
-from orchestrate.jobs.profile.job import METRICS as FOOTPRINT
+from orchestrate.jobs.profile.job import METRICS as PROFILE
 from orchestrate.jobs.train.best_checkpoint import TRAIN_LOSS
 from orchestrate.pipeline.tables.check import PARAMETERS
 from qalof.attacks.rates import Rate
@@ -29,7 +29,7 @@ RATES = [
 
 
 @pytest.mark.parametrize(
-    "name", sorted({*OF_TASKS, *COST_NAMES, *FOOTPRINT, *AT, *BETWEEN, *UNDER, *PARAMETERS, *RATES, TRAIN_LOSS})
+    "name", sorted({*OF_TASKS, *COST_NAMES, *PROFILE, *AT, *BETWEEN, *UNDER, *PARAMETERS, *RATES, TRAIN_LOSS})
 )
 def test_whatever_a_result_or_a_table_calls_a_metric_is_registered(name):
     metric = metric_of(name)

@@ -162,7 +162,7 @@ BY_SECTION = {
         "least_similarity": "How similar the text must stay; thresholds of other encoders do not carry over.",
     },
     "ArcaSettings": {"prefix": "Text that every prompt begins with."},
-    "BaselinesConfig": {
+    "PtqConfig": {
         "methods": "The methods that are compared.",
         "calibration": "The examples that GPTQ and static ranges see.",
     },
@@ -171,7 +171,7 @@ BY_SECTION = {
         "examples": "How many examples.",
         "batch_size": "Examples at once.",
     },
-    "FootprintConfig": {
+    "ProfileConfig": {
         "measures": "What is measured: bytes, or memory and tokens per second.",
         "sequences": "Sequences of a batch, where speed is measured.",
         "tokens": "Tokens of each.",

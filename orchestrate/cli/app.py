@@ -17,6 +17,7 @@ from orchestrate.cli import jobs as cli_jobs
 from orchestrate.cli import tools as cli_tools
 from orchestrate.cli.options import app
 from orchestrate.config.redaction import redact
+from orchestrate.config.renamed import RENAMED, command_hint
 from qalof.errors import QalofError
 from qalof.writing import writing_error
 
@@ -54,7 +55,11 @@ def _unexpected(kind: type[BaseException], error: BaseException, trace: Tracebac
 def _usage_error(error: Exception) -> str | None:
     """The message of what click found wrong with the words of the command; None for anything else."""
     formatted: Any = getattr(error, "format_message", None)
-    return str(formatted()) if formatted is not None else None
+    if formatted is None:
+        return None
+    message = str(formatted())
+    old = next((name for name in RENAMED if message.startswith(f"No such command '{name}'")), None)
+    return message if old is None else f"there is no command {old!r}; {command_hint(old, ())}"
 
 
 def _fail(message: str, code: int) -> None:

@@ -28,8 +28,8 @@ OF_CHECKPOINT = {
     "sensitivity": "Rank sites or blocks by what lowering each alone costs.",
     "search": "Search per-layer bitmaps for the front of quality against cost.",
     "attack": "Attack a classifier at several bitmaps; measure transfer and random precision inference.",
-    "baselines": "Score quantization without training: rounding to nearest with any quantizer, and GPTQ.",
-    "footprint": "Measure what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second.",
+    "ptq": "Score quantization without training: rounding to nearest with any quantizer, and GPTQ.",
+    "profile": "Measure what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second.",
 }
 
 

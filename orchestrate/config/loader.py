@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from orchestrate.config.base import Section
 from orchestrate.config.plain_yaml import FileLoader, is_path, override_value
 from orchestrate.config.redaction import redacted
+from orchestrate.config.renamed import RENAMED, command_hint
 from qalof.errors import BadInputError, nearest_hint
 from qalof.reading import read_text
 
@@ -130,6 +131,8 @@ def _first_problem(error: ValidationError, kind: type[Section]) -> str:
         schema, path = _schema_at(kind, parents)
         return f"unknown key {'.'.join([*path, wrong])!r}; {nearest_hint(wrong, schema.get('properties', {}))}"
     key = ".".join(_schema_at(kind, location)[1])
+    if key == "command" and first.get("input") in RENAMED:
+        return f"command: {command_hint(first['input'], ())}"
     if first["type"] == "union_tag_invalid":
         names = [tag.strip("' ") for tag in first["ctx"]["expected_tags"].split(",")]
         return f"{key}.name: there is no {first['ctx']['tag']!r}; {nearest_hint(first['ctx']['tag'], names)}"

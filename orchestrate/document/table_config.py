@@ -15,7 +15,7 @@ train         ``training``                              ``loss``: cross entropy,
                                                         ``objective``: the loss that is optimized; both means of
                                                         the last tenth of the steps
 train         ``parameters``                            ``total``, ``trainable``, ``frozen``
-footprint     a bitmap                                  see :mod:`orchestrate.jobs.profile.job`
+profile       a bitmap                                  see :mod:`orchestrate.jobs.profile.job`
 sensitivity   units: ``late`` (last third of the        ``METRIC_drop``: mean over the units
               blocks), ``rest``, or patterns with
               ``|`` between; ``A minus B``

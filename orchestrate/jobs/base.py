@@ -57,6 +57,8 @@ class Job(ABC, Generic[Config, Checked]):
     """The class of its config."""
     shareable: ClassVar[bool] = False
     """Whether pipelines beside each other may share a run of it."""
+    shares_work: ClassVar[bool] = True
+    """Whether several workers may share its work; otherwise a least number of them has no meaning."""
     settings: ClassVar[Sequence[tuple[str, str]]] = ()
     """What a report shows of its config: a heading, and a dotted key."""
     record: ClassVar[tuple[str, str] | None] = None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrate.config.build import parse_bitmaps
 from orchestrate.config.loader import load_config, read_yaml
+from orchestrate.config.renamed import command_hint
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.estimate import GPU, Estimate, sites_of
 from orchestrate.document.planned_step import PlannedStep, bitmap_specs, owner_of
@@ -14,7 +15,7 @@ from orchestrate.jobs.registry import JOBS
 from orchestrate.pipeline.estimate import estimate
 from orchestrate.pipeline.plan import PipelineConfig, load_pipeline, plan
 from orchestrate.pipeline.tables.check import check_table
-from qalof.errors import BadInputError, nearest_hint
+from qalof.errors import BadInputError
 
 
 def describe_config(path: Path, overrides: Sequence[str]) -> str:
@@ -29,7 +30,7 @@ def describe_config(path: Path, overrides: Sequence[str]) -> str:
         return _describe_pipeline(load_pipeline(path, overrides), Path("runs").absolute() / path.stem)
     if command not in JOBS:
         raise BadInputError(
-            f"{path} must say `command:`, got {command!r}; {nearest_hint(str(command), [*JOBS, 'run'])}"
+            f"{path} must say `command:`, got {command!r}; {command_hint(str(command), [*JOBS, 'run'])}"
         )
     return JOBS[command].describe(load_config(JOBS[command].config, path, overrides), check=True)
 

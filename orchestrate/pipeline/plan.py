@@ -20,6 +20,7 @@ from pydantic import Field, field_validator
 
 from orchestrate.config.base import Section
 from orchestrate.config.loader import load_config, to_plain, validate
+from orchestrate.config.renamed import command_hint
 from orchestrate.config.sections import TrackingConfig, WorkersConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import TableConfig
@@ -50,7 +51,7 @@ class StepConfig(Section):
     @classmethod
     def _known(cls, command: str) -> str:
         if command not in JOBS:
-            raise BadInputError(f"a step's command must be a job: got {command!r}; {nearest_hint(command, JOBS)}")
+            raise BadInputError(f"a step's command must be a job: got {command!r}; {command_hint(command, JOBS)}")
         return command
 
 
@@ -111,7 +112,7 @@ def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
 
 def _workers_for(command: str, config: PipelineConfig) -> dict[str, Any]:
     """What a step inherits of the pipeline's workers; a step of one worker has no least number of them."""
-    alone = {"min_count": None} if command == "footprint" else {}
+    alone = {} if JOBS[command].shares_work else {"min_count": None}
     return config.workers.model_dump() | alone
 
 

@@ -32,11 +32,11 @@ from qalof.writing import disk_errors
 
 FORMAT_VERSION = 1
 _NOT_FINGERPRINTED = ("workers", "tracking", "batch_size")
-MEANINGS = {"sensitivity": 2, "search": 2, "footprint": 2, "baselines": 2}
+MEANINGS = {"sensitivity": 2, "search": 2, "profile": 2, "ptq": 2}
 """Counts the changes of what a command's result means; a run from before the last one is redone, not taken as it is.
 
-2: metrics that are better when lower have the sign, and are optimized in the direction, that is their own; footprints
-have the speed of calibration; the rows of baselines have the bytes of adapters and of the whole.
+2: metrics that are better when lower have the sign, and are optimized in the direction, that is their own; profiles
+have the speed of calibration; the rows of ptq have the bytes of adapters and of the whole.
 """
 
 

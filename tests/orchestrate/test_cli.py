@@ -9,6 +9,7 @@ import ray
 import yaml
 
 from orchestrate.cli.app import main
+from orchestrate.config.renamed import RENAMED
 from orchestrate.jobs import run as jobs
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -155,3 +156,17 @@ def test_validate_says_what_would_run_and_runs_nothing(monkeypatch, capsys, rand
     said = capsys.readouterr().out
     assert "steps of 32 sequences on 2 workers" in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_whoever_writes_the_old_name_of_a_command_is_told_the_new_one(call, tmp_path, old, new):
+    path = tmp_path / "old.yaml"
+    step = {"name": "a", "command": old, "config": {"checkpoint": "x"}}
+    for text, command in (
+        ({"command": old}, "validate"),
+        ({"command": old, "checkpoint": "x"}, new),
+        ({"command": "run", "steps": [step]}, "run"),
+    ):
+        path.write_text(yaml.safe_dump(text))
+        refused(call(command, "--config", path), f"{old} is named {new} now")
+    refused(call(old), f"{old} is named {new} now")

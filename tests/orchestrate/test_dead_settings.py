@@ -90,7 +90,7 @@ RUNS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "evaluate": ("span", [{"limit": 2, "bitmaps": [8]}]),
     "sensitivity": ("span", [{"limit": 2, "unit": "block"}]),
     "search": ("span", [{"limit": 2, "max_evaluations": 2, "strategy": "random", "space": {"group": "block"}}]),
-    "footprint": ("span", [{"sequences": 1, "tokens": 8, "repeats": 1, "bitmaps": [8]}]),
+    "profile": ("span", [{"sequences": 1, "tokens": 8, "repeats": 1, "bitmaps": [8]}]),
     "attack": (
         "reviews",
         [
@@ -107,7 +107,7 @@ RUNS: dict[str, tuple[str, list[dict[str, Any]]]] = {
             )
         ],
     ),
-    "baselines": (
+    "ptq": (
         "model",
         [
             {
@@ -141,7 +141,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
 
 
 ALONE: dict[str, dict[str, Any]] = {
-    "footprint": {"checkpoint": "runs/a/checkpoint"},
+    "profile": {"checkpoint": "runs/a/checkpoint"},
     "range-test": {"task": {"name": "squad-span"}},
 }
 """By command: the least config of those whose work is one worker's."""
@@ -176,7 +176,7 @@ def test_a_command_of_one_worker_refuses_a_least_number_of_them(command):
 
 
 def test_a_step_of_one_worker_inherits_a_pipelines_workers_without_their_least_number(tmp_path):
-    step = {"name": "size", "command": "footprint", "config": ALONE["footprint"]}
+    step = {"name": "size", "command": "profile", "config": ALONE["profile"]}
     pipeline = validate(PipelineConfig, {"steps": [step], "workers": {"count": 3, "min_count": 2}}, "here")
     (config,) = step_configs(pipeline, tmp_path)
     assert (config.workers.count, config.workers.min_count) == (3, None)

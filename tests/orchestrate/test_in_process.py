@@ -1,4 +1,4 @@
-"""Work in this very process, without Ray; footprints; and evaluation on another task than the checkpoint's."""
+"""Work in this very process, without Ray; profiles; and evaluation on another task than the checkpoint's."""
 
 import json
 import sys
@@ -46,19 +46,19 @@ def refusal(call, capsys, *words) -> str:
     return capsys.readouterr().err
 
 
-def test_a_footprint_has_sizes_and_speed_at_each_bitmap_and_none_of_what_cannot_be(call, span_checkpoint):
+def test_a_profile_has_sizes_and_speed_at_each_bitmap_and_none_of_what_cannot_be(call, span_checkpoint):
     quick = ["sequences=1", "tokens=8", "repeats=1", "bitmaps=[8,w4]"]
-    found = call("footprint", "--checkpoint", span_checkpoint, *quick)
+    found = call("profile", "--checkpoint", span_checkpoint, *quick)
     eight, four = (row["metrics"] for row in found["rows"])
     assert four["packed_bytes"][0] < eight["packed_bytes"][0]
     assert eight["prefill_tokens_per_second"][0] > 0
     assert "decode_tokens_per_second" not in eight, "a span model generates nothing"
-    assert found == call("footprint", "--checkpoint", span_checkpoint, *quick), "a finished run is taken as it stands"
+    assert found == call("profile", "--checkpoint", span_checkpoint, *quick), "a finished run is taken as it stands"
 
 
-def test_a_bad_footprint_is_one_line(call, capsys, span_checkpoint):
-    assert "measures" in refusal(call, capsys, "footprint", "--checkpoint", span_checkpoint, "measures=[sise]")
-    assert "/no/such" in refusal(call, capsys, "footprint", "--checkpoint", "/no/such")
+def test_a_bad_profile_is_one_line(call, capsys, span_checkpoint):
+    assert "measures" in refusal(call, capsys, "profile", "--checkpoint", span_checkpoint, "measures=[sise]")
+    assert "/no/such" in refusal(call, capsys, "profile", "--checkpoint", "/no/such")
 
 
 def test_a_checkpoint_is_scored_on_another_task_of_its_head_alone(call, capsys, span_checkpoint):

@@ -172,8 +172,8 @@ NAMED = {
     ),
     "prompts": ("generate-data", {"generation": {"start": "prompts", "data": "squad"}}, "squad"),
     "writing model": ("generate-data", {"model": {"source": "model"}}, "model"),
-    "checkpoint of baselines": ("baselines", {"checkpoint": "checkpoint", "methods": [{"name": "a"}]}, "checkpoint"),
-    "checkpoint of a footprint": ("footprint", {"checkpoint": "checkpoint"}, "checkpoint"),
+    "checkpoint of ptq": ("ptq", {"checkpoint": "checkpoint", "methods": [{"name": "a"}]}, "checkpoint"),
+    "checkpoint of a profile": ("profile", {"checkpoint": "checkpoint"}, "checkpoint"),
     "data of a sweep": ("sweep", {"train": TRAIN, "space": {"adapters.rank": [2, 4]}}, "squad"),
     "data in a sweep's space": (
         "sweep",

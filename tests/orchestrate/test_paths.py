@@ -109,7 +109,7 @@ def test_other_values_are_yaml_and_texts_stay_texts(override, read):
 
 
 def test_what_may_be_unset_is_unset_by_null_and_numbers_may_have_exponents():
-    kind = JOBS["baselines"].config
+    kind = JOBS["ptq"].config
     assert override_value(kind, "checkpoint", "null") is None
     assert override_value(JOBS["evaluate"].config, "checkpoint", "null") == "null"
     assert override_value(JOBS["train"].config, "training.learning_rate", "1e-3") == 1e-3

@@ -1,4 +1,4 @@
-"""The report's sections of sweeps, range tests, baselines, footprints, generated data and zero-shot scores."""
+"""The report's sections of sweeps, range tests, ptq, profiles, generated data and zero-shot scores."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ COST = {"average_bits": 4.0, "weight_bytes": 10, "kv_bytes_per_token": 1, "bit_o
 CONFIGS: dict[str, Any] = {
     "sweep": {"train": {"task": TASK, "objective": {"name": "spnet"}}, "space": {"training.learning_rate": [0.1, 0.2]}},
     "range-test": {"task": TASK, "lowest": 3, "highest": 5},
-    "baselines": {"task": TASK, "methods": [{"name": "rtn"}, {"name": "gptq", "kind": "gptq"}], "bitmaps": [4]},
-    "footprint": {"checkpoint": "sp/checkpoint", "bitmaps": [32, 4]},
+    "ptq": {"task": TASK, "methods": [{"name": "rtn"}, {"name": "gptq", "kind": "gptq"}], "bitmaps": [4]},
+    "profile": {"checkpoint": "sp/checkpoint", "bitmaps": [32, 4]},
     "generate-data": {"model": {"source": "tiny"}},
     "evaluate": {"checkpoint": "sp/checkpoint", "bitmaps": [8], "task": {"name": "zero-shot"}},
 }
@@ -63,11 +63,11 @@ RESULTS: dict[str, Any] = {
         ],
         "lowest": 4, "highest": 5, "threshold": 0.01,
     },
-    "baselines": {
+    "ptq": {
         "task": "squad-span", "reference": "rtn",
         "rows": [score("rtn", [60.0, 50.5, 70.0], {}), score("gptq", [66.0, 57.0, 75.0], {"f1": [6.0, 1.25, 9.5]})],
     },
-    "footprint": {"task": "x", "device": "cpu", "rows": [measured("32", 10000, 99.0), measured("4", 1500, 77.0)]},
+    "profile": {"task": "x", "device": "cpu", "rows": [measured("32", 10000, 99.0), measured("4", 1500, 77.0)]},
     "generate-data": {
         "data": "d", "start": "bos", "kind": "texts", "texts": 200, "tokens": 5000, "ended": 150, "empty": 3,
         "shards": 1, "mean_tokens": 25.0,
@@ -140,13 +140,13 @@ def test_what_found_nothing_is_said_so(tmp_path: Path):
     said = words(write_report(tmp_path / "sweep").read_text())
     assert "No finished trial has a finite score, so none is the best." in said
     level = [None, None, None]
-    write_step(tmp_path / "methods", "baselines", {**RESULTS["baselines"], "rows": [score("rtn", level, {})]})
+    write_step(tmp_path / "methods", "ptq", {**RESULTS["ptq"], "rows": [score("rtn", level, {})]})
     assert "F1 at 4 bits: not finite by rtn." in words(write_report(tmp_path / "methods").read_text())
 
 
 @pytest.mark.parametrize(("command", "key"), [(c, next(iter(r))) for c, r in RESULTS.items()])
 def test_a_damaged_result_is_bad_input_that_names_the_file(tmp_path: Path, command: str, key: str):
-    known = {"footprint": "rows", "baselines": "rows", "generate-data": "texts"}.get(command, key)
+    known = {"profile": "rows", "ptq": "rows", "generate-data": "texts"}.get(command, key)
     write_step(tmp_path / "run", command, {k: v for k, v in RESULTS[command].items() if k != known})
     with pytest.raises(BadInputError, match=re.escape(str(tmp_path / "run" / "result.json"))):
         write_report(tmp_path / "run")

@@ -28,8 +28,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "evaluate": {"bitmaps": [8, 4], "limit": 2},
     "search": {"max_evaluations": 2, "strategy": "random", "limit": 2, "space": {"group": "block"}},
-    "footprint": {"bitmaps": [8, 4], "measures": ["size"]},
-    "baselines": {
+    "profile": {"bitmaps": [8, 4], "measures": ["size"]},
+    "ptq": {
         "bitmaps": ["w8a8", "w4a8"],
         "limit": 2,
         "calibration": {"examples": 2},
@@ -59,4 +59,4 @@ def made_of(command: str, row: dict[str, Any], folder: Path, checkpoint: Path) -
     """The checkpoint that a row is of."""
     if command == "train":
         return folder / "checkpoint"
-    return folder / "methods" / row["method"] / "checkpoint" if command == "baselines" else checkpoint
+    return folder / "methods" / row["method"] / "checkpoint" if command == "ptq" else checkpoint

@@ -95,8 +95,8 @@ def results(count):
         "range-test": {"widths": [{"bits": b, "loss": 1.5, "improvement": 0.01} for b in range(2, 17)],
                        "lowest": 3, "highest": 8, "seconds": 1.0},
         "attack": {"robustness": report, "seconds": 1.0},
-        "baselines": {"rows": methods, "reference": "full-precision-model", "seconds": 1.0},
-        "footprint": {**scored, "rows": [
+        "ptq": {"rows": methods, "reference": "full-precision-model", "seconds": 1.0},
+        "profile": {**scored, "rows": [
             {**r, "metrics": {f"{n}_bytes": [1e9] * 3 for n in ("predicted", "packed", "packed_zlib", "memory")}
              | {"prefill_tokens_per_second": [123.4] * 3}} for r in rows]},
         "generate-data": {"texts": 123_456, "kind": "completions", "mean_tokens": 99.5, "ended": 12_345,
@@ -140,9 +140,9 @@ def test_80_columns_hold_every_result_whatever_the_size_of_the_model(command, mo
     rows = next((len(result[k]) for k in ("rows", "front", "ranking", "trials", "widths") if k in result), 8)
     assert_readable(lines, 11 * min(rows, MOST_ROWS) + 12)
     text = " ".join(" ".join(lines).split())
-    for name in METRICS if command in ("train", "evaluate", "search", "baselines") else ():
+    for name in METRICS if command in ("train", "evaluate", "search", "ptq") else ():
         assert described(name).label in text, name
-    if command in ("train", "evaluate", "search", "baselines", "footprint") and model != "tiny":
+    if command in ("train", "evaluate", "search", "ptq", "profile") and model != "tiny":
         mixed = [r for r in result.get("rows", result.get("front")) if len(r["bitmap"]) > 12]
         assert mixed
         assert all(f"#{r['id']}" in text and " ".join(r["summary"].split()) in text for r in mixed)

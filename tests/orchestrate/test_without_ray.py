@@ -40,11 +40,11 @@ def words(command: str, model: str, span: Path, reviews: Path) -> list[str]:
             "--checkpoint", str(reviews), "limit=1", "bitmaps=[8]",
             "method={name: gbda, settings: {iterations: 1, batch: 1, samples: 1}}",
         ],
-        "baselines": [
+        "ptq": [
             "--checkpoint", str(span), "limit=2", "bitmaps=[8]", "methods=[{name: nearest}]",
             "calibration={examples: 2, batch_size: 2}",
         ],
-        "footprint": ["--checkpoint", str(span), "sequences=1", "tokens=8", "repeats=1", "bitmaps=[8]"],
+        "profile": ["--checkpoint", str(span), "sequences=1", "tokens=8", "repeats=1", "bitmaps=[8]"],
         "generate-data": [
             "generation={start: uniform, count: 2, max_length: 8}", "batch_size=2", f"model.source={model}"
         ],

@@ -1,1 +1,1 @@
-"""The command ``footprint``."""
+"""The command ``profile``."""

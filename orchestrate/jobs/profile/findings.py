@@ -13,14 +13,14 @@ from qalof.statistics import from_nullable
 
 @dataclass(frozen=True)
 class Measured:
-    """Of ``footprint``: by bitmap, what was measured, by the names of :data:`orchestrate.jobs.profile.job.METRICS`."""
+    """Of ``profile``: by bitmap, what was measured, by the names of :data:`orchestrate.jobs.profile.job.METRICS`."""
 
     device: str
     rows: tuple[tuple[str, Mapping[str, float]], ...]
 
 
 def measured(folder: Path, result: Mapping[str, Any]) -> Measured:
-    """Read a footprint."""
+    """Read a profile."""
     rows = tuple(
         (str(row["bitmap"]), {k: from_nullable(v[0]) for k, v in row["metrics"].items()}) for row in result["rows"]
     )

@@ -1,4 +1,4 @@
-"""``footprint``: what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second.
+"""``profile``: what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second.
 
 One actor does it all: two that shared a machine would time each other.
 """
@@ -54,10 +54,10 @@ METRICS = (
 """What a row may have; ``percent``: of the fp32 model with a tied head."""
 
 
-class FootprintConfig(Section):
-    """``qalof footprint``: ``measures`` what to measure, the rest how speed is: on ``sequences`` of ``tokens``."""
+class ProfileConfig(Section):
+    """``qalof profile``: ``measures`` what to measure, the rest how speed is: on ``sequences`` of ``tokens``."""
 
-    command: Literal["footprint"] = "footprint"
+    command: Literal["profile"] = "profile"
     checkpoint: InputPath
     bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
     measures: list[Literal["size", "speed"]] = Field(["size", "speed"], min_length=1)
@@ -70,16 +70,16 @@ class FootprintConfig(Section):
 
     @model_validator(mode="after")
     def _one_worker(self) -> Self:
-        refuse_min_count(self.workers, "a footprint")
+        refuse_min_count(self.workers, "a profile")
         return self
 
 
-class FootprintActor:
+class ProfileActor:
     """Holds a checkpoint's model, and measures it at bitmaps."""
 
     def __init__(self, config: dict[str, Any], threads: int) -> None:
         torch.set_num_threads(threads)
-        self._config = FootprintConfig.model_validate(config)
+        self._config = ProfileConfig.model_validate(config)
         self._model = load(self._config.checkpoint)
         self._model.to("cuda" if self._config.workers.gpu else "cpu")
 
@@ -106,7 +106,7 @@ class FootprintActor:
         return found
 
 
-def check(config: FootprintConfig) -> tuple[Opened, list[Bitmap]]:
+def check(config: ProfileConfig) -> tuple[Opened, list[Bitmap]]:
     """The checkpoint and the bitmaps.
 
     Raises:
@@ -117,19 +117,19 @@ def check(config: FootprintConfig) -> tuple[Opened, list[Bitmap]]:
 
 
 def work(
-    config: FootprintConfig, checked: tuple[Opened, list[Bitmap]], directory: RunDirectory, run: Run
+    config: ProfileConfig, checked: tuple[Opened, list[Bitmap]], directory: RunDirectory, run: Run
 ) -> dict[str, Any]:
     """Measure every bitmap."""
     opened, bitmaps = checked
     sites = opened.model.sites
-    pool = pool_of(FootprintActor, config.workers, config.model_dump(), threads_of(config.workers), size=1)
-    with report("footprint", len(bitmaps)) as progress:
+    pool = pool_of(ProfileActor, config.workers, config.model_dump(), threads_of(config.workers), size=1)
+    with report("profile", len(bitmaps)) as progress:
         done = 0
 
         def show(index: int, metrics: dict[str, float]) -> None:
             nonlocal done
             done += 1
-            record_bitmap(run, f"footprint {short_name(bitmaps[index])}", bitmaps[index], metrics, "footprint")
+            record_bitmap(run, f"profile {short_name(bitmaps[index])}", bitmaps[index], metrics, "profile")
             progress.update(done, short_name(bitmaps[index]))
 
         try:
@@ -154,11 +154,12 @@ Checked = tuple[Opened, list[Bitmap]]
 """The checkpoint and the bitmaps."""
 
 
-class ProfileJob(Job[FootprintConfig, Checked]):
-    """``qalof footprint``."""
+class ProfileJob(Job[ProfileConfig, Checked]):
+    """``qalof profile``."""
 
-    name = "footprint"
-    config = FootprintConfig
+    name = "profile"
+    shares_work = False
+    config = ProfileConfig
     settings = (
         ("Checkpoint", "checkpoint"),
         ("Bitmaps", "bitmaps"),
@@ -169,11 +170,11 @@ class ProfileJob(Job[FootprintConfig, Checked]):
     )
     is_about = "What a checkpoint takes at several bitmaps: bytes, memory and tokens per second."
 
-    def check(self, config: FootprintConfig) -> Checked:
+    def check(self, config: ProfileConfig) -> Checked:
         """The checkpoint and the bitmaps."""
         return check(config)
 
-    def work(self, config: FootprintConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
+    def work(self, config: ProfileConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
         """Measure each bitmap."""
         return work(config, checked, directory, run)
 
@@ -193,15 +194,15 @@ class ProfileJob(Job[FootprintConfig, Checked]):
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
         """The measures as a table."""
-        from orchestrate.jobs.profile.view import footprint_table
+        from orchestrate.jobs.profile.view import profile_table
 
-        return [footprint_table(step.findings)] if isinstance(step.findings, Measured) else []
+        return [profile_table(step.findings)] if isinstance(step.findings, Measured) else []
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
         """How small, and how fast."""
-        from orchestrate.jobs.profile.view import footprint_statements
+        from orchestrate.jobs.profile.view import profile_statements
 
-        return footprint_statements(step.findings) if isinstance(step.findings, Measured) else []
+        return profile_statements(step.findings) if isinstance(step.findings, Measured) else []
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         """The measures by bitmap."""

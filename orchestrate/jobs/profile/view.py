@@ -18,7 +18,7 @@ _SPEEDS = {
 }
 
 
-def footprint_table(found: Measured) -> Table:
+def profile_table(found: Measured) -> Table:
     """Bytes with their share of the fp32 model, memory and speed; a column only for what was measured."""
     first = found.rows[0][1]
     sizes = {name: title for name, title in _SIZES.items() if f"{name}_bytes" in first}
@@ -36,7 +36,7 @@ def footprint_table(found: Measured) -> Table:
     note = "Percent of the fp32 model with a tied head. " if sizes else ""
     note += "Speed is of simulated quantization in PyTorch, the median of a few runs, without intervals." * bool(speeds)
     header = ["Bitmap", *sizes.values(), *memory, *speeds.values()]
-    return Table(f"Footprint at each bitmap, on {found.device}", header, rows, note.strip())
+    return Table(f"Profile at each bitmap, on {found.device}", header, rows, note.strip())
 
 
 def _size_cell(metrics: Mapping[str, float], name: str) -> Cell:
@@ -44,7 +44,7 @@ def _size_cell(metrics: Mapping[str, float], name: str) -> Cell:
     return Cell(f"{formats.size(count)} ({formats.percent(metrics[f'{name}_percent'])})", f"{count:,.0f} bytes")
 
 
-def footprint_statements(found: Measured) -> list[Statement]:
+def profile_statements(found: Measured) -> list[Statement]:
     """How small, and how fast."""
     statements = []
     for name, what, unit in (

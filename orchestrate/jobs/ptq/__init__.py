@@ -1,1 +1,1 @@
-"""The command ``baselines``."""
+"""The command ``ptq``."""

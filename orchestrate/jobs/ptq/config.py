@@ -1,4 +1,4 @@
-"""The config of ``qalof baselines``: which model, which methods, where they are scored."""
+"""The config of ``qalof ptq``: which model, which methods, where they are scored."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class CalibrationConfig(Section):
     seed: Seed = 0
 
 
-class BaselinesConfig(Section):
-    """``qalof baselines``: a checkpoint with its own task, or a pretrained ``model`` with ``task`` and ``switch``.
+class PtqConfig(Section):
+    """``qalof ptq``: a checkpoint with its own task, or a pretrained ``model`` with ``task`` and ``switch``.
 
     ``reference``: the method whose row at the same bitmap the others are compared with; the first by default.
     """
 
-    command: Literal["baselines"] = "baselines"
+    command: Literal["ptq"] = "ptq"
     checkpoint: InputPath | None = None
     model: ModelConfig = ModelConfig()
     task: TaskConfig | None = None
@@ -68,5 +68,5 @@ class BaselinesConfig(Section):
             raise BadInputError(f"reference must be one of the methods {', '.join(names)}: got {self.reference!r}")
         if (self.checkpoint is None) == (self.task is None):
             got = "neither" if self.task is None else "both"
-            raise BadInputError(f"baselines needs a checkpoint, which names its task, or a task: got {got}")
+            raise BadInputError(f"ptq needs a checkpoint, which names its task, or a task: got {got}")
         return self

@@ -25,15 +25,15 @@ class MethodScore:
 
 
 @dataclass(frozen=True)
-class Baselines:
-    """Of ``baselines``: in the order of the result's rows."""
+class PtqScores:
+    """Of ``ptq``: in the order of the result's rows."""
 
     task: str
     reference: str
     scores: tuple[MethodScore, ...]
 
 
-def baselines(folder: Path, result: Mapping[str, Any]) -> Baselines:
+def ptq_scores(folder: Path, result: Mapping[str, Any]) -> PtqScores:
     """Read the scores of methods without training."""
     scores = tuple(
         MethodScore(
@@ -48,4 +48,4 @@ def baselines(folder: Path, result: Mapping[str, Any]) -> Baselines:
         for row in result["rows"]
     )
     check_some(scores, folder, "method")
-    return Baselines(str(result["task"]), str(result["reference"]), scores)
+    return PtqScores(str(result["task"]), str(result["reference"]), scores)

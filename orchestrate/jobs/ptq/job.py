@@ -1,4 +1,4 @@
-"""``baselines``: what quantization without training gives, method by method.
+"""``ptq``: what quantization without training gives, method by method.
 
 An actor takes a method: it loads the model with the method's quantizers, calibrates what needs it, writes a checkpoint
 and scores it at the method's bitmaps.  Each method's outcome is a file, so that a run that was stopped does only what
@@ -27,8 +27,8 @@ from orchestrate.document.planned_step import PlannedStep, bitmap_specs
 from orchestrate.document.record import Record, Step
 from orchestrate.document.table_config import Place
 from orchestrate.jobs.base import Job, Result
-from orchestrate.jobs.ptq.config import BaselinesConfig, MethodConfig
-from orchestrate.jobs.ptq.findings import Baselines, baselines
+from orchestrate.jobs.ptq.config import MethodConfig, PtqConfig
+from orchestrate.jobs.ptq.findings import PtqScores, ptq_scores
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import bitmap_tags, rows
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
@@ -70,7 +70,7 @@ class MethodActor:
 
     def __init__(self, config: Mapping[str, Any], threads: int) -> None:
         torch.set_num_threads(threads)
-        self._config = BaselinesConfig.model_validate(config)
+        self._config = PtqConfig.model_validate(config)
 
     def do(self, item: tuple[int, Sequence[Bitmap], str]) -> dict[str, Any]:
         """Carry out method ``index`` and score it at ``bitmaps``; its checkpoint goes below ``folder``."""
@@ -93,7 +93,7 @@ class MethodActor:
         return outcome
 
 
-def check(config: BaselinesConfig) -> Checked:
+def check(config: PtqConfig) -> Checked:
     """Whether everything can be had, before any worker starts.
 
     Raises:
@@ -115,7 +115,7 @@ def check(config: BaselinesConfig) -> Checked:
     return Checked(sites, task, tuple(bitmaps))
 
 
-def work(config: BaselinesConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
+def work(config: PtqConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
     """Carry out all methods; one row a method and bitmap."""
     folders = [directory.path / "methods" / method.name for method in config.methods]
     missing = [index for index, folder in enumerate(folders) if not (folder / OUTCOME).is_file()]
@@ -137,11 +137,11 @@ def work(config: BaselinesConfig, checked: Checked, directory: RunDirectory, run
     return {"task": checked.task.name, "reference": reference, "rows": found}
 
 
-def _carry_out(config: BaselinesConfig, checked: Checked, folders: Sequence[Path], missing: Sequence[int]) -> None:
+def _carry_out(config: PtqConfig, checked: Checked, folders: Sequence[Path], missing: Sequence[int]) -> None:
     workers = config.workers
     items = [(index, checked.bitmaps[index], str(folders[index])) for index in missing]
     pool = pool_of(MethodActor, workers, to_plain(config), threads_of(workers), size=min(workers.count, len(items)))
-    with report("baselines", len(items)) as progress:
+    with report("ptq", len(items)) as progress:
         done = 0
 
         def keep(place: int, outcome: dict[str, Any]) -> None:
@@ -157,14 +157,14 @@ def _carry_out(config: BaselinesConfig, checked: Checked, folders: Sequence[Path
             pool.close()
 
 
-def _task(config: BaselinesConfig) -> Task:
+def _task(config: PtqConfig) -> Task:
     if config.checkpoint is not None:
         return task_of(config.checkpoint)
     assert config.task is not None
     return make_task(config.task.name, config.task.settings, config.model.source)
 
 
-def _model(config: BaselinesConfig, task: Task, quantization: QuantizationScheme) -> SwitchableModel:
+def _model(config: PtqConfig, task: Task, quantization: QuantizationScheme) -> SwitchableModel:
     if config.checkpoint is not None:
         return SwitchableModel.load(config.checkpoint, quantization).eval()
     base = BaseModel(config.model.source, task.head, config.model.seed, task.labels)
@@ -172,7 +172,7 @@ def _model(config: BaselinesConfig, task: Task, quantization: QuantizationScheme
 
 
 def _calibrate(
-    model: SwitchableModel, task: Task, config: BaselinesConfig, method: MethodConfig, bitmaps: Sequence[Bitmap]
+    model: SwitchableModel, task: Task, config: PtqConfig, method: MethodConfig, bitmaps: Sequence[Bitmap]
 ) -> list[dict[str, Any]]:
     """Codes by GPTQ first, since static ranges depend on them; returns GPTQ's errors by site."""
     stateful = any(True for _ in quantizers_of(model.model))
@@ -227,15 +227,15 @@ def _compare(found: Sequence[dict[str, Any]], reference: str) -> None:
 def _record(run: Run, method: MethodConfig, bitmap: Bitmap, evaluation: Evaluation, cost: Mapping[str, Any]) -> None:
     costs = {name: value for name, value in cost.items() if isinstance(value, int | float)}
     params = {"method": method.name, "kind": method.kind, "bits": {s: layer.weight for s, layer in bitmap.items()}}
-    tags = {**bitmap_tags(bitmap), "command": "baselines", "method": method.name}
+    tags = {**bitmap_tags(bitmap), "command": "ptq", "method": method.name}
     run.child(f"{method.name} at {short_name(bitmap)}", params, {**evaluation.metrics, **costs}, tags)
 
 
-class PtqJob(Job[BaselinesConfig, Checked]):
-    """``qalof baselines``."""
+class PtqJob(Job[PtqConfig, Checked]):
+    """``qalof ptq``."""
 
-    name = "baselines"
-    config = BaselinesConfig
+    name = "ptq"
+    config = PtqConfig
     settings = (
         *CHECKPOINT_SETTINGS,
         ("Model", "model.source"),
@@ -245,11 +245,11 @@ class PtqJob(Job[BaselinesConfig, Checked]):
     )
     is_about = "Quantization without training, by several methods, scored on the same examples."
 
-    def check(self, config: BaselinesConfig) -> Checked:
+    def check(self, config: PtqConfig) -> Checked:
         """The model, the task, and each method's bitmaps."""
         return check(config)
 
-    def work(self, config: BaselinesConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
+    def work(self, config: PtqConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
         """Carry out every method, and compare them."""
         return work(config, checked, directory, run)
 
@@ -260,27 +260,27 @@ class PtqJob(Job[BaselinesConfig, Checked]):
         config: Any = step.config
         return scored_at(trained, trained.task, config.limit, len(bitmap_specs(step)) or 1)
 
-    def findings(self, folder: Path, result: Mapping[str, Any]) -> Baselines:
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> PtqScores:
         """The scores of each method at each bitmap."""
-        return baselines(folder, result)
+        return ptq_scores(folder, result)
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
         """Scores by bits, one line per method."""
-        from orchestrate.jobs.ptq.view import baseline_blocks
+        from orchestrate.jobs.ptq.view import ptq_blocks
 
-        return baseline_blocks(step.findings, prefix) if isinstance(step.findings, Baselines) else []
+        return ptq_blocks(step.findings, prefix) if isinstance(step.findings, PtqScores) else []
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
         """Scores by method, and what differs."""
-        from orchestrate.jobs.ptq.view import baseline_statements
+        from orchestrate.jobs.ptq.view import ptq_statements
 
-        return baseline_statements(step.findings) if isinstance(step.findings, Baselines) else []
+        return ptq_statements(step.findings) if isinstance(step.findings, PtqScores) else []
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         """Scores by method and bitmap."""
-        from orchestrate.jobs.ptq.terminal import baselines_table
+        from orchestrate.jobs.ptq.terminal import ptq_table
 
-        return [baselines_table(result)]
+        return [ptq_table(result)]
 
     def cell(self, place: Place, step: PlannedStep) -> Cell:
         """A metric or a cost at a bitmap."""

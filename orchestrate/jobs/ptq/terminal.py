@@ -11,7 +11,7 @@ from qalof.bitmap_names import short_name
 from qalof.statistics import Interval
 
 
-def baselines_table(result: Mapping[str, Any]) -> Sheet:
+def ptq_table(result: Mapping[str, Any]) -> Sheet:
     """Metrics by method and bitmap, and how far each is from the reference method there."""
     rows = result["rows"]
     shown = []

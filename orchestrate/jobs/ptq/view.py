@@ -9,13 +9,13 @@ from orchestrate.document.blocks import Block, Cell, Plot, Statement, Table
 from orchestrate.document.captions import PAIRED, UNPAIRED
 from orchestrate.document.figures import Series, metric_by_bits
 from orchestrate.document.formats import bitmap_name, count_of, in_prose, listed, name_of
-from orchestrate.jobs.ptq.findings import Baselines, MethodScore
+from orchestrate.jobs.ptq.findings import MethodScore, PtqScores
 from orchestrate.jobs.shared.compare import is_shown
 from orchestrate.jobs.shared.wording import apart
 from qalof.metrics import spoken_of
 
 
-def baseline_blocks(found: Baselines, prefix: str) -> list[Block]:
+def ptq_blocks(found: PtqScores, prefix: str) -> list[Block]:
     """The metric over bits with a line a method, and the table with differences from the reference method."""
     metric = spoken_of(found.scores[0].metrics)
     by_method: dict[str, list[MethodScore]] = {}
@@ -30,10 +30,10 @@ def baseline_blocks(found: Baselines, prefix: str) -> list[Block]:
     if series:
         caption = f"{formats.heading(metric)} by average bits, without training, with 95 % intervals"
         blocks.append(Plot(metric_by_bits(series, metric, f"{prefix}-methods"), caption))
-    return [*blocks, _baseline_table(found, metric)]
+    return [*blocks, _ptq_table(found, metric)]
 
 
-def _baseline_table(found: Baselines, metric: str) -> Table:
+def _ptq_table(found: PtqScores, metric: str) -> Table:
     metrics = list(found.scores[0].metrics)
     compared = any(metric in score.differences for score in found.scores)
     rows = []
@@ -58,7 +58,7 @@ def _baseline_table(found: Baselines, metric: str) -> Table:
     )
 
 
-def baseline_statements(found: Baselines) -> list[Statement]:
+def ptq_statements(found: PtqScores) -> list[Statement]:
     """Levels by method at each bitmap, and which differ from the reference method."""
     metric = spoken_of(found.scores[0].metrics)
     statements = []

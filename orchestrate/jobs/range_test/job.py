@@ -135,6 +135,7 @@ class RangeTestJob(Job[RangeTestConfig, Parts]):
     """``qalof range-test``."""
 
     name = "range-test"
+    shares_work = False
     config = RangeTestConfig
     settings = (
         ("Model", "model.source"),

@@ -1,4 +1,4 @@
-"""The command ``baselines``: a row a method and bitmap, resumed by method, bad input before any worker starts."""
+"""The command ``ptq``: a row a method and bitmap, resumed by method, bad input before any worker starts."""
 
 import json
 import shutil
@@ -10,15 +10,15 @@ import yaml
 
 from orchestrate.cli.app import main
 from orchestrate.config.loader import load_config, to_plain, validate
-from orchestrate.jobs.ptq import job as baselines_job
-from orchestrate.jobs.ptq.config import BaselinesConfig
+from orchestrate.jobs.ptq import job as ptq_job
+from orchestrate.jobs.ptq.config import PtqConfig
 from qalof.checkpoint.manifest import read_manifest
 from qalof.checkpoint.opening import load
 from qalof.errors import BadInputError
 from qalof.quantization.quantizer import Quantizer
 from qalof.quantization.scheme import TensorScheme
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "baselines" / "tiny.yaml"
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "ptq" / "tiny.yaml"
 STATIC = {"quantizer": {"method": "symmetric", "granularity": "tensor"}, "observer": "ema"}
 METHODS = [
     {"name": "rtn"},
@@ -29,10 +29,10 @@ METHODS = [
 
 def written(folder, **changed):
     data = {
-        "command": "baselines", "bitmaps": ["w4a32", "w3a32"], "calibration": {"examples": 8},
+        "command": "ptq", "bitmaps": ["w4a32", "w3a32"], "calibration": {"examples": 8},
         "limit": 12, "workers": {"count": 1, "threads": 1}, "methods": METHODS, **changed,
     }  # fmt: skip
-    path = folder / "baselines.yaml"
+    path = folder / "ptq.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in data.items() if value is not None}))
     return path
 
@@ -42,19 +42,19 @@ def call(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["qalof", "baselines", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["qalof", "ptq", *map(str, words)])
         main()
 
     return run
 
 
 def test_the_shipped_config_rounds_with_every_quantizer_of_the_registry():
-    config = load_config(BaselinesConfig, CONFIG)
+    config = load_config(PtqConfig, CONFIG)
     rounded = [method.quantization.weight for method in config.methods if method.kind == "rtn"]
     assert {scheme.quantizer.method for scheme in rounded} == set(Quantizer.registry)
     assert any(scheme.quantizer.granularity == "group" for scheme in rounded)
     assert {method.kind for method in config.methods} == {"rtn", "gptq"}
-    checked = baselines_job.check(config)
+    checked = ptq_job.check(config)
     assert len(checked.bitmaps) == len(config.methods)
     assert all(isinstance(scheme, TensorScheme) for scheme in rounded)
 
@@ -90,7 +90,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(call, capsys, span_checkpoint,
 def test_a_checkpoint_and_a_task_are_one_too_many(span_checkpoint):
     data = {"checkpoint": str(span_checkpoint), "task": {"name": "squad-span"}, "methods": METHODS}
     with pytest.raises(BadInputError, match="got both"):
-        validate(BaselinesConfig, data, "here")
+        validate(PtqConfig, data, "here")
 
 
 @pytest.mark.ray
@@ -130,9 +130,9 @@ def test_rows_checkpoints_and_a_second_run_that_does_only_what_is_missing(
 def test_every_method_of_the_shipped_config_can_be_carried_out(random_model, tmp_path):
     small = [f"model.source={random_model}", "limit=2", "calibration.examples=4", "task.settings.max_length=32",
              "task.settings.stride=16"]  # fmt: skip
-    config = load_config(BaselinesConfig, CONFIG, small)
-    checked = baselines_job.check(config)
-    actor = baselines_job.MethodActor(to_plain(config), threads=1)
+    config = load_config(PtqConfig, CONFIG, small)
+    checked = ptq_job.check(config)
+    actor = ptq_job.MethodActor(to_plain(config), threads=1)
     for index, method in enumerate(config.methods):
         outcome = actor.do((index, checked.bitmaps[index], str(tmp_path / method.name)))
         assert len(outcome["evaluations"]) == len(checked.bitmaps[index])

@@ -8,7 +8,7 @@ import pytest
 from orchestrate.jobs.attack.cells import AT, BETWEEN, UNDER
 from orchestrate.jobs.profile.job import METRICS as PROFILE
 from orchestrate.jobs.train.best_checkpoint import TRAIN_LOSS
-from orchestrate.pipeline.tables.check import PARAMETERS
+from orchestrate.jobs.train.cells import PARAMETERS
 from qalof.attacks.rates import Rate
 from qalof.attacks.robustness.report import RandomPrecisionReport, RobustnessReport, SourceUnderDraws
 from qalof.cost import COST_NAMES

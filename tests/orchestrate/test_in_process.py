@@ -135,8 +135,7 @@ def test_training_in_process_gives_the_weights_of_one_worker_on_ray(ray_session,
 @pytest.fixture
 def loads(monkeypatch):
     """Each time that pretrained weights are loaded, or all of them hashed."""
-    from qalof.checkpoint import manifest
-    from qalof.model import switchable
+    from qalof.model import pretrained, switchable
 
     seen = {"loaded": 0, "hashed": 0}
 
@@ -147,7 +146,7 @@ def loads(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(manifest, "load_pretrained", counted("loaded", manifest.load_pretrained))
+    monkeypatch.setattr(pretrained, "load_pretrained", counted("loaded", pretrained.load_pretrained))
     monkeypatch.setattr(switchable, "weights_digest", counted("hashed", switchable.weights_digest))
     return seen
 

@@ -17,7 +17,7 @@ import pytest
 import orchestrate
 import qalof
 import search
-from orchestrate.config.base import Section
+from orchestrate.config.base import BaseConfig
 from orchestrate.config.loader import validate
 from orchestrate.jobs.registry import JOBS
 from orchestrate.pipeline.plan import PipelineConfig
@@ -74,7 +74,7 @@ def classes_below(kind: Any, found: dict[type, None]) -> None:
         for inner in typing.get_args(kind):
             classes_below(inner, found)
         return
-    if issubclass(kind, Section) or dataclasses.is_dataclass(kind):
+    if issubclass(kind, BaseConfig) or dataclasses.is_dataclass(kind):
         found[kind] = None
         for hint in hints_of(kind).values():
             classes_below(hint, found)
@@ -89,14 +89,16 @@ def settings_classes() -> list[type]:
         for _, kind in inspect.getmembers(module, inspect.isclass):
             own = kind.__module__.split(".")[0] in {wing.__name__ for wing in WINGS}
             named = dataclasses.is_dataclass(kind) and kind.__name__.endswith(SETTINGS)
-            section = issubclass(kind, Section) and kind is not Section
+            section = issubclass(kind, BaseConfig) and kind is not BaseConfig
             if own and (section or named) and not kind.__name__.startswith("_") and not inspect.isabstract(kind):
                 classes_below(kind, found)
     return sorted(found, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
 
 
 def fields_of(kind: type) -> dict[str, Any]:
-    names = list(kind.model_fields) if issubclass(kind, Section) else [each.name for each in dataclasses.fields(kind)]
+    names = (
+        list(kind.model_fields) if issubclass(kind, BaseConfig) else [each.name for each in dataclasses.fields(kind)]
+    )
     return {name: hints_of(kind)[name] for name in names}
 
 
@@ -226,7 +228,7 @@ def legal(hint: Any) -> Iterator[Any]:
 
 
 def made(kind: type, name: str, value: Any) -> Any:
-    if issubclass(kind, Section):
+    if issubclass(kind, BaseConfig):
         needed = {field: _given(kind, field) for field, info in kind.model_fields.items() if info.is_required()}
         return validate(kind, {**needed, name: value}, "config")
     fields = {field.name: field for field in dataclasses.fields(kind)}

@@ -17,7 +17,7 @@ Limit = Annotated[int, Law(ge=1, off="null takes all examples")]
 """How many validation examples are scored, from the first on."""
 
 
-class Section(BaseModel):
+class BaseConfig(BaseModel):
     """Base of all sections: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from orchestrate.config.base import BitmapSpec
 from orchestrate.config.objective import CptObjective, ObjectiveConfig, make_objective, objective_widths, parse_bitmaps
 from orchestrate.config.sections import AdaptersConfig
@@ -22,12 +24,13 @@ from qalof.model.switchable import SwitchableModel, build
 from qalof.site import Site
 from qalof.tasks.base import Task
 from qalof.tasks.factory import make_task
+from qalof.training.loop import Trainer, TrainSettings, World
 from qalof.training.objectives import Objective
 
 __all__ = [
-    "Parts",
+    "TrainComponents",
     "adapter_specs",
-    "assemble_training",
+    "build_training",
     "check_length",
     "make_objective",
     "parse_bitmaps",
@@ -36,15 +39,20 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Parts:
+class TrainComponents:
     """What a training run is made of."""
 
     model: SwitchableModel
     task: Task
     objective: Objective
 
+    def trainer(self, settings: TrainSettings, device: torch.device | str, world: World | None = None) -> Trainer:
+        """A trainer of these on ``device``; ``world``: the other workers, None for a worker alone."""
+        self.model.to(device)
+        return Trainer(self.model, self.task, self.objective, settings, world)
 
-def assemble_training(config: TrainingConfig) -> Parts:
+
+def build_training(config: TrainingConfig) -> TrainComponents:
     """Build model, task and objective of a training run.
 
     Raises:
@@ -61,7 +69,7 @@ def assemble_training(config: TrainingConfig) -> Parts:
     check_length(task, pretrained)
     model = build(base, specs, switch, seed=config.training.seed, pretrained=pretrained)
     objective = make_objective(config.objective, model.sites, training.steps, training.seed)
-    return Parts(model, task, objective)
+    return TrainComponents(model, task, objective)
 
 
 def check_length(task: Task, model: Any) -> None:

@@ -17,14 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrate.config.base import Section
+from orchestrate.config.base import BaseConfig
 from orchestrate.config.plain_yaml import FileLoader, is_path, override_value
 from orchestrate.config.redaction import redacted
 from orchestrate.config.renamed import RENAMED, command_hint
 from qalof.errors import BadInputError, nearest_hint
 from qalof.reading import read_text
 
-Config = TypeVar("Config", bound=Section)
+Config = TypeVar("Config", bound=BaseConfig)
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -117,13 +117,13 @@ def _unshielded(value: Any, kept: Sequence[str]) -> Any:
     return kept[int(value[1:])] if isinstance(value, str) and value.startswith("\0") else value
 
 
-def to_plain(config: Section) -> dict[str, Any]:
+def to_plain(config: BaseConfig) -> dict[str, Any]:
     """The resolved config as JSON-able data, as it may be written down: without the secrets of addresses."""
     plain: dict[str, Any] = redacted(config.model_dump(mode="json"))
     return plain
 
 
-def _first_problem(error: ValidationError, kind: type[Section]) -> str:
+def _first_problem(error: ValidationError, kind: type[BaseConfig]) -> str:
     first = max(error.errors(), key=_weight)
     location = [str(part) for part in first["loc"]]
     if first["type"] in _UNKNOWN_KEY:
@@ -153,7 +153,7 @@ def _weight(problem: ErrorDetails) -> tuple[bool, bool, int]:
     return problem["type"] in _UNKNOWN_KEY, problem["type"] == "value_error", len(problem["loc"])
 
 
-def _schema_at(kind: type[Section], location: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def _schema_at(kind: type[BaseConfig], location: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """The JSON schema of what stands at a location, and the location without the names of unions and validators."""
     whole = kind.model_json_schema()
     schema: dict[str, Any] = whole

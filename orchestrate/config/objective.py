@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrate.config.base import BitmapSpec, Section
+from orchestrate.config.base import BaseConfig, BitmapSpec
 from qalof.bitmap import Bitmap
 from qalof.cost import average_bits
 from qalof.laws import Count, Law, Natural, Positive, Width
@@ -39,14 +39,14 @@ from qalof.training.objectives import (
 from qalof.training.objectives.precision_schedule import CyclicPrecision, Flip, Form, Shape
 
 
-class StaticObjective(Section):
+class StaticObjective(BaseConfig):
     """One bitmap, plain quantization-aware fine-tuning; 32 is full precision."""
 
     name: Literal["static"]
     bitmap: BitmapSpec = 32
 
 
-class SpnetObjective(Section):
+class SpnetObjective(BaseConfig):
     """All bitmaps on every batch."""
 
     name: Literal["spnet"]
@@ -54,7 +54,7 @@ class SpnetObjective(Section):
     weight: Weight = "mean"
 
 
-class CascadeObjective(Section):
+class CascadeObjective(BaseConfig):
     """All bitmaps on every batch, lower ones distilled from higher ones."""
 
     name: Literal["cascade"]
@@ -66,7 +66,7 @@ class CascadeObjective(Section):
     temperature: Positive = 1.0
 
 
-class SelfDistillationObjective(Section):
+class SelfDistillationObjective(BaseConfig):
     """S4: all bitmaps, the lower ones distilled from outputs and hidden states of the highest.
 
     ``beta`` and ``feature_weight`` are S4's alpha_1 and alpha_2; ``ce_weight`` weighs the labels below the highest.
@@ -82,7 +82,7 @@ class SelfDistillationObjective(Section):
     features: FeatureLayers = "all"
 
 
-class ContrastiveObjective(Section):
+class ContrastiveObjective(BaseConfig):
     """All bitmaps, the representations of lower ones drawn to those of higher ones by InfoNCE, besides the labels.
 
     ``beta`` weighs the KL of the outputs, which a cascade has alone.
@@ -98,14 +98,14 @@ class ContrastiveObjective(Section):
     contrastive: Anchors = "answers"
 
 
-class CyclicSweepObjective(Section):
+class CyclicSweepObjective(BaseConfig):
     """S2's cyclic: one bitmap a step, round and round in the order given, each with its adapters."""
 
     name: Literal["cyclic"]
     bitmaps: list[BitmapSpec] = Field([2, 4, 8], min_length=1)
 
 
-class SandwichObjective(Section):
+class SandwichObjective(BaseConfig):
     """The highest, the lowest and ``middle`` random bitmaps a step (slimmable networks).
 
     By default those below the highest learn from its outputs alone; None: from the labels alone.
@@ -118,7 +118,7 @@ class SandwichObjective(Section):
     distillation: Distillation | None = Distillation(teachers="highest", ce_weight=0.0)
 
 
-class RandomObjective(Section):
+class RandomObjective(BaseConfig):
     """``count`` different bitmaps a step, drawn uniformly."""
 
     name: Literal["random"]
@@ -128,7 +128,7 @@ class RandomObjective(Section):
     distillation: Distillation | None = None
 
 
-class RandomPrecisionTraining(Section):
+class RandomPrecisionTraining(BaseConfig):
     """RPT (Double-Win Quant): one bitmap a step, drawn uniformly, each with its adapters.
 
     With ``attack`` it learns from embeddings attacked at that bitmap; None: from clean ones.
@@ -139,7 +139,7 @@ class RandomPrecisionTraining(Section):
     attack: EmbeddingAttack | None = None
 
 
-class LayerwiseObjective(Section):
+class LayerwiseObjective(BaseConfig):
     """``count`` bitmaps a step in which each site draws its own of ``widths``, beside ``always``."""
 
     name: Literal["layerwise"]
@@ -150,7 +150,7 @@ class LayerwiseObjective(Section):
     distillation: Distillation | None = None
 
 
-class CurriculumObjective(Section):
+class CurriculumObjective(BaseConfig):
     """Bitmaps join one by one, in the order given, at the shares ``joins`` of the steps; None: evenly spaced."""
 
     name: Literal["curriculum"]
@@ -160,7 +160,7 @@ class CurriculumObjective(Section):
     distillation: Distillation | None = None
 
 
-class CptObjective(Section):
+class CptObjective(BaseConfig):
     """CPT: one width a step, in cycles; one shared adapter.
 
     ``shape``, ``form`` and ``flip`` choose the schedule (:mod:`qalof.training.objectives.precision_schedule`);

@@ -10,12 +10,12 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from orchestrate.config.base import BitmapSpec, Limit, Section
+from orchestrate.config.base import BaseConfig, BitmapSpec, Limit
 from qalof.laws import Count, Law, Natural, Positive, Seed, Width
 from qalof.paths import InputPath, ModelPath, OutputPath
 
 
-class SourceConfig(Section):
+class SourceConfig(BaseConfig):
     """A pretrained model as it stands, with the head that it was trained with."""
 
     source: ModelPath = "tiny"
@@ -29,7 +29,7 @@ class ModelConfig(SourceConfig):
     """Of a head that the pretrained weights lack."""
 
 
-class AdaptersConfig(Section):
+class AdaptersConfig(BaseConfig):
     """LoRA adapters, one a width; ``widths`` defaults to those of the objective's bitmaps; [] makes none."""
 
     widths: list[Width] | None = None
@@ -42,7 +42,7 @@ class AdaptersConfig(Section):
     init: str = "kaiming"
 
 
-class WorkersConfig(Section):
+class WorkersConfig(BaseConfig):
     """How many processes share the work; ``threads``: torch threads each, None for an equal share of the cores.
 
     ``in_process``: one worker that is this very process, without Ray: for tiny models, which are done before another
@@ -59,6 +59,11 @@ class WorkersConfig(Section):
     gpu: bool = False
     max_failures: Natural = 2
     in_process: bool = False
+
+    @property
+    def device(self) -> str:
+        """Of each worker, as torch names it."""
+        return "cuda" if self.gpu else "cpu"
 
     @model_validator(mode="after")
     def _one_process(self) -> Self:
@@ -88,7 +93,7 @@ def refuse_min_count(workers: WorkersConfig, what: str) -> None:
         raise ValueError(f"{law}: got {workers.min_count}; leave it out")
 
 
-class TrackingConfig(Section):
+class TrackingConfig(BaseConfig):
     """MLflow: ``uri`` of a server, or None for SQLite in ``root``."""
 
     uri: str | None = None
@@ -96,14 +101,23 @@ class TrackingConfig(Section):
     experiment: str = "qalof"
 
 
-class EvaluationConfig(Section):
+class JobConfig(BaseConfig):
+    """Base of the config of a command."""
+
+    workers: WorkersConfig = WorkersConfig()
+    """How many processes share the work."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Where MLflow keeps the record."""
+
+
+class EvaluationConfig(BaseConfig):
     """What to score after training: None for every width that was trained; ``limit`` examples, None for all."""
 
     bitmaps: list[BitmapSpec] | None = None
     limit: Limit | None = None
 
 
-class KeepBestConfig(Section):
+class KeepBestConfig(BaseConfig):
     """The best checkpoint, kept besides the last: compared at every checkpoint by ``metric``, averaged over bitmaps.
 
     ``metric``: such as ``max:f1``; ``min:train_loss`` is the mean loss of the steps since the checkpoint before; None
@@ -115,10 +129,8 @@ class KeepBestConfig(Section):
     limit: Annotated[int, Law(ge=1, off="null takes that of evaluation")] | None = None
 
 
-class CheckpointConfig(Section):
+class CheckpointConfig(JobConfig):
     """Base of the commands that work on a trained checkpoint, at ``limit`` validation examples."""
 
     checkpoint: InputPath
     limit: Limit | None = None
-    workers: WorkersConfig = WorkersConfig()
-    tracking: TrackingConfig = TrackingConfig()

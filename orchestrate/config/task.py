@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrate.config.base import Section
+from orchestrate.config.base import BaseConfig
 from qalof.tasks.classification import ClassificationSettings
 from qalof.tasks.language_modeling import LanguageModelingSettings
 from qalof.tasks.squad_completion import CompletionSettings
@@ -14,35 +14,35 @@ from qalof.tasks.squad_span import SpanSettings
 from qalof.tasks.zero_shot import ZeroShotSettings
 
 
-class SpanTaskConfig(Section):
+class SpanTaskConfig(BaseConfig):
     """Extractive question answering."""
 
     name: Literal["squad-span"]
     settings: SpanSettings = SpanSettings()
 
 
-class CompletionTaskConfig(Section):
+class CompletionTaskConfig(BaseConfig):
     """Question answering as completion."""
 
     name: Literal["squad-completion"]
     settings: CompletionSettings = CompletionSettings()
 
 
-class ClassificationTaskConfig(Section):
+class ClassificationTaskConfig(BaseConfig):
     """Text classification."""
 
     name: Literal["classification"]
     settings: ClassificationSettings = ClassificationSettings()
 
 
-class LanguageModelingTaskConfig(Section):
+class LanguageModelingTaskConfig(BaseConfig):
     """Next-token loss on plain text."""
 
     name: Literal["language-modeling"]
     settings: LanguageModelingSettings = LanguageModelingSettings()
 
 
-class ZeroShotTaskConfig(Section):
+class ZeroShotTaskConfig(BaseConfig):
     """Multiple-choice benchmarks, for evaluation alone."""
 
     name: Literal["zero-shot"]

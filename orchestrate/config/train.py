@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from orchestrate.config.base import Section
 from orchestrate.config.objective import ObjectiveConfig
 from orchestrate.config.sections import (
     AdaptersConfig,
     EvaluationConfig,
+    JobConfig,
     KeepBestConfig,
     ModelConfig,
-    TrackingConfig,
-    WorkersConfig,
 )
 from orchestrate.config.task import TaskConfig
 from qalof.model.settings import SwitchSettings
 from qalof.training.loop import TrainSettings
 
 
-class TrainingConfig(Section):
+class TrainingConfig(JobConfig):
     """What is trained, and how: base of the commands that train."""
 
     model: ModelConfig = ModelConfig()
@@ -28,8 +26,6 @@ class TrainingConfig(Section):
     switch: SwitchSettings = SwitchSettings()
     objective: ObjectiveConfig
     training: TrainSettings = TrainSettings()
-    workers: WorkersConfig = WorkersConfig()
-    tracking: TrackingConfig = TrackingConfig()
 
 
 class TrainConfig(TrainingConfig):

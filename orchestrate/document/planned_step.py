@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrate.config.base import Section
+from orchestrate.config.sections import JobConfig
 from orchestrate.config.train import TrainConfig
 from orchestrate.runs.layout import CHECKPOINT
 
@@ -26,7 +26,7 @@ class PlannedStep:
 
     name: str
     command: str
-    config: Section
+    config: JobConfig
     folder: Path
     shared: bool = False
     waits: bool = False

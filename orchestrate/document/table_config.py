@@ -39,12 +39,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from orchestrate.config.base import Section
+from orchestrate.config.base import BaseConfig
 from qalof.errors import BadInputError
 from qalof.laws import Finite, Law
 
 
-class ColumnConfig(Section):
+class ColumnConfig(BaseConfig):
     """What a column's cells hold."""
 
     name: str
@@ -57,7 +57,7 @@ class ColumnConfig(Section):
     """Whether a difference from the reference's number means anything."""
 
 
-class RowConfig(Section):
+class RowConfig(BaseConfig):
     """``keys`` fill the columns' patterns; ``reference``: the published numbers, in the columns' order, null for none.
 
     ``absent``: column -> why this row has no cell there.
@@ -69,7 +69,7 @@ class RowConfig(Section):
     absent: dict[str, str] = Field({})
 
 
-class TableConfig(Section):
+class TableConfig(BaseConfig):
     """``source``: where the reference prints it; ``notes``: what a reader must know to compare."""
 
     title: str

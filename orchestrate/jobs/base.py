@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from rich.console import RenderableType
 
-from orchestrate.config.base import Section
-from orchestrate.config.sections import TrackingConfig, WorkersConfig
+from orchestrate.config.base import BaseConfig
+from orchestrate.config.sections import JobConfig
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
 from orchestrate.document.cell import Cell
@@ -34,16 +34,7 @@ Offer = tuple[list[str] | None, Sequence[str]]
 """What may stand in the middle of a table's cell (None: anything), and the metrics that go with it."""
 
 
-class JobConfig(Section):
-    """Base of the config of a command."""
-
-    workers: WorkersConfig = WorkersConfig()
-    """How many processes share the work."""
-    tracking: TrackingConfig = TrackingConfig()
-    """Where the record is kept."""
-
-
-Config = TypeVar("Config", bound=Section)
+Config = TypeVar("Config", bound=JobConfig)
 Checked = TypeVar("Checked")
 """What the check of a config finds out, for the work."""
 
@@ -78,7 +69,7 @@ class Job(ABC, Generic[Config, Checked]):
     def work(self, config: Config, checked: Checked, directory: RunDirectory, run: Run) -> Result:
         """Do the work; the result is JSON-able.  Ray is connected already, unless the workers are this process."""
 
-    def stands_for(self, config: Config) -> Mapping[str, Section]:
+    def stands_for(self, config: Config) -> Mapping[str, BaseConfig]:
         """The configs whose inputs the result depends on, by the beginning of their keys."""
         return {"": config}
 
@@ -89,7 +80,7 @@ class Job(ABC, Generic[Config, Checked]):
     def describe(self, config: Config, check: bool) -> str:
         """What a run would do, in a line or more; ``check``: whether to check the config, too."""
         checked = " (checkpoint and space are good)" if check and self.check(config) else ""
-        return f"{self.name}: on {count_of(config.workers.count, 'actor')}{checked}"  # type: ignore[attr-defined]
+        return f"{self.name}: on {count_of(config.workers.count, 'actor')}{checked}"
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
         """What a step would cost.

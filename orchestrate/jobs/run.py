@@ -15,10 +15,9 @@ import torch
 
 from orchestrate.cluster.admission import admitted, check_device
 from orchestrate.cluster.connection import connect, logical_cpus, physical_cores, worker_environment
-from orchestrate.config.base import Section
 from orchestrate.config.loader import to_plain
 from orchestrate.config.redaction import redact
-from orchestrate.config.sections import TrackingConfig, WorkersConfig
+from orchestrate.config.sections import JobConfig, WorkersConfig
 from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.registry import JOBS
 from orchestrate.runs.directory import RunDirectory
@@ -31,7 +30,7 @@ from qalof.locks import held
 
 
 def execute(
-    command: str, config: Section, output: str | Path, address: str | None = None, *, wait: bool = False
+    command: str, config: JobConfig, output: str | Path, address: str | None = None, *, wait: bool = False
 ) -> Result:
     """Run a command's job in a run directory, which no other process may use meanwhile.
 
@@ -57,7 +56,7 @@ def execute(
         return _executed(job, config, checked, directory, address)
 
 
-def finished_result(job: Job[Any, Any], config: Section, output: Path) -> Result | None:
+def finished_result(job: Job[Any, Any], config: JobConfig, output: Path) -> Result | None:
     """The result of a finished run of this job, config and inputs at ``output``; None where there is none.
 
     Nothing is loaded, checked or written, so this is what a rerun asks first.
@@ -73,12 +72,11 @@ def _taken(command: str, path: Path, finished: Result) -> Result:
 
 
 def _executed(
-    job: Job[Any, Any], config: Section, checked: Any, directory: RunDirectory, address: str | None
+    job: Job[Any, Any], config: JobConfig, checked: Any, directory: RunDirectory, address: str | None
 ) -> Result:
     """The result of the work, in a run directory that is open and held."""
     command = directory.command
-    workers: WorkersConfig = config.workers  # type: ignore[attr-defined]
-    tracking: TrackingConfig = config.tracking  # type: ignore[attr-defined]
+    workers, tracking = config.workers, config.tracking
     tracker = Tracker.open(Path(tracking.root), tracking.uri, tracking.experiment)
     earlier = directory.path / TRACKING
     run_id = read_json(earlier, "tracking file")["run"] if earlier.is_file() else None

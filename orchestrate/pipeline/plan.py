@@ -18,10 +18,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from orchestrate.config.base import Section
+from orchestrate.config.base import BaseConfig
 from orchestrate.config.loader import load_config, to_plain, validate
 from orchestrate.config.renamed import command_hint
-from orchestrate.config.sections import TrackingConfig, WorkersConfig
+from orchestrate.config.sections import JobConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import TableConfig
 from orchestrate.jobs.registry import JOBS
@@ -35,7 +35,7 @@ _REFERENCE = re.compile(r"step:([\w-]+)(?:/(.+))?$")
 SHARED = "shared"
 
 
-class StepConfig(Section):
+class StepConfig(BaseConfig):
     """One step: its name, its command, and the command's config (``workers`` and ``tracking`` are inherited)."""
 
     name: str = Field(pattern=r"^[\w-]+$")
@@ -55,7 +55,7 @@ class StepConfig(Section):
         return command
 
 
-class PipelineConfig(Section):
+class PipelineConfig(JobConfig):
     """``qalof run``: steps in order, and perhaps the table that they fill; see :mod:`orchestrate.pipeline.scales` for
     scales.
     """
@@ -66,8 +66,6 @@ class PipelineConfig(Section):
     table: TableConfig | None = None
     scale: str = FULL
     scales: dict[str, OwnScale] = Field({})
-    workers: WorkersConfig = WorkersConfig()
-    tracking: TrackingConfig = TrackingConfig()
 
 
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -116,7 +114,7 @@ def _workers_for(command: str, config: PipelineConfig) -> dict[str, Any]:
     return config.workers.model_dump() | alone
 
 
-def step_configs(config: PipelineConfig, output: Path) -> list[Section]:
+def step_configs(config: PipelineConfig, output: Path) -> list[BaseConfig]:
     """Each step's config; see :func:`plan`."""
     return [step.config for step in plan(config, output)]
 
@@ -135,7 +133,7 @@ def link_shared(step: PlannedStep, output: Path) -> None:
     link.symlink_to(Path("..") / step.folder.relative_to(output.parent))
 
 
-def _shared_folder(command: str, config: Section, output: Path) -> Path:
+def _shared_folder(command: str, config: BaseConfig, output: Path) -> Path:
     return output.parent / SHARED / f"{command}-{fingerprint_of(command, to_plain(config))[:12]}"
 
 

@@ -58,7 +58,7 @@ def run_pipeline(config: PipelineConfig, output: str | Path, address: str | None
 def _run_planned(
     config: PipelineConfig, planned: Sequence[PlannedStep], output: Path, address: str | None
 ) -> dict[str, Any]:
-    workers: list[WorkersConfig] = [step.config.workers for step in planned]  # type: ignore[attr-defined]
+    workers: list[WorkersConfig] = [step.config.workers for step in planned]
     started = time.monotonic()
     steps: list[dict[str, Any]] = [{"name": step.name, "command": step.command} for step in planned]
     summary: dict[str, Any] = {"title": config.title, "scale": config.scale, "steps": steps}

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
-from orchestrate.config.base import Section
+from orchestrate.config.base import BaseConfig
 from orchestrate.config.loader import read_yaml, validate
 from qalof.errors import BadInputError, nearest_hint
 from qalof.home import expanded
@@ -25,7 +25,7 @@ FULL = "full"
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "scales"
 
 
-class ScaleConfig(Section):
+class ScaleConfig(BaseConfig):
     """Overrides by kind; keys below are those of the steps' configs."""
 
     needs: list[str] = Field([])
@@ -39,7 +39,7 @@ class ScaleConfig(Section):
     methods: dict[str, dict[str, Any]] = Field({})
 
 
-class OwnScale(Section):
+class OwnScale(BaseConfig):
     """What one config changes at a scale, beyond the scale's own file: step name -> overrides of its config."""
 
     steps: dict[str, dict[str, Any]] = Field({})

@@ -13,7 +13,7 @@ from typing import Any
 
 import huggingface_hub.constants
 
-from orchestrate.config.base import Section
+from orchestrate.config.base import BaseConfig
 from qalof.digests import path_digest
 from qalof.files import MANIFEST, read_json
 from qalof.paths import DataPath, PathField, field_of, paths_of
@@ -21,7 +21,7 @@ from qalof.reading import exists, read_text
 from qalof.tasks.factory import TASKS
 
 
-def input_digests(configs: Mapping[str, Section]) -> dict[str, str]:
+def input_digests(configs: Mapping[str, BaseConfig]) -> dict[str, str]:
     """Dotted key -> digest of what lies there, of all inputs; equal contents have equal digests whatever their names.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrate.config.base import Section
+from orchestrate.config.base import BaseConfig
 from orchestrate.jobs.base import Job
 from orchestrate.runs.mlflow_tracker import Tracker
 from qalof.model.adapters import AdapterSpec
@@ -56,7 +56,9 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job_of() -> Callable[..., Job[Any, Any]]:
     """Makes a job of plain functions, to stand in for one."""
 
-    def make(name: str, config: type[Section], check: Callable[[Any], Any], work: Callable[..., Any]) -> Job[Any, Any]:
+    def make(
+        name: str, config: type[BaseConfig], check: Callable[[Any], Any], work: Callable[..., Any]
+    ) -> Job[Any, Any]:
         body = {
             "name": name,
             "config": config,

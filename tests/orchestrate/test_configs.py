@@ -57,7 +57,7 @@ def test_a_resolved_config_is_read_back_as_itself(tmp_path: Path):
 
 
 def test_how_a_model_is_switched_is_part_of_the_config(random_model):
-    from orchestrate.config.build import assemble_training
+    from orchestrate.config.build import build_training
 
     overrides = [
         f"model.source={random_model}",
@@ -79,7 +79,7 @@ def test_how_a_model_is_switched_is_part_of_the_config(random_model):
         )
         == config
     )
-    parts = assemble_training(config)
+    parts = build_training(config)
     assert parts.model.settings == config.switch
     assert [site.name for site in parts.model.sites if site.name.endswith("c_proj")] == []
     assert all(spec.rslora for spec in parts.model.adapters.values())

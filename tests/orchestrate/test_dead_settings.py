@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from orchestrate.config.base import Section
+from orchestrate.config.base import BaseConfig
 from orchestrate.config.loader import to_plain, validate
 from orchestrate.jobs.range_test.job import OVERRIDDEN, RangeTestConfig
 from orchestrate.jobs.registry import JOBS
@@ -36,7 +36,7 @@ Field = tuple[str, str]
 
 def settings_of(value: Any) -> Iterator[Any]:
     """All sections and settings objects within a config."""
-    if isinstance(value, Section) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+    if isinstance(value, BaseConfig) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
         yield value
         for name in fields_of(type(value)):
             yield from settings_of(object.__getattribute__(value, name))

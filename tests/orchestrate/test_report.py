@@ -20,7 +20,7 @@ import pytest
 import yaml
 from markupsafe import Markup
 
-from orchestrate.config.base import Section
+from orchestrate.config.base import BaseConfig
 from orchestrate.config.loader import load_config, to_plain, validate
 from orchestrate.config.train import TrainConfig
 from orchestrate.document import figures as plots
@@ -101,7 +101,7 @@ class Model:
         return Evaluation(metrics, count, {"exact_match": exact, "f1": f1})
 
 
-def start(folder: Path, command: str, config: Section, run: str | None = None) -> RunDirectory:
+def start(folder: Path, command: str, config: BaseConfig, run: str | None = None) -> RunDirectory:
     directory = RunDirectory.open(folder, command, to_plain(config))
     if run is not None:
         root = folder.parents[1] / "mlflow.db"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrate.config.base import BitmapSpec, Section
+from orchestrate.config.base import BaseConfig, BitmapSpec
 from orchestrate.config.sections import CheckpointConfig
 from qalof.attacks.methods.arca import ArcaSettings
 from qalof.attacks.methods.bert_attack import BertAttackSettings
@@ -15,28 +15,28 @@ from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.laws import Count, Law, Seed, Share
 
 
-class GbdaConfig(Section):
+class GbdaConfig(BaseConfig):
     """The gradient-based distributional attack, on a classifier."""
 
     name: Literal["gbda"] = "gbda"
     settings: GbdaSettings = GbdaSettings()
 
 
-class ArcaConfig(Section):
+class ArcaConfig(BaseConfig):
     """A search for prompts that make a causal language model say a fixed output; also AutoPrompt, HotFlip and GCG."""
 
     name: Literal["arca"] = "arca"
     settings: ArcaSettings = ArcaSettings()
 
 
-class TextFoolerConfig(Section):
+class TextFoolerConfig(BaseConfig):
     """Synonyms for the words that matter most, on a classifier or a language model."""
 
     name: Literal["textfooler"]
     settings: TextFoolerSettings = TextFoolerSettings()
 
 
-class BertAttackConfig(Section):
+class BertAttackConfig(BaseConfig):
     """A language model's proposals for the words that matter most, on a classifier or a language model."""
 
     name: Literal["bert-attack"]
@@ -46,7 +46,7 @@ class BertAttackConfig(Section):
 MethodConfig = Annotated[GbdaConfig | TextFoolerConfig | BertAttackConfig | ArcaConfig, Field(discriminator="name")]
 
 
-class RandomPrecisionConfig(Section):
+class RandomPrecisionConfig(BaseConfig):
     """Random precision inference: which bitmaps are drawn from, how often, and at which grain.
 
     ``probabilities``: each is a defence of its own, which leaves ``baseline`` so often; 1 needs no baseline.

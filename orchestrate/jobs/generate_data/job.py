@@ -18,8 +18,7 @@ import torch
 from rich.console import RenderableType
 
 from orchestrate.cluster.evaluation_pool import pool_of, threads_of
-from orchestrate.config.base import Section
-from orchestrate.config.sections import SourceConfig, TrackingConfig, WorkersConfig
+from orchestrate.config.sections import JobConfig, SourceConfig
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
 from orchestrate.document.estimate import SEQUENCE_TOKENS, SQUAD_EXAMPLES, Estimate, bare_model, forward
@@ -43,7 +42,7 @@ from qalof.training.synthetic_data import GenerationSettings, TextSource, genera
 DATA = "data"
 
 
-class GenerateConfig(Section):
+class GenerateConfig(JobConfig):
     """``qalof generate-data``; ``shard_size`` texts a file, ``batch_size`` of them at once in an actor."""
 
     command: Literal["generate-data"] = "generate-data"
@@ -51,8 +50,6 @@ class GenerateConfig(Section):
     generation: GenerationSettings = GenerationSettings()
     shard_size: Count = 256
     batch_size: Count = 32
-    workers: WorkersConfig = WorkersConfig()
-    tracking: TrackingConfig = TrackingConfig()
 
 
 @dataclass(frozen=True)

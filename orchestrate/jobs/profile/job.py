@@ -15,9 +15,9 @@ from pydantic import Field, model_validator
 from rich.console import RenderableType
 
 from orchestrate.cluster.evaluation_pool import pool_of, threads_of
-from orchestrate.config.base import BitmapSpec, Section
+from orchestrate.config.base import BitmapSpec
 from orchestrate.config.build import parse_bitmaps
-from orchestrate.config.sections import TrackingConfig, WorkersConfig, refuse_min_count
+from orchestrate.config.sections import JobConfig, refuse_min_count
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
 from orchestrate.document.cell import Cell
@@ -54,7 +54,7 @@ METRICS = (
 """What a row may have; ``percent``: of the fp32 model with a tied head."""
 
 
-class ProfileConfig(Section):
+class ProfileConfig(JobConfig):
     """``qalof profile``: ``measures`` what to measure, the rest how speed is: on ``sequences`` of ``tokens``."""
 
     command: Literal["profile"] = "profile"
@@ -65,8 +65,6 @@ class ProfileConfig(Section):
     tokens: Count = 128
     new_tokens: Count = 32
     repeats: Count = 3
-    workers: WorkersConfig = WorkersConfig()
-    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _one_worker(self) -> Self:
@@ -81,7 +79,7 @@ class ProfileActor:
         torch.set_num_threads(threads)
         self._config = ProfileConfig.model_validate(config)
         self._model = load(self._config.checkpoint)
-        self._model.to("cuda" if self._config.workers.gpu else "cpu")
+        self._model.to(self._config.workers.device)
 
     def do(self, bitmap: Bitmap) -> dict[str, float]:
         """Metrics of one bitmap."""
@@ -146,7 +144,7 @@ def work(
         }
         for bitmap, metrics in zip(bitmaps, measured, strict=True)
     ]
-    device = "cuda" if config.workers.gpu else "cpu"
+    device = config.workers.device
     return {"task": opened.task.name, "rows": rows, "device": device, "checkpoint": str(Path(config.checkpoint))}
 
 

@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrate.config.base import BitmapSpec, Limit, Section
-from orchestrate.config.sections import ModelConfig, TrackingConfig, WorkersConfig
+from orchestrate.config.base import BaseConfig, BitmapSpec, Limit
+from orchestrate.config.sections import JobConfig, ModelConfig
 from orchestrate.config.task import TaskConfig
 from qalof.errors import BadInputError
 from qalof.laws import Count, Seed
@@ -17,7 +17,7 @@ from qalof.post_training.error_compensation import GptqSettings
 from qalof.quantization.scheme import QuantizationScheme
 
 
-class MethodConfig(Section):
+class MethodConfig(BaseConfig):
     """One way to quantize without training.
 
     ``name``: of its rows and its folder; ``kind``: ``rtn`` rounds to nearest, ``gptq`` compensates errors on the
@@ -31,7 +31,7 @@ class MethodConfig(Section):
     gptq: GptqSettings = GptqSettings()
 
 
-class CalibrationConfig(Section):
+class CalibrationConfig(BaseConfig):
     """Examples of the training split that GPTQ and static ranges see, drawn from ``seed``."""
 
     examples: Count = 64
@@ -39,7 +39,7 @@ class CalibrationConfig(Section):
     seed: Seed = 0
 
 
-class PtqConfig(Section):
+class PtqConfig(JobConfig):
     """``qalof ptq``: a checkpoint with its own task, or a pretrained ``model`` with ``task`` and ``switch``.
 
     ``reference``: the method whose row at the same bitmap the others are compared with; the first by default.
@@ -55,8 +55,6 @@ class PtqConfig(Section):
     reference: str | None = None
     calibration: CalibrationConfig = CalibrationConfig()
     limit: Limit | None = None
-    workers: WorkersConfig = WorkersConfig()
-    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -79,7 +79,7 @@ class MethodActor:
         config, method = self._config, self._config.methods[index]
         task = _task(config)
         model = _model(config, task, method.quantization)
-        model.to("cuda" if config.workers.gpu else "cpu")
+        model.to(config.workers.device)
         errors = _calibrate(model, task, config, method, bitmaps)
         model.save(Path(folder) / "checkpoint", {"task": describe_task(task)})
         found = []

@@ -19,7 +19,7 @@ from rich.console import RenderableType
 
 from orchestrate.cluster.admission import admitted, told_what_is_missing
 from orchestrate.cluster.evaluation_pool import as_options, threads_of
-from orchestrate.config.build import Parts, assemble_training
+from orchestrate.config.build import TrainComponents, build_training
 from orchestrate.config.loader import to_plain, validate
 from orchestrate.config.objective import CptObjective, ObjectiveConfig
 from orchestrate.config.sections import refuse_min_count
@@ -34,7 +34,7 @@ from orchestrate.runs.progress import report
 from qalof.errors import BadInputError
 from qalof.laws import Count, Share, Width
 from qalof.layer_bits import LayerBits
-from qalof.training.loop import Trainer, TrainSettings
+from qalof.training.loop import TrainSettings
 from qalof.training.range_test import precision_range_test
 
 OVERRIDDEN = {
@@ -81,7 +81,7 @@ class RangeTestConfig(TrainingConfig):
         return {name: value for name, value in asdict(training).items() if name not in OVERRIDDEN}
 
 
-def check(config: RangeTestConfig) -> Parts:
+def check(config: RangeTestConfig) -> TrainComponents:
     """Everything that can be wrong, found without a worker.
 
     Raises:
@@ -91,10 +91,10 @@ def check(config: RangeTestConfig) -> Parts:
         raise BadInputError(f"lowest must not exceed highest: got {config.lowest} and {config.highest}")
     if config.window > config.iterations:
         raise BadInputError(f"window must not exceed iterations {config.iterations}: got {config.window}")
-    return assemble_training(config)
+    return build_training(config)
 
 
-def range_test(config: RangeTestConfig, parts: Parts, directory: RunDirectory, run: Run) -> dict[str, Any]:
+def range_test(config: RangeTestConfig, parts: TrainComponents, directory: RunDirectory, run: Run) -> dict[str, Any]:
     """Run it; returns the table and the bounds that it recommends, None where no width learns."""
     widths = config.highest - config.lowest + 1
     with report("range-test", widths) as progress:
@@ -117,9 +117,8 @@ def _on_ray(config: RangeTestConfig) -> dict[str, Any]:
 def _work(plain: dict[str, Any]) -> dict[str, Any]:
     config = validate(RangeTestConfig, plain, "the config")
     torch.set_num_threads(threads_of(config.workers))
-    parts = assemble_training(config)
-    parts.model.to("cuda" if config.workers.gpu else "cpu")
-    trainer = Trainer(parts.model, parts.task, parts.objective, config.training)
+    parts = build_training(config)
+    trainer = parts.trainer(config.training, config.workers.device)
     trainer.calibrate()
     widths = range(config.lowest, config.highest + 1)
     cycled = config.objective
@@ -131,7 +130,7 @@ def _work(plain: dict[str, Any]) -> dict[str, Any]:
     return {"widths": rows, "lowest": found.lowest, "highest": found.highest, "threshold": config.threshold}
 
 
-class RangeTestJob(Job[RangeTestConfig, Parts]):
+class RangeTestJob(Job[RangeTestConfig, TrainComponents]):
     """``qalof range-test``."""
 
     name = "range-test"
@@ -148,11 +147,11 @@ class RangeTestJob(Job[RangeTestConfig, Parts]):
     )
     is_about = "CPT's precision range test: between which widths the cycles of training should run."
 
-    def check(self, config: RangeTestConfig) -> Parts:
+    def check(self, config: RangeTestConfig) -> TrainComponents:
         """Build everything that the test trains."""
         return check(config)
 
-    def work(self, config: RangeTestConfig, checked: Parts, directory: RunDirectory, run: Run) -> Result:
+    def work(self, config: RangeTestConfig, checked: TrainComponents, directory: RunDirectory, run: Run) -> Result:
         """Train at each width in turn."""
         return range_test(config, checked, directory, run)
 

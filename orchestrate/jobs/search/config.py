@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from orchestrate.config.base import Section
+from orchestrate.config.base import BaseConfig
 from orchestrate.config.sections import CheckpointConfig
 from qalof.laws import Law, Seed, Width
 
 
-class SpaceConfig(Section):
+class SpaceConfig(BaseConfig):
     """Which widths a search may give to a site; ``same`` follows the weight."""
 
     weight: list[Width] | None = Field(None, min_length=1)

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from orchestrate.config.base import BitmapSpec, Section
-from orchestrate.config.sections import TrackingConfig, WorkersConfig
+from orchestrate.config.base import BaseConfig, BitmapSpec
+from orchestrate.config.sections import JobConfig
 from qalof.laws import Count, Finite, Law, Seed
 
 
-class RangeConfig(Section):
+class RangeConfig(BaseConfig):
     """Numbers from ``low`` to ``high``, both included: whole ones where both are; ``log``: even in the logarithm."""
 
     low: Annotated[int, Law()] | Finite
@@ -34,14 +34,14 @@ class RangeConfig(Section):
         return generator.uniform(self.low, self.high)
 
 
-class AshaConfig(Section):
+class AshaConfig(BaseConfig):
     """Successive halving: of the trials that came to a rung, the best 1/``reduction_factor`` go on."""
 
     grace_steps: Count = 1
     reduction_factor: Annotated[int, Law(ge=2)] = 3
 
 
-class SweepConfig(Section):
+class SweepConfig(JobConfig):
     """``qalof sweep``: a training config, and the settings to vary.
 
     ``train``: a whole config of ``qalof train`` but its workers, tracking and ``keep_best``.  ``space``: dotted keys
@@ -64,8 +64,6 @@ class SweepConfig(Section):
     asha: AshaConfig = AshaConfig()
     report_every: Annotated[int, Law(ge=1, off="null for training.checkpoint_every")] | None = None
     seed: Seed = 0
-    workers: WorkersConfig = WorkersConfig()
-    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _law(self) -> Self:

@@ -21,8 +21,8 @@ from rich.console import RenderableType
 
 from orchestrate.cluster.evaluation_pool import threads_of
 from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_here, run_trials
-from orchestrate.config.base import Section
-from orchestrate.config.build import assemble_training
+from orchestrate.config.base import BaseConfig
+from orchestrate.config.build import build_training
 from orchestrate.config.loader import to_plain, validate
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
@@ -57,11 +57,11 @@ def check(config: SweepConfig) -> Watched:
     for key, values in config.space.items():
         for value in (values.low, values.high) if isinstance(values, RangeConfig) else values:
             assembled = trial_config(config, {key: value})
-            parts = assemble_training(assembled)
+            parts = build_training(assembled)
             watched(assembled, parts.model, parts.task)
     for point in SweepPlan(config).points:
         trial_config(config, point)
-    parts = assemble_training(base)
+    parts = build_training(base)
     parts.task.train_features()
     seen = watched(base, parts.model, parts.task)
     assert seen is not None
@@ -243,7 +243,7 @@ class SweepJob(Job[SweepConfig, Watched]):
         """Run every trial."""
         return sweep(config, checked, directory, run)
 
-    def stands_for(self, config: SweepConfig) -> Mapping[str, Section]:
+    def stands_for(self, config: SweepConfig) -> Mapping[str, BaseConfig]:
         """The base, and every listed value."""
         return sweep_configs(config)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
-from orchestrate.config.build import Parts, assemble_training
+from orchestrate.config.build import TrainComponents, build_training
 from orchestrate.config.loader import to_plain
 from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import Watched, watched
@@ -69,7 +69,7 @@ class TrialRun:
         if self._checkpoint.is_dir():
             self._reports = [Report.from_json(entry) for entry in read_manifest(self._checkpoint)["extra"]["reports"]]
         self._told = 0
-        self._built: tuple[Parts, Trainer, Watched] | None = None
+        self._built: tuple[TrainComponents, Trainer, Watched] | None = None
 
     def advance(self) -> Report:
         """Train to the next score, and say it; one that is recorded is said without training."""
@@ -96,11 +96,10 @@ class TrialRun:
         extra = {"task": describe_task(parts.task), "config": to_plain(self.config)}
         save_checkpoint(trainer, self._checkpoint, {**extra, "reports": [asdict(r) for r in self._reports]})
 
-    def _build(self) -> tuple[Parts, Trainer, Watched]:
-        parts = assemble_training(self.config)
-        parts.model.to(self._device)
+    def _build(self) -> tuple[TrainComponents, Trainer, Watched]:
+        parts = build_training(self.config)
+        trainer = parts.trainer(self.config.training, self._device)
         seen = watched(self.config, parts.model, parts.task)
         assert seen is not None
-        trainer = Trainer(parts.model, parts.task, parts.objective, self.config.training)
         begin(trainer, self._checkpoint if self._checkpoint.is_dir() else None)
         return parts, trainer, seen

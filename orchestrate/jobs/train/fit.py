@@ -38,7 +38,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from orchestrate.cluster.admission import Request, admitted, told_what_is_missing
 from orchestrate.cluster.connection import worker_environment
 from orchestrate.cluster.progress_queue import watched_board
-from orchestrate.config.build import Parts, assemble_training
+from orchestrate.config.build import TrainComponents, build_training
 from orchestrate.config.loader import to_plain
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.config.train import TrainConfig
@@ -67,14 +67,14 @@ class Trained:
     best: dict[str, Any] | None
 
 
-def check(config: TrainConfig) -> Parts:
+def check(config: TrainConfig) -> TrainComponents:
     """Everything that can be wrong with a training run, found without a worker.
 
     Raises:
-        BadInputError: see :func:`orchestrate.config.build.assemble_training`; also a batch that the workers cannot
+        BadInputError: see :func:`orchestrate.config.build.build_training`; also a batch that the workers cannot
         share.
     """
-    parts = assemble_training(config)
+    parts = build_training(config)
     batch, workers = config.training.batch_size, config.workers.count
     if batch % workers:
         raise BadInputError(f"workers.count must divide training.batch_size: got {workers} for {batch}")
@@ -83,7 +83,7 @@ def check(config: TrainConfig) -> Parts:
     return parts
 
 
-def train(config: TrainConfig, parts: Parts, directory: RunDirectory, run: Run) -> Trained:
+def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, run: Run) -> Trained:
     """Train, or go on training, in ``directory``; Ray is connected already, unless the work is in process.
 
     Args:

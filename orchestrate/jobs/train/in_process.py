@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from orchestrate.cluster.evaluation_pool import threads_of
-from orchestrate.config.build import Parts
+from orchestrate.config.build import TrainComponents
 from orchestrate.config.loader import to_plain
 from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import SCORE, watched
@@ -21,11 +21,11 @@ from orchestrate.jobs.train.worker import run_steps
 from qalof.checkpoint.trainer import begin, save_checkpoint
 from qalof.files import tidy
 from qalof.tasks.factory import describe_task
-from qalof.training.loop import StepReport, Trainer
+from qalof.training.loop import StepReport
 
 
 def train_here(
-    config: TrainConfig, parts: Parts, target: Path, place: Path, on_step: Callable[[list[StepReport]], None]
+    config: TrainConfig, parts: TrainComponents, target: Path, place: Path, on_step: Callable[[list[StepReport]], None]
 ) -> Kept | None:
     """Train ``parts``, which are as they were assembled, or go on from the checkpoint at ``target``; the last is kept.
 
@@ -36,8 +36,7 @@ def train_here(
         NonFiniteLossError: the loss; the last good checkpoint, if any, is at ``target``.
     """
     torch.set_num_threads(threads_of(config.workers))
-    parts.model.to("cuda" if config.workers.gpu else "cpu")
-    trainer = Trainer(parts.model, parts.task, parts.objective, config.training)
+    trainer = parts.trainer(config.training, config.workers.device)
     for folder in (target, place):
         tidy(folder)
     begin(trainer, target if target.exists() else None)

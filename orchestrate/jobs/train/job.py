@@ -39,7 +39,7 @@ from qalof.files import write_json
 from qalof.model.adapters import adapter_parameters
 
 
-def train_and_score(config: TrainConfig, parts: fit.Parts, directory: RunDirectory, run: Run) -> Result:
+def train_and_score(config: TrainConfig, parts: fit.TrainComponents, directory: RunDirectory, run: Run) -> Result:
     """Train, then score every width that was trained, or the bitmaps that the config names."""
     trained = fit.train(config, parts, directory, run)
     checkpoint = trained.checkpoint
@@ -63,7 +63,7 @@ def train_and_score(config: TrainConfig, parts: fit.Parts, directory: RunDirecto
     }
 
 
-def check_train(config: TrainConfig) -> fit.Parts:
+def check_train(config: TrainConfig) -> fit.TrainComponents:
     """Build everything that training needs.
 
     Raises:
@@ -82,7 +82,7 @@ OBJECTIVES = {
 }
 
 
-class TrainJob(Job[TrainConfig, fit.Parts]):
+class TrainJob(Job[TrainConfig, fit.TrainComponents]):
     """``qalof train``."""
 
     name = "train"
@@ -103,11 +103,11 @@ class TrainJob(Job[TrainConfig, fit.Parts]):
         ("Validation examples", "evaluation.limit"),
     )
 
-    def check(self, config: TrainConfig) -> fit.Parts:
+    def check(self, config: TrainConfig) -> fit.TrainComponents:
         """Build everything that training needs."""
         return check_train(config)
 
-    def work(self, config: TrainConfig, checked: fit.Parts, directory: RunDirectory, run: Run) -> Result:
+    def work(self, config: TrainConfig, checked: fit.TrainComponents, directory: RunDirectory, run: Run) -> Result:
         """Train, then score."""
         return train_and_score(config, checked, directory, run)
 
@@ -183,7 +183,7 @@ class TrainJob(Job[TrainConfig, fit.Parts]):
         return own.get(place.of, score_cell)(place, step)
 
 
-def describe_training(config: TrainConfig, parts: fit.Parts | None = None) -> str:
+def describe_training(config: TrainConfig, parts: fit.TrainComponents | None = None) -> str:
     """A training in a line; with its ``parts``, its model, adapters, data and passes in more."""
     training, workers = config.training, config.workers.count
     line = (

@@ -20,7 +20,7 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.torch import get_device
 
 from orchestrate.cluster.evaluation_pool import threads_of
-from orchestrate.config.build import assemble_training
+from orchestrate.config.build import build_training
 from orchestrate.config.loader import validate
 from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import SCORE, WORST, Watched, watched
@@ -44,9 +44,8 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     """
     config = validate(TrainConfig, settings["config"], "the config")
     torch.set_num_threads(threads_of(config.workers))
-    parts = assemble_training(config)
-    parts.model.to(get_device())
-    trainer = Trainer(parts.model, parts.task, parts.objective, config.training, ProcessGroup())
+    parts = build_training(config)
+    trainer = parts.trainer(config.training, get_device(), ProcessGroup())
     last = ray.train.get_checkpoint()  # of this fit; else an earlier one may have left off somewhere
     resume_from = settings["resume_from"] if last is None else last.path
     begin(trainer, None if resume_from is None else Path(resume_from))

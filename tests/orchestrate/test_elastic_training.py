@@ -18,10 +18,10 @@ SCRIPT = """
 import json, sys, threading, time
 from pathlib import Path
 from ray.cluster_utils import Cluster
-from orchestrate.cluster import connect
-from orchestrate.config import TrainConfig
-from orchestrate.config_file import load_config
-from orchestrate.jobs import execute
+from orchestrate.cluster.connection import connect
+from orchestrate.config.train import TrainConfig
+from orchestrate.config.loader import load_config
+from orchestrate.jobs.run import execute
 from qalof.files import read_whole_lines
 
 folder = Path(sys.argv[1])

@@ -31,7 +31,7 @@ NASTY = [
 OPENED = """
 import sys
 from pathlib import Path
-from orchestrate.tracking import Tracker
+from orchestrate.runs.mlflow_tracker import Tracker
 tracker = Tracker.open(Path(sys.argv[1]))
 with tracker.parent(sys.argv[2]) as run:
     run.log_metrics({"loss": 1.0})

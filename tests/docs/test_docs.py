@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,18 @@ def with_blocks(language: str) -> list[Any]:
 
 
 @pytest.fixture
-def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What an example registers is forgotten after it."""
+    from orchestrate.jobs.registry import JOBS
+
+    jobs = dict(JOBS)
     monkeypatch.setattr(Quantizer, "registry", dict(Quantizer.registry))
     known = dict(search.STRATEGIES)
     monkeypatch.setattr("search.strategies.STRATEGIES", known)
     monkeypatch.setattr(search, "STRATEGIES", known)
+    yield
+    JOBS.clear()
+    JOBS.update(jobs)
 
 
 @pytest.mark.parametrize("page", with_blocks("python"))

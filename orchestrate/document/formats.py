@@ -200,3 +200,8 @@ def listed(items: list[str]) -> str:
 def count_of(number: int, noun: str) -> str:
     """``1 site``, ``4 sites``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts the numbers within dotted names as numbers."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrate.document.cell import Cell
+from orchestrate.document.formats import natural
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import Place
 from orchestrate.jobs.base import Offer
@@ -92,7 +93,7 @@ def select(chosen: str, units: Sequence[str]) -> list[str]:
         BadInputError: none are.
     """
     if chosen in ("late", "rest"):
-        blocks = list(dict.fromkeys(block_name(unit) for unit in sorted(units, key=_natural)))
+        blocks = list(dict.fromkeys(block_name(unit) for unit in sorted(units, key=natural)))
         late = set(blocks[-max(1, round(len(blocks) / 3)) :])
         taken = [unit for unit in units if (block_name(unit) in late) == (chosen == "late")]
     else:
@@ -100,7 +101,3 @@ def select(chosen: str, units: Sequence[str]) -> list[str]:
     if not taken:
         raise BadInputError(f"a table's units must match some: {chosen!r} matches none of {', '.join(units[:4])} ...")
     return taken
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]

@@ -9,6 +9,7 @@ from orchestrate.document import formats
 from orchestrate.document.blocks import Block, Cell, Plot, Table, cells
 from orchestrate.document.captions import PAIRED
 from orchestrate.document.figures import ranking
+from orchestrate.document.formats import natural
 from orchestrate.document.record import Step
 from orchestrate.jobs.sensitivity.findings import Drop, Ranked, ranked_of
 from orchestrate.jobs.sensitivity.output_error_view import OutputErrors, error_blocks
@@ -66,11 +67,6 @@ def _block_map(drops: Sequence[Drop], metric: str, title: str) -> list[Block]:
 
 def _heat(value: float | None, most: float) -> Cell:
     return Cell(formats.DASH) if value is None else Cell(formats.signed(value, 2), heat=max(0.0, value) / most)
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts numbers within names as numbers."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
 def _reading(drop: Drop) -> str:

@@ -26,6 +26,7 @@ SMALL = [
     "steps.4.config.evaluation.limit=20",
     "steps.5.config.limit=2",
     "steps.5.config.method.settings.iterations=3",
+    *(f"steps.{step}.config.training.warmup_steps=0" for step in (0, 1, 4)),
     # one training through Ray will do: each of the others would take most of its time to start
     *(f"steps.{step}.config.workers={{count: 1, in_process: true}}" for step in (1, 4)),
 ]

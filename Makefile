@@ -1,4 +1,4 @@
-# `make demo` and `make test` set everything up on a fresh machine: Python 3.11 or later and a package index.
+# `make demo` and `make test` set everything up on a fresh machine: Python 3.11 to 3.13 and a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 FAST := 'not ray and not slow and not gpu and not real and not runtime'
 NUMERIC := tests --ignore=tests/orchestrate --ignore=tests/docs --ignore=tests/tiny --ignore=tests/test_house.py
 
-.PHONY: install demo real-model test test-portable test-all test-runtime lint docs clean
+.PHONY: install demo real-model test test-portable test-all test-pythons test-runtime lint docs clean
 
 install: $(STAMP)
 
@@ -41,6 +41,11 @@ test-all: install
 	$(BIN)/pytest -n 2 -m '(slow or gpu) and not ray and not real and not runtime'
 	$(BIN)/pytest -m 'ray and not real and not runtime'
 	$(BIN)/pytest -m 'real and not runtime'
+
+# the wheel on the other versions of Python that pyproject.toml names; TORCH_BUILD=any takes a CUDA build of several GB where
+# the package index has no other
+test-pythons: install
+	$(BIN)/python tests/installed/other_pythons.py $(if $(filter any,$(TORCH_BUILD)),--any-torch)
 
 # llama.cpp is compiled from source by pip: it needs a C++ compiler and takes ten to fifteen minutes, once
 $(RUNTIME): $(STAMP)

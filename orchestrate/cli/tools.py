@@ -21,12 +21,12 @@ from orchestrate.cli.options import (
     app,
     at_home,
 )
+from orchestrate.config.shipped import CONFIGS
 from qalof.errors import BadInputError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 MLFLOW_PAGE = "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
 """Without the parameter MLflow 3 opens on traces of conversations, of which there are none."""
-DEMO = REPOSITORY / "configs" / "demo.yaml"
+DEMO = CONFIGS / "demo.yaml"
 
 
 @app.command()
@@ -105,10 +105,6 @@ def demo(
     address: AddressOption = None,
 ) -> None:
     """The whole story on the shipped tiny model: train, evaluate, search, attack, report."""
-    if not DEMO.is_file():
-        raise BadInputError(
-            f"demo needs the repository's configs: {DEMO} does not exist; install with `pip install -e .`"
-        )
     _pipeline(DEMO, overrides, output, as_json, address)
 
 

@@ -21,8 +21,9 @@ from orchestrate.config.base import BaseConfig
 from orchestrate.config.plain_yaml import FileLoader, is_path, override_value
 from orchestrate.config.redaction import redacted
 from orchestrate.config.renamed import RENAMED, command_hint
+from orchestrate.config.shipped import way_to_shipped
 from qalof.errors import BadInputError, nearest_hint
-from qalof.reading import read_text
+from qalof.reading import exists, read_text
 
 Config = TypeVar("Config", bound=BaseConfig)
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
@@ -87,6 +88,9 @@ def read_yaml(path: Path) -> Any:
     Raises:
         BadInputError: missing, not YAML, a key that stands twice in a mapping, or not a mapping.
     """
+    way_out = None if exists(path) else way_to_shipped(path)
+    if way_out:
+        raise BadInputError(f"config file {path} does not exist; {way_out}")
     text = read_text(path, "config file")
     try:
         data = yaml.load(text, Loader=FileLoader)  # a safe loader

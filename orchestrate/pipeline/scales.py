@@ -18,11 +18,12 @@ from pydantic import Field
 
 from orchestrate.config.base import BaseConfig
 from orchestrate.config.loader import read_yaml, validate
+from orchestrate.config.shipped import CONFIGS
 from qalof.errors import BadInputError, nearest_hint
 from qalof.home import expanded
 
 FULL = "full"
-FOLDER = Path(__file__).resolve().parents[2] / "configs" / "scales"
+FOLDER = CONFIGS / "scales"
 
 
 class ScaleConfig(BaseConfig):

@@ -190,7 +190,7 @@ def _git(step: Step) -> Mapping[str, Any]:
 def _commit(step: Step) -> str:
     git = _git(step)
     if not git:
-        return "not recorded: the code was not in a git checkout"
+        return "not recorded: the code was an installed package or a copy, and not a git checkout"
     return f"{str(git.get('commit', ''))[:12]}{', with uncommitted changes' if git.get('dirty') else ''}"
 
 

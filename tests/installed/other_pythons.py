@@ -59,6 +59,17 @@ def call(command: Sequence[str | Path], where: Path = ROOT) -> str:
     return done.stdout
 
 
+def copy_sources(place: Path) -> Path:
+    """A copy of what is built and of the tests, in ``place/source``: a build writes beside its source."""
+    source = place / "source"
+    for name in (*WINGS, "configs", "tests"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True)
+    for each in ROOT.iterdir():
+        if each.is_file() and each.suffix != ".db":
+            shutil.copy(each, source)
+    return source
+
+
 def compile_all(python: str, root: Path = ROOT) -> None:
     """All sources, as the interpreter reads them; what it warns of in their syntax is an error."""
     sources = [*WINGS, "tests", "benchmarks", "docs"]
@@ -87,9 +98,7 @@ def smoke_test(version: str, interpreter: str, any_torch: bool) -> str:
     if got.returncode:
         call([*pip, torch])
     with tempfile.TemporaryDirectory() as made:
-        # a build writes beside its source
-        source = Path(made, "source")
-        shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(".*", "build", "runs", "*.egg-info"))
+        source = copy_sources(Path(made))
         build = f"from setuptools import build_meta; print(build_meta.build_wheel({made!r}))"
         wheel = Path(made, call([sys.executable, "-c", build], source).splitlines()[-1])
         call([*pip, "--constraint", pins, wheel])

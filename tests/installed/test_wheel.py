@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,20 +16,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 WINGS = ("qalof", "search", "orchestrate")
-LEFT_OUT = shutil.ignore_patterns(".*", "build", "runs", "mlruns", "mlartifacts", "*.egg-info", "study", "mlflow.db")
+copy_sources = runpy.run_path(str(ROOT / "tests" / "installed" / "other_pythons.py"))["copy_sources"]
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """A folder with the wheel and the sdist, built without a network from a copy: a build writes beside its source.
+    """A folder with the wheel and the sdist, built without a network from a copy.
 
     The copy has what running tests leave behind (``__pycache__``), which must not get in.
     """
     place = tmp_path_factory.mktemp("build")
-    source = place / "source"
-    shutil.copytree(ROOT, source, symlinks=True, ignore=LEFT_OUT)
+    source = copy_sources(place)
     for wing in WINGS:
         (source / wing / "__pycache__").mkdir(exist_ok=True)
         (source / wing / "__pycache__" / "left.cpython-311.pyc").write_bytes(b"left behind")

@@ -110,6 +110,7 @@ def elsewhere(built, tmp_path_factory) -> Path:
     return python
 
 
+@pytest.mark.timeout(1500)  # a minute by itself; ten times that where other work has the cores
 def test_an_installed_wheel_works_in_a_folder_that_is_no_checkout(elsewhere, tmp_path):
     place = tmp_path / "empty"
     place.mkdir()

@@ -26,7 +26,8 @@ from measure import environment, report
 from pydantic import TypeAdapter
 
 from orchestrate.config.build import adapter_specs
-from orchestrate.config.objective import ObjectiveConfig, make_objective
+from orchestrate.config.build_objective import make_objective
+from orchestrate.config.objective import ObjectiveConfig
 from orchestrate.config.sections import AdaptersConfig
 from qalof import build, task
 from qalof.bitmap import Bitmap

@@ -1,8 +1,7 @@
 """Settings classes as plain rows: key, type, default, law and docstring of every field.
 
-A settings class is a pydantic model or a dataclass.  The text of a field is the docstring line under it; where a class
-describes its fields in its own docstring instead (``name``: what it is; or an Attributes section), it is taken from
-there.
+A settings class is a pydantic model or a dataclass.  The text of a field is the docstring line under it, in the class
+that defines it or in a base of that class.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-
-from docs.generate.texts import text_of
 
 WINGS = ("qalof", "search", "orchestrate")
 BITMAP = int | str | list[int | str]
@@ -79,7 +76,7 @@ def tag_of(kind: type) -> tuple[str, str] | None:
 @cache
 def keys_of(kind: type) -> list[Key]:
     """Every field of a settings class, in its order."""
-    texts = _Texts(kind)
+    texts = field_texts(kind)
     if issubclass(kind, BaseModel):
         return [_pydantic_key(name, info, texts.get(name, "")) for name, info in kind.model_fields.items()]
     hints = typing.get_type_hints(kind, include_extras=True)
@@ -97,37 +94,17 @@ def _dataclass_keys(kind: type, hints: Mapping[str, Any], texts: Mapping[str, st
 
 
 def field_texts(kind: type) -> dict[str, str]:
-    """Field name -> what is said of it."""
-    found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        if base.__module__.split(".")[0] not in WINGS:
-            continue
-        found |= _told_by_class(inspect.cleandoc(base.__dict__.get("__doc__") or ""))
-        found |= _docstrings(base)
-    return found
-
-
-class _Texts(dict[str, str]):
-    """:func:`field_texts`, and what :mod:`docs.generate.texts` says of a field that has none."""
-
-    def __init__(self, kind: type) -> None:
-        super().__init__(field_texts(kind))
-        self.section = kind
-
-    def __missing__(self, key: str) -> str:
-        return text_of(self.section, key)
-
-    def get(self, key: str, default: str = "") -> str:  # type: ignore[override]
-        """As an item, since a missing one is looked up."""
-        return self[key] or default
+    """Field name -> the docstring line under it; a class goes before its bases."""
+    ours = [base for base in reversed(kind.__mro__) if base not in (object, BaseModel)]
+    return {name: text for base in ours for name, text in _docstrings(base).items()}
 
 
 def summary(kind: type) -> str:
-    """The docstring of a class without its sections on attributes and errors."""
+    """The docstring of a class without its section on errors."""
     text = inspect.cleandoc(kind.__dict__.get("__doc__") or "")
     if dataclasses.is_dataclass(kind) and text.startswith(f"{kind.__name__}("):
         return ""  # dataclasses write their signature where nobody wrote anything
-    return re.split(r"\n(?:Attributes|Raises|Args):\n", "\n" + text)[0].strip()
+    return ("\n" + text).split("\nRaises:\n")[0].strip()
 
 
 def refusals(kind: type) -> str:
@@ -148,23 +125,6 @@ def _docstrings(kind: type) -> dict[str, str]:
         said = after.value if isinstance(after, ast.Expr) else None
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(said, ast.Constant):
             found[node.target.id] = " ".join(str(said.value).split())
-    return found
-
-
-_NAMES = r"``\w+``(?:(?:, | and )``\w+``)*"
-_TOLD = re.compile(rf"({_NAMES}):\s+(.+?)(?=[;.,]\s+{_NAMES}(?::\s|\s+[a-z])|\n\s*\n|$)", re.S)
-_ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+?)(?=^ {4}\w+: |\Z|^\S)", re.S | re.M)
-
-
-def _told_by_class(text: str) -> dict[str, str]:
-    found = {}
-    prose = re.split(r"\n(?:Attributes|Raises|Args):\n", text)[0]
-    for names, said in _TOLD.findall(prose):
-        for name in re.findall(r"\w+", names.replace(" and ", " ")):
-            found[name] = " ".join(said.split()).rstrip(".;")
-    if "\nAttributes:\n" in text:
-        section = text.split("\nAttributes:\n")[1].split("\nRaises:")[0]
-        found |= {name: " ".join(said.split()).rstrip(".") for name, said in _ATTRIBUTE.findall(section)}
     return found
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from orchestrate.config.base import BitmapSpec
-from orchestrate.config.objective import CptObjective, ObjectiveConfig, make_objective, objective_widths, parse_bitmaps
+from orchestrate.config.build_objective import make_objective, objective_widths, parse_bitmaps
+from orchestrate.config.objective import CptObjective, ObjectiveConfig
 from orchestrate.config.sections import AdaptersConfig
 from orchestrate.config.train import TrainConfig, TrainingConfig
 from qalof.bitmap import PASS_THROUGH, check_width

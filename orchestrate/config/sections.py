@@ -19,46 +19,56 @@ class SourceConfig(BaseConfig):
     """A pretrained model as it stands, with the head that it was trained with."""
 
     source: ModelPath = "tiny"
-    """``tiny``, a local folder, a GGUF file, or a hub name."""
+    """Where the model is: ``tiny`` (the shipped model), a local folder, a GGUF file, or a hub name."""
 
 
 class ModelConfig(SourceConfig):
     """The pretrained model underneath, and the head that a task puts on it."""
 
     seed: Seed = 0
-    """Of a head that the pretrained weights lack."""
+    """The seed of a head that the pretrained weights lack."""
 
 
 class AdaptersConfig(BaseConfig):
-    """LoRA adapters, one a width; ``widths`` defaults to those of the objective's bitmaps; [] makes none."""
+    """The LoRA adapters of a model, one per bit-width."""
 
     widths: list[Width] | None = None
+    """The bit-widths that get an adapter; null takes those of the objective's bitmaps, and ``[]`` makes no adapter."""
     rank: Count = 8
+    """The rank of a branch."""
     alpha: Positive = 16
+    """The numerator of a branch's factor, which is alpha / rank."""
     dropout: Annotated[float, Law(ge=0, lt=1, off="0 drops nothing")] = 0.0
+    """The probability with which a feature of a branch's input is dropped in training."""
     rank_by_width: dict[Width, Count] = Field({})
+    """Ranks for some bit-widths, in place of ``rank``."""
     alpha_by_width: dict[Width, Positive] = Field({})
+    """Alphas for some bit-widths, in place of ``alpha``."""
     rslora: bool = False
+    """Whether a branch's factor is alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732)."""
     init: str = "kaiming"
+    """How a branch begins: ``kaiming``, ``gaussian``, ``orthogonal``, ``loftq``, ``pissa`` or ``olora``."""
 
 
 class WorkersConfig(BaseConfig):
-    """How many processes share the work; ``threads``: torch threads each, None for an equal share of the cores.
-
-    ``in_process``: one worker that is this very process, without Ray: for tiny models, which are done before another
-    process has started.
-    ``min_count``: training goes on with so few where nodes are lost, and grows back; None for ``count`` or none.
-    Other commands begin with so few where the cluster has no room for more; those of one worker refuse it.
-    ``max_failures``: how often the work of a lost worker is done again (an item's, a trial's, or training from the last
-    checkpoint) before the command gives up.
-    """
+    """How many processes share the work, and what each of them has."""
 
     count: Count = 2
+    """How many workers or actors share the work."""
     min_count: Annotated[int, Law(ge=1, off="null for count workers or none")] | None = None
+    """The fewest workers with which the work goes on. Training shrinks to so few where nodes are lost, and grows back;
+    other commands begin with so few where the cluster has no room for more. Null needs all ``count``, and a command
+    that is one worker's work takes null alone."""
     threads: Annotated[int, Law(ge=1, off="null for an equal share of the cores")] | None = None
+    """How many torch threads each worker has; null gives each an equal share of the cores."""
     gpu: bool = False
+    """Whether each worker has a GPU."""
     max_failures: Natural = 2
+    """How often the work of a lost worker is done again (an item, a trial, or training from its last checkpoint) before
+    the command gives up."""
     in_process: bool = False
+    """Whether the one worker is this very process, without Ray. That suits tiny models, which are done before another
+    process has started."""
 
     @property
     def device(self) -> str:
@@ -94,11 +104,14 @@ def refuse_min_count(workers: WorkersConfig, what: str) -> None:
 
 
 class TrackingConfig(BaseConfig):
-    """MLflow: ``uri`` of a server, or None for SQLite in ``root``."""
+    """Where MLflow keeps the record."""
 
     uri: str | None = None
+    """The URI of a tracking server; null keeps the record in SQLite, in ``root``."""
     root: OutputPath = "runs"
+    """The folder of the record where there is no server."""
     experiment: str = "qalof"
+    """The name of the experiment in MLflow."""
 
 
 class JobConfig(BaseConfig):
@@ -111,26 +124,30 @@ class JobConfig(BaseConfig):
 
 
 class EvaluationConfig(BaseConfig):
-    """What to score after training: None for every width that was trained; ``limit`` examples, None for all."""
+    """What is scored after training."""
 
     bitmaps: list[BitmapSpec] | None = None
+    """The bitmaps that are scored; null scores every bit-width that was trained, and 32."""
     limit: Limit | None = None
+    """How many validation examples are scored, from the first on; null scores all of them."""
 
 
 class KeepBestConfig(BaseConfig):
-    """The best checkpoint, kept besides the last: compared at every checkpoint by ``metric``, averaged over bitmaps.
-
-    ``metric``: such as ``max:f1``; ``min:train_loss`` is the mean loss of the steps since the checkpoint before; None
-    for the task's own.  ``bitmaps``: None for every trained width; ``limit``: None for that of ``evaluation``.
-    """
+    """How the best checkpoint is chosen: all are compared by one metric, which is averaged over bitmaps."""
 
     metric: str | None = None
+    """The direction and the metric, such as ``max:f1``; ``min:train_loss`` is the mean loss of the steps since the
+    checkpoint before, and null takes the task's own metric."""
     bitmaps: list[BitmapSpec] | None = Field(None, min_length=1)
+    """The bitmaps over which the metric is averaged; null takes every bit-width that is trained."""
     limit: Annotated[int, Law(ge=1, off="null takes that of evaluation")] | None = None
+    """How many validation examples are scored at a checkpoint; null takes the limit of ``evaluation``."""
 
 
 class CheckpointConfig(JobConfig):
-    """Base of the commands that work on a trained checkpoint, at ``limit`` validation examples."""
+    """Base of the commands that work on a trained checkpoint."""
 
     checkpoint: InputPath
+    """The folder of the checkpoint; in a pipeline also ``step:NAME``."""
     limit: Limit | None = None
+    """How many validation examples are scored, from the first on; null scores all of them."""

@@ -18,35 +18,45 @@ class SpanTaskConfig(BaseConfig):
     """Extractive question answering."""
 
     name: Literal["squad-span"]
+    """The name by which a config picks this task."""
     settings: SpanSettings = SpanSettings()
+    """The settings of the task, its data included."""
 
 
 class CompletionTaskConfig(BaseConfig):
     """Question answering as completion."""
 
     name: Literal["squad-completion"]
+    """The name by which a config picks this task."""
     settings: CompletionSettings = CompletionSettings()
+    """The settings of the task, its data included."""
 
 
 class ClassificationTaskConfig(BaseConfig):
     """Text classification."""
 
     name: Literal["classification"]
+    """The name by which a config picks this task."""
     settings: ClassificationSettings = ClassificationSettings()
+    """The settings of the task, its data included."""
 
 
 class LanguageModelingTaskConfig(BaseConfig):
     """Next-token loss on plain text."""
 
     name: Literal["language-modeling"]
+    """The name by which a config picks this task."""
     settings: LanguageModelingSettings = LanguageModelingSettings()
+    """The settings of the task, its data included."""
 
 
 class ZeroShotTaskConfig(BaseConfig):
     """Multiple-choice benchmarks, for evaluation alone."""
 
     name: Literal["zero-shot"]
+    """The name by which a config picks this task."""
     settings: ZeroShotSettings = ZeroShotSettings()
+    """The settings of the task, its data included."""
 
 
 TaskConfig = Annotated[

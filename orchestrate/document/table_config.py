@@ -48,9 +48,9 @@ class ColumnConfig(BaseConfig):
     """What a column's cells hold."""
 
     name: str
-    """At the head of the column."""
+    """The heading of the column."""
     of: str | list[str] = Field(min_length=1)
-    """Pattern of the cells; of several, a cell is the mean."""
+    """The pattern of the cells; where there are several, a cell holds their mean."""
     independent: bool = True
     """Whether the patterns of a mean come from different examples, so that their errors cancel in part."""
     comparable: bool = True
@@ -58,25 +58,32 @@ class ColumnConfig(BaseConfig):
 
 
 class RowConfig(BaseConfig):
-    """``keys`` fill the columns' patterns; ``reference``: the published numbers, in the columns' order, null for none.
-
-    ``absent``: column -> why this row has no cell there.
-    """
+    """A row: what fills the columns' patterns, and what the reference printed there."""
 
     name: str
+    """The heading of the row."""
     keys: dict[str, str | Annotated[int, Law()] | Finite] = Field({})
+    """The values that fill the columns' patterns, by name."""
     reference: list[Annotated[float, Law(off="null for none")] | None] | None = None
+    """The published numbers, in the columns' order, with null where there is none; null where the row has none at all.
+    """
     absent: dict[str, str] = Field({})
+    """The columns in which this row has no cell, each with the reason."""
 
 
 class TableConfig(BaseConfig):
-    """``source``: where the reference prints it; ``notes``: what a reader must know to compare."""
+    """A table of a reference, which the steps of a pipeline fill."""
 
     title: str
+    """The heading of the table."""
     source: str
+    """Where the reference prints the table."""
     columns: list[ColumnConfig] = Field(min_length=1)
+    """The columns, from left to right."""
     rows: list[RowConfig] = Field(min_length=1)
+    """The rows, from top to bottom."""
     notes: list[str] = Field([])
+    """What a reader must know to compare the numbers."""
 
 
 @dataclass(frozen=True)

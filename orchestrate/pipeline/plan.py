@@ -36,16 +36,16 @@ SHARED = "shared"
 
 
 class StepConfig(BaseConfig):
-    """One step: its name, its command, and the command's config (``workers`` and ``tracking`` are inherited)."""
+    """One step of a pipeline; ``workers`` and ``tracking`` are the pipeline's own."""
 
     name: str = Field(pattern=r"^[\w-]+$")
-    """Of the step, and of its run directory."""
+    """The name of the step, by which later steps refer to it, and of its run directory."""
     command: Annotated[str, Field(json_schema_extra={"enum": sorted(JOBS)})]
-    """Any command that is a job."""
+    """The command that the step runs; any that is a job."""
     config: dict[str, Any]
     """The config of the command."""
     shared: bool = False
-    """Whether other pipelines may have its run, for commands that say that they are shareable."""
+    """Whether other pipelines may use its run, for commands that are shareable."""
 
     @field_validator("command")
     @classmethod
@@ -56,16 +56,20 @@ class StepConfig(BaseConfig):
 
 
 class PipelineConfig(JobConfig):
-    """``qalof run``: steps in order, and perhaps the table that they fill; see :mod:`orchestrate.pipeline.scales` for
-    scales.
-    """
+    """The config of ``qalof run``: steps in order, and the table that they fill."""
 
     command: Literal["run"] = "run"
+    """The command that reads this config."""
     title: str = "QaLoF pipeline"
+    """The heading of the report."""
     steps: list[StepConfig] = Field(min_length=1)
+    """The steps, in the order in which they run."""
     table: TableConfig | None = None
+    """The table that the steps fill; null for none."""
     scale: str = FULL
+    """The size of the experiment, such as ``tiny`` for minutes; ``full`` changes nothing."""
     scales: dict[str, OwnScale] = Field({})
+    """What this config itself changes at each scale (:mod:`orchestrate.pipeline.scales`)."""
 
 
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:

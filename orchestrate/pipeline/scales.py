@@ -27,23 +27,30 @@ FOLDER = CONFIGS / "scales"
 
 
 class ScaleConfig(BaseConfig):
-    """Overrides by kind; keys below are those of the steps' configs."""
+    """Overrides for each kind of step, task, objective and method; keys below are those of the steps' configs."""
 
     needs: list[str] = Field([])
     """Environment variables that the scale reads, such as that of a folder of data."""
     sites: dict[str, str] = Field({})
-    """Patterns of sites in the tables' rows, by those that they replace: another model has other kinds of layers."""
+    """Patterns of sites for the tables' rows, by the patterns that they replace: another model has other kinds of
+    layers."""
     workers: dict[str, Any] = Field({})
+    """Overrides of the pipeline's ``workers``."""
     commands: dict[str, dict[str, Any]] = Field({})
+    """Overrides of the steps' configs, by command."""
     tasks: dict[str, dict[str, Any]] = Field({})
+    """Overrides of the task's settings, by task."""
     objectives: dict[str, dict[str, Any]] = Field({})
+    """Overrides of the objective, by its name."""
     methods: dict[str, dict[str, Any]] = Field({})
+    """Overrides of the attack's settings, by method."""
 
 
 class OwnScale(BaseConfig):
-    """What one config changes at a scale, beyond the scale's own file: step name -> overrides of its config."""
+    """What one config changes at a scale, beyond the scale's own file."""
 
     steps: dict[str, dict[str, Any]] = Field({})
+    """Overrides of the steps' configs, by the name of the step."""
 
 
 def scaled(data: Mapping[str, Any], scale: str) -> dict[str, Any]:

@@ -25,12 +25,8 @@ TIED = (HeadMode.TIED_VIEW, HeadMode.TIED_BOTH)
 
 @dataclass(frozen=True)
 class SwitchSettings:
-    """The choices of algorithms.md 2; each type says what its values mean.
+    """How a model is made switchable (algorithms.md 2); each type says what its values mean.
 
-    ``policy``: which adapter serves a width without one; ``head_mode``: what becomes of the head; ``include``,
-    ``exclude``: patterns of site names; ``merge``, ``lora_input``: how a branch is added; ``norms``: whether
-    norms are trained; ``kv_granularity``: what shares a scale in the KV cache; ``quantization``: the quantizers;
-    ``full_finetune``: whether the pretrained weights are trained too, and saved.
     Strings and objects are read as the types.
 
     Raises:
@@ -38,17 +34,28 @@ class SwitchSettings:
     """
 
     policy: AdapterPolicy = AdapterPolicy.NEAREST_HIGHER
+    """Which adapter serves a bit-width that has none of its own."""
     head_mode: HeadMode = HeadMode.NONE
+    """Whether the language-modeling head is a site, and what becomes of a weight that it shares with the embedding."""
     include: tuple[str, ...] = ("*",)
+    """Patterns of site names; a layer is a site where one of them matches."""
     exclude: tuple[str, ...] = ()
+    """Patterns of site names; a layer that one of them matches is no site."""
     merge: MergeOrder = MergeOrder.BRANCH
+    """Where a LoRA branch is added to the weight's output, and what is rounded."""
     lora_input: LoraInput = LoraInput.RAW
+    """What a branch sees: the layer's input as it is (``raw``) or rounded (``quantized``)."""
     norms: NormMode = NormMode.FROZEN
+    """Whether norms are trained, and whether each adapter has copies of its own."""
     kv_granularity: KvGranularity = KvGranularity.TOKEN
+    """What shares a scale in the KV cache: all keys of a token, or those of one head."""
     quantization: QuantizationScheme = field(default_factory=QuantizationScheme)
+    """The quantizers of weights, activations, KV cache and embedding."""
     full_finetune: bool = False
+    """Whether the pretrained weights are trained too, and saved."""
     embedding: EmbeddingMode = EmbeddingMode.NONE
-    """``site`` gives the input embedding a width of its own, rounded row by row, and with it a head that shares it."""
+    """Whether the input embedding is a site: ``site`` gives it a bit-width of its own, rounded row by row, and with it
+    a head that shares its weight."""
 
     def __post_init__(self) -> None:
         kinds: dict[str, type[StrEnum]] = {

@@ -37,24 +37,23 @@ from qalof.quantization.quantizer import Encoded, Grid, Quantizer
 class GptqSettings:
     """How errors are compensated.
 
-    Attributes:
-        damping: share of the Hessian's mean diagonal that is added to its diagonal.
-        act_order: columns in the order of falling mean square input, else as they stand.
-        block_size: columns after which the rest of the weight is updated; changes the speed, not the result beyond
-            the order of sums.
-        sequence: ``block``: the layers of a transformer block see one calibration pass, with those before the block
-            rounded; ``site``: every layer sees its own, with all before it rounded, at several times the cost.
-        keep_better: rows that rounding to nearest serves better keep it.
-
     Raises:
         BadInputError: a number out of range, or a sequence that does not exist.
     """
 
     damping: Annotated[float, Law(ge=0, lt=1)] = 0.01
+    """The share of the Hessian's mean diagonal that is added to its diagonal."""
     act_order: bool = True
+    """Whether columns are rounded in the order of falling mean square input; otherwise they go as they stand."""
     block_size: Count = 128
+    """After how many columns the rest of the weight is updated; it changes the speed, and the result only by the order
+    of sums."""
     sequence: str = "block"
+    """Which layers share a calibration pass. ``block``: the layers of a transformer block do, with all blocks before it
+    rounded. ``site``: every layer has its own pass, with all layers before it rounded, which takes several times as
+    long."""
     keep_better: bool = True
+    """Whether rows that rounding to nearest serves better keep it."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

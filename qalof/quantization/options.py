@@ -22,39 +22,44 @@ GroupSize = Annotated[int, Law(ge=1, off="null for granularities other than grou
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizerOptions:
-    """Settings of a quantizer; equal settings are equal quantizers, and may be the key of a cache.
-
-    Attributes:
-        granularity: which elements share a scale.
-        group_size: of granularities group and head (there the model's head size, if None).
-        strict_groups: refuse a row that the group size does not divide, as formats of other runtimes do.
-        ste: which gradient passes; ``ste_limit`` is that of ``masked``.
-        real_bits: what a width between two whole ones means; see :mod:`qalof.quantization.quantizer`.
-        scale_dtype: what a packed file stores.  The grid is rounded to it *before* encoding, so that a packed file
-            holds exactly what was fake-quantized.  From 12 bits on fp16 resolves less than the codes do.
-        passthrough_bits: from this width on the tensor is left alone (16 in GGUF-like runs).
+    """The settings of a quantizer; equal settings are equal quantizers, and may be the key of a cache.
 
     Raises:
         BadInputError: an option that does not exist or contradicts another.
     """
 
     granularity: Granularity = Granularity.CHANNEL
+    """Which elements share a scale."""
     group_size: GroupSize | None = None
+    """How many features share a scale under granularity ``group`` or ``head``; null is right for the other
+    granularities, and under ``head`` it takes the model's head size."""
     strict_groups: bool = False
+    """Whether a row that the group size does not divide is refused, as formats of other runtimes do."""
     ste: StraightThrough = StraightThrough.IDENTITY
+    """Which gradient passes the rounding."""
     ste_limit: Positive = 2.0
+    """The magnitude from which the estimator ``masked`` stops the gradient."""
     real_bits: Literal["round", "floor", "mix"] = "round"
+    """What a bit-width between two whole ones means; see :mod:`qalof.quantization.quantizer`."""
     scale_dtype: Literal["float32", "float16"] = "float32"
+    """The type of the scales in a packed file. The scale is rounded to it *before* the codes are made, so a packed file
+    holds exactly what was fake-quantized. From 12 bits on fp16 resolves less than the codes do."""
     passthrough_bits: Annotated[int, Law(ge=2, le=PASS_THROUGH)] = PASS_THROUGH
+    """The bit-width from which the tensor is left alone (16 in GGUF-like runs)."""
 
     method: ClassVar[str]
+    """The name by which a config picks this quantizer."""
     lowest_bits: ClassVar[int] = 1
+    """The lowest bit-width: 1, or 2 where the method has no one-bit form."""
     only_bits: ClassVar[int | None] = None
+    """The one bit-width that the method has; None where it has many."""
     has_zero: ClassVar[bool] = False
+    """Whether a stored group has a zero point, or another second number, alongside its scale."""
     scaled_codes: ClassVar[bool] = False
     """Whether a value is its code times the scale and nothing else, so that integer products serve."""
 
     registry: ClassVar[dict[str, type[QuantizerOptions]]] = {}
+    """The quantizers by the names of their methods."""
 
     def __init_subclass__(cls, *, method: str | None = None) -> None:
         if method is not None:

@@ -35,21 +35,18 @@ ROLES = ("weight", "activation", "kv", "embedding")
 
 @dataclass(frozen=True)
 class TensorScheme:
-    """How one kind of tensor is quantized.
-
-    Attributes:
-        quantizer: at all widths but those of ``by_width``.
-        by_width: width -> another quantizer.
-        observer: how static ranges are found; None for dynamic ones.
-        outliers: activations only: a feature that reaches this magnitude in any real token of a row stays in fp16 in
-            that row (bitsandbytes' int8 has 6.0, and looks at all rows of a batch at once); the large values count in
-            no range.
-    """
+    """How one kind of tensor is quantized."""
 
     quantizer: Quantizer
+    """The quantizer at all bit-widths but those of ``by_width``."""
     by_width: Mapping[Width, Quantizer] = field(default_factory=dict)
+    """Other quantizers for some bit-widths."""
     observer: ObserverSpec | None = None
+    """How static ranges are found; with null, ranges are dynamic."""
     outliers: Annotated[float, Law(gt=0, off="null keeps none out; 6.0 is usual")] | None = None
+    """Of activations only: a feature that reaches this magnitude in any real token of a row stays in fp16 in that row,
+    and counts in no range (bitsandbytes' int8 has 6.0, and looks at all rows of a batch at once). Null keeps no feature
+    out."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -141,29 +138,28 @@ _EMBEDDING = TensorScheme(Symmetric(granularity=Granularity.CHANNEL, scale_dtype
 
 @dataclass(frozen=True)
 class QuantizationScheme:
-    """Quantizers of a whole model.
-
-    Attributes:
-        weight: (out, in).
-        activation: the input of a layer, (..., tokens, features).
-        kv: keys, and values, as they leave their projection, before the head split.
-        widths: for which LSQ has steps, where a quantizer learns one for each width.
-        held: how frozen weights are kept once rounded: ``values`` as they are multiplied (4 bytes a weight and width
-            in fp32), ``codes`` as integers (1 byte up to 8 bits) that each forward decodes to the same numbers,
-            ``packed`` as in a packed file (b bits a weight), multiplied as integers where a kernel can, ``int8`` as
-            values and codes (5 bytes), of which the codes multiply forwards, in training too.
-        embedding: the input embedding (vocabulary, features) where it is a site, and a head that is one along with it.
+    """The quantizers of a whole model.
 
     Raises:
         BadInputError: a quantizer that cannot serve where it stands.
     """
 
     weight: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.CHANNEL))
+    """How weights are quantized, (out, in)."""
     activation: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.TOKEN))
+    """How the input of a layer is quantized, (..., tokens, features)."""
     kv: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.TOKEN))
+    """How keys, and values, are quantized as they leave their projection, before the split into heads."""
     widths: tuple[Width, ...] = ()
+    """The bit-widths for which LSQ has steps, where a quantizer learns one step per width."""
     held: Literal["values", "codes", "packed", "int8"] = "values"
+    """How frozen weights are kept once rounded. ``values``: as they are multiplied, 4 bytes per weight and width in
+    fp32. ``codes``: as integers, 1 byte up to 8 bits, which each forward decodes to the same numbers. ``packed``: as in
+    a packed file, b bits per weight, multiplied as integers where a kernel can. ``int8``: as values and codes, 5 bytes,
+    of which the codes multiply in the forward pass, in training too."""
     embedding: TensorScheme = _EMBEDDING
+    """How the input embedding (vocabulary, features) is quantized where it is a site, and with it a head that shares
+    its weight."""
 
     def __post_init__(self) -> None:
         if self.held not in ("values", "codes", "packed", "int8"):

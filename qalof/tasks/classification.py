@@ -54,18 +54,21 @@ class LabelledText(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassificationSettings:
-    """``data``: ``tiny``, a folder, a train file, or a name on the hub such as ``fancyzhx/ag_news``
-    (:mod:`qalof.tasks.classification_hub`); ``validation_data``: what to score on instead.
-
-    The label names are those of ``data`` for both.  ``max_length`` is in tokens.
-    """
+    """The data of text classification, and how long texts may be."""
 
     data: DataPath = "tiny"
+    """The data: ``tiny``, a folder, a file with training examples, or a hub name such as ``fancyzhx/ag_news``
+    (:mod:`qalof.tasks.classification_hub`). It names the labels."""
     validation_data: DataPath | None = None
+    """The data to score on in place of ``data``, with the same labels; null scores on ``data``."""
     train_split: str = "train"
+    """The split to train on, such as ``train``, or ``train[:1000]`` for its first 1,000 examples."""
     validation_split: str = "validation"
+    """The split to score on, such as ``validation``, or ``validation[:500]`` for its first 500 examples."""
     max_length: Count = 128
+    """The most tokens of a text; a longer text keeps its beginning."""
     eval_batch_size: Count = 64
+    """How many examples are scored at once; no score depends on it."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

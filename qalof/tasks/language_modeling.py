@@ -46,22 +46,28 @@ FLOAT64_TOLERANCE, FLOAT32_TOLERANCE, ROUNDED_TOLERANCE = 1e-9, 1e-5, 5e-3
 
 @dataclass(frozen=True)
 class LanguageModelingSettings:
-    """``data``: ``tiny``, a text file, a folder of ``SPLIT.txt`` (or ``SPLIT/*.txt``), or a hub name with ``subset``.
-
-    A folder of generated texts (``qalof generate-data``) holds no validation text: ``validation_data``, of the same
-    forms, is what is scored in place of ``data``.
-    ``max_length`` and ``stride`` in tokens; training takes blocks of ``max_length`` without overlap.
-    """
+    """The text of language modeling, and how it is cut into windows."""
 
     data: DataPath = "tiny"
+    """The text: ``tiny``, a text file, a folder with ``SPLIT.txt`` or ``SPLIT/*.txt``, a folder of texts that ``qalof
+    generate-data`` wrote, or a hub name with ``subset``."""
     subset: str | None = None
+    """The subset of a data set of the hub, such as ``wikitext-2-raw-v1``; null where it has none."""
     validation_data: DataPath | None = None
+    """The text to score on in place of ``data``, of the same forms; null scores on ``data``, which must not be
+    generated then."""
     train_split: str = "train"
+    """The split to train on, such as ``train``, or ``train[:1000]`` for its first 1,000 examples."""
     validation_split: str = "validation"
+    """The split to score on, such as ``validation``, or ``validation[:500]`` for its first 500 examples."""
     max_length: Annotated[int, Law(ge=2)] = 1024
+    """The tokens of a scored window, and of a training block; blocks do not overlap."""
     stride: Count = 512
+    """By how many tokens a scored window moves on; each token is scored once, by the first window that holds it."""
     prepend_bos: bool = False
+    """Whether a bos token is put first, which lets the first token of the text be scored too."""
     eval_batch_size: Count = 8
+    """How many examples are scored at once; no score depends on it."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

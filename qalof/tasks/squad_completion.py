@@ -37,19 +37,23 @@ _TEMPLATE = ("Context: ", "\nQuestion: {question}\nAnswer:")
 
 @dataclass(frozen=True)
 class CompletionSettings:
-    """``max_length``: tokens of prompt and answer; a longer context loses its beginning.
-
-    ``data`` may be a folder of generated completions (``qalof generate-data`` from prompts), which is for training
-    alone; ``validation_data`` is what is scored in place of ``data``.
-    """
+    """The data of question answering as completion, and how long prompts and answers may be."""
 
     data: DataPath = "tiny"
+    """The data: ``tiny``, a hub name, a folder or file in the format of SQuAD v1.1, or a folder of completions that
+    ``qalof generate-data`` wrote, which serve training alone."""
     validation_data: DataPath | None = None
+    """The data to score on in place of ``data``; null scores on ``data``, which must not be generated then."""
     train_split: str = "train"
+    """The split to train on, such as ``train``, or ``train[:1000]`` for its first 1,000 examples."""
     validation_split: str = "validation"
+    """The split to score on, such as ``validation``, or ``validation[:500]`` for its first 500 examples."""
     max_length: Annotated[int, Law(ge=2)] = 512
+    """The most tokens of prompt and answer together; a context that is too long loses its beginning."""
     max_new_tokens: Count = 32
+    """The most tokens of an answer that the model writes when it is scored."""
     eval_batch_size: Count = 64
+    """How many examples are scored at once; no score depends on it."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

@@ -39,16 +39,24 @@ NO_ANSWER = "empty"
 
 @dataclass(frozen=True)
 class SpanSettings:
-    """``max_length`` and ``stride`` (overlap) in tokens; ``n_best`` starts and ends are paired in decoding."""
+    """The data of extractive question answering, and how contexts are cut into windows."""
 
     data: DataPath = "tiny"
+    """The data: ``tiny``, a hub name, or a folder or file in the format of SQuAD v1.1."""
     train_split: str = "train"
+    """The split to train on, such as ``train``, or ``train[:1000]`` for its first 1,000 examples."""
     validation_split: str = "validation"
+    """The split to score on, such as ``validation``, or ``validation[:500]`` for its first 500 examples."""
     max_length: Count = 384
+    """The most tokens of a window, which holds the question and a part of the context."""
     stride: Natural = 128
+    """How many tokens two neighboring windows of a context share."""
     n_best: Count = 20
+    """How many of the likeliest starts are paired with as many of the likeliest ends when an answer is chosen."""
     max_answer_length: Count = 30
+    """The most tokens of an answer."""
     eval_batch_size: Count = 64
+    """How many examples are scored at once; no score depends on it."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

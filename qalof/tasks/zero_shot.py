@@ -33,17 +33,21 @@ from qalof.tasks.zero_shot_data import BENCHMARKS, Dataset, Item, load_items
 
 @dataclass(frozen=True)
 class ZeroShotSettings:
-    """``data``: ``tiny``, a ``.jsonl`` file, a folder with ``DATASET.jsonl``, a hub name; None: the benchmark's own.
-
-    ``limit``: the first items alone; ``max_length``: the most tokens shown to the model, None for its positions.
-    """
+    """Which items of which benchmark are scored."""
 
     dataset: Dataset = "boolq"
+    """The benchmark."""
     data: DataPath | None = None
+    """Where its items are: ``tiny``, a ``.jsonl`` file, a folder with ``DATASET.jsonl``, or a hub name; null takes the
+    benchmark's own hub name."""
     split: str = "validation"
+    """The split of the benchmark that is scored."""
     limit: Annotated[int, Law(ge=1, off="null takes all items")] | None = None
+    """How many items there are, from the first on; null takes all of them."""
     max_length: Annotated[int, Law(ge=2, off="null takes the model's positions")] | None = None
+    """The most tokens that the model is shown; null takes as many as it has positions."""
     eval_batch_size: Count = 16
+    """How many examples are scored at once; no score depends on it."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

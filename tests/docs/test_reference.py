@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 pytest.importorskip("griffe", reason="the tools of the documentation are not installed; `make docs` installs them")
 
 from docs.generate import api, commands, configs, tables, tree  # noqa: E402
-from docs.generate.fields import keys_of, laws, tag_of, type_text  # noqa: E402
+from docs.generate.fields import keys_of, laws, type_text  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +42,27 @@ def test_every_section_that_a_config_may_hold_is_described_once(config_pages):
         assert all(f"| `{key.name}` |" in page for key in keys_of(section.kind))
 
 
-def test_every_key_says_what_it_is():
-    for kind in configs.sections():
-        for key in keys_of(kind):
-            fixed = tag_of(kind) is not None and tag_of(kind)[0] == key.name
-            assert key.text or fixed, f"{kind.__name__}.{key.name} has no docstring line under it"
+def test_every_field_of_a_settings_class_has_a_docstring_of_its_own():
+    silent = [
+        f"{kind.__name__}.{key.name}" for kind in configs.sections() for key in keys_of(kind) if not key.text.strip()
+    ]
+    assert not silent, f"give each of these a docstring line under it: {silent}"
+
+
+def test_every_text_of_a_field_is_a_sentence():
+    fields = [(kind, key) for kind in configs.sections() for key in keys_of(kind)]
+    short = [
+        f"{kind.__name__}.{key.name}: {key.text}"
+        for kind, key in fields
+        if not key.text.endswith(".") or not (key.text[0].isupper() or key.text[0] in "`k") or " " not in key.text
+    ]
+    assert not short
+
+
+def test_a_class_does_not_describe_its_fields_again():
+    described = re.compile(r"(?:^|\n)Attributes:|``(\w+)``(?:, ``\w+``)*: ")
+    again = [kind.__name__ for kind in configs.sections() if described.search(inspect.cleandoc(kind.__doc__ or ""))]
+    assert not again, f"move these texts under the fields: {again}"
 
 
 def test_every_registered_quantizer_is_in_the_reference(config_pages):
@@ -64,6 +82,7 @@ def test_a_row_tells_type_default_law_and_docstring():
         widths: list[int] | None = Field(None, min_length=1, description="Which widths.")
 
     rank, mode, widths = keys_of(Example)
+    assert (rank.text, mode.text) == ("Rank of the branch.", "")
     assert (rank.type, rank.default, rank.law) == ("whole number", "`8`", "at least `1`")
     assert (mode.type, mode.default) == ("`a` or `b`", "`a`")
     assert (widths.type, widths.law, widths.text) == (
@@ -71,14 +90,6 @@ def test_a_row_tells_type_default_law_and_docstring():
         "length at least `1`",
         "Which widths.",
     )
-
-
-def test_a_field_that_its_class_describes_has_that_text():
-    from docs.generate.fields import _told_by_class
-
-    told = _told_by_class("``batch_size`` is global; ``count``: sequences at once; ``steps``, ``cycles``: how often.")
-    assert told["count"] == "sequences at once"
-    assert told["steps"] == told["cycles"] == "how often"
 
 
 def test_types_read_as_yaml_does():
@@ -127,9 +138,9 @@ def test_roles_become_code_and_links_that_may_be_missing():
 def test_settings_that_are_dataclasses_are_read_like_configs():
     @dataclass(frozen=True)
     class Settings:
-        """``limit``: the first items alone."""
-
         limit: int | None = None
+        """The first items alone."""
 
     (key,) = keys_of(Settings)
     assert (key.name, key.type, key.default) == ("limit", "whole number or null", "`null`")
+    assert key.text == "The first items alone."

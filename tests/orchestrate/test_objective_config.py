@@ -7,8 +7,9 @@ import yaml
 from pydantic import TypeAdapter
 
 from orchestrate.config.build import adapter_specs
+from orchestrate.config.build_objective import make_objective
 from orchestrate.config.loader import load_config, to_plain
-from orchestrate.config.objective import ObjectiveConfig, make_objective
+from orchestrate.config.objective import ObjectiveConfig
 from orchestrate.config.sections import AdaptersConfig
 from orchestrate.config.train import TrainConfig
 from qalof.errors import BadInputError

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from orchestrate.config.objective import CptObjective, _specs, make_objective, objective_widths
+from orchestrate.config.build_objective import make_objective, objective_widths, specs_of
+from orchestrate.config.objective import CptObjective
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.pipeline.plan import load_pipeline, plan
@@ -33,7 +34,7 @@ def steps_of(reference: str, scale: str = "full") -> list[tuple[str, PlannedStep
 
 
 def trained(config: TrainConfig) -> list[Bitmap]:
-    specs = config.objective.trained if isinstance(config.objective, CptObjective) else _specs(config.objective)
+    specs = config.objective.trained if isinstance(config.objective, CptObjective) else specs_of(config.objective)
     return [Bitmap.parse(spec, NAMES) for spec in specs]
 
 

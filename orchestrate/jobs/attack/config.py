@@ -19,51 +19,58 @@ class GbdaConfig(BaseConfig):
     """The gradient-based distributional attack, on a classifier."""
 
     name: Literal["gbda"] = "gbda"
+    """The name by which a config picks this attack."""
     settings: GbdaSettings = GbdaSettings()
+    """The settings of the attack."""
 
 
 class ArcaConfig(BaseConfig):
     """A search for prompts that make a causal language model say a fixed output; also AutoPrompt, HotFlip and GCG."""
 
     name: Literal["arca"] = "arca"
+    """The name by which a config picks this attack."""
     settings: ArcaSettings = ArcaSettings()
+    """The settings of the attack."""
 
 
 class TextFoolerConfig(BaseConfig):
     """Synonyms for the words that matter most, on a classifier or a language model."""
 
     name: Literal["textfooler"]
+    """The name by which a config picks this attack."""
     settings: TextFoolerSettings = TextFoolerSettings()
+    """The settings of the attack."""
 
 
 class BertAttackConfig(BaseConfig):
     """A language model's proposals for the words that matter most, on a classifier or a language model."""
 
     name: Literal["bert-attack"]
+    """The name by which a config picks this attack."""
     settings: BertAttackSettings = BertAttackSettings()
+    """The settings of the attack."""
 
 
 MethodConfig = Annotated[GbdaConfig | TextFoolerConfig | BertAttackConfig | ArcaConfig, Field(discriminator="name")]
 
 
 class RandomPrecisionConfig(BaseConfig):
-    """Random precision inference: which bitmaps are drawn from, how often, and at which grain.
-
-    ``probabilities``: each is a defence of its own, which leaves ``baseline`` so often; 1 needs no baseline.
-    """
+    """Random precision inference: which bitmaps are drawn from, how often, and at which grain."""
 
     bitmaps: list[BitmapSpec] | None = None
-    """The bitmaps to draw from; null for those that are attacked."""
+    """The bitmaps to draw from; null takes those at which texts are attacked."""
     granularity: Literal["request", "batch", "layer"] = "request"
-    """What shares a draw: a request, ``batch_size`` requests in a row, or every layer of a request draws for itself."""
+    """What shares a draw: a ``request``, a ``batch`` of ``batch_size`` requests in a row, or nothing, since each
+    ``layer`` of a request draws for itself."""
     batch_size: Annotated[int, Law(ge=1, off="null is 16")] | None = None
-    """Requests in a row that share a draw, at least 1; for granularity ``batch`` alone, where None is 16."""
+    """How many requests in a row share a draw under granularity ``batch``, where null is 16; other granularities take
+    null alone."""
     draws: Count = 20
-    """How often each text is read under new draws."""
+    """How often each text is read, under new draws each time."""
     baseline: BitmapSpec | None = None
     """The bitmap at which a request stays when it does not switch; null where every probability is 1."""
     probabilities: list[Share] = Field([1.0], min_length=1)
-    """How often a request leaves the baseline; each one is a defence of its own."""
+    """How often a request leaves the baseline; each probability is a defense of its own."""
 
     @model_validator(mode="after")
     def _batch(self) -> Self:
@@ -79,14 +86,15 @@ class RandomPrecisionConfig(BaseConfig):
 
 
 class AttackConfig(CheckpointConfig):
-    """``qalof attack``: every text at every bitmap, transfer between them, and random precision inference."""
+    """The config of ``qalof attack``: every text is attacked at every bitmap and read at all of them."""
 
     command: Literal["attack"] = "attack"
+    """The command that reads this config."""
     bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
-    """Where texts are attacked; each text that is found is read at all of them."""
+    """The bitmaps at which texts are attacked; each text that is found is read at all of them."""
     method: MethodConfig = GbdaConfig()
     """The attack and its settings."""
     random_precision: RandomPrecisionConfig = RandomPrecisionConfig()
-    """The defence that is measured beside the fixed bitmaps."""
+    """The defense that is measured alongside the fixed bitmaps."""
     seed: Seed = 0
-    """Seed of the attack and of the defence's draws; the attack's are keyed by text and bitmap too."""
+    """The seed of the attack and of the defense's draws; the attack's draws depend on text and bitmap too."""

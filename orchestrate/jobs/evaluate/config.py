@@ -10,11 +10,11 @@ from orchestrate.config.task import TaskConfig
 
 
 class EvaluateConfig(CheckpointConfig):
-    """``qalof evaluate``; ``bitmaps`` None takes every width that has an adapter, and 32.
-
-    ``task``: what to score it on; None for the task that it was trained for.
-    """
+    """The config of ``qalof evaluate``."""
 
     command: Literal["evaluate"] = "evaluate"
+    """The command that reads this config."""
     task: TaskConfig | None = None
+    """What the checkpoint is scored on; null takes the task that it was trained for."""
     bitmaps: list[BitmapSpec] | None = None
+    """The bitmaps that are scored; null scores every bit-width that has an adapter, and 32."""

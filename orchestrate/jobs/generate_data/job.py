@@ -43,13 +43,18 @@ DATA = "data"
 
 
 class GenerateConfig(JobConfig):
-    """``qalof generate-data``; ``shard_size`` texts a file, ``batch_size`` of them at once in an actor."""
+    """The config of ``qalof generate-data``."""
 
     command: Literal["generate-data"] = "generate-data"
+    """The command that reads this config."""
     model: SourceConfig = SourceConfig()
+    """The pretrained model that writes the texts."""
     generation: GenerationSettings = GenerationSettings()
+    """Which texts are written, and how."""
     shard_size: Count = 256
+    """How many texts a file holds; a file is one item of work."""
     batch_size: Count = 32
+    """How many texts an actor writes at once; no text depends on it."""
 
 
 @dataclass(frozen=True)

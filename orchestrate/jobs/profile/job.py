@@ -55,16 +55,24 @@ METRICS = (
 
 
 class ProfileConfig(JobConfig):
-    """``qalof profile``: ``measures`` what to measure, the rest how speed is: on ``sequences`` of ``tokens``."""
+    """The config of ``qalof profile``."""
 
     command: Literal["profile"] = "profile"
+    """The command that reads this config."""
     checkpoint: InputPath
+    """The folder of the checkpoint; in a pipeline also ``step:NAME``."""
     bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
+    """The bitmaps at which the checkpoint is measured."""
     measures: list[Literal["size", "speed"]] = Field(["size", "speed"], min_length=1)
+    """What is measured: ``size`` in bytes, ``speed`` in tokens per second along with memory."""
     sequences: Count = 8
+    """How many sequences a batch has where speed is measured."""
     tokens: Count = 128
+    """How many tokens each sequence has."""
     new_tokens: Count = 32
+    """How many tokens are generated after them."""
     repeats: Count = 3
+    """How often each measurement is repeated; the median counts."""
 
     @model_validator(mode="after")
     def _one_worker(self) -> Self:

@@ -18,43 +18,58 @@ from qalof.quantization.scheme import QuantizationScheme
 
 
 class MethodConfig(BaseConfig):
-    """One way to quantize without training.
-
-    ``name``: of its rows and its folder; ``kind``: ``rtn`` rounds to nearest, ``gptq`` compensates errors on the
-    calibration examples, as ``gptq`` says; ``quantization``: the quantizers; ``bitmaps``: instead of the common ones.
-    """
+    """One way to quantize without training."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """The name of the method's rows and of its folder."""
     kind: Literal["rtn", "gptq"] = "rtn"
+    """``rtn`` rounds to nearest; ``gptq`` compensates errors on the calibration examples."""
     quantization: QuantizationScheme = QuantizationScheme()
+    """The quantizers."""
     bitmaps: list[BitmapSpec] | None = Field(None, min_length=1)
+    """The bitmaps at which this method is scored; null takes the common ones."""
     gptq: GptqSettings = GptqSettings()
+    """How ``gptq`` compensates errors; ``rtn`` does not read it."""
 
 
 class CalibrationConfig(BaseConfig):
-    """Examples of the training split that GPTQ and static ranges see, drawn from ``seed``."""
+    """Which examples of the training split GPTQ and static ranges see."""
 
     examples: Count = 64
+    """How many examples are drawn."""
     batch_size: Count = 8
+    """How many of them run at once."""
     seed: Seed = 0
+    """The seed by which they are drawn."""
 
 
 class PtqConfig(JobConfig):
-    """``qalof ptq``: a checkpoint with its own task, or a pretrained ``model`` with ``task`` and ``switch``.
+    """The config of ``qalof ptq``.
 
-    ``reference``: the method whose row at the same bitmap the others are compared with; the first by default.
+    It names a checkpoint, which has its own task, or a pretrained ``model`` with ``task`` and ``switch``.
     """
 
     command: Literal["ptq"] = "ptq"
+    """The command that reads this config."""
     checkpoint: InputPath | None = None
+    """The folder of the checkpoint, in a pipeline also ``step:NAME``; null takes ``model``, ``task`` and ``switch``
+    instead."""
     model: ModelConfig = ModelConfig()
+    """The pretrained model, where there is no checkpoint."""
     task: TaskConfig | None = None
+    """What the pretrained model is scored on; null where there is a checkpoint, which names its task."""
     switch: SwitchSettings = SwitchSettings()
+    """How the pretrained model is made switchable."""
     methods: list[MethodConfig] = Field(min_length=1)
+    """The methods that are compared."""
     bitmaps: list[BitmapSpec] = Field([8, 4], min_length=1)
+    """The bitmaps at which all methods are scored that have none of their own."""
     reference: str | None = None
+    """The method with whose row at the same bitmap the others are compared; null takes the first."""
     calibration: CalibrationConfig = CalibrationConfig()
+    """The examples that GPTQ and static ranges see."""
     limit: Limit | None = None
+    """How many validation examples are scored, from the first on; null scores all of them."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

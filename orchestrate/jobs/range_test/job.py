@@ -47,20 +47,25 @@ OVERRIDDEN = {
 
 
 class RangeTestConfig(TrainingConfig):
-    """``qalof range-test``: a training config, of which ``objective`` only says which widths there are adapters for,
-    and of CPT which tensors cycle.
+    """The config of ``qalof range-test``, which is a training config.
 
-    ``lowest`` .. ``highest``: widths that are tried, ``iterations`` steps each; ``window``: last steps whose mean is
-    a width's loss; ``threshold``: relative fall of the loss above which a width learns.
+    Of ``objective`` only two things are read: which bit-widths there are adapters for, and which tensors of CPT cycle.
     """
 
     command: Literal["range-test"] = "range-test"
+    """The command that reads this config."""
     objective: ObjectiveConfig = CptObjective(name="cpt", lowest=2, highest=8, cycles=1)
+    """Which bit-widths have adapters, and which tensors cycle under CPT; its other settings play no part."""
     lowest: Width = 2
+    """The lowest bit-width, at which the test begins."""
     highest: Width = 8
+    """The highest bit-width that is tried."""
     iterations: Count = 100
+    """How many steps each bit-width runs."""
     window: Count = 10
+    """How many last steps of a bit-width its loss is averaged over."""
     threshold: Share = 0.01
+    """The relative fall of the loss above which a bit-width counts as learning."""
 
     @model_validator(mode="before")
     @classmethod

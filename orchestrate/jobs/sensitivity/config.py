@@ -11,21 +11,24 @@ from qalof.laws import Width
 
 
 class SensitivityConfig(CheckpointConfig):
-    """``qalof sensitivity``: what each unit suffers when it alone is rounded to fewer bits."""
+    """The config of ``qalof sensitivity``: what is lost when one unit alone is rounded to fewer bits."""
 
     command: Literal["sensitivity"] = "sensitivity"
+    """The command that reads this config."""
     score: Literal["metric", "output_error"] = "metric"
-    """``metric``: what lowering a unit costs on the task; ``output_error``: MSE, MAE and relative MSE of each site's
-    output against full precision, on training examples (``limit``: how many, 64 where it is null)."""
+    """What is measured. ``metric``: how much of the task's metric is lost when a unit is reduced. ``output_error``:
+    MSE, MAE and relative MSE of each site's output against full precision, on training examples, of which ``limit``
+    says how many (64 where it is null)."""
     reference: Width = 8
-    """Bits of all other units, and of the unit before it is lowered; of the score ``metric`` alone."""
+    """The bit-width of all other units, and of the unit before it is reduced; it belongs to the score ``metric`` alone.
+    """
     lowered: list[Width | str] = Field([4], min_length=1)
-    """Bits to lower to: a number for weights, activations and KV cache together; of the score ``output_error`` also
-    ``w4`` for weights alone, ``w4a8`` or ``w4a8kv8``."""
+    """The bit-widths to which a unit is reduced. A number is for weights, activations and KV cache together; the score
+    ``output_error`` also takes ``w4`` for weights alone, ``w4a8`` or ``w4a8kv8``."""
     unit: Literal["site", "block"] = "site"
-    """What is lowered at once; an output error is a site's."""
+    """What is reduced at once: a site, or all sites of a block. The score ``output_error`` takes ``site`` alone."""
     metric: str | None = None
-    """The task's metric to rank by, None for its own; of the score ``metric`` alone."""
+    """The metric to rank by; null takes the task's own. It belongs to the score ``metric`` alone."""
 
     @property
     def widths(self) -> list[int]:

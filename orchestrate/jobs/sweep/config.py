@@ -13,11 +13,14 @@ from qalof.laws import Count, Finite, Law, Seed
 
 
 class RangeConfig(BaseConfig):
-    """Numbers from ``low`` to ``high``, both included: whole ones where both are; ``log``: even in the logarithm."""
+    """Numbers from ``low`` to ``high``, whole ones where both ends are whole."""
 
     low: Annotated[int, Law()] | Finite
+    """The least value, which is included."""
     high: Annotated[int, Law()] | Finite
+    """The greatest value, which is included."""
     log: bool = False
+    """Whether values are drawn evenly in their logarithm."""
 
     @property
     def whole(self) -> bool:
@@ -35,35 +38,47 @@ class RangeConfig(BaseConfig):
 
 
 class AshaConfig(BaseConfig):
-    """Successive halving: of the trials that came to a rung, the best 1/``reduction_factor`` go on."""
+    """Successive halving: of the trials that came to a rung, only the best share goes on."""
 
     grace_steps: Count = 1
+    """How many scores every trial reaches before it may be stopped."""
     reduction_factor: Annotated[int, Law(ge=2)] = 3
+    """At each rung, one of so many trials goes on."""
 
 
 class SweepConfig(JobConfig):
-    """``qalof sweep``: a training config, and the settings to vary.
+    """The config of ``qalof sweep``: a training config, and the settings to vary.
 
-    ``train``: a whole config of ``qalof train`` but its workers, tracking and ``keep_best``.  ``space``: dotted keys
-    of it, each with a list of values or a range.  ``metric``, ``bitmaps``, ``limit``: as in ``keep_best``; where the
-    space changes what is trained, name the bitmaps, or scores are not of the same thing.  ``samples``: trials of
-    ``random`` and ``tpe``.  ``report_every``: training steps between scores, None for ``training.checkpoint_every``.
-    Without ``asha`` the results do not depend on the number of workers; with it, they depend on what ends first.
+    Without ``asha`` the results do not depend on the number of workers; with it, they depend on which trial ends first.
     """
 
     command: Literal["sweep"] = "sweep"
+    """The command that reads this config."""
     train: dict[str, Any]
+    """A whole config of ``qalof train``, but without its workers, tracking and ``keep_best``."""
     space: dict[str, list[Any] | RangeConfig] = Field(min_length=1)
+    """The dotted keys of ``train`` that vary, each with a list of values or a range."""
     metric: str | None = None
+    """The direction and the metric by which trials are compared, such as ``max:f1``; null takes the task's own."""
     bitmaps: list[BitmapSpec] | None = None
+    """The bitmaps over which the metric is averaged; null takes every bit-width that is trained. Where the space
+    changes what is trained, name them, or trials are scored on different things."""
     limit: Annotated[int, Law(ge=1, off="null takes that of train.evaluation")] | None = None
+    """How many validation examples a score takes; null takes the limit of ``train.evaluation``."""
     strategy: Literal["grid", "random", "tpe"] = "grid"
+    """How points are chosen: all combinations (``grid``), ``random`` ones, or Optuna's TPE."""
     samples: Annotated[int, Law(ge=1, off="null for grid, which tries all")] | None = None
+    """How many trials ``random`` and ``tpe`` run; null for ``grid``, which runs them all."""
     generation: Count = 4
+    """How many points TPE is asked for at once."""
     scheduler: Literal["none", "asha"] = "none"
+    """Whether weak trials are stopped early: ``asha`` stops them, ``none`` lets all finish."""
     asha: AshaConfig = AshaConfig()
+    """The settings of ASHA."""
     report_every: Annotated[int, Law(ge=1, off="null for training.checkpoint_every")] | None = None
+    """How many training steps lie between two scores of a trial; null takes ``training.checkpoint_every``."""
     seed: Seed = 0
+    """The seed of all points that are drawn."""
 
     @model_validator(mode="after")
     def _law(self) -> Self:

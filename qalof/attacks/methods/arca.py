@@ -34,25 +34,32 @@ from qalof.tasks.base import Task
 
 @dataclass(frozen=True)
 class ArcaSettings:
-    """``proposal``: the method; ``tokens``: free ones, after ``prefix``; ``candidates``: k, prompts read a step.
-
-    ``sweeps``: over the free places, steps for ``gcg``; ``lambda_lm``: weight of the prompt's mean NLL; ``monotone``:
-    never to a worse prompt; ``pool``: tokens a place for ``gcg`` (whose paper has 20 tokens, 512 candidates, 500
-    steps); ``targets``: see :func:`~qalof.attacks.targets.targets_of`; ``max_length``: of prompt and target, in tokens.
-    """
+    """The settings of ARCA, and of AutoPrompt, HotFlip and GCG, which differ in how they propose tokens."""
 
     uses_lm: ClassVar[bool] = False
+    """Whether the attack needs a second language model."""
 
     proposal: Proposal = Proposal.ARCA
+    """The method by which tokens are proposed."""
     tokens: Count = 5
+    """How many free tokens a prompt has, after ``prefix``."""
     prefix: str = ""
+    """The text that every prompt begins with."""
     candidates: Count = 32
+    """k, the prompts that are read per step."""
     sweeps: Natural = 50
+    """How often the search goes over all free places; for ``gcg``, how many steps it takes."""
     lambda_lm: Weight = 0.0
+    """The weight of the prompt's mean NLL."""
     monotone: bool = True
+    """Whether the search never goes to a worse prompt."""
     pool: Count = 256
+    """For ``gcg``: the best tokens per place, from which candidates are drawn (its paper has 512 candidates and 500
+    steps)."""
     targets: Annotated[str, PathField(words=(HARMLESS,))] = HARMLESS
+    """The outputs to elicit: ``harmless`` for the shipped list, or a UTF-8 file with one target per line."""
     max_length: Count = 32
+    """The most tokens of prompt and target together."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

@@ -33,16 +33,16 @@ from qalof.laws import Count, Law
 
 @dataclass(frozen=True)
 class BertAttackSettings(WordAttackSettings):
-    """``candidates``: K, of a word; ``most_changed``: share of a text's words.
-
-    ``least_similarity`` by ``metric`` over the whole text.  The rest:
-    :class:`~qalof.attacks.methods.substitution.WordAttackSettings`.
-    """
+    """The settings of BERT-Attack."""
 
     candidates: Count = 48
+    """K, the most candidates for a word."""
     most_changed: Annotated[float, Law(gt=0, le=1)] = 0.4
+    """The greatest share of a text's words that may be swapped."""
     metric: Metric = "cosine"
+    """How similarity is measured."""
     least_similarity: Annotated[float, Law(ge=-1, le=1)] = 0.2
+    """The least similarity of the whole text to the original; thresholds of other encoders do not carry over."""
 
     def work(self, tokens: int) -> Work:
         """Each token a word to hide; proposals read by the LM, candidates by the victim and, for similarity, the LM."""

@@ -48,25 +48,33 @@ _TINY_FLOAT = 1e-20
 
 @dataclass(frozen=True)
 class GbdaSettings:
-    """``batch``: samples a step; ``samples``: hard ones at the end; ``coefficient``: C, None for 15 moved to this V.
-
-    ``kappa``: margin aimed at, in logits; ``lambda_lm``, ``lambda_sim``: weights of fluency and similarity;
-    ``idf``: weight of each token id in R, None for uniform; ``max_length`` in tokens.
-    """
+    """The settings of GBDA; the module's docstring has the symbols."""
 
     uses_lm: ClassVar[bool] = True
+    """Whether the attack needs a language model."""
 
     iterations: Natural = 100
+    """How many steps Adam takes."""
     batch: Count = 10
+    """How many Gumbel-softmax samples a step averages over."""
     samples: Count = 100
+    """How many hard samples are drawn at the end."""
     learning_rate: Positive = 0.3
+    """Adam's learning rate."""
     temperature: Positive = 1.0
+    """The temperature of the Gumbel-softmax."""
     coefficient: Annotated[float, Law(ge=0, off="null is 15, moved to this vocabulary")] | None = None
+    """C, the logit with which a token of the text begins; null takes 15, moved to the size of this vocabulary."""
     kappa: Annotated[float, Law(ge=0)] = 5.0
+    """The margin that is aimed at, in logits."""
     lambda_lm: Weight = 1.0
+    """The weight of fluency, which is NLL_g in the objective."""
     lambda_sim: Weight = 1.0
+    """The weight of similarity to the original text."""
     idf: tuple[Weight, ...] | None = field(default=None, repr=False)
+    """The weight of each token id in the similarity R; null weighs all alike."""
     max_length: Count = 128
+    """The most tokens of a text; a longer text keeps its beginning."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

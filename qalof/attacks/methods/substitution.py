@@ -37,19 +37,21 @@ from qalof.tasks.base import Task
 
 @dataclass(frozen=True)
 class WordAttackSettings:
-    """What both methods can be told.
-
-    ``antonyms``: a list of words never to be swapped for each other, None for no such list; ``layer``, ``idf``: of the
-    similarity; ``rise``: of the NLL that breaks a language model, as a share; ``max_length`` in tokens.
-    """
+    """The settings that TextFooler and BERT-Attack share."""
 
     uses_lm: ClassVar[bool] = True
+    """Whether the attack needs a language model."""
 
     antonyms: InputPath | None = None
+    """A file of words that are never swapped for each other; null forbids no swap."""
     layer: Annotated[int, Law(ge=0, off="null is the middle layer")] | None = None
+    """The hidden states that similarity compares: those after this layer; null takes the middle one."""
     idf: tuple[Weight, ...] | None = field(default=None, repr=False)
+    """The weight of each token id in the similarity; null weighs all alike."""
     rise: Positive = DEFAULT_RISE
+    """The relative rise of the NLL that counts as success against a language model."""
     max_length: Count = 128
+    """The most tokens of a text; a longer text keeps its beginning."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

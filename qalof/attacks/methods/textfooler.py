@@ -34,19 +34,22 @@ SHORT_TEXT_SIMILARITY = 0.1
 
 @dataclass(frozen=True)
 class TextFoolerSettings(WordAttackSettings):
-    """``synonyms``: ``embeddings``, or the path of a list; ``least_cosine`` applies to the former alone.
-
-    ``most_synonyms`` of a word; ``part_of_speech``: what tells it, ``off`` for no such filter; ``least_similarity`` by
-    ``metric`` over ``window`` words.  The rest: :class:`~qalof.attacks.methods.substitution.WordAttackSettings`.
-    """
+    """The settings of TextFooler."""
 
     synonyms: Annotated[str, PathField(words=(EMBEDDINGS,))] = EMBEDDINGS
+    """Where synonyms come from: ``embeddings`` (the neighbors in the model's own embedding), or the path of a list."""
     most_synonyms: Count = 50
+    """The most synonyms that are tried for a word."""
     least_cosine: Annotated[float, Law(ge=-1, le=1)] = 0.5
+    """The least cosine between the embeddings of a word and of its synonym; it applies to ``embeddings`` alone."""
     part_of_speech: Literal["suffixes", "off"] = "suffixes"
+    """How parts of speech are recognized, which a swap must keep: by ``suffixes``; ``off`` lets all swaps pass."""
     metric: Metric = "angular"
+    """How similarity is measured."""
     least_similarity: Annotated[float, Law(ge=-1, le=1)] = 0.84
+    """The least similarity of the window around a swap; thresholds of other encoders do not carry over."""
     window: Count = 15
+    """How many words around a swap are compared."""
 
     def lists(self) -> list[str]:
         """The user's word lists."""

@@ -25,6 +25,7 @@ class Float16(Quantizer, method="float16"):
     """16 bits only."""
 
     granularity: Granularity = Granularity.TENSOR
+    """How often the scale, which is always 1, is stored: ``tensor`` stores it once."""
 
     only_bits: ClassVar[int | None] = 16
 

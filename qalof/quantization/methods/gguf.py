@@ -47,10 +47,14 @@ class _Blocks(Quantizer):
     """What both have in common."""
 
     granularity: Granularity = Granularity.GROUP
+    """The blocks of the file format, which are groups."""
     group_size: GroupSize | None = BLOCK
+    """The block size of the file format."""
     scale_dtype: Literal["float32", "float16"] = "float16"
+    """The type of the file format's scales."""
 
     widths: ClassVar[tuple[int, ...]] = ()
+    """The bit-widths that the format has."""
 
     def check_bits(self, bits: float) -> None:
         """As of any quantizer; GGUF has few widths."""

@@ -29,9 +29,11 @@ CANDIDATES = range(1, 13)
 
 @dataclass(frozen=True, kw_only=True)
 class Log(Quantizer, method="log"):
-    """``octaves``: R; ``mse`` fits it, ``power_of_two`` is n - 1.  ``grid.zero`` is R, ``grid.scale`` is m."""
+    """Signed codes for geometric magnitudes; ``grid.scale`` is m and ``grid.zero`` is R."""
 
     octaves: Literal["mse", "power_of_two"] | Positive = "mse"
+    """R, the reach below the maximum in octaves: a number, ``mse`` for the one of the least squared error, or
+    ``power_of_two`` for n - 1."""
 
     has_zero: ClassVar[bool] = True
 

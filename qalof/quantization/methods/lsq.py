@@ -25,20 +25,18 @@ from qalof.quantization.quantizer import Grid, Quantizer
 
 @dataclass(frozen=True, kw_only=True)
 class Lsq(Quantizer, method="lsq"):
-    """Learned steps.
-
-    Attributes:
-        step_mode: ``per_bit``, one step a width, or ``shared``, s_b = s_ref Qp_ref / Qp_b with the reference at 8 bits.
-        parametrization: ``clamp`` learns s and keeps it from 1e-8 on; ``log`` learns log s.
-        signed: whether codes go below zero; GELU and LayerNorm outputs do.
-        gradient_count: what N counts: ``shared`` elements, ``features`` (activations), the whole ``tensor``
-            (lsq-net); ``none`` leaves the gradient of s as it is.
-    """
+    """A symmetric quantizer whose step sizes are learned."""
 
     step_mode: Literal["per_bit", "shared"] = "per_bit"
+    """``per_bit`` learns one step per bit-width; ``shared`` learns one for all, s_b = s_ref Qp_ref / Qp_b with the
+    reference at 8 bits."""
     parametrization: Literal["clamp", "log"] = "clamp"
+    """``clamp`` learns s and keeps it at 1e-8 or above; ``log`` learns log s."""
     signed: bool = True
+    """Whether codes go below zero, which the outputs of GELU and LayerNorm need."""
     gradient_count: Literal["shared", "features", "tensor", "none"] = "shared"
+    """What N counts: the elements that share a step (``shared``), those of one token (``features``, for activations),
+    or the whole ``tensor`` (lsq-net); ``none`` leaves the gradient of s as it is."""
 
     lowest_bits: ClassVar[int] = 2
     scaled_codes: ClassVar[bool] = True

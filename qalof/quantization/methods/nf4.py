@@ -29,7 +29,9 @@ class NormalFloat4(Quantizer, method="nf4"):
     """Codes are indices 0..15; 4 bits only."""
 
     granularity: Granularity = Granularity.GROUP
+    """Which elements share a scale."""
     group_size: GroupSize | None = 64
+    """How many features share a scale; QLoRA has 64."""
 
     only_bits: ClassVar[int | None] = 4
 

@@ -25,9 +25,10 @@ from qalof.quantization.quantizer import Grid, Quantizer
 
 @dataclass(frozen=True, kw_only=True)
 class Symmetric(Quantizer, method="symmetric"):
-    """``range``: narrow codes [-Q, Q], or full [-2^(b-1), 2^(b-1) - 1]."""
+    """Integer codes around zero, of which each stands for code * scale."""
 
     range: Literal["narrow", "full"] = "narrow"
+    """Which codes there are: ``narrow`` has [-Q, Q], ``full`` has [-2^(b-1), 2^(b-1) - 1]."""
 
     scaled_codes: ClassVar[bool] = True
 

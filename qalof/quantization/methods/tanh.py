@@ -30,6 +30,7 @@ class Tanh(Quantizer, method="tanh"):
     rescale: Literal["linear", "none", "atanh"] = "linear"
     """How levels in [-1, 1] come back to the size of the input: times M, through the inverse of tanh, or not at all."""
     ste: StraightThrough = StraightThrough.TANH
+    """Which gradient passes the rounding."""
 
     def code_range(self, bits: float) -> tuple[int, int]:
         """0 and n, rounded half up where n is real."""

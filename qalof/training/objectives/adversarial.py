@@ -31,16 +31,17 @@ from qalof.training.objectives.switchable import StepwisePrecision, Weight
 
 @dataclass(frozen=True)
 class EmbeddingAttack:
-    """How far embeddings are shifted.
-
-    ``epsilon``: relative to the embeddings' RMS; ``steps``: 1 is FGSM; ``step_size``: relative too, None for epsilon
-    in one step, else 2.5 epsilon / steps; ``share``: of the attacked loss, the rest is clean.
-    """
+    """How far embeddings are shifted, and in how many steps."""
 
     epsilon: Positive = 0.1
+    """The greatest shift of a feature, relative to the embeddings' root mean square."""
     steps: Count = 1
+    """How many steps the attack takes; 1 is FGSM, more are PGD."""
     step_size: Annotated[float, Law(gt=0, off="null takes 2.5 epsilon / steps")] | None = None
+    """The shift of one step, relative to the embeddings' root mean square; null takes epsilon for a single step, and
+    otherwise 2.5 epsilon / steps."""
     share: Annotated[float, Law(gt=0, le=1)] = 1.0
+    """The share of the attacked loss in what is learned; the rest is the clean loss."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

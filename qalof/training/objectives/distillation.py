@@ -36,12 +36,12 @@ from qalof.training.objectives.draws import FEATURE_LAYER, generator
 
 @dataclass(frozen=True)
 class Distillation:
-    """What a bitmap with teachers minimises.
+    """What a bitmap with teachers minimizes.
 
         ce_weight CE + sum over teachers ( beta Dist + feature_weight Features + contrastive_weight InfoNCE )
 
-    ``temperature`` is KL's tau; ``features``: which hidden states.  A bitmap without teachers learns from the
-    labels alone, at full weight: with ``ce_weight`` 0 the highest would learn nothing else.
+    A bitmap without teachers learns from the labels alone, at full weight: with ``ce_weight`` 0 the highest would learn
+    nothing otherwise.
     """
 
     beta: Weight = 1.0

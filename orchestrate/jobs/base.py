@@ -2,7 +2,7 @@
 
 One class per command, in the command's own folder, and one line per command in :mod:`orchestrate.jobs.registry`.  What
 runs commands (:mod:`orchestrate.jobs.run`, :mod:`orchestrate.pipeline`), shows results (:mod:`orchestrate.cli`) and
-writes reports (:mod:`orchestrate.report`) asks the job, and knows no command by its name.
+writes reports (:mod:`orchestrate.report`) asks the job; none of them knows a command by its name.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from qalof.cost import COST_NAMES
 
 Result = dict[str, Any]
 Offer = tuple[list[str] | None, Sequence[str]]
-"""What may stand in the middle of a table's cell (None: anything), and the metrics that go with it."""
+"""What may stand in the middle of a table's cell (None stands for anything), and the metrics that go with it."""
 
 
 Config = TypeVar("Config", bound=JobConfig)
 Checked = TypeVar("Checked")
-"""What the check of a config finds out, for the work."""
+"""What the check of a config finds out, which the work then uses."""
 
 
 class Job(ABC, Generic[Config, Checked]):
-    """One command; what it does not say otherwise has a default that fits most."""
+    """One command; each method has a default that fits most commands, unless it is abstract."""
 
     name: ClassVar[str]
     """The command, such as ``range-test``."""
     config: type[Config]
     """The class of its config."""
     shareable: ClassVar[bool] = False
-    """Whether pipelines beside each other may share a run of it."""
+    """Whether pipelines that write into neighboring folders may share a run of it."""
     shares_work: ClassVar[bool] = True
     """Whether several workers may share its work; otherwise a least number of them has no meaning."""
     settings: ClassVar[Sequence[tuple[str, str]]] = ()
-    """What a report shows of its config: a heading, and a dotted key."""
+    """What a report shows of its config: pairs of a heading and a dotted key."""
     record: ClassVar[tuple[str, str] | None] = None
-    """A file in its run directory that grows line by line, and what a line is."""
+    """A file in its run directory that grows line by line, and the word for what a line holds."""
     is_about: ClassVar[str] = ""
     """A sentence at the head of its section in a report."""
 
@@ -67,7 +67,9 @@ class Job(ABC, Generic[Config, Checked]):
 
     @abstractmethod
     def work(self, config: Config, checked: Checked, directory: RunDirectory, run: Run) -> Result:
-        """Do the work; the result is JSON-able.  Ray is connected already, unless the workers are this process."""
+        """Do the work, and return a result that JSON can hold.  Ray is connected already, unless the workers are this
+        process.
+        """
 
     def stands_for(self, config: Config) -> Mapping[str, BaseConfig]:
         """The configs whose inputs the result depends on, by the beginning of their keys."""
@@ -78,28 +80,28 @@ class Job(ABC, Generic[Config, Checked]):
         return input_digests(self.stands_for(config))
 
     def describe(self, config: Config, check: bool) -> str:
-        """What a run would do, in a line or more; ``check``: whether to check the config, too."""
+        """Say in one or more lines what a run would do; ``check`` says whether the config is checked too."""
         checked = " (checkpoint and space are good)" if check and self.check(config) else ""
         return f"{self.name}: on {count_of(config.workers.count, 'actor')}{checked}"
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
-        """What a step would cost.
+        """Estimate what a step would cost.
 
         Args:
-            step: of this command.
-            trained: the config that its checkpoint is trained by; None if no step of the pipeline trains it.
+            step: a step of this command.
+            trained: the config by which its checkpoint is trained; None if no step of the pipeline trains it.
 
         Returns:
-            None where that cannot be known.
+            The estimate, or None where it cannot be known.
         """
         return None
 
     def so_far(self, folder: Path) -> Any:
-        """What a run directory holds, finished or not, that a report shows; None if nothing."""
+        """Read what a report shows of a run directory, finished or not; None if it shows nothing."""
         return None
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Any:
-        """The result of a finished run as typed values.
+        """Read the result of a finished run as typed values.
 
         Raises:
             BadInputError: a file is missing, damaged, or does not fit the result.
@@ -107,31 +109,32 @@ class Job(ABC, Generic[Config, Checked]):
         return None
 
     def lead(self, step: Step) -> str:
-        """What a finished step is about, in a sentence or two."""
+        """Say in a sentence or two what a finished step is about."""
         return self.is_about
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """What a report shows of a step; ``prefix``: of the identifiers of its figures."""
+        """Make what a report shows of a step; the identifiers of its figures begin with ``prefix``."""
         return []
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
-        """What the summary of a report says of a finished step."""
+        """Make the sentences that the summary of a report has on a finished step."""
         return [Statement(f"{self.name} finished in {duration(step.seconds)}.")]
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """What is printed of a result, from top to bottom, within 80 columns."""
+        """Make what is printed of a result, from top to bottom, within 80 columns."""
         return []
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
-        """What a table's cell may name of a step.
+        """Say what a table's cell may name of a step.
 
         Args:
-            step: of this command.
+            step: a step of this command.
             of: what the cell has in the middle.
-            metrics: of the task that the step scores; raises where no step of the pipeline trains its checkpoint.
+            metrics: returns the metrics of the task that the step scores; it raises an error where no step of the
+                pipeline trains its checkpoint.
         """
         return [str(spec) for spec in bitmap_specs(step)], (*metrics(), *COST_NAMES)
 
     def cell(self, place: Place, step: PlannedStep) -> Cell:
-        """The number at ``place`` in a finished step."""
+        """Read the number at ``place`` in a finished step."""
         raise KeyError(f"a table takes no number from {self.name}")

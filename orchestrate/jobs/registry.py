@@ -1,4 +1,4 @@
-"""All jobs by name: a new command is one folder and one line here."""
+"""All jobs by name; a new command costs one folder and one line here."""
 
 from __future__ import annotations
 

@@ -36,13 +36,13 @@ def execute(
 
     Args:
         command: one of :data:`JOBS`.
-        config: of the job's class.
+        config: the command's config, of the class that its job names.
         output: the run directory.
-        address: of a Ray cluster; None for this machine, or the cluster that a Ray job runs on.
-        wait: for another process that uses the run directory, whose result is then taken.
+        address: the address of a Ray cluster; None takes this machine, or the cluster that a Ray job runs on.
+        wait: whether to wait for another process that uses the run directory, and to take its result then.
 
     Raises:
-        BadInputError: before any worker starts.
+        BadInputError: the config or the run directory cannot be used; no worker has started then.
     """
     output = Path(output)
     job = JOBS[command]
@@ -57,7 +57,7 @@ def execute(
 
 
 def finished_result(job: Job[Any, Any], config: JobConfig, output: Path) -> Result | None:
-    """The result of a finished run of this job, config and inputs at ``output``; None where there is none.
+    """Read the result of a finished run of this job, config and inputs at ``output``; None where there is none.
 
     Nothing is loaded, checked or written, so this is what a rerun asks first.
     """
@@ -74,7 +74,7 @@ def _taken(command: str, path: Path, finished: Result) -> Result:
 def _executed(
     job: Job[Any, Any], config: JobConfig, checked: Any, directory: RunDirectory, address: str | None
 ) -> Result:
-    """The result of the work, in a run directory that is open and held."""
+    """Do the work in a run directory that is open and locked."""
     command = directory.command
     workers, tracking = config.workers, config.tracking
     tracker = Tracker.open(Path(tracking.root), tracking.uri, tracking.experiment)
@@ -93,10 +93,10 @@ def _executed(
 
 @contextmanager
 def ray_for(workers: WorkersConfig, address: str | None = None, others: Sequence[WorkersConfig] = ()) -> Iterator[None]:
-    """A connection to Ray that has room for ``workers``; none where they are this process.
+    """Connect to a Ray that has room for ``workers``; nothing is connected where they are this process.
 
     Raises:
-        BadInputError: ``workers``, or ``others`` that will be asked for later, can never be had there.
+        BadInputError: there can never be room for ``workers``, or for ``others``, which will be needed later.
     """
     for each in (workers, *others):
         check_device(each, torch.cuda.is_available())

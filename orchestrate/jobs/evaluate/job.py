@@ -35,7 +35,7 @@ from qalof.model.adapters import SHARED
 from search.bitmap_plot import bitmaps_picture, thinned
 
 BITMAPS = "bitmaps.png"
-"""A picture of the bitmaps of an evaluation that are not uniform."""
+"""The file name of a picture of the bitmaps that are not uniform."""
 
 
 def other_task(config: EvaluateConfig) -> dict[str, Any] | None:
@@ -44,15 +44,15 @@ def other_task(config: EvaluateConfig) -> dict[str, Any] | None:
 
 
 def check_evaluate(config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
-    """The checkpoint and the bitmaps.
+    """Open the checkpoint, and read the bitmaps.
 
     Raises:
-        BadInputError: either cannot be used, or a task that needs another head.
+        BadInputError: either cannot be used, or the task needs another head.
     """
     if is_packed(config.checkpoint):
         return _check_packed(config)
     opened = open_checkpoint(config.checkpoint, other_task(config))
-    opened.task.fingerprint()  # reads the data, so that what is wrong with it is said before any worker starts
+    opened.task.fingerprint()  # this reads the data: what is wrong with it is said before any worker starts
     specs = config.bitmaps
     if specs is None:
         widths = {int(name) for name in opened.model.adapters if name != SHARED}
@@ -102,7 +102,7 @@ class EvaluateJob(Job[EvaluateConfig, tuple[Opened, list[Bitmap]]]):
         return evaluate(config, checked, directory, run)
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
-        """One pass over the examples per bitmap."""
+        """Count one pass over the examples per bitmap."""
         if trained is None:
             return None
         config: Any = step.config
@@ -113,25 +113,25 @@ class EvaluateJob(Job[EvaluateConfig, tuple[Opened, list[Bitmap]]]):
         return scored(folder, result)
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """Scores by bits, and their comparisons."""
+        """Show the scores by bits, and their comparisons."""
         from orchestrate.jobs.shared.view import score_blocks
 
         return score_blocks(record, step, prefix)
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
-        """The scores, compared."""
+        """Compare the scores."""
         from orchestrate.jobs.shared.sentences import score_statements
 
         return score_statements(record, step)
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """Scores, and what was cut of the data."""
+        """Show the scores, and what was cut of the data."""
         from orchestrate.jobs.shared.terminal import score_parts
 
         return score_parts(result)
 
     def cell(self, place: Place, step: PlannedStep) -> Cell:
-        """A metric or a cost at a bitmap."""
+        """Read a metric or a cost at a bitmap."""
         from orchestrate.jobs.shared.cells import score_cell
 
         return score_cell(place, step)

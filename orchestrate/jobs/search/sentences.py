@@ -12,7 +12,7 @@ from orchestrate.jobs.search.findings import Searched, searched_of
 from orchestrate.jobs.search.references import references
 from orchestrate.jobs.search.view import front_order, full_precision, is_uniform, outside
 from orchestrate.jobs.shared.compare import is_shown, paired
-from orchestrate.jobs.shared.wording import cheapest, told, with_size
+from orchestrate.jobs.shared.wording import cheapest, shown_or_not, with_size
 
 
 def search_statements(record: Record, step: Step) -> list[Statement]:
@@ -50,7 +50,7 @@ def _against_full(record: Record, step: Step, searched: Searched, index: int) ->
         return []
     level = in_prose(full.interval(metric), metric)
     needs = with_size(searched.result.points[index])
-    return [Statement(f"Against full precision ({level} on these examples), {needs} is {told(gap, metric)}.")]
+    return [Statement(f"Against full precision ({level} on these examples), {needs} is {shown_or_not(gap, metric)}.")]
 
 
 def _against_uniform(searched: Searched) -> list[Statement]:
@@ -72,7 +72,7 @@ def _against_uniform(searched: Searched) -> list[Statement]:
         gap = paired(searched.evaluations[rival], searched.evaluations[index], metric)
         if gap is not None:
             name = bitmap_name(str(uniform.bitmap))
-            text = f"Against uniform {name}, the best mixed bitmap that costs no more is {told(gap, metric)}."
+            text = f"Against uniform {name}, the best mixed bitmap that costs no more is {shown_or_not(gap, metric)}."
             found.append(Statement(text))
     return found
 

@@ -10,7 +10,7 @@ from orchestrate.runs.layout import RESULT
 
 
 def score_cell(place: Place, step: PlannedStep) -> Cell:
-    """A metric or a cost of a bitmap that the step scored."""
+    """Read a metric or a cost of a bitmap that the step scored."""
     position = [str(spec) for spec in bitmap_specs(step)].index(place.of)
     row = read_result(step.folder / RESULT)["rows"][position]
     if place.metric in row["metrics"]:

@@ -14,9 +14,9 @@ from qalof.tasks.base import Task
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint, loaded in the driver to see that it is whole and what it holds."""
+    """A checkpoint that the driver has loaded, which shows that it is whole and what it holds."""
 
-    model: Any  # a SwitchableModel; to be evaluated, a PackedModel too
+    model: Any  # a SwitchableModel; where it is to be evaluated, it may be a PackedModel too
     task: Task
 
 
@@ -24,7 +24,7 @@ def open_checkpoint(folder: str, other: Mapping[str, Any] | None = None) -> Open
     """Load a checkpoint and its task, or the ``other`` one that it is to be scored on.
 
     Raises:
-        BadInputError: missing, damaged, packed, or on a base that cannot be had.
+        BadInputError: the checkpoint is missing, damaged or packed, or its base model cannot be had.
     """
     if is_packed(folder):
         raise BadInputError(

@@ -1,8 +1,8 @@
-"""Comparisons that may be claimed: paired over the same examples, with an interval.
+"""Comparisons that may be claimed, since they are paired over the same examples and have an interval.
 
 Two bitmaps, or two models, that were scored on the same examples differ by the mean of the per-example differences;
-most of a metric's spread is between examples and cancels.  A difference is *shown* if its 95 % interval
-excludes zero.  Nothing here corrects for how many comparisons are made; the page says so.
+most of a metric's spread is between examples, so it cancels.  A difference is *shown* if its 95 % interval excludes
+zero.  Nothing here corrects for how many comparisons are made; the page says so.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from qalof.statistics import Interval, paired_difference
 from search.point import Point
 
 TOLERANCE = 1.0
-"""Points (of percent) below the best that count as nearly as good."""
+"""How many points (of percent) below the best still count as nearly as good."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``difference`` = ``after`` - ``before`` in ``metric``, paired; of two bitmaps, or of two models at ``bitmap``."""
+    """A paired difference in ``metric``, ``after`` - ``before``, of two bitmaps or of two models at ``bitmap``."""
 
     after: str
     before: str
@@ -47,7 +47,7 @@ def is_shown(difference: Interval) -> bool:
 
 
 def paired(after: Evaluation | None, before: Evaluation | None, metric: str) -> Interval | None:
-    """The paired difference; None where one lacks finite scores of examples, or they are of different examples."""
+    """The paired difference; None where one side lacks finite scores per example, or the examples differ."""
     if after is None or before is None:
         return None
     first, second = after.per_example.get(metric), before.per_example.get(metric)
@@ -101,7 +101,9 @@ def comparable_models(record: Record, step: Step) -> list[Step]:
 
 
 def examples_of(record: Record, step: Step) -> str | None:
-    """What decides which examples a step was scored on: task, its settings, and the limit; None if not known."""
+    """What decides which examples a step was scored on: the task, its settings and the limit; None if they are not
+    known.
+    """
     trained = trained_by(record, step)
     if trained is None:
         return None
@@ -110,14 +112,14 @@ def examples_of(record: Record, step: Step) -> str | None:
 
 
 def trained_by(record: Record, step: Step) -> Step | None:
-    """The training step of the record that a step's model comes from; itself for a training step."""
+    """The training step from which a step's model comes; a training step is its own."""
     if step.checkpoint is None:
         return None
     return next((s for s in record.steps if s.command == "train" and s.checkpoint == step.checkpoint), None)
 
 
 def limit_of(step: Step) -> int | None:
-    """How many validation examples a step takes; None for all."""
+    """How many validation examples a step takes; None stands for all."""
     section: Any = step.config.get("evaluation", {}) if step.command == "train" else step.config
     limit: int | None = section.get("limit")
     return limit
@@ -140,7 +142,7 @@ def first_examples(evaluation: Evaluation, count: int) -> Evaluation:
 def cheapest_within(points: Sequence[Point], metric: str, tolerance: float = TOLERANCE) -> tuple[int, int] | None:
     """Positions of the best point and of the cheapest whose estimate lies at most ``tolerance`` points below.
 
-    None for a metric that is not in percent, for which a point means nothing.  "Below" is on the worse side.
+    A metric that is not in percent gives None, since a point means nothing for it.  "Below" is on the worse side.
     """
     if not is_percent(metric):
         return None

@@ -21,7 +21,9 @@ from search.point import Point
 
 @dataclass(frozen=True)
 class Scored:
-    """Of ``train`` and ``evaluate``: ``points`` in the order of the result's rows, ``evaluations`` beside them."""
+    """What ``train`` and ``evaluate`` found: ``points`` in the order of the result's rows, and their
+    ``evaluations``.
+    """
 
     task: str
     points: tuple[Point, ...]
@@ -35,7 +37,7 @@ class Scored:
 
     @property
     def reference(self) -> int:
-        """Position of the bitmap with the most bits."""
+        """The position of the bitmap with the most bits."""
         return max(range(len(self.points)), key=lambda index: self.points[index].cost.average_bits)
 
 

@@ -30,10 +30,10 @@ def evaluate_bitmaps(
     rest: Rest | None = None,
     opened: Opened | None = None,
 ) -> list[Evaluation]:
-    """Score each bitmap on the pool, with a bar, and a child run for each.
+    """Score each bitmap on the pool, with a progress bar, and record a child run per bitmap.
 
-    ``other``: as for :func:`open_checkpoint`; ``rest``: what the model holds beside its sites, for totals; ``opened``:
-    the checkpoint where this process has it open already.
+    ``other`` is the same as for :func:`open_checkpoint`.  ``rest`` is what the model holds apart from its sites, which
+    counts in totals.  ``opened`` is the checkpoint where this process has it open already.
     """
     here = None if opened is None else (opened.model, opened.task)
     pool = EvaluationPool(checkpoint, sites, limit, workers, other, here)
@@ -60,7 +60,9 @@ def evaluate_bitmaps(
 def rows(
     bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation], sites: Sequence[Site], rest: Rest | None = None
 ) -> list[dict[str, Any]]:
-    """One JSON row per bitmap: metrics as [estimate, low, high] at 95 %, null where not finite, and costs."""
+    """One JSON row per bitmap: metrics as [estimate, low, high] at 95 %, with null where a number is not finite, and
+    costs.
+    """
     return [
         {
             "bitmap": str(bitmap),
@@ -76,17 +78,17 @@ def rows(
 
 
 def per_example(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """Bitmaps with their whole evaluations, for paired comparisons later."""
+    """Bitmaps with their whole evaluations, which later serve paired comparisons."""
     whole = [{"bitmap": b.to_json(), "evaluation": e.to_json()} for b, e in zip(bitmaps, scored, strict=True)]
     ready: list[dict[str, Any]] = json_ready(whole)
     return ready
 
 
 def record_bitmap(run: Run, name: str, bitmap: Bitmap, metrics: Mapping[str, float], command: str) -> None:
-    """A child run for one bitmap.
+    """Record a child run for one bitmap.
 
-    One parameter a site, so that a parallel-coordinates plot has an axis for each; the bitmap itself is a tag,
-    since as a parameter it would be one more axis, without an order.
+    It has one parameter per site, so a parallel-coordinates plot has one axis per site.  The bitmap itself is a tag: as
+    a parameter it would be one more axis, without an order.
     """
     params = {"bits": {site: bits.weight for site, bits in bitmap.items()}}
     run.child(name, params, metrics, {**bitmap_tags(bitmap), "command": command})
@@ -98,6 +100,8 @@ def bitmap_tags(bitmap: Bitmap) -> dict[str, str]:
 
 
 def log_at(run: Run, bitmap: Bitmap, metrics: Mapping[str, float]) -> None:
-    """The metrics of a uniform bitmap on the parent run too, as ``f1.at.8``; MLflow's names have no room for others."""
+    """Record the metrics of a uniform bitmap on the parent run too, as ``f1.at.8``; MLflow's names have no room for
+    others.
+    """
     if len(set(bitmap.values())) == 1:
         run.log_metrics({f"{name}.at.{bitmap}": value for name, value in metrics.items()})

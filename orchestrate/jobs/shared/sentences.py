@@ -1,4 +1,4 @@
-"""Scores at bitmaps in a report: sentences."""
+"""The sentences of a report on scores at bitmaps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrate.jobs.shared.wording import apart, cheapest
 
 
 def score_statements(record: Record, step: Step) -> list[Statement]:
-    """Levels at each bitmap, bitmaps against the widest, how many bits are enough, and earlier models."""
+    """Compare each bitmap with the widest and with earlier models, and say how many bits are enough."""
     scored = scored_of(step)
     if scored is None:
         return []
@@ -37,7 +37,7 @@ def score_statements(record: Record, step: Step) -> list[Statement]:
 
 
 def _compared(comparisons: Sequence[Comparison], whose: str, against: str, unshown: str) -> Statement:
-    """Several comparisons with one thing: those that are shown first, then those that are not."""
+    """Word several comparisons with one thing: those that are shown come first, then those that are not."""
     metric = comparisons[0].metric
     shown = [f"{apart(one.difference, metric)} at {bitmap_name(one.bitmap)}" for one in comparisons if one.shown]
     groups: dict[str, list[str]] = {}

@@ -30,8 +30,8 @@ def score_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     if ended := result.get("training_loss"):
         parts.append(_training_loss(ended))
     for title, counts in (("training data", result.get("training_data", {})), ("scored", _counts(result["rows"]))):
-        if told := ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count):
-            parts.append(f"{title}: {told}")
+        if cut := ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count):
+            parts.append(f"{title}: {cut}")
     return parts
 
 
@@ -42,6 +42,8 @@ def _training_loss(ended: Mapping[str, Any]) -> str:
 
 
 def _counts(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, int]:
-    """What was cut, alike at every bitmap; empty in a result of before there were counts."""
+    """What was cut of the data, which is the same at every bitmap; empty in a result that was written without
+    counts.
+    """
     counts: Mapping[str, int] = rows[0].get("counts", {})
     return counts

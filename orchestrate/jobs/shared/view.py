@@ -1,4 +1,4 @@
-"""Scores at bitmaps in a report: figures and tables."""
+"""The figures and tables of a report on scores at bitmaps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from search.result import Point
 
 
 def score_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
-    """Metric over bits, beside earlier models on the same examples; the table; the comparisons."""
+    """Draw the metric over bits along with earlier models on the same examples, and make the tables."""
     scored = scored_of(step)
     if scored is None:
         return []
@@ -51,7 +51,7 @@ def _beside(others: Sequence[Step]) -> str:
 
 
 def _series(name: str, scored: Scored) -> Series:
-    """What can be drawn: the points with a finite score."""
+    """Take the points that have a finite score, which alone can be drawn."""
     points = [point for point in scored.points if math.isfinite(point.metrics[scored.metric].estimate)]
     labels = ["" if str(point.bitmap).isdigit() else short_name(point.bitmap) for point in points]
     return Series(
@@ -82,7 +82,7 @@ def _score_table(name: str, scored: Scored) -> Table:
     against = (f"{formats.capital(formats.name_of(scored.metric))}, difference from {top}",) if compared else ()
     return Table(
         f"{name} at each bitmap, on {formats.count_of(scored.points[0].examples, 'example')}",
-        ["Bitmap", *map(formats.heading, metrics), *against, "Average bits", "Packed weights", "KV cache a token"],
+        ["Bitmap", *map(formats.heading, metrics), *against, "Average bits", "Packed weights", "KV cache per token"],
         rows,
         PAIRED if compared else UNPAIRED,
     )

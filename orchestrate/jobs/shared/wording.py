@@ -1,4 +1,4 @@
-"""Phrases that several sentences share, above all the one that tells a difference or declines to."""
+"""Phrases that several sentences share, above all the one that states a difference or declines to."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from search.point import Point
 
 
 def apart(difference: Interval, metric: str) -> str:
-    """``2.10 points [1.02, 3.20] lower``, of a difference that is shown."""
+    """Word a difference that is shown: ``2.10 points [1.02, 3.20] lower``."""
     estimate, _, bounds = formats.size_of_difference(difference).partition(" ")
     points = " points" if is_percent(metric) else ""
     return f"{estimate}{points} {bounds} {'higher' if difference.estimate > 0 else 'lower'}"
 
 
-def told(difference: Interval, metric: str) -> str:
-    """A difference if it is shown, else that it is not."""
+def shown_or_not(difference: Interval, metric: str) -> str:
+    """Word a difference if it is shown, and otherwise that it is not shown."""
     if is_shown(difference):
         return apart(difference, metric)
     return f"not shown to differ ({formats.difference(difference)})"
 
 
 def bits_of(point: Point) -> str:
-    """A bitmap by its bits: ``4 bits``, ``a mixed bitmap of 3.75 average bits``."""
+    """Name a bitmap by its bits: ``4 bits``, ``a mixed bitmap of 3.75 average bits``."""
     name = str(point.bitmap)
     return bitmap_name(name) if name.isdigit() else f"a mixed bitmap of {point.cost.average_bits:.2f} average bits"
 
 
 def with_size(point: Point) -> str:
-    """``4 bits (393 KiB)``."""
+    """Name a bitmap by its bits and size: ``4 bits (393 KiB)``."""
     return f"{bits_of(point)} ({formats.size(point.cost.weight_bytes)})"
 
 
 def cheapest(
     points: Sequence[Point], evaluations: Sequence[Evaluation | None], metric: str
 ) -> tuple[list[Statement], int | None]:
-    """How many bits are enough for a level within a point of the best, and the position of that bitmap.
+    """Say how many bits are enough for a level within a point of the best; return the position of that bitmap too.
 
     Args:
-        points: to choose among.
-        evaluations: of each, None where per-example scores were not kept.
-        metric: in percent; nothing is said of another.
+        points: the points to choose among.
+        evaluations: the evaluation of each point; None where scores per example were not kept.
+        metric: a metric in percent; nothing is said of any other.
     """
     found = cheapest_within(points, metric)
     if found is None or len(points) < 2:
@@ -56,7 +56,7 @@ def cheapest(
     level = in_prose(points[best].metrics[metric], metric)
     if best == cheap:
         text = (
-            f"The best {name_of(metric)} is {level} at {with_size(points[best])}; none cheaper that was scored comes "
+            f"The best {name_of(metric)} is {level} at {with_size(points[best])}; no cheaper one that was scored comes "
             f"within {TOLERANCE:g} point."
         )
         return [Statement(text)], cheap
@@ -65,4 +65,4 @@ def cheapest(
         f"is {with_size(points[cheap])}: {in_prose(points[cheap].metrics[metric], metric)}"
     )
     gap = paired(evaluations[cheap], evaluations[best], metric)
-    return [Statement(f"{text}." if gap is None else f"{text}, {told(gap, metric)}.")], cheap
+    return [Statement(f"{text}." if gap is None else f"{text}, {shown_or_not(gap, metric)}.")], cheap

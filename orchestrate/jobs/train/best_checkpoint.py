@@ -22,14 +22,14 @@ from search import Objective
 TRAIN_LOSS = "train_loss"
 
 SCORE = "score"
-"""Ray's name of a checkpoint's score, always the higher the better."""
+"""The name under which Ray sees a checkpoint's score, of which a higher one is always better."""
 
 WORST = -sys.float_info.max
 
 
 @dataclass(frozen=True)
 class Watched:
-    """By what checkpoints are compared: the mean of a metric over bitmaps, on the first ``limit`` examples."""
+    """What checkpoints are compared by: the mean of a metric over bitmaps, on the first ``limit`` examples."""
 
     objective: Objective
     bitmaps: tuple[Bitmap, ...]
@@ -38,13 +38,15 @@ class Watched:
     def measure(
         self, model: SwitchableModel, task: Task, world: World | OneWorker, losses: Sequence[float]
     ) -> tuple[float | None, dict[str, float | None]]:
-        """The mean, negated where lower is better, and the value at each bitmap as it is; None where not finite.
+        """Score a checkpoint: the mean, negated where lower is better, and the value at each bitmap as it is.
+
+        A mean that is not finite gives None.
 
         Args:
-            model: every worker's, with equal weights.
-            task: to evaluate on.
-            world: shares the bitmaps out.
-            losses: mean over bitmaps of each step since the checkpoint before, for ``train_loss``.
+            model: the worker's own; all workers hold equal weights.
+            task: the task to evaluate on.
+            world: shares the bitmaps out among the workers.
+            losses: the loss of each step since the checkpoint before, averaged over bitmaps, for ``train_loss``.
         """
         if self.objective.name == TRAIN_LOSS:
             values = [fmean(losses)]
@@ -64,15 +66,15 @@ class Watched:
         return (signed if math.isfinite(signed) else None), named
 
     def signed(self, value: float) -> float:
-        """A value as a score, or a score as a value."""
+        """Turn a value into a score, or a score into a value."""
         return self.objective.sign * value
 
 
 def watched(config: TrainConfig, model: SwitchableModel, task: Task) -> Watched | None:
-    """What ``keep_best`` asks for; None without it.
+    """Read what ``keep_best`` asks for; None where there is no such section.
 
     Raises:
-        BadInputError: a metric that the task has not, or a bitmap that does not fit.
+        BadInputError: the task lacks the metric, or a bitmap does not fit the model.
     """
     wanted = config.keep_best
     if wanted is None:

@@ -15,15 +15,15 @@ OF_TRAINING = ("loss", "objective")
 
 
 def training_loss_cell(place: Place, step: PlannedStep) -> Cell:
-    """A loss of the end of training."""
+    """Read a loss of the end of training."""
     assert isinstance(step.config, TrainConfig)
     found = training_loss(step.folder / LOSSES, step.config.training.steps)
     value = found[{"loss": "cross_entropy"}.get(place.metric, place.metric)]
-    return Cell.none("trained before the optimized loss was kept: train again") if value is None else Cell.sure(value)
+    return Cell.none("trained before this loss was kept; train again") if value is None else Cell.sure(value)
 
 
 def parameters_cell(place: Place, step: PlannedStep) -> Cell:
-    """How many parameters the trained model has."""
+    """Read how many parameters the trained model has."""
     model = load(step.folder / CHECKPOINT)
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for group in model.trainable_groups().values() for p in group.values())

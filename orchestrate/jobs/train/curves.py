@@ -1,4 +1,4 @@
-"""Training losses of a run directory, one curve a bitmap, from the file that ``train`` writes step by step.
+"""The training losses of a run directory, with one curve per bitmap, from the file that ``train`` writes step by step.
 
 A resumed run repeats steps; the last line of a step counts.
 """
@@ -16,15 +16,15 @@ from orchestrate.jobs.train.losses import by_step
 from orchestrate.runs.layout import LOSSES
 
 OPTIMIZED = "optimized loss"
-"""The curve of the loss whose gradient was taken, where that is more than the mean of the cross entropies."""
+"""The name of the curve of the optimized loss, where that is more than the mean of the cross entropies."""
 _ALIKE = 1e-5
 
 
 @dataclass(frozen=True)
 class LossCurve:
-    """``values``: cross entropy of ``bitmap`` in nats at each of ``steps``, which rise and count from 1.
+    """The cross entropy of ``bitmap`` in nats, at each of ``steps``, which rise and count from 1.
 
-    Of the curve named :data:`OPTIMIZED`, the optimized loss.
+    The curve named :data:`OPTIMIZED` holds the optimized loss instead.
     """
 
     bitmap: str
@@ -33,13 +33,13 @@ class LossCurve:
 
 
 def read_losses(folder: Path) -> tuple[LossCurve, ...]:
-    """The curves of a training run; none where no step was written.
+    """Read the curves of a training run; there are none where no step was written.
 
-    The optimized loss stands first, where it is another number than the mean of the bitmaps' cross entropies; then the
-    bitmaps, the widest first.
+    The optimized loss comes first, where it differs from the mean of the bitmaps' cross entropies; then come the
+    bitmaps, from the widest on.
 
     Raises:
-        BadInputError: a line, other than a torn one, has another form.
+        BadInputError: a line that is not torn has another form.
     """
     path = folder / LOSSES
     losses: dict[int, Mapping[str, float]] = {}

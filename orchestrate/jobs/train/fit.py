@@ -1,14 +1,14 @@
-"""Training on Ray Train: N workers, one flat all-reduce a step, checkpoints through ``ray.train.report``.
+"""Training on Ray Train: N workers, one flat all-reduce per step, and checkpoints through ``ray.train.report``.
 
-The driver checks everything first, then starts the workers; each assembles its own model from the plain config and
-runs :class:`qalof.training.loop.Trainer` on its share of every global batch (see :mod:`orchestrate.jobs.train.worker`).
+The driver checks everything first, then starts the workers; each builds its own model from the plain config and runs
+:class:`qalof.training.loop.Trainer` on its share of every global batch (see :mod:`orchestrate.jobs.train.worker`).
 
 A worker that dies takes its group with it, and the group goes on from the last registered checkpoint; Train's
 controller is started again in the same way, and so is a whole job that was killed, by the same command.  Where
 ``workers.min_count`` is given, the group that comes back is as large as the cluster then allows (Ray's elastic
-training): a step's examples and learning rate do not depend on the number of workers, its dropout masks do.
-A non-finite loss is the same on all workers and would come back on every retry, so the loop *returns* it and the
-driver raises.
+training): a step's examples and learning rate do not depend on the number of workers, but its dropout masks do. A
+non-finite loss is the same on all workers and would come back on every retry, so the loop *returns* it and the driver
+raises.
 """
 
 from __future__ import annotations
@@ -61,18 +61,19 @@ _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 
 @dataclass(frozen=True)
 class Trained:
-    """``checkpoint``: the last one's folder; ``best``: of ``keep_best``, its folder, step, metric and value."""
+    """What training leaves: the folder of the last checkpoint, and for ``keep_best`` the folder, step, metric and value
+    of the best.
+    """
 
     checkpoint: Path
     best: dict[str, Any] | None
 
 
 def check(config: TrainConfig) -> TrainComponents:
-    """Everything that can be wrong with a training run, found without a worker.
+    """Find everything that can be wrong with a training run, without a worker.
 
     Raises:
-        BadInputError: see :func:`orchestrate.config.build.build_training`; also a batch that the workers cannot
-        share.
+        BadInputError: see :func:`orchestrate.config.build.build_training`; or the workers cannot share a batch.
     """
     parts = build_training(config)
     batch, workers = config.training.batch_size, config.workers.count
@@ -87,16 +88,16 @@ def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, 
     """Train, or go on training, in ``directory``; Ray is connected already, unless the work is in process.
 
     Args:
-        config: of the run.
-        parts: the driver's own, from :func:`check`.
-        directory: of the run.
-        run: of the record.
+        config: the config of the run.
+        parts: the driver's own model, task and objective, from :func:`check`.
+        directory: the run directory.
+        run: the run in MLflow.
 
     Returns:
         The folders ``directory/checkpoint`` and, where asked for, ``directory/checkpoint_best``.
 
     Raises:
-        NonFiniteLossError: the loss; the last good checkpoint is at ``directory/checkpoint``.
+        NonFiniteLossError: the loss is not finite; the last good checkpoint is at ``directory/checkpoint``.
         DiskError: the disk takes no more; earlier checkpoints stay.
         QalofError: workers, or the controller, died more than ``workers.max_failures`` times.
     """
@@ -118,7 +119,7 @@ def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, 
         show(_lost(directory))
         with watched_board(show) as board:
             outcome = _fit_through(config, directory, board)
-        show(_lost(directory))  # a board that died took posts with it, and the last ones may still be on their way
+        show(_lost(directory))  # a queue that died took entries with it, and the last ones may still be on their way
     found = kept_checkpoints(_storage(directory))
     tidy(target)
     if found:
@@ -130,7 +131,7 @@ def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, 
 
 
 def _lost(directory: RunDirectory) -> list[StepReport]:
-    """Steps behind the last checkpoint whose losses are not on record."""
+    """The steps up to the last checkpoint whose losses are not on record."""
     found = kept_checkpoints(_storage(directory))
     return unrecorded(directory.path / LOSSES, _storage(directory), found[-1].step if found else 0)
 
@@ -149,7 +150,7 @@ def _storage(directory: RunDirectory) -> Path:
 
 
 def _fit_through(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> Mapping[str, Any]:
-    """Fit, and again where the controller is lost; what rank 0 returned."""
+    """Fit, once more each time the controller is lost, and return what rank 0 returned."""
     for lost in range(config.workers.max_failures + 1):
         try:
             return _fit(config, directory, board).return_value or {}
@@ -179,7 +180,7 @@ def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ra
         run_config=RunConfig(
             name=NAME,
             storage_path=str(storage.parent),
-            # without a limit of its own the controller would wait for missing CPUs for ever
+            # without such a limit the controller would wait forever for missing CPUs
             failure_config=FailureConfig(
                 max_failures=workers.max_failures, controller_failure_limit=1 if workers.min_count is None else 5
             ),
@@ -207,7 +208,9 @@ def _scaling(workers: WorkersConfig, request: Request) -> ScalingConfig:
 
 @contextmanager
 def _start_timeout(workers: WorkersConfig) -> Iterator[None]:
-    """Shorter for an elastic group: Ray counts a lost node for up to 20 s more, and waits for it all this time."""
+    """Choose a shorter time for an elastic group, since Ray counts a lost node for up to 20 s more and waits for it all
+    the while.
+    """
     before = os.environ.get(_START_TIMEOUT)
     if workers.min_count is not None:
         os.environ[_START_TIMEOUT] = "20"
@@ -219,7 +222,7 @@ def _start_timeout(workers: WorkersConfig) -> Iterator[None]:
 
 
 def _worker_failure(error: WorkerGroupError, workers: WorkersConfig) -> QalofError:
-    """What ended the group for good: an error of ours as it was raised, or one that names the last cause."""
+    """Find what ended the group for good: an error of ours as it was raised, or one that names the last cause."""
     causes = list(error.worker_failures.values())
     for cause in causes:
         if isinstance(cause, QalofError):

@@ -1,7 +1,7 @@
 """Training with one worker in this very process: the same loop as on Ray Train, without starting anything.
 
-For tiny models, where processes that start and import torch take most of the time.  The loop is
-:class:`qalof.training.loop.Trainer` either way, so that the weights are those of one worker on Ray.
+It suits tiny models, for which processes that start and import torch take most of the time.  The loop is
+:class:`qalof.training.loop.Trainer` either way, so the weights are those of one worker on Ray.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from qalof.training.loop import StepReport
 def train_here(
     config: TrainConfig, parts: TrainComponents, target: Path, place: Path, on_step: Callable[[list[StepReport]], None]
 ) -> Kept | None:
-    """Train ``parts``, which are as they were assembled, or go on from the checkpoint at ``target``; the last is kept.
+    """Train ``parts`` as they were built, or go on from the checkpoint at ``target``, where the last one is kept.
 
     Returns:
-        The best one, at ``place``, of a config with ``keep_best``; else None.
+        The best checkpoint, at ``place``, where the config has ``keep_best``; otherwise None.
 
     Raises:
-        NonFiniteLossError: the loss; the last good checkpoint, if any, is at ``target``.
+        NonFiniteLossError: the loss is not finite; the last good checkpoint, if there is one, is at ``target``.
     """
     torch.set_num_threads(threads_of(config.workers))
     trainer = parts.trainer(config.training, config.workers.device)

@@ -46,7 +46,7 @@ def train_and_score(config: TrainConfig, parts: fit.TrainComponents, directory: 
     wanted = config.evaluation.bitmaps
     specs = wanted if wanted is not None else list(trained_widths(parts.model, config))
     bitmaps = parse_bitmaps(specs, parts.model.sites)
-    # on Ray the driver's own model is as it was before training, and has no learned steps and observed ranges
+    # on Ray the driver's own model is as it was before training, without learned steps and observed ranges
     parts.model.load_parameters(checkpoint)
     sites, rest = parts.model.sites, parts.model.rest
     scored = evaluate_bitmaps(checkpoint, sites, bitmaps, config.evaluation.limit, config.workers, run, rest=rest)
@@ -112,11 +112,11 @@ class TrainJob(Job[TrainConfig, fit.TrainComponents]):
         return train_and_score(config, checked, directory, run)
 
     def describe(self, config: TrainConfig, check: bool) -> str:
-        """The training in a line; where it is checked, its model, adapters, data and passes, too."""
+        """Describe the training in a line, and where it is checked, its model, adapters, data and passes too."""
         return describe_training(config, self.check(config) if check else None)
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate:
-        """Passes of training, and the scores afterwards."""
+        """Count the passes of training, and those of the scores afterwards."""
         config = step.config
         assert isinstance(config, TrainConfig)
         training, parameters, tokens = config.training, parameters_of(config), sequence_tokens(config.task)
@@ -127,15 +127,15 @@ class TrainJob(Job[TrainConfig, fit.TrainComponents]):
         return learnt + forward(evaluated, tokens + answer_tokens(config.task), parameters)
 
     def so_far(self, folder: Path) -> tuple[LossCurve, ...]:
-        """The losses, as far as training came."""
+        """Read the losses, as far as training came."""
         return read_losses(folder)
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Scored:
-        """The scores after training."""
+        """Read the scores after training."""
         return scored(folder, result)
 
     def lead(self, step: Step) -> str:
-        """The objective, the task, and how much was trained."""
+        """Name the objective and the task, and say how much was trained."""
         found, config = scored_of(step), step.config
         if found is None:
             return ""
@@ -148,7 +148,7 @@ class TrainJob(Job[TrainConfig, fit.TrainComponents]):
         )
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """The losses, finished or not, and the scores."""
+        """Show the losses, finished or not, and the scores."""
         from orchestrate.jobs.shared.view import score_blocks
         from orchestrate.jobs.train.loss_plot import loss_blocks
 
@@ -156,26 +156,26 @@ class TrainJob(Job[TrainConfig, fit.TrainComponents]):
         return [*losses, *score_blocks(record, step, prefix)]
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
-        """The scores after training, compared."""
+        """Compare the scores after training."""
         from orchestrate.jobs.shared.sentences import score_statements
 
         return score_statements(record, step)
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """Scores, the last losses, and what was cut of the data."""
+        """Show the scores, the last losses, and what was cut of the data."""
         from orchestrate.jobs.shared.terminal import score_parts
 
         return score_parts(result)
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
-        """Scores at bitmaps, losses and counts of parameters."""
+        """Offer scores at bitmaps, losses and counts of parameters."""
         from orchestrate.jobs.train.cells import OF_TRAINING, PARAMETERS
 
         own = {"training": OF_TRAINING, "parameters": PARAMETERS}
         return (None, own[of]) if of in own else super().offers(step, of, metrics)
 
     def cell(self, place: Place, step: PlannedStep) -> Cell:
-        """One of those."""
+        """Read a score, a loss or a count of parameters."""
         from orchestrate.jobs.shared.cells import score_cell
         from orchestrate.jobs.train.cells import parameters_cell, training_loss_cell
 
@@ -184,7 +184,7 @@ class TrainJob(Job[TrainConfig, fit.TrainComponents]):
 
 
 def describe_training(config: TrainConfig, parts: fit.TrainComponents | None = None) -> str:
-    """A training in a line; with its ``parts``, its model, adapters, data and passes in more."""
+    """Describe a training in a line; given its ``parts``, add lines on its model, adapters, data and passes."""
     training, workers = config.training, config.workers.count
     line = (
         f"train: {config.objective.name} on {config.task.name}, {training.steps} steps "

@@ -1,6 +1,6 @@
-"""The figure of training losses: a curve a bitmap, smoothed where steps are many.
+"""The figure of training losses: one curve per bitmap, smoothed where there are many steps.
 
-Cyclic precision training runs one width a step, so each of its curves has only the steps of its own width, and stays
+Cyclic precision training runs one width per step, so each of its curves has only the steps of its own width, and stays
 comparable with itself: one line through all steps would show the width's course and not the training's.
 """
 
@@ -22,11 +22,11 @@ COLOURS = (*SERIES, GOLD, INK)
 STYLES = ("-", "--", ":", "-.")
 MOST_CURVES, MOST_POINTS, FEW_STEPS = 12, 400, 30
 DECADE = 10.0
-"""How far losses must range for a logarithmic axis."""
+"""The ratio of the highest to the lowest loss from which an axis is logarithmic."""
 
 
 def loss_blocks(curves: Sequence[LossCurve], prefix: str, finished: bool) -> list[Block]:
-    """The plot with its caption; nothing where there are no losses."""
+    """Make the plot with its caption; there is none where there are no losses."""
     drawn = curves[:MOST_CURVES]
     if not drawn:
         return []
@@ -49,7 +49,7 @@ def smoothing_window(steps: int) -> int:
 
 
 def smoothed(values: Sequence[float], window: int, logs: bool = False) -> list[float]:
-    """Centred running mean, geometric for ``logs``; at the ends over as many values as there are."""
+    """A centered running mean, geometric for ``logs``; at the ends it is over as many values as there are."""
     data = np.log(values) if logs else np.asarray(values)
     ones = np.ones(min(window, 2 * len(data) - 1))
     total = np.convolve(data, ones)[len(ones) // 2 :][: len(data)]
@@ -86,7 +86,7 @@ def _draw(curves: Sequence[LossCurve], window: int, name: str) -> Markup:
         axes.set_xlabel("Step")
         axes.set_ylabel("Training loss (nats)")
         figure.legend(loc="outside upper center", ncols=min(6, len(curves)))
-        return to_svg(figure, name, _told(curves, window, logs))
+        return to_svg(figure, name, _described(curves, window, logs))
 
 
 def _decades(curves: Sequence[LossCurve]) -> float:
@@ -94,7 +94,7 @@ def _decades(curves: Sequence[LossCurve]) -> float:
     return math.log10(max(values) / min(values))
 
 
-def _told(curves: Sequence[LossCurve], window: int, logs: bool) -> str:
+def _described(curves: Sequence[LossCurve], window: int, logs: bool) -> str:
     parts = []
     for curve in curves:
         means = smoothed(curve.values, window, logs)

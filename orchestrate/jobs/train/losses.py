@@ -1,9 +1,9 @@
-"""The losses of a training run on disk, so that no kill makes a gap in them.
+"""The losses of a training run on disk, in which no kill makes a gap.
 
-``losses.jsonl`` is the driver's, written as the posts of the workers come in; those on their way when the driver is
-killed never arrive, while workers may train on for a while and leave checkpoints behind.  So before each
-checkpoint rank 0 puts the losses since the one before into a file of its own beside it, and whoever goes on from
-that checkpoint adds what the record lacks.  (Losses in the checkpoint itself were rejected: earlier checkpoints are
+``losses.jsonl`` is the driver's; it is written as the workers' losses come in.  Those on their way when the driver is
+killed never arrive, while workers may train on for a while and leave checkpoints.  So before each checkpoint rank 0
+writes the losses since the one before into a separate file next to it, and whoever goes on from that checkpoint adds
+what the record lacks.  (Losses in the checkpoint itself were rejected: earlier checkpoints are
 removed, and with them would go the losses between two that are left.)
 """
 
@@ -19,9 +19,10 @@ from typing import Any
 from qalof.files import read_whole_lines, write_text
 from qalof.training.loop import StepReport
 
-"""One line a step: step, learning_rate, losses (cross entropy by bitmap), objective (the loss that is optimized).
+"""The file has one line per step: step, learning_rate, losses (cross entropy by bitmap), objective (the optimized
+loss).
 
-A resumed run repeats steps; the last line of one counts.
+A resumed run repeats steps; the last line of a step counts.
 """
 SHARE = 10
 """The last tenth of the steps stands for the end of a training: a single step's loss is that of its batch."""
@@ -29,14 +30,14 @@ _START = b'{"step"'
 
 
 def lines_of(posts: Sequence[StepReport]) -> list[str]:
-    """One line of JSON a step, as in :data:`LOSSES`."""
+    """Write one line of JSON per step, as in :data:`LOSSES`."""
     return [json.dumps(asdict(post)) for post in posts]
 
 
 def entries(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a record as they stand; none where there is no file.
+    """Read the lines of a record as they stand; there are none where there is no file.
 
-    A piece of a line that a kill left, at the end or with a whole line right behind it, is dropped.
+    A piece of a line that a kill left is dropped, at the end or where a whole line follows right behind it.
 
     Raises:
         ValueError: another line is not JSON.
@@ -46,16 +47,16 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def by_step(path: Path) -> dict[int, dict[str, Any]]:
-    """The entry that counts of each step, in order."""
+    """The entry of each step that counts, in order."""
     found = {int(entry["step"]): entry for entry in entries(path)}
     return {step: found[step] for step in sorted(found)}
 
 
 def training_loss(path: Path, steps: int) -> dict[str, float | int | None]:
-    """How a training of ``steps`` steps ended: means over the last tenth of them, in nats per label row.
+    """Say how a training of ``steps`` steps ended: means over the last tenth of them, in nats per label row.
 
-    ``cross_entropy``: mean of all bitmaps that ran; ``objective``: of the loss that was optimized, None where it is not
-    on record; ``over``: how many steps the means are of.
+    ``cross_entropy`` is the mean over all bitmaps that ran; ``objective`` that of the optimized loss, or None where it
+    is not on record; ``over`` says how many steps the means are of.
 
     Raises:
         ValueError: no step is on record.
@@ -73,20 +74,20 @@ def training_loss(path: Path, steps: int) -> dict[str, float | int | None]:
 
 
 def keep_losses(storage: Path, posts: Sequence[StepReport]) -> None:
-    """Put the losses since the checkpoint before beside the checkpoints; to be called before the next one is saved.
+    """Write the losses since the last checkpoint next to the checkpoints; call this before the next one is saved.
 
-    One file a checkpoint, whole or not at all: a worker that outlives its controller may write the same one.
+    There is one file per checkpoint, whole or not at all: a worker that outlives its controller may write the same one.
     """
     write_text(storage / f"losses-{posts[-1].step + 1:06d}.jsonl", "".join(f"{line}\n" for line in lines_of(posts)))
 
 
 def unrecorded(record: Path, storage: Path, before: int) -> list[StepReport]:
-    """What a record of losses lacks of the steps behind a checkpoint, each once and in order.
+    """Find the steps before a checkpoint that a record of losses lacks, each once and in order.
 
     Args:
         record: the driver's file.
-        storage: where :func:`keep_losses` wrote.
-        before: the checkpoint's number of steps; later ones are trained again.
+        storage: the folder into which :func:`keep_losses` wrote.
+        before: the checkpoint's number of steps; later steps are trained again.
     """
     known = {int(entry["step"]) for entry in entries(record)}
     kept = {int(entry["step"]): entry for path in sorted(storage.glob("losses-*.jsonl")) for entry in entries(path)}

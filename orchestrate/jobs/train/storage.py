@@ -1,10 +1,9 @@
 """The checkpoints of a training run while it runs: ``ray/train/step-000250`` and so on, each sealed.
 
 They are written in place, whole or not at all, and only then reported to Ray.  (Ray's own copying from a temporary
-folder was rejected: it fills the folder in view, and a kill leaves half of one.)  Ray Train also keeps a snapshot of
-what was reported, rewritten in place at every report, so that a kill can tear it; a torn one, or one of another
-version of Ray, ends every later start.  So it serves no longer than one fit: before each, the folders themselves
-say where to go on.
+folder was rejected: it fills the folder in place, and a kill leaves half of one.)  Ray Train also keeps a snapshot of
+what was reported, rewritten in place at every report, so a kill can tear it; a torn one, or one of another version of
+Ray, ends every later start.  So it serves for one fit only: before each fit, the folders themselves say where to go on.
 """
 
 from __future__ import annotations
@@ -20,13 +19,15 @@ from qalof.errors import BadInputError
 from qalof.files import copy_folder, tidy
 
 NAME = "train"
-"""Of the run in Ray's storage, hence the folder's."""
+"""The name of the run in Ray's storage, which names its folder too."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A whole checkpoint; ``score`` is higher for the better, None where none was asked for or it was not finite."""
+    """A whole checkpoint; a better one has a higher ``score``, which is None where none was asked for or it was not
+    finite.
+    """
 
     folder: Path
     step: int
@@ -39,12 +40,12 @@ def step_folder(storage: Path, step: int) -> Path:
 
 
 def kept_checkpoints(storage: Path) -> list[Kept]:
-    """All whole checkpoints of Ray's storage, by step; one that is damaged is named and passed over."""
+    """Find all whole checkpoints of Ray's storage, by step; a damaged one is named and passed over."""
     return whole_ones(storage.glob("step-*"))
 
 
 def whole_ones(folders: Iterable[Path]) -> list[Kept]:
-    """Those that are whole checkpoints, by step; one that is damaged is named and passed over."""
+    """Sort out the whole checkpoints, by step; a damaged one is named and passed over."""
     found = []
     for folder in folders:
         try:
@@ -57,13 +58,14 @@ def whole_ones(folders: Iterable[Path]) -> list[Kept]:
 
 
 def best_of(found: Sequence[Kept]) -> Kept | None:
-    """The highest score, the later one of equals; None where nothing has a score."""
+    """Choose the highest score, and the later one of equals; None where nothing has a score."""
     scored = [(each.score, each.step, each) for each in found if each.score is not None]
     return max(scored, key=lambda entry: entry[:2])[2] if scored else None
 
 
 def keep_best(found: Sequence[Kept], place: Path) -> Kept | None:
-    """Have the best of these at ``place``, which may hold one of them; None, and nothing done, where none has a score.
+    """Put the best of these at ``place``, which may hold one of them; where none has a score, do nothing and return
+    None.
 
     Raises:
         DiskError: the disk takes no more; ``place`` is as it was.
@@ -76,7 +78,7 @@ def keep_best(found: Sequence[Kept], place: Path) -> Kept | None:
 
 
 def prepare(storage: Path) -> Path | None:
-    """Make the storage ready for a fit, whatever an earlier one left; nothing else may write there.
+    """Prepare the storage for a fit, whatever an earlier one left; nothing else may write there.
 
     Returns:
         The checkpoint to go on from, None for a new start.

@@ -1,9 +1,9 @@
-"""One training worker's life: assemble, go on from a checkpoint or begin, step, report.
+"""One training worker's life: build, go on from a checkpoint or begin, step, report.
 
-A report is a barrier, so it is made at checkpoints alone; losses travel over the board, and lie beside each checkpoint
-too, for a board is lost with its driver.  The score by which the best
-checkpoint is kept is shared out bitmap by bitmap, each evaluated whole by one worker, so that for equal weights it is
-the same number on any number of workers.
+A report is a barrier, so it is made at checkpoints alone.  Losses travel over a queue, and are written next to each
+checkpoint too, since a queue is lost with its driver.  The score by which the best checkpoint is kept is shared out
+bitmap by bitmap, and each bitmap is evaluated whole by one worker, so for equal weights it is the same number on any
+number of workers.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
         settings: ``config`` plain, ``board``, ``storage`` of checkpoints, ``resume_from`` one of an earlier fit.
 
     Returns:
-        Empty; or ``error``: step, bitmap and value of a loss that is not finite.
+        An empty dictionary; or ``error`` with step, bitmap and value of a loss that is not finite.
     """
     config = validate(TrainConfig, settings["config"], "the config")
     torch.set_num_threads(threads_of(config.workers))
     parts = build_training(config)
     trainer = parts.trainer(config.training, get_device(), ProcessGroup())
-    last = ray.train.get_checkpoint()  # of this fit; else an earlier one may have left off somewhere
+    last = ray.train.get_checkpoint()  # a checkpoint of this fit; otherwise an earlier fit may have left one
     resume_from = settings["resume_from"] if last is None else last.path
     begin(trainer, None if resume_from is None else Path(resume_from))
     extra = {"task": describe_task(parts.task), "config": settings["config"]}
@@ -76,14 +76,14 @@ def run_steps(
     """Train to the end.
 
     Args:
-        trainer: at any step.
-        seen: scores each checkpoint, where given.
-        on_step: takes each step's report.
-        on_checkpoint: takes those since the checkpoint before, and the score; None where none is asked for or it is
-            not finite.
+        trainer: the trainer, at any step.
+        seen: scores each checkpoint, where it is given.
+        on_step: takes each step's metrics.
+        on_checkpoint: takes the metrics since the checkpoint before, and the score, which is None where none is asked
+            for or it is not finite.
 
     Raises:
-        NonFiniteLossError: the loss.
+        NonFiniteLossError: the loss is not finite.
     """
     posts: list[StepReport] = []
     steps, every = trainer.settings.steps, trainer.settings.checkpoint_every
@@ -111,7 +111,7 @@ def _report(trainer: Trainer, posts: Sequence[StepReport], extra: Mapping[str, A
 
 
 def as_metrics(done: StepReport) -> dict[str, float]:
-    """A step's losses and learning rate, under the record's names."""
+    """A step's losses and learning rate, under the names that the record has."""
     # MLflow cuts long names, and two bitmaps that begin alike would be one metric
     losses = {f"train.loss.{short_name(bitmap).lstrip('#')}": loss for bitmap, loss in done.losses.items()}
     optimized = {} if done.objective is None else {"train.objective": done.objective}

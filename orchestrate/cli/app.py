@@ -1,7 +1,7 @@
-"""The command line: one command a job, all with the same options and the same exit codes.
+"""The command line: one command per job, all with the same options and the same exit codes.
 
 Exit code 0: done; 2: bad input, with one line on standard error that says what, where and how to mend it; 1: anything
-else.  Progress goes to standard error; with ``--json`` the result is the last line of standard output.
+other than these.  Progress goes to standard error; with ``--json`` the result is the last line of standard output.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def main() -> None:
 
 
 def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print what nobody foresaw, without the secrets of addresses."""
+    """Print an unforeseen error, without the secrets of addresses."""
     print(redact("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
 def _usage_error(error: Exception) -> str | None:
-    """The message of what click found wrong with the words of the command; None for anything else."""
+    """Word what click found wrong with the words of the command; None for any other error."""
     formatted: Any = getattr(error, "format_message", None)
     if formatted is None:
         return None

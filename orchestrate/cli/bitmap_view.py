@@ -19,14 +19,15 @@ PICTURES = (".png", ".svg")
 
 
 def find_bitmap(spec: str, checkpoint: Path | None = None) -> tuple[Bitmap, dict[str, Any]]:
-    """The bitmap that ``spec`` names, and what is said of it.
+    """Read the bitmap that ``spec`` names, and what is to be said of it.
 
     Args:
         spec: any form of a bitmap; ``FILE#ID`` needs no model, since files hold the names of the sites.
-        checkpoint: whose sites a text is for; it also says how many weights each has, and what the bitmap costs.
+        checkpoint: the checkpoint whose sites a text is for; it also gives the number of weights of each site, and what
+            the bitmap costs.
 
     Raises:
-        BadInputError: no such bitmap, or a text without a checkpoint that says which sites it is for.
+        BadInputError: there is no such bitmap, or a text has no checkpoint that names its sites.
     """
     if checkpoint is not None:
         from orchestrate.jobs.shared.checkpoint import open_checkpoint
@@ -47,7 +48,9 @@ def find_bitmap(spec: str, checkpoint: Path | None = None) -> tuple[Bitmap, dict
 
 
 def terminal_map(bitmap: Bitmap, width: int) -> Iterator[Text]:
-    """Lines of kinds of layer by blocks, each width on its color; as many blocks side by side as ``width`` holds."""
+    """Draw lines of kinds of layer by blocks, each width on its own color, with as many blocks side by side as
+    ``width`` holds.
+    """
     from search.bitmap_plot import color_of, ink_on
 
     for role in maps_worth_showing(bitmap):
@@ -69,7 +72,7 @@ def write_picture(bitmap: Bitmap, said: str, path: Path) -> None:
     """Draw ``bitmap`` into a file.
 
     Raises:
-        BadInputError: neither a PNG nor an SVG.
+        BadInputError: the file is neither a PNG nor an SVG.
     """
     from search.bitmap_plot import bitmaps_picture
 

@@ -25,11 +25,11 @@ FROM_CONFIG = {
     "generate-data": "Let a model write its own training texts (LLM-QAT), or complete SQuAD prompts.",
 }
 OF_CHECKPOINT = {
-    "sensitivity": "Rank sites or blocks by what lowering each alone costs.",
+    "sensitivity": "Rank sites or blocks by what is lost when each alone is reduced.",
     "search": "Search per-layer bitmaps for the front of quality against cost.",
-    "attack": "Attack a classifier at several bitmaps; measure transfer and random precision inference.",
+    "attack": "Attack a model at several bitmaps; measure transfer and random precision inference.",
     "ptq": "Score quantization without training: rounding to nearest with any quantizer, and GPTQ.",
-    "profile": "Measure what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second.",
+    "profile": "Measure what a checkpoint takes at each bitmap: bytes in four measures, memory, and tokens per second.",
 }
 
 

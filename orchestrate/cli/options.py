@@ -19,20 +19,22 @@ app = typer.Typer(
 
 
 def at_home(path: Path | None) -> Path | None:
-    """An option's path, with ``~`` expanded: a shell does not do it behind a ``=`` or in quotes."""
+    """Expand ``~`` in an option's path, which a shell does not do behind a ``=`` or in quotes."""
     return None if path is None else expanded(path)
 
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", callback=at_home, help="YAML file; every key has a default but a few.")
+    Path | None, typer.Option("--config", callback=at_home, help="A YAML file; all but a few keys have defaults.")
 ]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that go before the file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs, which override the file.")]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", callback=at_home, help="Run directory; default runs/NAME, as the config is called."),
+    typer.Option("--output", callback=at_home, help="The run directory; by default runs/NAME, after the config."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
-AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluster, HOST:PORT; default this machine.")]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="A Ray cluster, HOST:PORT; by default this machine.")
+]
 CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", callback=at_home, help="A checkpoint's folder.")]
 
 
@@ -61,12 +63,12 @@ def run_job(
 
 
 def run_name(command: str, config: Path | None) -> str:
-    """The default run directory's name: a training's is its config's; others begin with their command."""
+    """The default run directory's name: a training has that of its config; others begin with their command."""
     if config is None:
         return command
     return config.stem if command == "train" else f"{command}_{config.stem}"
 
 
 def checkpoint_given(path: Path | None) -> dict[str, Any]:
-    """The setting that a ``--checkpoint`` stands for."""
+    """The setting for which a ``--checkpoint`` stands."""
     return {} if path is None else {"checkpoint": str(path)}

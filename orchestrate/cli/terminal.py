@@ -21,18 +21,18 @@ def show(command: str, result: Mapping[str, Any], folder: Path, console: Console
 
 
 def parts_of(command: str, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-    """What is printed of a command's result, from top to bottom."""
+    """Make what is printed of a command's result, from top to bottom."""
     return [*JOBS[command].terminal(result, folder), f"{folder}  ({result['seconds']:.0f} s)"]
 
 
 def show_table(table: Mapping[str, Any], console: Console | None = None) -> None:
     """Print a reference's table on standard output, or on ``console``."""
-    # brackets of intervals are no markup
+    # the brackets of intervals are not markup
     (console or Console(highlight=False, markup=False)).print(reference_table(table))
 
 
 def reference_table(table: Mapping[str, Any]) -> Sheet:
-    """A reference's table: ours with its interval, theirs, and the difference."""
+    """Show a reference's table: our number with its interval, theirs, and the difference."""
     title = (
         f"{table['title']} ({table['source']}, scale {table['scale']}): ours with its 95 % interval; theirs, difference"
     )

@@ -25,7 +25,7 @@ from orchestrate.config.shipped import CONFIGS
 from qalof.errors import BadInputError
 
 MLFLOW_PAGE = "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
-"""Without the parameter MLflow 3 opens on traces of conversations, of which there are none."""
+"""The address has this parameter since MLflow 3 otherwise opens on traces of conversations, of which there are none."""
 DEMO = CONFIGS / "demo.yaml"
 
 
@@ -35,15 +35,15 @@ def export(
     bitmap: Annotated[str, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, a .json file.")],
     output: Annotated[
         Path,
-        typer.Option("--output", callback=at_home, help="Folder, or NAME.gguf; must be new, or an older export."),
+        typer.Option("--output", callback=at_home, help="A folder, or NAME.gguf; it must be new, or an older export."),
     ],
     form: Annotated[str, typer.Option("--format", help="packed, gguf (adapters merged), gguf-lora.")] = "packed",
     embedding_bits: Annotated[
         str | None,
-        typer.Option("--embedding-bits", help="Width of an embedding that has none: 8 if not said; none keeps it."),
+        typer.Option("--embedding-bits", help="The width of an embedding that has none: 8 by default; none keeps it."),
     ] = None,
     float_type: Annotated[
-        str, typer.Option("--float-type", help="What has no width: float32, float16, bfloat16.")
+        str, typer.Option("--float-type", help="The type of what has no width: float32, float16, bfloat16.")
     ] = "float32",
     as_json: JsonOption = False,
 ) -> None:
@@ -91,7 +91,7 @@ def run(
     as_json: JsonOption = False,
     address: AddressOption = None,
 ) -> None:
-    """Run a pipeline or a reference's table, step by step, and write its report; `scale=tiny` for minutes."""
+    """Run a pipeline or a reference's table, step by step, and write its report; `scale=tiny` takes minutes."""
     if config is None:
         raise BadInputError("run needs --config: a pipeline such as configs/demo.yaml")
     _pipeline(config, overrides, output, as_json, address)
@@ -104,7 +104,7 @@ def demo(
     as_json: JsonOption = False,
     address: AddressOption = None,
 ) -> None:
-    """The whole story on the shipped tiny model: train, evaluate, search, attack, report."""
+    """Run the whole story on the shipped tiny model: train, evaluate, search, attack, report."""
     _pipeline(DEMO, overrides, output, as_json, address)
 
 
@@ -117,7 +117,7 @@ def _pipeline(
     from orchestrate.runs.progress import say
 
     loaded = load_pipeline(config, overrides or [])
-    # a table's name says little without its folder: there is a sensitivity in s1 and one in s2
+    # a table's name says little without its folder: s1 and s2 both have a table named sensitivity
     folder = config.absolute().parent.name
     place = output or Path("runs") / (f"{folder}_{config.stem}" if re.fullmatch(r"s\d", folder) else config.stem)
     summary = run_pipeline(loaded, place, address)
@@ -152,7 +152,7 @@ def ui(
     root: Annotated[Path, typer.Option(callback=at_home, help="Folder of the runs.")] = Path("runs"),
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
-    """Open MLflow on 127.0.0.1 over the runs in a folder."""
+    """Open MLflow on 127.0.0.1 with the runs in a folder."""
     from orchestrate.runs.mlflow_store import ui_command
 
     if not root.is_dir():

@@ -10,7 +10,7 @@ from qalof.laws import Law, Width
 from qalof.paths import BitmapText
 
 BitmapSpec = Width | BitmapText | list[Width | str]
-"""A bitmap as :meth:`qalof.bitmap.Bitmap.parse` reads it."""
+"""A bitmap in a form that :meth:`qalof.bitmap.Bitmap.parse` reads."""
 
 
 Limit = Annotated[int, Law(ge=1, off="null takes all examples")]
@@ -18,6 +18,6 @@ Limit = Annotated[int, Law(ge=1, off="null takes all examples")]
 
 
 class BaseConfig(BaseModel):
-    """Base of all sections: unknown keys are errors."""
+    """Base of all sections, in which unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,7 +1,7 @@
 """From configs to the core's objects.
 
-The driver assembles once to find bad input before any worker starts; every worker and actor then assembles its
-own from the same plain config, so that nothing large is ever sent.
+The driver builds once to find bad input before any worker starts; every worker and actor then builds its own from the
+same plain config, so nothing large is ever sent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TrainComponents:
     objective: Objective
 
     def trainer(self, settings: TrainSettings, device: torch.device | str, world: World | None = None) -> Trainer:
-        """A trainer of these on ``device``; ``world``: the other workers, None for a worker alone."""
+        """Make a trainer of these on ``device``; ``world`` holds the other workers, and is None for a worker alone."""
         self.model.to(device)
         return Trainer(self.model, self.task, self.objective, settings, world)
 
@@ -57,7 +57,7 @@ def build_training(config: TrainingConfig) -> TrainComponents:
     """Build model, task and objective of a training run.
 
     Raises:
-        BadInputError: anything in the config that cannot be had or does not fit the model.
+        BadInputError: something in the config cannot be had or does not fit the model.
     """
     task = make_task(config.task.name, config.task.settings, config.model.source)
     base = BaseModel(config.model.source, task.head, config.model.seed, task.labels)
@@ -74,16 +74,16 @@ def build_training(config: TrainingConfig) -> TrainComponents:
 
 
 def check_length(task: Task, model: Any) -> None:
-    """See that no sequence of ``task`` is longer than the transformers model ``model``, which would fail in its middle.
+    """Check that no sequence of ``task`` is longer than the transformers model ``model`` has positions for.
 
     Raises:
-        BadInputError: ``max_length`` above the model's positions.
+        BadInputError: ``max_length`` is above the model's positions.
     """
     wanted = getattr(task.settings, "max_length", None)  # type: ignore[attr-defined]
     positions = getattr(model.config, "max_position_embeddings", None)
     if wanted is not None and positions is not None and wanted > positions:
         raise BadInputError(
-            f"task {task.name}: max_length must fit the model's {positions} positions: got {wanted}; lower it"
+            f"task {task.name}: max_length must fit the model's {positions} positions: got {wanted}; reduce it"
         )
 
 
@@ -96,7 +96,9 @@ def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[BitmapSp
 
 
 def adapter_specs(config: AdaptersConfig, objective: ObjectiveConfig, sites: Sequence[Site]) -> dict[str, AdapterSpec]:
-    """One adapter a trained width, named by it; one shared adapter for CPT; none where ``widths`` is empty."""
+    """Specify one adapter per trained width, named by it; one shared adapter for CPT; none where ``widths`` is
+    empty.
+    """
     if config.widths == []:
         return {}
     beginning = (config.dropout, config.rslora, config.init)

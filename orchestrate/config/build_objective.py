@@ -1,4 +1,4 @@
-"""The core's objective of an ``objective`` section, and the bit-widths that it trains."""
+"""How the core's objective is made of an ``objective`` section, and which bit-widths that trains."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from qalof.training.objectives import (
 
 
 def parse_bitmaps(specs: Sequence[BitmapSpec], sites: Sequence[Site]) -> list[Bitmap]:
-    """Bitmaps as configs write them."""
+    """Read bitmaps in the forms that configs have."""
     names = [site.name for site in sites]
     return [Bitmap.parse(spec, names) for spec in specs]
 
@@ -53,10 +53,10 @@ def objective_widths(config: Switching, sites: Sequence[Site]) -> list[int]:
 
 
 def make_objective(config: ObjectiveConfig, sites: Sequence[Site], steps: int, seed: int = 0) -> Objective:
-    """The core's objective of a config, for a run of ``steps`` whose draws come from ``seed``.
+    """Make the core's objective of a config, for a run of ``steps`` whose draws come from ``seed``.
 
     Raises:
-        BadInputError: bitmaps that do not fit the sites, or a schedule that does not fit the steps.
+        BadInputError: bitmaps do not fit the sites, or a schedule does not fit the steps.
     """
     if isinstance(config, CptObjective):
         return CyclicPrecisionTraining(sites, config.schedule(steps), config.gradient_bits, config.layer_bits)

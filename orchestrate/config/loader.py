@@ -40,10 +40,10 @@ def load_config(
 
     Args:
         kind: the config's class.
-        path: YAML file; None for the defaults.
-        overrides: ``a.b=value`` pairs, ``a.0.b=value`` within a list; values in YAML, but for paths and texts.
+        path: a YAML file; None takes the defaults.
+        overrides: ``a.b=value`` pairs, or ``a.0.b=value`` within a list; values are YAML, except for paths and texts.
         prepare: changes what was read, before the overrides.
-        given: values by dotted key that go before the file and after the overrides, as they stand.
+        given: values by dotted key, as they stand, which win over the file and lose to the overrides.
 
     Raises:
         BadInputError: one line that names the file, the key and the way out.
@@ -83,10 +83,10 @@ def validate(kind: type[Config], data: Any, where: str) -> Config:
 
 
 def read_yaml(path: Path) -> Any:
-    """A YAML mapping.
+    """Read a YAML mapping.
 
     Raises:
-        BadInputError: missing, not YAML, a key that stands twice in a mapping, or not a mapping.
+        BadInputError: the file is missing, is not YAML, is not a mapping, or has a key twice in one mapping.
     """
     way_out = None if exists(path) else way_to_shipped(path)
     if way_out:
@@ -102,7 +102,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _shielded(value: Any, kept: list[str], path: bool = False) -> Any:
-    """``value`` with a placeholder for each path in it, which OmegaConf would search for ``${...}``."""
+    """Put a placeholder for each path in ``value``, since OmegaConf would search paths for ``${...}``."""
     if isinstance(value, Mapping):
         return {key: _shielded(item, kept, is_path(key)) for key, item in value.items()}
     if isinstance(value, list):
@@ -122,7 +122,9 @@ def _unshielded(value: Any, kept: Sequence[str]) -> Any:
 
 
 def to_plain(config: BaseConfig) -> dict[str, Any]:
-    """The resolved config as JSON-able data, as it may be written down: without the secrets of addresses."""
+    """Turn a config into plain data that may be written down: JSON can hold it, and it lacks the secrets of
+    addresses.
+    """
     plain: dict[str, Any] = redacted(config.model_dump(mode="json"))
     return plain
 
@@ -149,7 +151,7 @@ def _first_problem(error: ValidationError, kind: type[BaseConfig]) -> str:
 
 
 def _weight(problem: ErrorDetails) -> tuple[bool, bool, int]:
-    """Which of several problems is the news: the largest one.
+    """Rank several problems; the one to report is the largest.
 
     A misspelt key also makes its right name "missing", so the spelling goes first.  A value that fits no member of a
     union has a problem with each: the one whose law it breaks, and deepest within it, says the most.
@@ -158,7 +160,9 @@ def _weight(problem: ErrorDetails) -> tuple[bool, bool, int]:
 
 
 def _schema_at(kind: type[BaseConfig], location: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The JSON schema of what stands at a location, and the location without the names of unions and validators."""
+    """Find the JSON schema of what stands at a location, and the location without the names of unions and
+    validators.
+    """
     whole = kind.model_json_schema()
     schema: dict[str, Any] = whole
     path = []
@@ -178,7 +182,9 @@ def _resolved(whole: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _below(whole: dict[str, Any], schema: dict[str, Any], part: str) -> tuple[dict[str, Any], bool] | None:
-    """The schema of a part of a location, and whether that part is a key and no member of a union; None for neither."""
+    """Find the schema of a part of a location, and whether it is a key rather than a member of a union; None if it
+    is neither.
+    """
     schema = _resolved(whole, schema)
     if part in schema.get("properties", {}):
         return schema["properties"][part], True

@@ -220,19 +220,19 @@ class CptObjective(BaseConfig):
     """
 
     def schedule(self, steps: int) -> CyclicPrecision:
-        """The width of each of ``steps``.
+        """Compute the width of each of ``steps``.
 
         Raises:
-            BadInputError: widths in the wrong order, or more cycles than steps.
+            BadInputError: the widths are in the wrong order, or there are more cycles than steps.
         """
         low, high, remainder = self.lowest, self.highest, self.official_remainder
         return CyclicPrecision(low, high, self.cycles, steps, remainder, self.shape, self.form, self.flip)
 
     def layer_bits(self, bits: int) -> LayerBits:
-        """What every site runs at in a step of ``bits``.
+        """Say what every site runs at in a step of ``bits``.
 
         Raises:
-            BadInputError: a width that does not exist.
+            BadInputError: a width does not exist.
         """
         activation, kv = (bits if held == "same" else held for held in (self.activation, self.kv))
         return LayerBits(bits, activation, kv)

@@ -1,11 +1,11 @@
-"""YAML as configs and overrides are written in it, in which a path is a path.
+"""The YAML of configs and overrides, in which a path is always read as a path.
 
 YAML reads ``20240115_120000`` and ``1e5`` as numbers, ``on`` as a truth value and ``{a}`` as a mapping.  Where the key
 says that a path is meant (:data:`PATH_NAMES`), a plain value is its text as it stands; what is quoted, and ``null``,
 are YAML's.  In an override everything behind the ``=`` of such a key is the path, quotes and braces too; only ``null``,
 where a setting may be unset, unsets it (``./null`` is a file of that name).
 
-Names are enough to tell: a test compares them with the types of all settings, and sees that a name means a path
+Names are enough to decide this: a test compares them with the types of all settings, and sees that a name means a path
 everywhere or nowhere.  Following the types along the keys was rejected: a pipeline's steps, a sweep's space and a
 scale's overlays hold settings of any class.
 """
@@ -25,22 +25,26 @@ from qalof.paths import annotations_of
 PATH_NAMES = frozenset(
     {"antonyms", "checkpoint", "data", "root", "source", "synonyms", "targets", "validation_data", "scale"}
 )
-"""Last parts of the keys of all settings that are paths."""
+"""The last parts of the keys of all settings that are paths."""
 
 _NULL, _TEXT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:str"
 
 
 def is_path(key: object) -> bool:
-    """Whether a dotted key names a path, or one of a list of paths."""
+    """Whether a dotted key names a path, or an item of a list of paths."""
     parts = [part for part in str(key).split(".") if not part.isdigit()]
     return bool(parts) and parts[-1] in PATH_NAMES
 
 
 class FileLoader(yaml.SafeLoader):
-    """Keeps paths as they stand, dates as texts, and refuses a key that stands twice in one mapping."""
+    """A loader that keeps paths as they stand and dates as texts, and refuses a key that stands twice in one
+    mapping.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As the safe loader, once all keys are found different; YAML's own silently takes the last."""
+        """Construct a mapping like the safe loader, once all keys are found different; YAML's own silently takes the
+        last.
+        """
         first: dict[tuple[str, Any], int] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -57,7 +61,7 @@ class FileLoader(yaml.SafeLoader):
 
 
 class OverrideLoader(FileLoader):
-    """As for a file, and ``1e-3`` is a number: on a command line nobody writes ``1.0e-3``."""
+    """A loader for overrides, for which ``1e-3`` is a number too: on a command line nobody writes ``1.0e-3``."""
 
 
 FileLoader.yaml_implicit_resolvers = {
@@ -70,10 +74,10 @@ OverrideLoader.add_implicit_resolver(
 
 
 def override_value(kind: type, key: str, value: str) -> Any:
-    """What the text behind ``key=`` means in a config of class ``kind``.
+    """Read what the text behind ``key=`` means in a config of class ``kind``.
 
     Raises:
-        yaml.YAMLError: it is neither a path nor a text, and no YAML.
+        yaml.YAMLError: it is neither a path nor a text, and is not YAML.
     """
     may_be_unset = _texts_of(kind).get(key.rpartition(".")[2])
     if is_path(key):
@@ -90,7 +94,7 @@ def override_value(kind: type, key: str, value: str) -> Any:
 
 
 def _as_text(node: yaml.Node) -> None:
-    """Make the plain scalars of a value, or of a list, texts; those that mean null stay so."""
+    """Turn the plain scalars of a value, or of a list, into texts; those that mean null stay so."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _as_text(item)
@@ -100,7 +104,7 @@ def _as_text(node: yaml.Node) -> None:
 
 @cache
 def _texts_of(kind: type) -> dict[str, bool]:
-    """Names of the fields below ``kind`` that hold a text and nothing else, and whether they may be unset."""
+    """The names of the fields below ``kind`` that hold only a text, and whether they may be unset."""
     texts: dict[str, bool] = {}
     others: set[str] = set()
     seen: set[Any] = set()
@@ -123,7 +127,7 @@ def _texts_of(kind: type) -> dict[str, bool]:
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """The types that a value may have, those of a literal's values among them."""
+    """The types that a value may have, including those of a literal's values."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _kinds(inner[0])

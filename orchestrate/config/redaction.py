@@ -1,12 +1,12 @@
 """Secrets that stand in addresses, taken out before anything is written or printed.
 
 An address may hold a password or a token in its user part (``postgresql://me:word@host``), in its query
-(``?token=word``) or in its fragment.  Which names are harmless there nobody can tell, so all three are replaced by
-``***``; host, port and path stay, for they say where a record is.  A password may hold what an address may not, such
-as a slash, so the user part ends at the last ``@``; an address with a folder alone (``sqlite:////folder``) has none.
+(``?token=word``) or in its fragment.  Nobody can know which names are harmless there, so all three are replaced by
+``***``; host, port and path stay, for they say where a record is.  A password may hold what an address may not, such as
+a slash, so the user part ends at the last ``@``; an address with a folder alone (``sqlite:////folder``) has none.
 
-:func:`orchestrate.config.loader.to_plain` applies it, from which everything that a run writes of its config comes; so
-do the tracker and the command line to what others' libraries say.
+Everything that a run writes of its config comes from :func:`orchestrate.config.loader.to_plain`, which applies it; the
+tracker and the command line apply it to what other libraries say.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _IN_TEXT = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]*(?:[^\s]*@[^\s'\"
 
 
 def redact(text: str) -> str:
-    """``text``, an address or one with addresses in it, with ``***`` for their user parts, queries and fragments."""
+    """Put ``***`` for the user parts, queries and fragments of the addresses in ``text``."""
     if _ADDRESS.match(text):
         return _ADDRESS.sub(_redacted, text, count=1)
     return _IN_TEXT.sub(lambda found: _ADDRESS.sub(_redacted, found[0], count=1), text)
 
 
 def redacted(value: Any) -> Any:
-    """Plain data with :func:`redact` applied to every text in it; keys stay."""
+    """Apply :func:`redact` to every text in plain data; keys stay."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
@@ -42,7 +42,9 @@ def redacted(value: Any) -> Any:
 
 
 def conceal(text: str, address: str) -> str:
-    """``text`` without the secrets of ``address``, whole or in part, as they stand or decoded; addresses redacted."""
+    """Take the secrets of ``address`` out of ``text``, whole or in part, as they stand or decoded, and redact
+    addresses.
+    """
     found = _ADDRESS.match(address)
     if found is not None:
         text = text.replace(address, redact(address))

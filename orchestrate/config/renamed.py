@@ -1,4 +1,4 @@
-"""Commands that had another name once, so that whoever writes the old one is told the new one."""
+"""Commands that once had another name; whoever writes the old name reads the new one in the error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RENAMED = {"baselines": "ptq", "footprint": "profile"}
 
 
 def command_hint(command: str, known: Iterable[str]) -> str:
-    """What to write in place of a command that does not exist."""
+    """Say what to write in place of a command that does not exist."""
     if command in RENAMED:
         return f"{command} is named {RENAMED[command]} now"
     return nearest_hint(command, known)

@@ -72,7 +72,7 @@ class WorkersConfig(BaseConfig):
 
     @property
     def device(self) -> str:
-        """Of each worker, as torch names it."""
+        """The device of each worker, by torch's name."""
         return "cuda" if self.gpu else "cpu"
 
     @model_validator(mode="after")
@@ -92,7 +92,7 @@ def refuse_min_count(workers: WorkersConfig, what: str) -> None:
     """Refuse a least number of workers where one does all the work.
 
     Args:
-        workers: of the config.
+        workers: the ``workers`` section of the config.
         what: names the work in the message.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The ``task`` section: a task by its name, with the task's own settings."""
+"""The ``task`` section: a task's name, and the settings that this task has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qalof.tasks.zero_shot import ZeroShotSettings
 
 
 class SpanTaskConfig(BaseConfig):
-    """Extractive question answering."""
+    """Question answering, in which the answer is a span of the context."""
 
     name: Literal["squad-span"]
     """The name by which a config picks this task."""
@@ -24,7 +24,7 @@ class SpanTaskConfig(BaseConfig):
 
 
 class CompletionTaskConfig(BaseConfig):
-    """Question answering as completion."""
+    """Question answering, in which the answer completes a prompt."""
 
     name: Literal["squad-completion"]
     """The name by which a config picks this task."""
@@ -42,7 +42,7 @@ class ClassificationTaskConfig(BaseConfig):
 
 
 class LanguageModelingTaskConfig(BaseConfig):
-    """Next-token loss on plain text."""
+    """Language modeling: the loss of the next token on plain text."""
 
     name: Literal["language-modeling"]
     """The name by which a config picks this task."""

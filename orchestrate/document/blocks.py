@@ -9,14 +9,14 @@ from typing import Literal
 from markupsafe import Markup
 
 LONG = 24
-"""Rows of a plain table that are shown without being asked for."""
+"""How many rows of a plain table are shown at once."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: ``text``, and what a pointer resting on it shows.
+    """One cell: its ``text``, and what a pointer resting on it shows.
 
-    ``heat``: from 0 to 1, how strongly it is shaded; None for not at all.
+    ``heat`` says from 0 to 1 how strongly it is shaded; None leaves it unshaded.
     """
 
     text: str
@@ -25,13 +25,13 @@ class Cell:
 
     @property
     def percent(self) -> int:
-        """The shade, as the style sheet takes it."""
+        """The shade, in the form of the style sheet."""
         return 0 if self.heat is None else round(100 * min(1.0, max(0.0, self.heat)))
 
 
 @dataclass(frozen=True)
 class Table:
-    """``rows`` begin with the row's own heading; ``look``: ``heat`` for shaded cells, all in the middle."""
+    """A table, whose ``rows`` begin with their own headings; the ``look`` ``heat`` has shaded cells, all centered."""
 
     caption: str
     header: Sequence[str]
@@ -65,7 +65,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two texts beside each other, as an example."""
+    """Two texts side by side, as an example."""
 
     label: str
     before: str
@@ -98,7 +98,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Topic:
-    """What the summary says of one step."""
+    """The sentences of the summary on one step."""
 
     name: str
     anchor: str
@@ -134,5 +134,5 @@ class Section:
 
 
 def cells(*texts: str) -> list[Cell]:
-    """Plain cells."""
+    """Make plain cells of texts."""
     return [Cell(text) for text in texts]

@@ -1,4 +1,4 @@
-"""Words under tables that several commands share."""
+"""The notes under tables that several commands share."""
 
 from __future__ import annotations
 

@@ -18,20 +18,21 @@ class Cell:
 
     @classmethod
     def sure(cls, value: float) -> Cell:
-        """A count or a measure without spread."""
+        """A count, or a measure without spread."""
         return cls(float(value), float(value), float(value))
 
     @classmethod
     def none(cls, reason: str) -> Cell:
-        """No value."""
+        """A cell without a value."""
         return cls(math.nan, math.nan, math.nan, reason)
 
 
 def mean_of(cells: Sequence[Cell], independent: bool) -> Cell:
-    """The mean of several cells; itself of one, and no value where one of them has none.
+    """The mean of several cells; one cell is its own mean, and a cell without a value leaves the mean without one.
 
     The interval is that of a mean of numbers with the cells' own intervals.  Where they come from different examples,
-    half-widths add up in squares; otherwise they add up as they are, which holds however the numbers hang together.
+    half-widths add up in squares; otherwise they add up as they are, which holds however the numbers depend on each
+    other.
     """
     missing = next((cell for cell in cells if cell.reason or not math.isfinite(cell.value)), None)
     if len(cells) == 1 or missing is not None:

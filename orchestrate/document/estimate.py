@@ -25,12 +25,12 @@ GPU = "one A100 in fp32 (19.5 TFLOP/s, assumed to be used at 30 %)"
 FLOPS_A_SECOND = 19.5e12 * 0.3
 
 SEQUENCE_TOKENS = 180
-"""SQuAD's mean of question and context in GPT-2's tokens, rounded up; a batch is padded to its longest."""
+"""The mean length of SQuAD's question and context in GPT-2's tokens, rounded up; a batch is padded to its longest."""
 
 SQUAD_EXAMPLES = {"train": 87_599, "validation": 10_570}
 
 WIKITEXT_TOKENS = 250_000
-"""About as many as WikiText-2 and -103 have for validation, in GPT-2's tokens."""
+"""About as many tokens as WikiText-2 and -103 have for validation, in GPT-2's vocabulary."""
 
 UNKNOWN_EXAMPLES = 1_000
 
@@ -39,7 +39,9 @@ _GPT2 = {"gpt2": {}, "gpt2-medium": {"n_layer": 24, "n_embd": 1024, "n_head": 16
 
 @dataclass(frozen=True)
 class Estimate:
-    """``trained``, ``forward``: sequences through the model with and without a backward pass; ``tokens``: of both."""
+    """Work: the sequences that run with (``trained``) and without (``forward``) a backward pass, and the ``tokens`` of
+    both.
+    """
 
     trained: int = 0
     forward: int = 0
@@ -56,23 +58,23 @@ class Estimate:
 
     @property
     def hours(self) -> float:
-        """On :data:`GPU`."""
+        """The hours that it takes on :data:`GPU`."""
         return self.flops / FLOPS_A_SECOND / 3600
 
     def describe(self) -> str:
-        """In a line."""
+        """Describe the work in a line."""
         passes = [f"{self.trained:,} sequences forward and backward"] if self.trained else []
         passes += [f"{self.forward:,} forward"] if self.forward else []
         return f"{', '.join(passes)}; {self.tokens:,} tokens, {self.flops:.1e} FLOP, {duration(self.hours)}"
 
 
 def duration(hours: float) -> str:
-    """Roughly."""
+    """Write hours roughly."""
     return f"about {hours:.1f} h" if hours >= 1 else f"about {60 * hours:.0f} min" if hours >= 1 / 60 else "under 1 min"
 
 
 def training_passes(config: TrainConfig, objective: Objective) -> int:
-    """How often a batch goes forward and backward in the whole training: once a bitmap and step."""
+    """Count how often a batch goes forward and backward in the whole training: once per bitmap and step."""
     steps = config.training.steps
     if isinstance(config.objective, CurriculumObjective):
         return sum(len(objective.bitmaps(step)) for step in range(steps))
@@ -81,20 +83,20 @@ def training_passes(config: TrainConfig, objective: Objective) -> int:
 
 
 def sites_of(config: TrainConfig) -> tuple[Site, ...]:
-    """The sites of a training run's model.
+    """Find the sites of a training run's model.
 
     Raises:
-        BadInputError: a source that is known by the hub alone, or patterns that match nothing.
+        BadInputError: only the hub knows the source, or patterns match nothing.
     """
     return config.switch.sites_of(bare_model(config.model.source))
 
 
 @lru_cache(maxsize=8)
 def bare_model(source: str) -> PreTrainedModel:
-    """A language model of a source's sizes, without numbers.
+    """Make a language model of a source's sizes, without numbers.
 
     Raises:
-        BadInputError: no local folder, nor a GPT-2 whose sizes are known here.
+        BadInputError: the source is neither a local folder nor a GPT-2 whose sizes are known here.
     """
     known = source.removeprefix("openai-community/")
     if known in _GPT2:
@@ -113,18 +115,20 @@ def bare_model(source: str) -> PreTrainedModel:
 
 
 def sequence_tokens(task: Any) -> int:
-    """Tokens of a sequence on average: whole windows of language modelling, else as far as ``max_length`` lets."""
+    """The tokens of a sequence on average: whole windows for language modeling, otherwise as many as ``max_length``
+    lets pass.
+    """
     longest = int(getattr(task.settings, "max_length", None) or SEQUENCE_TOKENS)
     return longest if task.name == "language-modeling" else min(longest, SEQUENCE_TOKENS)
 
 
 def answer_tokens(task: Any) -> int:
-    """Tokens that are generated for an example, at most."""
+    """The most tokens that are generated for an example."""
     return int(getattr(task.settings, "max_new_tokens", 0))
 
 
 def examples_of(task: Any, limit: int | None) -> int:
-    """Validation examples that an evaluation takes: known, counted in a local file, or assumed."""
+    """How many validation examples an evaluation takes: known, counted in a local file, or assumed."""
     settings = task.settings
     if task.name == "language-modeling":
         found: int = -(-WIKITEXT_TOKENS // int(settings.stride))
@@ -140,21 +144,21 @@ def examples_of(task: Any, limit: int | None) -> int:
 
 
 def forward(sequences: int, tokens: int, parameters: int) -> Estimate:
-    """Sequences of ``tokens`` tokens each through a model of so many parameters, without a backward pass."""
+    """The work of sequences of ``tokens`` tokens through a model of so many parameters, without a backward pass."""
     return Estimate(forward=sequences, tokens=sequences * tokens, flops=2.0 * parameters * sequences * tokens)
 
 
 def parameters_of(config: TrainConfig) -> int:
-    """Parameters of a training run's model, without adapters."""
+    """How many parameters a training run's model has, without adapters."""
     return sum(p.numel() for p in bare_model(config.model.source).parameters())
 
 
 def blocks_of(config: TrainConfig) -> int:
-    """Blocks of a training run's model."""
+    """How many blocks a training run's model has."""
     return int(max(block_of_sites([site.name for site in sites_of(config)]))) + 1
 
 
 def scored_at(trained: TrainConfig, task: Any, limit: int | None, times: int) -> Estimate:
-    """So many evaluations of a trained model on a task, of ``limit`` examples each."""
+    """The work of so many evaluations of a trained model on a task, of ``limit`` examples each."""
     tokens = sequence_tokens(task) + answer_tokens(task)
     return forward(examples_of(task, limit) * times, tokens, parameters_of(trained))

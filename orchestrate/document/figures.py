@@ -1,4 +1,4 @@
-"""The page's figures; each says in its text alternative what it shows, and tells series apart by shape or hatch."""
+"""The page's figures; each says in its text alternative what it shows, and distinguishes series by shape or hatch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from qalof.statistics import Interval
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, interval) with a name; ``labels``: one a point, drawn beside it, empty for none."""
+    """Points (x, interval) with a name; ``labels`` has one per point, drawn next to it, or is empty."""
 
     name: str
     x: Sequence[float]
@@ -41,14 +41,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Bars:
-    """One series of bars: an interval for each place on the axis, None for no bar."""
+    """One series of bars: an interval for each place on the axis, or None for no bar."""
 
     name: str
     values: Sequence[Interval | None]
 
 
 def metric_by_bits(series: Sequence[Series], metric: str, name: str) -> Markup:
-    """A metric with intervals over average bits on a logarithmic axis, one line a model."""
+    """Draw a metric with intervals over average bits on a logarithmic axis, with one line per model."""
     alt = "; ".join(
         f"{one.name}: " + ", ".join(f"{formats.in_prose(y, metric)} at {x:g} bits" for x, y in _pairs(one))
         for one in series
@@ -84,7 +84,7 @@ def metric_by_bits(series: Sequence[Series], metric: str, name: str) -> Markup:
 def ranking(
     units: Sequence[str], drops: Sequence[Interval], kinds: Sequence[str], metric: str, title: str, name: str
 ) -> Markup:
-    """Horizontal bars of drops, the most sensitive unit at the top, coloured and hatched by kind of site."""
+    """Draw horizontal bars of drops, the most sensitive unit at the top, colored and hatched by kind of site."""
     known = sorted(set(kinds))
     with styled():
         figure, (axes,) = new_figure(7.2, 1.0 + 0.23 * len(units))
@@ -108,7 +108,7 @@ def ranking(
         axes.set_ylim(-0.7, len(units) - 0.3)
         unit = " (points)" if is_percent(metric) else ""
         what = formats.capital(formats.worsening(metric))
-        axes.set_xlabel(f"{what}{unit} when this one alone is lowered")
+        axes.set_xlabel(f"{what}{unit} when this one alone is reduced")
         if len(known) > 1:
             axes.legend(loc="lower right")
         pairs = list(zip(units, drops, strict=True))
@@ -118,7 +118,9 @@ def ranking(
 
 @dataclass(frozen=True)
 class FrontPlot:
-    """What :func:`front` draws: ``uniform`` by label; ``full``: the full-precision level, if known."""
+    """What :func:`front` draws; ``uniform`` bitmaps have labels, and ``full`` is the level of full precision, if
+    known.
+    """
 
     metric: str
     price: str
@@ -130,7 +132,7 @@ class FrontPlot:
 
 
 def front(plot: FrontPlot, name: str) -> Markup:
-    """All evaluated bitmaps, the front with intervals and the uniform bitmaps, over the cost."""
+    """Draw all evaluated bitmaps, the front with intervals and the uniform bitmaps, over the cost."""
     uniform, reference = list(plot.uniform.values()), list(plot.reference.values())
     dearest = max([*plot.front.x, *plot.dominated.x, *(x for x, _ in (*uniform, *reference))], default=1.0)
     factor, label = formats.axis(plot.price, dearest)
@@ -187,7 +189,7 @@ def _describe(plot: FrontPlot) -> str:
 def grouped_bars(
     places: Sequence[str], groups: Sequence[Bars], label: str, name: str, alt: str, height: float = 3.4
 ) -> Markup:
-    """Bars in groups with intervals, in percent; intervals are of shares in [0, 1]."""
+    """Draw bars in groups with intervals, in percent; intervals are of shares in [0, 1]."""
     width = 0.8 / len(groups)
     with styled():
         figure, (axes,) = new_figure(7.2, height)
@@ -223,11 +225,11 @@ def _bits_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlim(min(values) / 1.15, max(values) * 1.15)
-    axes.set_xlabel("Average bits a weight (32: full precision)")
+    axes.set_xlabel("Average bits per weight (32: full precision)")
 
 
 def _within_percent(axes: Axes, metric: str) -> None:
-    """No room above 100 % and below 0 %, but for a marker's edge."""
+    """Leave no room above 100 % and below 0 %, except for a marker's edge."""
     if is_percent(metric):
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -1.5), min(high, 101.5))
@@ -241,7 +243,7 @@ def _beside(axes: Axes, text: str, x: float, y: float, below: bool = False) -> N
 
 
 def _bars(values: Sequence[Interval]) -> list[list[float]]:
-    """Distances down and up, as matplotlib wants them; none where a bootstrap's bound lies across its estimate."""
+    """Find the distances down and up, in matplotlib's form; 0 where a bootstrap's bound lies across its estimate."""
     below = [max(0.0, v.estimate - v.low) if math.isfinite(v.estimate) else 0.0 for v in values]
     above = [max(0.0, v.high - v.estimate) if math.isfinite(v.estimate) else 0.0 for v in values]
     return [below, above]

@@ -16,7 +16,7 @@ from qalof.statistics import Interval, from_nullable
 
 
 def intervals(metrics: Mapping[str, Any]) -> dict[str, Interval]:
-    """By name, from [estimate, low, high]."""
+    """Read intervals by name, from [estimate, low, high]."""
     return {name: Interval.from_json(values) for name, values in metrics.items()}
 
 
@@ -35,12 +35,12 @@ def well_formed(path: Path, what: str) -> Iterator[None]:
     """Turn whatever goes wrong in taking data apart into an error that names the file.
 
     Raises:
-        BadInputError: see above.
+        BadInputError: the data do not have the right form.
     """
     try:
         yield
     except BadInputError as error:
-        # what reads values does not know of files; what reads files has named one already
+        # code that reads values knows no file; code that reads files has named one already
         if str(path.parent) in str(error):
             raise
         raise BadInputError(f"{what} {path}: {error}") from None
@@ -52,17 +52,17 @@ def well_formed(path: Path, what: str) -> Iterator[None]:
 
 
 def recorded(path: Path) -> Iterator[Any]:
-    """The JSON lines of a record; one that a kill tore off lacks its end and is no line."""
+    """Read the JSON lines of a record; a line that a kill tore off lacks its end and does not count."""
     yield from (json.loads(line) for line in read_whole_lines(path) if line)
 
 
 def recorded_lines(path: Path) -> int:
-    """How many whole lines a record has; 0 where there is none."""
+    """Count the whole lines of a record; 0 where there is none."""
     return len(read_whole_lines(path))
 
 
 def evaluation_of(data: Mapping[str, Any]) -> Evaluation:
-    """An evaluation from its JSON form, with NaN for null."""
+    """Read an evaluation from its JSON form, with NaN for null."""
     read = Evaluation.from_json(data)
     scores = {name: [from_nullable(value) for value in values] for name, values in read.per_example.items()}
     return replace(read, metrics={k: from_nullable(v) for k, v in read.metrics.items()}, per_example=scores)

@@ -1,7 +1,7 @@
-"""Numbers and names as a reader meets them: one way of rounding for sentences, tables and plots.
+"""How numbers and names are written: one way of rounding for sentences, tables and plots.
 
-Levels in percent have one decimal, since their intervals are wider than that; differences have two, so that an
-interval that excludes zero does not round to one that holds it.  Bytes are binary units.
+Levels in percent have one decimal, since their intervals are wider than that; differences have two, so an interval that
+excludes zero does not round to one that holds it.  Bytes are binary units.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from qalof.statistics import Interval
 
 DASH = "–"
 NBSP = "\u00a0"
-"""Keeps a number with its unit and the two ends of an interval on one line."""
+"""A space that keeps a number with its unit, and the two ends of an interval, on one line."""
 
 
 def name_of(metric: str) -> str:
-    """A metric's or cost's name in prose."""
+    """Name a metric or cost in prose."""
     return described(metric).label
 
 
 def worsening(metric: str) -> str:
-    """What a positive drop of a metric is: ``loss of F1``, ``rise of perplexity``."""
+    """Name a positive drop of a metric: ``loss of F1``, ``rise of perplexity``."""
     return f"{'rise' if described(metric).direction == 'min' else 'loss'} of {name_of(metric)}"
 
 
 def heading(metric: str) -> str:
-    """A metric's or cost's name with its unit, at the head of a column or beside an axis."""
+    """Name a metric or cost with its unit, at the head of a column or along an axis."""
     unit = described(metric).unit
     return f"{capital(name_of(metric))} ({unit})" if unit in (PERCENT, NATS) else capital(name_of(metric))
 
 
 def capital(text: str) -> str:
-    """The text with its first letter large, the rest as it is."""
+    """Make the first letter of a text large, and leave the rest as it is."""
     return text[:1].upper() + text[1:]
 
 
 def level(value: float, metric: str) -> str:
-    """A metric's value, without its unit."""
+    """Write a metric's value, without its unit."""
     if not math.isfinite(value):
         return "not finite"
     return signed(value, described(metric).decimals)
 
 
 def level_with_interval(interval: Interval, metric: str) -> str:
-    """``78.3 [72.1, 84.0]``; bare where there is no interval."""
+    """Write ``78.3 [72.1, 84.0]``, or a bare value where there is no interval."""
     text = level(interval.estimate, metric)
     if interval.low == interval.high or not math.isfinite(interval.estimate):
         return text
@@ -57,14 +57,14 @@ def level_with_interval(interval: Interval, metric: str) -> str:
 
 
 def in_prose(interval: Interval, metric: str) -> str:
-    """As :func:`level_with_interval`, with the unit after the estimate."""
+    """Write what :func:`level_with_interval` writes, with the unit after the estimate."""
     unit = f"{NBSP}%" if is_percent(metric) and math.isfinite(interval.estimate) else ""
     estimate, bracket, rest = level_with_interval(interval, metric).partition(" [")
     return f"{estimate}{unit}{bracket}{rest}"
 
 
 def difference(interval: Interval) -> str:
-    """``−0.41 [−1.20, 0.38]``; all examples alike have no interval."""
+    """Write ``−0.41 [−1.20, 0.38]``; where all examples are alike there is no interval."""
     if not math.isfinite(interval.estimate):
         return "not finite"
     if interval.low == interval.high:
@@ -73,40 +73,40 @@ def difference(interval: Interval) -> str:
 
 
 def size_of_difference(interval: Interval) -> str:
-    """A difference whose sign is told in words: ``0.41 [0.38, 1.20]``."""
+    """Write a difference whose sign is said in words: ``0.41 [0.38, 1.20]``."""
     if interval.estimate >= 0:
         return difference(interval)
     return difference(Interval(-interval.estimate, -interval.high, -interval.low))
 
 
 def signed(value: float, decimals: int) -> str:
-    """Fixed decimals with a true minus; never ``−0.0``."""
+    """Write fixed decimals with a true minus, and never ``−0.0``."""
     text = f"{value:.{decimals}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def percent(value: float, decimals: int = 1) -> str:
-    """A number of percent with its unit."""
+    """Write a number of percent with its unit."""
     return f"{signed(value, decimals)}{NBSP}%" if math.isfinite(value) else "not finite"
 
 
 def setting(value: Any) -> str:
-    """A setting's value: floats to four digits."""
+    """Write a setting's value, with four digits for floats."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def share(value: float | None) -> str:
-    """A rate of [0, 1] in percent."""
+    """Write a rate in [0, 1] in percent."""
     return DASH if value is None else f"{100 * value:.0f}{NBSP}%"
 
 
 def share_with_interval(estimate: float | None, low: float, high: float) -> str:
-    """``83 % [64, 93]``."""
+    """Write a share with its interval: ``83 % [64, 93]``."""
     return DASH if estimate is None else f"{share(estimate)} [{100 * low:.0f},{NBSP}{100 * high:.0f}]"
 
 
 def size(count: float) -> str:
-    """Bytes in binary units, three digits."""
+    """Write bytes in binary units, with three digits."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if abs(count) < 1024 or unit == "GiB":
             break
@@ -118,7 +118,7 @@ def size(count: float) -> str:
 
 
 def cost(value: float, name: str) -> str:
-    """A cost of :mod:`qalof.cost` in its own unit."""
+    """Write a cost of :mod:`qalof.cost` in its own unit."""
     if name.endswith("bytes") or "bytes_" in name:
         return size(value)
     if decimals := described(name).decimals:
@@ -130,7 +130,7 @@ def cost(value: float, name: str) -> str:
 
 
 def axis(name: str, most: float) -> tuple[float, str]:
-    """What to divide a cost by so that an axis up to ``most`` has round ticks, and the axis's label."""
+    """Find the divisor of a cost for which an axis up to ``most`` has round ticks, and the axis's label."""
     if "bytes" not in name:
         factor = 10.0 ** (3 * int(math.log10(most) // 3)) if most >= 1e4 else 1.0
         return factor, heading(name) if factor == 1 else f"{heading(name)} ({factor:.0e})"
@@ -139,7 +139,7 @@ def axis(name: str, most: float) -> tuple[float, str]:
 
 
 def duration(seconds: float | None) -> str:
-    """Wall time."""
+    """Write a wall time."""
     if seconds is None:
         return DASH
     if seconds < 60:
@@ -151,24 +151,26 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(timestamp: float) -> str:
-    """Seconds since 1970 as date and time in UTC."""
+    """Write seconds since 1970 as date and time in UTC."""
     return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def bitmap_name(text: str) -> str:
-    """A bitmap in prose: uniform ones in words, long ones by their id (:mod:`qalof.bitmap_names`)."""
+    """Name a bitmap in prose: uniform ones in words, long ones by their id (:mod:`qalof.bitmap_names`)."""
     if text.isdigit():
         return "full precision" if text == "32" else f"{text} bits"
     return short_name(text)
 
 
 def bitmap_heading(text: str) -> str:
-    """A bitmap at the head of a row or column."""
+    """Name a bitmap at the head of a row or column."""
     return "32 bits (full precision)" if text == "32" else bitmap_name(text)
 
 
 def bitmap_names(texts: Sequence[str]) -> str:
-    """Several in prose: ``full precision, 8, 7 and 6 bits``; widths that follow each other share the unit."""
+    """Name several bitmaps in prose: ``full precision, 8, 7 and 6 bits``; widths that follow each other share the
+    unit.
+    """
     names = [bitmap_name(text) for text in texts]
     plain = [text.isdigit() and text != "32" for text in texts]
     followed = [here and after for here, after in zip(plain, [*plain[1:], False], strict=True)]
@@ -176,7 +178,7 @@ def bitmap_names(texts: Sequence[str]) -> str:
 
 
 def by_bitmap(texts: Sequence[str], values: Sequence[str], word: str = "at") -> str:
-    """Values with their bitmaps, alike ones together: ``99 % at 8 and 6 bits; 95 % at 4 bits``."""
+    """Write values with their bitmaps, equal ones together: ``99 % at 8 and 6 bits; 95 % at 4 bits``."""
     groups: dict[str, list[str]] = {}
     for text, value in zip(texts, values, strict=True):
         groups.setdefault(value, []).append(text)
@@ -185,7 +187,7 @@ def by_bitmap(texts: Sequence[str], values: Sequence[str], word: str = "at") -> 
 
 
 def shorter(text: str, most: int) -> str:
-    """``text`` with its middle left out where it is longer than ``most``."""
+    """Leave out the middle of ``text`` where it is longer than ``most``."""
     if len(text) <= most:
         return text
     kept = (most - 1) // 2
@@ -193,12 +195,12 @@ def shorter(text: str, most: int) -> str:
 
 
 def listed(items: list[str]) -> str:
-    """``a, b and c``."""
+    """List items: ``a, b and c``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def count_of(number: int, noun: str) -> str:
-    """``1 site``, ``4 sites``."""
+    """Write a count with its noun: ``1 site``, ``4 sites``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

@@ -1,4 +1,4 @@
-"""A step of a pipeline as it is planned, and what it works on."""
+"""A planned step of a pipeline, and what it works on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from orchestrate.runs.layout import CHECKPOINT
 
 
 def bitmap_specs(step: PlannedStep) -> list[Any]:
-    """The bitmaps that a step scores, as its config writes them; none where it leaves them to the checkpoint."""
+    """The bitmaps that a step scores, as its config writes them; there are none where it leaves them to the
+    checkpoint.
+    """
     section: Any = step.config
     if isinstance(section, TrainConfig):
         section = section.evaluation
@@ -22,7 +24,7 @@ def bitmap_specs(step: PlannedStep) -> list[Any]:
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A step with its validated config and its run directory; ``waits``: for files of another step."""
+    """A step with its validated config and its run directory; ``waits`` says whether it needs files of another step."""
 
     name: str
     command: str
@@ -33,7 +35,9 @@ class PlannedStep:
 
 
 def owner_of(step: PlannedStep, steps: Sequence[PlannedStep]) -> PlannedStep | None:
-    """The training step whose checkpoint ``step`` takes; itself if it trains, None if it is none of ``steps``."""
+    """The training step whose checkpoint ``step`` takes; ``step`` itself if it trains, None if none of ``steps``
+    does.
+    """
     if step.command == "train":
         return step
     checkpoint = getattr(step.config, "checkpoint", None)

@@ -31,21 +31,21 @@ _NAME = re.compile(r"[\w-]+$")
 
 
 class Reader(Protocol):
-    """What reading a run asks of its command; :class:`orchestrate.jobs.base.Job` has it."""
+    """What reading a run asks of its command; :class:`orchestrate.jobs.base.Job` answers it."""
 
     @property
     def record(self) -> tuple[str, str] | None:
-        """A file that grows line by line, and what a line is."""
+        """A file that grows line by line, and the word for what a line holds."""
 
     def so_far(self, folder: Path) -> Any:
-        """What a run directory holds, finished or not, that a report shows."""
+        """Read what a report shows of a run directory, finished or not."""
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Any:
-        """The result of a finished run as typed values."""
+        """Read the result of a finished run as typed values."""
 
 
 Readers = Mapping[str, Reader]
-"""Command -> who reads its runs."""
+"""A command -> what reads its runs."""
 
 
 class State(StrEnum):
@@ -61,10 +61,10 @@ class State(StrEnum):
 class Step:
     """One run directory.
 
-    ``written_at``: where it stood when it ran, from its config's first line; ``seconds``: wall time, None while
-    unfinished; ``started``, ``ended``: seconds since 1970; ``recorded``: evaluations or attacks in its record;
-    ``so_far``: what a run holds whether it is finished or not, such as losses of training; ``findings``: the typed
-    result of a finished run; what both are is known to the command's job.
+    ``written_at`` is the folder's place when it ran, from its config's first line.  ``seconds`` is the wall time, None
+    while unfinished; ``started`` and ``ended`` are seconds since 1970.  ``recorded`` counts evaluations or attacks in
+    its record.  ``so_far`` is what a run holds whether it is finished or not, such as losses of training; ``findings``
+    is the typed result of a finished run.  The command's job knows the types of both.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Step:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint whose model the findings are about; None of a step that has none."""
+        """The checkpoint whose model the findings are about; None for a step that has none."""
         if self.command == "train":
             return self.written_at / CHECKPOINT
         given = self.config.get("checkpoint")
@@ -95,9 +95,9 @@ class Step:
 class Record:
     """A pipeline's folder, or a single run's.
 
-    ``whole``: nothing is known to be missing; ``single``: one run directory; ``seconds``: what ``pipeline.json``
-    says at its end; ``others``: run directories there that the pipeline's last run did not name; ``earlier``: finished
-    steps that it has not come to yet.
+    A ``whole`` record has nothing that is known to be missing; a ``single`` one is one run directory.  ``seconds`` is
+    what ``pipeline.json`` says at its end.  ``others`` are run directories there that the pipeline's last run did not
+    name, and ``earlier`` are finished steps that it has not come to yet.
     """
 
     folder: Path
@@ -111,12 +111,12 @@ class Record:
 
     @property
     def whole(self) -> bool:
-        """The pipeline came to its end, and every step is finished."""
+        """Whether the pipeline came to its end and every step is finished."""
         return (self.single or self.seconds is not None) and all(step.state is State.FINISHED for step in self.steps)
 
     @property
     def step_seconds(self) -> float:
-        """Wall time of all finished steps together."""
+        """The wall time of all finished steps together."""
         return sum(step.seconds or 0.0 for step in self.steps)
 
 
@@ -124,8 +124,8 @@ def read_record(folder: Path, readers: Readers) -> Record:
     """Read a pipeline's folder or a run directory.
 
     Args:
-        folder: a pipeline's, or a run directory.
-        readers: of the commands that are known; a run of another has no findings.
+        folder: a pipeline's folder, or a run directory.
+        readers: the readers of all known commands; a run of another command has no findings.
 
     Raises:
         BadInputError: no run is there, or one of its files is damaged.
@@ -164,7 +164,7 @@ def _listed(folder: Path, readers: Readers) -> Record:
         for name, command in named.items()
     )
     others = tuple(name for name in _run_directories(folder) if name not in named)
-    # a rerun lists its steps anew, and takes those that are finished as it comes to them
+    # a rerun lists its steps again, and takes those that are finished as it comes to them
     earlier = tuple(s.name for s in steps if s.state is State.FINISHED and s.name not in reached)
     return Record(folder, title, steps, False, True, seconds, others, earlier)
 
@@ -173,11 +173,11 @@ def read_step(folder: Path, name: str, readers: Readers, command: str = "", abse
     """Read a run directory, finished or not.
 
     Args:
-        folder: of the run.
-        name: to show.
+        folder: the run directory.
+        name: the name to show.
         readers: see :func:`read_record`.
-        command: what the pipeline says it runs, for a folder that is not there.
-        absent: what such a folder means.
+        command: the command that the pipeline names, for a folder that is not there.
+        absent: the state that such a folder means.
 
     Raises:
         BadInputError: a file is damaged.
@@ -220,7 +220,7 @@ def _moment(path: Path, key: str) -> float:
 
 
 def _config(folder: Path) -> tuple[Mapping[str, Any], Path]:
-    """The config, and where the folder stood when it was written."""
+    """Read the config, and where the folder was when it was written."""
     path = folder / CONFIG
     text = read_text(path, "config")
     try:
@@ -234,7 +234,7 @@ def _config(folder: Path) -> tuple[Mapping[str, Any], Path]:
 
 
 def _object(path: Path, what: str) -> Mapping[str, Any]:
-    """A JSON object; empty where the file is missing, which of these files may be."""
+    """Read a JSON object; it is empty where the file is missing, which these files may be."""
     if not path.is_file():
         return {}
     data = read_json(path, what)

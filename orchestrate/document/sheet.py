@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 MOST_ROWS = 40
-"""Rows of a sheet that are shown; of a longer one the first and the last half of them."""
+"""How many rows of a sheet are shown; of a longer one they are the first and the last."""
 
 _UNBOUNDED = 1_000_000
 
@@ -27,20 +27,20 @@ class Sheet:
     """A table as plain texts."""
 
     headings: Sequence[str]
-    """Of the columns; the first column names the row and may have an empty heading."""
+    """The headings of the columns; the first column names the row and may have an empty heading."""
     rows: Sequence[Sequence[str]]
-    """As many texts in each as there are headings; an empty text is left out where rows stand by themselves."""
+    """The rows, with one text per heading; an empty text is left out where rows stand by themselves."""
     title: str = ""
-    """Above it."""
+    """The text above the sheet."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """Row name -> one line on it, such as what an id stands for."""
+    """One line on a row, by the row's name, such as what an id stands for."""
     caption: Sequence[str] = ()
-    """Lines below it."""
+    """The lines below the sheet."""
     whole: str = ""
-    """Where all rows are, for a sheet that does not show them all."""
+    """The file that holds all rows, for a sheet that does not show them all."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Called by rich."""
+        """Lay the sheet out for the console's width; rich calls this."""
         width = options.max_width
         shown, left_out = self._shown()
         table = self._table(shown)

@@ -1,7 +1,7 @@
 """The ``table`` section of a pipeline: rows, columns, and where each cell's number comes from.
 
 A cell names a step and what of it: ``step/bitmap/metric``.  A column gives the pattern, with ``{key}`` for what a row
-fills in, so that most tables are a dozen lines::
+fills in, so most tables are a dozen lines::
 
     columns: [{name: Loss, of: "sp/{bits}/loss"}]
     rows: [{name: 4 bits, keys: {bits: w4}, reference: [1.054]}]
@@ -52,7 +52,7 @@ class ColumnConfig(BaseConfig):
     of: str | list[str] = Field(min_length=1)
     """The pattern of the cells; where there are several, a cell holds their mean."""
     independent: bool = True
-    """Whether the patterns of a mean come from different examples, so that their errors cancel in part."""
+    """Whether the patterns of a mean come from different examples, in which case their errors cancel in part."""
     comparable: bool = True
     """Whether a difference from the reference's number means anything."""
 
@@ -88,7 +88,7 @@ class TableConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a cell's number is: a step's name, what of it, and the metric."""
+    """Where a cell's number is: a step's name, a part of it, and the metric."""
 
     step: str
     of: str
@@ -99,10 +99,10 @@ class Place:
 
 
 def places_of(column: ColumnConfig, row: RowConfig) -> list[Place]:
-    """Where a cell's numbers are, one for each pattern of the column; none where the row says that it has none.
+    """Find where a cell's numbers are, one per pattern of the column; there are none where the row says so.
 
     Raises:
-        BadInputError: a key that the row lacks, or a path that is none.
+        BadInputError: the row lacks a key, or a path has another form.
     """
     if column.name in row.absent:
         return []

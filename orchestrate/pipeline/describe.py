@@ -1,4 +1,4 @@
-"""What a config would do and cost, as ``qalof validate`` says it."""
+"""What a config would do and cost, which ``qalof validate`` prints."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from qalof.errors import BadInputError
 
 
 def describe_config(path: Path, overrides: Sequence[str]) -> str:
-    """What a config would run and what it would cost.
+    """Say what a config would run and what it would cost.
 
     Raises:
-        BadInputError: whatever a run would refuse.
+        BadInputError: a run would refuse the config.
     """
     data = read_yaml(path)
     command = data.get("command", "run" if "steps" in data else None)
@@ -57,7 +57,7 @@ def _describe_pipeline(pipeline: PipelineConfig, output: Path) -> str:
 
 
 def _cost_of(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None:
-    """A step's cost; its bitmaps are read on the model's sites first, for what a run would refuse."""
+    """Estimate a step's cost; its bitmaps are read with the model's sites first, to find what a run would refuse."""
     owner = owner_of(step, steps)
     if owner is not None and isinstance(owner.config, TrainConfig):
         parse_bitmaps(bitmap_specs(step), sites_of(owner.config))

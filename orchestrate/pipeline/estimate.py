@@ -11,7 +11,7 @@ from orchestrate.jobs.registry import JOBS
 
 
 def estimate(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None:
-    """What a step would cost; None where it cannot be known, as on a checkpoint that no step trains."""
+    """Estimate what a step would cost; None where it cannot be known, as on a checkpoint that no step trains."""
     owner = owner_of(step, steps)
     trained = owner.config if owner is not None else None
     assert trained is None or isinstance(trained, TrainConfig)

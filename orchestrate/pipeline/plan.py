@@ -4,9 +4,8 @@ A step is a command with its config.  A string ``step:NAME`` in a config stands 
 step (``step:NAME/file`` for another of its files).
 
 A step that trains or generates data and says ``shared: true`` runs in ``OUTPUT/../shared/COMMAND-DIGEST``, where the
-digest is of its config;
-the pipeline's own folder has a link to it.  So pipelines beside each other that train the same model, as several of a
-reference's tables do, train it once, whichever runs first.
+digest is of its config; the pipeline's own folder has a link to it.  So pipelines in neighboring folders that train the
+same model, as several of a reference's tables do, train it once, whichever runs first.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class PipelineConfig(JobConfig):
 
 
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
-    """Read a pipeline; an override ``scale=NAME`` goes before all others.
+    """Read a pipeline; an override ``scale=NAME`` is applied before all others.
 
     Raises:
         BadInputError: one line that names the file, the key and the way out.
@@ -88,10 +87,10 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
 
 
 def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
-    """The steps, references resolved to paths below ``output`` or beside it.
+    """Plan the steps, with references resolved to paths below ``output`` or next to it.
 
     Raises:
-        BadInputError: a name used twice, a reference to a step that does not come earlier, a bad config.
+        BadInputError: a name is used twice, a reference is to a step that does not come earlier, or a config is bad.
     """
     tracking = config.tracking.model_dump()
     folders: dict[str, Path] = {}
@@ -113,13 +112,13 @@ def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
 
 
 def _workers_for(command: str, config: PipelineConfig) -> dict[str, Any]:
-    """What a step inherits of the pipeline's workers; a step of one worker has no least number of them."""
+    """Find what a step inherits of the pipeline's workers; a step of one worker has no least number of them."""
     alone = {} if JOBS[command].shares_work else {"min_count": None}
     return config.workers.model_dump() | alone
 
 
 def step_configs(config: PipelineConfig, output: Path) -> list[BaseConfig]:
-    """Each step's config; see :func:`plan`."""
+    """Find each step's config; see :func:`plan`."""
     return [step.config for step in plan(config, output)]
 
 
@@ -127,13 +126,13 @@ def link_shared(step: PlannedStep, output: Path) -> None:
     """Let ``output/NAME`` lead to a shared step's run directory.
 
     Raises:
-        BadInputError: something else is there.
+        BadInputError: there is something else.
     """
     link = output / step.name
     if link.is_symlink():
         link.unlink()
     elif link.exists():
-        raise BadInputError(f"{link} must be free for a link to {step.folder}: it holds an own run; move it away")
+        raise BadInputError(f"{link} must be free for a link to {step.folder}: it holds another run; move it away")
     link.symlink_to(Path("..") / step.folder.relative_to(output.parent))
 
 

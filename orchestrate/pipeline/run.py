@@ -1,7 +1,7 @@
-"""Running pipelines: steps that hand each other files, each in a run directory of its own.
+"""Running pipelines: steps that hand each other files, each in its own run directory.
 
-Every step goes through :func:`orchestrate.jobs.run.execute`, so that a rerun skips what is finished and unchanged, and
-goes on where it was killed.  Where the pipeline has a table, it is filled at the end and written to ``table.json``.
+Every step goes through :func:`orchestrate.jobs.run.execute`, so a rerun skips what is finished and unchanged, and goes
+on where it was killed.  Where the pipeline has a table, it is filled at the end and written to ``table.json``.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def run_pipeline(config: PipelineConfig, output: str | Path, address: str | None
     """Run every step; one Ray connection serves them all.
 
     Args:
-        config: of the pipeline.
+        config: the pipeline's config.
         output: a folder below which each step has its run directory; ``pipeline.json`` lists them from the start,
             with the seconds of those that are done.
-        address: of a Ray cluster.
+        address: the address of a Ray cluster.
 
     Returns:
-        Per step: command, folder, seconds; the seconds of the whole; the table, if there is one.
+        Command, folder and seconds of each step; the seconds of the whole; and the table, if there is one.
 
     Raises:
-        BadInputError: before any worker starts, for whatever can be known then.
+        BadInputError: a step cannot be run; whatever can be known before is raised before any worker starts.
     """
     output = expanded(output).absolute()
     planned = plan(config, output)
@@ -64,7 +64,7 @@ def _run_planned(
     summary: dict[str, Any] = {"title": config.title, "scale": config.scale, "steps": steps}
     with disk_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-    (output / TABLE).unlink(missing_ok=True)  # of an earlier run, which this one may contradict
+    (output / TABLE).unlink(missing_ok=True)  # a page of an earlier run, which this one may contradict
     write_json(output / PIPELINE, summary)
     with ray_for(max(workers, key=_room), address, workers):
         for number, step in enumerate(planned, start=1):

@@ -2,9 +2,9 @@
 
 A config of a reference's table is written at its full size.  ``scale=tiny`` lays ``configs/scales/tiny.yaml`` over
 its steps, before any other override: a scale says what changes for each *kind* of step, task, method and objective
-(``tasks`` and ``methods`` hold settings), and so one file serves all tables.  What a table needs beyond that stands in
-the config itself, under ``scales: {tiny: {steps: {NAME: ...}}}``.  Mappings merge, anything else is replaced,
-and no count of a command is raised.  What a scale made smaller is noted below the table.
+(``tasks`` and ``methods`` hold settings), so one file serves all tables.  What a table needs beyond that stands in the
+config itself, under ``scales: {tiny: {steps: {NAME: ...}}}``.  Mappings merge, anything else is replaced, and no count
+of a command is raised.  What a scale made smaller is noted below the table.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class OwnScale(BaseConfig):
 
 
 def scaled(data: Mapping[str, Any], scale: str) -> dict[str, Any]:
-    """A pipeline's data, as read from YAML, at ``scale``.
+    """Lay a scale over a pipeline's data, as read from YAML.
 
     Args:
-        data: of the pipeline; ``scales`` in it may hold an :class:`OwnScale` for this scale.
+        data: the pipeline's data; its ``scales`` may hold an :class:`OwnScale` for this scale.
         scale: ``full`` for no change, a name in ``configs/scales``, or the path of a file like those.
 
     Raises:
-        BadInputError: no such scale, or one that overrides a step that is not there.
+        BadInputError: there is no such scale, or it overrides a step that is not there.
     """
     if scale == FULL:
         return {**data, "scale": scale}
@@ -89,14 +89,14 @@ def scaled(data: Mapping[str, Any], scale: str) -> dict[str, Any]:
 
 
 def merged(below: Any, above: Any) -> Any:
-    """``above`` over ``below``: mappings key by key, everything else whole."""
+    """Lay ``above`` over ``below``: mappings are merged key by key, everything else is replaced whole."""
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
         return above
     return {**below, **{key: merged(below[key], value) if key in below else value for key, value in above.items()}}
 
 
 def cuts(full: Sequence[Mapping[str, Any]], changed: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a scale made smaller, one line per step that has anything: ``sp: training.steps 8 of 1000``.
+    """Say what a scale made smaller, one line per step that it changed: ``sp: training.steps 8 of 1000``.
 
     Args:
         full: the steps as the config has them.
@@ -128,7 +128,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _scale_table(table: Mapping[str, Any], overlay: ScaleConfig, cut: Sequence[str]) -> dict[str, Any]:
-    """The table with this scale's patterns of sites in its rows, and a note on what was cut."""
+    """Put this scale's patterns of sites into the table's rows, and add a note on what was cut."""
 
     def named(value: Any) -> Any:
         if not isinstance(value, str):
@@ -142,7 +142,9 @@ def _scale_table(table: Mapping[str, Any], overlay: ScaleConfig, cut: Sequence[s
 
 
 def _no_larger(full: Any, above: Any) -> Any:
-    """``above`` without the counts that are larger than what they replace: a step that trains once does not train 8."""
+    """Leave out the counts of ``above`` that are larger than what they replace: a step that trains one does not train
+    8.
+    """
     if isinstance(full, Mapping) and isinstance(above, Mapping):
         return {key: _no_larger(full.get(key), value) for key, value in above.items()}
     both = all(isinstance(value, int) and not isinstance(value, bool) for value in (full, above))
@@ -161,7 +163,7 @@ def _scale_step(step: Mapping[str, Any], overlay: ScaleConfig, own: Mapping[str,
 
 
 def _of_steps(above: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``above`` for a task whose training data an earlier step makes, at any scale: it says what is scored instead."""
+    """Adapt ``above`` to a task whose training data an earlier step makes at any scale: it then says what is scored."""
     if "data" not in above or not str(settings.get("data", "")).startswith("step:"):
         return above
     rest = {key: value for key, value in above.items() if key != "data"}

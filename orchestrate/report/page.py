@@ -1,7 +1,7 @@
-"""The page: the head with when and where, the summary, a section a step, and where MLflow is.
+"""The page: the head with when and where, the summary, a section per step, and where MLflow is.
 
-The template and the style sheet lie beside this file.  The template escapes whatever it is given; only figures are
-markup, and their texts were escaped when they were drawn.
+The template and the style sheet are in the folder of this file.  The template escapes whatever it is given; only
+figures are markup, and their texts were escaped when they were drawn.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from qalof.locks import held
 
 REPORT = "report.html"
 UI = "http://127.0.0.1:5000"
-"""Where `qalof ui` serves MLflow."""
+"""The address at which `qalof ui` serves MLflow."""
 _EXPERIMENTS = "/#/experiments?workflowType=machine_learning"
-"""Without the type MLflow opens its side for language-model applications, which does not list runs."""
+"""The address has this type since MLflow otherwise opens its part for language-model applications, which lists no
+runs.
+"""
 
 _SHOWN_VERSIONS = ("qalof", "torch", "transformers", "peft", "datasets", "ray", "optuna", "mlflow", "numpy")
 
@@ -50,10 +52,10 @@ def write_report(folder: str | Path) -> Path:
     """Write ``report.html`` into a pipeline's folder or a run directory.
 
     Args:
-        folder: as ``--output`` of the command named it; steps may be unfinished, and are shown so.
+        folder: the folder that ``--output`` of the command named; unfinished steps are shown as such.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
         BadInputError: no run is there, or one of its files is damaged.
@@ -67,7 +69,7 @@ def write_report(folder: str | Path) -> Path:
 
 
 def render(record: Record) -> str:
-    """The page as text."""
+    """Make the page, as text."""
     places = Places.of(record)
     here = files(__package__)
     environment = jinja2.Environment(
@@ -104,7 +106,7 @@ def _overview(step: Step, number: int) -> Mapping[str, Any]:
 
 
 def notices(record: Record) -> list[str]:
-    """What is missing or in doubt, to be said before anything else."""
+    """Say what is missing or in doubt; this stands before all the rest."""
     found = []
     if not record.single and record.seconds is None:
         unknown = "" if record.listed else " Without its pipeline.json, steps that have not begun are not known."
@@ -114,8 +116,8 @@ def notices(record: Record) -> list[str]:
         )
     if record.earlier:
         found.append(
-            f"The present run of the pipeline has not come to {listed(list(record.earlier))} yet: shown is the result "
-            "of an earlier one, which is done again if its config changed."
+            f"The present run of the pipeline has not come to {listed(list(record.earlier))} yet: the page shows the "
+            "result of an earlier one, which is done again if its config changed."
         )
     open_steps = [step.name for step in record.steps if step.state is not State.FINISHED]
     if open_steps:
@@ -133,7 +135,7 @@ def notices(record: Record) -> list[str]:
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
-    """When, how long, and where the numbers were made."""
+    """Say when, how long, and where the numbers were made."""
     started = [step.started for step in record.steps if step.started is not None]
     ended = [step.ended for step in record.steps if step.ended is not None]
     rows = []
@@ -148,7 +150,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
 
 
 def _times_hold(record: Record) -> bool:
-    """Whether the files' times can be those of the run: a copy has all of them at once, and nothing takes no time."""
+    """Whether the files' times can be those of the run: in a copy they are all the same, but no run takes no time."""
     spans = [(s.ended - s.started, s.seconds) for s in record.steps if s.ended and s.started and s.seconds]
     return all(span >= 0.5 * seconds for span, seconds in spans)
 
@@ -166,7 +168,7 @@ def _wall_time(record: Record) -> str:
 
 
 def _environments(steps: Sequence[Step]) -> list[tuple[str, str]]:
-    """Commit, versions and hardware; by step where steps differ."""
+    """Show commit, versions and hardware, by step where steps differ."""
     rows = []
     for label, read in (
         ("Commit", _commit),
@@ -216,7 +218,7 @@ def _system(step: Step) -> str:
 
 
 def tracked(record: Record) -> list[Tracked]:
-    """The steps' runs; links work while `qalof ui` runs, for records that it can serve."""
+    """Link the steps' runs; the links work while `qalof ui` runs, for records that it can serve."""
     found = []
     for step in record.steps:
         run = str(step.tracking.get("run", ""))

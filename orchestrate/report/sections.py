@@ -1,4 +1,4 @@
-"""One section a step: its heading, settings, files, and the blocks that show what it found."""
+"""One section per step: its heading, settings, files, and the blocks that show what it found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def anchor_of(number: int) -> str:
 
 
 def section(record: Record, step: Step, number: int, places: Places) -> Section:
-    """The section of the step that is ``number``-th in the page, from 1 on."""
+    """Make the section of the step that is the ``number``-th in the page, from 1 on."""
     finished = step.state is State.FINISHED
     anchor = anchor_of(number)
     return Section(
@@ -37,7 +37,7 @@ def section(record: Record, step: Step, number: int, places: Places) -> Section:
 
 
 def lead(step: Step) -> str:
-    """What the step is about, or how far it came, in a sentence or two."""
+    """Say in a sentence or two what the step is about, or how far it came."""
     if step.state is State.WAITING:
         return "This step has not begun."
     if step.state is State.MISSING:

@@ -1,4 +1,4 @@
-"""How a step is repeated and what it was set to: commands, key settings, paths and addresses as a page may show them.
+"""How a step is repeated, and its settings: commands, key settings, paths and addresses, cleaned for a page.
 
 A report is passed on, so what it quotes is cleaned: paths are relative where they can be, a home folder is ``~``, and
 an address loses its user, password and query.
@@ -27,14 +27,16 @@ from qalof.home import expanded
 
 _URI = re.compile(r"\w[\w+.-]*://")
 MOST_CONFIG, MOST_TEXT = 20_000, 300
-"""Characters of a config and of one setting that a page shows."""
+"""The most characters of a config, and of one setting, that a page shows."""
 
 _COMMON = (("Workers", "workers.count"), ("Accelerator", "workers.gpu"))
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where paths are shown from: ``page``, the page's folder; ``start``, where the run was started, if it is known."""
+    """The folders from which paths are shown: ``page``, the page's folder, and ``start``, where the run was started, if
+    known.
+    """
 
     page: Path
     start: Path | None
@@ -50,7 +52,7 @@ class Places:
         return cls(page, None)
 
     def show(self, path: Path) -> str:
-        """A path from where commands are to be run; a home folder as ``~``."""
+        """Write a path from where commands are to be run, with ``~`` for a home folder."""
         whole = expanded(path).absolute()
         base = self.start or self.page
         near = (base, base.parent) if self.start is None else (base,)
@@ -61,11 +63,11 @@ class Places:
         return f"~/{whole.relative_to(home)}" if whole.is_relative_to(home) else str(whole)
 
     def link(self, path: Path) -> str:
-        """A relative reference from the page to a file below its folder."""
+        """Make a relative reference from the page to a file below its folder."""
         return urllib.parse.quote(path.absolute().relative_to(self.page).as_posix())
 
     def clean(self, value: Any) -> Any:
-        """A config's value with paths and addresses as they may be shown."""
+        """Clean the paths and addresses in a config's value."""
         if isinstance(value, Mapping):
             return {str(key): self.clean(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -89,13 +91,13 @@ def _start_of(step: Step) -> Path | None:
 
 
 def without_secrets(uri: str) -> str:
-    """An address without user, password, query and fragment."""
+    """Take user, password, query and fragment out of an address."""
     parts = urllib.parse.urlsplit(uri)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def command_line(step: Step, places: Places) -> str | None:
-    """What repeats a finished step in a new folder, or goes on with an unfinished one."""
+    """Write the command that repeats a finished step in a new folder, or goes on with an unfinished one."""
     if step.state in (State.MISSING, State.WAITING):
         return None
     again = step.folder.with_name(f"{step.folder.name}-again") if step.state is State.FINISHED else step.folder
@@ -112,7 +114,7 @@ def mlflow_root(record: Record, places: Places) -> str | None:
 
 
 def key_settings(record: Record, step: Step, places: Places) -> list[tuple[str, str]]:
-    """Label and text of the settings that decide what a step found; what is not set is left out."""
+    """List label and text of the settings that decide what a step found; what is not set is left out."""
     rows = []
     own = JOBS[step.command].settings if step.command in JOBS else ()
     for label, key in (*own, *_COMMON):
@@ -129,14 +131,14 @@ def key_settings(record: Record, step: Step, places: Places) -> list[tuple[str, 
 
 
 def whole_config(step: Step, places: Places) -> str:
-    """The resolved config in YAML, cleaned; what is too long for a page ends with a pointer to the file."""
+    """Write the resolved config in YAML, cleaned; one that is too long for a page ends with a pointer to the file."""
     text = yaml.safe_dump(places.clean(step.config), sort_keys=False, allow_unicode=True, width=100)
     return text if len(text) <= MOST_CONFIG else f"{text[:MOST_CONFIG]}\n# ... the rest is in config.yaml\n"
 
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        named = {"name": ""}  # what a section is called goes first, bare
+        named = {"name": ""}  # the name of a section goes first, bare
         parts = [
             f"{named.get(key, key.replace('_', ' '))} {_text(item)}".strip()
             for key, item in value.items()

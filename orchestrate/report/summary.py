@@ -10,13 +10,13 @@ from orchestrate.report.sections import anchor_of
 
 
 def summary(record: Record) -> list[Topic]:
-    """What the page says first: some sentences a step."""
+    """Make what the page says first: some sentences per step."""
     steps = enumerate(record.steps, start=1)
     return [Topic(step.name, anchor_of(number), statements(record, step)) for number, step in steps]
 
 
 def statements(record: Record, step: Step) -> list[Statement]:
-    """What one step found."""
+    """Say what one step found."""
     if step.state is not State.FINISHED:
         return [Statement(f"{str(step.state).capitalize()}: there is no result to report.", caution=True)]
     job = JOBS.get(step.command)

@@ -1,4 +1,4 @@
-"""The section of a reference's table: our number with its interval, theirs, and the difference."""
+"""The section of a reference's table, with our numbers and their intervals, theirs, and the differences."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FORMAT_VERSION = 1
 FULL = "full"
 _NOTE = (
     "Ours with the 95 % interval over examples, then the reference's number and the difference from it. The "
-    "reference gives single numbers, so that the difference has no interval of its own: it says something only where "
+    "reference gives single numbers, so the difference has no interval of its own: it says something only where "
     "the reference lies outside ours."
 )
 
 
 def reference_table(record: Record) -> tuple[Table, list[Statement]] | None:
-    """The table of a pipeline that has one and has finished, with its cautions; else None.
+    """Make the table of a finished pipeline that has one, with its cautions; otherwise there is None.
 
     Raises:
         BadInputError: the file is damaged or of another version.
@@ -71,7 +71,7 @@ def _cell(cell: Mapping[str, Any]) -> Cell:
 
 
 def _level(value: float) -> str:
-    """Counts whole, percents with one decimal, losses with three."""
+    """Write counts whole, percents with one decimal, losses with three."""
     if abs(value) >= 1000:
         return f"{value:,.0f}".replace("-", "−")
     return formats.signed(value, 1 if abs(value) >= 10 else 3)

@@ -1,1 +1,1 @@
-"""One run's folder, environment, progress and record."""
+"""What one run has: a folder, an environment, progress and a record."""

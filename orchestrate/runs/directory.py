@@ -1,14 +1,14 @@
 """Run directories: what a command leaves behind, and how it goes on or is skipped.
 
     config.yaml       the resolved config; runs as it stands
-    run.json          the command, the fingerprint of config and inputs, their digests, and when it was started first
+    run.json          the command, the fingerprint of config and inputs, their digests, and when it was first started
     environment.json  commit, versions, hardware
-    result.json       typed and versioned, with the clock times of start and finish; written last, so that its
-                      presence means: finished
+    result.json       typed and versioned, with the clock times of start and finish; it is written last, so its
+                      presence means that the run is finished
 
 The same command on a directory that is unfinished goes on in it; on one that is finished it returns the result.
 Where the config or an input has changed, the old directory is moved aside (``NAME.1``, ``NAME.2`` ...), never
-overwritten.  Workers, tracking and ``batch_size`` are no part of the fingerprint, since no result depends on them.
+overwritten.  Workers, tracking and ``batch_size`` are not part of the fingerprint, since no result depends on them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from qalof.writing import disk_errors
 FORMAT_VERSION = 1
 _NOT_FINGERPRINTED = ("workers", "tracking", "batch_size")
 MEANINGS = {"sensitivity": 2, "search": 2, "profile": 2, "ptq": 2}
-"""Counts the changes of what a command's result means; a run from before the last one is redone, not taken as it is.
+"""This number counts changes in what a command's result means; a run from before the last change is done again.
 
 2: metrics that are better when lower have the sign, and are optimized in the direction, that is their own; profiles
 have the speed of calibration; the rows of ptq have the bytes of adapters and of the whole.
@@ -41,7 +41,7 @@ have the speed of calibration; the rows of ptq have the bytes of adapters and of
 
 
 class RunDirectory:
-    """One run's folder; make it by :meth:`open`."""
+    """One run's folder, which :meth:`open` makes."""
 
     def __init__(self, path: Path, command: str) -> None:
         self.path, self.command = path, command
@@ -53,9 +53,9 @@ class RunDirectory:
         """Open a new, unfinished or finished run at ``path``.
 
         Args:
-            path: the folder; made if it is missing.
-            command: such as ``train``.
-            config: resolved, JSON-able.
+            path: the folder, which is made if it is missing.
+            command: the command's name, such as ``train``.
+            config: the resolved config, as plain data.
             inputs: see :func:`orchestrate.runs.inputs.input_digests`.
 
         Raises:
@@ -97,7 +97,7 @@ class RunDirectory:
     def finished(
         cls, path: Path, command: str, config: Mapping[str, Any], inputs: Mapping[str, str]
     ) -> dict[str, Any] | None:
-        """The result of a finished run of the same command, config and inputs; None where there is none."""
+        """Read the result of a finished run of the same command, config and inputs; None where there is none."""
         path = expanded(path).absolute()
         if not (path / RUN).is_file() or not (path / RESULT).is_file():
             return None
@@ -111,7 +111,7 @@ class RunDirectory:
         return read_result(path) if path.is_file() else None
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the result, numbers that are not finite as null; the run is finished."""
+        """Write the result, with null for numbers that are not finite; the run is finished then."""
         ready: dict[str, Any] = json_ready(result)
         times = {"started": read_json(self.path / RUN, "run file").get("started"), "finished": _now()}
         head = {"format_version": FORMAT_VERSION, "command": self.command}
@@ -120,10 +120,10 @@ class RunDirectory:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """The ``result`` of a ``result.json``.
+    """Read the ``result`` of a ``result.json``.
 
     Raises:
-        BadInputError: missing, damaged, of another form or of a newer version.
+        BadInputError: the file is missing, damaged, of another form or of a newer version.
     """
     data = read_json(path, "result file")
     if not isinstance(data, Mapping) or not isinstance(data.get("result"), dict):
@@ -137,13 +137,13 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def read_moment(path: Path, key: str) -> float | None:
-    """The clock time ``started`` or ``finished`` of a ``run.json`` or ``result.json``.
+    """Read the clock time ``started`` or ``finished`` of a ``run.json`` or ``result.json``.
 
     Returns:
-        Seconds since 1970; None of a file that was written before these times were kept.
+        Seconds since 1970; None for a file that was written before these times were kept.
 
     Raises:
-        BadInputError: missing, damaged, or no time.
+        BadInputError: the file is missing or damaged, or holds no time.
     """
     data = read_json(path, "run file")
     text = data.get(key) if isinstance(data, Mapping) else None
@@ -160,7 +160,8 @@ def _now() -> str:
 
 
 def fingerprint_of(command: str, config: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> str:
-    """Equal for runs that have the same result: the same command, config (but for workers and tracking) and inputs.
+    """Compute what is equal for runs of the same result: the same command, config (but for workers and tracking) and
+    inputs.
 
     An input's digest takes the place of its path, which may be spelled or named otherwise.
     """
@@ -171,7 +172,7 @@ def fingerprint_of(command: str, config: Mapping[str, Any], inputs: Mapping[str,
 
 
 def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What made a run another one, as far as it is known."""
+    """Say what made a run a different one, as far as it is known."""
     named = [key for key in now if key in before and before[key] != now[key]]
     return f"another content of {', '.join(named)}" if named else "another config or input"
 

@@ -1,8 +1,8 @@
 """Where a result was made: the commit, the versions and the hardware, for ``environment.json``.
 
-Only what bears on the numbers.  No names of users, hosts or folders and no environment variables: the file is
-published with the results, and those are nobody's business and now and then hold a secret.
-Versions are read from the installed metadata; only the accelerators' names take an import of torch.
+It holds only what bears on the numbers, but no names of users, hosts or folders and no environment variables: the file
+is published with the results, and those are private and sometimes hold a secret. Versions are read from the installed
+metadata; only the accelerators' names take an import of torch.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def describe() -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """``commit`` and ``dirty`` (a tracked file differs from it) of the checkout that holds ``folder``.
+    """Find ``commit`` and ``dirty`` (a tracked file differs from it) of the checkout that holds ``folder``.
 
-    None where there is none, or no git; and where ``folder`` is not tracked, for a package installed
-    into a virtual environment within some other project's checkout does not have that project's commit.
+    The result is None where there is no checkout or no git.  It is None too where ``folder`` is not tracked: a package
+    installed into a virtual environment within another project's checkout does not have that project's commit.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or not _git(folder, "ls-files", "."):
@@ -50,7 +50,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, without the last line break; None where it fails or is missing."""
+    """Return what git prints, without the last line break; None where it fails or is missing."""
     command = ["git", "-C", str(folder), "--no-optional-locks", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
@@ -60,7 +60,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def package_version(name: str) -> str | None:
-    """The installed version, None where the package is missing."""
+    """The installed version; None where the package is missing."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -68,7 +68,7 @@ def package_version(name: str) -> str | None:
 
 
 def processor_name() -> str | None:
-    """The CPU's model, which decides which kernels run and so the last bits of a sum; None where unknown."""
+    """The CPU's model, which decides which kernels run and so the last bits of a sum; None where it is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -77,7 +77,7 @@ def processor_name() -> str | None:
 
 
 def accelerator_names() -> list[str]:
-    """Names of the accelerators that torch sees; empty without torch."""
+    """The names of the accelerators that torch sees; empty without torch."""
     try:
         import torch
     except ImportError:

@@ -22,10 +22,10 @@ from qalof.tasks.factory import TASKS
 
 
 def input_digests(configs: Mapping[str, BaseConfig]) -> dict[str, str]:
-    """Dotted key -> digest of what lies there, of all inputs; equal contents have equal digests whatever their names.
+    """Digest what lies at every input, by dotted key; equal contents have equal digests, whatever their names.
 
     Args:
-        configs: the config alone, or the several that it stands for, by what their keys begin with.
+        configs: the config alone, or the several for which it stands, by the beginning of their keys.
     """
     found: dict[str, str] = {}
     for at, config in configs.items():
@@ -36,7 +36,7 @@ def input_digests(configs: Mapping[str, BaseConfig]) -> dict[str, str]:
 
 
 def without(config: Any, keys: Mapping[str, str], at: str = "") -> Any:
-    """Plain config data with the values at dotted ``keys`` replaced by those of ``keys``."""
+    """Replace the values of plain config data at the dotted ``keys`` by those of ``keys``."""
     if at in keys:
         return keys[at]
     dot = f"{at}." if at else ""
@@ -57,7 +57,7 @@ def _digests(key: str, text: str, field: PathField) -> Iterator[tuple[str, str]]
 
 
 def _of_checkpoint(key: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """What a checkpoint names: its base model, and the data of its task."""
+    """The inputs that a checkpoint names: its base model, and the data of its task."""
     if not (folder / MANIFEST).is_file():
         return
     manifest = read_json(folder / MANIFEST, "manifest")
@@ -72,7 +72,7 @@ def _of_checkpoint(key: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def revision_of(name: str) -> str | None:
-    """The commits of a hub's model or data set of this name in the local cache; None where there is none."""
+    """The commits of a hub's model or data set of this name in the local cache; None where it holds none."""
     root = Path(huggingface_hub.constants.HF_HUB_CACHE)
     heads = (root / f"{kind}--{name.replace('/', '--')}" / "refs" / "main" for kind in ("models", "datasets"))
     found = [read_text(head, "revision").strip() for head in heads if head.is_file()]

@@ -7,7 +7,7 @@ RUN = "run.json"
 RESULT = "result.json"
 ENVIRONMENT = "environment.json"
 TRACKING = "tracking.json"
-"""Which MLflow run is this directory's, so that a run that goes on stays one run."""
+"""The file that names this directory's MLflow run, so a run that goes on stays one run."""
 PIPELINE = "pipeline.json"
 TABLE = "table.json"
 

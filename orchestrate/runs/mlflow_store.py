@@ -1,12 +1,13 @@
 """Where the record in MLflow is: addresses of stores, and opening one that others may open at the same time.
 
-Without a server's URI the record is an SQLite file with artefacts beside it, ``<root>/mlflow.db`` and
+Without a server's URI the record is an SQLite file and a folder of artifacts, ``<root>/mlflow.db`` and
 ``<root>/mlartifacts``.  MLflow makes an SQLite file's tables without a lock: of several first runs all but one fail,
-for a table is there already.  So whoever opens such a record holds a lock beside it, which ends with its process.
+since a table is there already.  So whoever opens such a record holds a lock file next to it, which ends with its
+process.
 
 A path becomes part of an address: SQLAlchemy decodes ``%2F`` in it and takes ``?`` for the beginning of a query, so
-both are escaped.  MLflow makes the folder of an address that begins with ``sqlite:///``, without decoding it, hence an
-escaped one names its driver, too.  Links are left as they are, for what lies beside a file lies beside its name.
+both are escaped.  MLflow makes the folder of an address that begins with ``sqlite:///``, without decoding it, so an
+escaped one names its driver too.  Links are left as they are, since a file's neighbors are those of its name.
 """
 
 from __future__ import annotations
@@ -71,12 +72,12 @@ def ui_command(root: Path, port: int = 5000) -> list[str]:
 
 
 def open_store(root: Path, uri: str | None, experiment: str) -> tuple[Any, str, str]:
-    """MLflow's client, the experiment's id, and the store's URI; the experiment is made where it is missing.
+    """Open a store: return MLflow's client, the experiment's id, and the store's URI.
 
     Args:
-        root: folder of the SQLite record; not used where ``uri`` is given.
-        uri: of a server or data base; None for the record in ``root``.
-        experiment: its name.
+        root: the folder of the SQLite record, which is not used where ``uri`` is given.
+        uri: the URI of a server or database; None takes the record in ``root``.
+        experiment: the name of the experiment, which is made where it is missing.
 
     Raises:
         BadInputError: the store cannot be reached, read or written, or its experiment is deleted.
@@ -101,7 +102,7 @@ def open_store(root: Path, uri: str | None, experiment: str) -> tuple[Any, str, 
 
 
 def unusable(uri: str, error: Exception) -> BadInputError:
-    """What to say where a store refuses."""
+    """Word the error for a store that refuses."""
     return BadInputError(
         f"the tracking store must be reachable and writable: {redact(uri)} is not ({reason(error, uri)}); "
         "start its server, correct the URI, or leave it out for an SQLite file in the runs folder"
@@ -109,13 +110,13 @@ def unusable(uri: str, error: Exception) -> BadInputError:
 
 
 def reason(error: Exception, uri: str) -> str:
-    """The first line of an error, without the secrets of the store's URI."""
+    """Take the first line of an error, without the secrets of the store's URI."""
     return conceal((str(error).strip().splitlines() or [type(error).__name__])[0], uri)[:300]
 
 
 @contextmanager
 def _alone(database: Path | None) -> Iterator[None]:
-    """Hold the lock of an SQLite record, which is waited for."""
+    """Wait for the lock of an SQLite record, and hold it."""
     lock = nullcontext() if database is None else FileLock(database.with_name(f".{database.name}.lock"))
     with lock:
         yield
@@ -133,13 +134,13 @@ def _made(client: Any, experiment: str, artifacts: str | None) -> Any:
 
 
 def _client(uri: str) -> Any:
-    """MLflow's client, quiet, and quick to give up."""
+    """Make MLflow's client, quiet and quick to give up."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mlflow\..*")
     from mlflow.tracking import MlflowClient
 
-    # MLflow sets its loggers up on import, and Alembic's while it makes a data base.
+    # MLflow sets its loggers up on import, and Alembic's while it makes a database.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)

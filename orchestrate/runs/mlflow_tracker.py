@@ -1,4 +1,4 @@
-"""The record in MLflow: one parent run a command, child runs for trials and bitmaps, written in batches.
+"""The record in MLflow: one parent run per command, and child runs for trials and bitmaps, written in batches.
 
 MLflow observes.  What a run found is in the files of its run directory; so a tracking server that is down at the
 start is an error before any worker is started, while one that goes away in the middle is a warning:
@@ -10,7 +10,7 @@ which keeps the current run in a global and records the user and host names.
 
 Parameters are flattened to dotted names (``bits.h.0.attn.c_attn = 4``), and numbers are written as bare numbers:
 the parallel coordinates of the compare page draw such an axis to scale, and any other as categories.
-Importing MLflow takes seconds, hence only :meth:`Tracker.open` does it.
+Importing MLflow takes seconds, so only :meth:`Tracker.open` does it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Value = tuple[str, float, int, int]
 
 
 class Tracker:
-    """A store of runs, and what could not yet be written to it.  Made by :meth:`open`, in the driver only."""
+    """A store of runs, and what could not yet be written to it; :meth:`open` makes it, in the driver only."""
 
     def __init__(self, client: Any, experiment_id: str, uri: str) -> None:
         self.client, self.experiment_id, self.uri = client, experiment_id, uri
@@ -64,12 +64,13 @@ class Tracker:
         tags: Mapping[str, str] | None = None,
         resume: str | None = None,
     ) -> Iterator[Run]:
-        """A run for the length of the block: FINISHED, FAILED on an exception, KILLED on an interrupt or exit.
+        """Keep a run open for the length of the block: it ends as FINISHED, FAILED on an exception, KILLED on an
+        interrupt or exit.
 
         Args:
             name: what the list of runs shows.
-            params: nested settings, flattened by :func:`flatten`; not written again on resuming.
-            tags: texts; cut to MLflow's length.
+            params: nested settings, flattened by :func:`flatten`; they are not written again on resuming.
+            tags: texts, which are cut to MLflow's length.
             resume: the ``run_id`` of an interrupted run to go on with, where this store knows it.
 
         Raises:
@@ -92,12 +93,12 @@ class Tracker:
             self.flush()
 
     def send(self, *steps: Callable[[], object]) -> bool:
-        """Run ``steps`` in order, after those that still wait; whether all is written."""
+        """Run ``steps`` in order, after those that still wait; return whether all is written."""
         self._waiting.extend(steps)
         return time.monotonic() >= self._next_try and self.flush()
 
     def flush(self) -> bool:
-        """Try to write all that waits; whether nothing is left."""
+        """Try to write all that waits; return whether nothing is left."""
         while self._waiting:
             try:
                 self._waiting[0]()
@@ -115,7 +116,7 @@ class Tracker:
         return True
 
     def _reopen(self, run_id: str | None) -> Run | None:
-        """The run of an earlier try, running again; None where this store has none of that id."""
+        """Reopen the run of an earlier try; None where this store has none of that id."""
         if run_id is None:
             return None
         from mlflow.exceptions import MlflowException
@@ -135,7 +136,7 @@ class Tracker:
 
 
 class Run:
-    """An open parent run.  Its methods never raise for the store's sake: what fails waits in the tracker."""
+    """An open parent run.  Its methods never raise an error of the store: what fails waits in the tracker."""
 
     def __init__(self, tracker: Tracker, run_id: str) -> None:
         self.run_id = run_id
@@ -147,7 +148,7 @@ class Run:
         self.log_series([(step, metrics)])
 
     def log_series(self, points: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-        """Write many points, 1000 values a request.  The first value of a name that is not finite becomes a tag."""
+        """Write many points, 1000 values per request.  The first value of a name that is not finite becomes a tag."""
         now = _now()
         values: list[Value] = []
         notes: dict[str, str] = {}
@@ -170,10 +171,10 @@ class Run:
         tags: Mapping[str, str] | None = None,
         status: str = "FINISHED",
     ) -> str | None:
-        """A finished run nested under this one, written whole: a trial, or a bitmap that was evaluated.
+        """Write a finished run under this one, whole: a trial, or a bitmap that was evaluated.
 
         Returns:
-            its id, or None while the store cannot be reached (it is written later).
+            The run's id, or None while the store cannot be reached (it is written later).
         """
         now, made = _now(), [""]
         finite, other = split_finite(metrics or {})
@@ -206,11 +207,11 @@ def _writes(
     values: list[Value],
     tags: Mapping[str, str] | None = None,
 ) -> list[Callable[[], object]]:
-    """The fewest ``log_batch`` calls for all of it, as steps to be run in order.
+    """Plan the fewest ``log_batch`` calls for all of it, as steps to be run in order.
 
     Args:
-        client: MLflow's.
-        run_id: asked when the step runs, since a child has no id before it was created.
+        client: MLflow's client.
+        run_id: returns the run's id when the step runs, since a child has no id before it is created.
         params: name -> text, cleaned.
         values: (name, value, milliseconds, step) of finite metrics.
         tags: name -> text.
@@ -235,6 +236,6 @@ def _now() -> int:
 
 
 def _hopeless(error: Exception) -> bool:
-    """Whether the same write would be refused again, so that waiting with it would hold up all others."""
+    """Whether the same write would be refused again, in which case keeping it would hold up all others."""
     lasting = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED")
     return isinstance(error, FileNotFoundError) or getattr(error, "error_code", None) in lasting

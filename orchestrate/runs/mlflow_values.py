@@ -1,7 +1,7 @@
-"""Settings and metrics as MLflow takes them: addresses, names, lengths, and what is no number.
+"""How settings and metrics are made fit for MLflow: addresses, names, lengths, and what is no number.
 
-Pure functions of plain values, so that :mod:`orchestrate.runs.mlflow_tracker` only sends.  MLflow refuses a whole
-request for one bad name; cleaning beforehand loses a character where that would lose the run.
+These are pure functions of plain values, and :mod:`orchestrate.runs.mlflow_tracker` only sends what they return. MLflow
+refuses a whole request for one bad name; cleaning beforehand loses a character where a refusal would lose the run.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 
 def check_uri(uri: str) -> str:
-    """The URI unchanged.
+    """Return the URI unchanged.
 
     Raises:
-        BadInputError: of a kind that is not supported, such as a folder, or without the secret that it had.
+        BadInputError: its kind is not supported (a folder's is not), or it lacks the secret that it had.
     """
     if HIDDEN in uri:
         raise BadInputError(
@@ -44,13 +44,15 @@ def check_uri(uri: str) -> str:
 
 
 def valid_name(name: str) -> str:
-    """``name`` within MLflow's characters (letters, digits, ``_-. /``) and length, and not like a relative path."""
+    """Fit ``name`` into MLflow's characters (letters, digits, ``_-. /``) and length, so it does not look like a
+    relative path.
+    """
     kept = re.sub(r"[^/\w.\- ]", "_", name).strip("/ ")
     return posixpath.normpath(kept).replace("../", "__/")[:MAX_NAME].rstrip("/") if kept.strip(".") else "_"
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted names; numbers bare, other values as in JSON, cut to MLflow's length."""
+    """Flatten nested mappings to dotted names; numbers stay bare, other values are JSON, cut to MLflow's length."""
     flat: dict[str, str] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -63,7 +65,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def split_finite(metrics: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """What a chart can show, under valid names, and the rest (NaN, infinite, no number) as text."""
+    """Divide values into those that a chart can show, under valid names, and the rest (NaN, infinite, no number) as
+    text.
+    """
     finite: dict[str, float] = {}
     other: dict[str, str] = {}
     for name, value in metrics.items():
@@ -79,5 +83,5 @@ def split_finite(metrics: Mapping[str, Any]) -> tuple[dict[str, float], dict[str
 
 
 def texts(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags under valid names, cut to MLflow's length."""
+    """Give tags valid names, and cut them to MLflow's length."""
     return {valid_name(key): str(text)[:MAX_TAG] for key, text in tags.items()}

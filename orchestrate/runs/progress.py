@@ -1,6 +1,6 @@
-"""Progress on standard error: bars in a terminal, a line every tenth elsewhere.
+"""Progress on standard error: bars in a terminal, elsewhere a line per tenth of the work.
 
-Standard output stays free for results, so that ``--json`` can be piped.
+Standard output stays free for results, so ``--json`` can be piped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Reporter:
         self._told, self._started = -1, time.monotonic()
 
     def update(self, done: int, note: str = "") -> None:
-        """``done`` of the total; ``note`` is a short word on how it goes."""
+        """Show that ``done`` of the total is done; ``note`` is a short word on how it goes."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
             return
@@ -37,7 +37,7 @@ class Reporter:
 
 @contextmanager
 def report(description: str, total: int) -> Iterator[Reporter]:
-    """A bar (or lines) for ``total`` units of work."""
+    """Show a bar (or lines) for ``total`` units of work."""
     if not console.is_terminal:
         yield Reporter(None, description, total)
         return
@@ -54,5 +54,5 @@ def report(description: str, total: int) -> Iterator[Reporter]:
 
 
 def say(line: str) -> None:
-    """One line on standard error."""
+    """Write one line to standard error."""
     console.print(line)

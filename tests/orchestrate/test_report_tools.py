@@ -135,7 +135,7 @@ def test_what_found_nothing_is_said_so(tmp_path: Path):
     none = {**RESULTS["range-test"], "lowest": None, "highest": None}
     write_step(tmp_path / "range", "range-test", none)
     said = words(write_report(tmp_path / "range").read_text())
-    assert "No width from 3 to 5 bits lowers the loss by more than 1 %: no bounds are recommended." in said
+    assert "No width from 3 to 5 bits reduces the loss by more than 1 %: no bounds are recommended." in said
     write_step(tmp_path / "sweep", "sweep", {**RESULTS["sweep"], "best": None})
     said = words(write_report(tmp_path / "sweep").read_text())
     assert "No finished trial has a finite score, so none is the best." in said

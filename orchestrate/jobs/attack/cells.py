@@ -11,7 +11,7 @@ in the middle        metric
                      ``accuracy``; P is one of the step's probabilities
 ===================  =====================================================================================
 
-Shares are in per cent.
+Shares are in percent.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ARROW, DRAWN = " -> ", " under "
 
 
 def offered(config: AttackConfig, of: str) -> tuple[list[str], Sequence[str]]:
-    """What may stand in the middle of a cell of the same form as ``of``, and the metrics that go with it."""
+    """Say what may stand in the middle of a cell of the same form as ``of``, and the metrics that go with it."""
     bitmaps = [str(spec) for spec in config.bitmaps]
     if ARROW in of:
         return [f"{a}{ARROW}{b}" for a in bitmaps for b in bitmaps], BETWEEN
@@ -49,7 +49,7 @@ def offered(config: AttackConfig, of: str) -> tuple[list[str], Sequence[str]]:
 
 
 def attack_cell(place: Place, step: PlannedStep) -> Cell:
-    """The number at ``place`` in a finished attack."""
+    """Read the number at ``place`` in a finished attack."""
     config = step.config
     assert isinstance(config, AttackConfig)
     at = {str(spec): index for index, spec in enumerate(config.bitmaps)}
@@ -80,7 +80,7 @@ def _of_results(metric: str, results: Sequence[AttackResult]) -> Cell:
         return Cell.none("no text was attacked: all were wrong before") if queries is None else Cell.sure(queries)
     if metric == "perturbation":
         won = [each.words_changed / each.words_total for each in results if each.status is AttackStatus.SUCCESS]
-        return _mean(won, "no attack succeeded, so that nothing was changed")
+        return _mean(won, "no attack succeeded, so nothing was changed")
     measured = [each.measures for each in results if "accuracy_before" in each.measures]
     why = "the victim is no language model: it has no next tokens"
     if metric == "accuracy_change":

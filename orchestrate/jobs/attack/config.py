@@ -1,4 +1,4 @@
-"""The config of ``qalof attack``: a method with its settings, the bitmaps, and random precision as a defence."""
+"""The config of ``qalof attack``: a method with its settings, the bitmaps, and random precision as a defense."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ArcaConfig(BaseConfig):
 
 
 class TextFoolerConfig(BaseConfig):
-    """Synonyms for the words that matter most, on a classifier or a language model."""
+    """Synonyms replace the words that matter most, on a classifier or a language model."""
 
     name: Literal["textfooler"]
     """The name by which a config picks this attack."""
@@ -43,7 +43,7 @@ class TextFoolerConfig(BaseConfig):
 
 
 class BertAttackConfig(BaseConfig):
-    """A language model's proposals for the words that matter most, on a classifier or a language model."""
+    """A language model proposes words in place of those that matter most, on a classifier or a language model."""
 
     name: Literal["bert-attack"]
     """The name by which a config picks this attack."""

@@ -16,7 +16,7 @@ from qalof.attacks.robustness.report import RobustnessReport
 
 @dataclass(frozen=True)
 class Attacked:
-    """Of ``attack``: the figures, and each source's results in the order of its bitmaps (empty if not kept)."""
+    """What ``attack`` found: the figures, and the results at each bitmap, in order (empty if they were not kept)."""
 
     robustness: RobustnessReport
     results: Mapping[str, tuple[AttackResult, ...]]

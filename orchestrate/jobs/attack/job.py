@@ -53,7 +53,7 @@ from qalof.tasks.base import Task
 
 Item = tuple[AttackExample, Bitmap]
 OnResult = Callable[[int, int, AttackResult], None]
-"""Called with (done, total, result)."""
+"""A function that is called with (done, total, result)."""
 
 
 class AttackActor:
@@ -66,7 +66,8 @@ class AttackActor:
         if settings.uses_lm:
             lm = load_pretrained(self._model.base.source, HeadKind.CAUSAL_LM).to(device)
         share_large(self._model)
-        # built once, since some go through the whole vocabulary, and on the arrays that are shared by now
+        # built once, since some attacks go through the whole vocabulary, and built last, on arrays that are shared by
+        # now
         tokenizer = task_of(checkpoint).tokenizer  # type: ignore[attr-defined]
         self._attack = settings.build(self._model, tokenizer, lm, seed)
 
@@ -78,7 +79,7 @@ class AttackActor:
 
 @dataclass(frozen=True)
 class Checked:
-    """An attack found good before any actor starts."""
+    """An attack that was checked before any actor starts."""
 
     model: SwitchableModel
     task: Task
@@ -87,14 +88,14 @@ class Checked:
     defences: list[RandomPrecision]
     examples: list[AttackExample]
     left_out: dict[int, str]
-    """Of each example that cannot be attacked, by its id, why."""
+    """Why an example cannot be attacked, by its id."""
 
 
 def check(config: AttackConfig) -> Checked:
-    """Bitmaps, defences and texts of an attack.
+    """Find the bitmaps, defenses and texts of an attack.
 
     Raises:
-        BadInputError: the method cannot attack this checkpoint, or bitmaps that do not fit the model.
+        BadInputError: the method cannot attack this checkpoint, or bitmaps do not fit the model.
     """
     opened = open_checkpoint(config.checkpoint)
     sites = opened.model.sites
@@ -163,7 +164,7 @@ def attack(
     """Attack every text at every bitmap, then measure transfer and random precision; Ray is connected already.
 
     Returns:
-        Results by bitmap, in the texts' order; and the report.
+        The results by bitmap, in the texts' order, and the report.
     """
     record = _Record(folder / ATTACK_RECORD)
     found = record.read()
@@ -207,7 +208,7 @@ def _key(item: Item) -> tuple[int, str]:
 
 
 class _Record:
-    """Results as JSON lines; a line that a kill tore off is dropped."""
+    """The results as JSON lines; a line that a kill tore off is dropped."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -259,7 +260,7 @@ class AttackJob(Job[AttackConfig, Checked]):
         return work(config, checked, directory, run)
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
-        """What the method takes per text, times texts and bitmaps."""
+        """Count what the method takes per text, times texts and bitmaps."""
         if trained is None:
             return None
         config: Any = step.config
@@ -273,7 +274,7 @@ class AttackJob(Job[AttackConfig, Checked]):
         return learnt + forward(texts * each.forward, tokens, parameters)
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Attacked:
-        """Rates, and the texts."""
+        """Read the rates, and the texts."""
         return attacked(folder, result)
 
     def lead(self, step: Step) -> str:
@@ -285,32 +286,32 @@ class AttackJob(Job[AttackConfig, Checked]):
         )
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """Success, transfer, random precision, and examples."""
+        """Show success, transfer, random precision, and examples."""
         from orchestrate.jobs.attack.view import attack_blocks
 
         return attack_blocks(step, prefix)
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
-        """How often the attack succeeds, and what random precision changes."""
+        """Say how often the attack succeeds, and what random precision changes."""
         from orchestrate.jobs.attack.sentences import attack_statements
 
         return attack_statements(step)
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """Success of each bitmap's texts against each bitmap."""
+        """Show the success of each bitmap's texts against each bitmap."""
         from orchestrate.jobs.attack.terminal import robustness_table
 
         return [robustness_table(result["robustness"])]
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
-        """See :mod:`orchestrate.jobs.attack.cells`."""
+        """Offer what :mod:`orchestrate.jobs.attack.cells` lists."""
         from orchestrate.jobs.attack.cells import offered
 
         assert isinstance(step.config, AttackConfig)
         return offered(step.config, of)
 
     def cell(self, place: Place, step: PlannedStep) -> Cell:
-        """One of those."""
+        """Read one of the numbers that are offered."""
         from orchestrate.jobs.attack.cells import attack_cell
 
         return attack_cell(place, step)

@@ -15,7 +15,7 @@ from qalof.attacks.robustness.report import RandomPrecisionReport, RobustnessRep
 
 
 def attack_statements(step: Step) -> list[Statement]:
-    """Fixed precision first, then random precision, where it was measured."""
+    """Describe fixed precision first, then random precision, where it was measured."""
     attacked = attacked_of(step)
     if attacked is None:
         return []
@@ -33,7 +33,7 @@ def attack_statements(step: Step) -> list[Statement]:
     return [*found, Statement(words.caution, caution=True)]
 
 
-def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport, told: Wording) -> list[Statement]:
+def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport, phrases: Wording) -> list[Statement]:
     names, sources = robustness.bitmaps, defence.sources
     random = _by_bitmap(names, [source.success_mean for source in sources], "built at")
     text = f"Under random precision ({drawn_from(defence)}), the same attacks succeed in the mean draw"
@@ -50,15 +50,15 @@ def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport, told
     weak = [beyond(source.success_mean, source.control_mean) != "higher" for source in sources]
     if chosen := _chosen(names, weak):
         text = (
-            f"Built at {chosen}, attacked {told.noun}s are not shown to be {told.broken} under random precision more "
-            f"often than {told.unattacked}."
+            f"Built at {chosen}, attacked {phrases.noun}s are not shown to be {phrases.broken} under random precision "
+            f"more often than {phrases.unattacked}."
         )
         found.append(Statement(text, caution=True))
     return found
 
 
 def beyond(value: Rate, other: Rate) -> str:
-    """``higher`` or ``lower`` where two intervals do not meet, else nothing."""
+    """Return ``higher`` or ``lower`` where two intervals do not meet, and otherwise an empty string."""
     if value.estimate is None or other.estimate is None:
         return ""
     return "higher" if value.low > other.high else "lower" if value.high < other.low else ""

@@ -11,7 +11,7 @@ from qalof.bitmap_names import short_name
 
 
 def robustness_table(report: Mapping[str, Any]) -> Sheet:
-    """Success of the attack built at a row's bitmap against a column's."""
+    """Show the success of the attack built at a row's bitmap against a column's."""
     names = [short_name(name) for name in report["bitmaps"]]
     headings = ["attacked at", "clean accuracy", *(f"against {name}" for name in names)]
     shown = [

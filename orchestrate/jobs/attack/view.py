@@ -1,8 +1,8 @@
 """Tables and figures of ``attack``.
 
 Rates are Wilson's intervals over texts.  Fixed precision and random precision are measured on the same texts, but
-their files keep the rates only, so that no paired interval can be made: two rates are told apart if
-their intervals do not meet, which asks for more than a test of the difference would.
+their files keep the rates only, so no paired interval can be made: two rates are said to differ if their intervals do
+not meet, which asks for more than a test of the difference would.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from orchestrate.document.blocks import Block, Cell, Examples, Pair, Plot, Table
 from orchestrate.document.figures import Bars, grouped_bars
 from orchestrate.document.record import Step
 from orchestrate.jobs.attack.findings import Attacked, attacked_of
-from orchestrate.jobs.attack.wording import CLASSIFIER, mean_measure, substitutes_told, wording
+from orchestrate.jobs.attack.wording import CLASSIFIER, mean_measure, substitutes_named, wording
 from qalof.attacks.attack import AttackResult, AttackStatus, summarize
 from qalof.attacks.rates import Rate
 from qalof.attacks.robustness.report import RandomPrecisionReport
@@ -24,7 +24,7 @@ EXAMPLES = 3
 
 
 def attack_blocks(step: Step, prefix: str) -> list[Block]:
-    """Success at fixed and at random precision, clean accuracy, transfer, and some of the texts."""
+    """Show success at fixed and at random precision, clean accuracy, transfer, and some of the texts."""
     attacked = attacked_of(step)
     if attacked is None:
         return []
@@ -37,12 +37,12 @@ def attack_blocks(step: Step, prefix: str) -> list[Block]:
 
 
 def rate(value: Rate) -> str:
-    """``83 % [64, 93]``."""
+    """Write a rate with its interval: ``83 % [64, 93]``."""
     return formats.share_with_interval(value.estimate, value.low, value.high)
 
 
 def drawn_from(defence: RandomPrecisionReport) -> str:
-    """What random precision draws, in words."""
+    """Say in words what random precision draws."""
     widths = formats.listed([str(width) for width in defence.defence["widths"]])
     draws = formats.count_of(defence.draws, "draw")
     grain, size = defence.defence["granularity"], defence.defence["batch_size"]
@@ -53,7 +53,7 @@ def drawn_from(defence: RandomPrecisionReport) -> str:
 
 
 def defence_name(defence: RandomPrecisionReport) -> str:
-    """With its probability, where that is not 1."""
+    """Name a defense, with its probability where that is not 1."""
     probability = defence.defence["probability"]
     return "random precision" if probability == 1 else f"random precision, p = {probability:g}"
 
@@ -77,8 +77,8 @@ def _success_plot(attacked: Attacked, name: str) -> Plot:
         control = [_interval(source.control_mean) for source in defence.sources]
         groups.append(Bars("control: unattacked, random precision", control))
     places = [formats.shorter(formats.bitmap_name(bitmap), 18) for bitmap in robustness.bitmaps]
-    told = "; ".join(
-        f"{place}: " + ", ".join(f"{group.name} {_told(group.values[index])}" for group in groups)
+    shares = "; ".join(
+        f"{place}: " + ", ".join(f"{group.name} {_shown(group.values[index])}" for group in groups)
         for index, place in enumerate(places)
     )
     words = wording(attacked)
@@ -87,7 +87,7 @@ def _success_plot(attacked: Attacked, name: str) -> Plot:
         groups,
         f"{formats.capital(words.broken)} (%)",
         name,
-        f"Share of {words.noun}s {words.broken}, by where they were attacked. {told}.",
+        f"Share of {words.noun}s {words.broken}, by where they were attacked. {shares}.",
     )
     return Plot(
         svg,
@@ -101,13 +101,13 @@ def _accuracy_plot(attacked: Attacked, name: str) -> Plot:
     named = dict(zip(robustness.bitmaps, robustness.clean_accuracy, strict=True))
     named |= {defence_name(defence): defence.clean_accuracy for defence in robustness.random_precision}
     places = [formats.shorter(formats.bitmap_name(bitmap), 18) for bitmap in named]
-    told = ", ".join(f"{place} {rate(value)}" for place, value in named.items())
+    shares = ", ".join(f"{place} {rate(value)}" for place, value in named.items())
     bars = Bars("clean accuracy", [_interval(value) for value in named.values()])
-    svg = grouped_bars(places, [bars], "Clean accuracy (%)", name, f"Accuracy on unattacked texts: {told}.", 2.6)
+    svg = grouped_bars(places, [bars], "Clean accuracy (%)", name, f"Accuracy on unattacked texts: {shares}.", 2.6)
     return Plot(svg, "Accuracy on the unattacked texts, with 95 % Wilson intervals")
 
 
-def _told(interval: Interval | None) -> str:
+def _shown(interval: Interval | None) -> str:
     return (
         formats.DASH
         if interval is None
@@ -140,16 +140,17 @@ def _fixed_table(attacked: Attacked) -> Table:
         )
     changed_head = ("Words changed",) if words.rewords else ()
     changed_note = " Words changed: mean over successful attacks." if words.rewords else ""
+    queries_head = f"Queries per {words.noun}"
     return Table(
         f"Fixed precision, on {formats.count_of(robustness.examples, words.noun)}",
-        ["Attacked at", words.columns[0], "Attack success", words.columns[1], *changed_head, f"Queries a {words.noun}"],
+        ["Attacked at", words.columns[0], "Attack success", words.columns[1], *changed_head, queries_head],
         rows,
-        f"{words.note}{changed_note} In brackets: 95 % Wilson intervals.{substitutes_told(attacked)}",
+        f"{words.note}{changed_note} In brackets: 95 % Wilson intervals.{substitutes_named(attacked)}",
     )
 
 
 def _random_table(attacked: Attacked, defence: RandomPrecisionReport) -> Table:
-    # transfer foretells random precision only where one width is drawn for the whole model
+    # transfer predicts random precision only where one width is drawn for the whole model
     foretold = any(source.predicted is not None for source in defence.sources)
     rows = [
         [
@@ -191,7 +192,7 @@ def _transfer_table(attacked: Attacked) -> Table:
 
 
 def _examples(attacked: Attacked) -> list[Block]:
-    """Some successful attacks: those with the fewest words changed, or prompts with what they elicit."""
+    """Show some successful attacks: those with the fewest words changed, or prompts with what they elicit."""
     if not wording(attacked).rewords:
         return _elicited(attacked)
     won = [r for results in attacked.results.values() for r in results if r.status is AttackStatus.SUCCESS]

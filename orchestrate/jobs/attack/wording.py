@@ -1,6 +1,6 @@
-"""What an attack's victim does, in words.
+"""What happens to an attack's victim, in words.
 
-A classifier misreads a text; a language model finds it less likely; or it says what a prompt was searched for.
+A classifier misreads a text; a language model finds it less likely, or says what a prompt was searched for.
 """
 
 from __future__ import annotations
@@ -14,25 +14,30 @@ from qalof.attacks.attack import AttackResult
 
 @dataclass(frozen=True)
 class Wording:
-    """Pieces of sentences.
-
-    ``noun``: what is attacked; ``broken``: what becomes of it; ``whose``: the ones that success is counted over, in a
-    sentence; ``unattacked``: the control; ``columns``: heads of the columns before and after the attack, and ``note``
-    on them; ``transfer``: which ones transfer counts; ``control``: what the control is; ``caution``: what success does
-    not say; ``next_tokens``: whether the columns are of next tokens; ``rewords``: whether words changed mean anything.
-    """
+    """The pieces of sentences on one kind of victim."""
 
     noun: str
+    """What is attacked."""
     broken: str
+    """What becomes of it when an attack succeeds."""
     whose: str
+    """The beginning of a sentence that says over which texts success is counted."""
     unattacked: str
+    """The control."""
     columns: tuple[str, str]
+    """The headings of the columns before and after the attack."""
     note: str
+    """What a reader must know of these columns."""
     transfer: str
+    """Which texts transfer counts."""
     control: str
+    """A sentence that says what the control is."""
     caution: str
+    """A sentence that says what success does not show."""
     next_tokens: bool = False
+    """Whether the columns are of next tokens."""
     rewords: bool = True
+    """Whether a number of changed words means anything."""
 
 
 CLASSIFIER = Wording(
@@ -55,7 +60,7 @@ LANGUAGE_MODEL = Wording(
     columns=("Next tokens right", "After attack"),
     note="Next tokens right: of the words that the attack left alone, before and after it.",
     transfer="attacked",
-    control="Each draw judges a text against its clean form at the same precision, so that the control is 0.",
+    control="Each draw judges a text against its clean form at the same precision, so the control is 0.",
     caution="Success is a rise of the mean NLL of the words that were not swapped; whether a text still means what it "
     "did is not measured.",
     next_tokens=True,
@@ -76,7 +81,9 @@ PROMPTS = Wording(
 
 
 def wording(attacked: Attacked) -> Wording:
-    """Of the attack's victim: prompts have a target, texts of a language model a likelihood before and after."""
+    """Choose the words for the victim: prompts have a target, texts of a language model a likelihood before and
+    after.
+    """
     results = [result for results in attacked.results.values() for result in results]
     if any(result.target for result in results):
         return PROMPTS
@@ -84,13 +91,13 @@ def wording(attacked: Attacked) -> Wording:
 
 
 def mean_measure(results: Sequence[AttackResult], name: str) -> float | None:
-    """Mean of a measure over the texts that have it."""
+    """The mean of a measure over the texts that have it."""
     values = [result.measures[name] for result in results if name in result.measures]
     return sum(values) / len(values) if values else None
 
 
-def substitutes_told(attacked: Attacked) -> str:
-    """What stood in for the method's models and word lists, as a sentence; empty where nothing did."""
+def substitutes_named(attacked: Attacked) -> str:
+    """Say in a sentence what stood in for the method's models and word lists; it is empty where nothing did."""
     named = next((r.substitutes for results in attacked.results.values() for r in results if r.substitutes), {})
     return (
         f" In place of the method's own: {'; '.join(f'{role}: {name}' for role, name in named.items())}."

@@ -33,13 +33,15 @@ from qalof.quantization.scheme import TensorScheme
 from qalof.site import EmbeddingMode, HeadMode
 
 EMBEDDING_BITS = 8
-"""The width of an embedding that has none of its own, in every export that is not told another."""
+"""The width of an embedding that has none of its own, in every export that sets no other."""
 GGUF_EMBEDDING = TensorScheme(Gguf(), {16: Float16()})
-"""What a GGUF file rounds it by: Q8_0, Q5_0, Q4_0 or F16."""
+"""How a GGUF file rounds such an embedding: by Q8_0, Q5_0, Q4_0 or F16."""
 
 
 class ExportFormat(StrEnum):
-    """``packed``: exact integers; ``gguf``: one file, adapters merged; ``gguf-lora``: a base and a file an adapter."""
+    """The format: ``packed`` has exact integers, ``gguf`` is one file with adapters merged, ``gguf-lora`` has one file
+    for the base and one per adapter.
+    """
 
     PACKED = "packed"
     GGUF = "gguf"
@@ -48,7 +50,7 @@ class ExportFormat(StrEnum):
 
 @dataclass(frozen=True)
 class _Opened:
-    """The model to be written, and its bitmap, with a width for the embedding if that is rounded for the file alone."""
+    """The model to be written, and its bitmap, with a width for an embedding that is rounded for the file alone."""
 
     model: SwitchableModel
     asked: Bitmap
@@ -67,21 +69,21 @@ def export_checkpoint(
     """Write ``checkpoint`` at ``bitmap`` to ``output``, with its base's tokenizer.
 
     Args:
-        checkpoint: folder of a trained model.
+        checkpoint: the folder of a trained model.
         bitmap: any form of :meth:`Bitmap.parse`.
-        output: folder, or file of format gguf.
+        output: a folder, or a file where the format is gguf.
         form: one of :class:`ExportFormat`.
-        embedding_bits: width of an input embedding that is no site of the model, and of a head that shares it or stands
-            alone; ``none`` keeps both as they are; None takes 8.
-        float_type: of what has no width.
+        embedding_bits: the width of an input embedding that is no site of the model, and of a head that shares it or
+            stands alone; ``none`` keeps both as they are; None takes 8.
+        float_type: the type of tensors that have no width.
 
     Returns:
         The bitmap as it was read, the place, the bytes of the parts as found and as predicted, what became of the
         embedding, and for GGUF how the file departs from the model.
 
     Raises:
-        BadInputError: a format, width or type that does not exist, a checkpoint that cannot be loaded, a bitmap that is
-            none of it or that the format does not have, or an output that holds something else.
+        BadInputError: a format, width or type does not exist, the checkpoint cannot be loaded, the bitmap does not fit
+            it or the format, or the output holds something else.
     """
     if form not in set(ExportFormat):
         raise BadInputError(f"--format must be {', '.join(ExportFormat)}: got {form!r}")
@@ -104,8 +106,8 @@ def _export(opened: _Opened, output: Path, form: str, kind: FloatType, extra: Ma
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """The result in a few lines for a terminal."""
-    # each on a line of its own, since a path of any length may be broken anywhere and a name may not
+    """Show the result in a few lines for a terminal."""
+    # each has its own line, since a path of any length may be broken anywhere and a name may not
     title = f"{result['output']}\n  at {short_name(result['bitmap'])}"
     if result.get("summary"):
         title += f", {result['summary']}"
@@ -145,7 +147,7 @@ def _open(checkpoint: Path, bitmap: str, form: str, embedding_bits: str | None) 
 
 
 def _read_bits(text: str | None) -> int | None:
-    """A width below pass-through; None to leave the embedding alone."""
+    """Read a width below pass-through, or None, which leaves the embedding alone."""
     if text is None:
         return EMBEDDING_BITS
     if text != "none" and not text.isdecimal():
@@ -155,7 +157,7 @@ def _read_bits(text: str | None) -> int | None:
 
 
 def _embedding(opened: _Opened) -> dict[str, Any]:
-    """Which sites the export alone rounds, at which width, and by how much their largest weight moves."""
+    """Say which sites the export alone rounds, at which width, and by how much their largest weight moves."""
     added = [] if opened.embedding_bits is None else [site for site in opened.model.sites if not site.has_adapter]
     moved = 0.0
     for site in added:
@@ -212,7 +214,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _reads_unrounded(bitmap: Bitmap) -> bool:
-    """Whether the model itself rounds no activation and no cache, as a plain reader of F32 tensors does not."""
+    """Whether the model itself rounds no activation and no cache, like a plain reader of F32 tensors."""
     return all(bits.activation == bits.kv == PASS_THROUGH for bits in (bitmap[name] for name in bitmap))
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Generated:
-    """Of ``generate-data``: ``kind``: texts or completions; ``ended``: at the model's own end; ``empty``: no token."""
+    """What ``generate-data`` wrote: its ``kind`` (texts or completions), how many ``ended`` where the model ended them,
+    and how many are ``empty``.
+    """
 
     kind: str
     start: str

@@ -1,10 +1,10 @@
 """``generate-data``: a model's own texts as training data, written by a pool of actors.
 
 An item of work is a shard: a run of sample indices.  Every text is a function of its index (see
-:mod:`qalof.training.synthetic_data`), so that neither the number of actors nor the batch size changes a byte.  An actor
-writes its shard beside its place and renames it, hence a shard that is there is whole, and a run that was killed
-goes on with those that are missing.  When all are there the folder is counted and sealed, and is then training data
-for ``language-modeling``, or for ``squad-completion`` where it was made from ``prompts``.
+:mod:`qalof.training.synthetic_data`), so neither the number of actors nor the batch size changes a byte.  An actor
+writes its shard under another name and renames it.  So a shard that is there is whole, and a run that was killed goes
+on with those that are missing.  When all are there, the folder is counted and sealed, and is then training data for
+``language-modeling``, or for ``squad-completion`` where it was made from ``prompts``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class GenerateConfig(JobConfig):
 
 @dataclass(frozen=True)
 class Shard:
-    """Samples ``first`` to ``end`` (left out), and where they go."""
+    """The samples from ``first`` to before ``end``, and the file that they go to."""
 
     path: str
     first: int
@@ -76,7 +76,7 @@ class GenerationActor:
         self._batch_size = batch_size
 
     def do(self, shard: Shard) -> dict[str, int]:
-        """Write a shard; returns its counts."""
+        """Write a shard, and return its counts."""
         before = self._writer.decided_again
         rows = list(generate(self._writer, self._source, range(shard.first, shard.end), self._batch_size))
         write_text(Path(shard.path), "".join(to_line(row) for row in rows))
@@ -85,10 +85,10 @@ class GenerationActor:
 
 
 def open_source(model: str, settings: GenerationSettings) -> tuple[TextSource, Any]:
-    """What the samples begin with, and the model that goes on from there.
+    """Open what the samples begin with, and the model that goes on from there.
 
     Raises:
-        BadInputError: a model or data that cannot be had, or texts longer than the model.
+        BadInputError: a model or data cannot be had, or texts are longer than the model's positions.
     """
     tokenizer = load_tokenizer(model)
     loaded = load_pretrained(model, HeadKind.CAUSAL_LM)
@@ -96,7 +96,7 @@ def open_source(model: str, settings: GenerationSettings) -> tuple[TextSource, A
 
 
 def check(config: GenerateConfig) -> TextSource:
-    """What is to be written, found good before any actor starts.
+    """Check what is to be written, before any actor starts.
 
     Raises:
         BadInputError: see :func:`open_source`.
@@ -107,7 +107,7 @@ def check(config: GenerateConfig) -> TextSource:
 
 
 def shards(config: GenerateConfig, source: TextSource, folder: Path) -> list[Shard]:
-    """All shards of a generation, in order."""
+    """List all shards of a generation, in order."""
     starts = range(0, source.count, config.shard_size)
     ends = [min(start + config.shard_size, source.count) for start in starts]
     path = folder / DATA / SHARDS
@@ -128,7 +128,7 @@ def work(config: GenerateConfig, source: TextSource, directory: RunDirectory, ru
             nonlocal done
             done += counts["texts"]
             run.log_series([(done, {f"generate.{name}": value for name, value in counts.items()})])
-            progress.update(done, f"{counts['tokens'] / counts['texts']:.0f} tokens a text")
+            progress.update(done, f"{counts['tokens'] / counts['texts']:.0f} tokens per text")
 
         if missing:
             _write(config, missing, show)
@@ -165,10 +165,10 @@ def _write(config: GenerateConfig, missing: list[Shard], show: Any) -> None:
 
 
 def count(wanted: list[Shard]) -> dict[str, int]:
-    """Texts and tokens; ``ended`` at the model's own end; ``empty``: without a token of its own.
+    """Count texts and tokens, those that ``ended`` where the model ended them, and those that are ``empty``.
 
     Raises:
-        BadInputError: a shard that does not hold the samples it should.
+        BadInputError: a shard does not hold the samples that it should.
     """
     counts = dict.fromkeys(("texts", "tokens", "ended", "empty"), 0)
     for shard in wanted:
@@ -196,7 +196,7 @@ class GenerateJob(Job[GenerateConfig, TextSource]):
     is_about = "A model's own texts, written as training data for models that are to stay like it."
 
     def check(self, config: GenerateConfig) -> TextSource:
-        """The model, and what the texts begin with."""
+        """Open the model, and what the texts begin with."""
         return check(config)
 
     def work(self, config: GenerateConfig, checked: TextSource, directory: RunDirectory, run: Run) -> Result:
@@ -204,14 +204,14 @@ class GenerateJob(Job[GenerateConfig, TextSource]):
         return work(config, checked, directory, run)
 
     def describe(self, config: GenerateConfig, check: bool) -> str:
-        """How many texts, of what length."""
+        """Say how many texts are written, and of what length."""
         how = config.generation
         count = f"{self.check(config).count:,}" if check else how.count or "all"
         begun = f"{count} texts by {how.start}, up to {how.max_length} tokens"
         return f"{self.name}: {begun}, {config.workers.count} actors"
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate:
-        """A forward pass per text: with a cache, each of its tokens runs once."""
+        """Count one forward pass per text: with a cache, each of its tokens runs once."""
         config: Any = step.config
         how = config.generation
         local = how.data == "tiny" or expanded(how.data).exists()
@@ -224,11 +224,11 @@ class GenerateJob(Job[GenerateConfig, TextSource]):
         return forward(texts, tokens, sum(p.numel() for p in known.parameters()))
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Generated:
-        """What was counted."""
+        """Read what was counted."""
         return generated(folder, result)
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """The counts as a table."""
+        """Show the counts as a table."""
         from orchestrate.jobs.generate_data.view import generated_table
 
         return [generated_table(step.findings)] if isinstance(step.findings, Generated) else []
@@ -240,6 +240,6 @@ class GenerateJob(Job[GenerateConfig, TextSource]):
         return [generated_statement(step.findings)] if isinstance(step.findings, Generated) else []
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """How much was written, and where."""
+        """Show how much was written, and where."""
         counted = f"{result['texts']:,} {result['kind']} of {result['mean_tokens']:.0f} tokens on average"
         return [f"{counted}, {result['ended']:,} to their own end; data: {result['data']}"]

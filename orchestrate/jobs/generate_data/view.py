@@ -8,7 +8,7 @@ from orchestrate.jobs.generate_data.findings import Generated
 
 
 def generated_table(found: Generated) -> Table:
-    """What was written."""
+    """Show what was written."""
     row = cells(
         f"{found.texts:,}",
         f"{found.tokens:,}",
@@ -21,7 +21,7 @@ def generated_table(found: Generated) -> Table:
 
 
 def generated_statement(found: Generated) -> Statement:
-    """How much was written."""
+    """State how much was written."""
     ended = f"{found.ended:,} to their own end" + (f", {found.empty:,} of them empty" if found.empty else "")
     mean = f"{found.tokens / found.texts:.1f} tokens on average ({found.tokens:,} tokens)"
     return Statement(f"The model wrote {found.texts:,} {found.kind} of {mean}, {ended}.")

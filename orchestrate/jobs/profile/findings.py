@@ -1,4 +1,4 @@
-"""What a checkpoint takes at bitmaps."""
+"""What a checkpoint takes at each bitmap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qalof.statistics import from_nullable
 
 @dataclass(frozen=True)
 class Measured:
-    """Of ``profile``: by bitmap, what was measured, by the names of :data:`orchestrate.jobs.profile.job.METRICS`."""
+    """What ``profile`` measured by bitmap, under the names of :data:`orchestrate.jobs.profile.job.METRICS`."""
 
     device: str
     rows: tuple[tuple[str, Mapping[str, float]], ...]

@@ -1,6 +1,6 @@
-"""``profile``: what a checkpoint takes at bitmaps: bytes in four measures, memory, tokens a second.
+"""``profile``: what a checkpoint takes at each bitmap: bytes in four measures, memory, and tokens per second.
 
-One actor does it all: two that shared a machine would time each other.
+One actor does it all, since two that shared a machine would slow each other down.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ METRICS = (
     "calibration_tokens_per_second",
     "decode_tokens_per_second",
 )
-"""What a row may have; ``percent``: of the fp32 model with a tied head."""
+"""The measures that a row may have; a ``percent`` is of the fp32 model with a tied head."""
 
 
 class ProfileConfig(JobConfig):
@@ -90,7 +90,7 @@ class ProfileActor:
         self._model.to(self._config.workers.device)
 
     def do(self, bitmap: Bitmap) -> dict[str, float]:
-        """Metrics of one bitmap."""
+        """Measure one bitmap."""
         config, found = self._config, {}
         if "size" in config.measures:
             sizes = compression_of(self._model, bitmap)
@@ -113,7 +113,7 @@ class ProfileActor:
 
 
 def check(config: ProfileConfig) -> tuple[Opened, list[Bitmap]]:
-    """The checkpoint and the bitmaps.
+    """Open the checkpoint, and read the bitmaps.
 
     Raises:
         BadInputError: either cannot be used.
@@ -185,7 +185,7 @@ class ProfileJob(Job[ProfileConfig, Checked]):
         return work(config, checked, directory, run)
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
-        """Prefill and decoding, as often as they are timed."""
+        """Count prefill and decoding as often as they are timed."""
         config: Any = step.config
         if trained is None:
             return None
@@ -195,33 +195,33 @@ class ProfileJob(Job[ProfileConfig, Checked]):
         return forward(2 * runs, config.tokens, parameters_of(trained))
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Measured:
-        """The measures of each bitmap."""
+        """Read the measures of each bitmap."""
         return measured(folder, result)
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """The measures as a table."""
+        """Show the measures as a table."""
         from orchestrate.jobs.profile.view import profile_table
 
         return [profile_table(step.findings)] if isinstance(step.findings, Measured) else []
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
-        """How small, and how fast."""
+        """State how small the model is, and how fast."""
         from orchestrate.jobs.profile.view import profile_statements
 
         return profile_statements(step.findings) if isinstance(step.findings, Measured) else []
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """The measures by bitmap."""
+        """Show the measures by bitmap."""
         from orchestrate.jobs.shared.terminal import score_parts
 
         return score_parts(result)
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
-        """The measures, and the costs."""
+        """Offer the measures, and the costs."""
         return [str(spec) for spec in bitmap_specs(step)], (*METRICS, *COST_NAMES)
 
     def cell(self, place: Place, step: PlannedStep) -> Cell:
-        """A measure or a cost at a bitmap."""
+        """Read a measure or a cost at a bitmap."""
         from orchestrate.jobs.shared.cells import score_cell
 
         return score_cell(place, step)

@@ -19,7 +19,7 @@ _SPEEDS = {
 
 
 def profile_table(found: Measured) -> Table:
-    """Bytes with their share of the fp32 model, memory and speed; a column only for what was measured."""
+    """Show bytes with their share of the fp32 model, memory and speed; there is a column only for what was measured."""
     first = found.rows[0][1]
     sizes = {name: title for name, title in _SIZES.items() if f"{name}_bytes" in first}
     speeds = {name: title for name, title in _SPEEDS.items() if name in first}
@@ -45,7 +45,7 @@ def _size_cell(metrics: Mapping[str, float], name: str) -> Cell:
 
 
 def profile_statements(found: Measured) -> list[Statement]:
-    """How small, and how fast."""
+    """State how small the model is, and how fast."""
     statements = []
     for name, what, unit in (
         ("packed_percent", "Packed, in percent of the fp32 model", f"{formats.NBSP}%"),

@@ -1,4 +1,4 @@
-"""The config of ``qalof ptq``: which model, which methods, where they are scored."""
+"""The config of ``qalof ptq``: which model, which methods, and where they are scored."""
 
 from __future__ import annotations
 

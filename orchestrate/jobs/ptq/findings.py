@@ -13,7 +13,7 @@ from qalof.statistics import Interval
 
 @dataclass(frozen=True)
 class MethodScore:
-    """A method at a bitmap; ``differences``: paired, from the reference method at the same bitmap."""
+    """A method at a bitmap, with its paired ``differences`` from the reference method at the same bitmap."""
 
     method: str
     bitmap: str
@@ -26,7 +26,7 @@ class MethodScore:
 
 @dataclass(frozen=True)
 class PtqScores:
-    """Of ``ptq``: in the order of the result's rows."""
+    """What ``ptq`` found, in the order of the result's rows."""
 
     task: str
     reference: str

@@ -1,8 +1,8 @@
 """``ptq``: what quantization without training gives, method by method.
 
 An actor takes a method: it loads the model with the method's quantizers, calibrates what needs it, writes a checkpoint
-and scores it at the method's bitmaps.  Each method's outcome is a file, so that a run that was stopped does only what
-is missing; the checkpoints below ``methods/NAME`` serve ``search``, ``sensitivity`` and ``export`` like trained ones.
+and scores it at the method's bitmaps.  Each method's outcome is a file, so a run that was stopped does only what is
+missing.  The checkpoints below ``methods/NAME`` serve ``search``, ``sensitivity`` and ``export`` like trained ones.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ OUTCOME = "outcome.json"
 
 @dataclass(frozen=True)
 class Checked:
-    """What the driver found out: sites, the task, and each method's bitmaps."""
+    """What the driver found out: the sites, the task, and each method's bitmaps."""
 
     sites: tuple[Site, ...]
     task: Task
@@ -94,10 +94,10 @@ class MethodActor:
 
 
 def check(config: PtqConfig) -> Checked:
-    """Whether everything can be had, before any worker starts.
+    """Check that everything can be had, before any worker starts.
 
     Raises:
-        BadInputError: a model, task, bitmap or quantizer that cannot be used.
+        BadInputError: a model, task, bitmap or quantizer cannot be used.
     """
     task = _task(config)
     if config.checkpoint is not None:
@@ -116,7 +116,7 @@ def check(config: PtqConfig) -> Checked:
 
 
 def work(config: PtqConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
-    """Carry out all methods; one row a method and bitmap."""
+    """Carry out all methods, and return one row per method and bitmap."""
     folders = [directory.path / "methods" / method.name for method in config.methods]
     missing = [index for index, folder in enumerate(folders) if not (folder / OUTCOME).is_file()]
     if missing:
@@ -174,7 +174,7 @@ def _model(config: PtqConfig, task: Task, quantization: QuantizationScheme) -> S
 def _calibrate(
     model: SwitchableModel, task: Task, config: PtqConfig, method: MethodConfig, bitmaps: Sequence[Bitmap]
 ) -> list[dict[str, Any]]:
-    """Codes by GPTQ first, since static ranges depend on them; returns GPTQ's errors by site."""
+    """Make GPTQ's codes first, since static ranges depend on them, and return GPTQ's errors by site."""
     stateful = any(True for _ in quantizers_of(model.model))
     if method.kind == "rtn" and not stateful:
         return []
@@ -246,7 +246,7 @@ class PtqJob(Job[PtqConfig, Checked]):
     is_about = "Quantization without training, by several methods, scored on the same examples."
 
     def check(self, config: PtqConfig) -> Checked:
-        """The model, the task, and each method's bitmaps."""
+        """Find the model, the task, and each method's bitmaps."""
         return check(config)
 
     def work(self, config: PtqConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
@@ -254,36 +254,36 @@ class PtqJob(Job[PtqConfig, Checked]):
         return work(config, checked, directory, run)
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
-        """One pass over the examples per bitmap."""
+        """Count one pass over the examples per bitmap."""
         if trained is None:
             return None
         config: Any = step.config
         return scored_at(trained, trained.task, config.limit, len(bitmap_specs(step)) or 1)
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> PtqScores:
-        """The scores of each method at each bitmap."""
+        """Read the scores of each method at each bitmap."""
         return ptq_scores(folder, result)
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """Scores by bits, one line per method."""
+        """Show scores by bits, with one line per method."""
         from orchestrate.jobs.ptq.view import ptq_blocks
 
         return ptq_blocks(step.findings, prefix) if isinstance(step.findings, PtqScores) else []
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
-        """Scores by method, and what differs."""
+        """State the scores by method, and what differs."""
         from orchestrate.jobs.ptq.view import ptq_statements
 
         return ptq_statements(step.findings) if isinstance(step.findings, PtqScores) else []
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """Scores by method and bitmap."""
+        """Show the scores by method and bitmap."""
         from orchestrate.jobs.ptq.terminal import ptq_table
 
         return [ptq_table(result)]
 
     def cell(self, place: Place, step: PlannedStep) -> Cell:
-        """A metric or a cost at a bitmap."""
+        """Read a metric or a cost at a bitmap."""
         from orchestrate.jobs.shared.cells import score_cell
 
         return score_cell(place, step)

@@ -12,7 +12,7 @@ from qalof.statistics import Interval
 
 
 def ptq_table(result: Mapping[str, Any]) -> Sheet:
-    """Metrics by method and bitmap, and how far each is from the reference method there."""
+    """Show metrics by method and bitmap, and how far each is from the reference method there."""
     rows = result["rows"]
     shown = []
     for row in rows:

@@ -16,7 +16,9 @@ from qalof.metrics import spoken_of
 
 
 def ptq_blocks(found: PtqScores, prefix: str) -> list[Block]:
-    """The metric over bits with a line a method, and the table with differences from the reference method."""
+    """Draw the metric over bits with one line per method, and make the table with differences from the reference
+    method.
+    """
     metric = spoken_of(found.scores[0].metrics)
     by_method: dict[str, list[MethodScore]] = {}
     for score in found.scores:
@@ -59,7 +61,7 @@ def _ptq_table(found: PtqScores, metric: str) -> Table:
 
 
 def ptq_statements(found: PtqScores) -> list[Statement]:
-    """Levels by method at each bitmap, and which differ from the reference method."""
+    """State the levels by method at each bitmap, and which differ from the reference method."""
     metric = spoken_of(found.scores[0].metrics)
     statements = []
     for bitmap in dict.fromkeys(score.bitmap for score in found.scores):

@@ -13,7 +13,9 @@ from qalof.statistics import from_nullable
 
 @dataclass(frozen=True)
 class WidthLoss:
-    """``loss``: in nats, of the last steps at ``bits``; ``fall``: from the width below, as a share of its loss."""
+    """The ``loss`` of the last steps at ``bits`` in nats, and its ``fall`` from the width below, as a share of that
+    one's loss.
+    """
 
     bits: int
     loss: float
@@ -22,7 +24,7 @@ class WidthLoss:
 
 @dataclass(frozen=True)
 class RangeTested:
-    """Of ``range-test``: by width, from low to high; the bounds are None where no width learns."""
+    """What ``range-test`` found by width, from low to high; the bounds are None where no width learns."""
 
     widths: tuple[WidthLoss, ...]
     lowest: int | None

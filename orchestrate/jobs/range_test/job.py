@@ -1,7 +1,7 @@
 """CPT's precision range test as a command: which widths the cycles should run between.
 
-It is one worker's work, done as a Ray task, where it is not in this process, so that a cluster's GPU can do it: the
-widths follow one another on the same weights, and ``workers.count`` is not used.  An interrupted test starts again; a
+It is one worker's work, since the widths follow one another on the same weights, and ``workers.count`` is not used.
+Unless it runs in this process, it is a Ray task, so a cluster's GPU can do it.  An interrupted test starts again; a
 finished one is taken as it stands.
 """
 
@@ -43,7 +43,7 @@ OVERRIDDEN = {
     "warmup_steps": "the learning rate is constant",
     "checkpoint_every": "an interrupted test starts again",
 }
-"""Settings of a training that a range test has no use for, and why."""
+"""The settings of a training that a range test has no use for, each with the reason."""
 
 
 class RangeTestConfig(TrainingConfig):
@@ -87,10 +87,10 @@ class RangeTestConfig(TrainingConfig):
 
 
 def check(config: RangeTestConfig) -> TrainComponents:
-    """Everything that can be wrong, found without a worker.
+    """Find everything that can be wrong, without a worker.
 
     Raises:
-        BadInputError: bounds or a window that do not fit, or parts that do not fit together.
+        BadInputError: bounds or a window do not fit, or parts do not fit together.
     """
     if config.lowest > config.highest:
         raise BadInputError(f"lowest must not exceed highest: got {config.lowest} and {config.highest}")
@@ -100,7 +100,7 @@ def check(config: RangeTestConfig) -> TrainComponents:
 
 
 def range_test(config: RangeTestConfig, parts: TrainComponents, directory: RunDirectory, run: Run) -> dict[str, Any]:
-    """Run it; returns the table and the bounds that it recommends, None where no width learns."""
+    """Run the test; return the table and the bounds that it recommends, which are None where no width learns."""
     widths = config.highest - config.lowest + 1
     with report("range-test", widths) as progress:
         found = _work(to_plain(config)) if config.workers.in_process else _on_ray(config)
@@ -113,7 +113,7 @@ def range_test(config: RangeTestConfig, parts: TrainComponents, directory: RunDi
 def _on_ray(config: RangeTestConfig) -> dict[str, Any]:
     request = admitted(config.workers, count=1)
     with told_what_is_missing(request):
-        # a task that fails by itself is not tried again, one whose worker is lost is
+        # a task that fails by itself is not tried again, but one whose worker is lost is
         task = ray.remote(_work).options(**as_options(request), max_retries=config.workers.max_failures)
         found: dict[str, Any] = ray.get(task.remote(to_plain(config)))
     return found
@@ -161,22 +161,22 @@ class RangeTestJob(Job[RangeTestConfig, TrainComponents]):
         return range_test(config, checked, directory, run)
 
     def describe(self, config: RangeTestConfig, check: bool) -> str:
-        """That widths follow each other in one worker."""
+        """Say that widths follow each other in one worker."""
         good = " (config and space are good)" if check and self.check(config) else ""
         return f"range-test: widths one after the other in one worker{good}"
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> RangeTested:
-        """The loss of each width, and the bounds."""
+        """Read the loss of each width, and the bounds."""
         return range_tested(folder, result)
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """Loss by bits, drawn and as a table."""
+        """Show the loss by bits as a drawing and as a table."""
         from orchestrate.jobs.range_test.view import range_blocks
 
         return range_blocks(step.findings, prefix) if isinstance(step.findings, RangeTested) else []
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
-        """Between which widths cycles should run."""
+        """Say between which widths cycles should run."""
         from orchestrate.jobs.range_test.view import range_statements
 
         return range_statements(step.findings) if isinstance(step.findings, RangeTested) else []

@@ -12,7 +12,7 @@ from qalof.statistics import Interval
 
 
 def range_blocks(found: RangeTested, prefix: str) -> list[Block]:
-    """Loss over bits, and the table with the fall from width to width."""
+    """Draw the loss over bits, and make the table with the fall from width to width."""
     drawn = [width for width in found.widths if math.isfinite(width.loss)]
     blocks: list[Block] = []
     if drawn:
@@ -31,19 +31,19 @@ def range_blocks(found: RangeTested, prefix: str) -> list[Block]:
     ]
     over = f"Falls by more than {100 * found.threshold:g} %"
     note = (
-        "The fall is from the width below, of the lowest width from its own first steps. Each width ran once, so that "
-        "there are no intervals."
+        "The fall is from the width below, and for the lowest width from its own first steps. Each width ran once, "
+        "so there are no intervals."
     )
     return [*blocks, Table("Which widths learn", ["Bits", "Loss (nats)", "Fall", over], rows, note)]
 
 
 def range_statements(found: RangeTested) -> list[Statement]:
-    """Between which widths cycles should run."""
+    """Say between which widths cycles should run."""
     least, share = f"{found.widths[0].bits} to {found.widths[-1].bits} bits", f"{100 * found.threshold:g} %"
     if found.lowest is None:
-        return [Statement(f"No width from {least} lowers the loss by more than {share}: no bounds are recommended.")]
+        return [Statement(f"No width from {least} reduces the loss by more than {share}: no bounds are recommended.")]
     text = (
         f"Of {least}, widths from {found.lowest} to {found.highest} bits are recommended: the first and the last that "
-        f"lower the loss by more than {share} from the width below."
+        f"reduce the loss by more than {share} from the width below."
     )
     return [Statement(text), Statement("Each width ran once: another seed may move the bounds.", caution=True)]

@@ -17,14 +17,14 @@ TRACE = ("tried", "kept")
 
 
 def offered(of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
-    """What may stand in the middle of a cell, and the metrics that go with it."""
+    """Say what may stand in the middle of a cell, and the metrics that go with it."""
     if of == "trace":
         return None, TRACE
     return ["start", "final", "trace"], (*metrics(), *COST_NAMES)
 
 
 def search_cell(place: Place, step: PlannedStep) -> Cell:
-    """A metric or cost of the first or the last bitmap that a search kept, or a count of its steps."""
+    """Read a metric or cost of the first or the last bitmap that a search kept, or a count of its steps."""
     found = SearchResult.load(step.folder)
     if place.of == "trace":
         kept = [row for row in found.trace if row.get("accepted")]
@@ -33,7 +33,7 @@ def search_cell(place: Place, step: PlannedStep) -> Cell:
     kept_rows = [row for row in found.trace if row.get("accepted")]
     point = first
     if place.of == "final" and kept_rows:
-        # steps only go down, so that the last one kept is the only point of its size
+        # steps only go down, so the last one kept is the only point of its size
         size = kept_rows[-1]["weight_bytes"]
         point = next(each for each in found.points if each.cost.weight_bytes == size and _same(each, kept_rows[-1]))
     if place.metric in point.metrics:

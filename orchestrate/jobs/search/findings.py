@@ -22,14 +22,16 @@ from search.result import SearchResult
 
 @dataclass(frozen=True)
 class Searched:
-    """Of ``search``: its result, and the per-example scores of its points, None where they were not kept."""
+    """What ``search`` found: its result, and its points' scores per example, which are None where they were not
+    kept.
+    """
 
     result: SearchResult
     evaluations: tuple[Evaluation | None, ...]
 
     @property
     def quality(self) -> Objective:
-        """The first objective that was measured; the first metric where all are costs."""
+        """The first objective that was measured, or the first metric where all objectives are costs."""
         measured = [objective for objective in self.result.objectives if not objective.is_cost]
         if measured:
             return measured[0]
@@ -38,7 +40,7 @@ class Searched:
 
     @property
     def price(self) -> str:
-        """The first objective that is a cost; average bits where none is."""
+        """The first objective that is a cost, or average bits where none is."""
         return next((objective.name for objective in self.result.objectives if objective.is_cost), "average_bits")
 
 
@@ -71,7 +73,7 @@ def _recorded(path: Path) -> dict[Bitmap, Evaluation]:
 
 
 def _fitting(point: Point, evaluation: Evaluation | None) -> Evaluation | None:
-    """The evaluation if it is the point's own: a record may hold those of other checkpoints as well."""
+    """Return the evaluation if it is the point's own: a record may hold those of other checkpoints as well."""
     if evaluation is None or evaluation.examples != point.examples:
         return None
     same = (

@@ -34,10 +34,10 @@ from search.space import DEFAULT_WIDTHS
 
 
 def check_search(config: SearchConfig) -> tuple[BitmapSpace, tuple[str, ...]]:
-    """The space and the objectives.
+    """Find the space and the objectives.
 
     Raises:
-        BadInputError: a checkpoint, objective, strategy or option that cannot be used.
+        BadInputError: a checkpoint, objective, strategy or option cannot be used.
     """
     opened = open_checkpoint(config.checkpoint)
     space = BitmapSpace.of(
@@ -135,13 +135,13 @@ class SearchJob(Job[SearchConfig, Checked]):
         return search(config, checked, directory, run)
 
     def describe(self, config: SearchConfig, check: bool) -> str:
-        """The strategy, and how many evaluations it may make."""
+        """Name the strategy, and say how many evaluations it may make."""
         checked = " (checkpoint and space are good)" if check and self.check(config) else ""
         most = "as many" if config.max_evaluations is None else f"up to {config.max_evaluations}"
         return f"search: {config.strategy}, {most} evaluations on {count_of(config.workers.count, 'actor')}{checked}"
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
-        """As many evaluations as the config allows, or as greedy makes."""
+        """Count as many evaluations as the config allows, or as greedy makes."""
         if trained is None:
             return None
         config: Any = step.config
@@ -151,17 +151,17 @@ class SearchJob(Job[SearchConfig, Checked]):
         return scored_at(trained, trained.task, config.limit, config.max_evaluations or greedy)
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Searched:
-        """All evaluated bitmaps, and the front."""
+        """Read all evaluated bitmaps, and the front."""
         return searched(folder, result)
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """The front, drawn and as a table, and its bitmaps."""
+        """Show the front as a drawing and as a table, and its bitmaps."""
         from orchestrate.jobs.search.view import search_blocks
 
         return search_blocks(record, step, prefix)
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
-        """What the front gives against full precision and uniform bitmaps."""
+        """Compare the front with full precision and uniform bitmaps."""
         from orchestrate.jobs.search.sentences import search_statements
 
         return search_statements(record, step)
@@ -173,13 +173,13 @@ class SearchJob(Job[SearchConfig, Checked]):
         return [front_table(result, folder)]
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
-        """The first and the last bitmap that greedy kept, and counts of its steps."""
+        """Offer the first and the last bitmap that greedy kept, and counts of its steps."""
         from orchestrate.jobs.search.cells import offered
 
         return offered(of, metrics)
 
     def cell(self, place: Place, step: PlannedStep) -> Cell:
-        """One of those."""
+        """Read a metric or cost of such a bitmap, or a count of steps."""
         from orchestrate.jobs.search.cells import search_cell
 
         return search_cell(place, step)

@@ -1,10 +1,10 @@
 """A search on Ray Tune: trials on reused actors that each hold the model.
 
 The strategy (Optuna's samplers among them) runs in the driver, inside a :class:`search.Study`; Tune asks it for
-trials through :class:`StudySearcher`.  Tune's own ``OptunaSearch`` was rejected: it tells the sampler of trials in
-the order in which they happen to end, so that the same seed would give another search on every
-machine.  A study tells each generation in the order of asking, whatever ended first, and so a search gives the same
-front in this process and on any number of actors, and after a kill.
+trials through :class:`StudySearcher`.  Tune's own ``OptunaSearch`` was rejected: it reports trials to the sampler in
+the order in which they happen to end, so the same seed would give another search on every machine.  A study reports
+each generation in the order of asking, whatever ended first, so a search gives the same front in this process, on any
+number of actors, and after a kill.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class CheckpointEvaluator:
     """What Tune's trials evaluate."""
 
     checkpoint: str | Path
-    """Folder of a checkpoint; every node must see it.  It is kept as an absolute :class:`~pathlib.Path`."""
+    """The folder of a checkpoint, which every node must see.  It is kept as an absolute :class:`~pathlib.Path`."""
     limit: int | None = None
-    """How many validation examples count, the first ones; None for all."""
+    """How many validation examples count, from the first on; None stands for all."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
-    """How many actors evaluate, with which device and how many threads."""
+    """How many actors evaluate, on which device, and with how many threads."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "checkpoint", expanded(self.checkpoint).absolute())
@@ -61,11 +61,11 @@ def search(
     on_score: Callable[[Score], None] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> SearchResult:
-    """:func:`search.run` on Ray Tune, with the same arguments and the same result; Ray is connected already.
+    """Search on Ray Tune, with the same arguments and the same result as :func:`search.run`; Ray is connected already.
 
     Raises:
-        BadInputError: anything that cannot be used as given, a record in use included, before any trial starts.
-        QalofError: a trial that failed; what was evaluated is in ``storage``, and the same call goes on from there.
+        BadInputError: something cannot be used as given, such as a record in use; no trial has started then.
+        QalofError: a trial failed; what was evaluated is in ``storage``, and the same call goes on from there.
     """
     space = space.within(limits)
     with record_at(storage) as record:
@@ -98,7 +98,7 @@ def search(
 
 
 class StudySearcher(StatelessSearcher):
-    """Tune's view of a study: gives out bitmaps as trials, takes their evaluations back."""
+    """Tune's view of a study, which gives out bitmaps as trials and takes their evaluations back."""
 
     def __init__(self, study: Study, keep: Callable[[Bitmap, Evaluation], None]) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class StudySearcher(StatelessSearcher):
         self._running: dict[str, Bitmap] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next bitmap; None while a generation's last ones are out; FINISHED at the end."""
+        """Return the next bitmap; None while a generation's last ones are out; FINISHED at the end."""
         if self.over:
             return str(Searcher.FINISHED)
         try:
@@ -123,7 +123,7 @@ class StudySearcher(StatelessSearcher):
         return {"bitmap": free[0].to_json()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Record the evaluation and tell the study."""
+        """Record the evaluation and report it to the study."""
         bitmap = self._running.pop(trial_id)
         self.failed = self.failed or error
         if result is None or self.error is not None:
@@ -137,10 +137,10 @@ class StudySearcher(StatelessSearcher):
 
 
 class BitmapTrial(StatelessTrial):
-    """One evaluation; the actor and its model serve one trial after another."""
+    """One evaluation; its actor and model serve one trial after another."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Load the model, once an actor."""
+        """Load the model once per actor."""
         self._scorer = Scorer(config["checkpoint"], config["threads"], config["gpu"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -152,5 +152,5 @@ class BitmapTrial(StatelessTrial):
         """Evaluate."""
         bitmap = Bitmap.from_json(self.config["bitmap"])
         evaluation = self._scorer.score(bitmap, self.config["limit"])
-        # as text, because Tune flattens what a searcher is told, examples and all
+        # as text, because Tune flattens whatever a searcher gets, examples and all
         return {"evaluation": json.dumps(evaluation.to_json()), "done": True}

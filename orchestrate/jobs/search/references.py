@@ -1,4 +1,4 @@
-"""Scores of a training step that a search is shown beside: of the same model on the same examples."""
+"""The scores of a training step with which a search is compared: of the same model, on the same examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def references(record: Record, step: Step) -> dict[Bitmap, Evaluation]:
     """What the training step found for a search's model, cut to the examples that the search took.
 
     Both take the first ``limit`` examples of the split, so a training step with at least as many has scored all of the
-    search's.  Empty where it has fewer, or is not part of the record.
+    search's.  The result is empty where it has fewer, or is not part of the record.
     """
     trained, searched = trained_by(record, step), searched_of(step)
     scored = scored_of(trained) if trained else None

@@ -16,7 +16,7 @@ from orchestrate.jobs.shared.wording import cheapest, shown_or_not, with_size
 
 
 def search_statements(record: Record, step: Step) -> list[Statement]:
-    """The front in a few sentences, and what limits them."""
+    """Describe the front in a few sentences, and say what limits them."""
     searched = searched_of(step)
     if searched is None:
         return []
@@ -42,7 +42,7 @@ def search_statements(record: Record, step: Step) -> list[Statement]:
 
 
 def _against_full(record: Record, step: Step, searched: Searched, index: int) -> list[Statement]:
-    """One bitmap against full precision, as training scored it on the same examples."""
+    """Compare one bitmap with full precision, as training scored it on the same examples."""
     metric = searched.quality.name
     full = full_precision(references(record, step))
     gap = paired(searched.evaluations[index], full, metric)
@@ -54,7 +54,7 @@ def _against_full(record: Record, step: Step, searched: Searched, index: int) ->
 
 
 def _against_uniform(searched: Searched) -> list[Statement]:
-    """Whether mixing widths beats each uniform bitmap at no more cost; the rivals need not be on the front."""
+    """Say whether mixing widths beats each uniform bitmap at no more cost; the rivals need not be on the front."""
     points, metric, found = searched.result.points, searched.quality.name, []
     sign = searched.quality.sign
     for index, uniform in enumerate(points):
@@ -78,7 +78,7 @@ def _against_uniform(searched: Searched) -> list[Statement]:
 
 
 def _untried(record: Record, step: Step, searched: Searched, order: Sequence[int]) -> list[Statement]:
-    """Uniform bitmaps outside the search that are shown to beat some of its front at no more cost."""
+    """Name uniform bitmaps outside the search that are shown to beat some of its front at no more cost."""
     points, metric, found = searched.result.points, searched.quality.name, []
     sign = searched.quality.sign
     for bitmap, (price, level, evaluation) in outside(record, step, searched).items():

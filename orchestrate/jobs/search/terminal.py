@@ -14,7 +14,9 @@ from qalof.statistics import Interval
 
 
 def front_table(result: Mapping[str, Any], folder: Path) -> Sheet:
-    """The front's metrics with their intervals, and what its bitmaps cost; numbered as ``front.json#3`` counts."""
+    """Show the front's metrics with their intervals, and what its bitmaps cost; ``front.json#3`` counts in this
+    order.
+    """
     front = result["front"]
     metrics = [name for name in (front[0] if front else {}) if f"{name}_low" in front[0]]
     headings = ["bitmap", "no.", *map(heading, metrics), "average bits", "weights"]

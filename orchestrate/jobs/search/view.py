@@ -24,14 +24,14 @@ from search.bitmap_plot import MOST_PANELS, draw_bitmaps
 from search.point import Point
 
 MOST_SITES = 64
-"""Sites up to which a table says each one's bits; of more a picture shows them by blocks."""
+"""The most sites for which a table lists each one's bits; of more, a picture shows them by blocks."""
 
 MOST_COLUMNS = 16
-"""Bitmaps that the map of widths shows; a longer front is thinned evenly, its ends kept."""
+"""The most bitmaps that the map of widths shows; a longer front is thinned evenly, and its ends are kept."""
 
 
 def search_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
-    """The plane of quality and cost, the front's table, and its bitmaps site by site."""
+    """Make the plane of quality and cost, the front's table, and its bitmaps site by site."""
     searched = searched_of(step)
     if searched is None:
         return []
@@ -48,7 +48,7 @@ def search_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
 
 
 def front_order(searched: Searched) -> list[int]:
-    """Positions of the front's points in the result, from cheap to dear; the page numbers them in this order."""
+    """Positions of the front's points in the result, from cheap to expensive; the page numbers them in this order."""
     on_front = {id(point) for point in searched.result.front_points}
     positions = [index for index, point in enumerate(searched.result.points) if id(point) in on_front]
     return sorted(positions, key=lambda index: searched.result.points[index].value(searched.price))
@@ -91,28 +91,28 @@ def _series(name: str, points: Sequence[Point], metric: str, price: str) -> Seri
 
 
 def _numbered(series: Series) -> Series:
-    """With the numbers of the front's table, unless they would cover each other."""
+    """Label points with the numbers of the front's table, unless the labels would cover each other."""
     crowded = len(series.x) > MOST_COLUMNS
     return series if crowded else replace(series, labels=[str(number) for number in range(1, len(series.x) + 1)])
 
 
 def outside(record: Record, step: Step, searched: Searched) -> dict[Bitmap, tuple[float, Interval, Evaluation]]:
-    """Cost, level and scores of the uniform bitmaps that training scored and the search did not.
+    """Find cost, level and scores of the uniform bitmaps that training scored and the search did not.
 
-    Only those within reach of the plane that is drawn.
+    Only those within reach of the plane that is drawn count.
     """
     metric, price = searched.quality.name, searched.price
     found = (scored_of(one) for one in record.steps)
     costs = {point.bitmap: point for scored in found if scored for point in scored.points}
     evaluated = {point.bitmap for point in searched.result.points}
-    dearest = max(point.value(price) for point in searched.result.points)
+    most_expensive = max(point.value(price) for point in searched.result.points)
     return {
         bitmap: (costs[bitmap].value(price), evaluation.interval(metric), evaluation)
         for bitmap, evaluation in references(record, step).items()
         if is_uniform(bitmap)
         and bitmap not in evaluated
         and math.isfinite(evaluation.metrics.get(metric, math.nan))
-        and costs[bitmap].value(price) <= 1.6 * dearest
+        and costs[bitmap].value(price) <= 1.6 * most_expensive
     }
 
 
@@ -141,9 +141,9 @@ def _front_table(searched: Searched, order: Sequence[int], known: dict[Bitmap, E
         for number, (index, difference) in enumerate(zip(order, differences, strict=True), start=1)
     ]
     extra = (f"{formats.capital(formats.name_of(metric))}, difference from {name}",) if compared else ()
-    costs = ("Average bits", "Packed weights", "KV cache a token", "Bitmap")
+    costs = ("Average bits", "Packed weights", "KV cache per token", "Bitmap")
     return Table(
-        f"The front, from cheap to dear: {formats.count_of(len(order), 'bitmap')} of {len(points)} evaluated, "
+        f"The front, from cheap to expensive: {formats.count_of(len(order), 'bitmap')} of {len(points)} evaluated, "
         f"on {formats.count_of(points[0].examples, 'example')}",
         ["Front", *map(formats.heading, metrics), *extra, *costs],
         rows,
@@ -159,7 +159,7 @@ def _difference(interval: Interval | None) -> Cell:
 
 
 def _width_map(searched: Searched, order: Sequence[int], prefix: str) -> list[Block]:
-    """Sites by bitmaps of the front, the fewer bits, the darker; of a large model a picture of blocks."""
+    """Show sites by bitmaps of the front, darker for fewer bits; of a large model, show a picture of blocks."""
     large = len(searched.result.points[order[0]].bitmap) > MOST_SITES
     chosen = thinned(order, MOST_PANELS if large else MOST_COLUMNS)
     points = [searched.result.points[order[place]] for place in chosen]
@@ -175,7 +175,7 @@ def _width_map(searched: Searched, order: Sequence[int], prefix: str) -> list[Bl
     left_out = f" {len(chosen)} of the front's {len(order)} are shown." if len(chosen) < len(order) else ""
     return [
         Table(
-            "Bits of each site in the front's bitmaps, from cheap to dear",
+            "Bits of each site in the front's bitmaps, from cheap to expensive",
             ["Site", *(f"№ {place + 1}" for place in chosen)],
             rows,
             f"One number: weights, activations and cache alike. The stronger the shade, the fewer bits.{left_out}",
@@ -194,7 +194,7 @@ def _picture(points: Mapping[str, Point], prefix: str) -> Plot:
 
 
 def thinned(items: Sequence[int], most: int) -> list[int]:
-    """At most ``most`` places of a sequence, evenly spread, both ends kept."""
+    """Choose at most ``most`` of the items, evenly spread, both ends included."""
     if len(items) <= most:
         return list(range(len(items)))
     return sorted({round(step * (len(items) - 1) / (most - 1)) for step in range(most)})

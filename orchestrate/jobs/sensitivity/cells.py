@@ -1,7 +1,7 @@
 """Cells of a table from a ``sensitivity`` step.
 
-A drop is the mean over the chosen units of what lowering each alone loses.  Its interval is a bootstrap over examples
-of the means of each example, since every unit was scored on the same examples.
+A drop is the mean over the chosen units of what is lost when each alone is reduced.  Its interval is a bootstrap over
+examples of the means of each example, since every unit was scored on the same examples.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ AT = " at "
 
 
 def offered(step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
-    """What may stand in the middle of a cell, and the metrics that go with it."""
+    """Say what may stand in the middle of a cell, and the metrics that go with it."""
     assert isinstance(step.config, SensitivityConfig)
     if step.config.score == "output_error":
         units = of.partition(AT)[0]
@@ -41,7 +41,7 @@ def offered(step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) ->
 
 
 def drop_cell(place: Place, step: PlannedStep) -> Cell:
-    """The mean over units of what lowering each alone loses, or of their output errors."""
+    """Average over units what is lost when each alone is reduced, or average their output errors."""
     if (step.folder / SENSITIVITY_JSON).is_file():
         units, _, bits = place.of.partition(AT)
         errors = read_errors(step.folder / SENSITIVITY_JSON, place.metric)
@@ -60,7 +60,7 @@ Scores = NDArray[np.float64]
 
 
 def _lowered(step: PlannedStep, metric: str) -> tuple[Scores, dict[str, Scores]]:
-    """Per-example scores at the reference, and with each unit lowered, by the unit's name."""
+    """Scores per example at the reference, and with each unit reduced, by the unit's name."""
     bits: int = step.config.reference  # type: ignore[attr-defined]
     by_block = step.config.unit == "block"  # type: ignore[attr-defined]
     reference: Scores | None = None
@@ -90,7 +90,7 @@ def select(chosen: str, units: Sequence[str]) -> list[str]:
     """The units that a table's words choose: ``late``, ``rest``, or patterns with ``|`` between.
 
     Raises:
-        BadInputError: none are.
+        BadInputError: the words choose no unit.
     """
     if chosen in ("late", "rest"):
         blocks = list(dict.fromkeys(block_name(unit) for unit in sorted(units, key=natural)))

@@ -32,7 +32,7 @@ class SensitivityConfig(CheckpointConfig):
 
     @property
     def widths(self) -> list[int]:
-        """What :attr:`lowered` holds for the score ``metric``."""
+        """The bit-widths to which units are reduced, for the score ``metric``."""
         return [bits for bits in self.lowered if not isinstance(bits, str)]
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from qalof.statistics import Interval
 
 @dataclass(frozen=True)
 class Drop:
-    """What lowering ``unit`` alone to ``bits`` costs: a positive ``drop`` is a loss."""
+    """What is lost when ``unit`` alone is reduced to ``bits``; a positive ``drop`` is a loss."""
 
     unit: str
     bits: str
@@ -27,7 +27,9 @@ class Drop:
 
 @dataclass(frozen=True)
 class Ranked:
-    """Of ``sensitivity``: ``drops`` of ``metric`` from the most tolerant unit on; ``reference``: at ``bits``."""
+    """What ``sensitivity`` found: the ``drops`` of ``metric`` from the most tolerant unit on, and its level at the
+    ``reference`` of ``bits``.
+    """
 
     metric: str
     bits: str

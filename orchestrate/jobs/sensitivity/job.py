@@ -44,10 +44,10 @@ from search import run as run_search
 
 
 def check_sensitivity(config: SensitivityConfig) -> tuple[BitmapSpace, str, dict[str, Any]] | ErrorPlan:
-    """The space, the metric, and the strategy's options; or what output errors are measured of.
+    """Find the space, the metric and the strategy's options; or what output errors are measured of.
 
     Raises:
-        BadInputError: a checkpoint, width or unit that cannot be used.
+        BadInputError: a checkpoint, width or unit cannot be used.
     """
     opened = open_checkpoint(config.checkpoint)
     if config.score == "output_error":
@@ -71,7 +71,9 @@ def sensitivity(
     directory: RunDirectory,
     run: Run,
 ) -> dict[str, Any]:
-    """Rank the units by what lowering each alone costs (S1's one-at-a-time analysis), or by output errors (S2)."""
+    """Rank the units by what is lost when each alone is reduced (S1's one-at-a-time analysis), or by output errors
+    (S2).
+    """
     if isinstance(checked, ErrorPlan):
         return output_errors(config, checked, directory, run)
     space, metric, options = checked
@@ -111,7 +113,7 @@ def sensitivity(
 
 
 def _lowered(bitmap: Bitmap, reference: int) -> str:
-    """What distinguishes a bitmap from the uniform one at ``reference`` bits, as a run's name."""
+    """Name a run by what distinguishes its bitmap from the uniform one at ``reference`` bits."""
     lowered = {site: bits.weight for site, bits in bitmap.items() if bits.weight != reference}
     if not lowered:
         return f"all at {reference}"
@@ -131,7 +133,7 @@ class SensitivityJob(Job[SensitivityConfig, Plan]):
     settings = (*CHECKPOINT_SETTINGS, ("Unit", "unit"), ("Reference bits", "reference"), ("Lowered to", "lowered"))
     record = (EVALUATION_RECORD, "evaluation")
     is_about = (
-        "Each unit alone is lowered from the reference while all others stay; what the metric loses is how "
+        "Each unit alone is reduced from the reference while all others stay; what the metric loses is how "
         "sensitive that unit is."
     )
 
@@ -144,12 +146,12 @@ class SensitivityJob(Job[SensitivityConfig, Plan]):
         return sensitivity(config, checked, directory, run)
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
-        """One evaluation per unit and width, and one of the reference."""
+        """Count one evaluation per unit and width, and one of the reference."""
         if trained is None:
             return None
         config: Any = step.config
         if config.score == "output_error":
-            # one pass that captures, and the products of every width beside it
+            # one pass that captures the inputs, and the products of every width in addition
             sequences = (config.limit or EXAMPLES) * (1 + len(config.lowered))
             return forward(sequences, sequence_tokens(trained.task), parameters_of(trained))
         units = blocks_of(trained) if config.unit == "block" else len(sites_of(trained))
@@ -160,31 +162,31 @@ class SensitivityJob(Job[SensitivityConfig, Plan]):
         return ranked(folder, result)
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """The ranking, drawn and as a table."""
+        """Show the ranking as a drawing and as a table."""
         from orchestrate.jobs.sensitivity.view import ranking_blocks
 
         return ranking_blocks(step, prefix)
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
-        """The largest losses, and how many units show none."""
+        """State the largest losses, and how many units show none."""
         from orchestrate.jobs.sensitivity.sentences import ranking_statements
 
         return ranking_statements(record, step)
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """The ranking, least sensitive first."""
+        """Show the ranking, with the least sensitive unit first."""
         from orchestrate.jobs.sensitivity.terminal import errors_table, ranking_table
 
         return [errors_table(result) if result.get("score") == "output_error" else ranking_table(result, folder)]
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
-        """Drops of units, or their output errors."""
+        """Offer drops of units, or their output errors."""
         from orchestrate.jobs.sensitivity.cells import offered
 
         return offered(step, of, metrics)
 
     def cell(self, place: Place, step: PlannedStep) -> Cell:
-        """One of those."""
+        """Read a drop or an output error."""
         from orchestrate.jobs.sensitivity.cells import drop_cell
 
         return drop_cell(place, step)

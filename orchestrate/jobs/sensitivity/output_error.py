@@ -27,14 +27,14 @@ from qalof.post_training.gptq import calibration_batches
 from search.scores.output_error import SENSITIVITY_JSON, Sums, added, error_sums, to_json
 
 EXAMPLES = 64
-"""Training examples whose inputs are seen unless ``limit`` says otherwise."""
+"""How many training examples' inputs are seen unless ``limit`` says otherwise."""
 BATCH = 8
-"""Examples in a batch: a constant, for sums in another order end in other last bits."""
+"""How many examples a batch has; this is a constant, since sums in another order end in other last bits."""
 
 
 @dataclass(frozen=True)
 class ErrorPlan:
-    """``names``: the layer bits to round to, as the config writes them; ``examples``: how many are seen."""
+    """The layer bits to round to, with ``names`` as the config writes them, and how many ``examples`` are seen."""
 
     names: dict[LayerBits, str]
     examples: int
@@ -50,17 +50,17 @@ class ErrorActor:
         self._batches = calibration_batches(task_of(checkpoint), plan.examples, batch_size=BATCH)
 
     def do(self, index: int) -> Sums:
-        """The sums of one batch."""
+        """Compute the sums of one batch."""
         device = next(self._model.parameters()).device
         batch = {name: tensor.to(device) for name, tensor in self._batches[index].items()}
         return error_sums(self._model, batch, self._widths)
 
 
 def plan_of(config: SensitivityConfig, task: Any) -> ErrorPlan:
-    """What is measured.
+    """Find what is to be measured.
 
     Raises:
-        BadInputError: layer bits that round nothing, or named twice.
+        BadInputError: layer bits round nothing, or are named twice.
     """
     names: dict[LayerBits, str] = {}
     for spec in config.lowered:
@@ -73,7 +73,7 @@ def plan_of(config: SensitivityConfig, task: Any) -> ErrorPlan:
 
 
 def output_errors(config: SensitivityConfig, plan: ErrorPlan, directory: RunDirectory, run: Run) -> dict[str, Any]:
-    """Measure all sites; rows from the least error to the largest, by mean squared error."""
+    """Measure all sites, and return rows from the least to the largest mean squared error."""
     count = -(-plan.examples // BATCH)
     workers = config.workers
     arguments = (config.checkpoint, plan, threads_of(workers), workers.gpu)

@@ -14,14 +14,16 @@ from search.scores.output_error import OutputError
 
 @dataclass(frozen=True)
 class OutputErrors:
-    """``rows``: site, width, errors, from the least mean squared error on; ``examples``: how many were seen."""
+    """The ``rows`` hold site, width and errors, from the least mean squared error on; ``examples`` counts the examples
+    seen.
+    """
 
     examples: int
     rows: Sequence[tuple[str, str, OutputError]]
 
 
 def output_errors(result: Mapping[str, Any]) -> OutputErrors:
-    """Read a result."""
+    """Read the findings of a result."""
     rows = [
         (str(row["unit"]), str(row["bits"]), OutputError(*(from_nullable(row[name]) for name in ("mse", "mae", "rel"))))
         for row in result["ranking"]
@@ -30,7 +32,7 @@ def output_errors(result: Mapping[str, Any]) -> OutputErrors:
 
 
 def error_blocks(found: OutputErrors) -> list[Block]:
-    """The table, from the least error to the largest."""
+    """Make the table, from the least error to the largest."""
     rows = [
         cells(site, bits, f"{error.mse:.3g}", f"{error.mae:.3g}", f"{error.rel:.3g}")
         for site, bits, error in found.rows
@@ -44,7 +46,7 @@ def error_blocks(found: OutputErrors) -> list[Block]:
 
 
 def error_statements(found: OutputErrors) -> list[Statement]:
-    """The sites with the least and the largest error at each width."""
+    """Name the sites with the least and the largest error at each width."""
     statements = []
     for bits in dict.fromkeys(bits for _, bits, _ in found.rows):
         at = [(site, error) for site, width, error in found.rows if width == bits]

@@ -1,4 +1,4 @@
-"""Sensitivities in a report: sentences."""
+"""The sentences of a report on sensitivities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_LOSSES = 3
 
 
 def ranking_statements(record: Record, step: Step) -> list[Statement]:
-    """The largest losses, and for how many units none is shown."""
+    """State the largest losses, and for how many units none is shown."""
     if isinstance(step.findings, OutputErrors):
         return error_statements(step.findings)
     ranked = ranked_of(step)
@@ -31,15 +31,15 @@ def ranking_statements(record: Record, step: Step) -> list[Statement]:
     if losses:
         worst = [f"{d.unit} (to {d.bits} bits: {formats.difference(d.drop)})" for d in losses[:MOST_LOSSES]]
         most = f"loses the most {unit}{name}" if falls else f"raises {name} the most"
-        text = f"Lowering one unit alone from {reference} {most} at {listed(worst)}."
+        text = f"Reducing one unit alone from {reference} {most} at {listed(worst)}."
     else:
         none = f"loses no {name} that is shown" if falls else f"does not raise {name} in any way that is shown"
-        text = f"From {reference}, lowering one unit alone {none}."
+        text = f"From {reference}, reducing one unit alone {none}."
     return [Statement(text), *_unshown(ranked, len(drops), sum(is_shown(one.drop) for one in drops))]
 
 
 def _unshown(ranked: Ranked, finite: int, shown: int) -> list[Statement]:
-    """How many changes show nothing, and how much the few that do are worth."""
+    """Say how many changes show nothing, and how much the few that do are worth."""
     found = []
     silent = finite - shown
     if silent:

@@ -14,7 +14,7 @@ from qalof.statistics import Interval
 
 
 def ranking_table(result: Mapping[str, Any], folder: Path) -> Sheet:
-    """Units from the least to the most sensitive, with what lowering each alone costs."""
+    """Show units from the least to the most sensitive, with what is lost when each alone is reduced."""
     ranking, name = result["ranking"], f"{result['metric']}{DROP}"
     headings = ["unit", "to", f"{described(result['metric']).label} worse by", "average bits", "weights"]
     shown = []
@@ -25,7 +25,7 @@ def ranking_table(result: Mapping[str, Any], folder: Path) -> Sheet:
 
 
 def errors_table(result: Mapping[str, Any]) -> Sheet:
-    """Output errors of sites, from the least mean squared error on."""
+    """Show output errors of sites, from the least mean squared error on."""
     rows = [
         [row["unit"], row["bits"], *(f"{row[name]:.3g}" for name in ("mse", "mae", "rel"))] for row in result["ranking"]
     ]

@@ -1,4 +1,4 @@
-"""Sensitivities in a report: figures and tables."""
+"""The figures and tables of a report on sensitivities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qalof.bitmap import block_name
 
 
 def ranking_blocks(step: Step, prefix: str) -> list[Block]:
-    """A ranking and a map of blocks for each width that units were lowered to, and the table."""
+    """Make a ranking and a map of blocks for each width that units were reduced to, and the table."""
     if isinstance(step.findings, OutputErrors):
         return error_blocks(step.findings)
     ranked = ranked_of(step)
@@ -43,13 +43,13 @@ def ranking_blocks(step: Step, prefix: str) -> list[Block]:
 
 
 def kind_of(unit: str) -> str:
-    """The kind of a site within its block, ``attn.c_attn``; of a whole block, ``block``."""
+    """The kind of a site within its block, such as ``attn.c_attn``; a whole block has the kind ``block``."""
     block = block_name(unit)
     return unit.removeprefix(f"{block}.") if unit != block else "block"
 
 
 def _block_map(drops: Sequence[Drop], metric: str, title: str) -> list[Block]:
-    """Blocks by kinds of site; none where units are blocks or there is one block."""
+    """Make a table of blocks by kinds of site; there is none where units are blocks or there is only one block."""
     by_place = {(block_name(drop.unit), kind_of(drop.unit)): drop.drop.estimate for drop in drops}
     names = list(dict.fromkeys(sorted((block for block, _ in by_place), key=natural)))
     kinds = sorted({kind for _, kind in by_place})
@@ -93,7 +93,7 @@ def _ranking_table(ranked: Ranked) -> Table:
         f"Most tolerant first; the reference, uniform {ranked.bits} bits, has {name} {reference}",
         [
             "Unit",
-            "Lowered to",
+            "Reduced to",
             formats.capital(formats.worsening(ranked.metric)),
             "Reads as",
             "Average bits",

@@ -28,7 +28,7 @@ class RangeConfig(BaseConfig):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def draw(self, generator: np.random.Generator) -> int | float:
-        """One number."""
+        """Draw one number."""
         if self.log:
             value = float(np.exp(generator.uniform(np.log(self.low), np.log(self.high))))
             return round(value) if self.whole else value
@@ -95,5 +95,5 @@ class SweepConfig(JobConfig):
             raise ValueError(f"{law}: got samples {self.samples} for {self.strategy}")
         for key in ("workers", "tracking", "keep_best"):
             if key in self.train:
-                raise ValueError(f"train.{key} has no place in a sweep: give {key} beside train, or metric")
+                raise ValueError(f"train.{key} has no place in a sweep: give {key} alongside train, or metric")
         return self

@@ -14,7 +14,7 @@ from search.objective import Objective
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial of a sweep; ``value``: its last score, NaN where not finite, after ``step`` steps."""
+    """One trial of a sweep; ``value`` is its last score, after ``step`` steps, and NaN where it is not finite."""
 
     number: int
     params: Mapping[str, Any]
@@ -25,7 +25,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Swept:
-    """Of ``sweep``: ``trials`` with the best first; ``best`` is its number, None where no finished one has a score."""
+    """What ``sweep`` found: ``trials`` with the best first; ``best`` is its number, or None where no finished one has a
+    score.
+    """
 
     objective: Objective
     trials: tuple[Trial, ...]

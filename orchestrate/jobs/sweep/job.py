@@ -1,9 +1,9 @@
-"""A sweep of training settings on Ray Tune: trials on reused actors, each with a folder of its own.
+"""A sweep of training settings on Ray Tune: trials run on reused actors, and each has its own folder.
 
 Tune asks :class:`PlanSearcher` for points and schedules them, with its own ASHA where asked for.  Its own searchers
-were rejected for the reason of :mod:`orchestrate.jobs.search.on_tune`: they are told of trials in the order in which
-these happen to end.  What a trial found is in ``trials/NNN/trial.json``; on a rerun such a trial says its recorded
-scores again, so that ASHA's rungs know them, and trains no step.
+were rejected for the reason of :mod:`orchestrate.jobs.search.on_tune`: trials are reported to them in the order in
+which these happen to end.  What a trial found is in ``trials/NNN/trial.json``; on a rerun such a trial reports its
+recorded scores again for ASHA's rungs, and trains no step.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from qalof.files import read_json, write_json
 TRIALS = "trials"
 TRIAL = "trial.json"
 _WORST = -1e30
-"""What Tune's scheduler is told of a trial without a score; it compares numbers."""
+"""What Tune's scheduler gets for a trial without a score, since it compares numbers."""
 
 
 def check(config: SweepConfig) -> Watched:
-    """Every value of the space by itself, and every point that is known beforehand.
+    """Check every value of the space by itself, and every point that is known beforehand.
 
     Raises:
-        BadInputError: what cannot be trained or scored.
+        BadInputError: one of them cannot be trained or scored.
     """
     base = trial_config(config, {})
     for key, values in config.space.items():
@@ -69,7 +69,7 @@ def check(config: SweepConfig) -> Watched:
 
 
 def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run) -> dict[str, Any]:
-    """Run every trial; the table of them, the best first."""
+    """Run every trial, and return the table of them, the best first."""
     plan = SweepPlan(config)
     total = config.samples or len(plan.points)
     with report("sweep", total) as progress:
@@ -82,7 +82,7 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
             else:
                 run_trials(SweepTrial, searcher, given, workers, directory.path, _scheduler(config))
     rows = [_row(number, plan, searcher.ended[number], seen) for number in range(len(plan.points))]
-    # finished ones first: another's score is of fewer steps, or of weights that are no more
+    # finished ones come first: another's score is of fewer steps, or of weights that no longer exist
     rows.sort(key=lambda row: (row["state"] != "finished", row["value"] is None, -_signed(seen, row), row["trial"]))
     for row in rows:
         if row["trial"] not in searcher.known:
@@ -97,7 +97,7 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
 class PlanSearcher(StatelessSearcher):
     """Tune's view of a plan.
 
-    ``ended``: last report by number; ``known``: numbers of trials that an earlier run ended.
+    ``ended`` holds the last report by number, ``known`` the numbers of trials that an earlier run ended.
     """
 
     def __init__(self, plan: SweepPlan, folder: Path, on_end: Callable[[], None]) -> None:
@@ -108,7 +108,7 @@ class PlanSearcher(StatelessSearcher):
         self._running: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial; None while a generation's last ones run; FINISHED at the end."""
+        """Return the next trial; None while a generation's last ones run; FINISHED at the end."""
         try:
             waiting = [] if self.over else self.plan.waiting()
             free = [number for number in waiting if number not in self._running.values()]
@@ -128,7 +128,7 @@ class PlanSearcher(StatelessSearcher):
         return {"trial": json.dumps({"folder": str(folder), "config": to_plain(config), "ended": ended})}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Write down what a trial found, unless an earlier run did, and tell the plan."""
+        """Write down what a trial found, unless an earlier run did, and report it to the plan."""
         number = self._running.pop(trial_id)
         self.failed = self.failed or error
         if result is None or error or self.error is not None:
@@ -149,7 +149,7 @@ class PlanSearcher(StatelessSearcher):
             self.error = error_
 
     def _earlier(self, folder: Path) -> Report | None:
-        """The last report of a trial that an earlier run ended."""
+        """Read the last report of a trial that an earlier run ended."""
         path = folder / TRIAL
         if not path.is_file():
             return None
@@ -161,7 +161,7 @@ class PlanSearcher(StatelessSearcher):
 
 
 class OneTrial:
-    """A trial as the searcher gives it out: begun, or gone on with where it was cut off."""
+    """Open a trial that the searcher gave out: it begins, or goes on where it was cut off."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         torch.set_num_threads(config["threads"])
@@ -193,7 +193,7 @@ class SweepTrial(StatelessTrial):
         return True
 
     def step(self) -> dict[str, Any]:
-        """See :meth:`OneTrial.step`."""
+        """Do what :meth:`OneTrial.step` says."""
         return self._one.step()
 
 
@@ -244,11 +244,11 @@ class SweepJob(Job[SweepConfig, Watched]):
         return sweep(config, checked, directory, run)
 
     def stands_for(self, config: SweepConfig) -> Mapping[str, BaseConfig]:
-        """The base, and every listed value."""
+        """List the base, and every listed value."""
         return sweep_configs(config)
 
     def describe(self, config: SweepConfig, check: bool) -> str:
-        """How many trials of what."""
+        """Say how many trials there are, and of what."""
         good = " (every value is good)" if check and self.check(config) else ""
         trials = config.samples or len(SweepPlan(config).points)
         where = f"{config.strategy} on {count_of(config.workers.count, 'actor')}{good}"
@@ -259,19 +259,19 @@ class SweepJob(Job[SweepConfig, Watched]):
         return swept(folder, result)
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """The trials as a table."""
+        """Show the trials as a table."""
         from orchestrate.jobs.sweep.view import sweep_table
 
         return [sweep_table(step.findings)] if isinstance(step.findings, Swept) else []
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
-        """How the trials ended, and the best one."""
+        """Say how the trials ended, and name the best one."""
         from orchestrate.jobs.sweep.view import sweep_statements
 
         return sweep_statements(step.findings) if isinstance(step.findings, Swept) else []
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """The trials, the best first."""
+        """Show the trials, the best first."""
         from orchestrate.jobs.sweep.terminal import sweep_table
 
         return [sweep_table(result)]

@@ -2,9 +2,9 @@
 
 A point gives a value to every dotted key of ``space``.  ``grid`` takes all combinations and ``random`` draws each
 point by itself from (seed, number), so both are known beforehand; ``tpe`` is Optuna's sampler, which is asked for
-``generation`` points at once and told of them in the order of asking, whatever ended first.  So the points are a
-function of the config and of the scores alone: the same on any number of workers, and after a kill, where the scores
-of finished trials are told again and lead to the same points.
+``generation`` points at once, whose scores it gets in the order of asking, whatever ended first.  So the points are a
+function of the config and of the scores alone.  They are the same on any number of workers, and after a kill, since the
+scores of finished trials are reported again and lead to the same points.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from orchestrate.jobs.sweep.config import RangeConfig, SweepConfig
 from qalof.errors import BadInputError
 
 Point = dict[str, Any]
-"""Dotted key to value."""
+"""A point: dotted key -> value."""
 
 
 def trial_config(config: SweepConfig, point: Mapping[str, Any]) -> TrainConfig:
-    """The training config of a point, one worker's, scored as the sweep says.
+    """Make the training config of a point, for one worker, scored as the sweep says.
 
     Raises:
-        BadInputError: a key that does not exist, or a value that it cannot have.
+        BadInputError: a key does not exist, or cannot have its value.
     """
     plain = to_plain(config)
     data: dict[str, Any] = {**plain["train"]}
@@ -51,7 +51,9 @@ def trial_config(config: SweepConfig, point: Mapping[str, Any]) -> TrainConfig:
 
 
 def sweep_configs(config: SweepConfig) -> dict[str, TrainConfig]:
-    """The base of all trials, and one for each listed value, by where they stand: they name all that trials read."""
+    """The base of all trials, and a config for each listed value, by their keys: together they name all that trials
+    read.
+    """
     listed = {key: values for key, values in config.space.items() if isinstance(values, list)}
     single = ((f"space.{key}.{at}.", {key: value}) for key, values in listed.items() for at, value in enumerate(values))
     return {"train.": trial_config(config, {})} | {at: trial_config(config, point) for at, point in single}
@@ -73,13 +75,13 @@ class SweepPlan:
             self.points = _grid(config) if config.strategy == "grid" else _random(config)
 
     def waiting(self) -> list[int]:
-        """Numbers of the points that have no score yet; empty at the end."""
+        """The numbers of the points that have no score yet; empty at the end."""
         if self.config.strategy == "tpe" and len(self._scores) == len(self.points) < (self.config.samples or 0):
             self._next_generation()
         return [number for number in range(len(self.points)) if number not in self._scores]
 
     def tell(self, number: int, score: float | None) -> None:
-        """A point's score, higher for the better; None for a trial that has none."""
+        """Record a point's score, of which a higher one is better; None for a trial that has none."""
         self._scores[number] = score
 
     def _next_generation(self) -> None:
@@ -112,7 +114,7 @@ def _random(config: SweepConfig) -> list[Point]:
 
 
 def _suggest(trial: optuna.trial.Trial, key: str, values: list[Any] | RangeConfig) -> Any:
-    if isinstance(values, list):  # by place, for Optuna's categories are no lists
+    if isinstance(values, list):  # by index, since Optuna's categories cannot be lists
         return values[trial.suggest_categorical(key, range(len(values)))]
     if values.whole:
         return trial.suggest_int(key, int(values.low), int(values.high), log=values.log)

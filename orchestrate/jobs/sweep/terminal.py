@@ -10,7 +10,7 @@ from qalof.metrics import described
 
 
 def sweep_table(result: Mapping[str, Any]) -> Sheet:
-    """The trials of a sweep, the best first; of one that did not finish, the last score."""
+    """Show the trials of a sweep, the best first; a trial that did not finish has its last score."""
     trials = result["trials"]
     headings = ["trial", *trials[0]["params"], result["metric"], "state", "steps"]
     shown = []

@@ -1,10 +1,10 @@
-"""One trial of a sweep, in one process: trains from score to score, and goes on from its own folder.
+"""One trial of a sweep, in one process, which trains from score to score and goes on from its own folder.
 
     config.yaml   what is trained; `qalof train` takes it as it stands
     checkpoint/   sealed, after the last score; the scores so far are in its manifest
-    losses.jsonl  one line a step
+    losses.jsonl  one line per step
 
-A trial that was killed tells its recorded scores again, as they were, and then goes on training, bit for bit.
+A trial that was killed reports its recorded scores again, as they were, and then goes on training, bit for bit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ State = Literal["running", "finished", "diverged", "stopped"]
 
 @dataclass(frozen=True)
 class Report:
-    """A trial after ``step`` steps; ``score``: higher for the better, None where not finite; ``by_bitmap`` as is."""
+    """A trial after ``step`` steps; a better one has a higher ``score``, which is None where not finite; ``by_bitmap``
+    is as measured.
+    """
 
     step: int
     score: float | None
@@ -52,9 +54,9 @@ class TrialRun:
     """A trial in its folder.
 
     Args:
-        folder: made if it is missing.
-        config: of the trial, with ``keep_best``.
-        report_every: training steps between scores.
+        folder: the trial's folder, which is made if it is missing.
+        config: the config of the trial, with ``keep_best``.
+        report_every: how many training steps lie between scores.
         gpu: whether the model goes to the GPU.
     """
 
@@ -72,7 +74,7 @@ class TrialRun:
         self._built: tuple[TrainComponents, Trainer, Watched] | None = None
 
     def advance(self) -> Report:
-        """Train to the next score, and say it; one that is recorded is said without training."""
+        """Train to the next score and return it; one that is recorded is returned without training."""
         if self._told == len(self._reports):
             self._train()
         self._told += 1

@@ -12,7 +12,7 @@ from qalof.metrics import is_percent
 
 
 def sweep_table(found: Swept) -> Table:
-    """One row a trial, the best first."""
+    """Show one row per trial, the best first."""
     params = list(found.trials[0].params)
     metric = found.objective.name
     rows = [
@@ -27,14 +27,14 @@ def sweep_table(found: Swept) -> Table:
     ]
     note = (
         "Finished trials first. The score of a trial that was stopped is of fewer steps. Scores have no intervals: "
-        "trials are ranked by them, not told apart."
+        "they rank trials, but show no difference between them."
     )
     caption = f"{formats.count_of(len(rows), 'trial')}, by {formats.name_of(metric)}"
     return Table(caption, ["Trial", *params, formats.heading(metric), "State", "Steps"], rows, note)
 
 
 def sweep_statements(found: Swept) -> list[Statement]:
-    """How the trials ended, and the best one."""
+    """Say how the trials ended, and name the best one."""
     states = Counter(trial.state for trial in found.trials)
     ended = listed([f"{count} {state}" for state, count in states.items()])
     head = f"Of {count_of(len(found.trials), 'trial')}, {ended}"
@@ -46,5 +46,5 @@ def sweep_statements(found: Swept) -> list[Statement]:
     settings = listed([f"{name} {formats.setting(value)}" for name, value in best.params.items()])
     level = f"{name_of(metric)} {formats.level(best.value, metric)}{unit}"
     text = f"{head}. The best finished one is trial {best.number} ({settings}): {level} after {best.step:,} steps."
-    warning = "The best of several scores is too good on average: to be scored anew on examples that chose nothing."
+    warning = "The best of several scores is too good on average: score it again on examples that chose nothing."
     return [Statement(text), *([Statement(warning, caution=True)] if len(found.trials) > 1 else [])]

@@ -12,10 +12,10 @@ from qalof.errors import BadInputError
 
 
 def read_cell(place: Place, step: PlannedStep) -> Cell:
-    """The number at ``place`` in the finished run of ``step``.
+    """Read the number at ``place`` in the finished run of ``step``.
 
     Raises:
-        BadInputError: a file is missing or damaged, or does not hold it.
+        BadInputError: a file is missing or damaged, or does not hold the number.
     """
     try:
         found: Cell = JOBS[step.command].cell(place, step)

@@ -1,4 +1,4 @@
-"""Whether a table's cells will all be there: found before anything runs, from the steps' configs alone."""
+"""A check that a table's cells will all be there, made before anything runs, from the steps' configs alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qalof.tasks.factory import TASKS
 
 
 def check_table(table: TableConfig, steps: Sequence[PlannedStep]) -> None:
-    """Every cell has a place, and something will be there.
+    """Check that every cell has a place, and that a number will be there.
 
     Raises:
         BadInputError: names the row, the column and the way out.
@@ -35,7 +35,7 @@ def _check_row(row: RowConfig, columns: Sequence[str]) -> None:
             )
     if row.reference is not None and len(row.reference) != len(columns):
         raise BadInputError(
-            f"table row {row.name!r} must have one reference a column, null for none: got {len(row.reference)} "
+            f"table row {row.name!r} must have one reference per column, null for none: got {len(row.reference)} "
             f"for {len(columns)}"
         )
 
@@ -56,10 +56,10 @@ def _check_place(place: Place, steps: Mapping[str, PlannedStep], where: str) -> 
 
 
 def task_metrics(step: PlannedStep, steps: Sequence[PlannedStep]) -> tuple[str, ...]:
-    """The metrics of the task that a step scores.
+    """Find the metrics of the task that a step scores.
 
     Raises:
-        BadInputError: a step on a checkpoint that no step trains.
+        BadInputError: the step works on a checkpoint that no step trains.
     """
     config: Any = step.config
     task = getattr(config, "task", None)

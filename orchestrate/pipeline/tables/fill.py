@@ -1,8 +1,8 @@
-"""Filling a table: every cell from the files of its step, beside the reference's number.
+"""Filling a table: every cell comes from the files of its step, and is shown with the reference's number.
 
-A cell has ``value`` with its 95 % interval (``low`` = ``high`` = ``value`` where there is no spread to speak of), the
+A cell has ``value`` with its 95 % interval (``low`` = ``high`` = ``value`` where there is no spread), the
 ``reference``'s number and the ``difference`` from it; or ``reason``, which says why there is no value.  The reference
-gives single numbers of single runs, so that a difference has no interval of its own: what can be said is whether the
+gives single numbers of single runs, so a difference has no interval of its own: what can be said is whether the
 reference lies within ours (``covered``).
 """
 
@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 
 
 def fill(table: TableConfig, steps: Sequence[PlannedStep], scale: str) -> dict[str, Any]:
-    """The table with its numbers, JSON-able; all steps are finished.
+    """Fill the table with its numbers, as plain data; all steps must be finished.
 
     Raises:
         BadInputError: a file of a step is missing or damaged, or does not hold what a cell names.

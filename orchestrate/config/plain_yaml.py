@@ -28,7 +28,7 @@ PATH_NAMES = frozenset(
 """Last parts of the keys of all settings that are paths."""
 
 TEXT_NAMES = frozenset(
-    {"experiment", "init", "metric", "name", "prefix", "sequence", "split", "strategy", "subset", "title",
+    {"command", "experiment", "init", "metric", "name", "prefix", "sequence", "split", "strategy", "subset", "title",
      "train_split", "uri", "validation_split"}
 )  # fmt: skip
 """Last parts of the keys of all other settings that hold a text of any content and nothing else."""

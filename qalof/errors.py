@@ -22,6 +22,10 @@ class BadInputError(QalofError, ValueError):
     exit_code = 2
 
 
+class EmbeddingError(BadInputError):
+    """An input embedding that cannot have a width; whoever gives it one knows how to do without."""
+
+
 class NonFiniteLossError(QalofError, ArithmeticError):
     """The loss became NaN or infinite; names the step and the bitmap.  The last checkpoint stays."""
 

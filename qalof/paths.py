@@ -92,12 +92,15 @@ def field_of(annotation: Any) -> PathField | None:
 def paths_of(settings: Any, at: str = "") -> Iterator[tuple[str, str, PathField]]:
     """Every path-like text below a settings object: its dotted key, the text, and what it means.
 
-    An object with a method ``beside()`` names files that it reads besides those of its fields.
+    An object with a method ``beside()`` names files that it reads besides those of its fields, and one with a method
+    ``hub_data()`` data sets of the hub.
     """
     for name, annotation in annotations_of(type(settings)).items():
         yield from _below(getattr(settings, name), annotation, f"{at}{name}")
     for path in getattr(settings, "beside", tuple)():
         yield f"{at}beside.{path.name}", str(path), PathField()
+    for name in getattr(settings, "hub_data", tuple)():
+        yield f"{at}hub_data.{name}", name, PathField(hub=True)
 
 
 def _below(value: Any, annotation: Any, key: str) -> Iterator[tuple[str, str, PathField]]:

@@ -134,9 +134,15 @@ def _pipeline(
 @app.command()
 def validate(config: Annotated[Path, typer.Option("--config", callback=at_home)], overrides: Overrides = None) -> None:
     """Say what a config would run and what it would cost; run nothing."""
+    from rich.console import Console
+
+    from orchestrate.document.sheet import wrapped
     from orchestrate.pipeline.describe import describe_config
 
-    print(describe_config(config, overrides or []))
+    console = Console(highlight=False, markup=False)
+    for line in describe_config(config, overrides or []).splitlines():
+        for part in wrapped(line.lstrip(), console.width, indent=" " * (len(line) - len(line.lstrip()))):
+            console.print(part)
 
 
 @app.command()

@@ -146,6 +146,8 @@ def _first_problem(error: ValidationError, kind: type[BaseConfig]) -> str:
         return f"missing key {key!r}"
     message = first["msg"].removeprefix("Value error, ")
     shown = "" if first["type"] == "value_error" else f" (got {first['input']!r})"
+    if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
+        shown = f"{shown[:-1]}; put it in quotes, since YAML reads it as no text)"
     joined = " " if message.startswith("must ") else ": "
     return f"{key}{joined}{message}{shown}" if key else f"{message}{shown}"
 

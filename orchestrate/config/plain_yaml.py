@@ -27,19 +27,28 @@ PATH_NAMES = frozenset(
 )
 """The last parts of the keys of all settings that are paths."""
 
+TEXT_NAMES = frozenset(
+    {"command", "experiment", "init", "metric", "name", "prefix", "sequence", "split", "strategy", "subset", "title",
+     "train_split", "uri", "validation_split"}
+)  # fmt: skip
+"""The last parts of the keys of all other settings that hold a text of any content and nothing else."""
+
 _NULL, _TEXT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:str"
 
 
 def is_path(key: object) -> bool:
     """Whether a dotted key names a path, or an item of a list of paths."""
+    return _last_name(key) in PATH_NAMES
+
+
+def _last_name(key: object) -> str:
+    """The last part of a dotted key that is not an index of a list."""
     parts = [part for part in str(key).split(".") if not part.isdigit()]
-    return bool(parts) and parts[-1] in PATH_NAMES
+    return parts[-1] if parts else ""
 
 
 class FileLoader(yaml.SafeLoader):
-    """A loader that keeps paths as they stand and dates as texts, and refuses a key that stands twice in one
-    mapping.
-    """
+    """A loader that keeps paths, texts and dates as they stand, and refuses a key that stands twice in one mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Construct a mapping like the safe loader, once all keys are found different; YAML's own silently takes the
@@ -54,7 +63,7 @@ class FileLoader(yaml.SafeLoader):
                 earlier = first[key.tag, key.value]
                 raise yaml.YAMLError(f"key {key.value!r} stands twice in one mapping, in lines {earlier} and {line}")
             first[key.tag, key.value] = line
-            if is_path(key.value):
+            if _last_name(key.value) in PATH_NAMES | TEXT_NAMES:
                 _as_text(value)
         constructed: dict[Any, Any] = super().construct_mapping(node, deep)
         return constructed
@@ -79,7 +88,8 @@ def override_value(kind: type, key: str, value: str) -> Any:
     Raises:
         yaml.YAMLError: it is neither a path nor a text, and is not YAML.
     """
-    may_be_unset = _texts_of(kind).get(key.rpartition(".")[2])
+    # a pipeline's steps hold settings of classes that are not below its own, of which only the name is known
+    may_be_unset = _texts_of(kind).get(key.rpartition(".")[2], True if _last_name(key) in TEXT_NAMES else None)
     if is_path(key):
         return None if value == "null" and may_be_unset is not False else value
     try:

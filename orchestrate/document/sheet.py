@@ -49,17 +49,17 @@ class Sheet:
             yield table
             notes = {row[0]: self.notes[row[0]] for row in shown if row[0] in self.notes}
             for name, note in notes.items():
-                yield from _wrapped(f"{name}: {note}", width)
+                yield from wrapped(f"{name}: {note}", width)
         else:
             if self.title:
-                yield from _wrapped(self.title, width, style="italic")
+                yield from wrapped(self.title, width, style="italic")
             for row in shown:
                 yield from self._record(row, width)
         if left_out:
             place = f"; all of them are in {self.whole}" if self.whole else ""
-            yield from _wrapped(f"{left_out:,} rows between them are not shown{place}", width)
+            yield from wrapped(f"{left_out:,} rows between them are not shown{place}", width)
         for line in self.caption:
-            yield from _wrapped(line, width)
+            yield from wrapped(line, width)
 
     def _shown(self) -> tuple[list[Sequence[str]], int]:
         if len(self.rows) <= MOST_ROWS:
@@ -77,13 +77,14 @@ class Sheet:
 
     def _record(self, row: Sequence[str], width: int) -> Iterator[Text]:
         first = f"{self.headings[0]} {row[0]}".strip()
-        yield from _wrapped(f"{first}: {self.notes[row[0]]}" if row[0] in self.notes else first, width, style="bold")
+        yield from wrapped(f"{first}: {self.notes[row[0]]}" if row[0] in self.notes else first, width, style="bold")
         named = zip(self.headings[1:], row[1:], strict=True)
         values = " · ".join(f"{name} {' '.join(text.split())}" for name, text in named if text)
-        yield from _wrapped(values, width, indent="  ")
+        yield from wrapped(values, width, indent="  ")
 
 
-def _wrapped(line: str, width: int, indent: str = "", style: str = "") -> Iterator[Text]:
+def wrapped(line: str, width: int, indent: str = "", style: str = "") -> Iterator[Text]:
+    """The parts of a line that fit ``width`` columns; those after the first stand two columns further in."""
     deeper = indent + "  "
     for part in textwrap.wrap(line, width, initial_indent=indent, subsequent_indent=deeper, break_on_hyphens=False):
         yield Text(part, style=style)

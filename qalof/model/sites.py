@@ -25,7 +25,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from qalof.errors import BadInputError, nearest_hint
+from qalof.errors import BadInputError, EmbeddingError, nearest_hint
 from qalof.model.layers.kv_layout import layout_of
 from qalof.quantization.scheme import QuantizationScheme
 from qalof.site import EmbeddingMode, HeadMode, KvGranularity, Site, Unquantized
@@ -115,7 +115,7 @@ def _with_embedding(model: PreTrainedModel, sites: tuple[Site, ...], scheme: Qua
     table = embedding_of(model)
     if table is None:
         kind = type(model.get_input_embeddings()).__name__
-        raise BadInputError(f"embedding site needs a plain embedding: got {kind}; take embedding none")
+        raise EmbeddingError(f"embedding site needs a plain embedding: got {kind}; take embedding none")
     path = next(name for name, module in base_of(model).named_modules() if module is table)
     rows, features = (int(size) for size in table.weight.shape)
     own = scheme.for_embedding()

@@ -52,6 +52,10 @@ class ZeroShotSettings:
     def __post_init__(self) -> None:
         check_numbers(self)
 
+    def hub_data(self) -> tuple[str, ...]:
+        """The benchmark's own data set on the hub, where no data is named."""
+        return () if self.data is not None else (BENCHMARKS[self.dataset].hub[0],)
+
 
 class ZeroShotTask:
     """``zero-shot``; see :class:`qalof.tasks.base.Task`.  An example is an item."""

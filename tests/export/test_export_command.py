@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config
 
 from orchestrate.cli.app import main
 from qalof.checkpoint import opening as checkpoints
@@ -13,6 +14,7 @@ from qalof.export.gguf_file import gguf_values, read_gguf
 from qalof.export.gguf_tensors import tensor_bytes
 from qalof.export.packed_load import load_packed, read_layout
 from qalof.files import open_sealed
+from qalof.model.pretrained import load_tokenizer
 from qalof.model.settings import SwitchSettings
 
 EXACT = ("--embedding-bits", "none")
@@ -195,3 +197,37 @@ def test_a_gguf_file_holds_the_embedding_at_its_width_in_the_predicted_bytes(cal
     sizes = {name: tensor_bytes("Q4_0", tensor.numel()) for name, tensor in read_gguf(path).items()}
     blocks = [name for name in sizes if name.startswith("blk.") and read_gguf(path)[name].dim() == 2]
     assert sum(sizes[name] for name in blocks) == cost_of(model.set_bitmap("w4a32kv32"), model.sites).weight_bytes
+
+
+FAMILIES = {
+    "scaled": GemmaConfig(
+        vocab_size=1544, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8,
+    ),
+    "narrow": GPT2Config(vocab_size=1544, n_positions=32, n_embd=48, n_layer=1, n_head=2, bos_token_id=0,
+                         eos_token_id=0),
+}  # fmt: skip
+"""Models whose embedding is scaled, and whose rows are no whole blocks of a GGUF file."""
+
+
+@pytest.mark.parametrize(
+    ("family", "form", "bits"),
+    [
+        ("scaled", "packed", None), ("scaled", "gguf", "4"), ("scaled", "gguf-lora", None), ("narrow", "gguf", None),
+        ("narrow", "gguf-lora", "5"), ("narrow", "gguf", "3"),
+    ],
+)  # fmt: skip
+def test_an_embedding_that_an_export_cannot_round_is_refused_with_the_option_that_leaves_it_alone(
+    call, make, random_model, tmp_path, family, form, bits
+):
+    load_tokenizer(random_model).save_pretrained(tmp_path / "base")
+    AutoModelForCausalLM.from_config(FAMILIES[family]).save_pretrained(tmp_path / "base")
+    make(source=str(tmp_path / "base")).save(tmp_path / "c", {})
+    output = tmp_path / ("m.gguf" if form == "gguf" else "m")
+    words = ["--checkpoint", tmp_path / "c", "--bitmap", "32", "--output", output, "--format", form]
+    code, _, error = call(*words, *([] if bits is None else ["--embedding-bits", bits]))
+    assert code == 2
+    assert "; --embedding-bits none leaves it as it is" in error
+    assert not output.exists()
+    if (family, form) in (("scaled", "packed"), ("narrow", "gguf")):
+        assert call(*words, *EXACT)[0] == 0

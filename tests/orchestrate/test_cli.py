@@ -154,7 +154,8 @@ def test_validate_says_what_would_run_and_runs_nothing(monkeypatch, capsys, rand
     monkeypatch.setattr(sys, "argv", ["qalof", "validate", "--config", str(config), *source])
     main()
     said = capsys.readouterr().out
-    assert "steps of 32 sequences on 2 workers" in said
+    assert "steps of 32 sequences on 2 workers" in " ".join(said.split())
+    assert max(map(len, said.splitlines())) <= 80
     assert not list(tmp_path.iterdir())
 
 
@@ -170,3 +171,15 @@ def test_whoever_writes_the_old_name_of_a_command_is_told_the_new_one(call, tmp_
         path.write_text(yaml.safe_dump(text))
         refused(call(command, "--config", path), f"{old} is named {new} now")
     refused(call(old), f"{old} is named {new} now")
+
+
+def test_what_validate_says_fits_80_columns_and_loses_no_word(monkeypatch, capsys):
+    said = "\n".join(["a title of a pipeline", "  cost: " + "many words of what it costs, " * 9, "/a/path" * 20])
+    monkeypatch.setattr("orchestrate.pipeline.describe.describe_config", lambda *given: said)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["qalof", "validate", "--config", "any.yaml"])
+    main()
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "".join(shown.split()) == "".join(said.split())
+    assert shown.startswith("a title of a pipeline\n  cost: many")

@@ -25,6 +25,7 @@ from orchestrate.runs.inputs import input_digests
 from qalof.digests import LARGE, file_digest, path_digest
 from qalof.paths import annotations_of, field_of, paths_of
 from qalof.tasks.factory import TASKS
+from qalof.tasks.zero_shot_data import BENCHMARKS
 from qalof.tiny import REVIEWS_DIR, SQUAD_DIR
 
 LIKE_A_PATH = re.compile(
@@ -341,3 +342,27 @@ def test_the_paths_of_a_config_are_those_that_it_names():
     config = validate(JOBS["evaluate"].config, {"checkpoint": "here", "bitmaps": ["8", "a.json", [8, 4]]}, "test")
     found = {key: field.path(text) for key, text, field in paths_of(config) if field.input}
     assert found == {"checkpoint": Path("here"), "bitmaps.0": None, "bitmaps.1": Path("a.json")}
+
+
+@pytest.mark.parametrize("dataset", BENCHMARKS)
+def test_a_benchmark_without_named_data_counts_with_the_revision_of_its_own_on_the_hub(
+    monkeypatch, tmp_path, dataset, span_checkpoint
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    def digests(data):
+        task = {"name": "zero-shot", "settings": {"dataset": dataset, "data": data}}
+        config = validate(EvaluateConfig, {"checkpoint": str(span_checkpoint), "task": task}, "here")
+        return input_digests({"": config})
+
+    before, named = digests(None), digests("tiny")
+    name = BENCHMARKS[dataset].hub[0]
+    refs = tmp_path / f"datasets--{name.replace('/', '--')}" / "refs"
+    refs.mkdir(parents=True)
+    found = [before]
+    for revision in ("abc", "def"):
+        (refs / "main").write_text(revision)
+        found.append(digests(None))
+        assert f"{name}@{revision}" in found[-1].values()
+    assert len({json.dumps(each, sort_keys=True) for each in found}) == 3
+    assert digests("tiny") == named, "data that is named takes the hub's place"

@@ -14,13 +14,15 @@ import yaml
 from orchestrate.cli.app import main
 from orchestrate.cli.options import app, at_home
 from orchestrate.config.loader import load_config, to_plain, validate
-from orchestrate.config.plain_yaml import is_path, override_value
+from orchestrate.config.plain_yaml import PATH_NAMES, TEXT_NAMES, _kinds, is_path, override_value
 from orchestrate.jobs.registry import JOBS
 from orchestrate.pipeline.plan import PipelineConfig
 from qalof.errors import BadInputError
 from qalof.home import expanded
+from qalof.paths import annotations_of
 from qalof.tasks.classification import ClassificationSettings
 from qalof.tiny import REVIEWS_DIR
+from tests.orchestrate.test_inputs import settings_classes, texts
 
 ROOT = Path(__file__).parents[2]
 NASTY = [
@@ -192,3 +194,40 @@ def test_training_scoring_and_searching_work_in_a_folder_of_any_name(
     small = ["space.weight=[4,8]", "space.group=block", "max_evaluations=2", "strategy=random"]
     assert call("search", *checkpoint, *small, "--output", "found")["evaluations"] == 2
     assert call("evaluate", *checkpoint, "--bitmap", "found/front.json#1", "--output", "again")["rows"]
+
+
+def test_the_names_of_texts_are_those_of_all_settings_that_hold_any_text_and_of_no_others():
+    texts_alone: set[str] = set()
+    others: set[str] = set()
+    for kind in settings_classes():
+        for name, annotation in annotations_of(kind).items():
+            plain = _kinds(annotation) <= {str, type(None)}
+            if not plain:
+                others.add(name)
+            elif texts(annotation):
+                texts_alone.add(name)
+    assert texts_alone - others - PATH_NAMES == TEXT_NAMES
+
+
+@pytest.mark.parametrize("text", ["2024", "1e5", "on", "20240115_120000", "0x10", "1.5", "true", "1:30"])
+def test_a_text_in_a_file_is_its_text_in_jobs_and_in_the_steps_of_pipelines(text, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"checkpoint: c\ntracking: {{experiment: {text}, uri: null}}\n")
+    config = load_config(JOBS["evaluate"].config, path)
+    assert (config.tracking.experiment, config.tracking.uri) == (text, None)
+    step = f"{{checkpoint: c, metric: {text}, tracking: {{experiment: {text}}}}}"
+    path.write_text(
+        f"title: {text}\ntracking: {{experiment: {text}}}\n"
+        f"steps:\n- {{name: {text.replace(':', '').replace('.', '')}, command: sensitivity, config: {step}}}\n"
+    )
+    pipeline = load_config(PipelineConfig, path)
+    assert (pipeline.title, pipeline.tracking.experiment) == (text, text)
+    assert pipeline.steps[0].config == {"checkpoint": "c", "metric": text, "tracking": {"experiment": text}}
+    changed = load_config(PipelineConfig, path, [f"steps.0.config.metric={text}2", "title=7"])
+    assert (changed.steps[0].config["metric"], changed.title) == (f"{text}2", "7")
+    assert load_config(PipelineConfig, path, ["steps.0.config.metric=null"]).steps[0].config["metric"] is None
+
+
+def test_a_text_that_yaml_takes_for_something_else_in_a_list_is_refused_with_the_way_out():
+    with pytest.raises(BadInputError, match=r"objectives\.0: .*got 2024; put it in quotes"):
+        validate(JOBS["search"].config, {"checkpoint": "c", "objectives": [2024]}, "here")

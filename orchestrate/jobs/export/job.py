@@ -17,7 +17,7 @@ from qalof.bitmap_names import short_name, summary
 from qalof.checkpoint import opening as checkpoints
 from qalof.checkpoint.manifest import describe as described
 from qalof.checkpoint.manifest import read_manifest
-from qalof.errors import BadInputError
+from qalof.errors import BadInputError, EmbeddingError
 from qalof.export.float_type import FloatType
 from qalof.export.packed import save_packed
 from qalof.files import MANIFEST, sealed_folder
@@ -34,6 +34,8 @@ from qalof.site import EmbeddingMode, HeadMode
 
 EMBEDDING_BITS = 8
 """The width of an embedding that has none of its own, in every export that sets no other."""
+BLOCK = 32
+"""How many columns one block of a GGUF file has."""
 GGUF_EMBEDDING = TensorScheme(Gguf(), {16: Float16()})
 """How a GGUF file rounds such an embedding: by Q8_0, Q5_0, Q4_0 or F16."""
 
@@ -140,10 +142,35 @@ def _open(checkpoint: Path, bitmap: str, form: str, embedding_bits: str | None) 
         parsed = model.set_bitmap(bitmap)
         return _Opened(model, parsed, parsed, None)
     scheme = settings.quantization.embedding if form == ExportFormat.PACKED else GGUF_EMBEDDING
-    model = SwitchableModel.load(checkpoint, embedding=scheme).eval()
+    try:
+        model = SwitchableModel.load(checkpoint, embedding=scheme).eval()
+        _check_embedding(model, scheme, bits)
+    except EmbeddingError as error:
+        raise BadInputError(
+            f"an export rounds the embedding to {bits} bits, which this one cannot have ({error}); "
+            "--embedding-bits none leaves it as it is"
+        ) from None
     asked = Bitmap.parse(bitmap, [site.name for site in model.sites if site.has_adapter])
     width = LayerBits(bits, PASS_THROUGH, PASS_THROUGH)
     return _Opened(model, asked, Bitmap({name: asked.get(name, width) for name in model.site_names}), bits)
+
+
+def _check_embedding(model: SwitchableModel, scheme: TensorScheme, bits: int) -> None:
+    """Check that what the export alone rounds can have its width.
+
+    Raises:
+        EmbeddingError: ``scheme`` lacks the width, or cannot group the rows.
+    """
+    quantizer = scheme.at(bits)
+    try:
+        quantizer.check_bits(bits)
+        for site in model.sites:
+            if not site.has_adapter:
+                quantizer.check_shape(site.in_features)
+                if isinstance(quantizer, Gguf) and site.in_features % BLOCK:
+                    raise BadInputError(f"GGUF rounds rows in blocks of {BLOCK} columns: got {site.in_features}")
+    except BadInputError as error:
+        raise EmbeddingError(str(error)) from None
 
 
 def _read_bits(text: str | None) -> int | None:

@@ -1,9 +1,9 @@
 """Whether a cluster can ever give what workers ask for, and what they wait for while it cannot yet.
 
-Ray waits for missing resources without an end and without a word: eight workers with a GPU each on a cluster without
+Ray waits for missing resources forever and silently: eight workers with a GPU each on a cluster without
 GPUs never start, and neither does a worker of 0.9 CPUs where every node has half a one.  So what is asked for is
 compared with what the nodes have *in total*, before anything waits: :func:`check_request` refuses what can never be
-had.  What is merely in use by others may come free; :func:`told_what_is_missing` then says every few seconds what is
+had.  What others use at the moment may come free; :func:`told_what_is_missing` then says every few seconds what is
 waited for.  A cluster that grows by itself (Ray's autoscaler) is compared with the most that its configuration allows.
 
 The decisions are functions of plain numbers; only :func:`nodes_of` and :func:`largest_growth` ask Ray.
@@ -23,7 +23,7 @@ from orchestrate.runs.progress import say
 from qalof.errors import BadInputError
 
 INTERVAL = 15.0
-"""Seconds between two lines on what is waited for."""
+"""How many seconds lie between two lines on what is waited for."""
 
 Resources = Mapping[str, float]
 """Amounts by Ray's names, such as ``CPU`` and ``GPU``."""
@@ -33,7 +33,7 @@ Resources = Mapping[str, float]
 class Request:
     """Workers that are to run at the same time.
 
-    ``count``: how many; ``each``: what one takes, all from one node; ``least``: with how many the work can begin.
+    There are to be ``count`` of them.  One takes ``each``, all from one node.  The work can begin with ``least``.
     """
 
     count: int
@@ -45,15 +45,15 @@ class Request:
 
 
 def request_of(workers: WorkersConfig, nodes: Sequence[Resources], count: int | None = None) -> Request:
-    """What ``workers`` ask of a cluster with these nodes.
+    """Find what ``workers`` ask of a cluster with these nodes.
 
     A worker takes one GPU; or one CPU, or the largest equal share with which all of them fit.  Ray's elastic training
     counts no fractions, so with ``min_count`` a worker takes a whole CPU.
 
     Args:
-        workers: the config.
-        nodes: total resources of each node.
-        count: in place of ``workers.count``, such as one for a job that has no use for more.
+        workers: the ``workers`` section of the config.
+        nodes: the total resources of each node.
+        count: a number in place of ``workers.count``, such as 1 for a job that has no use for more.
     """
     count = workers.count if count is None else count
     least = count if workers.min_count is None else min(count, workers.min_count)
@@ -64,13 +64,13 @@ def request_of(workers: WorkersConfig, nodes: Sequence[Resources], count: int | 
 
 
 def cpu_share(workers: int, cpus: Sequence[float]) -> float:
-    """CPUs for each of ``workers`` workers, so that all run at once on nodes with these ``cpus``: 1, or less.
+    """Compute the CPUs per worker, 1 or less, with which all ``workers`` run at once on nodes with these ``cpus``.
 
-    Rounded down to hundredths: Ray keeps four decimals, and N rounded-up shares would not fit.  A worker cannot span
-    nodes, so that the nodes' sum alone does not tell.
+    The share is rounded down to hundredths: Ray keeps four decimals, and N rounded-up shares would not fit.  A worker
+    cannot span nodes, so the nodes' sum alone does not decide.
 
     Raises:
-        BadInputError: no workers, or nodes too small for a hundredth each.
+        BadInputError: there are no workers, or the nodes are too small for a hundredth each.
     """
     if workers < 1:
         raise BadInputError(f"workers must be at least 1: got {workers}")
@@ -88,7 +88,7 @@ def cpu_share(workers: int, cpus: Sequence[float]) -> float:
 
 
 def fitting(nodes: Sequence[Resources], each: Resources) -> int:
-    """How many workers run at once on ``nodes``, each wholly on one of them."""
+    """Count how many workers run at once on ``nodes``, each wholly on one of them."""
     # the tiny addition forgives what fractions lose in binary
     return sum(
         min(math.floor(node.get(name, 0.0) / amount + 1e-9) for name, amount in each.items() if amount > 0)
@@ -101,8 +101,8 @@ def check_request(request: Request, nodes: Sequence[Resources], growth: Resource
 
     Args:
         request: what is asked for.
-        nodes: total resources of each node, whether in use or not.
-        growth: the most that the cluster may grow to, of a cluster that grows by itself; None for one that does not.
+        nodes: the total resources of each node, whether in use or not.
+        growth: the most to which a cluster that grows by itself may grow; None for one that does not grow.
 
     Raises:
         BadInputError: the nodes cannot hold as many workers as the work needs to begin.
@@ -124,7 +124,7 @@ def check_device(workers: WorkersConfig, cuda: bool) -> None:
     """Refuse a GPU for work in this process where torch sees none.
 
     Raises:
-        BadInputError: says what to set.
+        BadInputError: torch sees no GPU here; the error says what to set.
     """
     if workers.in_process and workers.gpu and not cuda:
         raise BadInputError(
@@ -134,7 +134,7 @@ def check_device(workers: WorkersConfig, cuda: bool) -> None:
 
 
 def missing_line(request: Request, waiting: int, nodes: Sequence[Resources], free: Resources, grows: bool) -> str:
-    """What is waited for, as one line; ``waiting``: how many of the workers have no place yet."""
+    """Say in one line what is waited for; ``waiting`` of the workers have no place yet."""
     total = _sum(nodes)
     has = ", ".join(f"{total.get(name, 0.0):g} {name}, {free.get(name, 0.0):g} of them free" for name in request.each)
     more = "; it may add nodes" if grows else ""
@@ -142,18 +142,18 @@ def missing_line(request: Request, waiting: int, nodes: Sequence[Resources], fre
     return f"waiting for room: {each} {'has' if waiting == 1 else 'have'} no place yet; the cluster has {has}{more}"
 
 
-# --- what asks Ray ---
+# --- functions that ask Ray ---
 
 
 def nodes_of() -> list[dict[str, float]]:
-    """Total resources of each living node of the connected cluster."""
+    """The total resources of each living node of the connected cluster."""
     import ray
 
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def largest_growth() -> Resources | None:
-    """The most that the connected cluster's autoscaler may bring, None where there is no autoscaler."""
+    """The most that the connected cluster's autoscaler may bring; None where there is no autoscaler."""
     from ray._private.state import state
 
     most: Resources | None = state.get_max_resources_from_cluster_config()
@@ -161,7 +161,7 @@ def largest_growth() -> Resources | None:
 
 
 def admitted(workers: WorkersConfig, count: int | None = None) -> Request:
-    """What ``workers`` take of the connected cluster, found possible.
+    """Find what ``workers`` take of the connected cluster, and check that it is possible.
 
     Raises:
         BadInputError: they can never all start there.
@@ -195,7 +195,9 @@ def told_what_is_missing(request: Request, interval: float = INTERVAL) -> Iterat
 
 
 def _without_a_place(request: Request) -> int:
-    """How many workers of this kind Ray has queued, of actors, tasks and placement groups; 0 where it does not say."""
+    """Count the workers of this kind that Ray has queued (actors, tasks and placement groups); 0 where it does not
+    say.
+    """
     import ray
     from ray.autoscaler.v2.sdk import get_cluster_status
     from ray.exceptions import RpcError

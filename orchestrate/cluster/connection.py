@@ -1,22 +1,21 @@
 """Joining a Ray cluster, or starting one on this machine, quietly and with the right share for each worker.
 
 :func:`connect` is the only place that calls ``ray.init`` and ``ray.shutdown``.  Inside a Ray job
-``RAY_ADDRESS`` is set and the job's cluster is joined; otherwise, without an address, an instance of our
-own is started, never one that happens to run on the machine: ``ray.init()`` left alone would pick up any head
+``RAY_ADDRESS`` is set and the job's cluster is joined; otherwise, without an address, an instance of our own is
+started.  An instance that happens to run on the machine is never joined: plain ``ray.init()`` would pick up any head
 node that somebody started there and compete for its CPUs.
 
-**Logical CPUs.**  Ray hands out CPUs as tickets and does not measure their use.  A group of N workers with
-one ticket each never starts on a machine with fewer than N, and it waits without a word.  A local
-instance therefore gets at least N + 1 tickets (:func:`logical_cpus`): N for the group, and one so
-that a task or an actor of the driver is not stuck behind a group that holds everything until it ends.  A joined
-cluster's tickets are not ours to set, so there each worker takes a fraction
+**Logical CPUs.**  Ray hands out CPUs as tickets and does not measure their use.  A group of N workers with one ticket
+each never starts on a machine with fewer than N, and waits silently.  A local instance therefore gets at least N + 1
+tickets (:func:`logical_cpus`): N for the group, and one for a task or an actor of the driver, which would otherwise
+wait for the group to end.  A joined cluster's tickets are not ours to set, so there each worker takes a fraction
 (:func:`orchestrate.cluster.admission.cpu_share`).  What a worker really computes with is its threads, shared out by
 :func:`threads_per_worker`.
 
-**Tokens.**  Ray guards a cluster that it starts with a token (``RAY_AUTH_MODE=token``), for its ports accept code from
-whoever reaches them.  A local instance gets a token of its own in the environment, which its workers inherit, so
-that nothing is written to the home folder.  When an address is given Ray does not send a token unless
-``RAY_AUTH_MODE`` says so, even if it has one; :func:`connect` sets it when a token is at hand.
+**Tokens.**  Ray guards a cluster that it starts with a token (``RAY_AUTH_MODE=token``), since its ports accept code
+from whoever reaches them.  A local instance gets its own token in the environment, which its workers inherit, so
+nothing is written to the home folder.  When an address is given Ray does not send a token unless ``RAY_AUTH_MODE`` says
+so, even if it has one; :func:`connect` sets it when a token is at hand.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ PATIENCE = 8.0
 #: Set before Ray starts, unless the user has set them.  Ray Train hands its own on to its workers.
 DRIVER_ENVIRONMENT: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Accept Ray's coming default now; left unset it warns at every start.
+    # Accept Ray's coming default now, since Ray warns at every start where it is unset.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # A report waits for the controller's next poll: 2 s each by default, 0.1 s with this.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
@@ -51,7 +50,7 @@ DRIVER_ENVIRONMENT: Mapping[str, str] = {
     **dict.fromkeys(("RAY_TRAIN_METRICS_ENABLED", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"), "0"),
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     **{f"RAY_TRAIN_ENABLE_{who}_STRUCTURED_LOGGING": "0" for who in ("CONTROLLER", "WORKER")},
-    # Workers keep the driver's folder, so that a relative path means the same in both.
+    # Workers keep the driver's folder, so a relative path means the same in both.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     # Trials are recorded in MLflow and by the study; Tune's own files cost most of a short trial's time.
@@ -67,7 +66,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 @dataclass(frozen=True)
 class Cluster:
-    """What there is to work with.  ``cpus`` are Ray's tickets, not cores; ``joined``: it was there before us."""
+    """What there is to work with: ``cpus`` are Ray's tickets, not cores; a ``joined`` cluster was there before us."""
 
     address: str
     cpus: float
@@ -76,24 +75,27 @@ class Cluster:
 
 
 def physical_cores() -> int:
-    """Cores that this process may use; a container's or taskset's limit counts, where the system tells."""
+    """How many cores this process may use; a container's or taskset's limit counts, where the system reports it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def logical_cpus(workers: int, cores: int) -> int:
-    """Tickets for a local instance that is to run ``workers`` workers of one CPU each, and one thing more."""
+    """Compute the tickets of a local instance that is to run ``workers`` workers of one CPU each, and one more task."""
     return max(cores, workers + 1)
 
 
 def threads_per_worker(workers: int, cores: int) -> int:
-    """Threads for each worker's tensor operations; more in all than there are cores only slows them down."""
+    """Compute the threads of each worker's tensor operations; more than there are cores in all would only slow them
+    down.
+    """
     return max(1, cores // max(1, workers))
 
 
 def worker_environment(workers: int, cores: int | None = None) -> dict[str, str]:
-    """Environment variables of each of ``workers`` workers on a machine: its threads, and offline use of the hub.
+    """Make the environment variables of each of ``workers`` workers on a machine: its threads, and offline use of the
+    hub.
 
-    Ray sets ``OMP_NUM_THREADS`` from a worker's tickets, which says nothing about the cores; this goes before it.
+    Ray sets ``OMP_NUM_THREADS`` from a worker's tickets, which say nothing about the cores; this value wins over it.
     """
     threads = str(threads_per_worker(workers, physical_cores() if cores is None else cores))
     settings = {**dict.fromkeys(_THREAD_VARIABLES, threads), "TOKENIZERS_PARALLELISM": "false"}
@@ -101,21 +103,23 @@ def worker_environment(workers: int, cores: int | None = None) -> dict[str, str]
 
 
 def find_token() -> str | None:
-    """The token that Ray would use: from the environment, the file it names, or ``~/.ray/auth_token``; else None."""
+    """Find the token that Ray would use, in the environment, the file that it names, or ``~/.ray/auth_token``; None if
+    none is there.
+    """
     if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return token
     place = os.environ.get("RAY_AUTH_TOKEN_PATH")
     try:
         return (Path(place) if place else Path.home() / ".ray" / "auth_token").read_text().strip() or None
-    except (OSError, RuntimeError):  # no such file, or no home folder
+    except (OSError, RuntimeError):  # there is no such file, or no home folder
         return None
 
 
 def check_address(address: str) -> tuple[str, int]:
-    """``host:port`` of the head node, taken apart.
+    """Take ``host:port`` of the head node apart.
 
     Raises:
-        BadInputError: another form; the dashboard's and the Ray client's addresses are told apart.
+        BadInputError: the address has another form; a dashboard's or a Ray client's address is recognized.
     """
     law = f"the cluster's address must be HOST:PORT of its head node: got {address!r}"
     if address.startswith(("http://", "https://")):
@@ -136,19 +140,19 @@ def connect(
     environment: Mapping[str, str] | None = None,
     log_to_driver: bool = False,
 ) -> Iterator[Cluster]:
-    """Join a cluster or start a local instance, and end on leaving what was started here.
+    """Join a cluster or start a local instance; on leaving, end what was started here.
 
     Within another :func:`connect` the outer one's cluster is used, whatever the address, and left running.
 
     Args:
-        address: ``host:port`` of a head node; ``local`` for an instance of our own in any case; None for
-            the job's cluster inside a Ray job, else an instance of our own.
-        num_cpus: tickets of a local instance, usually of :func:`logical_cpus`; ignored on joining.
-        environment: variables of every worker, usually of :func:`worker_environment`.
-        log_to_driver: print what workers print.
+        address: ``host:port`` of a head node; ``local`` for an instance of our own in any case; None for the job's
+            cluster inside a Ray job, and otherwise for an instance of our own.
+        num_cpus: the tickets of a local instance, usually from :func:`logical_cpus`; they are ignored on joining.
+        environment: the variables of every worker, usually from :func:`worker_environment`.
+        log_to_driver: whether to print what workers print.
 
     Raises:
-        BadInputError: as :func:`probe`.
+        BadInputError: the same as for :func:`probe`.
     """
     for name, value in DRIVER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -179,7 +183,7 @@ def connect(
 
 
 def _import_ray() -> Any:
-    """Ray, without the warnings about its own coming defaults."""
+    """Import Ray, without the warnings about its own coming defaults."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")
     import ray
 
@@ -187,7 +191,7 @@ def _import_ray() -> Any:
 
 
 def _start(ray: Any, num_cpus: int | None, options: Mapping[str, Any]) -> None:
-    """A local instance without a dashboard, guarded by a token that nobody else knows."""
+    """Start a local instance without a dashboard, guarded by a token that nobody else knows."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"] == "token" and find_token() is None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -202,7 +206,7 @@ def _start(ray: Any, num_cpus: int | None, options: Mapping[str, Any]) -> None:
 
 
 def _join(ray: Any, address: str, options: Mapping[str, Any]) -> None:
-    """Join the cluster at ``address`` or say in one line why not."""
+    """Join the cluster at ``address``, or say in one line why that fails."""
     probe(address)
     if find_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -235,7 +239,7 @@ def probe(address: str) -> None:
     except OSError as error:
         raise BadInputError(_unreachable(address, error.strerror or str(error))) from None
     if os.environ.get("RAY_USE_TLS", "0") == "1":
-        return  # a plain channel would be turned away by a head node that is well
+        return  # a head node that works would refuse a plain channel
     import grpc  # type: ignore[import-untyped]
 
     token = find_token()
@@ -267,7 +271,9 @@ def _reread_authentication() -> None:
 
 
 def _short_temp_dir() -> str | None:
-    """Where Ray's sockets go: None for Ray's choice, unless their paths would pass the system's 107 characters."""
+    """Choose where Ray's sockets go: None leaves it to Ray, unless their paths would exceed the system's 107
+    characters.
+    """
     if os.environ.get("RAY_TMPDIR") or len(tempfile.gettempdir()) <= 32:
         return None
     return "/tmp/ray"

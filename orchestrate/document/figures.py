@@ -72,7 +72,7 @@ def metric_by_bits(series: Sequence[Series], metric: str, name: str) -> Markup:
             )
             for i, place in zip(order, x, strict=True):
                 if one.labels and one.labels[i]:
-                    _beside(axes, one.labels[i], place, one.y[i].estimate)
+                    _write_next_to(axes, one.labels[i], place, one.y[i].estimate)
         _bits_axis(axes, [x for one in series for x in one.x])
         axes.set_ylabel(formats.heading(metric))
         _within_percent(axes, metric)
@@ -134,8 +134,8 @@ class FrontPlot:
 def front(plot: FrontPlot, name: str) -> Markup:
     """Draw all evaluated bitmaps, the front with intervals and the uniform bitmaps, over the cost."""
     uniform, reference = list(plot.uniform.values()), list(plot.reference.values())
-    dearest = max([*plot.front.x, *plot.dominated.x, *(x for x, _ in (*uniform, *reference))], default=1.0)
-    factor, label = formats.axis(plot.price, dearest)
+    most_expensive = max([*plot.front.x, *plot.dominated.x, *(x for x, _ in (*uniform, *reference))], default=1.0)
+    factor, label = formats.axis(plot.price, most_expensive)
     with styled():
         figure, (axes,) = new_figure(7.2, 4.2)
         if plot.full is not None:
@@ -152,7 +152,7 @@ def front(plot: FrontPlot, name: str) -> Markup:
                     markerfacecolor=face, markersize=7, elinewidth=1.2, zorder=4,
                     label=f"uniform, {kind}" if not index else None,
                 )  # fmt: skip
-                _beside(axes, bitmap, place / factor, interval.estimate)
+                _write_next_to(axes, bitmap, place / factor, interval.estimate)
         axes.set_xlabel(label)
         axes.set_ylabel(formats.heading(plot.metric))
         axes.margins(x=0.07)
@@ -170,7 +170,7 @@ def _front_line(axes: Axes, series: Series, factor: float) -> None:
     axes.errorbar(x, estimates, yerr=_bars(y), fmt="o", color=BLUE, elinewidth=1.0, label=series.name, zorder=3)
     for i, place in zip(order, x, strict=True):
         if series.labels:
-            _beside(axes, series.labels[i], place, series.y[i].estimate, below=True)
+            _write_next_to(axes, series.labels[i], place, series.y[i].estimate, below=True)
 
 
 def _describe(plot: FrontPlot) -> str:
@@ -235,7 +235,7 @@ def _within_percent(axes: Axes, metric: str) -> None:
         axes.set_ylim(max(low, -1.5), min(high, 101.5))
 
 
-def _beside(axes: Axes, text: str, x: float, y: float, below: bool = False) -> None:
+def _write_next_to(axes: Axes, text: str, x: float, y: float, below: bool = False) -> None:
     offset = (5, -11) if below else (8, -3)
     behind = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}  # lines end at the label
     size = 8 if below else 9

@@ -48,9 +48,7 @@ def _describe_pipeline(pipeline: PipelineConfig, output: Path) -> str:
         if cost is not None:
             lines.append(f"  {cost.describe()}")
             total += cost
-    lines.append(
-        f"together: {total.describe()} on {GPU}; shared steps are trained once for all tables beside each other"
-    )
+    lines.append(f"together: {total.describe()} on {GPU}; shared steps are trained once for all tables in one folder")
     if pipeline.table is not None:
         lines.append(f"table: {pipeline.table.title}, {len(pipeline.table.rows)} rows by {len(pipeline.table.columns)}")
     return "\n".join(lines)

@@ -106,8 +106,8 @@ class Tracker:
                 if not _hopeless(error):
                     self._next_try = time.monotonic() + RETRY_EVERY
                     lost = "fails: %s; %d writes wait and are tried again, the results are in the run directory"
-                    told = redact(self.uri), reason(error, self.uri), len(self._waiting)
-                    logger.warning(f"tracking at %s {lost}", *told)
+                    values = redact(self.uri), reason(error, self.uri), len(self._waiting)
+                    logger.warning(f"tracking at %s {lost}", *values)
                     return False
                 place, why = redact(self.uri), reason(error, self.uri)
                 logger.warning("tracking at %s refuses a write, which is left out: %s", place, why)

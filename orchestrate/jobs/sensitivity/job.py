@@ -130,7 +130,7 @@ class SensitivityJob(Job[SensitivityConfig, Plan]):
 
     name = "sensitivity"
     config = SensitivityConfig
-    settings = (*CHECKPOINT_SETTINGS, ("Unit", "unit"), ("Reference bits", "reference"), ("Lowered to", "lowered"))
+    settings = (*CHECKPOINT_SETTINGS, ("Unit", "unit"), ("Reference bits", "reference"), ("Reduced to", "lowered"))
     record = (EVALUATION_RECORD, "evaluation")
     is_about = (
         "Each unit alone is reduced from the reference while all others stay; what the metric loses is how "

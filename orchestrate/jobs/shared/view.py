@@ -27,7 +27,9 @@ def score_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
     caption = f"{formats.heading(scored.metric)} by average bits, with 95 % intervals"
     blocks: list[Block] = []
     if drawn := [one for one in series if one.x]:
-        blocks.append(Plot(metric_by_bits(drawn, scored.metric, f"{prefix}-bits"), caption + _beside(others[:3])))
+        blocks.append(
+            Plot(metric_by_bits(drawn, scored.metric, f"{prefix}-bits"), caption + _on_same_examples(others[:3]))
+        )
     blocks.append(_score_table(step.name, scored))
     for other in others:
         compared = between_models(step, other)
@@ -46,7 +48,7 @@ def _points(step: Step) -> Sequence[Point]:
     return scored.points if scored else ()
 
 
-def _beside(others: Sequence[Step]) -> str:
+def _on_same_examples(others: Sequence[Step]) -> str:
     return f"; {formats.listed([other.name for other in others])} on the same examples" if others else ""
 
 

@@ -38,11 +38,11 @@ class ObserverSpec:
     """How a range comes from the batches that pass: extremes, moving extremes, percentiles, or the least squared
     error."""
     momentum: Annotated[float, Law(ge=0, lt=1)] = 0.9
-    """Share of the old range in ``ema``; the first batch starts it."""
+    """The share of the old range in ``ema``, whose first range is that of the first batch."""
     percentile: Annotated[float, Law(gt=50, le=100)] = 99.9
-    """The upper percentile of ``percentile``, in percent; the lower one mirrors it."""
+    """The upper percentile that ``percentile`` takes, in percent; the lower one mirrors it."""
     shared: bool = False
-    """Keep one range for all bit-widths, as CPT does."""
+    """Whether all bit-widths share one range, as in CPT."""
 
     def __post_init__(self) -> None:
         check_fields(self, "observer")

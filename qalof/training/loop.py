@@ -37,38 +37,40 @@ from qalof.training.objectives import Objective
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a training goes; :mod:`qalof.training.execution` says what the last four change."""
+    """How a training goes; :mod:`qalof.training.execution` says what the last four settings change."""
 
     steps: Count = 1000
-    """Optimizer steps of the whole training."""
+    """How many optimizer steps the whole training takes."""
     batch_size: Count = 128
-    """Sequences of a step over all workers together."""
+    """How many sequences a step takes, over all workers together."""
     micro_batch_size: Annotated[int, Law(ge=1, off="null is a worker's whole share")] | None = None
-    """Sequences that a worker runs at once; null runs its whole share. The result does not depend on it."""
+    """How many sequences a worker runs at once; null runs its whole share. The result does not depend on it."""
     learning_rate: Annotated[float, Law(ge=0, off="0 leaves the weights as they are")] = 3e-3
     """The highest learning rate, which AdamW has after the warm-up."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls from there to zero; ``constant`` does not fall."""
     warmup_steps: Annotated[int, Law(ge=0, off="0 does not warm up")] = 0
-    """Steps in which the learning rate rises linearly from zero."""
+    """In how many steps the learning rate rises linearly from zero."""
     weight_decay: Annotated[float, Law(ge=0, off="0 does not decay")] = 0.0
     """AdamW's decoupled weight decay; learned step sizes have none."""
     max_grad_norm: Annotated[float, Law(gt=0, off="null does not clip")] | None = 1.0
-    """The greatest norm of the gradients of one adapter; longer ones are shortened, adapter by adapter."""
+    """The greatest norm of one adapter's gradients; longer gradients are shortened, adapter by adapter. Null shortens
+    none."""
     checkpoint_every: Count = 250
-    """Steps between checkpoints from which an interrupted training goes on."""
+    """How many steps lie between checkpoints, from which an interrupted training goes on."""
     calibration_examples: Count = 64
-    """Training examples from which static ranges and learned step sizes begin, where the quantizers have any."""
+    """From how many training examples static ranges and learned step sizes begin, where the quantizers have any."""
     seed: Seed = 42
-    """Seed of the order of the data, of dropout, of fresh adapters and of drawn bitmaps."""
+    """The seed of the order of the data, of dropout, of fresh adapters and of drawn bitmaps."""
     full_finetune: bool = False
-    """Train the pretrained weights too, and save them."""
+    """Whether the pretrained weights are trained too, and saved."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """``bf16`` runs the forward pass under autocast; parameters, optimizer and quantizers stay in fp32."""
     compile: bool = False
-    """Compile the model by torch.compile: each combination of bit-widths takes minutes once."""
+    """Whether torch.compile compiles the model, which takes minutes once per combination of bit-widths."""
     activation_checkpointing: bool = False
-    """Keep the inputs of blocks alone and run each block again for its gradient: less memory, more time."""
+    """Whether only the inputs of blocks are kept and each block is run again for its gradient, which takes less memory
+    and more time."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

@@ -45,28 +45,28 @@ class GenerationSettings:
     start: Start = "vocab_sweep"
     """How a text begins: every id of the vocabulary in turn, a drawn id, bos, or a SQuAD prompt."""
     count: Annotated[int, Law(ge=1, off="null writes the whole sweep, or one text for each prompt")] | None = None
-    """How many texts; null is the whole sweep, or one text for each prompt."""
+    """How many texts are written; null writes the whole sweep, or one text per prompt."""
     greedy_length: tuple[Count, Count] = (3, 5)
-    """The lowest and the highest total length of the greedy part, in tokens; of a completion's tokens under
-    ``prompts``."""
+    """The lowest and the highest total length of the greedy part, in tokens; under ``prompts`` the completion's tokens
+    alone count."""
     top_k: Annotated[int, Law(ge=0, off="0 keeps all tokens")] = 0
-    """Sample from so many of the likeliest tokens; 0 samples from the whole distribution."""
+    """From how many of the likeliest tokens one is sampled; 0 samples from the whole distribution."""
     temperature: Positive = 1.0
-    """Divides the logits before sampling."""
+    """What divides the logits before sampling."""
     max_length: Annotated[int, Law(ge=2)] = 1024
-    """Tokens of a text, its start included; of prompt and completion together under ``prompts``."""
+    """The most tokens of a text, its start included; under ``prompts``, of prompt and completion together."""
     max_new_tokens: Count = 64
     """The most tokens of a completion under ``prompts``."""
     one_line: bool = True
-    """End a completion at the end of its line, where scoring cuts it too."""
+    """Whether a completion ends at the end of its line, where scoring cuts it too."""
     start_at_eos: bool = False
     """Whether eos may be a start token."""
     data: DataPath = "tiny"
     """The SQuAD data of ``prompts``, or the text whose tokens ``unigram`` counts."""
     split: str = "train"
-    """Which split of that data."""
+    """The split of that data."""
     seed: Seed = 0
-    """Seed of all sampling; a text depends on it and on its own index alone."""
+    """The seed of all sampling; a text depends on it and on its own index alone."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

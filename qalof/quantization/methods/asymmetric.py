@@ -28,7 +28,7 @@ class Asymmetric(Quantizer, method="asymmetric"):
     zero_point: Literal["float", "integer"] = "float"
     """``float`` keeps the lowest value as it is; ``integer`` makes zero a level."""
     anchor_zero: bool = False
-    """Widen the range to hold zero; ``integer`` always does."""
+    """Whether the range is widened to hold zero; ``integer`` always widens it."""
 
     has_zero: ClassVar[bool] = True
 

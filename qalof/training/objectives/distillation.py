@@ -45,23 +45,23 @@ class Distillation:
     """
 
     beta: Weight = 1.0
-    """Weight of the distance between outputs, for each teacher."""
+    """The weight of the distance between outputs, for each teacher."""
     distance: Distance = "kl"
     """How outputs are compared: ``kl`` from teacher to student, or ``mse`` of centered logits."""
     teachers: Literal["all_higher", "highest"] = "all_higher"
     """Who teaches a bitmap: every higher one of the step, or the highest alone."""
     temperature: Positive = 1.0
-    """KL's tau: it divides both logits, and its square multiplies the divergence."""
+    """The KL divergence's tau: it divides both logits, and its square multiplies the divergence."""
     ce_weight: Weight = 1.0
-    """Weight of the labels for a bitmap that has teachers."""
+    """The weight of the labels for a bitmap that has teachers."""
     feature_weight: Weight = 0.0
-    """Weight of the distance between hidden states; 0 leaves it out."""
+    """The weight of the distance between hidden states; 0 leaves it out."""
     features: FeatureLayers = "all"
     """Which hidden states are compared: of all blocks, of the last one, or of one drawn per step."""
     contrastive_weight: Weight = 0.0
-    """Weight of InfoNCE between last hidden states; 0 leaves it out."""
+    """The weight of InfoNCE between last hidden states; 0 leaves it out."""
     contrastive_temperature: Positive = 0.1
-    """Divides the cosines of InfoNCE."""
+    """What divides the cosines of InfoNCE."""
     contrastive: Anchors = "answers"
     """What InfoNCE compares: tokens that carry the answer, or mean states of sequences."""
 

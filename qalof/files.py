@@ -7,6 +7,8 @@ or a full disk tore is cut off before the next is added.
 
 A disk that takes no more is a :class:`~qalof.errors.DiskError`: what was there before stays, and nothing half is left.
 A kill has no time to clean up; what it leaves is hidden (its name begins with a dot) until :func:`tidy` removes it.
+
+No maintained library does this: the author of ``atomicwrites`` has given it up, and it wrote single files only.
 """
 
 from __future__ import annotations

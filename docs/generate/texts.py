@@ -114,7 +114,6 @@ BY_SECTION = {
     "WorkersConfig": {
         "count": "How many workers or actors.",
         "gpu": "Whether each of them has a GPU.",
-        "max_failures": "How often work that failed is taken up again.",
     },
     "EvaluationConfig": {"bitmaps": "What is scored; null scores every trained width, and 32."},
     "TrackingConfig": {

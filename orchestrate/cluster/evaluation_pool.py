@@ -13,7 +13,8 @@ import torch
 
 from orchestrate.cluster.admission import Request, admitted, fitting, nodes_of
 from orchestrate.cluster.connection import physical_cores, threads_per_worker
-from orchestrate.cluster.pool import ActorPool, LocalPool, Pool
+from orchestrate.cluster.failure_policy import FailurePolicy
+from orchestrate.cluster.pool import ActorPool, LocalPool, Made, Pool
 from orchestrate.config.sections import WorkersConfig
 from qalof.bitmap import Bitmap
 from qalof.checkpoint.opening import load_any, task_of
@@ -150,10 +151,10 @@ def pool_of(kind: type, workers: WorkersConfig, *arguments: Any, size: int | Non
     if workers.in_process:
         return LocalPool(partial(kind, *arguments))
     request = admitted(workers, size)
-    actor: Any = ray.remote(kind).options(**as_options(request))
+    actor: Any = ray.remote(Made).options(**as_options(request))
     count = min(request.count, max(request.least, fitting(nodes_of(), request.each)))
-    made = partial(actor.remote, *arguments)
-    return ActorPool(made, count, replace(request, count=count), workers.max_failures)
+    made = partial(actor.remote, partial(kind, *arguments))
+    return ActorPool(made, count, replace(request, count=count), FailurePolicy(workers.max_failures))
 
 
 def as_options(request: Request) -> dict[str, float]:

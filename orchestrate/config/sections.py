@@ -49,8 +49,6 @@ class WorkersConfig(BaseConfig):
     process has started.
     ``min_count``: training goes on with so few where nodes are lost, and grows back; None for ``count`` or none.
     Other commands begin with so few where the cluster has no room for more; those of one worker refuse it.
-    ``max_failures``: how often the work of a lost worker is done again (an item's, a trial's, or training from the last
-    checkpoint) before the command gives up.
     """
 
     count: Count = 2
@@ -58,6 +56,10 @@ class WorkersConfig(BaseConfig):
     threads: Annotated[int, Law(ge=1, off="null for an equal share of the cores")] | None = None
     gpu: bool = False
     max_failures: Natural = 2
+    """How often one piece of work is begun again because its process was lost: an item, a trial, a range test, or
+    training from its last checkpoint.  It means the same in every command.  An error that the work itself raises ends
+    the command at once, since it would come back.
+    """
     in_process: bool = False
 
     @property

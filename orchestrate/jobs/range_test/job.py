@@ -15,10 +15,12 @@ from typing import Any, Literal, Self
 import ray
 import torch
 from pydantic import field_serializer, model_validator
+from ray.exceptions import NodeDiedError, RayTaskError, WorkerCrashedError
 from rich.console import RenderableType
 
 from orchestrate.cluster.admission import admitted, told_what_is_missing
 from orchestrate.cluster.evaluation_pool import as_options, threads_of
+from orchestrate.cluster.failure_policy import FailurePolicy
 from orchestrate.config.build import TrainComponents, build_training
 from orchestrate.config.loader import to_plain, validate
 from orchestrate.config.objective import CptObjective, ObjectiveConfig
@@ -34,6 +36,7 @@ from orchestrate.runs.progress import report
 from qalof.errors import BadInputError
 from qalof.laws import Count, Share, Width
 from qalof.layer_bits import LayerBits
+from qalof.reading import first_line
 from qalof.training.loop import TrainSettings
 from qalof.training.range_test import precision_range_test
 
@@ -106,11 +109,16 @@ def range_test(config: RangeTestConfig, parts: TrainComponents, directory: RunDi
 
 
 def _on_ray(config: RangeTestConfig) -> dict[str, Any]:
-    request = admitted(config.workers, count=1)
+    request, policy = admitted(config.workers, count=1), FailurePolicy(config.workers.max_failures)
     with told_what_is_missing(request):
-        # a task that fails by itself is not tried again, one whose worker is lost is
-        task = ray.remote(_work).options(**as_options(request), max_retries=config.workers.max_failures)
-        found: dict[str, Any] = ray.get(task.remote(to_plain(config)))
+        # Ray begins a task again whose worker was lost, and not one that raised an error
+        task = ray.remote(_work).options(**as_options(request), max_retries=policy.max_failures)
+        try:
+            found: dict[str, Any] = ray.get(task.remote(to_plain(config)))
+        except (WorkerCrashedError, NodeDiedError) as error:
+            raise policy.exhausted("the worker of the range test", first_line(error)) from error
+        except RayTaskError as error:
+            raise error.cause from None
     return found
 
 

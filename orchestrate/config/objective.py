@@ -6,6 +6,7 @@ drawn comes from ``training.seed`` and the step.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -223,6 +224,9 @@ Switching = (
 """Objectives whose widths have adapters of their own."""
 
 ObjectiveConfig = Annotated[Switching | CptObjective, Field(discriminator="name")]
+
+OBJECTIVES: tuple[type[BaseConfig], ...] = typing.get_args(Switching | CptObjective)
+"""The classes of all objectives' configs."""
 
 
 def parse_bitmaps(specs: Sequence[BitmapSpec], sites: Sequence[Site]) -> list[Bitmap]:

@@ -80,19 +80,27 @@ class WorkersConfig(BaseConfig):
         return self
 
 
-def refuse_min_count(workers: WorkersConfig, what: str) -> None:
-    """Refuse a least number of workers where one does all the work.
+class OneWorkerConfig(WorkersConfig):
+    """As :class:`WorkersConfig`, of a command whose work several workers cannot share."""
+
+    count: Count = 1
+    """One."""
+
+
+def refuse_sharing(workers: WorkersConfig, what: str) -> None:
+    """Refuse more workers than one, and a least number of them, where one does all the work.
 
     Args:
         workers: of the config.
         what: names the work in the message.
 
     Raises:
-        ValueError: ``min_count`` is set.
+        ValueError: ``count`` or ``min_count`` is set.
     """
-    if workers.min_count is not None:
-        law = f"workers.min_count has no place in {what}, which is one worker's work"
-        raise ValueError(f"{law}: got {workers.min_count}; leave it out")
+    for name, alone in (("count", 1), ("min_count", None)):
+        if (given := getattr(workers, name)) != alone:
+            law = f"workers.{name} has no place in {what}, which is one worker's work"
+            raise ValueError(f"{law}: got {given}; leave it out")
 
 
 class TrackingConfig(BaseConfig):

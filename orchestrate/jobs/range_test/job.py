@@ -23,8 +23,8 @@ from orchestrate.cluster.evaluation_pool import as_options, threads_of
 from orchestrate.cluster.failure_policy import FailurePolicy
 from orchestrate.config.build import TrainComponents, build_training
 from orchestrate.config.loader import to_plain, validate
-from orchestrate.config.objective import CptObjective, ObjectiveConfig
-from orchestrate.config.sections import refuse_min_count
+from orchestrate.config.objective import OBJECTIVES, CptObjective, ObjectiveConfig
+from orchestrate.config.sections import OneWorkerConfig, refuse_sharing
 from orchestrate.config.train import TrainingConfig
 from orchestrate.document.blocks import Block, Statement
 from orchestrate.document.record import Record, Step
@@ -47,6 +47,10 @@ OVERRIDDEN = {
     "checkpoint_every": "an interrupted test starts again",
 }
 """Settings of a training that a range test has no use for, and why."""
+OF_OBJECTIVE = {"name", "bitmap", "bitmaps", "widths", "always", "activation", "kv"}
+"""Settings of objectives that say which widths have adapters, or which tensors cycle."""
+UNUSED_OF_OBJECTIVE = {name for kind in OBJECTIVES for name in kind.model_fields} - OF_OBJECTIVE
+"""All others, which a range test has no use for."""
 
 
 class RangeTestConfig(TrainingConfig):
@@ -58,12 +62,14 @@ class RangeTestConfig(TrainingConfig):
     """
 
     command: Literal["range-test"] = "range-test"
-    objective: ObjectiveConfig = CptObjective(name="cpt", lowest=2, highest=8, cycles=1)
+    objective: ObjectiveConfig = CptObjective(name="cpt")
     lowest: Width = 2
     highest: Width = 8
     iterations: Count = 100
     window: Count = 10
     threshold: Share = 0.01
+    workers: OneWorkerConfig = OneWorkerConfig()
+    """The worker that trains."""
 
     @model_validator(mode="before")
     @classmethod
@@ -72,16 +78,25 @@ class RangeTestConfig(TrainingConfig):
         for name in training if isinstance(training, Mapping) else ():
             if name in OVERRIDDEN:
                 raise ValueError(f"training.{name} has no place in a range test: {OVERRIDDEN[name]}; leave it out")
+        objective = data.get("objective") if isinstance(data, Mapping) else None
+        for name in objective if isinstance(objective, Mapping) else ():
+            if name in UNUSED_OF_OBJECTIVE:
+                why = "every step trains one width, of lowest to highest, on the labels alone"
+                raise ValueError(f"objective.{name} has no place in a range test: {why}; leave it out")
         return data
 
     @model_validator(mode="after")
     def _one_worker(self) -> Self:
-        refuse_min_count(self.workers, "a range test")
+        refuse_sharing(self.workers, "a range test")
         return self
 
     @field_serializer("training")
     def _without_overridden(self, training: TrainSettings) -> dict[str, Any]:
         return {name: value for name, value in asdict(training).items() if name not in OVERRIDDEN}
+
+    @field_serializer("objective")
+    def _without_unused(self, objective: ObjectiveConfig) -> dict[str, Any]:
+        return objective.model_dump(exclude=UNUSED_OF_OBJECTIVE)
 
 
 def check(config: RangeTestConfig) -> TrainComponents:

@@ -132,7 +132,8 @@ class EvaluationPool:
 def checkpoint_fingerprint(checkpoint: str | Path, other: Mapping[str, Any] | None = None) -> str:
     """Digest of what an evaluation depends on besides bitmap and limit: weights, task and data."""
     checkpoint = Path(checkpoint)
-    return content_digest(digest(checkpoint / MANIFEST), task_of(checkpoint, other).fingerprint())
+    task = task_of(checkpoint, other)  # says what is wrong with a checkpoint that is not there
+    return content_digest(digest(checkpoint / MANIFEST), task.fingerprint())
 
 
 def threads_of(workers: WorkersConfig) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qalof.cache import cache_dir
-from qalof.errors import DiskError
+from qalof.errors import QalofError
 from qalof.files import digest, write_json
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def file_digest(path: Path) -> str:
     found = _kept(kept, seen)
     if found is None:
         found = digest(path)
-        with contextlib.suppress(OSError, DiskError):  # a cache that cannot be written only costs time
+        with contextlib.suppress(OSError, QalofError):  # a cache that cannot be written only costs time
             write_json(kept, {"seen": seen, "sha256": found})
     return found
 

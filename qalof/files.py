@@ -7,6 +7,8 @@ or a full disk tore is cut off before the next is added.
 
 A disk that takes no more is a :class:`~qalof.errors.DiskError`: what was there before stays, and nothing half is left.
 A kill has no time to clean up; what it leaves is hidden (its name begins with a dot) until :func:`tidy` removes it.
+
+No maintained library does this: the author of ``atomicwrites`` has given it up, and it wrote single files only.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from qalof.errors import BadInputError
-from qalof.reading import is_folder, parse_json, read_lines, read_text
-from qalof.writing import DISK, disk_errors
+from qalof.reading import exists, is_folder, parse_json, read_lines, read_text
+from qalof.writing import DISK, check_folder, disk_errors
 
 MANIFEST = "manifest.json"
 
@@ -179,6 +181,7 @@ def copy_folder(source: Path, target: Path) -> None:
 @contextmanager
 def _replacement(target: Path) -> Iterator[Path]:
     """A folder to fill, renamed to ``target`` at the end of the block, and removed where the block fails."""
+    check_folder(target, "output")
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.new."))
     try:
@@ -236,7 +239,10 @@ def open_sealed(folder: Path, what: str, version: int, oldest: int | None = None
         BadInputError: missing, of a format version outside these, or a file that is missing, cut or changed.
     """
     if not is_folder(folder):
-        raise BadInputError(f"{what} {folder} does not exist")
+        wrong = "must be a folder: it is a file" if exists(folder) else "does not exist"
+        raise BadInputError(f"{what} {folder} {wrong}; give the folder that it was written to")
+    if not exists(folder / MANIFEST):
+        raise BadInputError(f"{what} {folder} must hold a {MANIFEST}: it does not exist; give the folder that has one")
     manifest: Any = read_json(folder / MANIFEST, f"manifest of {what}")
     found = manifest.get("format_version") if isinstance(manifest, dict) else None
     readable = range(version if oldest is None else oldest, version + 1)

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from qalof.errors import BadInputError
-from qalof.writing import disk_errors
+from qalof.writing import check_writable, disk_errors
 
 
 @contextmanager
@@ -33,6 +33,7 @@ def held(target: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     Raises:
         BadInputError: another process holds it, and it is not to be waited for; or its place cannot be written.
     """
+    check_writable(target)
     with disk_errors(target):
         path = lock_of(target)
         path.parent.mkdir(parents=True, exist_ok=True)

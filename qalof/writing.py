@@ -5,22 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from qalof.errors import BadInputError, DiskError, QalofError
+from qalof.reading import exists, is_folder
 
-#: What the system says of a disk that takes no more: full, over a quota or a size limit, read-only, or broken.
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+#: What the system says of a disk that takes no more: full, over a quota or a size limit, or broken.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 #: What the system says of a place where this user cannot write, whatever room the disk has.
 _PLACE = (
-    errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+    errno.ELOOP, errno.ENOENT,
 )  # fmt: skip
+
+#: What is put round the name of a file or folder while it is made: ``.NAME.new.`` and eight characters.
+_BESIDE = ".{}.new.12345678"
 
 
 @contextmanager
@@ -52,3 +58,55 @@ def writing_error(error: Exception, target: Path | str) -> QalofError | None:
         return None
     reason = str(error) if number is None else os.strerror(number)
     return BadInputError(f"{target} must be a place that can be written: {reason}; name another, or make it writable")
+
+
+def check_writable(target: Path) -> None:
+    """See whether a file or folder ``target`` can be made, or something be written in the folder that it is.
+
+    Its missing folders are made within a hidden folder of a name that nobody else uses, beside the first of them, and
+    all are taken away again, so nothing is left, and processes that do the same at the same time do not meet.
+
+    Raises:
+        DiskError: the disk takes no more.
+        BadInputError: a place that cannot be written, a link that leads nowhere, or a name that is too long.
+    """
+    with disk_errors(target):
+        path = target.absolute()
+        if is_folder(path):
+            _try(path)
+        missing = [path]
+        while not exists(missing[-1].parent):
+            missing.append(missing[-1].parent)
+        _try(missing[-1].parent, [_BESIDE.format(path.name), *(each.name for each in missing[1:])])
+        nowhere = next((each for each in missing if each.is_symlink() and not exists(each)), None)
+    if nowhere is not None:
+        raise BadInputError(f"{target} must be a place that can be written: the link {nowhere} leads nowhere; mend it")
+
+
+def check_file(target: Path, what: str) -> None:
+    """As :func:`check_writable`, of a file, which ``what`` names in messages.
+
+    Raises:
+        BadInputError: a folder, or as there.
+    """
+    if is_folder(target):
+        raise BadInputError(f"{what} must be a file: {target} is a folder; name a file in it, or another")
+    check_writable(target)
+
+
+def check_folder(target: Path, what: str) -> None:
+    """As :func:`check_writable`, of a folder, which ``what`` names in messages.
+
+    Raises:
+        BadInputError: a file, or as there.
+    """
+    if exists(target) and not is_folder(target):
+        raise BadInputError(f"{what} must be a folder: {target} is a file; name another")
+    check_writable(target)
+
+
+def _try(folder: Path, names: Sequence[str] = ()) -> None:
+    """Make folders ``names`` within a new folder in ``folder``, and take all away again."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".qalof.") as tried:
+        for name in names:
+            (Path(tried) / name).mkdir()

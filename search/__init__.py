@@ -10,7 +10,7 @@ Works in one process with any evaluator; :func:`run` is the whole of it in one c
 from __future__ import annotations
 
 from search.evaluator import Evaluator, LocalEvaluator
-from search.front import hypervolume, non_dominated
+from search.front import non_dominated
 from search.loop import run
 from search.objective import Objective, Score, parse_objectives
 from search.point import Point
@@ -32,7 +32,6 @@ __all__ = [
     "SearchResult",
     "Study",
     "Unit",
-    "hypervolume",
     "non_dominated",
     "parse_objectives",
     "run",

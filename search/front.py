@@ -1,4 +1,4 @@
-"""Fronts: which points no other beats, and how much of the plane they beat.
+"""Fronts: which points no other beats.
 
 Pure functions of values and directions.  A point dominates another if it is at least as good in every objective
 and better in one; equal points do not dominate each other and stay side by side.  A point with a value
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from qalof.errors import BadInputError
 from qalof.metrics import Direction
 
 Values = Sequence[float]
@@ -26,24 +25,6 @@ def non_dominated(points: Sequence[Values], directions: Sequence[Direction]) -> 
     losses = [_as_losses(point, directions) for point in points]
     finite = [index for index, loss in enumerate(losses) if all(map(math.isfinite, loss))]
     return [index for index in finite if not any(_dominates(losses[other], losses[index]) for other in finite)]
-
-
-def hypervolume(points: Sequence[Values], directions: Sequence[Direction], reference: Values) -> float:
-    """Area that the points dominate, bounded by a reference point that is worse than what is of interest.
-
-    Raises:
-        BadInputError: not two objectives.
-    """
-    if len(directions) != 2 or len(reference) != 2:
-        raise BadInputError(f"hypervolume must have two objectives: got {len(directions)}")
-    corner = _as_losses(reference, directions)
-    losses = sorted(tuple(_as_losses(points[index], directions)) for index in non_dominated(points, directions))
-    area, ceiling = 0.0, corner[1]
-    for x, y in losses:
-        if x < corner[0] and y < ceiling:
-            area += (corner[0] - x) * (ceiling - y)
-            ceiling = y
-    return area
 
 
 def _as_losses(values: Values, directions: Sequence[Direction]) -> list[float]:

@@ -24,6 +24,7 @@ from qalof.evaluation.result import Evaluation
 from qalof.files import append_lines, read_whole_lines
 from qalof.home import expanded
 from qalof.locks import held
+from qalof.writing import check_file
 
 FORMAT_VERSION = 1
 
@@ -97,5 +98,6 @@ def record_at(storage: str | Path | None) -> Iterator[EvaluationRecord | None]:
         yield None
         return
     path = expanded(storage)
+    check_file(path, "storage")
     with held(path, "storage"):
         yield EvaluationRecord(path)

@@ -144,13 +144,15 @@ def test_a_place_that_cannot_be_written_is_one_line(wrong, tmp_path):
         pass
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG])
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG]
+)
 def test_what_the_system_says_against_a_place_is_bad_input(number):
     with pytest.raises(BadInputError, match="name another"), disk_errors(Path("there")):
         raise OSError(number, "no")
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 def test_a_disk_that_takes_no_more_is_a_disk_error(number):
     with pytest.raises(DiskError, match="make room"), disk_errors(Path("there")):
         raise OSError(number, "no")

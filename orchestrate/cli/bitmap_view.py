@@ -14,6 +14,7 @@ from qalof.bitmap_map import block_map, maps_worth_showing
 from qalof.bitmap_names import short_name, summary
 from qalof.errors import BadInputError
 from qalof.files import write_bytes
+from qalof.writing import check_file
 
 PICTURES = (".png", ".svg")
 
@@ -78,6 +79,7 @@ def write_picture(bitmap: Bitmap, said: str, path: Path) -> None:
 
     if path.suffix not in PICTURES:
         raise BadInputError(f"--picture must end in {' or '.join(PICTURES)}: got {path}")
+    check_file(path, "--picture")
     title = f"{short_name(bitmap)}: {said}"
     write_bytes(path, bitmaps_picture({title: bitmap}, "svg" if path.suffix == ".svg" else "png"))
 

@@ -114,12 +114,15 @@ def _pipeline(
     from orchestrate.cli.terminal import show_table
     from orchestrate.pipeline.run import load_pipeline, run_pipeline
     from orchestrate.report import write_report
+    from orchestrate.report.page import REPORT
     from orchestrate.runs.progress import say
+    from qalof.writing import check_file
 
     loaded = load_pipeline(config, overrides or [])
     # a table's name says little without its folder: s1 and s2 both have a table named sensitivity
     folder = config.absolute().parent.name
     place = output or Path("runs") / (f"{folder}_{config.stem}" if re.fullmatch(r"s\d", folder) else config.stem)
+    check_file(place / REPORT, "the report")
     summary = run_pipeline(loaded, place, address)
     page = write_report(place)
     if as_json:

@@ -13,7 +13,8 @@ import torch
 
 from orchestrate.cluster.admission import Request, admitted, fitting, nodes_of
 from orchestrate.cluster.connection import physical_cores, threads_per_worker
-from orchestrate.cluster.pool import ActorPool, LocalPool, Pool
+from orchestrate.cluster.failure_policy import FailurePolicy
+from orchestrate.cluster.pool import ActorPool, LocalPool, Made, Pool
 from orchestrate.config.sections import WorkersConfig
 from qalof.bitmap import Bitmap
 from qalof.checkpoint.opening import load_any, task_of
@@ -27,11 +28,11 @@ from qalof.tasks.base import Task
 
 
 class Scorer:
-    """Holds a checkpoint's model and task, and scores bitmaps: what an actor or a trial does.
+    """An object that holds a checkpoint's model and task, and scores bitmaps; actors and trials have one.
 
     Args:
-        checkpoint: folder; every node must see it.
-        threads: of torch.
+        checkpoint: the checkpoint's folder, which every node must see.
+        threads: how many threads torch has.
         gpu: whether the model goes to the GPU.
         other: a task in place of the checkpoint's, see :func:`qalof.checkpoint.opening.task_of`.
         opened: the model and the task, where this process has them already.
@@ -53,7 +54,7 @@ class Scorer:
             share_large(self.model)
 
     def score(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
-        """Evaluate at ``bitmap`` on the first ``limit`` examples; None for all."""
+        """Evaluate at ``bitmap`` on the first ``limit`` examples; None takes all."""
         self.model.set_bitmap(bitmap)
         return self.task.evaluate(self.model, limit=limit)
 
@@ -80,10 +81,10 @@ class EvaluationPool:
     """A :class:`search.Evaluator` on ``workers.count`` actors.
 
     Args:
-        checkpoint: folder; every node must see it.
-        sites: of its model.
-        limit: validation examples; None for all.
-        workers: how many actors, their threads and device.
+        checkpoint: the checkpoint's folder, which every node must see.
+        sites: the sites of its model.
+        limit: how many validation examples count; None takes all.
+        workers: how many actors there are, their threads and device.
         other: a task in place of the checkpoint's.
         opened: the checkpoint's model and the task, for work in this process, which then loads nothing again.
     """
@@ -110,7 +111,7 @@ class EvaluationPool:
         limit: int | None = None,
         on_result: Callable[[int, Evaluation], None] | None = None,
     ) -> list[Evaluation]:
-        """Score each bitmap, in their order; ``on_result(index, evaluation)`` is called as each arrives."""
+        """Score the bitmaps, in their order; ``on_result(index, evaluation)`` is called as each result arrives."""
         examples = self.limit if limit is None else limit
         return self._pool.map([(bitmap, examples) for bitmap in bitmaps], on_result)
 
@@ -120,7 +121,7 @@ class EvaluationPool:
         return task_of(self.checkpoint, self.other).primary_metric
 
     def fingerprint(self) -> str:
-        """Equal for equal weights and data."""
+        """A digest that is equal for equal weights and data."""
         return checkpoint_fingerprint(self.checkpoint, self.other)
 
     def close(self) -> None:
@@ -129,33 +130,34 @@ class EvaluationPool:
 
 
 def checkpoint_fingerprint(checkpoint: str | Path, other: Mapping[str, Any] | None = None) -> str:
-    """Digest of what an evaluation depends on besides bitmap and limit: weights, task and data."""
+    """Digest what an evaluation depends on apart from bitmap and limit: weights, task and data."""
     checkpoint = Path(checkpoint)
-    return content_digest(digest(checkpoint / MANIFEST), task_of(checkpoint, other).fingerprint())
+    task = task_of(checkpoint, other)  # says what is wrong with a checkpoint that is not there
+    return content_digest(digest(checkpoint / MANIFEST), task.fingerprint())
 
 
 def threads_of(workers: WorkersConfig) -> int:
-    """Torch threads of each worker: as configured, or an equal share of this machine's cores."""
+    """The torch threads of each worker: as configured, or an equal share of this machine's cores."""
     return workers.threads or threads_per_worker(workers.count, physical_cores())
 
 
 def pool_of(kind: type, workers: WorkersConfig, *arguments: Any, size: int | None = None) -> Pool[Any, Any]:
-    """``size`` (None: ``workers.count``) actors of class ``kind``, or one object of it where work is in process.
+    """Make ``size`` actors of class ``kind`` (None: ``workers.count``), or one object of it where work is in process.
 
     Where training may begin with fewer workers than ``workers.count``, so may a pool.
 
     Raises:
-        BadInputError: more than the cluster can ever give.
+        BadInputError: the actors need more than the cluster can ever give.
     """
     if workers.in_process:
         return LocalPool(partial(kind, *arguments))
     request = admitted(workers, size)
-    actor: Any = ray.remote(kind).options(**as_options(request))
+    actor: Any = ray.remote(Made).options(**as_options(request))
     count = min(request.count, max(request.least, fitting(nodes_of(), request.each)))
-    made = partial(actor.remote, *arguments)
-    return ActorPool(made, count, replace(request, count=count), workers.max_failures)
+    made = partial(actor.remote, partial(kind, *arguments))
+    return ActorPool(made, count, replace(request, count=count), FailurePolicy(workers.max_failures))
 
 
 def as_options(request: Request) -> dict[str, float]:
-    """What one worker of ``request`` takes, as Ray's options of an actor or a task."""
+    """Write what one worker of ``request`` takes, as Ray's options of an actor or a task."""
     return {f"num_{name.lower()}s": amount for name, amount in request.each.items()}

@@ -1,7 +1,13 @@
 """A pool of Ray actors over a list of independent items; a lost actor's item is done again by a new one.
 
 Which actor gets which item is left to chance and speed, so whatever an actor computes must be a function of its
-item alone.  Results come back in the items' order.
+item alone.  Results come back in the items' order.  What a failure leads to is decided by
+:class:`~orchestrate.cluster.failure_policy.FailurePolicy`.
+
+Ray's own pieces were rejected.  ``ray.util.ActorPool`` gives an item to an actor that is gone, and raises the error
+that this returns.  ``max_restarts`` with ``max_task_retries`` does begin lost calls again, but it counts restarts per
+actor, so one item that kills its process would spend what all others are allowed; and it waits for the lost node's
+resources, where this pool asks for any that are free.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from orchestrate.cluster.admission import Request, told_what_is_missing
-from qalof.errors import QalofError
+from orchestrate.cluster.failure_policy import Decision, Failure, FailurePolicy
 from qalof.reading import first_line
 
 Item = TypeVar("Item")
@@ -24,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class Pool(ABC, Generic[Item, Result]):
-    """What does a list of items."""
+    """An object that does a list of items."""
 
     @abstractmethod
     def map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None = None) -> list[Result]:
@@ -32,7 +38,24 @@ class Pool(ABC, Generic[Item, Result]):
 
     @abstractmethod
     def close(self) -> None:
-        """Let what does the work go."""
+        """Let the worker or workers go."""
+
+
+class Made:
+    """An actor's inside: the object that does the work, made by ``factory`` for the first item.
+
+    It is not made together with the actor, because Ray reports an error of an actor's making as a lost actor.
+    """
+
+    def __init__(self, factory: Callable[[], Any]) -> None:
+        self._factory = factory
+        self._made: Any = None
+
+    def do(self, item: Any) -> Any:
+        """Do one item."""
+        if self._made is None:
+            self._made = self._factory()
+        return self._made.do(item)
 
 
 class LocalPool(Pool[Item, Result]):
@@ -40,13 +63,12 @@ class LocalPool(Pool[Item, Result]):
 
     def __init__(self, factory: Callable[[], Any]) -> None:
         self._factory = factory
-        self._made: Any = None
+        self._made = Made(factory)
 
     def map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None = None) -> list[Result]:
-        """As :meth:`ActorPool.map`, one after the other."""
+        """Do what :meth:`ActorPool.map` does, one item after the other."""
         results: list[Result] = []
         for index, item in enumerate(items):
-            self._made = self._made or self._factory()
             results.append(self._made.do(item))
             if on_result:
                 on_result(index, results[-1])
@@ -54,56 +76,73 @@ class LocalPool(Pool[Item, Result]):
 
     def close(self) -> None:
         """Forget the object."""
-        self._made = None
+        self._made = Made(self._factory)
 
 
 class ActorPool(Pool[Item, Result]):
     """``size`` actors, each made by ``factory``, whose method ``do(item)`` is called once for each item.
 
-    ``request``: what the actors take of the cluster, said while they wait for it; None says nothing.
-    ``max_failures``: how often an item whose actor was lost is done again.
+    Args:
+        factory: begins one actor.
+        size: how many actors there are.
+        request: what the actors take of the cluster, said while they wait for it; None says nothing.
+        policy: how often an item whose actor was lost is done again.
     """
 
     def __init__(
-        self, factory: Callable[[], ActorHandle], size: int, request: Request | None = None, max_failures: int = 2
+        self,
+        factory: Callable[[], ActorHandle],
+        size: int,
+        request: Request | None = None,
+        policy: FailurePolicy | None = None,
     ) -> None:
-        self._factory, self._request, self._max_failures = factory, request, max_failures
-        self.actors = [factory() for _ in range(size)]
+        self._factory, self._request, self._policy = factory, request, policy or FailurePolicy()
+        self._actors: list[ActorHandle | None] = [factory() for _ in range(size)]
 
     def map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None = None) -> list[Result]:
         """Results in the order of ``items``; ``on_result(index, result)`` is called as each arrives.
 
-        Raises:
-            Exception: what ``do`` raised, as it was raised.
-            QalofError: one item lost more than ``max_failures`` actors.
-        """
-        with told_what_is_missing(self._request) if self._request else nullcontext():
-            return self._map(items, on_result)
+        However it ends before all items are done, no item goes on: the actors that are at work are ended, since a call
+        that has begun in an actor cannot be cancelled otherwise.
 
-    def _map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None) -> list[Result]:
-        waiting = list(range(len(items)))[::-1]
-        attempts = [0] * len(items)
-        results: dict[int, Result] = {}
+        Raises:
+            Exception: what ``do`` raised, as it was raised, or ``on_result``.
+            QalofError: one item lost more actors than the policy allows.
+        """
         running: dict[Any, tuple[int, int]] = {}
+        with told_what_is_missing(self._request) if self._request else nullcontext():
+            try:
+                return self._map(items, on_result, running)
+            except BaseException:
+                for _, place in running.values():
+                    self._end(place)
+                raise
+
+    def _map(
+        self,
+        items: Sequence[Item],
+        on_result: Callable[[int, Result], None] | None,
+        running: dict[Any, tuple[int, int]],
+    ) -> list[Result]:
+        """Fill ``running`` (call -> index of its item, place of its actor) and empty it, until nothing is left."""
+        waiting = list(range(len(items)))[::-1]
+        failures = [0] * len(items)
+        results: dict[int, Result] = {}
         while waiting or running:
             busy = {place for _, place in running.values()}
-            for place in range(len(self.actors)):
+            for place in range(len(self._actors)):
                 if waiting and place not in busy:
                     index = waiting.pop()
-                    attempts[index] += 1
-                    running[self.actors[place].do.remote(items[index])] = (index, place)
+                    running[self._actor(place).do.remote(items[index])] = (index, place)
             (done,), _ = ray.wait(list(running), num_returns=1)
             index, place = running.pop(done)
             try:
                 results[index] = ray.get(done)
             except RayActorError as error:
-                if attempts[index] > self._max_failures:
-                    raise QalofError(
-                        f"an actor was lost more than {self._max_failures} times over one item, last because "
-                        f"{first_line(error)}; the same command goes on with what is missing, workers.max_failures "
-                        "allows more"
-                    ) from error
-                self.actors[place] = self._factory()
+                failures[index] += 1
+                self._end(place)
+                if self._policy.decide(Failure.LOST, failures[index]) is Decision.GIVE_UP:
+                    raise self._policy.exhausted("an actor", first_line(error)) from error
                 waiting.append(index)
             except RayTaskError as error:
                 raise error.cause from None
@@ -112,8 +151,20 @@ class ActorPool(Pool[Item, Result]):
                     on_result(index, results[index])
         return [results[index] for index in range(len(items))]
 
+    def _actor(self, place: int) -> ActorHandle:
+        """Return the actor at ``place``, which is started again where the last one was ended."""
+        actor = self._actors[place]
+        if actor is None:
+            actor = self._actors[place] = self._factory()
+        return actor
+
+    def _end(self, place: int) -> None:
+        """End the actor at ``place``; one that is only out of reach would otherwise go on with its item."""
+        actor, self._actors[place] = self._actors[place], None
+        if actor is not None:
+            ray.kill(actor)
+
     def close(self) -> None:
         """Let the actors go."""
-        for actor in self.actors:
-            ray.kill(actor)
-        self.actors = []
+        for place in range(len(self._actors)):
+            self._end(place)

@@ -6,6 +6,7 @@ drawn comes from ``training.seed`` and the step.  :mod:`orchestrate.config.build
 
 from __future__ import annotations
 
+import typing
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -260,3 +261,6 @@ Switching = (
 """Objectives whose widths have adapters of their own."""
 
 ObjectiveConfig = Annotated[Switching | CptObjective, Field(discriminator="name")]
+
+OBJECTIVES: tuple[type[BaseConfig], ...] = typing.get_args(Switching | CptObjective)
+"""The classes of all objectives' configs."""

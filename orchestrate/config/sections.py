@@ -64,8 +64,9 @@ class WorkersConfig(BaseConfig):
     gpu: bool = False
     """Whether each worker has a GPU."""
     max_failures: Natural = 2
-    """How often the work of a lost worker is done again (an item, a trial, or training from its last checkpoint) before
-    the command gives up."""
+    """How often one piece of work is begun again because its process was lost: an item, a trial, a range test, or
+    training from its last checkpoint. It means the same in every command. An error that the work itself raises ends
+    the command at once, since it would come back."""
     in_process: bool = False
     """Whether the one worker is this very process, without Ray. That suits tiny models, which are done before another
     process has started."""
@@ -88,19 +89,27 @@ class WorkersConfig(BaseConfig):
         return self
 
 
-def refuse_min_count(workers: WorkersConfig, what: str) -> None:
-    """Refuse a least number of workers where one does all the work.
+class OneWorkerConfig(WorkersConfig):
+    """The workers of a command whose work several workers cannot share."""
+
+    count: Count = 1
+    """How many workers there are, which is always one."""
+
+
+def refuse_sharing(workers: WorkersConfig, what: str) -> None:
+    """Refuse more workers than one, and a least number of them, where one does all the work.
 
     Args:
         workers: the ``workers`` section of the config.
         what: names the work in the message.
 
     Raises:
-        ValueError: ``min_count`` is set.
+        ValueError: ``count`` or ``min_count`` is set.
     """
-    if workers.min_count is not None:
-        law = f"workers.min_count has no place in {what}, which is one worker's work"
-        raise ValueError(f"{law}: got {workers.min_count}; leave it out")
+    for name, alone in (("count", 1), ("min_count", None)):
+        if (given := getattr(workers, name)) != alone:
+            law = f"workers.{name} has no place in {what}, which is one worker's work"
+            raise ValueError(f"{law}: got {given}; leave it out")
 
 
 class TrackingConfig(BaseConfig):

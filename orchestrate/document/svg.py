@@ -1,17 +1,17 @@
-"""Figures as inline SVG that takes its colours from the page.
+"""Figures as inline SVG that takes its colors from the page.
 
-Matplotlib writes the SVG; afterwards each colour of :data:`COLOURS` becomes a variable of the style sheet, so that one
-figure serves light mode, dark mode and print.  Text stays text (it can be searched and read out).  Identifiers get
-a prefix, since several figures share one document, and metadata and namespaces go: they name addresses,
-and a page that stands alone should have none.
+Matplotlib writes the SVG: ``svg.fonttype: none`` leaves text as text (it can be searched and read out), and
+``svg.hashsalt`` makes the identifiers that it refers to the same in every drawing of a figure, and different between
+the figures of one page.  What it has no setting for is done on the parsed document: each color of :data:`COLOURS`
+becomes a variable of the style sheet, so one figure serves light mode, dark mode and print; and metadata and namespaces
+go, because they name addresses, and a page that stands alone should have none.
 """
 
 from __future__ import annotations
 
-import re
-from html import escape
 from io import StringIO
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 from markupsafe import Markup
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 INK, MUTED, GRID, PAPER = "#111213", "#616263", "#d1d2d3", "#fefdfc"
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 GOLD = "#e69f00"
-"""Of Okabe and Ito's palette, which colour-blind readers can tell apart."""
+"""The colors of Okabe and Ito's palette, which color-blind readers can distinguish."""
 
 COLOURS = {
     INK: "var(--ink)",
@@ -72,12 +72,12 @@ _STYLE = {
 
 
 def styled() -> Any:
-    """The page's style for what is drawn within, as a context."""
+    """Set the page's style for what is drawn within, as a context."""
     return matplotlib.rc_context(_STYLE)
 
 
 def new_figure(width: float, height: float, columns: int = 1, **arguments: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of its own, without pyplot, so that no global state is touched; sizes in inches."""
+    """Make a figure without pyplot, so no global state is touched; sizes are in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns, squeeze=False, **arguments)
@@ -85,48 +85,62 @@ def new_figure(width: float, height: float, columns: int = 1, **arguments: Any) 
 
 
 def to_svg(figure: Figure, name: str, alt: str) -> Markup:
-    """The figure as an ``<svg>`` element.
+    """Write the figure as an ``<svg>`` element.
 
     Args:
-        figure: drawn in :func:`styled`.
-        name: prefix of the identifiers; unique in the page.
+        figure: a figure that was drawn in :func:`styled`.
+        name: the base of the identifiers, unique in the page.
         alt: what the figure shows, for those who do not see it.
     """
     buffer = StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return inlined(buffer.getvalue(), name, alt)
+    return inlined(buffer.getvalue(), alt)
 
 
-def inlined(text: str, name: str, alt: str) -> Markup:
-    """Matplotlib's SVG document as an element of a page; see the module's docstring."""
-    body = text[text.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
-    head, rest = body.split(">", 1)
-    view = re.search(r'viewBox="([\d. -]+)"', head)
-    assert view is not None, "matplotlib writes a viewBox"
-    width, height = (float(number) for number in view[1].split()[2:])
-    # tags only: a label may say anything, and is left as it is
-    rest = re.sub(r"<[^>]*>", lambda tag: _inlined_tag(tag[0], name), rest)
-    rest = re.sub(r">\s+<", ">\n<", rest)
-    start = (
-        f'<svg role="img" aria-label="{escape(alt)}" viewBox="{view[1]}" '
-        f'width="{width:.0f}" height="{height:.0f}" preserveAspectRatio="xMidYMid meet">'
-    )
-    # safe: matplotlib escapes all text that it writes, and the rest is its own
-    return Markup(start + rest.strip())
+def inlined(text: str, alt: str) -> Markup:
+    """Turn Matplotlib's SVG document into an element of a page; see the module's docstring."""
+    root = ElementTree.fromstring(text)
+    view = root.attrib["viewBox"]
+    width, height = (float(number) for number in view.split()[2:])
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _local(child.tag) == "metadata" or child.find("{*}style") is not None:
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        element.attrib = _attributes(element)
+    root.attrib = {
+        "role": "img",
+        "aria-label": alt,
+        "viewBox": view,
+        "width": f"{width:.0f}",
+        "height": f"{height:.0f}",
+        "preserveAspectRatio": "xMidYMid meet",
+    }
+    ElementTree.indent(root, "")
+    # safe: the text of every label was escaped when it was written
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
-def _inlined_tag(tag: str, name: str) -> str:
-    for pattern, replacement in (
-        (r'^<g id="[^"]*"', "<g"),
-        (r'\bid="', f'id="{name}-'),
-        (r' fill="(#[0-9a-f]{6})"', r' style="fill: \1"'),
-        (r'\bxlink:href="#', f'href="#{name}-'),
-        (r"url\(#", f"url(#{name}-"),
-        (r" font-family: [^;\"]*;", ""),
-        (r' transform="rotate\(-0 [^"]*"', ""),
-        (r"\s+", " "),
-    ):
-        tag = re.sub(pattern, replacement, tag)
-    return re.sub(r"#[0-9a-f]{6}\b", lambda found: COLOURS.get(found[0], found[0]), tag)
+def _local(name: str) -> str:
+    """A name without its namespace."""
+    return name.rpartition("}")[2]
+
+
+def _attributes(element: ElementTree.Element) -> dict[str, str]:
+    """Adapt attributes to a page: colors from the style sheet, its font, and only identifiers that are used."""
+    found = {_local(name): " ".join(value.split()) for name, value in element.attrib.items()}
+    if element.tag == "g":
+        found.pop(
+            "id", None
+        )  # a group's identifier is a counter, which every figure starts again, and nothing refers to it
+    if found.get("transform", "").startswith("rotate(-0 "):
+        del found["transform"]
+    style = dict(part.split(": ", 1) for part in found.pop("style", "").split("; ") if part)
+    style.pop("font-family", None)
+    if found.get("fill", "").startswith("#"):  # every browser takes a variable in a style, but not in an attribute
+        style["fill"] = found.pop("fill")
+    if style:
+        found["style"] = "; ".join(f"{key}: {COLOURS.get(value, value)}" for key, value in style.items())
+    return found

@@ -17,11 +17,12 @@ from orchestrate.cluster.admission import admitted, check_device
 from orchestrate.cluster.connection import connect, logical_cpus, physical_cores, worker_environment
 from orchestrate.config.loader import to_plain
 from orchestrate.config.redaction import redact
-from orchestrate.config.sections import JobConfig, WorkersConfig
+from orchestrate.config.sections import JobConfig, TrackingConfig, WorkersConfig
 from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.registry import JOBS
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import RESULT, TRACKING
+from orchestrate.runs.mlflow_store import check_root
 from orchestrate.runs.mlflow_tracker import Tracker
 from orchestrate.runs.progress import say
 from qalof.files import read_json, write_json
@@ -48,12 +49,34 @@ def execute(
     job = JOBS[command]
     if (finished := finished_result(job, config, output)) is not None:
         return _taken(command, output, finished)
+    check_places(config, output)
     checked = job.check(config)
+    tracker = tracker_of(config.tracking)
     with held(output, "--output", wait=wait):
         directory = RunDirectory.open(output, command, to_plain(config), job.inputs(config))
         if (finished := directory.result) is not None:
             return _taken(command, directory.path, finished)
-        return _executed(job, config, checked, directory, address)
+        return _executed(job, config, checked, directory, tracker, address)
+
+
+def check_places(config: JobConfig, output: Path) -> None:
+    """See whether a run of ``config`` can write at ``output`` and keep its record; everything stays as it was.
+
+    Raises:
+        BadInputError: names the place, and what is wrong with it.
+    """
+    RunDirectory.check(output)
+    if config.tracking.uri is None:
+        check_root(Path(config.tracking.root))
+
+
+def tracker_of(tracking: TrackingConfig) -> Tracker:
+    """The record of runs, open.
+
+    Raises:
+        BadInputError: it cannot be reached, read or written.
+    """
+    return Tracker.open(Path(tracking.root), tracking.uri, tracking.experiment)
 
 
 def finished_result(job: Job[Any, Any], config: JobConfig, output: Path) -> Result | None:
@@ -72,20 +95,23 @@ def _taken(command: str, path: Path, finished: Result) -> Result:
 
 
 def _executed(
-    job: Job[Any, Any], config: JobConfig, checked: Any, directory: RunDirectory, address: str | None
+    job: Job[Any, Any],
+    config: JobConfig,
+    checked: Any,
+    directory: RunDirectory,
+    tracker: Tracker,
+    address: str | None,
 ) -> Result:
     """Do the work in a run directory that is open and locked."""
     command = directory.command
-    workers, tracking = config.workers, config.tracking
-    tracker = Tracker.open(Path(tracking.root), tracking.uri, tracking.experiment)
     earlier = directory.path / TRACKING
     run_id = read_json(earlier, "tracking file")["run"] if earlier.is_file() else None
     started = time.monotonic()
     with (
-        ray_for(workers, address),
+        ray_for(config.workers, address),
         tracker.parent(directory.path.name, to_plain(config), {"command": command}, run_id) as run,
     ):
-        write_json(earlier, {"run": run.run_id, "uri": redact(tracker.uri), "experiment": tracking.experiment})
+        write_json(earlier, {"run": run.run_id, "uri": redact(tracker.uri), "experiment": config.tracking.experiment})
         result = job.work(config, checked, directory, run)
         result["seconds"] = round(time.monotonic() - started, 1)
     return directory.finish(result)

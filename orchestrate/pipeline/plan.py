@@ -112,8 +112,8 @@ def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
 
 
 def _workers_for(command: str, config: PipelineConfig) -> dict[str, Any]:
-    """Find what a step inherits of the pipeline's workers; a step of one worker has no least number of them."""
-    alone = {} if JOBS[command].shares_work else {"min_count": None}
+    """Find what a step inherits of the pipeline's workers; a step whose work cannot be shared has one."""
+    alone = {} if JOBS[command].shares_work else {"count": 1, "min_count": None}
     return config.workers.model_dump() | alone
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.jobs.registry import JOBS
-from orchestrate.jobs.run import execute, finished_result, ray_for
+from orchestrate.jobs.run import check_places, execute, finished_result, ray_for, tracker_of
 from orchestrate.pipeline.plan import PipelineConfig, StepConfig, link_shared, load_pipeline, plan, step_configs
 from orchestrate.pipeline.tables.check import check_table
 from orchestrate.pipeline.tables.fill import fill
@@ -23,7 +23,7 @@ from orchestrate.runs.progress import say
 from qalof.files import write_json
 from qalof.home import expanded
 from qalof.locks import held
-from qalof.writing import disk_errors
+from qalof.writing import check_folder, disk_errors
 
 __all__ = ["PipelineConfig", "StepConfig", "load_pipeline", "run_pipeline", "step_configs"]
 
@@ -47,10 +47,15 @@ def run_pipeline(config: PipelineConfig, output: str | Path, address: str | None
     planned = plan(config, output)
     if config.table is not None:
         check_table(config.table, planned)
-    for step in planned:
-        job = JOBS[step.command]
-        if not step.waits and finished_result(job, step.config, step.folder) is None:
-            job.check(step.config)
+    check_folder(output, "--output")
+    unfinished = [step for step in planned if finished_result(JOBS[step.command], step.config, step.folder) is None]
+    for step in unfinished:
+        check_places(step.config, step.folder)
+    for step in unfinished:
+        if not step.waits:
+            JOBS[step.command].check(step.config)
+    for tracking in {repr(step.config.tracking): step.config.tracking for step in unfinished}.values():
+        tracker_of(tracking)
     with held(output, "--output"):
         return _run_planned(config, planned, output, address)
 

@@ -26,6 +26,7 @@ from orchestrate.report.table_blocks import reference_table
 from orchestrate.runs.mlflow_store import database_of
 from qalof.files import write_text
 from qalof.locks import held
+from qalof.writing import check_file
 
 REPORT = "report.html"
 UI = "http://127.0.0.1:5000"
@@ -63,6 +64,7 @@ def write_report(folder: str | Path) -> Path:
     folder = Path(folder)
     record = read_record(folder, JOBS)
     target = record.folder / REPORT
+    check_file(target, "the report")
     with held(target, "the report", wait=True):
         write_text(target, render(record))
     return target

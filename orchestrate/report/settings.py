@@ -59,7 +59,7 @@ class Places:
         for folder in (whole, whole.resolve()):
             if any(folder.is_relative_to(place) for place in near):
                 return os.path.relpath(folder, base)
-        home = Path.home()
+        home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home raises an error where there is none
         return f"~/{whole.relative_to(home)}" if whole.is_relative_to(home) else str(whole)
 
     def link(self, path: Path) -> str:

@@ -28,7 +28,8 @@ from qalof.digests import content_digest
 from qalof.errors import BadInputError
 from qalof.files import json_ready, read_json, write_json, write_text
 from qalof.home import expanded
-from qalof.writing import disk_errors
+from qalof.reading import is_folder
+from qalof.writing import check_folder, disk_errors
 
 FORMAT_VERSION = 1
 _NOT_FINGERPRINTED = ("workers", "tracking", "batch_size")
@@ -46,6 +47,18 @@ class RunDirectory:
     def __init__(self, path: Path, command: str) -> None:
         self.path, self.command = path, command
 
+    @staticmethod
+    def check(path: Path) -> None:
+        """See whether a run can be at ``path``, and leave everything as it was.
+
+        Raises:
+            BadInputError: ``path`` is a file, a folder that holds something else than a run, or cannot be written.
+        """
+        path = expanded(path)
+        check_folder(path, "--output")
+        if is_folder(path) and any(path.iterdir()) and not (path / RUN).is_file():
+            raise BadInputError(f"--output must be new or a run's folder: {path} holds other things; name another")
+
     @classmethod
     def open(
         cls, path: Path, command: str, config: Mapping[str, Any], inputs: Mapping[str, str] | None = None
@@ -59,23 +72,19 @@ class RunDirectory:
             inputs: see :func:`orchestrate.runs.inputs.input_digests`.
 
         Raises:
-            BadInputError: ``path`` is a file, or a folder that holds something else than a run.
+            BadInputError: as :meth:`check`.
         """
         path = expanded(path).absolute()
         inputs = inputs or {}
         fingerprint = fingerprint_of(command, config, inputs)
         self = cls(path, command)
-        if path.exists():
-            if not path.is_dir():
-                raise BadInputError(f"--output must be a folder: {path} is a file")
-            if any(path.iterdir()):
-                if not (path / RUN).is_file():
-                    raise BadInputError(f"--output must be new or a run's folder: {path} holds other things")
-                run = read_json(path / RUN, "run file")
-                if run.get("fingerprint") == fingerprint:
-                    return self
-                cause = _changed(run.get("inputs", {}), inputs)
-                say(f"{path} holds a run of {cause}: moved to {_move_aside(path).name}")
+        cls.check(path)
+        if (path / RUN).is_file():
+            run = read_json(path / RUN, "run file")
+            if run.get("fingerprint") == fingerprint:
+                return self
+            cause = _changed(run.get("inputs", {}), inputs)
+            say(f"{path} holds a run of {cause}: moved to {_move_aside(path).name}")
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         header = f"# qalof {command} --config {path / 'config.yaml'}\n"

@@ -27,6 +27,7 @@ from filelock import FileLock
 from orchestrate.config.redaction import conceal, redact
 from orchestrate.runs.mlflow_values import check_uri
 from qalof.errors import BadInputError
+from qalof.writing import check_file, check_folder
 
 DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
 _PLAIN, _ESCAPED = "sqlite:///", "sqlite+pysqlite:///"
@@ -84,6 +85,8 @@ def open_store(root: Path, uri: str | None, experiment: str) -> tuple[Any, str, 
     """
     place = default_uri(root) if uri is None else check_uri(uri)
     artifacts = None if uri is not None else (root.absolute() / ARTIFACTS).as_uri()
+    if uri is None:
+        check_root(root)
     try:
         if uri is None:
             root.mkdir(parents=True, exist_ok=True)
@@ -99,6 +102,19 @@ def open_store(root: Path, uri: str | None, experiment: str) -> tuple[Any, str, 
             "or set tracking.experiment to another name"
         )
     return client, found.experiment_id, place
+
+
+def check_root(root: Path) -> None:
+    """See whether the SQLite record can be in ``root``, and leave everything as it was.
+
+    Raises:
+        BadInputError: ``root`` is a file or cannot be written, or the record's name is a folder's.
+    """
+    try:
+        check_folder(root, "it")
+        check_file(root / DATABASE, "the record")
+    except BadInputError as error:
+        raise BadInputError(f"tracking.root must be a folder that can hold the record of runs: {error}") from None
 
 
 def unusable(uri: str, error: Exception) -> BadInputError:

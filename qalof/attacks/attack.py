@@ -8,6 +8,12 @@ Three habits of public attack code are avoided (algorithms.md 9): dividing by a 
 inputs that were wrong before the attack (with no changes and one query) in the means of perturbation and
 queries; and calling a text's mean length its perturbation.  Here the perturbation is a mean over successes and
 the queries a mean over attacked inputs.
+
+TextAttack has recipes for two of the methods, TextFooler and BERT-Attack, and none for GBDA and ARCA.  All are written
+here for three reasons.  An attack is a function of its arguments alone, so a pool shares the examples out, does lost
+ones again and goes on after a kill.  One loaded model is attacked at many bitmaps, random ones among them, which a
+wrapper around a model does not know.  And the word vectors and encoders that a recipe fetches from the net are parts
+here that the user names, so an attack runs without a network.
 """
 
 from __future__ import annotations

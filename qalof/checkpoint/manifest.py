@@ -27,6 +27,8 @@ from qalof.model.gguf_source import ORIGIN
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
 
+KIND = "switchable-model"
+"""What a manifest says that it is of."""
 FORMAT_VERSION = 3
 
 OLDEST_VERSION = 1
@@ -74,7 +76,7 @@ def header(
     """The manifest of a model, without its files; ``origin`` says what its weights were in a GGUF file."""
     return {
         "format_version": FORMAT_VERSION,
-        "kind": "switchable-model",
+        "kind": KIND,
         "convention": settings.quantization.convention,
         "base": asdict(base) | {"sha256": digest} | ({ORIGIN: dict(origin)} if origin else {}),
         "adapters": {name: asdict(spec) for name, spec in adapters.items()},
@@ -92,6 +94,10 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     manifest = open_sealed(folder, "checkpoint", FORMAT_VERSION, OLDEST_VERSION)
+    if (kind := manifest.get("kind", KIND)) != KIND:
+        raise BadInputError(
+            f"checkpoint {folder} must be a trained model: it is a {kind}; give the checkpoint that it was made of"
+        )
     described = describe(manifest, folder)
     convention = described.settings.quantization.convention
     if manifest.get("convention") != convention:

@@ -55,6 +55,11 @@ def load_checkpoint(trainer: Trainer, folder: str | Path) -> None:
         model.load_parameters(folder)
     except BadInputError as error:
         raise BadInputError(f"this run cannot go on from its checkpoint: {error}; or use a new output folder") from None
+    if STATE_FILE not in manifest["files"] or "step" not in manifest["extra"]:
+        raise BadInputError(
+            f"a training goes on from a checkpoint with the optimizer's state: {folder} has none; give a "
+            "checkpoint that `qalof train` wrote"
+        )
     stored: dict[str, dict[str, torch.Tensor]] = {}
     for path, tensor in load_file(folder / STATE_FILE).items():
         name, _, key = path.rpartition("/")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from qalof.model.gguf_source import is_gguf
 from qalof.model.layers.lora_linear import SwitchableLora
 from qalof.model.switchable import SwitchableModel
 from qalof.site import HeadMode, Site
+from qalof.writing import check_file, disk_errors
 
 BASE_FILE, ACTIVE = "base.gguf", "active"
 
@@ -140,13 +141,8 @@ def read_gguf(path: str | Path) -> dict[str, torch.Tensor]:
         BadInputError: no GGUF file, or a tensor of another type than this module writes.
     """
     path = Path(path)
-    gguf = _package()
-    try:
-        reader = gguf.GGUFReader(path)
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise BadInputError(f"{path} must be a GGUF file: {error}; write it again") from None
     values = {}
-    for tensor in reader.tensors:
+    for tensor in _tensors(path):
         kind = tensor.tensor_type.name
         if kind not in READABLE:
             raise BadInputError(f"{path} must hold {', '.join(READABLE)} only: {tensor.name} is {kind}")
@@ -154,18 +150,42 @@ def read_gguf(path: str | Path) -> dict[str, torch.Tensor]:
     return values
 
 
+def _tensors(path: Path) -> Sequence[Any]:
+    try:
+        found: Sequence[Any] = _package().GGUFReader(path).tensors
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise BadInputError(f"{path} must be a GGUF file: {error}; write it again") from None
+    return found
+
+
 def tensor_bytes_in(path: str | Path) -> int:
-    """What the tensors of a GGUF file take, padding between them not counted."""
-    return sum(int(tensor.n_bytes) for tensor in _package().GGUFReader(path).tensors)
+    """What the tensors of a GGUF file take, padding between them not counted.
+
+    Raises:
+        BadInputError: no GGUF file.
+    """
+    return sum(int(tensor.n_bytes) for tensor in _tensors(Path(path)))
+
+
+def check_target(path: str | Path) -> None:
+    """See whether a file can be written at ``path``, and leave everything as it was.
+
+    Raises:
+        BadInputError: a folder, a file of something else, or a place that cannot be written.
+    """
+    path = Path(path)
+    check_file(path, "output")
+    if path.exists() and not is_gguf(path):
+        raise BadInputError(f"output {path} must be new, or a GGUF file to replace: it is neither; name another")
 
 
 @contextmanager
 def _writing(path: Path, architecture: str) -> Iterator[Any]:
     gguf = _package()
-    if path.exists() and not is_gguf(path):
-        raise BadInputError(f"output {path} must be new, or a GGUF file to replace: it is neither; name another")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as beside:
+    check_target(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as beside:
         place = Path(beside) / path.name
         writer = gguf.GGUFWriter(place, architecture)
         yield writer

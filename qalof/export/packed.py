@@ -44,6 +44,7 @@ from qalof.model.sites import site_path
 from qalof.model.switchable import SwitchableModel
 from qalof.quantization.packing import pack
 from qalof.site import HeadMode, Site
+from qalof.writing import check_folder
 
 FORMAT_VERSION = 1
 
@@ -98,6 +99,18 @@ class _Parts:
         return _plain(self.float_type.stored(tensor, what))
 
 
+def check_target(folder: str | Path) -> None:
+    """See whether a packed model can be written at ``folder``, and leave everything as it was.
+
+    Raises:
+        BadInputError: a file, a folder of something else, or a place that cannot be written.
+    """
+    folder = Path(folder)
+    check_folder(folder, "output")
+    if folder.exists() and not (folder / LAYOUT_FILE).is_file():
+        raise BadInputError(f"output {folder} must be new, or a packed model to replace: it is neither; name another")
+
+
 def save_packed(
     model: SwitchableModel,
     bitmap: Bitmap | str | int,
@@ -123,8 +136,7 @@ def save_packed(
     folder, float_type = Path(folder), FloatType.parse(float_type)
     if model.packed_widths is not None:
         raise BadInputError("a model without its weights cannot be packed again: load its checkpoint, and export that")
-    if folder.exists() and not (folder / LAYOUT_FILE).is_file():
-        raise BadInputError(f"output {folder} must be new, or a packed model to replace: it is neither; name another")
+    check_target(folder)
     with running_at(model, bitmap) as parsed, torch.no_grad():
         parts = _gather(model, parsed, float_type)
         layout = {

@@ -25,9 +25,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qalof.cache import cache_dir
-from qalof.errors import BadInputError
+from qalof.errors import BadInputError, QalofError
 from qalof.locks import held
 from qalof.model.switchable import SwitchableModel
+from qalof.writing import check_folder
 
 SMALLEST = 4096
 """Smaller tensors are not worth sharing, in elements."""
@@ -80,6 +81,11 @@ def share_large(model: SwitchableModel) -> int:
     if sum(p.numel() * p.element_size() for p in frozen) < WORTH_SHARING or any(p.device.type != "cpu" for p in frozen):
         return 0
     folder = cache_dir() / "frozen"
+    try:
+        check_folder(folder, "it")
+    except QalofError as error:
+        _log.warning("frozen weights are not shared: %s", error)
+        return 0
     try:
         return share_frozen(model, folder)
     except OSError as error:

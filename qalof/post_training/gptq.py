@@ -8,6 +8,10 @@ Activations and cache stay in full precision meanwhile, as in the paper, and the
 The codes go into the layers, and with them into checkpoints and packed files: whatever sets bitmaps (search,
 sensitivity, export) meets them without knowing.  Each width is found with all sites before at the same width; in a
 mixed bitmap the codes are the same, though the inputs then differ a little from those they were found on.
+
+Libraries for GPTQ make a model of one width, in layers and a format of their own.  Here the codes of several widths
+stand side by side in one model, each found with the quantizer, the adapter and the bitmap that it will run with, so
+the method is written here.
 """
 
 from __future__ import annotations

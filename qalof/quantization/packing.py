@@ -8,7 +8,8 @@ a method has one, follow in the dtypes of the quantizer.  How many bytes that is
 
 Grids are rounded to these dtypes before anything is encoded, so that unpacking gives exactly the codes, the grid
 and the values that the fake-quantized model runs with.  (compressed-tensors packs floor(32 / b) codes into an int32
-instead, which costs 3.2 bits a weight at b = 3; that is another format.)
+instead, which costs 3.2 bits per weight at b = 3; that is another format.  It is why the packing is our own: a bitmap's
+cost is a promise, and no library at hand packs every width into exactly b bits per code.)
 
 Eight codes fill b bytes: the bits of four go into one 64-bit word, which is cut into bytes, all by whole columns.
 """

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import shutil
 import sys
+import typing
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Any
 import pytest
 
 from orchestrate.config.base import BaseConfig
+from orchestrate.config.build_objective import objective_widths
 from orchestrate.config.loader import to_plain, validate
-from orchestrate.jobs.range_test.job import OVERRIDDEN, RangeTestConfig
+from orchestrate.config.objective import OBJECTIVES, CptObjective
+from orchestrate.jobs.range_test.job import OF_OBJECTIVE, OVERRIDDEN, UNUSED_OF_OBJECTIVE, RangeTestConfig
 from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.run import execute
 from orchestrate.pipeline.plan import PipelineConfig, step_configs
@@ -84,7 +87,7 @@ RUNS: dict[str, tuple[str, list[dict[str, Any]]]] = {
         [
             {"task": SPAN, "training": {"batch_size": 2}, "lowest": 4, "highest": 5, "iterations": 1, "window": 1}
             | objective
-            for objective in ({"objective": {"name": "spnet"}}, {"objective": {"name": "cpt", "cycles": 1}})
+            for objective in ({"objective": {"name": "spnet"}}, {"objective": {"name": "cpt"}})
         ],
     ),
     "evaluate": ("span", [{"limit": 2, "bitmaps": [8]}]),
@@ -168,18 +171,64 @@ def test_a_range_test_refuses_every_training_setting_that_it_sets_itself_and_wri
             validate(kind, {**ALONE["range-test"], "training": default}, "here")
 
 
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_a_range_test_refuses_every_setting_of_an_objective_that_it_does_not_use_and_writes_none_down(kind):
+    """It uses those that say which widths have adapters, and which tensors cycle: each of them changes one of both."""
+    sites = [SimpleNamespace(name="h.0.attn"), SimpleNamespace(name="h.1.attn")]
+    name = typing.get_args(kind.model_fields["name"].annotation)[0]
+    plain = {"name": name, **({"lowest": 4, "highest": 8} if kind is CptObjective else {})}
+
+    def used(objective: Any) -> Any:
+        if isinstance(objective, CptObjective):
+            return objective.layer_bits(8)
+        return objective_widths(objective, sites)
+
+    for setting in set(kind.model_fields) - {"name"}:
+        if setting in OF_OBJECTIVE:
+            other = OTHER[setting]
+            config = {**ALONE["range-test"], "objective": {"name": name, setting: other}}
+            assert used(validate(RangeTestConfig, config, "here").objective) != used(kind.model_validate(plain))
+        else:
+            default = kind.model_validate(plain).model_dump()[setting]
+            config = {**ALONE["range-test"], "objective": {"name": name, setting: default}}
+            with pytest.raises(
+                BadInputError, match=rf"objective\.{setting} has no place in a range test.*; leave it out"
+            ):
+                validate(RangeTestConfig, config, "here")
+    written = to_plain(validate(RangeTestConfig, {**ALONE["range-test"], "objective": {"name": name}}, "here"))
+    assert set(written["objective"]) == set(kind.model_fields) & OF_OBJECTIVE
+    assert to_plain(validate(RangeTestConfig, written, "here")) == written
+
+
+OTHER: dict[str, Any] = {
+    "bitmap": 5, "bitmaps": [7, 6, 5], "widths": [7, 6, 5], "always": [7], "activation": 6, "kv": 6,
+}  # fmt: skip
+"""Values that no objective has by default, of the settings that a range test uses."""
+
+
 @pytest.mark.parametrize("command", ALONE)
-def test_a_command_of_one_worker_refuses_a_least_number_of_them(command):
-    config = {**ALONE[command], "workers": {"count": 2, "min_count": 1}}
-    with pytest.raises(BadInputError, match=r"workers\.min_count has no place in .*: got 1; leave it out"):
+@pytest.mark.parametrize(
+    ("setting", "workers"), [("count", {"count": 2}), ("min_count", {"min_count": 1})], ids=["count", "min_count"]
+)
+def test_a_command_of_one_worker_refuses_others_and_asks_for_room_for_one(command, setting, workers):
+    config = {**ALONE[command], "workers": {"gpu": False}}
+    assert validate(JOBS[command].config, config, "here").workers.count == 1
+    config["workers"] |= workers
+    law = rf"workers\.{setting} has no place in .*: got {workers[setting]}; leave it out"
+    with pytest.raises(BadInputError, match=law):
         validate(JOBS[command].config, config, "here")
 
 
-def test_a_step_of_one_worker_inherits_a_pipelines_workers_without_their_least_number(tmp_path):
+def test_the_commands_of_one_worker_are_those_whose_work_cannot_be_shared():
+    assert {name for name, job in JOBS.items() if not job.shares_work} == set(ALONE)
+
+
+def test_a_step_of_one_worker_inherits_a_pipelines_workers_but_not_their_number(tmp_path):
     step = {"name": "size", "command": "profile", "config": ALONE["profile"]}
-    pipeline = validate(PipelineConfig, {"steps": [step], "workers": {"count": 3, "min_count": 2}}, "here")
+    given = {"count": 3, "min_count": 2, "max_failures": 7}
+    pipeline = validate(PipelineConfig, {"steps": [step], "workers": given}, "here")
     (config,) = step_configs(pipeline, tmp_path)
-    assert (config.workers.count, config.workers.min_count) == (3, None)
+    assert (config.workers.count, config.workers.min_count, config.workers.max_failures) == (1, None, 7)
 
 
 @pytest.mark.slow
@@ -201,7 +250,10 @@ def test_a_command_reads_every_setting_that_it_accepts(
         # an option of a quantizer belongs to a choice (such as ste_limit to ste masked), and is read with it
         kinds = {type(each) for each in settings_of(config) if not isinstance(each, QuantizerOptions)}
         unused = {("TrainSettings", name) for name in OVERRIDDEN} if command == "range-test" else set()
-        unused |= {("WorkersConfig", "min_count")} if command in ALONE else set()
+        if command == "range-test":
+            unused |= {(kind.__name__, name) for kind in OBJECTIVES for name in UNUSED_OF_OBJECTIVE}
+        if command in ALONE:
+            unused |= {("OneWorkerConfig", name) for name in ("count", "min_count", "max_failures")}
         accepted |= {
             (kind.__name__, name) for kind in kinds for name in fields_of(kind) if name not in ("command", "name")
         } - unused

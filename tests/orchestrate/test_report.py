@@ -839,6 +839,28 @@ def test_labels_may_hold_what_means_something_to_the_drawing(tmp_path: Path):
     assert 'id="q"' not in re.sub(r">[^<]*<", "><", drawn)
 
 
+def drawn_figure(name: str) -> str:
+    with styled():
+        figure, (axes,) = new_figure(3, 2)
+        axes.errorbar([0, 1], [0, 1], yerr=[0.1, 0.2], fmt="o", color=BLUE)
+        axes.bar([0, 1], [1, 2], hatch="////")
+        axes.imshow([[1, 2], [3, 4]])
+        return str(to_svg(figure, name, "a figure"))
+
+
+def test_figures_of_one_page_share_no_identifier_and_refer_to_their_own():
+    seen: set[str] = set()
+    for name in ("first", "second"):
+        drawn = drawn_figure(name)
+        assert drawn_figure(name) == drawn, "a report is the same whenever it is written"
+        ids = re.findall(r'\bid="([^"]*)"', drawn)
+        assert len(ids) == len(set(ids)) > 0
+        assert not seen & set(ids)
+        seen |= set(ids)
+        assert {*re.findall(r'href="#([^"]*)"', drawn), *re.findall(r"url\(#([^)]*)\)", drawn)} <= set(ids)
+        assert not re.search(r"xmlns|http|metadata|<style", drawn), "a page that stands alone names no address"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0, "0 bytes"), (528, "528 bytes"), (1044, "1.02 KiB"), (402_000, "393 KiB"), (3 << 20, "3.00 MiB")],

@@ -221,3 +221,23 @@ def test_the_environment_names_versions_and_hardware_but_nobody(tmp_path: Path):
     assert socket.gethostname() not in json.dumps(found).split('"')
     assert getpass.getuser() not in json.dumps(found).split('"')
     assert git_state(tmp_path) is None
+
+
+def test_mlflows_own_asynchronous_logging_loses_what_the_store_refused_once():
+    """Why the writes that wait are our own list; should this fail one day, MLflow's would do."""
+    from mlflow.utils.async_logging.async_logging_queue import AsyncLoggingQueue
+
+    asked = []
+
+    def log(run_id, metrics, params, tags):
+        asked.append(run_id)
+        if len(asked) == 1:
+            raise ConnectionError("server is away")
+
+    queue = AsyncLoggingQueue(log)
+    queue.activate()
+    with pytest.raises(Exception, match="server is away"):
+        queue.log_batch_async("first", [], [], []).wait()
+    queue.log_batch_async("second", [], [], []).wait()
+    queue.shut_down_async_logging()
+    assert asked == ["first", "second"], "the first is not asked for again"

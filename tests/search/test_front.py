@@ -1,11 +1,9 @@
 import math
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qalof.errors import BadInputError
-from search import hypervolume, non_dominated
+from search import non_dominated
 
 DIRECTIONS = ("max", "min")
 # by hand: (f1, bytes); (70, 30) loses to (80, 20), (60, 20) to (80, 20), (50, 10) and (80, 20) and (90, 40) stand
@@ -29,30 +27,9 @@ def test_a_collapsed_point_is_on_no_front():
     assert non_dominated([(math.nan, 1), (5, 2), (math.inf, 3)], DIRECTIONS) == [1]
 
 
-def test_hypervolume_of_a_hand_worked_case():
-    # reference (40, 50): 50 wide strip of f1 50-40 over bytes 10..50, then 80-50 over 20..50, then 90-80 over 40..50
-    assert hypervolume(POINTS, DIRECTIONS, (40, 50)) == 10 * 40 + 30 * 30 + 10 * 10
-
-
-def test_points_beyond_the_reference_add_nothing():
-    assert hypervolume([(30, 10), (80, 60)], DIRECTIONS, (40, 50)) == 0
-    assert hypervolume([], DIRECTIONS, (40, 50)) == 0
-
-
-def test_hypervolume_wants_two_objectives():
-    with pytest.raises(BadInputError, match="two objectives: got 3"):
-        hypervolume([(1, 2, 3)], ("max", "min", "min"), (0, 0, 0))
-
-
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=20))
 def test_whatever_is_off_the_front_is_beaten_by_something_on_it(points):
     front = non_dominated(points, DIRECTIONS)
     for index, (high, low) in enumerate(points):
         beaten = any(points[f][0] >= high and points[f][1] <= low and points[f] != (high, low) for f in front)
         assert beaten == (index not in front)
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
-def test_hypervolume_counts_the_cells_that_are_beaten(points):
-    cells = sum(any(f >= y + 1 and b <= x for f, b in points) for y in range(10) for x in range(10))
-    assert hypervolume(points, DIRECTIONS, (0, 10)) == cells

@@ -19,6 +19,8 @@ from qalof.checkpoint.manifest import describe as described
 from qalof.checkpoint.manifest import read_manifest
 from qalof.errors import BadInputError, EmbeddingError
 from qalof.export.float_type import FloatType
+from qalof.export.gguf_file import check_target as check_gguf
+from qalof.export.packed import check_target as check_packed
 from qalof.export.packed import save_packed
 from qalof.files import MANIFEST, sealed_folder
 from qalof.layer_bits import PASS_THROUGH, LayerBits, check_width
@@ -31,6 +33,7 @@ from qalof.quantization.methods.float16 import Float16
 from qalof.quantization.methods.gguf import Gguf
 from qalof.quantization.scheme import TensorScheme
 from qalof.site import EmbeddingMode, HeadMode
+from qalof.writing import check_folder
 
 EMBEDDING_BITS = 8
 """The width of an embedding that has none of its own, in every export that sets no other."""
@@ -90,10 +93,29 @@ def export_checkpoint(
     if form not in set(ExportFormat):
         raise BadInputError(f"--format must be {', '.join(ExportFormat)}: got {form!r}")
     kind = FloatType.parse(float_type)
+    _check_output(output, form)
     extra = read_manifest(checkpoint)["extra"]
     with held(output, "--output"):
         opened = _open(checkpoint, bitmap, form, embedding_bits)
         return _export(opened, output, form, kind, extra)
+
+
+def _check_output(output: Path, form: str) -> None:
+    """See whether an export can be written at ``output``, before a model is loaded; everything stays as it was.
+
+    Raises:
+        BadInputError: something else is there, a name without .gguf, or a place that cannot be written.
+    """
+    if form == ExportFormat.PACKED:
+        check_packed(output)
+    elif form == ExportFormat.GGUF:
+        if output.suffix != ".gguf":
+            raise BadInputError(f"--output of format gguf must be a file NAME.gguf: got {output}")
+        check_gguf(output)
+    else:
+        check_folder(output, "output")
+        if output.exists() and not _is_ours(output):
+            raise BadInputError(f"output {output} must be new, or an older gguf-lora folder: it is neither")
 
 
 def _export(opened: _Opened, output: Path, form: str, kind: FloatType, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,13 +228,9 @@ def _export_gguf(
 
     model, bitmap = opened.model, opened.bitmap
     if merge:
-        if output.is_dir() or output.suffix != ".gguf":
-            raise BadInputError(f"--output of format gguf must be a file NAME.gguf: got {output}")
         tensors = write_tensors(model, bitmap, output, tokenizer, float_type=float_type)
         files, whole = [output], output
     else:
-        if output.exists() and not _is_ours(output):
-            raise BadInputError(f"output {output} must be new, or an older gguf-lora folder: it is neither")
         with sealed_folder(output, {"format_version": 1, "kind": str(ExportFormat.GGUF_LORA)}) as beside:
             tensors = write_gguf_lora(model, bitmap, beside, tokenizer, float_type)
         files, whole = sorted(output.glob("*.gguf")), output / BASE_FILE

@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from orchestrate.cluster.evaluation_pool import pool_of, threads_of
 from orchestrate.config.base import BitmapSpec
 from orchestrate.config.build import parse_bitmaps
-from orchestrate.config.sections import JobConfig, refuse_min_count
+from orchestrate.config.sections import JobConfig, OneWorkerConfig, refuse_sharing
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
 from orchestrate.document.cell import Cell
@@ -73,10 +73,12 @@ class ProfileConfig(JobConfig):
     """How many tokens are generated after them."""
     repeats: Count = 3
     """How often each measurement is repeated; the median counts."""
+    workers: OneWorkerConfig = OneWorkerConfig()
+    """The worker that measures."""
 
     @model_validator(mode="after")
     def _one_worker(self) -> Self:
-        refuse_min_count(self.workers, "a profile")
+        refuse_sharing(self.workers, "a profile")
         return self
 
 

@@ -15,14 +15,16 @@ from typing import Any, Literal, Self
 import ray
 import torch
 from pydantic import field_serializer, model_validator
+from ray.exceptions import NodeDiedError, RayTaskError, WorkerCrashedError
 from rich.console import RenderableType
 
 from orchestrate.cluster.admission import admitted, told_what_is_missing
 from orchestrate.cluster.evaluation_pool import as_options, threads_of
+from orchestrate.cluster.failure_policy import FailurePolicy
 from orchestrate.config.build import TrainComponents, build_training
 from orchestrate.config.loader import to_plain, validate
-from orchestrate.config.objective import CptObjective, ObjectiveConfig
-from orchestrate.config.sections import refuse_min_count
+from orchestrate.config.objective import OBJECTIVES, CptObjective, ObjectiveConfig
+from orchestrate.config.sections import OneWorkerConfig, refuse_sharing
 from orchestrate.config.train import TrainingConfig
 from orchestrate.document.blocks import Block, Statement
 from orchestrate.document.record import Record, Step
@@ -34,6 +36,7 @@ from orchestrate.runs.progress import report
 from qalof.errors import BadInputError
 from qalof.laws import Count, Share, Width
 from qalof.layer_bits import LayerBits
+from qalof.reading import first_line
 from qalof.training.loop import TrainSettings
 from qalof.training.range_test import precision_range_test
 
@@ -44,6 +47,10 @@ OVERRIDDEN = {
     "checkpoint_every": "an interrupted test starts again",
 }
 """The settings of a training that a range test has no use for, each with the reason."""
+OF_OBJECTIVE = {"name", "bitmap", "bitmaps", "widths", "always", "activation", "kv"}
+"""The settings of objectives that say which widths have adapters, or which tensors cycle."""
+UNUSED_OF_OBJECTIVE = {name for kind in OBJECTIVES for name in kind.model_fields} - OF_OBJECTIVE
+"""All other settings of objectives, for which a range test has no use."""
 
 
 class RangeTestConfig(TrainingConfig):
@@ -54,8 +61,8 @@ class RangeTestConfig(TrainingConfig):
 
     command: Literal["range-test"] = "range-test"
     """The command that reads this config."""
-    objective: ObjectiveConfig = CptObjective(name="cpt", lowest=2, highest=8, cycles=1)
-    """Which bit-widths have adapters, and which tensors cycle under CPT; its other settings play no part."""
+    objective: ObjectiveConfig = CptObjective(name="cpt")
+    """Which bit-widths have adapters, and which tensors cycle under CPT; its other settings are refused."""
     lowest: Width = 2
     """The lowest bit-width, at which the test begins."""
     highest: Width = 8
@@ -66,6 +73,8 @@ class RangeTestConfig(TrainingConfig):
     """How many last steps of a bit-width its loss is averaged over."""
     threshold: Share = 0.01
     """The relative fall of the loss above which a bit-width counts as learning."""
+    workers: OneWorkerConfig = OneWorkerConfig()
+    """The worker that trains."""
 
     @model_validator(mode="before")
     @classmethod
@@ -74,16 +83,25 @@ class RangeTestConfig(TrainingConfig):
         for name in training if isinstance(training, Mapping) else ():
             if name in OVERRIDDEN:
                 raise ValueError(f"training.{name} has no place in a range test: {OVERRIDDEN[name]}; leave it out")
+        objective = data.get("objective") if isinstance(data, Mapping) else None
+        for name in objective if isinstance(objective, Mapping) else ():
+            if name in UNUSED_OF_OBJECTIVE:
+                why = "every step trains one width, of lowest to highest, on the labels alone"
+                raise ValueError(f"objective.{name} has no place in a range test: {why}; leave it out")
         return data
 
     @model_validator(mode="after")
     def _one_worker(self) -> Self:
-        refuse_min_count(self.workers, "a range test")
+        refuse_sharing(self.workers, "a range test")
         return self
 
     @field_serializer("training")
     def _without_overridden(self, training: TrainSettings) -> dict[str, Any]:
         return {name: value for name, value in asdict(training).items() if name not in OVERRIDDEN}
+
+    @field_serializer("objective")
+    def _without_unused(self, objective: ObjectiveConfig) -> dict[str, Any]:
+        return objective.model_dump(exclude=UNUSED_OF_OBJECTIVE)
 
 
 def check(config: RangeTestConfig) -> TrainComponents:
@@ -111,11 +129,16 @@ def range_test(config: RangeTestConfig, parts: TrainComponents, directory: RunDi
 
 
 def _on_ray(config: RangeTestConfig) -> dict[str, Any]:
-    request = admitted(config.workers, count=1)
+    request, policy = admitted(config.workers, count=1), FailurePolicy(config.workers.max_failures)
     with told_what_is_missing(request):
-        # a task that fails by itself is not tried again, but one whose worker is lost is
-        task = ray.remote(_work).options(**as_options(request), max_retries=config.workers.max_failures)
-        found: dict[str, Any] = ray.get(task.remote(to_plain(config)))
+        # Ray begins a task again whose worker was lost, but not one that raised an error
+        task = ray.remote(_work).options(**as_options(request), max_retries=policy.max_failures)
+        try:
+            found: dict[str, Any] = ray.get(task.remote(to_plain(config)))
+        except (WorkerCrashedError, NodeDiedError) as error:
+            raise policy.exhausted("the worker of the range test", first_line(error)) from error
+        except RayTaskError as error:
+            raise error.cause from None
     return found
 
 

@@ -65,7 +65,9 @@ def search(
 
     Raises:
         BadInputError: something cannot be used as given, such as a record in use; no trial has started then.
-        QalofError: a trial failed; what was evaluated is in ``storage``, and the same call goes on from there.
+        Exception: what an evaluation raised, as it was raised.
+        QalofError: one trial lost more actors than ``workers.max_failures``; what was evaluated is in ``storage``, and
+            the same call goes on from there.
     """
     space = space.within(limits)
     with record_at(storage) as record:
@@ -122,33 +124,23 @@ class StudySearcher(StatelessSearcher):
         self._running[trial_id] = free[0]
         return {"bitmap": free[0].to_json()}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def ended(self, trial_id: str, result: dict[str, Any] | None) -> None:
         """Record the evaluation and report it to the study."""
         bitmap = self._running.pop(trial_id)
-        self.failed = self.failed or error
-        if result is None or self.error is not None:
-            return
-        try:
+        if result is not None:
             evaluation = Evaluation.from_json(json.loads(result["evaluation"]))
             self._keep(bitmap, evaluation)
             self.study.tell(bitmap, evaluation)
-        except Exception as error_:
-            self.error = error_
 
 
 class BitmapTrial(StatelessTrial):
     """One evaluation; its actor and model serve one trial after another."""
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def begin(self) -> None:
         """Load the model once per actor."""
-        self._scorer = Scorer(config["checkpoint"], config["threads"], config["gpu"])
+        self._scorer = Scorer(self.config["checkpoint"], self.config["threads"], self.config["gpu"])
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next bitmap."""
-        self.config = new_config
-        return True
-
-    def step(self) -> dict[str, Any]:
+    def advance(self) -> dict[str, Any]:
         """Evaluate."""
         bitmap = Bitmap.from_json(self.config["bitmap"])
         evaluation = self._scorer.score(bitmap, self.config["limit"])

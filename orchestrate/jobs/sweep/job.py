@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -73,7 +73,7 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
     plan = SweepPlan(config)
     total = config.samples or len(plan.points)
     with report("sweep", total) as progress:
-        searcher = PlanSearcher(plan, directory.path / TRIALS, lambda: progress.update(len(searcher.ended)))
+        searcher = PlanSearcher(plan, directory.path / TRIALS, lambda: progress.update(len(searcher.reports)))
         if plan.waiting():
             workers = config.workers
             given = {"threads": threads_of(workers), "gpu": workers.gpu, "report_every": config.report_every}
@@ -81,7 +81,7 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
                 run_here(OneTrial, searcher, given, _scheduler(config))
             else:
                 run_trials(SweepTrial, searcher, given, workers, directory.path, _scheduler(config))
-    rows = [_row(number, plan, searcher.ended[number], seen) for number in range(len(plan.points))]
+    rows = [_row(number, plan, searcher.reports[number], seen) for number in range(len(plan.points))]
     # finished ones come first: another's score is of fewer steps, or of weights that no longer exist
     rows.sort(key=lambda row: (row["state"] != "finished", row["value"] is None, -_signed(seen, row), row["trial"]))
     for row in rows:
@@ -97,13 +97,14 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
 class PlanSearcher(StatelessSearcher):
     """Tune's view of a plan.
 
-    ``ended`` holds the last report by number, ``known`` the numbers of trials that an earlier run ended.
+    ``reports`` holds the last report of each trial by number, ``known`` the numbers of trials that an earlier run
+    ended.
     """
 
     def __init__(self, plan: SweepPlan, folder: Path, on_end: Callable[[], None]) -> None:
         super().__init__()
         self.plan, self.folder, self._on_end = plan, folder, on_end
-        self.ended: dict[int, Report] = {}
+        self.reports: dict[int, Report] = {}
         self.known: set[int] = set()
         self._running: dict[str, int] = {}
 
@@ -127,26 +128,22 @@ class PlanSearcher(StatelessSearcher):
         ended = None if earlier is None else earlier.step
         return {"trial": json.dumps({"folder": str(folder), "config": to_plain(config), "ended": ended})}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def ended(self, trial_id: str, result: dict[str, Any] | None) -> None:
         """Write down what a trial found, unless an earlier run did, and report it to the plan."""
         number = self._running.pop(trial_id)
-        self.failed = self.failed or error
-        if result is None or error or self.error is not None:
+        if result is None:
             return
-        try:
-            folder = self.folder / f"{number:03d}"
-            last = self._earlier(folder)
-            if last is not None:
-                self.known.add(number)
-            else:
-                last = Report.from_json(json.loads(result["report"]))
-                last = replace(last, state="stopped") if last.state == "running" else last
-                write_json(folder / TRIAL, {"trial": number, "params": self.plan.points[number], "last": asdict(last)})
-            self.plan.tell(number, last.score)
-            self.ended[number] = last
-            self._on_end()
-        except Exception as error_:
-            self.error = error_
+        folder = self.folder / f"{number:03d}"
+        last = self._earlier(folder)
+        if last is not None:
+            self.known.add(number)
+        else:
+            last = Report.from_json(json.loads(result["report"]))
+            last = replace(last, state="stopped") if last.state == "running" else last
+            write_json(folder / TRIAL, {"trial": number, "params": self.plan.points[number], "last": asdict(last)})
+        self.plan.tell(number, last.score)
+        self.reports[number] = last
+        self._on_end()
 
     def _earlier(self, folder: Path) -> Report | None:
         """Read the last report of a trial that an earlier run ended."""
@@ -182,17 +179,17 @@ class OneTrial:
 class SweepTrial(StatelessTrial):
     """One trial after another, in one actor."""
 
-    def setup(self, config: dict[str, Any]) -> None:
+    unscored: ClassVar[Mapping[str, Any]] = {"score": _WORST, "step": 0}
+
+    def begin(self) -> None:
         """Begin a trial."""
-        self._one = OneTrial(config)
+        self._one = OneTrial(self.config)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next trial."""
-        self.config = new_config
-        self.setup(new_config)
-        return True
+    def next(self) -> None:
+        """Begin the next trial."""
+        self.begin()
 
-    def step(self) -> dict[str, Any]:
+    def advance(self) -> dict[str, Any]:
         """Do what :meth:`OneTrial.step` says."""
         return self._one.step()
 

@@ -6,9 +6,9 @@ The driver checks everything first, then starts the workers; each builds its own
 A worker that dies takes its group with it, and the group goes on from the last registered checkpoint; Train's
 controller is started again in the same way, and so is a whole job that was killed, by the same command.  Where
 ``workers.min_count`` is given, the group that comes back is as large as the cluster then allows (Ray's elastic
-training): a step's examples and learning rate do not depend on the number of workers, but its dropout masks do. A
-non-finite loss is the same on all workers and would come back on every retry, so the loop *returns* it and the driver
-raises.
+training): a step's examples and learning rate do not depend on the number of workers, but its dropout masks do.
+:mod:`orchestrate.cluster.failure_policy` says how often.  An error of the work itself is not repeated but raised by the
+driver.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.train import (
     CheckpointConfig,
@@ -34,10 +33,13 @@ from ray.train import (
     WorkerGroupError,
 )
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Queue
 
 from orchestrate.cluster.admission import Request, admitted, told_what_is_missing
+from orchestrate.cluster.carried_error import error_of_text
 from orchestrate.cluster.connection import worker_environment
-from orchestrate.cluster.progress_queue import watched_board
+from orchestrate.cluster.failure_policy import Decision, Failure, FailurePolicy
+from orchestrate.cluster.progress_queue import watched_queue
 from orchestrate.config.build import TrainComponents, build_training
 from orchestrate.config.loader import to_plain
 from orchestrate.config.sections import WorkersConfig
@@ -51,8 +53,9 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import BEST_CHECKPOINT, CHECKPOINT, LOSSES
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report, say
-from qalof.errors import BadInputError, NonFiniteLossError, QalofError
+from qalof.errors import BadInputError, QalofError
 from qalof.files import append_lines, copy_folder, tidy
+from qalof.reading import first_line
 from qalof.training.loop import StepReport
 
 RAY_FOLDER = "ray"
@@ -99,7 +102,7 @@ def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, 
     Raises:
         NonFiniteLossError: the loss is not finite; the last good checkpoint is at ``directory/checkpoint``.
         DiskError: the disk takes no more; earlier checkpoints stay.
-        QalofError: workers, or the controller, died more than ``workers.max_failures`` times.
+        QalofError: what the work raised; or workers, or the controller, died more than ``workers.max_failures`` times.
     """
     steps = config.training.steps
     with report("train", steps) as progress:
@@ -117,16 +120,16 @@ def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, 
         if config.workers.in_process:
             return _trained(seen, target, train_here(config, parts, target, place, show))
         show(_lost(directory))
-        with watched_board(show) as board:
-            outcome = _fit_through(config, directory, board)
-        show(_lost(directory))  # a queue that died took entries with it, and the last ones may still be on their way
+        with watched_queue(show) as queue:
+            outcome = _fit_through(config, directory, queue)
+        show(_lost(directory))  # a queue that died took steps with it, and the last ones may still be on their way
     found = kept_checkpoints(_storage(directory))
     tidy(target)
     if found:
         copy_folder(found[-1].folder, target)
     trained = _trained(seen, target, keep_best(found, place))
     if error := outcome.get("error"):
-        raise NonFiniteLossError(*error)
+        raise error_of_text(error)
     return trained
 
 
@@ -149,20 +152,20 @@ def _storage(directory: RunDirectory) -> Path:
     return directory.path / RAY_FOLDER / NAME
 
 
-def _fit_through(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> Mapping[str, Any]:
+def _fit_through(config: TrainConfig, directory: RunDirectory, queue: Queue) -> Mapping[str, Any]:
     """Fit, once more each time the controller is lost, and return what rank 0 returned."""
-    for lost in range(config.workers.max_failures + 1):
+    policy, lost = FailurePolicy(config.workers.max_failures), 0
+    while True:
         try:
-            return _fit(config, directory, board).return_value or {}
-        except RayActorError:
-            say(f"the training controller was lost ({lost + 1}); going on from the last checkpoint")
-    raise QalofError(
-        f"the training controller was lost more than {config.workers.max_failures} times; "
-        "the same command goes on from the last checkpoint"
-    )
+            return _fit(config, directory, queue).return_value or {}
+        except RayActorError as error:
+            lost += 1
+            if policy.decide(Failure.CUT_OFF, lost) is Decision.GIVE_UP:
+                raise policy.exhausted("the training controller", first_line(error)) from error
+            say(f"the training controller was lost ({lost}); going on from the last checkpoint")
 
 
-def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ray.train.Result:
+def _fit(config: TrainConfig, directory: RunDirectory, queue: Queue) -> ray.train.Result:
     workers, request = config.workers, admitted(config.workers)
     storage = _storage(directory)
     last = prepare(storage)
@@ -171,7 +174,7 @@ def _fit(config: TrainConfig, directory: RunDirectory, board: ActorHandle) -> ra
         work,
         train_loop_config={
             "config": to_plain(config),
-            "board": board,
+            "queue": queue,
             "storage": str(storage),
             "resume_from": None if last is None else str(last),
         },
@@ -227,8 +230,5 @@ def _worker_failure(error: WorkerGroupError, workers: WorkersConfig) -> QalofErr
     for cause in causes:
         if isinstance(cause, QalofError):
             return cause
-    return QalofError(
-        f"training workers failed more than {workers.max_failures} times, last by "
-        f"{type(causes[0]).__name__}: {str(causes[0]).strip().splitlines()[-1]}; "
-        "the same command goes on from the last checkpoint"
-    )
+    reason = f"{type(causes[0]).__name__}: {str(causes[0]).strip().splitlines()[-1]}"
+    return FailurePolicy(workers.max_failures).exhausted("a group of training workers", reason)

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrate.runs.progress import say
 from qalof.checkpoint.manifest import read_manifest
-from qalof.errors import BadInputError
-from qalof.files import copy_folder, tidy
+from qalof.errors import BadInputError, DiskError
+from qalof.files import copy_folder, tidy, write_text
 
 NAME = "train"
 """The name of the run in Ray's storage, which names its folder too."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
+ERROR = "error.txt"
+"""What a worker's error is left in, for the workers that are started after it."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,18 @@ def keep_best(found: Sequence[Kept], place: Path) -> Kept | None:
     return best
 
 
+def leave_error(storage: Path, text: str) -> None:
+    """Leave a worker's error, as text; of several workers' the last one stays.  A full disk refuses it in silence."""
+    with suppress(DiskError):  # then the work is repeated, and its error found anew
+        write_text(storage / ERROR, text)
+
+
+def left_error(storage: Path) -> str | None:
+    """What :func:`leave_error` left; None where nothing was."""
+    path = storage / ERROR
+    return path.read_text(encoding="ascii") if path.is_file() else None
+
+
 def prepare(storage: Path) -> Path | None:
     """Prepare the storage for a fit, whatever an earlier one left; nothing else may write there.
 
@@ -85,6 +100,7 @@ def prepare(storage: Path) -> Path | None:
     """
     storage.mkdir(parents=True, exist_ok=True)
     (storage / SNAPSHOT).unlink(missing_ok=True)
+    (storage / ERROR).unlink(missing_ok=True)
     for left in storage.glob(".losses-*"):
         left.unlink()
     for hidden in {path.name.split(".")[1] for path in storage.glob(".step-*.*")}:

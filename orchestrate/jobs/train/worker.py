@@ -4,6 +4,10 @@ A report is a barrier, so it is made at checkpoints alone.  Losses travel over a
 checkpoint too, since a queue is lost with its driver.  The score by which the best checkpoint is kept is shared out
 bitmap by bitmap, and each bitmap is evaluated whole by one worker, so for equal weights it is the same number on any
 number of workers.
+
+An error of one worker has to end the others, which wait for it, so it is raised; and Ray begins any group again whose
+worker raised.  So an error of ours is left in the storage first, and a group that finds one there stops at once and
+returns it.  Other errors are taken for what the loss of one worker does to the others, and repeated as such.
 """
 
 from __future__ import annotations
@@ -15,20 +19,22 @@ from typing import Any
 
 import ray.train
 import torch
-from ray.actor import ActorHandle
 from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.torch import get_device
+from ray.util.queue import Queue
 
+from orchestrate.cluster.carried_error import error_as_text
 from orchestrate.cluster.evaluation_pool import threads_of
+from orchestrate.cluster.progress_queue import put
 from orchestrate.config.build import build_training
 from orchestrate.config.loader import validate
 from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import SCORE, WORST, Watched, watched
 from orchestrate.jobs.train.losses import keep_losses
-from orchestrate.jobs.train.storage import step_folder
+from orchestrate.jobs.train.storage import leave_error, left_error, step_folder
 from qalof.bitmap_names import short_name
 from qalof.checkpoint.trainer import begin, save_checkpoint
-from qalof.errors import NonFiniteLossError
+from qalof.errors import NonFiniteLossError, QalofError
 from qalof.tasks.factory import describe_task
 from qalof.training.loop import ProcessGroup, StepReport, Trainer
 
@@ -37,11 +43,29 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     """Train to the end.
 
     Args:
-        settings: ``config`` plain, ``board``, ``storage`` of checkpoints, ``resume_from`` one of an earlier fit.
+        settings: ``config`` plain, ``queue``, ``storage`` of checkpoints, ``resume_from`` one of an earlier fit.
 
     Returns:
-        An empty dictionary; or ``error`` with step, bitmap and value of a loss that is not finite.
+        An empty dictionary; or ``error``: what the work raised, here or in a group before this one, as text.
+
+    Raises:
+        QalofError: what the work raised; it is left in the storage.
     """
+    storage = Path(settings["storage"])
+    left = left_error(storage)
+    if left is not None:
+        return {"error": left}
+    try:
+        _train(settings)
+    except NonFiniteLossError as error:
+        return {"error": error_as_text(error)}  # the same on all workers, so no other waits
+    except QalofError as error:
+        leave_error(storage, error_as_text(error))
+        raise
+    return {}
+
+
+def _train(settings: dict[str, Any]) -> None:
     config = validate(TrainConfig, settings["config"], "the config")
     torch.set_num_threads(threads_of(config.workers))
     parts = build_training(config)
@@ -51,20 +75,16 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     begin(trainer, None if resume_from is None else Path(resume_from))
     extra = {"task": describe_task(parts.task), "config": settings["config"]}
     seen = watched(config, parts.model, parts.task)
-    board: ActorHandle = settings["board"]
+    queue: Queue = settings["queue"]
 
     def on_step(done: StepReport) -> None:
         if trainer.world.rank == 0:
-            board.post.remote(done)
+            put(queue, done)
 
     def on_checkpoint(posts: Sequence[StepReport], score: float | None) -> None:
         _report(trainer, posts, {**extra, SCORE: score}, Path(settings["storage"]))
 
-    try:
-        run_steps(trainer, seen, on_step, on_checkpoint)
-    except NonFiniteLossError as error:
-        return {"error": (error.step, error.bitmap, error.value)}
-    return {}
+    run_steps(trainer, seen, on_step, on_checkpoint)
 
 
 def run_steps(

@@ -193,8 +193,8 @@ def run_here(
 ) -> None:
     """Do what :func:`run_trials` does in this process, without Ray: one trial runs after the other.
 
-    The scheduler is Tune's own, so it stops here what it would stop there.  It is asked in the way of Tune's controller,
-    which it does not get: the schedulers that we use look at the trial's id alone.
+    The scheduler is Tune's own, so it stops here what it would stop there.  It is asked in the way of Tune's
+    controller, which it does not get: the schedulers that we use look at the trial's id alone.
 
     Raises:
         QalofError: the searcher's error, or what a trial raises.

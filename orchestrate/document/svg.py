@@ -132,9 +132,7 @@ def _attributes(element: ElementTree.Element) -> dict[str, str]:
     """Adapt attributes to a page: colors from the style sheet, its font, and only identifiers that are used."""
     found = {_local(name): " ".join(value.split()) for name, value in element.attrib.items()}
     if element.tag == "g":
-        found.pop(
-            "id", None
-        )  # a group's identifier is a counter, which every figure starts again, and nothing refers to it
+        found.pop("id", None)  # a group's is a counter, which every figure starts again, and nothing refers to it
     if found.get("transform", "").startswith("rotate(-0 "):
         del found["transform"]
     style = dict(part.split(": ", 1) for part in found.pop("style", "").split("; ") if part)

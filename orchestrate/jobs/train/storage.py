@@ -82,7 +82,7 @@ def keep_best(found: Sequence[Kept], place: Path) -> Kept | None:
 
 def leave_error(storage: Path, text: str) -> None:
     """Leave a worker's error, as text; of several workers' the last one stays.  A full disk refuses it in silence."""
-    with suppress(DiskError):  # then the work is repeated, and its error found anew
+    with suppress(DiskError):  # then the work is repeated, and its error is found again
         write_text(storage / ERROR, text)
 
 

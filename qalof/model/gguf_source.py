@@ -209,5 +209,5 @@ def _write(path: Path, header: _Header, origin: Mapping[str, Any], folder: Path)
 def _save(model: transformers.PreTrainedModel, folder: Path) -> None:
     tensors: dict[int, tuple[str, torch.Tensor]] = {}
     for name, tensor in model.state_dict().items():
-        tensors.setdefault(tensor.data_ptr(), (name, tensor.to(torch.float32).contiguous()))  # tied ones are stored once
+        tensors.setdefault(tensor.data_ptr(), (name, tensor.to(torch.float32).contiguous()))  # tied ones once
     save_file(dict(tensors.values()), folder / "model.safetensors", metadata={"format": "pt"})

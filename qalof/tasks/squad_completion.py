@@ -37,7 +37,7 @@ _TEMPLATE = ("Context: ", "\nQuestion: {question}\nAnswer:")
 
 @dataclass(frozen=True)
 class CompletionSettings:
-    """``max_length`` counts the tokens of prompt and answer; a longer context loses its beginning.
+    """``max_length``: the most tokens of prompt and answer together; a longer context loses its beginning.
 
     ``data`` may be a folder of generated completions (``qalof generate-data`` from prompts), which is for training
     only; ``validation_data`` is scored in place of ``data``.

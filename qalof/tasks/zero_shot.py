@@ -33,11 +33,11 @@ from qalof.tasks.zero_shot_data import BENCHMARKS, Dataset, Item, load_items
 
 @dataclass(frozen=True)
 class ZeroShotSettings:
-    """``data`` is ``tiny``, a ``.jsonl`` file, a folder with ``DATASET.jsonl``, or a hub name; None takes the
-    benchmark's own.
+    """``data``: ``tiny``, a ``.jsonl`` file, a folder with ``DATASET.jsonl``, or a hub name; None takes the benchmark's
+    own.
 
-    ``limit`` keeps only the first items; ``max_length`` is the greatest number of tokens that the model is given, where
-    None takes its positions.
+    ``limit``: how many of the first items are used; ``max_length``: the most tokens that the model is given, where None
+    takes its positions.
     """
 
     dataset: Dataset = "boolq"

@@ -25,7 +25,7 @@ from qalof.quantization.quantizer import Grid, Quantizer
 
 @dataclass(frozen=True, kw_only=True)
 class Symmetric(Quantizer, method="symmetric"):
-    """``range`` is narrow, with codes [-Q, Q], or full, with codes [-2^(b-1), 2^(b-1) - 1]."""
+    """``range``: narrow has codes [-Q, Q], and full has codes [-2^(b-1), 2^(b-1) - 1]."""
 
     range: Literal["narrow", "full"] = "narrow"
 

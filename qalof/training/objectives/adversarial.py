@@ -34,9 +34,9 @@ from qalof.training.objectives.switchable import StepwisePrecision, Weight
 class EmbeddingAttack:
     """How far embeddings are shifted.
 
-    ``epsilon`` is relative to the RMS of the embeddings; ``steps`` 1 is FGSM; ``step_size`` is relative too, and None
-    takes epsilon for one step, otherwise 2.5 epsilon / steps; ``share`` is the share of the attacked loss, and the rest
-    is clean.
+    ``epsilon``: the bound of the shift, relative to the RMS of the embeddings; ``steps``: 1 is FGSM, more are PGD;
+    ``step_size``: relative too, where None takes epsilon for one step, otherwise 2.5 epsilon / steps; ``share``: the
+    share of the attacked loss, where the rest is clean.
     """
 
     epsilon: Positive = 0.1

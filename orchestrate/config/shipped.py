@@ -2,7 +2,7 @@
 
 ``configs/`` lies at the top of the repository, where readers look for it, and ``orchestrate/configs`` is a link to it.
 setuptools follows the link, so a wheel holds the files within the package, and one path finds them in both cases.  A
-mapping of folders in the build (``package-dir``) was tried in thought and rejected: then a checkout that is not
+mapping of folders in the build (``package-dir``) was rejected: then a checkout that is not
 installed, such as the copy that a Ray job runs in, would need a second way to find them.
 """
 

@@ -1,1 +1,1 @@
-"""The switchable model and what it is made of."""
+"""The switchable model and its parts."""

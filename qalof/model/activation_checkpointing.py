@@ -1,12 +1,12 @@
 """Activation checkpointing that recomputes at the bits of the forward pass it stands for.
 
 A checkpointed block runs a second time inside backward.  By then the model may have been switched: gradients of several
-bitmaps are added up before one step, and with the bits read from the model's present state the second run would
-silently be that of another configuration.  So each block's checkpointing function is wrapped: what it is given to
-run takes down the state of all switches when it is called, and puts it back for as long as it runs again.
+bitmaps are added up before one step. If the bits were read from the model's present state, the second run would
+silently be that of another configuration. So the checkpointing function of each block is wrapped: it records the state
+of all switches when it is called, and restores it for as long as the block runs again.
 
-It covers the checkpointing that transformers turns on (``activation_checkpointing_enable``), reentrant or not.  Who
-puts ``torch.utils.checkpoint`` around the whole model must not switch between its forward and its backward.
+It covers the checkpointing that transformers turns on (``activation_checkpointing_enable``), reentrant or not. A caller
+that puts ``torch.utils.checkpoint`` around the whole model must not switch between its forward and its backward.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 State = Any
-"""What ``capture`` returns and ``restore`` takes."""
+"""The state that ``capture`` returns and ``restore`` takes."""
 
 
 class CapturedCheckpoint:
@@ -35,7 +35,7 @@ class CapturedCheckpoint:
         self.checkpoint, self.capture, self.restore = checkpoint, capture, restore
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """As the wrapped function."""
+        """Call the wrapped function."""
         then = self.capture()
 
         def at_the_time(*inputs: Any, **named: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Adapters as plain values: their names, sizes and beginnings, and which one serves a width."""
+"""Adapters as plain values: their names, sizes and initial values, and which one serves a width."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SHARED = "shared"
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """One adapter's branch: s B A drop(x) with s = alpha/rank, or alpha/sqrt(rank) for rsLoRA.
+    """The branch of one adapter: s B A drop(x) with s = alpha/rank, or alpha/sqrt(rank) for rsLoRA.
 
-    ``init``: how A and B begin, see :mod:`qalof.model.initialization`.
+    ``init`` says how A and B begin, see :mod:`qalof.model.initialization`.
 
     Raises:
-        BadInputError: a rank below 1, an alpha that is not positive, a dropout outside [0, 1), an unknown init.
+        BadInputError: The rank is below 1, alpha is not positive, dropout is outside [0, 1), or the init is unknown.
     """
 
     rank: Count = 8
@@ -43,7 +43,7 @@ class AdapterSpec:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     def parameters(self, sites: Sequence[Site]) -> int:
-        """How many A and B have over ``sites``: rank * (in + out) each, where a site has an adapter."""
+        """Return how many parameters A and B have over ``sites``: rank * (in + out) per site that has an adapter."""
         return sum(self.rank * (site.in_features + site.out_features) for site in sites if site.has_adapter)
 
 
@@ -55,7 +55,9 @@ REFERENCE_SPECS: Mapping[str, Mapping[str, AdapterSpec]] = {
     "s4-sp": {str(bits): AdapterSpec(64, 128) for bits in (*range(4, 17), 32)},
     "s4-cpt": {SHARED: AdapterSpec(16, 32)},
 }
-"""Widths, ranks and alphas of the reference systems (algorithms.md 2).  S2 gives no rank and S4 no alpha for its SP."""
+"""Widths, ranks and alphas of the reference systems (docs/systems.md). S2 gives no rank, and S4 gives no alpha for its
+SP.
+"""
 
 
 class AdapterPolicy(StrEnum):
@@ -68,12 +70,12 @@ class AdapterPolicy(StrEnum):
 
 
 def adapter_for(bits: int, names: Sequence[str], policy: AdapterPolicy) -> str | None:
-    """The adapter that serves weights of ``bits``, or None for no branch.
+    """Return the adapter that serves weights of ``bits``, or None for no branch.
 
-    ``nearest_higher`` takes the highest adapter where none is higher than ``bits`` (pass-through, say).
+    ``nearest_higher`` takes the highest adapter where none is higher than ``bits``, for example at pass-through.
 
     Raises:
-        BadInputError: ``exact`` and no adapter of this width.
+        BadInputError: The policy is ``exact``, and no adapter has this width.
     """
     if not names:
         return None
@@ -94,10 +96,10 @@ def adapter_for(bits: int, names: Sequence[str], policy: AdapterPolicy) -> str |
 
 
 def stand_ins(widths: Sequence[int], names: Sequence[str], policy: AdapterPolicy) -> dict[int, str | None]:
-    """The widths that have no adapter of their own, from low to high, each with the adapter that serves it instead.
+    """Return the widths that have no adapter of their own, from low to high, each with the adapter that serves it.
 
-    Empty for a model without adapters or with a shared one.  ``exact`` refuses such widths when they run: None stands
-    for that too.
+    The result is empty for a model without adapters or with a shared one. ``exact`` refuses such widths when they run;
+    None stands for that too.
     """
     own = {int(name) for name in names if name != SHARED}
     missing = sorted(set(widths) - own) if own and SHARED not in names else []
@@ -106,7 +108,9 @@ def stand_ins(widths: Sequence[int], names: Sequence[str], policy: AdapterPolicy
 
 
 def untrained_widths(widths: Sequence[int], names: Sequence[str], policy: AdapterPolicy) -> str | None:
-    """A warning that names the widths of a menu for which no adapter was made, and what runs there; None if all are."""
+    """Return a warning that names the widths of a menu without an adapter, and what runs there; None if all have
+    one.
+    """
     found = stand_ins(widths, names, policy)
     if not found:
         return None

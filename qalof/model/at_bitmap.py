@@ -1,4 +1,4 @@
-"""What a switchable model runs at one bitmap: its layers, active adapters and effective weights."""
+"""The layers, active adapters and effective weights that a switchable model runs at one bitmap."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qalof.site import Site
 
 @contextmanager
 def running_at(model: SwitchableModel, bitmap: Bitmap | str | int) -> Iterator[Bitmap]:
-    """``model`` in eval mode at ``bitmap``, which is yielded parsed; afterwards as it was."""
+    """Put ``model`` into eval mode at ``bitmap``, which is yielded parsed; restore it afterwards."""
     before, training = model.bitmap, model.training
     model.eval()
     try:
@@ -30,7 +30,7 @@ def running_at(model: SwitchableModel, bitmap: Bitmap | str | int) -> Iterator[B
 
 
 def layers_of(model: SwitchableModel, site: Site) -> tuple[SwitchableLinear, SwitchableLora | None]:
-    """The switchable layer of a site, and its branches if it has any."""
+    """Return the switchable layer of a site, and its branches if it has any."""
     outer = model.model.get_submodule(site_path(model.model, site))
     if isinstance(outer, SwitchableLora):
         outer, lora = outer.base_layer, outer
@@ -41,12 +41,12 @@ def layers_of(model: SwitchableModel, site: Site) -> tuple[SwitchableLinear, Swi
 
 
 def active_branch(lora: SwitchableLora | None) -> tuple[torch.Tensor, torch.Tensor, float] | None:
-    """A, B and s of the adapter that a site runs; None where it runs none."""
+    """Return A, B and s of the adapter that a site runs; None where it runs none."""
     return None if lora is None or lora.active is None else lora.factors(lora.active)
 
 
 def active_tensor(model: nn.Module, name: str) -> torch.Tensor:
-    """A tensor of a patched ``model`` by its name in the unpatched one: of a norm, that of the active copy."""
+    """Return a tensor of a patched ``model`` by its name in the unpatched one; a norm gives that of its active copy."""
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     if isinstance(module, SwitchableNorm):
@@ -57,7 +57,7 @@ def active_tensor(model: nn.Module, name: str) -> torch.Tensor:
 
 
 def effective_weight(model: SwitchableModel, site: Site) -> torch.Tensor:
-    """What is rounded at a site, (out, in): its weight, with the branch in it under ``merge_then_quantize``."""
+    """Return what is rounded at a site, (out, in): its weight, with the branch in it under ``merge_then_quantize``."""
     linear, lora = layers_of(model, site)
     if lora is None or lora.active is None or model.settings.merge is not MergeOrder.MERGE_THEN_QUANTIZE:
         return linear.weight.detach()

@@ -1,9 +1,9 @@
 r"""How byte-level BPE tokenizers cut text before they merge, by the names that GGUF files give.
 
-A GGUF file names the regular expression that splits its text and does not hold it.  Four are known here: GPT-2's,
-Llama 3's, Qwen2's, and that of SmolLM and StarCoder, which is GPT-2's after every digit was cut off by itself.  Under
-another split the same text becomes other tokens, and a model reads well and answers badly; so a name that is not
-known is refused.  Sources: llama.cpp's ``llama-vocab.cpp``, and the ``tokenizer.json`` of each family.
+A GGUF file names the regular expression that splits its text and does not hold it.  Four are known here: GPT-2's, Llama
+3's, Qwen2's, and that of SmolLM and StarCoder, which is GPT-2's after each digit was separated. Under another split the
+same text becomes other tokens; a model then loads without an error and answers badly, so an unknown name is refused.
+Sources: llama.cpp's ``llama-vocab.cpp``, and the ``tokenizer.json`` of each family.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SPLITS = {
     _CONTRACTIONS + r"\p{N}{1,3}" + _REST: "llama-bpe",
     _CONTRACTIONS + r"\p{N}" + _REST: "qwen2",
 }
-"""Regular expression -> GGUF's name of it."""
+"""Each regular expression with the name that GGUF gives it."""
 
 SAME = {
     "gpt-2": ("gpt-2", "default", "phi-2", "olmo"),
@@ -29,14 +29,14 @@ SAME = {
     "qwen2": ("qwen2", "deepseek-r1-qwen", "stablelm2"),
     "smollm": ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"),
 }
-"""The names of each split: one that stands for it here -> all."""
+"""The names of each split: the one that stands for it here -> all of them."""
 
 
 def canonical(name: str) -> str:
-    """The name that stands for ``name``'s split.
+    """Return the name that stands for the split of ``name``.
 
     Raises:
-        BadInputError: a split that is not known.
+        BadInputError: The split is not known.
     """
     for known, names in SAME.items():
         if name in names:
@@ -46,10 +46,10 @@ def canonical(name: str) -> str:
 
 
 def pre_tokenizer(name: str) -> Any:
-    """The pre-tokenizer of a split, for ``tokenizers``.
+    """Return the pre-tokenizer of a split, for ``tokenizers``.
 
     Raises:
-        BadInputError: a split that is not known.
+        BadInputError: The split is not known.
     """
     name = canonical(name)
     whole = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -63,7 +63,7 @@ def pre_tokenizer(name: str) -> Any:
 
 
 def split_name(pre: Mapping[str, Any] | None) -> str | None:
-    """The name of the split of a ``tokenizer.json``'s ``pre_tokenizer``; None if it is not known."""
+    """Return the name of the split of the ``pre_tokenizer`` in a ``tokenizer.json``; None if it is not known."""
     whole: Any = pre or {}
     steps = whole["pretokenizers"] if whole.get("type") == "Sequence" else [whole]
     first, last = steps[0], steps[-1]

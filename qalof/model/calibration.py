@@ -1,4 +1,4 @@
-"""Static ranges and first step sizes, found by running a switchable model on batches."""
+"""Static ranges and initial step sizes are found by running a switchable model on batches."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def calibrate(
     *,
     reset: bool = True,
 ) -> int:
-    """Find all static ranges and set all unset steps from ``batches``, each run at every bitmap; then freeze.
+    """Find all static ranges and set all unset steps from ``batches``, each run at every bitmap; then freeze them.
 
-    Under ``torch.distributed`` every rank must call it, with as many batches as the others.
+    Under ``torch.distributed`` every rank must call this, with as many batches as the others.
 
     Args:
-        model: stays at its bitmap and in its mode.
+        model: a switchable model; it returns to its bitmap and mode.
         batches: keyword arguments of the model, such as ``{"input_ids": ..., "attention_mask": ...}``.
-        bitmaps: where to observe, since a site's input depends on what runs before it; None for each of the
-            scheme's widths, else each adapter's, else the present bitmap.
-        reset: forget ranges found before.
+        bitmaps: the bitmaps to observe at, since the input of a site depends on what runs before it; None takes each of
+            the scheme's widths, without any each adapter's width, and without any the present bitmap.
+        reset: whether ranges that were found before are dropped.
 
     Returns:
-        How many batches there were.
+        The number of batches.
 
     Raises:
-        BadInputError: no batch, or values that are not finite.
+        BadInputError: There is no batch, or a value is not finite.
     """
     before, training = model.bitmap, model.training
     modules = [module for _, module in quantizers_of(model)]

@@ -1,16 +1,15 @@
-"""A GGUF file as a pretrained model: its weights dequantized, its tokenizer taken from the same file.
+"""A GGUF file as a pretrained model: its weights are dequantized, and its tokenizer comes from the same file.
 
 transformers reads such files, but takes 15 seconds for one of 135 M parameters, most of them for the vocabulary, in
-every process and twice where tokenizer and model are both wanted.  So a file is converted once: into a folder in
+every process, and twice where tokenizer and model are both needed. So a file is converted once: into a folder in
 Hugging Face's format, fp32, in the cache, under a name that is a digest of the file's content.  From then on the model
-is that folder, whose weights are mapped and shared by all processes.  Dequantizing on every start with vectorized
-numpy was the other choice: it saves the disk (four bytes per weight) and costs every process two seconds and a copy
-of its own.
+is that folder, whose weights are mapped and shared by all processes.  Dequantizing on every start with vectorized numpy
+was rejected: it saves disk space (four bytes per weight) and costs every process two seconds and a copy of its own.
 
-The config of the folder says what the weights once were (:data:`ORIGIN`), and so do checkpoints and exports made of
-it: "full precision" is here what dequantization gives.
+The config of the folder says what the weights once were (:data:`ORIGIN`), and so do checkpoints and exports made of it:
+"full precision" means the result of dequantization here.
 
-Three things that transformers passes over are put right or refused: the number of positions, the way text is split
+Three things that transformers ignores are corrected or refused: the number of positions, the way text is split
 (:mod:`qalof.model.byte_level_splits`), and tensors of rotary factors.
 """
 
@@ -38,20 +37,20 @@ from qalof.writing import disk_errors
 
 MAGIC = b"GGUF"
 ORIGIN = "dequantized_from"
-"""The key of a config that says what a GGUF file's weights were.
+"""The key of a config that says how the weights of a GGUF file were stored.
 
-``file``: its name; ``sha256``: its digest; ``types``: how many weights had which type; ``layers``: the type that most
-weights of the blocks' layers had.
+``file`` is its name, ``sha256`` its digest; ``types`` says how many weights had which type, and ``layers`` which type
+most weights of the blocks' layers had.
 """
 
 CONVERSION = 1
-"""Counts up when a conversion gives something else than before."""
+"""This number is raised when a conversion gives another result than before."""
 
 _log = logging.getLogger(__name__)
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a file begins as a GGUF file does."""
+    """Return whether a file begins as a GGUF file does."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -59,10 +58,10 @@ def is_gguf(path: Path) -> bool:
 
 
 def find_gguf(path: Path) -> Path | None:
-    """The GGUF file that ``path`` means: itself, or the only one of a folder that holds no ``config.json``.
+    """Return the GGUF file that ``path`` means: itself, or the only one of a folder that holds no ``config.json``.
 
     Raises:
-        BadInputError: a file that is not GGUF, or a folder of several.
+        BadInputError: The file is not GGUF, or the folder holds several.
     """
     if path.is_file():
         if not is_gguf(path):
@@ -75,11 +74,11 @@ def find_gguf(path: Path) -> Path | None:
 
 
 def converted(path: Path) -> Path:
-    """The folder of a GGUF file's model in Hugging Face's format, made by whoever asks first on this machine.
+    """Return the folder of a GGUF file's model in Hugging Face's format; the first process that asks makes it.
 
     Raises:
-        BadInputError: a file that is damaged, cut, or holds what is not known here.
-        DiskError: the disk takes no more.
+        BadInputError: The file is damaged or cut, or it holds something that is not known here.
+        DiskError: The disk is full.
     """
     status = path.stat()
     sha = _digest(path, status.st_size, status.st_mtime_ns)
@@ -97,10 +96,11 @@ def converted(path: Path) -> Path:
 
 
 def stored_as(config: Any) -> str | None:
-    """Such as ``Q4_1``: what most weights of the layers were in a model's GGUF file; None if it came from none.
+    """Return the type of most layer weights in a model's GGUF file, such as ``Q4_1``; None if it came from no such
+    file.
 
     Args:
-        config: of the transformers model.
+        config: the config of the transformers model.
     """
     origin: Mapping[str, Any] | None = getattr(config, ORIGIN, None)
     return str(origin["layers"]) if origin else None
@@ -108,21 +108,21 @@ def stored_as(config: Any) -> str | None:
 
 @dataclass(frozen=True)
 class _Header:
-    """What transformers does not take over from a file."""
+    """The facts of a file that transformers does not read."""
 
     positions: int | None
     """The longest sequence, in tokens."""
     split: str | None
-    """How text is split, of a byte-level BPE."""
+    """How a byte-level BPE splits text."""
     types: dict[str, int]
-    """Weights by type."""
+    """The number of weights of each type."""
     layers: str
     """The type of most weights in the blocks' layers."""
 
 
 @lru_cache(maxsize=8)
 def _digest(path: Path, size: int, changed: int) -> str:
-    """SHA-256 of a file, read once as long as its size and time stay the same."""
+    """Return the SHA-256 of a file, which is read once as long as its size and time stay the same."""
     return digest(path)
 
 
@@ -137,7 +137,7 @@ def _convert(path: Path, sha: str, folder: Path) -> None:
         raise BadInputError(f"{error}" if str(path) in f"{error}" else f"{path}: {error}") from None
     except OSError:
         raise
-    except Exception as error:  # gguf, transformers and tokenizers raise many kinds, all about what the file holds
+    except Exception as error:  # gguf, transformers and tokenizers raise many kinds, all about the content
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise BadInputError(
             f"a GGUF file must be whole and hold a language model that transformers knows: {path} is refused "
@@ -186,7 +186,7 @@ def _write(path: Path, header: _Header, origin: Mapping[str, Any], folder: Path)
         core = tokenizer.backend_tokenizer
         core.pre_tokenizer = pre_tokenizer(header.split)
         if header.split == "llama-bpe":
-            core.model.ignore_merges = True  # as Llama 3's own tokenizer.json says
+            core.model.ignore_merges = True  # Llama 3's own tokenizer.json says so
     config = transformers.AutoConfig.from_pretrained(path.parent, **options)
     if header.positions is not None:
         config.max_position_embeddings = header.positions

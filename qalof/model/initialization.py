@@ -1,4 +1,4 @@
-"""How the factors of a LoRA branch begin.
+"""The initial values of the factors of a LoRA branch (docs/methods/adapters.md, "How a branch begins").
 
 ==============  ===========================================================================================
 ``kaiming``     A Kaiming-uniform with a = sqrt(5), B = 0: microsoft/LoRA's code, the default
@@ -11,13 +11,13 @@
 ``olora``       B, A = the first r columns and rows of W's QR factors, taken out of W (arXiv 2406.01775)
 ==============  ===========================================================================================
 
-The last two change the weight that all adapters stand on, so that all must begin with the same product: equal rank
-and alpha, no width without a branch, and no tied head, whose embedding would change with it.  A checkpoint holds
-the factors' start beside their present value, as one LoRA of twice the rank, [B, -B0] [A; A0]; on the pretrained
-weight it is the same function, so that plain PEFT opens it, and loading takes B0 A0 out of W again.
+The last two change the weight that all adapters share, so all must begin with the same product: equal rank and alpha,
+no width without a branch, and no tied head, whose embedding would change with it. A checkpoint stores the initial
+factors alongside the present ones, as one LoRA of twice the rank, [B, -B0] [A; A0]. On the pretrained weight that is
+the same function, so plain PEFT opens it; loading takes B0 A0 out of W again.
 
-PEFT's own ``loftq`` rounds to NF4 and overwrites the base weight; its inits that look at data (eva, corda, lora_ga)
-need a pass over it that the model has not seen here.  They are refused.
+PEFT's own ``loftq`` rounds to NF4 and overwrites the base weight; its inits that depend on data (eva, corda, lora_ga)
+need a pass over data before training. All of these are refused.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from qalof.errors import BadInputError, nearest_hint
 from qalof.precision import at_least_float32
 
 Factors = tuple[torch.Tensor, torch.Tensor]
-"""A (rank, in), B (out, rank)."""
+"""The factors A (rank, in) and B (out, rank)."""
 
 DRAWN: Mapping[str, bool | str] = {"kaiming": True, "gaussian": "gaussian", "orthogonal": "orthogonal"}
-"""Inits that PEFT draws itself: our name -> its ``init_lora_weights``."""
+"""Inits that PEFT draws itself: the name here -> PEFT's ``init_lora_weights``."""
 
 _PISSA = re.compile(r"pissa(?:_niter_([1-9][0-9]?))?$")
 _KNOWN = (*DRAWN, "loftq", "olora", "pissa", "pissa_niter_4")
@@ -44,7 +44,7 @@ def check_init(init: str, rank: int) -> None:
     """Refuse an init that does not exist, or that this rank cannot have.
 
     Raises:
-        BadInputError: says what there is.
+        BadInputError: The init is refused; the message names those that exist.
     """
     if init not in _KNOWN and not _PISSA.match(init):
         raise BadInputError(f"no adapter init {init!r}; {nearest_hint(init, _KNOWN)}")
@@ -53,13 +53,13 @@ def check_init(init: str, rank: int) -> None:
 
 
 def takes_from_weight(init: str) -> bool:
-    """Whether the adapter's start is taken out of the frozen weight."""
+    """Return whether the initial product of the adapter is subtracted from the frozen weight."""
     return init == "olora" or bool(_PISSA.match(init))
 
 
 @torch.no_grad()
 def decompose(weight: torch.Tensor, rank: int, scaling: float, init: str) -> Factors:
-    """A0 and B0 of ``pissa`` and ``olora``, with scaling * B0 @ A0 the part to take out of ``weight`` (out, in)."""
+    """Return A0 and B0 of ``pissa`` and ``olora``; scaling * B0 @ A0 is to be subtracted from ``weight`` (out, in)."""
     _check_rank(weight, rank)
     if init == "olora":
         q, r = torch.linalg.qr(at_least_float32(weight))
@@ -76,7 +76,7 @@ def decompose(weight: torch.Tensor, rank: int, scaling: float, init: str) -> Fac
 def compensate(
     weight: torch.Tensor, rank: int, scaling: float, rounded: Callable[[torch.Tensor], torch.Tensor]
 ) -> Factors | None:
-    """A and B of ``loftq`` for ``weight`` (out, in); None where rounding changes nothing, as at 32 bits."""
+    """Return A and B of ``loftq`` for ``weight`` (out, in); None where rounding changes nothing, as at 32 bits."""
     _check_rank(weight, rank)
     error = at_least_float32(weight) - at_least_float32(rounded(weight))
     return _truncated(error, rank, scaling) if error.any() else None

@@ -1,12 +1,12 @@
-"""LayerNorms in training: left alone, shared by all widths, or one copy a width.
+"""LayerNorms in training are frozen, shared by all widths, or copied once per width.
 
-Low widths change the statistics of what a norm sees; slimmable and switchable networks keep one normalisation a
-width for that reason, and S4's CPT trains the one that it has (algorithms.md 2 and 8).  A copy belongs to the
-adapter of the same name: it is trained, clipped and saved with it.
+Low widths change the statistics of what a norm sees; slimmable and switchable networks keep one normalization per width
+for that reason, and the CPT of S4 (docs/systems.md) trains the only one that it has (docs/methods/adapters.md, "Head
+and norms"). A copy belongs to the adapter of the same name: it is trained, clipped and saved with it.
 
-Which site a norm belongs to is not in its name, nor in the order of modules (Llama registers its norms after the
-layers they feed).  It is found by running one token: a norm goes with the site that runs next after it, and one that
-no site follows with the last one, which is the head where the head is a site.
+Neither the name of a norm nor the order of modules says to which site it belongs (Llama registers its norms after the
+layers that they feed). It is found by running one token: a norm belongs to the site that runs next after it, and a norm
+that no site follows belongs to the last site, which is the head where the head is a site.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ from qalof.site import Site
 
 
 class NormMode(StrEnum):
-    """``frozen``; ``shared``: trained, one for all widths; ``per_width``: a trained copy an adapter, beside the
-    pretrained one, which runs where no adapter does; ``frozen_copies``: copies that stay as they are (S4's SP).
+    """How norms are trained.
+
+    ``frozen`` norms stay as they are; ``shared`` ones are trained, one for all widths; ``per_width`` trains one copy
+    per adapter, alongside the pretrained norm, which runs where no adapter does; ``frozen_copies`` are copies that stay
+    as they are (the SP of S4, docs/systems.md).
     """
 
     FROZEN = "frozen"
@@ -40,7 +43,7 @@ class NormMode(StrEnum):
 
 
 class SwitchableNorm(nn.Module):
-    """A norm and its copies, of which one runs: ``active`` by name, the pretrained one for None.
+    """A norm and its copies, of which one runs: ``active`` names it, and None is the pretrained one.
 
     Input and output are those of the norm: (..., features).
     """
@@ -52,7 +55,7 @@ class SwitchableNorm(nn.Module):
         self.active: str | None = None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Normalise with the active copy."""
+        """Normalize with the active copy."""
         norm = self.norm if self.active is None else self.copies[self.active]
         normalised: torch.Tensor = norm(hidden)
         return normalised
@@ -60,7 +63,7 @@ class SwitchableNorm(nn.Module):
 
 @torch.no_grad()
 def norm_sites(model: PreTrainedModel, sites: Sequence[Site]) -> dict[str, int]:
-    """The index of the site that each norm of an unpatched ``model`` belongs to; see the module."""
+    """Return the index of the site that each norm of an unpatched ``model`` belongs to; see the module."""
     base = base_of(model)
     adapted = [index for index, site in enumerate(sites) if site.has_adapter]
     by_module = {id(base.get_submodule(sites[index].name)): index for index in adapted if not sites[index].is_head}
@@ -87,7 +90,7 @@ def norm_sites(model: PreTrainedModel, sites: Sequence[Site]) -> dict[str, int]:
 
 
 def install_copies(model: PreTrainedModel, names: Sequence[str]) -> dict[str, SwitchableNorm]:
-    """Put a :class:`SwitchableNorm` with a copy for each name in the place of every norm; by path."""
+    """Replace every norm by a :class:`SwitchableNorm` with one copy per name; return them by path."""
     base = base_of(model)
     installed = {}
     for path, norm in find_norms(model).items():
@@ -98,12 +101,12 @@ def install_copies(model: PreTrainedModel, names: Sequence[str]) -> dict[str, Sw
 
 
 def trained_norms(model: PreTrainedModel, mode: NormMode, adapter: str | None = None) -> dict[str, nn.Parameter]:
-    """Trained norm parameters by their path in the plain model, which has no copies.
+    """Return the trained norm parameters by their path in the plain model, which has no copies.
 
     Args:
-        model: patched.
+        model: the patched model.
         mode: how its norms are trained.
-        adapter: whose copies; None for the norms that all widths share.
+        adapter: the adapter that owns the copies; None for the norms that all widths share.
     """
     base = base_of(model)
     prefix = "" if base is model else f"{model.base_model_prefix}."

@@ -1,7 +1,8 @@
-"""A switchable model without its weights: packed integers of the widths that it shall run at, switched as before.
+"""A switchable model without its weights: it keeps packed integers of the widths that it will run at.
 
-Embeddings, norms, biases and adapters stay as they are; each site holds one packed weight a width and nothing in
-fp32, except at pass-through.  Under ``merge_then_quantize`` a width's adapter is in its packed weight.
+It is switched as before. Embeddings, norms, biases and adapters stay as they are. Each site holds one packed weight per
+width and nothing in fp32, except at pass-through.  Under ``merge_then_quantize`` a width's adapter is in its packed
+weight.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class Packing:
-    """What a :class:`SwitchableModel` can do about packing.
+    """The methods of a :class:`SwitchableModel` that concern packing.
 
     Attributes:
-        packed_widths: those held, from low to high, once its weights are dropped; None before.
+        packed_widths: the packed widths, from low to high, once its weights are dropped; None before.
     """
 
     packed_widths: tuple[int, ...] | None = None
@@ -38,9 +39,9 @@ class Packing:
     _switches: list[Switch]
 
     def pack_for_inference(self, widths: Sequence[int]) -> None:
-        """Hold packed integers of ``widths`` alone and drop the weights, for good.
+        """Keep packed integers of ``widths`` only and drop the weights permanently.
 
-        A model at a bitmap with other widths is set to the lowest one, inputs and cache unquantized.
+        A model at a bitmap with other widths is set to the lowest of them, with inputs and cache unquantized.
 
         Raises:
             BadInputError: see :func:`check_packable`.
@@ -54,11 +55,11 @@ class Packing:
         model.eval()
 
     def kernels(self) -> dict[str, Kernel]:
-        """Site -> what multiplies there at the current bitmap; see :mod:`qalof.model.layers.packed_weight`."""
+        """Return the kernel of each site at the current bitmap; see :mod:`qalof.model.layers.packed_weight`."""
         return {switch.site.name: switch.linear.kernel() for switch in self._switches}
 
     def held_bytes(self) -> dict[float, int]:
-        """Width -> bytes of the rounded weights that all sites hold for it."""
+        """Return, by width, the bytes of the rounded weights that all sites hold for it."""
         total: dict[float, int] = {}
         for switch in self._switches:
             for bits, count in switch.linear.held_bytes().items():
@@ -71,17 +72,17 @@ class Packing:
             raise BadInputError(f"a packed model runs at the widths it holds, {list(self.packed_widths)}: got {bits}")
 
     def check_adapter_may_change(self) -> None:
-        """Refuse another adapter where a width's own is in its packed weight."""
+        """Refuse another adapter where the packed weight of a width contains its own."""
         if self.packed_widths is not None and self.settings.merge is MergeOrder.MERGE_THEN_QUANTIZE:
             raise BadInputError("merge_then_quantize packs a width's adapter with its weight: set a bitmap instead")
 
 
 def check_packable(model: SwitchableModel, widths: Sequence[int]) -> list[int]:
-    """The widths, from low to high.
+    """Return the widths, from low to high.
 
     Raises:
-        BadInputError: no widths or illegal ones, a width without an adapter under policy ``exact``, a model that is
-            packed already, or settings under which its weights are needed.
+        BadInputError: There are no widths or illegal ones, a width has no adapter under policy ``exact``, the model is
+            packed already, or its settings need its weights.
     """
     if model.packed_widths is not None:
         raise BadInputError(f"a model is packed once: it holds {list(model.packed_widths)}; load it again")
@@ -109,16 +110,16 @@ def check_packable(model: SwitchableModel, widths: Sequence[int]) -> list[int]:
 
 @torch.no_grad()
 def pack_sites(model: SwitchableModel, switches: Sequence[Switch], widths: Sequence[int]) -> None:
-    """Pack every site at ``widths`` and drop its weight; site by site, so that the peak is one site above the start.
+    """Pack every site at ``widths`` and drop its weight, site by site, so the peak is one site above the start.
 
-    A site is packed whole or stays; an error leaves the sites before it packed, so the model is of no more use then.
+    A site is packed as a whole or stays.  An error leaves the sites before it packed; the model cannot be used then.
     """
     for switch in switches:
         switch.linear.pack({bits: _unrounded(model, switch, bits) for bits in widths})
 
 
 def predicted_bytes(sites: Sequence[Site], scheme: QuantizationScheme, widths: Sequence[int]) -> int:
-    """What packed sites hold, scales and zeros included, without packing: the sum over ``widths``."""
+    """Return the bytes of packed sites, scales and zero points included, summed over ``widths``, without packing."""
     return sum(
         packed_bytes(site.out_features, site.in_features, bits, scheme.weight.at(bits))
         for site in sites

@@ -1,8 +1,8 @@
-"""Putting the switches into a plain transformers model.
+"""Patching puts the switches into a plain transformers model.
 
-Each site becomes a :class:`SwitchableLinear` inside PEFT's LoRA layer; norms get their copies, a tied head its
-weight, and the projections that fill the KV cache a hook that rounds what they give.  The model is changed in
-place, once; switching afterwards only writes attributes (:class:`Switch`).
+Each site becomes a :class:`SwitchableLinear` inside PEFT's LoRA layer; norms get their copies, a tied head gets its
+weight, and the projections that fill the KV cache get a hook that rounds their output. The model is changed in place,
+once; switching afterwards only writes attributes (:class:`Switch`).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from qalof.site import HeadMode, Site
 
 @dataclass
 class Switch:
-    """What switching writes to at one site.
+    """The modules of one site that switching writes to.
 
-    ``linear``: takes the layer's bits; ``lora``: takes the active adapter, None in a model without adapters;
-    ``norms``: those that go with this site.
+    ``linear`` takes the bits of the layer; ``lora`` takes the active adapter and is None in a model without adapters;
+    ``norms`` are the norms that belong to this site.
     """
 
     site: Site
@@ -47,27 +47,27 @@ class Switch:
 
     @property
     def state(self) -> tuple[LayerBits, str | None]:
-        """Bits and active adapter."""
+        """Return bits and active adapter."""
         return self.linear.bits, self.lora.active if self.lora else None
 
     def set(self, bits: LayerBits, adapter: str | None) -> None:
-        """Run at ``bits`` with ``adapter``, None for no branch, from now on."""
-        self.linear.__dict__["bits"] = bits  # past nn.Module's __setattr__, as in SwitchableLora.activate
+        """Run at ``bits`` with ``adapter`` from now on; None runs no branch."""
+        self.linear.__dict__["bits"] = bits  # without nn.Module's __setattr__, as in SwitchableLora.activate
         self.use(adapter)
 
     def use(self, adapter: str | None) -> None:
-        """Run ``adapter``, at the width as it is."""
+        """Run ``adapter`` at the present width."""
         if self.lora is not None:
             self.lora.activate(adapter)
         for norm in self.norms:
             norm.active = adapter
 
     def quantize_kv(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        """Forward hook of the outer layer: keys and values leave it rounded."""
+        """Round keys and values as they leave the outer layer, as its forward hook."""
         return quantize_kv(output, self.site.kv, self.linear.bits.kv, self.linear.kv_quantizers)
 
     def look_up(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        """Forward hook of a tied embedding: tokens are looked up in the rounded weight of the head."""
+        """Look tokens up in the rounded weight of the head, as the forward hook of a tied embedding."""
         weight = self.linear.rounded_weight(self.linear.bits.weight)
         return functional.embedding(inputs[0], weight, getattr(module, "padding_idx", None))
 
@@ -75,7 +75,7 @@ class Switch:
 def patch(
     model: PreTrainedModel, sites: Sequence[Site], specs: Mapping[str, AdapterSpec], settings: SwitchSettings
 ) -> list[Switch]:
-    """Change ``model`` in place; one switch a site, in order.  Branches are drawn from torch's generator."""
+    """Change ``model`` in place and return one switch per site, in order. Branches are drawn from torch's generator."""
     owners = norm_sites(model, sites) if settings.norms.copies else {}
     linears = {site.name: _switchable(model, site, settings) for site in sites}
     lora.inject(model, [site_path(model, site) for site in sites if site.has_adapter], specs)
@@ -102,7 +102,7 @@ def initialise(switches: Sequence[Switch], specs: Mapping[str, AdapterSpec]) -> 
     """Give freshly patched branches the inits that decompose a weight; the drawn ones stay.
 
     Raises:
-        BadInputError: a rank that a site is too small for.
+        BadInputError: A site is too small for the rank.
     """
     for switch in switches:
         if switch.lora is None:
@@ -142,7 +142,7 @@ def _switchable(model: PreTrainedModel, site: Site, settings: SwitchSettings) ->
         if isinstance(table, SwitchableEmbedding):
             linear = TiedViewLinear.of(layer, site.name, site.quantization, site.kv)
             linear.follow(table)
-        linear.weight = layer.weight  # the embedding's own parameter, so that both move and change together
+        linear.weight = layer.weight  # this is the embedding's own parameter, so both move and change together
     elif site.is_head and is_tied(model):
         linear.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
         model.config.tie_word_embeddings = False
@@ -151,7 +151,7 @@ def _switchable(model: PreTrainedModel, site: Site, settings: SwitchSettings) ->
 
 
 def _switchable_embedding(model: PreTrainedModel, site: Site) -> SwitchableEmbedding:
-    """Put a switchable embedding into ``model``, and behind it a head that is tied to it."""
+    """Put a switchable embedding into ``model``, and a head after it if one is tied to it."""
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     embedding = SwitchableEmbedding.of_table(table, site.name, site.quantization)
     if isinstance(head, nn.Linear) and is_tied(model):

@@ -33,11 +33,11 @@ from qalof.tiny import MODEL_DIR
 _WAY_OUT = "give a local folder that is whole, a GGUF file, or a hub name with the hub in reach"
 
 TINY = "tiny"
-"""The name under which the shipped model goes."""
+"""The name of the shipped model."""
 
 
 class HeadKind(StrEnum):
-    """What stands on top of the transformer."""
+    """The head on top of the transformer."""
 
     CAUSAL_LM = "causal-lm"
     SPAN = "span"
@@ -52,14 +52,14 @@ _AUTO_CLASSES = {
 
 
 def resolve_source(source: str) -> str:
-    """The folder that a source means, or the hub name that it is.
+    """Return the folder that a source means, or the hub name that it is.
 
     Args:
         source: ``tiny``, the shipped model; ``cache:NAME``, a model in the cache folder (``make real-model``); a
             local folder; a GGUF file, or a folder that holds one, which is converted on first use; or a hub name.
 
     Raises:
-        BadInputError: a file or folder that is not there, or a GGUF file that cannot be used.
+        BadInputError: The file or folder does not exist, or the GGUF file cannot be used.
     """
     if source == TINY:
         return str(MODEL_DIR)
@@ -90,20 +90,20 @@ def _cached(source: str) -> Path:
 
 
 def load_pretrained(source: str, head: HeadKind, *, seed: int = 0, labels: int | None = None) -> PreTrainedModel:
-    """A transformers model in fp32 and eval mode, its new head drawn from ``seed``.
+    """Load a transformers model in fp32 and eval mode; a new head is drawn from ``seed``.
 
     Args:
         source: see :func:`resolve_source`.
         head: which head to put on it.
-        seed: of a head that the pretrained weights lack.
-        labels: number of classes of a classifier.
+        seed: the seed of a head that the pretrained weights lack.
+        labels: the number of classes of a classifier.
 
     Raises:
-        BadInputError: nothing there that loads, or the hub cannot be reached.
+        BadInputError: The source does not load, or the hub cannot be reached.
     """
     extra: dict[str, Any] = {"num_labels": labels} if labels is not None else {}
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # a freshly drawn head is no news here
+    transformers_logging.set_verbosity_error()  # a freshly drawn head is intended here
     transformers_logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]), portable_draws():
         torch.manual_seed(seed)
@@ -122,10 +122,10 @@ def load_pretrained(source: str, head: HeadKind, *, seed: int = 0, labels: int |
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of ``source``, padding on the right with eos where it has no pad token.
+    """Load the fast tokenizer of ``source``; it pads on the right, with eos where it has no pad token.
 
     Raises:
-        BadInputError: as :func:`load_pretrained`, or a tokenizer without character offsets.
+        BadInputError: The source does not load, or its tokenizer gives no character offsets.
     """
     with library_errors(f"tokenizer {source!r}", _WAY_OUT):
         tokenizer = AutoTokenizer.from_pretrained(_checked(source), trust_remote_code=False)
@@ -139,10 +139,10 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 
 def weights_digest(model: PreTrainedModel) -> str:
-    """SHA-256 over the pretrained tensors by name: tells whether a checkpoint meets the base it was trained on.
+    """Return the SHA-256 over the pretrained tensors by name, which says whether a checkpoint belongs to this base.
 
-    These are the transformer's, and those of a language-modelling head that is not tied to it; other heads are
-    trained, and stand in the checkpoint.
+    The tensors are those of the transformer, and those of a language-modeling head that is not tied to it.  Other heads
+    are trained and stored in the checkpoint.
     """
     digest = hashlib.sha256()
     tensors = dict(getattr(model, model.base_model_prefix, model).state_dict())
@@ -158,8 +158,8 @@ def weights_digest(model: PreTrainedModel) -> str:
 def _complete(model: PreTrainedModel, missing: Collection[str], source: str) -> None:
     """Load the transformer by itself where a head class looked for it under another name.
 
-    ``LlamaForQuestionAnswering`` and its likes call it ``transformer``, find nothing of that name in a checkpoint of
-    ``LlamaForCausalLM``, and would go on with random weights.
+    ``LlamaForQuestionAnswering`` and similar classes call it ``transformer``, find nothing of that name in a checkpoint
+    of ``LlamaForCausalLM``, and would go on with random weights.
     """
     prefix = f"{model.base_model_prefix}."
     if not any(name.startswith(prefix) for name in missing):
@@ -182,7 +182,7 @@ def _checked(source: str) -> str:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """Which pretrained model stands underneath: enough to load it again."""
+    """The pretrained model underneath, with what is needed to load it again."""
 
     source: str
     head: HeadKind
@@ -190,5 +190,5 @@ class BaseModel:
     labels: int | None = None
 
     def load(self) -> PreTrainedModel:
-        """The plain transformers model."""
+        """Load the plain transformers model."""
         return load_pretrained(self.source, self.head, seed=self.seed, labels=self.labels)

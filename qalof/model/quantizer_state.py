@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 STEPS = "steps"
-"""Name of the group of trainable parameters that LSQ learns."""
+"""The name of the group of trainable parameters that LSQ learns."""
 
 
 def quantizers_of(model: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
-    """The quantizers of ``model`` that have state, by path."""
+    """Yield the quantizers of ``model`` that have state, by path."""
     for path, module in model.named_modules():
         if isinstance(module, TensorQuantizer) and (module.steps is not None or module.ranges is not None):
             yield path, module
 
 
 def learned_steps(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The learned steps of ``model`` by path; they want no weight decay."""
+    """Return the learned steps of ``model`` by path; they must have no weight decay."""
     return {f"{path}.{name}": p for path, module in quantizers_of(model) for name, p in module.named_parameters()}

@@ -1,4 +1,6 @@
-"""What a switchable model holds beside its sites' weights, as the plain values that :mod:`qalof.cost` prices."""
+"""What a switchable model holds alongside the weights of its sites, as the plain values that :mod:`qalof.cost`
+counts.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from qalof.site import Unquantized
 def rest_of(
     unquantized: Unquantized, adapters: Mapping[str, AdapterSpec], settings: SwitchSettings, switches: Sequence[Switch]
 ) -> Rest:
-    """The rest of a packed model: under ``merge_then_quantize`` adapters are in the weights and take nothing."""
+    """Return the rest of a packed model; under ``merge_then_quantize`` adapters are in the weights and take nothing."""
     ranks = adapter_ranks(adapters, settings)
     merged = settings.merge is MergeOrder.MERGE_THEN_QUANTIZE
     state = [q.state_dict() for s in switches for q in (s.linear.input_quantizer, *s.linear.kv_quantizers)]
@@ -31,13 +33,13 @@ def rest_of(
 
 
 def adapter_ranks(adapters: Mapping[str, AdapterSpec], settings: SwitchSettings) -> dict[int, int]:
-    """Weight width -> rank of the adapter that serves it; without the widths that have none."""
+    """Return the rank of the adapter that serves each weight width, without the widths that have none."""
     ranks = {}
     for bits in WIDTHS:
         try:
             name = adapter_for(bits, tuple(adapters), settings.policy)
         except BadInputError:
-            continue  # policy exact: no bitmap can have this width
+            continue  # no bitmap can have this width under policy exact
         if name is not None:
             ranks[bits] = adapters[name].rank
     return ranks

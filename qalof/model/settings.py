@@ -1,4 +1,4 @@
-"""How a model is made switchable, apart from which model it is and which adapters it gets."""
+"""The settings that make a model switchable, apart from the model itself and its adapters."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ TIED = (HeadMode.TIED_VIEW, HeadMode.TIED_BOTH)
 
 @dataclass(frozen=True)
 class SwitchSettings:
-    """How a model is made switchable (algorithms.md 2); each type says what its values mean.
+    """How a model is made switchable (docs/methods/adapters.md, docs/concepts.md); each type says what its values mean.
 
     Strings and objects are read as the types.
 
     Raises:
-        BadInputError: a value that does not exist.
+        BadInputError: A value does not exist.
     """
 
     policy: AdapterPolicy = AdapterPolicy.NEAREST_HIGHER
@@ -83,10 +83,10 @@ class SwitchSettings:
             object.__setattr__(self, name, tuple(value))
 
     def sites_of(self, model: PreTrainedModel) -> tuple[Site, ...]:
-        """The sites that these settings make of an unpatched ``model``: the one place where settings become sites.
+        """Return the sites of an unpatched ``model`` under these settings: the one place where settings become sites.
 
         Raises:
-            BadInputError: as :func:`qalof.model.sites.find_sites`.
+            BadInputError: See :func:`qalof.model.sites.find_sites`.
         """
         return find_sites(
             model,
@@ -99,25 +99,25 @@ class SwitchSettings:
         )
 
     def with_embedding(self, scheme: TensorScheme) -> SwitchSettings:
-        """These settings with the embedding as a site, rounded by ``scheme``."""
+        """Return these settings with the embedding as a site, rounded by ``scheme``."""
         return replace(self, embedding=EmbeddingMode.SITE, quantization=replace(self.quantization, embedding=scheme))
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict; :meth:`from_json` reads it back."""
+        """Return a plain dict; :meth:`from_json` reads it back."""
         own = ("quantization", "full_finetune", "embedding")
         plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in own}
         data = {name: list(value) if isinstance(value, tuple) else str(value) for name, value in plain.items()}
-        # left out where it is off, so that what was written before it existed is written alike
+        # a key that is off is left out, so earlier files, which do not know it, are written alike
         trained: dict[str, Any] = {"full_finetune": True} if self.full_finetune else {}
         rounded = {} if self.embedding is EmbeddingMode.NONE else {"embedding": str(self.embedding)}
         return data | {"quantization": self.quantization.to_json()} | trained | rounded
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SwitchSettings:
-        """Read :meth:`to_json`'s form.
+        """Read the form of :meth:`to_json`.
 
         Raises:
-            BadInputError: an unknown key or value.
+            BadInputError: A key or value is unknown.
         """
         known = [field.name for field in fields(cls)]
         for name in data:
@@ -129,7 +129,7 @@ class SwitchSettings:
         """Refuse adapters that these settings cannot have.
 
         Raises:
-            BadInputError: says which two do not go together, and what would.
+            BadInputError: Two choices exclude each other; the message names them and a way out.
         """
         for name, spec in specs.items():
             if spec.dropout and self.merge.one_input:
@@ -148,7 +148,7 @@ class SwitchSettings:
                 "got merge_then_quantize with head_mode tied_both; take tied_view or untied"
             )
         if self.norms.copies and not specs:
-            raise BadInputError(f"norms {self.norms} makes a copy an adapter: there are none; take shared")
+            raise BadInputError(f"norms {self.norms} makes one copy per adapter: there are none; take shared")
         self._check_starts(specs)
 
     def _check_quantizers(self) -> None:
@@ -169,7 +169,7 @@ class SwitchSettings:
         taking = {spec.init for spec in specs.values() if takes_from_weight(spec.init)}
         if not taking:
             return
-        law = f"init {sorted(taking)[0]} takes one product out of the weight that all adapters stand on"
+        law = f"init {sorted(taking)[0]} takes one product out of the weight that all adapters share"
         if self.full_finetune:
             raise BadInputError(f"{law}, which full fine-tuning changes: take init kaiming, or full_finetune false")
         if len({(spec.rank, spec.alpha, spec.rslora, spec.init) for spec in specs.values()}) > 1:

@@ -1,15 +1,15 @@
-"""Frozen weights that processes of one machine share: one file in memory instead of a copy in each process.
+"""Processes of one machine share frozen weights: one file in memory replaces a copy per process.
 
-A checkpoint's base is frozen, so that eight actors with the same base hold the same bytes eight times.  transformers
-maps the hub's file, so that embeddings are shared already; but patching transposes Conv1D weights, and rounded ones
-are made in each process.  So every frozen tensor of the patched model, held rounded weights included, is written once
-into a safetensors file and mapped from it: pages of a mapped file are the machine's, not the process's, until
-somebody writes to them.
+The base of a checkpoint is frozen, so eight actors with the same base hold the same bytes eight times. transformers
+maps the hub's file, so embeddings are shared already; but patching transposes Conv1D weights, and each process rounds
+them again. So every frozen tensor of the patched model, cached rounded weights included, is written once into a
+safetensors file and mapped from it: the pages of a mapped file belong to the machine, not to the process, until a
+process writes to them.
 
-The file's name is a digest of what is in it, so that equal models meet in one file and others never do; what is mapped
-is compared with what was loaded before it takes its place.  Files lie in ``$QALOF_CACHE/frozen`` (else the user's
-cache folder) and stay there, one a base and held widths; deleting them is safe at any time.  Each process still
-loads its own copy first and gives it back.  CPU only: a GPU's memory is not shared this way.
+The name of the file is a digest of its content, so equal models use one file and different ones never do; the mapped
+tensors are compared with the loaded ones before they replace them. Files lie in ``$QALOF_CACHE/frozen`` (otherwise in
+the user's cache folder) and stay there, one per base and cached widths; they can be deleted at any time. Each process
+still loads its own copy first and frees it. This works on the CPU only: the memory of a GPU is not shared this way.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from qalof.model.switchable import SwitchableModel
 from qalof.writing import check_folder
 
 SMALLEST = 4096
-"""Smaller tensors are not worth sharing, in elements."""
+"""Tensors with fewer elements are not worth sharing."""
 
 WORTH_SHARING = 64 * 2**20
-"""Bytes of frozen tensors from which on :func:`share_large` does."""
+""":func:`share_large` shares from this many bytes of frozen tensors on."""
 
 _log = logging.getLogger(__name__)
 
 
 def share_frozen(model: SwitchableModel, folder: Path) -> int:
-    """Let ``model`` use the frozen tensors of a file in ``folder``, written if it is not there.
+    """Let ``model`` use the frozen tensors of a file in ``folder``, which is written if it does not exist.
 
     Args:
-        model: on the CPU; what it holds for widths it has run at, or is packed at, is shared too.
-        folder: of this machine, for all processes that shall share.
+        model: a model on the CPU; what it caches for widths it has run at, or is packed at, is shared too.
+        folder: a folder of this machine, for all processes that are to share.
 
     Returns:
-        Bytes that are shared.
+        The bytes that are shared.
 
     Raises:
-        BadInputError: a model that is not on the CPU, or a file there that is not what its name says.
+        BadInputError: The model is not on the CPU, or a file there does not have the content that its name says.
     """
     parameters = _frozen(model)
     held = _held(model)
@@ -72,10 +72,11 @@ def share_frozen(model: SwitchableModel, folder: Path) -> int:
 
 
 def share_large(model: SwitchableModel) -> int:
-    """As :func:`share_frozen` in ``$QALOF_CACHE/frozen``, where there is much to share and the folder can be written.
+    """Call :func:`share_frozen` for ``$QALOF_CACHE/frozen``, if the model is large and the folder can be written.
 
     Returns:
-        Bytes that are shared; 0 where the model is small or elsewhere, or the folder refuses, which is logged.
+        The bytes that are shared; 0 where the model is small or on another device, or where the folder cannot be
+        written, which is logged.
     """
     frozen = _frozen(model).values()
     if sum(p.numel() * p.element_size() for p in frozen) < WORTH_SHARING or any(p.device.type != "cpu" for p in frozen):
@@ -94,7 +95,7 @@ def share_large(model: SwitchableModel) -> int:
 
 
 def give_back() -> None:
-    """Return freed memory to the machine: glibc keeps freed blocks of a weight's size for itself."""
+    """Return freed memory to the machine, since glibc keeps freed blocks of the size of a weight."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -110,7 +111,7 @@ def _held(model: SwitchableModel) -> dict[str, torch.Tensor]:
     for switch in model._switches:
         for bits, tensors in switch.linear.held_tensors().items():
             for name, tensor in tensors.items():
-                # pass-through under packing holds a parameter, perhaps the embedding's own
+                # pass-through under packing keeps a parameter, which may be the embedding's own
                 if not isinstance(tensor, torch.nn.Parameter) and tensor.numel():
                     named[f"held/{switch.site.name}/{bits}/{name}"] = tensor.detach()
     return named
@@ -124,7 +125,7 @@ def _put_held(model: SwitchableModel, mapped: dict[str, torch.Tensor]) -> None:
 
 
 def _digest(model: SwitchableModel, tensors: dict[str, torch.Tensor]) -> str:
-    """Of the base, and of names, shapes and bytes of everything that is shared."""
+    """Return the digest of the base and of the names, shapes and bytes of everything that is shared."""
     digest = hashlib.sha256(model.base_digest.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -133,7 +134,7 @@ def _digest(model: SwitchableModel, tensors: dict[str, torch.Tensor]) -> str:
 
 
 def _write_once(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Whoever comes first writes; the others wait, so that all map one file."""
+    """Let the first process write; the others wait, so all map one file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path, "a file of shared weights", wait=True):
         if path.is_file():

@@ -1,13 +1,13 @@
-"""Sites: the linear layers of a causal LM that can be quantized, by stable name.
+"""Sites are the linear layers of a causal LM that can be quantized, by stable name.
 
-Names are paths inside the base model (``h.0.attn.c_attn`` for every GPT-2 head class alike), so that a
-bitmap and an adapter carry over from a span head to a language-modelling head.  The walk takes every
-``nn.Linear`` and every Hugging Face ``Conv1D`` below the base model, in the order of its modules; embeddings and task
-heads stay out.  A family needs no entry of its own, except for where a fused projection keeps its keys and
-values (:mod:`qalof.model.layers.kv_layout`).
+Names are paths inside the base model (``h.0.attn.c_attn`` for every GPT-2 head class alike), so a bitmap and an adapter
+can be reused when a language-modeling head replaces a span head.  The walk takes every ``nn.Linear`` and every Hugging
+Face ``Conv1D`` below the base model, in the order of its modules; embeddings and task heads are left out.  A family
+needs no entry of its own, except for where a fused projection keeps its keys and values
+(:mod:`qalof.model.layers.kv_layout`).
 
-The language-modelling head may be a site too, always the last one, under the name it has in the whole model
-(``lm_head``); :class:`qalof.site.HeadMode` says what becomes of a weight that is the embedding's as well.
+The language-modeling head may be a site too, always the last one, under the name it has in the whole model
+(``lm_head``); :class:`qalof.site.HeadMode` says what happens to a weight that it shares with the embedding.
 
 The input embedding may be a site of its own, always the first one (:class:`EmbeddingMode`): tokens are looked up in the
 rounded weight, each row of it rounded by itself, and a head that is tied to it and has no width of its own multiplies
@@ -32,9 +32,9 @@ from qalof.site import EmbeddingMode, HeadMode, KvGranularity, Site, Unquantized
 
 
 def count_unquantized(model: PreTrainedModel, sites: Sequence[Site], head_mode: HeadMode) -> Unquantized:
-    """Count the parameters of an unpatched ``model`` that no bitmap of ``sites`` touches."""
+    """Count the parameters of an unpatched ``model`` that no bitmap of ``sites`` rounds."""
     rest = sum(parameter.numel() for parameter in model.parameters())
-    # a tied weight is one parameter, which an embedding that is a site takes along
+    # a tied weight is one parameter, which counts with an embedding that is a site
     rest -= sum(site.weights for site in sites if not site.is_head)
     head = sum(site.weights for site in sites if site.is_head)
     norms = sum(p.numel() for norm in find_norms(model).values() for p in norm.parameters())
@@ -46,7 +46,7 @@ def count_unquantized(model: PreTrainedModel, sites: Sequence[Site], head_mode: 
 
 
 def find_norms(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """LayerNorms and RMSNorms by their path inside the base model."""
+    """Return LayerNorms and RMSNorms by their path inside the base model."""
     return {
         name: module
         for name, module in base_of(model).named_modules()
@@ -55,14 +55,14 @@ def find_norms(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 
 def base_of(model: PreTrainedModel) -> nn.Module:
-    """The transformer without its head; the model itself where it has no head."""
+    """Return the transformer without its head; the model itself where it has no head."""
     base = getattr(model, model.base_model_prefix, model)
     assert isinstance(base, nn.Module)
     return base
 
 
 def site_path(model: PreTrainedModel, site: Site) -> str:
-    """The path of a site in the whole model: that of the head is its name already."""
+    """Return the path of a site in the whole model; for the head it equals the name."""
     return site.name if site.is_head or base_of(model) is model else f"{model.base_model_prefix}.{site.name}"
 
 
@@ -75,12 +75,12 @@ def find_sites(
     quantization: QuantizationScheme | None = None,
     embedding: EmbeddingMode = EmbeddingMode.NONE,
 ) -> tuple[Site, ...]:
-    """The sites of an unpatched ``model``, in the order of its modules, an embedding first, the head last.
+    """Return the sites of an unpatched ``model``, in the order of its modules, an embedding first, the head last.
 
-    Whoever has settings asks :meth:`qalof.model.settings.SwitchSettings.sites_of`, which leaves none of them out.
+    A caller with settings uses :meth:`qalof.model.settings.SwitchSettings.sites_of`, which passes all of them.
 
     Args:
-        model: a transformers model as it was loaded.
+        model: a transformers model that was not patched.
         head_mode: whether the head is a site.
         include: patterns of names to take; ``*`` also matches dots.
         exclude: patterns of names to leave out of these.
@@ -89,8 +89,8 @@ def find_sites(
         embedding: whether the input embedding is a site, whatever the patterns say.
 
     Raises:
-        BadInputError: no linear layer below the head, a pattern that matches no name, nothing left, or a
-            head mode that does not fit the model.
+        BadInputError: There is no linear layer below the head, a pattern matches no name, no site is left, or the head
+            mode does not fit the model.
     """
     linears = [(n, m) for n, m in base_of(model).named_modules() if isinstance(m, nn.Linear | Conv1D)]
     if not linears:
@@ -111,7 +111,7 @@ def find_sites(
 
 
 def _with_embedding(model: PreTrainedModel, sites: tuple[Site, ...], scheme: QuantizationScheme) -> tuple[Site, ...]:
-    """``sites``, the embedding before them, and behind them a head of its own that is none of them."""
+    """Return the embedding, ``sites``, and a head of its own if it is not one of them."""
     table = embedding_of(model)
     if table is None:
         kind = type(model.get_input_embeddings()).__name__
@@ -129,13 +129,13 @@ def _with_embedding(model: PreTrainedModel, sites: tuple[Site, ...], scheme: Qua
 
 
 def embedding_of(model: PreTrainedModel) -> nn.Embedding | None:
-    """The input embedding of an unpatched ``model``; None if it does more than look up, such as scale."""
+    """Return the input embedding of an unpatched ``model``; None if it does more than look up, such as scale."""
     table = model.get_input_embeddings()
     return table if type(table) is nn.Embedding and table.max_norm is None else None
 
 
 def feeds_known_cache(model: PreTrainedModel) -> bool:
-    """Whether any projection of an unpatched ``model`` has a known KV layout, be it a chosen site or not."""
+    """Return whether any projection of an unpatched ``model``, chosen as a site or not, has a known KV layout."""
     return any(
         isinstance(module, nn.Linear | Conv1D) and _describe(model, name, module).kv is not None
         for name, module in base_of(model).named_modules()
@@ -143,21 +143,21 @@ def feeds_known_cache(model: PreTrainedModel) -> bool:
 
 
 def is_tied(model: PreTrainedModel) -> bool:
-    """Whether the language-modelling head's weight is the embedding's."""
+    """Return whether the weight of the language-modeling head is that of the embedding."""
     head = model.get_output_embeddings()
     return head is not None and head.weight is model.get_input_embeddings().weight
 
 
 def language_head(model: PreTrainedModel, head_mode: HeadMode) -> tuple[str, nn.Linear]:
-    """The language-modelling head and its path in the whole model.
+    """Return the language-modeling head and its path in the whole model.
 
     Raises:
-        BadInputError: a model without one, or one that the pretrained model does not tie as ``head_mode`` needs.
+        BadInputError: The model has none, or the pretrained model does not tie it as ``head_mode`` needs.
     """
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise BadInputError(
-            f"head_mode {head_mode} needs a language-modelling head: {type(model).__name__} has none; take none"
+            f"head_mode {head_mode} needs a language-modeling head: {type(model).__name__} has none; take none"
         )
     if head_mode in (HeadMode.TIED_VIEW, HeadMode.TIED_BOTH) and not is_tied(model):
         raise BadInputError(
@@ -182,7 +182,7 @@ def _matching(names: Sequence[str], patterns: Sequence[str], what: str) -> set[s
 
 
 def _describe(model: PreTrainedModel, name: str, module: nn.Linear | Conv1D, is_head: bool = False) -> Site:
-    transposed = isinstance(module, Conv1D)  # stores (in, out)
+    transposed = isinstance(module, Conv1D)  # a Conv1D stores (in, out)
     sizes = [int(size) for size in module.weight.shape]
     out_features, in_features = reversed(sizes) if transposed else sizes
     kv = None if is_head else layout_of(model.config, name, out_features)

@@ -1,4 +1,4 @@
-"""Special tokens that a task cannot do without, asked for before anything starts."""
+"""Special tokens that a task needs are requested before anything starts."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from qalof.errors import BadInputError
 
 
 def special_token(tokenizer: PreTrainedTokenizerBase, kind: Literal["bos", "eos"], what: str, way_out: str) -> int:
-    """The id of a tokenizer's token for the beginning or the end of a text.
+    """Return the id of a tokenizer's token for the beginning or the end of a text.
 
     Args:
-        tokenizer: of the model.
-        kind: which of the two.
-        what: needs it; begins the message.
-        way_out: ends the message.
+        tokenizer: the tokenizer of the model.
+        kind: which of the two tokens.
+        what: what needs the token; the message begins with it.
+        way_out: what to do without the token; the message ends with it.
 
     Raises:
-        BadInputError: the tokenizer has no such token.
+        BadInputError: The tokenizer has no such token.
     """
     found = tokenizer.bos_token_id if kind == "bos" else tokenizer.eos_token_id
     if found is None:

@@ -1,9 +1,9 @@
-"""The switchable model: one set of weights, many widths, an adapter for each.
+"""The switchable model: one set of weights, many widths, and one adapter per width.
 
-:func:`build` turns any Hugging Face causal LM (with whatever head) into a :class:`SwitchableModel`:
-each site becomes a :class:`SwitchableLinear` inside PEFT's LoRA layer.  :meth:`SwitchableModel.set_bitmap`
-then only writes two attributes a site, copies no weight, and never touches ``requires_grad``: PEFT's own
-``set_adapter`` does, which would leave an optimizer made under one adapter blind to the others.
+:func:`build` turns any Hugging Face causal LM (with whatever head) into a :class:`SwitchableModel`: each site becomes a
+:class:`SwitchableLinear` inside PEFT's LoRA layer.  :meth:`SwitchableModel.set_bitmap` then only writes two attributes
+per site, copies no weight, and never changes ``requires_grad``. PEFT's own ``set_adapter`` does change it, so an
+optimizer that was made under one adapter would not see the others.
 
 A checkpoint holds what is trained (adapters, norms, head; under ``full_finetune`` the base's weights too), not a
 frozen base; it names the base and the digest of its weights, so that it refuses to be put on another one.
@@ -48,14 +48,14 @@ _log = logging.getLogger(__name__)
 
 
 class SwitchableModel(Packing, nn.Module):
-    """A transformers model whose sites switch width; call it as the model itself.
+    """A transformers model whose sites switch width; it is called like the model itself.
 
     Attributes:
         model: the transformers model, patched.
         sites: its quantizable layers, in order.
-        adapters: name -> spec of the LoRA adapters.
+        adapters: the specs of the LoRA adapters, by name.
         settings: how it was made switchable.
-        unquantized: what no bitmap touches, in numbers of parameters.
+        unquantized: the numbers of parameters that no bitmap rounds.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SwitchableModel(Packing, nn.Module):
         super().__init__()
         self.base, self.adapters, self.settings = base, dict(adapters), settings or SwitchSettings()
         self.settings.check_adapters(self.adapters)
-        # a model without data has sizes, but no weights to be told by
+        # a model without data has sizes, but no weights to identify it by
         self.base_digest = "" if next(model.parameters()).is_meta else weights_digest(model)
         chosen = self.settings
         self.sites = chosen.sites_of(model)
@@ -87,7 +87,7 @@ class SwitchableModel(Packing, nn.Module):
         own = [int(name) for name in self.adapters if name != lora.SHARED]
         # under ``exact`` a model without an adapter for pass-through cannot start there
         start = max(own) if self.policy is AdapterPolicy.EXACT and own else PASS_THROUGH
-        # nobody asked for the width that it starts at, so that its stand-in is no news yet
+        # the width at which it starts was not requested, so there is no warning of its stand-in
         self._told = {(start, lora.adapter_for(start, tuple(self.adapters), self.policy))}
         first = LayerBits(start, start, start if self._cache_is_known else PASS_THROUGH)
         self.bitmap = self.set_bitmap(Bitmap.uniform(self.site_names, first))
@@ -95,12 +95,12 @@ class SwitchableModel(Packing, nn.Module):
 
     @property
     def site_names(self) -> tuple[str, ...]:
-        """Names of the sites, in order."""
+        """The names of the sites, in order."""
         return self._site_names
 
     @property
     def outer_layers(self) -> list[nn.Module]:
-        """The outermost module of each site that multiplies, whose output is the site's."""
+        """Return the outermost module of each site that multiplies; its output is the output of the site."""
         return [switch.lora or switch.linear for switch in self._switches if not switch.site.is_embedding]
 
     @property
@@ -109,24 +109,24 @@ class SwitchableModel(Packing, nn.Module):
         return self.settings.policy
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The transformers model's forward, at the current bitmap."""
+        """Run the forward of the transformers model at the current bitmap."""
         if self.training:
             keep_switches(self._blocks, self._states, self._restore)
         return self.model(*args, **kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """The transformers model's ``generate``, at the current bitmap, KV cache quantized by it."""
+        """Run ``generate`` of the transformers model at the current bitmap, which quantizes the KV cache too."""
         return self.model.generate(*args, **kwargs)
 
     def set_bitmap(self, bitmap: Bitmap | str | int) -> Bitmap:
-        """Run at ``bitmap`` from now on: O(sites), no weight is copied.
+        """Run at ``bitmap`` from now on; this takes O(sites) and copies no weight.
 
         Returns:
             The bitmap, parsed.
 
         Raises:
-            BadInputError: unknown sites or widths, no adapter under policy ``exact``, or a KV width in a
-                family whose cache is not known.
+            BadInputError: A site or width is unknown, a width has no adapter under policy ``exact``, or the bitmap has
+                a KV width in a family whose cache is not known.
         """
         parsed = bitmap if isinstance(bitmap, Bitmap) else Bitmap.parse(bitmap, self.site_names)
         if parsed.sites != self.site_names:
@@ -144,10 +144,10 @@ class SwitchableModel(Packing, nn.Module):
         return parsed
 
     def adapter_at(self, bits: int) -> str | None:
-        """The adapter that serves sites of ``bits``, None for no branch; a stand-in is told of once in the log.
+        """Return the adapter that serves sites of ``bits``, None for no branch; the log mentions a stand-in once.
 
         Raises:
-            BadInputError: none at this width under policy ``exact``.
+            BadInputError: The width has none under policy ``exact``.
         """
         self.check_held(bits)
         name = lora.adapter_for(bits, tuple(self.adapters), self.policy)
@@ -158,7 +158,7 @@ class SwitchableModel(Packing, nn.Module):
         return name
 
     def use_adapter(self, name: str | None) -> None:
-        """Run one adapter (None: no branch) at every site, whatever the widths, until the next bitmap."""
+        """Run one adapter (None runs no branch) at every site, whatever the widths, until the next bitmap."""
         if name is not None and name not in self.adapters:
             raise BadInputError(f"no adapter {name!r}: there are {sorted(self.adapters)}")
         self.check_adapter_may_change()
@@ -181,21 +181,21 @@ class SwitchableModel(Packing, nn.Module):
             switch.set(*state)
 
     def initialise(self) -> None:
-        """Give fresh branches the inits that decompose weights; drawn ones have theirs already."""
+        """Give fresh branches the inits that decompose weights; drawn inits are in place already."""
         initialise(self._switches, self.adapters)
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters of a task head by path; empty for a causal LM, whose head is part of the pretrained model."""
+        """Return the parameters of a task head by path; a causal LM has none, since its head is pretrained."""
         if self.base.head is HeadKind.CAUSAL_LM:
             return {}
         prefix = f"{self.model.base_model_prefix}."
         return {path: p for path, p in self.model.named_parameters() if not path.startswith(prefix)}
 
     def trainable_groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """Trainable parameters by owner, whether active or not.
+        """Return the trainable parameters by owner, whether active or not.
 
-        One group an adapter, with the norms that are copied for it; ``head``; ``norms`` that all widths share;
-        ``steps`` that LSQ learns; ``base``, the pretrained weights, under ``full_finetune``.
+        There is one group per adapter, with the norms that are copied for it; ``head``; ``norms`` that all widths
+        share; ``steps`` that LSQ learns; and ``base``, the pretrained weights, under ``full_finetune``.
         """
         norms = self.settings.norms
         groups = {
@@ -214,11 +214,11 @@ class SwitchableModel(Packing, nn.Module):
 
     @property
     def rest(self) -> Rest:
-        """What a packed model of this one holds beside its sites' weights, by which totals are priced."""
+        """Return what a packed form of this model holds alongside the weights of its sites, for total costs."""
         return rest_of(self.unquantized, self.adapters, self.settings, self._switches)
 
     def storage(self, bitmap: Bitmap | str | int) -> Storage:
-        """What the model takes stored at ``bitmap``, with all its adapters; see :mod:`qalof.cost`."""
+        """Return the stored size of the model at ``bitmap``, with all its adapters; see :mod:`qalof.cost`."""
         copies = len(self.adapters) * self.unquantized.norms if self.settings.norms.copies else 0
         branches = sum(spec.parameters(self.sites) for spec in self.adapters.values())
         stored = storage_of(Bitmap.parse(bitmap, self.site_names), self.sites, self.unquantized, branches + copies)
@@ -230,9 +230,9 @@ class SwitchableModel(Packing, nn.Module):
         """Write what is trained as a sealed folder; see the module's docstring.
 
         Args:
-            folder: appears whole or not at all.
+            folder: the new folder, which appears complete or not at all.
             extra: JSON that travels in the manifest under ``extra``, such as the task's config.
-            attach: writes more files into the folder before it is sealed.
+            attach: a function that writes more files into the folder before it is sealed.
         """
         folder = Path(folder)
         save_model(self, Path(folder), extra or {}, attach)
@@ -240,10 +240,10 @@ class SwitchableModel(Packing, nn.Module):
     def load_parameters(self, folder: str | Path, *, quantizers: bool = True) -> None:
         """Copy what is trained from a checkpoint of a model like this one: everything or, on an error, nothing.
 
-        ``quantizers=False`` passes over quantizers, their state and fixed codes.
+        ``quantizers=False`` leaves out quantizers, their state and fixed codes.
 
         Raises:
-            BadInputError: another base, adapters, settings or sites, or tensors that do not fit.
+            BadInputError: Base, adapters, settings or sites differ, or a tensor does not fit.
         """
         folder = Path(folder)
         load_into(self, folder, quantizers=quantizers)
@@ -258,10 +258,10 @@ class SwitchableModel(Packing, nn.Module):
     ) -> Self:
         """Rebuild a model that :meth:`save` wrote.
 
-        ``quantization``: with other quantizers than it was trained with; ``embedding``: makes the embedding a site.
+        ``quantization`` replaces the quantizers that it was trained with; ``embedding`` makes the embedding a site.
 
         Raises:
-            BadInputError: no such folder, a damaged or newer one, another range convention, or another base.
+            BadInputError: The folder does not exist, is damaged or newer, or has another range convention or base.
         """
         stored = describe(read_manifest(Path(folder)), Path(folder))
         scheme = quantization or stored.settings.quantization
@@ -286,7 +286,7 @@ def build(
     ``pretrained`` is ``base.load()`` where the caller has it already; it is patched in place.
 
     Raises:
-        BadInputError: settings, adapters and model that do not go together.
+        BadInputError: Settings, adapters and model do not fit together.
     """
     model = pretrained or base.load()
     with torch.random.fork_rng(devices=[]), portable_draws():

@@ -1,13 +1,13 @@
-"""Granularity: over which elements one scale is shared.
+"""Granularity says which elements share one scale.
 
-Weights are stored (out, in) and activations (..., tokens, features), so that every granularity but the whole
-tensor groups along the last dimension.  CHANNEL and TOKEN reduce alike and keep their own names, because they
-mean different things to a reader and to a packed file.
+Weights are stored (out, in) and activations (..., tokens, features), so every granularity but the whole tensor groups
+along the last dimension.  CHANNEL and TOKEN reduce alike.  They keep their own names, because they mean different
+things to a reader and to a packed file.
 
-A quantizer's arithmetic knows one rule only: *the last dimension is the group*.  :func:`to_groups` brings a
+The arithmetic of a quantizer follows one rule only: *the last dimension is the group*.  :func:`to_groups` brings a
 tensor into that form and :func:`from_groups` takes it back.  A row that the group size does not divide ends in a
-shorter group of its own.  Padding it would be harmless for a symmetric range, but would pull zero into an
-asymmetric one and lower every mean (algorithms.md 1.10).
+shorter group of its own. The rejected choice, padding, would be harmless for a symmetric range, but would pull an
+asymmetric one towards zero and lower every mean (docs/methods/quantizers.md, "Granularity").
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from qalof.errors import BadInputError
 class Granularity(StrEnum):
     """Which elements share a scale.
 
-    ``tensor``: all; ``channel``: a row of a weight; ``token``: the features of one token; ``group``: a run of
-    ``group_size`` features of one row or token; ``head``: such a run that is one attention head of keys or values.
+    ``tensor``: all elements do; ``channel``: a row of a weight does; ``token``: the features of one token do;
+    ``group``: a run of ``group_size`` features of one row or token does; ``head``: such a run, which is one attention
+    head of keys or values, does.
     """
 
     TENSOR = "tensor"
@@ -45,32 +46,32 @@ class Granularity(StrEnum):
 
 
 def absolute_maximum(x: torch.Tensor) -> torch.Tensor:
-    """Largest absolute value of each group: (..., group) -> (..., 1).
+    """Return the largest absolute value of each group: (..., group) -> (..., 1).
 
-    Two reductions without a temporary, which is cheaper than ``abs().amax()`` and gives the same number.
+    Two reductions need no temporary tensor, so they are cheaper than ``abs().amax()``; the number is the same.
     """
     return torch.maximum(x.amax(dim=-1, keepdim=True), -x.amin(dim=-1, keepdim=True))
 
 
 def mean_magnitude(x: torch.Tensor) -> torch.Tensor:
-    """Mean absolute value of each group: (..., group) -> (..., 1).
+    """Return the mean absolute value of each group: (..., group) -> (..., 1).
 
-    Of a contiguous copy where need be, since a strided sum is added up in another order.
+    A strided tensor is copied first, since its sum would be added up in another order.
     """
     return x.contiguous().abs().mean(dim=-1, keepdim=True)
 
 
 def group_count(features: int, group_size: int) -> int:
-    """Groups in a row; the last may be short."""
+    """Return the number of groups in a row; the last group may be short."""
     return -(-features // group_size)
 
 
 def to_groups(x: torch.Tensor, granularity: Granularity, group_size: int | None) -> list[torch.Tensor]:
-    """Views of ``x`` whose last dimension is a group.
+    """Return views of ``x`` whose last dimension is a group.
 
     Returns:
-        tensor: one view (numel,); channel, token: ``x`` itself; group, head: the whole groups (..., n, group_size)
-        and, where the row is not divided, the rest (..., 1, rest).
+        For tensor, one view (numel,); for channel and token, ``x`` itself; for group and head, the whole groups (...,
+        n, group_size) and, where the group size does not divide the row, the rest (..., 1, rest).
     """
     if granularity is Granularity.TENSOR:
         return [x.reshape(-1)]
@@ -88,13 +89,13 @@ def to_groups(x: torch.Tensor, granularity: Granularity, group_size: int | None)
 
 
 def to_static_groups(x: torch.Tensor, granularity: Granularity, group_size: int | None) -> list[torch.Tensor]:
-    """Groups over all tokens at once, for ranges and steps that outlive a batch.
+    """Return groups over all tokens at once, for ranges and step sizes that outlive a batch.
 
     Returns:
-        (groups, elements) of each piece of :func:`to_groups`; one group for tensor.
+        Each piece of :func:`to_groups` as (groups, elements); tensor has one group.
 
     Raises:
-        BadInputError: channel and token, whose groups are gone with the batch.
+        BadInputError: The granularity is channel or token, whose groups exist only in their batch.
     """
     if granularity in (Granularity.CHANNEL, Granularity.TOKEN):
         raise BadInputError(f"a range that outlives a batch needs granularity tensor, group or head: got {granularity}")
@@ -105,7 +106,7 @@ def to_static_groups(x: torch.Tensor, granularity: Granularity, group_size: int 
 
 
 def from_groups(pieces: Sequence[torch.Tensor], granularity: Granularity, shape: torch.Size) -> torch.Tensor:
-    """Undo :func:`to_groups`; ``shape`` is that of the whole."""
+    """Undo :func:`to_groups`; ``shape`` is the shape of the whole tensor."""
     if granularity is Granularity.TENSOR:
         return pieces[0].reshape(shape)
     if not granularity.grouped:
@@ -117,13 +118,13 @@ def from_groups(pieces: Sequence[torch.Tensor], granularity: Granularity, shape:
 def scale_to_groups(
     scale: torch.Tensor, granularity: Granularity, features: int, group_size: int | None
 ) -> list[torch.Tensor]:
-    """Split a stored scale so that each part broadcasts against the piece of :func:`to_groups` it belongs to.
+    """Split a stored scale into parts; each part broadcasts against the piece of :func:`to_groups` that it belongs to.
 
     Args:
         scale: () for tensor, (..., 1) for channel and token, (..., groups) for group and head.
-        granularity: of the scale.
+        granularity: the granularity of the scale.
         features: length of the last dimension of the scaled tensor.
-        group_size: for group and head.
+        group_size: the size of a group, needed for group and head.
     """
     if not granularity.grouped:
         return [scale]
@@ -134,7 +135,7 @@ def scale_to_groups(
 
 
 def scale_from_groups(parts: Sequence[torch.Tensor], granularity: Granularity) -> torch.Tensor:
-    """Undo :func:`scale_to_groups`; each part is (..., 1) of its piece."""
+    """Undo :func:`scale_to_groups`; each part has the shape (..., 1) of its piece."""
     if granularity is Granularity.TENSOR:
         return parts[0].reshape(())
     if not granularity.grouped:
@@ -146,7 +147,7 @@ def check_divides(group_size: int, features: int, what: str = "in_features") -> 
     """Refuse a group size that leaves a short last group, where a format has no room for one.
 
     Raises:
-        BadInputError: names the nearest sizes that would do.
+        BadInputError: The size does not divide ``features``; the message names the nearest sizes that do.
     """
     if features % group_size == 0:
         return

@@ -1,13 +1,13 @@
-"""The one integer product that torch brings everywhere, and whether it works here.
+"""The only integer product that torch has on every device, and a check that it works on this machine.
 
-``torch._int_mm``: int8 (m, k) times int8 (k, n), accumulated in int32, exact as long as k * 128 * 128 < 2^31.  On a CPU
-it runs on oneDNN (VNNI, AMX), on CUDA on cuBLASLt, which wants more than 16 rows and multiples of 8 elsewhere; rows
-are padded here, other shapes are refused.
+``torch._int_mm`` multiplies int8 (m, k) by int8 (k, n) and accumulates in int32, which is exact as long as k * 128 *
+128 < 2^31.  On a CPU it runs on oneDNN (VNNI, AMX). On CUDA it runs on cuBLASLt, which needs more than 16 rows and
+sizes that are multiples of 8: rows are padded here, and other shapes are refused.
 
-What else torch 2.13 has was tried and left out.  ``_weight_int8pack_mm`` and ``_weight_int4pack_mm_for_cpu`` are fast
-in bfloat16 alone, whose 8 bits of mantissa are coarser than what int8 inputs keep; in fp32 both are scalar loops (768
-to 3072, 128 rows: seconds, where decoding and multiplying takes 0.06).  torchao 0.18 adds CUDA kernels alone:
-its wheel carries no CPU library.
+The other integer products of torch 2.13 were tried and left out.  ``_weight_int8pack_mm`` and
+``_weight_int4pack_mm_for_cpu`` are fast in bfloat16 alone, whose 8 bits of mantissa are coarser than what int8 inputs
+keep; in fp32 both are scalar loops (768 to 3072, 128 rows: seconds, where decoding and multiplying takes 0.06).
+torchao 0.18 adds CUDA kernels alone: its wheel carries no CPU library.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import torch
 _CUDA_ROWS = 32
 _CUDA_MULTIPLE = 8
 LONGEST_SUM = 2**31 // (128 * 128) - 1
-"""Products that an int32 can add up, whatever they are."""
+"""This many int8 products can be added up in an int32 without overflow, whatever their values."""
 
 
 @cache
 def unusable(device: str) -> str | None:
-    """Why there is no integer product on a type of device such as ``cpu``; None where there is one.
+    """Say why a type of device such as ``cpu`` has no integer product; None where it has one.
 
-    One small product is computed and compared with the same one in int64: the operator is not public, so that it
-    may go or change.
+    One small product is computed and compared with the same product in int64. The operator is not public, so a later
+    torch may change or remove it.
     """
     if not hasattr(torch, "_int_mm"):
         return "this torch has no _int_mm"
@@ -41,16 +41,16 @@ def unusable(device: str) -> str | None:
 
 
 def refused_shape(device: str, inner: int, columns: int) -> str | None:
-    """Why a product of these sizes is none of the operator's; None where it is."""
+    """Say why the operator cannot compute a product of these sizes; None where it can."""
     if inner > LONGEST_SUM:
         return f"{inner} products overflow int32"
     if device == "cuda" and (inner % _CUDA_MULTIPLE or columns % _CUDA_MULTIPLE):
-        return f"{inner} x {columns} is no multiple of 8, which CUDA's _int_mm wants"
+        return f"{inner} x {columns} are not both multiples of 8, which CUDA's _int_mm needs"
     return None
 
 
 def integer_product(codes: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Exact product.
+    """Return the exact product of codes and the transposed weight.
 
     Args:
         codes: int8, (rows, inner).

@@ -1,10 +1,11 @@
-"""The learned steps of LSQ as parameters (algorithms.md 1.5).
+"""The learned step sizes of LSQ as parameters (arXiv 1902.08153; docs/methods/quantizers.md, "lsq").
 
-One step a width (``per_bit``), or one for all, s_b = s_ref Qp_ref / Qp_b (``shared``, the reference at 8 bits).  A
-weight's steps are set from the weight when they are made.  An activation's are set by the first batch that passes in
-training or calibration; that they are is kept in the state, so that a loaded model does not start over, and
-evaluating before it is an error.  The parameter object never changes, since an optimizer may hold it already
-(``lsq-net`` replaces it and then trains a tensor nobody reads).  Ranks of ``torch.distributed`` start from their mean.
+There is one step size per width (``per_bit``), or one for all widths, s_b = s_ref Qp_ref / Qp_b (``shared``, where the
+reference has 8 bits). The step sizes of a weight are set from the weight when they are made. Those of an activation are
+set by the first batch that passes in training or calibration. The state records that they are set, so a loaded model
+does not start over; evaluating before they are set is an error. The parameter object never changes, since an optimizer
+may refer to it already (``lsq-net`` replaces it and then trains a tensor that nobody reads). The ranks of
+``torch.distributed`` start from their mean.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ SMALLEST = 1e-8
 
 
 class LsqSteps(nn.Module):
-    """Steps by width.
+    """Learned step sizes by width.
 
     Args:
-        quantizers: width -> how it is quantized; those with a ``shared`` step must be one and the same.
+        quantizers: width -> its quantizer; all quantizers with a ``shared`` step must be equal.
         features: length of the last dimension of what is quantized.
         weight: (out, in), or None for activations.
-        place: names the site in errors.
+        place: the name of the site, for errors.
 
     Raises:
-        BadInputError: several quantizers that would share one step.
+        BadInputError: Different quantizers would share one step.
     """
 
     def __init__(self, quantizers: Mapping[int, Lsq], features: int, weight: torch.Tensor | None, place: str) -> None:
@@ -46,7 +47,7 @@ class LsqSteps(nn.Module):
         if len(sharing) > 1:
             raise BadInputError(f"one step is shared by one quantizer: {place} has {len(sharing)}; take per_bit")
         self.steps = nn.ParameterDict()
-        self._ready: dict[str, bool] = {}  # what the buffers say, without asking the device
+        self._ready: dict[str, bool] = {}  # the buffers as Python values, which need no read of the device
         for bits, quantizer in self.quantizers.items():
             key = self._key(bits)
             if key in self.steps:
@@ -60,10 +61,10 @@ class LsqSteps(nn.Module):
             self._ready[key] = weight is not None
 
     def grid(self, x: torch.Tensor, bits: float, *, start: bool) -> Grid:
-        """The grid of this width, differentiable in its step; ``start``: an unset step is set from ``x``.
+        """Return the grid of this width, differentiable in its step; with ``start``, ``x`` sets a step that is unset.
 
         Raises:
-            BadInputError: a width that has no step, or one not set yet.
+            BadInputError: The width has no step, or its step is not set yet.
         """
         quantizer = self.quantizers.get(int(bits)) if bits == int(bits) else None
         if quantizer is None:
@@ -82,7 +83,7 @@ class LsqSteps(nn.Module):
         if quantizer.parametrization == "log":
             step = raw.exp()
         else:
-            # the gradient passes the clamp, else a step that fell below it could never come back
+            # the gradient passes the clamp; otherwise a step that fell below it could never come back
             step = straight_through(raw, raw.detach().clamp(min=SMALLEST), None)
         if quantizer.step_mode == "shared":
             step = step * (quantizer.code_range(REFERENCE_BITS)[1] / quantizer.code_range(bits)[1])
@@ -91,7 +92,7 @@ class LsqSteps(nn.Module):
         return Grid(step)
 
     def ready(self, bits: float) -> bool:
-        """Whether the step of this width is set, or there is none to set."""
+        """Whether the step of this width is set, or the width has no step to set."""
         return bits not in self.quantizers or self._ready[self._key(int(bits))]
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:

@@ -1,6 +1,6 @@
-"""Schemes by name: which quantizers go together, so that a config says ``quantization: grouped`` and no more.
+"""Named schemes: which quantizers belong together, so a config needs only ``quantization: grouped``.
 
-A scheme says how tensors are rounded; to how many bits, a bitmap says.
+A scheme says how tensors are rounded; a bitmap says to how many bits.  S1 to S4 are the systems of docs/systems.md.
 
 ===========  ======================================  ==========================  ==================================
 name         weights                                 activations, cache          taken from
@@ -14,12 +14,11 @@ name         weights                                 activations, cache         
              otherwise symmetric in such groups
 ===========  ======================================  ==========================  ==================================
 
-Real models have weights whose channels hold a few large values, and one scale per channel then wastes the few levels
+Real models have weights whose channels contain a few large values, and one scale per channel then wastes the few levels
 of 4 bits on them; one scale per 32 weights costs half a bit per weight and buys more than any other choice here
-(README has the measurement).  Groups of 64 or 128 cost a quarter or an eighth of a bit.  ``grouped`` is not the default
-because the references do not group, and checkpoints say what their scheme is in full.
-
-``{scheme: NAME, ...}`` is that scheme with other keys laid over it.
+(README.md has the measurement).  Groups of 64 or 128 cost a quarter or an eighth of a bit.  ``grouped`` is not the
+default because the references do not group, and checkpoints store their scheme in full. ``{scheme: NAME, ...}`` is that
+scheme with the other keys replaced.
 """
 
 from __future__ import annotations
@@ -62,10 +61,10 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
 
 
 def with_scheme(data: Any) -> Any:
-    """``data`` with the scheme that it names spelled out; a name alone is that scheme.
+    """Return ``data`` with the scheme that it names spelled out; a name alone stands for that scheme.
 
     Raises:
-        BadInputError: no scheme of that name.
+        BadInputError: No scheme has that name.
     """
     if isinstance(data, str):
         data = {"scheme": data}

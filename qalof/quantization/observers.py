@@ -1,15 +1,15 @@
-"""Static ranges: watch what passes, then keep one range for all batches (algorithms.md 1.8).
+"""Static ranges: observe the batches that pass, then keep one range for all (docs/methods/quantizers.md, "Static
+ranges").
 
-``minmax`` keeps the extremes of all batches; ``ema``: new = m old + (1 - m) batch, started by the first batch (CPT has
-m = 0.9; InstantNet and DWQ's code pass 0.1 in its place, which hardly smooths); ``percentile``: the p-th and
-(100 - p)-th of each batch by nearest rank; ``mse``: of each batch the shrunken extremes that round it with the least
-squared error.  The last two average their batches, weighted by size.
-
-A range belongs to one site and one width: extremes are the same at every width of the site alone, but not behind
-other quantized sites, and the best clipping depends on the width itself.  ``shared`` keeps one for all widths, as
-CPT does.  While ``observing``, a forward pass updates the range and rounds by it; frozen, it only rounds, and
-a range never observed is an error.  A pass that runs again inside backward (activation checkpointing) updates nothing.
-Under ``torch.distributed`` the ranks agree on each batch's range before it counts.
+``minmax`` keeps the extremes of all batches. ``ema`` computes new = m old + (1 - m) batch, and the first batch starts
+it (CPT has m = 0.9; the codes of InstantNet and Double-Win Quant pass 0.1 in its place, which hardly smooths).
+``percentile`` takes the p-th and the (100 - p)-th percentile of each batch by nearest rank. ``mse`` takes the shrunken
+extremes that round each batch with the least squared error. The last two average their batches, weighted by size. A
+range belongs to one site and one width: for a site alone the extremes are the same at every width, but behind other
+quantized sites they are not, and the best clipping depends on the width itself. ``shared`` keeps one range for all
+widths, as CPT does.  While ``observing``, a forward pass updates the range and rounds by it; frozen, it only rounds,
+and a range never observed is an error.  A pass that runs again inside backward (activation checkpointing) updates
+nothing. Under ``torch.distributed`` the ranks agree on each batch's range before it counts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qalof.quantization.quantizer import Grid, Quantizer
 from qalof.quantization.strict import check_fields, check_keys
 
 SHRINKS = 41
-"""How many candidates ``mse`` tries, from the full range down to a fifth of it."""
+"""``mse`` tries this many candidates, from the full range down to a fifth of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +55,17 @@ class ObserverSpec:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Read :meth:`to_json`'s form, or a kind alone."""
+        """Read the form of :meth:`to_json`, or a kind alone."""
         data = {"kind": data} if isinstance(data, str) else data
         return cls(**check_keys(data, list(cls.__dataclass_fields__), "observer"))
 
 
 class StaticRanges(nn.Module):
-    """The ranges of one place in the model, by width; buffers, so that they travel with the model's state.
+    """The ranges at one place of the model, by width; they are buffers, so they are part of the model's state.
 
     Args:
         spec: how to observe.
-        place: names the site in errors.
+        place: the name of the site, for errors.
     """
 
     def __init__(self, spec: ObserverSpec, place: str) -> None:
@@ -73,12 +73,12 @@ class StaticRanges(nn.Module):
         self.spec, self.place, self.observing = spec, place, False
 
     def grid(self, x: torch.Tensor, bits: float, quantizer: Quantizer, seen: torch.Tensor | None = None) -> Grid:
-        """The grid for ``x`` (..., tokens, features), which is observed first if observing.
+        """Return the grid for ``x`` (..., tokens, features), which is observed first while :attr:`observing` is set.
 
-        ``seen``: what is observed in place of ``x``, such as its real tokens alone.
+        ``seen`` is observed in place of ``x``, for example its real tokens alone.
 
         Raises:
-            BadInputError: never observed at this width, or ``x`` is observed and not finite.
+            BadInputError: The width was never observed, or ``x`` is observed and not finite.
         """
         if self.observing and torch._C._current_graph_task_id() == -1:  # not while backward recomputes
             self.observe(x if seen is None else seen, bits, quantizer)
@@ -92,10 +92,10 @@ class StaticRanges(nn.Module):
 
     @torch.no_grad()
     def observe(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> None:
-        """Take one batch into the range of this width.
+        """Include one batch in the range of this width.
 
         Raises:
-            BadInputError: empty, or not finite.
+            BadInputError: The batch is empty or not finite.
         """
         if not x.numel():
             raise BadInputError(f"calibration needs at least one number: {self.place} got an empty batch")
@@ -126,7 +126,7 @@ class StaticRanges(nn.Module):
         return "all" if self.spec.shared else f"{bits:g}".replace(".", "_")
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        # buffers come into being as they are observed: a stored range is its own declaration
+        # buffers are registered when they are first observed, so a stored range registers its own
         self.reset()
         for key in [key for key in state_dict if key.startswith(prefix)]:
             self.register_buffer(key.removeprefix(prefix), torch.empty_like(state_dict[key]))
@@ -136,7 +136,7 @@ class StaticRanges(nn.Module):
 def batch_range(
     x: torch.Tensor, bits: float, quantizer: Quantizer, spec: ObserverSpec
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The range of one batch: each () for granularity tensor, (groups,) for group and head; fp32 or fp64."""
+    """Return low and high of one batch: each () for granularity tensor, (groups,) for group and head; fp32 or fp64."""
     lows, highs = [], []
     for piece in quantizer.static_groups(x):
         low, high = piece.amin(dim=-1), piece.amax(dim=-1)
@@ -155,7 +155,7 @@ def batch_range(
 def _least_error(
     piece: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bits: float, quantizer: Quantizer
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The range out of shrunken ones that rounds (groups, elements) with the least squared error, by group."""
+    """Return, by group, the shrunken range that rounds (groups, elements) with the least squared error."""
     best_low, best_high, least = low, high, torch.full_like(low, torch.inf)
     for share in (1 - 0.8 * index / (SHRINKS - 1) for index in range(SHRINKS)):
         error = quantizer.error_in_range(piece, low * share, high * share, bits)

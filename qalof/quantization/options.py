@@ -25,7 +25,7 @@ class QuantizerOptions:
     """The settings of a quantizer; equal settings are equal quantizers, and may be the key of a cache.
 
     Raises:
-        BadInputError: an option that does not exist or contradicts another.
+        BadInputError: An option does not exist or contradicts another.
     """
 
     granularity: Granularity = Granularity.CHANNEL
@@ -79,7 +79,7 @@ class QuantizerOptions:
         """Refuse a width that this method does not have.
 
         Raises:
-            BadInputError: says which it has.
+            BadInputError: The width does not exist; the message names those that do.
         """
         if self.only_bits is not None and bits != self.only_bits:
             raise BadInputError(f"quantizer {self.method} has {self.only_bits} bits only: got {bits}")
@@ -93,7 +93,7 @@ class QuantizerOptions:
         """Refuse rows of ``features`` that cannot be grouped as the options ask.
 
         Raises:
-            BadInputError: a head size that is not known, or strict groups that do not divide.
+            BadInputError: The head size is not known, or strict groups do not divide the row.
         """
         if not self.granularity.grouped:
             return
@@ -104,27 +104,27 @@ class QuantizerOptions:
 
     @property
     def scale_bytes(self) -> int:
-        """Bytes of a stored scale."""
+        """The size of a stored scale in bytes."""
         return 4 if self.scale_dtype == "float32" else 2
 
     @property
     def zero_point_bytes(self) -> int:
-        """Bytes of a stored zero point; 0 where the method has none."""
+        """The size of a stored zero point in bytes; 0 where the method has none."""
         return self.scale_bytes if self.has_zero else 0
 
     def scale_count(self, rows: int, columns: int) -> int:
-        """How many scales a (rows, columns) tensor has."""
+        """Return how many scales a (rows, columns) tensor has."""
         if self.granularity is Granularity.TENSOR:
             return 1
         return rows * (group_count(columns, self.group_size or columns) if self.granularity.grouped else 1)
 
     def stored_size(self, rows: int, columns: int, bits: float) -> StoredSize:
-        """What a (rows, columns) tensor takes stored at ``bits``, to the byte, without storing it.
+        """Return the size in bytes of a (rows, columns) tensor stored at ``bits``, without storing it.
 
         Pass-through counts fp32.
 
         Raises:
-            BadInputError: a width that this method does not have, or one that has no codes (``real_bits: mix``).
+            BadInputError: This method does not have the width, or the width has no codes (``real_bits: mix``).
         """
         if bits >= self.passthrough_bits:
             return StoredSize(rows * columns * FLOAT_BYTES)
@@ -135,21 +135,21 @@ class QuantizerOptions:
         return StoredSize(code_bytes(rows, columns, bits), count * self.scale_bytes, count * self.zero_point_bytes)
 
     def for_heads(self, head_size: int) -> Self:
-        """This quantizer with granularity head's group size filled in; others come back as they are."""
+        """Return this quantizer with the group size of granularity head filled in; others come back as they are."""
         if self.granularity is not Granularity.HEAD or self.group_size is not None:
             return self
         return replace(self, group_size=head_size)
 
     def to_json(self) -> dict[str, Any]:
-        """``method`` and all options."""
+        """Return ``method`` and all options."""
         return {"method": self.method} | asdict(self)
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Read :meth:`to_json`'s form, or a method's name alone; a quantizer comes back as it is.
+        """Read the form of :meth:`to_json`, or a method's name alone; a quantizer comes back as it is.
 
         Raises:
-            BadInputError: an unknown method or option, or an option that may not have its value.
+            BadInputError: A method or option is unknown, or an option has a value that it may not have.
         """
         if isinstance(data, cls):
             return data
@@ -162,5 +162,5 @@ class QuantizerOptions:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """Lets a pydantic model have a quantizer as a field; called by pydantic alone."""
+        """Let a pydantic model have a quantizer as a field; only pydantic calls this."""
         return json_schema_of(cls.from_json)

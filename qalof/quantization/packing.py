@@ -1,17 +1,19 @@
-"""Packed weights: codes as dense bits, with their grid, in as few bytes as the cost model counts (algorithms.md 1.9).
+"""Packed weights: codes as dense bits, with their grid, in as few bytes as the cost model counts
+(docs/methods/export.md, "Packed integers").
 
-A code q is stored as u = q + 2^(b-1) (methods without negative codes: u = q) with b bits, the lowest first, one code
-directly after the other; a row starts at a byte.  So at 4 bits a byte is u[2i] | u[2i+1] << 4.  Bits left over at the
-end of a row are those of a code of 0.  A real width takes the bits of the next whole one.  Scales, and ``zero`` where
-a method has one, follow in the dtypes of the quantizer.  How many bytes that is, the quantizer says beforehand
-(:meth:`qalof.quantization.options.QuantizerOptions.stored_size`), and :mod:`qalof.cost` with it.
+A code q is stored as u = q + 2^(b-1) (methods without negative codes store u = q) with b bits, the lowest bit first,
+one code directly after the other; a row starts at a byte. So at 4 bits a byte is u[2i] | u[2i+1] << 4. The bits left
+over at the end of a row are those of a code of 0. A real width takes the bits of the next whole one. Scales, and
+``zero`` where a method has one, follow in the dtypes of the quantizer. The quantizer says beforehand how many bytes
+that is (:meth:`qalof.quantization.options.QuantizerOptions.stored_size`), and :mod:`qalof.cost` relies on it.
 
-Grids are rounded to these dtypes before anything is encoded, so that unpacking gives exactly the codes, the grid
+Grids are rounded to these dtypes before anything is encoded, so unpacking gives exactly the codes, the grid
 and the values that the fake-quantized model runs with.  (compressed-tensors packs floor(32 / b) codes into an int32
 instead, which costs 3.2 bits per weight at b = 3; that is another format.  It is why the packing is our own: a bitmap's
 cost is a promise, and no library at hand packs every width into exactly b bits per code.)
 
-Eight codes fill b bytes: the bits of four go into one 64-bit word, which is cut into bytes, all by whole columns.
+Eight codes fill b bytes: the bits of four codes go into one 64-bit word, which is cut into bytes; each operation works
+on whole columns.
 """
 
 from __future__ import annotations
@@ -35,11 +37,11 @@ class Packed:
     """One packed weight.
 
     Attributes:
-        data: uint8, (rows, bytes a row).
-        grid: in the dtypes it is stored in.
-        columns: codes a row.
-        bits: may be real; each code takes the next whole number of bits.
-        quantizer: what encoded it.
+        data: uint8, (rows, bytes per row).
+        grid: the grid, in the dtypes in which it is stored.
+        columns: the number of codes per row.
+        bits: the width, which may be real; each code takes the next whole number of bits.
+        quantizer: the quantizer that encoded it.
     """
 
     data: torch.Tensor
@@ -50,39 +52,39 @@ class Packed:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes, scales and zeros together."""
+        """The size in bytes of codes, scales and zero points together."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
 
     def unpack(self) -> Encoded:
-        """The codes and grid that were packed, exactly."""
+        """Return exactly the codes and the grid that were packed."""
         offset = _offset(self.quantizer, self.bits)
         codes = unpack_rows(self.data, stored_bits(self.bits), self.columns) - offset
         wide = self.quantizer.code_range(self.bits)[1] > torch.iinfo(torch.int16).max
         return Encoded(codes.to(torch.int32 if wide else torch.int16), self.wide_grid(), self.bits)
 
     def wide_grid(self) -> Grid:
-        """The grid in fp32."""
+        """Return the grid in fp32."""
         return Grid(_as_float(self.grid.scale), None if self.grid.zero is None else _as_float(self.grid.zero))
 
     def dequantize(self) -> torch.Tensor:
-        """(rows, columns), fp32."""
+        """Return the values, (rows, columns) in fp32."""
         return self.quantizer.decode(self.unpack())
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """``data``, ``scale`` and perhaps ``zero``, for a safetensors file; :meth:`settings` says the rest."""
+        """Return ``data``, ``scale`` and perhaps ``zero``, for a safetensors file; :meth:`settings` has the rest."""
         parts = {"data": self.data, "scale": self.grid.scale, "zero": self.grid.zero}
         return {name: part for name, part in parts.items() if part is not None}
 
     def settings(self) -> dict[str, Any]:
-        """JSON that makes sense of the tensors."""
+        """Return what is needed to read the tensors, as JSON."""
         return {"columns": self.columns, "bits": self.bits, "quantizer": self.quantizer.to_json()}
 
     @classmethod
     def of(cls, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> Self:
-        """Read what :meth:`tensors` and :meth:`settings` gave.
+        """Read what :meth:`tensors` and :meth:`settings` returned.
 
         Raises:
-            BadInputError: tensors whose shapes or types are not those of such a weight.
+            BadInputError: The tensors do not have the shapes or types of such a weight.
         """
         quantizer = Quantizer.from_json(settings["quantizer"])
         columns, bits = settings["columns"], settings["bits"]
@@ -100,8 +102,8 @@ def pack(encoded: Encoded, quantizer: Quantizer) -> Packed:
     """Pack a weight's codes (rows, columns).
 
     Raises:
-        BadInputError: one bit, codes that are no matrix, or a grid that the quantizer's dtypes cannot hold (learned
-            steps or ranges of another quantizer).
+        BadInputError: The width is one bit, the codes are not a matrix, or the quantizer's dtypes cannot represent the
+            grid (learned steps or ranges of another quantizer).
     """
     if encoded.codes.dim() != 2:
         raise BadInputError(f"packed codes must be (rows, columns): got shape {tuple(encoded.codes.shape)}")
@@ -121,16 +123,16 @@ def pack(encoded: Encoded, quantizer: Quantizer) -> Packed:
 
 
 def packed_bytes(rows: int, columns: int, bits: float, quantizer: Quantizer) -> int:
-    """What :func:`pack` will take, in bytes, without packing; pass-through counts 4 bytes per weight."""
+    """Return how many bytes :func:`pack` will take, without packing; pass-through counts 4 bytes per weight."""
     return quantizer.stored_size(rows, columns, bits).total
 
 
 def pack_rows(codes: torch.Tensor, bits: int, padding: int = 0) -> torch.Tensor:
-    """Dense bits of unsigned codes, row by row.
+    """Pack unsigned codes into dense bits, row by row.
 
     Args:
         codes: (rows, columns), whole numbers from 0 to 2^bits - 1.
-        bits: of each, 2 to 16.
+        bits: the bits of each code, 2 to 16.
         padding: the code whose bits fill up the last byte.
 
     Returns:
@@ -147,7 +149,7 @@ def pack_rows(codes: torch.Tensor, bits: int, padding: int = 0) -> torch.Tensor:
         if at >= seam:
             value = high >> (at - seam)
         else:
-            # shifted out bits of the second word are no part of this byte
+            # bits of the second word that were shifted out are not part of this byte
             value = (low >> at) & _mask(seam - at)
             value = value | (high << (seam - at)) if seam - at < 8 else value
         data[..., byte] = (value & 255).to(torch.uint8)
@@ -158,7 +160,7 @@ def unpack_rows(data: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
     """Undo :func:`pack_rows`: (rows, columns), int32."""
     rows = data.shape[0]
     groups = -(-columns // _CODES)
-    # two bytes more than there are, since a code is read out of up to three
+    # two more bytes are appended, since a code is read from up to three bytes
     room = torch.zeros(rows, groups, bits + 2, dtype=torch.int32, device=data.device)
     filled = torch.nn.functional.pad(data, (0, groups * bits - data.shape[1]))
     room[..., :bits] = filled.view(rows, groups, bits)
@@ -173,7 +175,7 @@ def unpack_rows(data: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
 
 
 def _word(four: torch.Tensor, bits: int) -> torch.Tensor:
-    """The bits of four codes (..., 4) in one int64."""
+    """Return the bits of four codes (..., 4) in one int64."""
     word = four[..., 0].clone()
     for index in range(1, _HALF):
         word |= four[..., index] << (index * bits)
@@ -189,7 +191,7 @@ def _offset(quantizer: Quantizer, bits: float) -> int:
 
 
 def _padding(quantizer: Quantizer, bits: float) -> int:
-    """The stored form of code 0."""
+    """Return the stored form of code 0."""
     return _offset(quantizer, bits)
 
 

@@ -1,18 +1,18 @@
-"""What every quantizer is: a frozen record of its options with pure functions on tensors.
+"""The base of every quantizer: a frozen record of its options with pure functions on tensors.
 
 A quantizer has ``encode`` (tensor -> codes and grid), ``decode`` (back) and ``fake_quantize``, which equals
 ``decode(encode(x))`` number for number and carries a straight-through gradient.  A *grid* is the scale of each
 group and, where the method has one, a second parameter ``zero``.  It is computed from the tensor itself (dynamic),
-or handed in: from an observer's range, from learned steps, or from a packed file.
+or passed in: from an observer's range, from learned steps, or from a packed file.
 
 A method is one class in one file of :mod:`qalof.quantization.methods`.  It says how a grid comes from a group's
 range, how numbers become codes, and how codes become numbers; the group is always the last dimension, in fp32, or in
 fp64 where the tensor is (:mod:`qalof.precision`).
 Everything else is here and in :mod:`qalof.quantization.options`: granularity, widths, estimators, JSON.
 
-Widths may be real (algorithms.md 1.6).  ``round``: the divisor stays real and codes are clamped to it rounded half
-up, so that half a step bounds the error everywhere; ``floor``: the whole number of levels below; ``mix``:
-(1 - f) fq_floor(b) + f fq_ceil(b), which has a gradient in b but no codes.
+Widths may be real (docs/methods/quantizers.md, "Real-valued bit-widths"). ``round`` keeps the real divisor and clamps
+codes to it rounded half up, so half a step bounds the error everywhere. ``floor`` uses the whole number of levels
+below. ``mix`` computes (1 - f) fq_floor(b) + f fq_ceil(b), which has a gradient in b but no codes.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from qalof.quantization.straight_through import StraightThrough, straight_throug
 
 
 class Grid(NamedTuple):
-    """Where the representable values lie, in fp32 or fp64.
+    """The parameters that say where the representable values lie, in fp32 or fp64.
 
-    Its shape is () for tensor, (..., 1) for channel and token, (..., groups) for group and head.
-    ``zero`` is what the method makes of it: the lowest value or the zero point (asymmetric), octaves (log), or None.
+    Its shape is () for tensor, (..., 1) for channel and token, (..., groups) for group and head. The method decides
+    what ``zero`` is: the lowest value or the zero point (asymmetric), octaves (log), or None.
     """
 
     scale: torch.Tensor
@@ -47,7 +47,7 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Codes of a tensor: int16 (int32 where 16 unsigned bits need it), the shape of the tensor; and their grid."""
+    """The codes of a tensor and their grid; codes are int16 (int32 where 16 unsigned bits need it), in its shape."""
 
     codes: torch.Tensor
     grid: Grid
@@ -55,61 +55,62 @@ class Encoded:
 
     @property
     def scale(self) -> torch.Tensor:
-        """Of the grid."""
+        """The scale of the grid."""
         return self.grid.scale
 
     @property
     def zero(self) -> torch.Tensor | None:
-        """Of the grid."""
+        """The zero of the grid; None where the method has none."""
         return self.grid.zero
 
 
 class Quantizer(QuantizerOptions, ABC):
     """A quantization method with its options."""
 
-    # --- what a method defines, on groups in the last dimension, fp32 or fp64 ---
+    # --- a method defines these, on groups in the last dimension, in fp32 or fp64 ---
 
     @abstractmethod
     def code_range(self, bits: float) -> tuple[int, int]:
-        """Lowest and highest code."""
+        """Return the lowest and the highest code."""
 
     @abstractmethod
     def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
-        """The grid for values from ``low`` to ``high``, each (..., 1); through ``_stored`` where it is rounded."""
+        """Return the grid for values from ``low`` to ``high``, each (..., 1), rounded by ``_stored`` where need be."""
 
     def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
-        """The grid for groups ``x`` (..., group) -> (..., 1); methods that use means define it anew."""
+        """Return the grid for groups ``x`` (..., group) -> (..., 1); methods that use means override it."""
         return self._grid_of_range(x.amin(dim=-1, keepdim=True), x.amax(dim=-1, keepdim=True), bits)
 
     @abstractmethod
     def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        """Codes as whole numbers in the dtype of ``x``, in a new tensor."""
+        """Return codes as whole numbers in the dtype of ``x``, in a new tensor."""
 
     @abstractmethod
     def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        """Values of codes, whole numbers in the dtype of the grid, which may be overwritten."""
+        """Return the values of codes, which are whole numbers in the dtype of the grid and may be overwritten."""
 
     @property
     def zero_dtype(self) -> torch.dtype:
-        """What a packed file stores ``grid.zero`` in, which it represents exactly."""
+        """The dtype in which a packed file stores ``grid.zero``; it represents it exactly."""
         return self.stored_dtype
 
     def _tanh_factor(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        """The gradient that estimator ``tanh`` passes."""
+        """Return the factor by which the estimator ``tanh`` multiplies the gradient."""
         return 1 - torch.tanh(x).square()
 
-    # --- what all share ---
+    # --- all methods share these ---
 
     @property
     def stored_dtype(self) -> torch.dtype:
-        """What a packed file stores scales in."""
+        """The dtype in which a packed file stores scales."""
         return torch.float32 if self.scale_dtype == "float32" else torch.float16
 
     def encode(self, x: torch.Tensor, bits: float, grid: Grid | None = None) -> Encoded:
-        """Codes and grid of ``x``.
+        """Return codes and grid of ``x``.
 
         Raises:
-            BadInputError: pass-through or mixed widths, which have no codes, an illegal width, or NaN or infinity.
+            BadInputError: The width is pass-through or mixed, which have no codes, or it does not exist, or ``x``
+                contains NaN or infinity.
         """
         if bits >= self.passthrough_bits:
             raise BadInputError(f"pass-through has no codes to encode: got {bits} bits; widths below it have")
@@ -125,7 +126,7 @@ class Quantizer(QuantizerOptions, ABC):
         return Encoded(codes.to(torch.int32 if wide else torch.int16), grid, bits)
 
     def decode(self, encoded: Encoded) -> torch.Tensor:
-        """The values of codes, in the dtype of the grid (fp32 or fp64) and the shape of the codes."""
+        """Return the values of codes, in the dtype of the grid (fp32 or fp64) and the shape of the codes."""
         with torch.no_grad():
             # integers become floats by a copy, which the method may overwrite
             codes = encoded.codes.to(at_least_float32(encoded.grid.scale).dtype)
@@ -134,10 +135,10 @@ class Quantizer(QuantizerOptions, ABC):
             return grouping.from_groups(values, self.granularity, encoded.codes.shape)
 
     def fake_quantize(self, x: torch.Tensor, bits: float | torch.Tensor, grid: Grid | None = None) -> torch.Tensor:
-        """Round ``x`` to the grid of ``bits``; same shape and dtype, with the estimator's gradient.
+        """Round ``x`` to the grid of ``bits``; the result has its shape and dtype, and the estimator's gradient.
 
-        ``bits`` may be a scalar tensor under ``real_bits="mix"``, which is differentiable in it.  Non-finite
-        numbers are not looked for: this runs on every activation.
+        ``bits`` may be a scalar tensor under ``real_bits="mix"``, which is differentiable in it.  There is no check for
+        non-finite numbers, since this runs on every activation.
         """
         if self.real_bits == "mix" and (isinstance(bits, torch.Tensor) or bits != int(bits)):
             return self._mixed(x, bits, grid)
@@ -148,7 +149,7 @@ class Quantizer(QuantizerOptions, ABC):
         needs_factor = self.ste is not StraightThrough.IDENTITY and torch.is_grad_enabled() and x.requires_grad
         with torch.no_grad():
             if self.granularity.row_is_group and not needs_factor:
-                # what runs on every activation: the bookkeeping of groups would take as long as the rounding
+                # this runs on every activation, where the bookkeeping of groups would take as long as the rounding
                 wide = at_least_float32(x)
                 used = grid or self._grid_of(wide, bits)
                 rounded, factor = self._values(self._codes(wide, used, bits), used, bits).to(x.dtype), None
@@ -157,10 +158,10 @@ class Quantizer(QuantizerOptions, ABC):
         return straight_through(x, rounded, factor)
 
     def encode_int8(self, x: torch.Tensor, bits: float, grid: Grid | None = None) -> Encoded:
-        """Codes of up to 8 bits in int8, for a product of integers: one scale a row, or one for the whole tensor.
+        """Return codes of up to 8 bits in int8, for a product of integers, with one scale per row or one per tensor.
 
-        As in :meth:`fake_quantize`, non-finite numbers are not looked for; they make the scale NaN, and with it
-        every product of their row or tensor.
+        There is no check for non-finite numbers here either; they make the scale NaN, and with it every product of
+        their row or tensor.
         """
         with torch.no_grad():
             wide = at_least_float32(x)
@@ -171,7 +172,7 @@ class Quantizer(QuantizerOptions, ABC):
             return Encoded(self._codes(wide, grid, bits).to(torch.int8), grid, bits)
 
     def grid(self, x: torch.Tensor, bits: float) -> Grid:
-        """The grid of ``x`` from its own values."""
+        """Return the grid of ``x`` from its own values."""
         self.check_bits(bits)
         with torch.no_grad():
             parts = [self._grid_of(piece, bits) for piece in self._groups(x)]
@@ -180,7 +181,9 @@ class Quantizer(QuantizerOptions, ABC):
             return Grid(scale, grouping.scale_from_groups(zeros, self.granularity) if zeros else None)
 
     def static_grid(self, x: torch.Tensor, bits: float) -> Grid:
-        """One grid for all tokens of ``x`` (..., tokens, features): () for tensor, (groups,) for group and head."""
+        """Return one grid for all tokens of ``x`` (..., tokens, features): () for tensor, (groups,) for group and
+        head.
+        """
         self.check_bits(bits)
         shape = () if self.granularity is Granularity.TENSOR else (-1,)
         with torch.no_grad():
@@ -190,7 +193,7 @@ class Quantizer(QuantizerOptions, ABC):
             return Grid(torch.cat([part.scale for part in parts]).reshape(shape), zero)
 
     def static_groups(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """(groups, elements) of all tokens, in fp32 or fp64.
+        """Return the groups of all tokens, each piece (groups, elements), in fp32 or fp64.
 
         See :func:`qalof.quantization.granularity.to_static_groups`.
         """
@@ -199,20 +202,22 @@ class Quantizer(QuantizerOptions, ABC):
         return grouping.to_static_groups(at_least_float32(x), self.granularity, self.group_size)
 
     def grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
-        """The grid for a range known beforehand; ``low`` and ``high`` have the shape of the scale."""
+        """Return the grid for a range known beforehand; ``low`` and ``high`` have the shape of the scale."""
         self.check_bits(bits)
         with torch.no_grad():
             return self._grid_of_range(at_least_float32(low), at_least_float32(high), bits)
 
     def error_in_range(self, groups: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bits: float) -> torch.Tensor:
-        """Mean squared error of each of ``groups`` (groups, elements) rounded in its range ``low`` .. ``high``."""
+        """Return the mean squared error of each of ``groups`` (groups, elements), rounded in its range ``low`` ..
+        ``high``.
+        """
         grid = self._grid_of_range(low.unsqueeze(-1), high.unsqueeze(-1), bits)
         return (self._values(self._codes(groups, grid, bits), grid, bits) - groups).square().mean(dim=-1)
 
     def _by_pieces(
         self, x: torch.Tensor, bits: float, grid: Grid | None, needs_factor: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """``x`` rounded, and the factor of its gradient, at any granularity."""
+        """Return ``x`` rounded, and the factor of its gradient, at any granularity."""
         pieces = list(self._pieces(x, grid or self.grid(x, bits)))
         values = [self._values(self._codes(piece, part, bits), part, bits) for piece, part in pieces]
         rounded = grouping.from_groups(values, self.granularity, x.shape).to(x.dtype)
@@ -222,7 +227,7 @@ class Quantizer(QuantizerOptions, ABC):
         return rounded, grouping.from_groups(factors, self.granularity, x.shape).to(x.dtype)
 
     def _levels(self, count: float) -> tuple[float, int]:
-        """Divisor of the range and largest code, for ``count`` (perhaps not whole) steps."""
+        """Return the divisor of the range and the largest code, for ``count`` steps, which may not be whole."""
         if self.real_bits == "floor":
             return math.floor(count), math.floor(count)
         return count, math.floor(count + 0.5)
@@ -236,7 +241,9 @@ class Quantizer(QuantizerOptions, ABC):
         return grouping.to_groups(at_least_float32(x), self.granularity, self.group_size)
 
     def _pieces(self, x: torch.Tensor, grid: Grid) -> Iterator[tuple[torch.Tensor, Grid]]:
-        """Groups of ``x`` in fp32 or fp64, each piece with its part of the grid, which broadcasts against it."""
+        """Yield the groups of ``x`` in fp32 or fp64, each piece with its part of the grid, which broadcasts against
+        it.
+        """
         pieces = self._groups(x)
         features = x.shape[-1] if x.dim() else 1
         scales = grouping.scale_to_groups(grid.scale, self.granularity, features, self.group_size)
@@ -250,12 +257,12 @@ class Quantizer(QuantizerOptions, ABC):
             return (x.abs() < self.ste_limit).to(x.dtype)
         if self.ste is StraightThrough.TANH:
             return self._tanh_factor(x, grid, bits)
-        if not clips:  # a range taken from the group itself has nothing outside
+        if not clips:  # no value lies outside a range that is taken from the group itself
             return torch.ones_like(x)
         lowest, highest = self.code_range(bits)
         ends = [self._values(torch.full_like(grid.scale, code), grid, bits) for code in (lowest, highest)]
         low, high = torch.minimum(*ends), torch.maximum(*ends)  # a scale may be negative
-        slack = (high - low) * 1e-6  # the ends themselves are inside, whatever the last bit of Q * s says
+        slack = (high - low) * 1e-6  # the ends themselves count as inside, whatever the last bit of Q * s is
         return ((x >= low - slack) & (x <= high + slack)).to(x.dtype)
 
     def _mixed(self, x: torch.Tensor, bits: float | torch.Tensor, grid: Grid | None) -> torch.Tensor:
@@ -264,7 +271,7 @@ class Quantizer(QuantizerOptions, ABC):
         low = math.floor(bits.item() if isinstance(bits, torch.Tensor) else bits)
         fraction = bits - low
         below = self.fake_quantize(x, low)
-        # at a whole width the slope to the next one still is the derivative from the right
+        # at a whole width, the slope to the next one is still the derivative from the right
         above = self.fake_quantize(x, min(low + 1, HIGHEST_BITS) if low <= HIGHEST_BITS else low)
         mixed = (1 - fraction) * at_least_float32(below) + fraction * at_least_float32(above)
         return mixed.to(x.dtype)

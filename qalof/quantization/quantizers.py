@@ -1,7 +1,7 @@
-"""The quantizers as three functions; the second argument says how.
+"""The quantizers as three functions, whose last argument says which quantizer it is.
 
 ``encode``, ``decode`` and ``fake_quantize`` take any :class:`~qalof.quantization.quantizer.Quantizer`, or a granularity
-alone, which means the default: symmetric MinMax in the narrow range (algorithms.md 1.1).
+alone, which means the default: symmetric MinMax in the narrow range (docs/methods/quantizers.md, "symmetric").
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from qalof.quantization.methods.symmetric import Symmetric
 from qalof.quantization.quantizer import Encoded, Quantizer
 
 CONVENTION = "symmetric-minmax-narrow"
-"""Names the default, in checkpoints and digests: ranges of two conventions must never be mixed."""
+"""The name of the default in checkpoints and digests: ranges of two conventions must never be mixed."""
 
 
 def largest_code(bits: int) -> int:
-    """Q = 2^(bits-1) - 1 of the narrow range."""
+    """Return Q = 2^(bits-1) - 1 of the narrow range."""
     return int(2 ** (bits - 1)) - 1
 
 
 def encode(x: torch.Tensor, bits: float, how: Quantizer | Granularity) -> Encoded:
-    """Codes of ``x`` in its shape, and their grid; see :meth:`Quantizer.encode`."""
+    """Return codes of ``x`` in its shape, and their grid; see :meth:`Quantizer.encode`."""
     return as_quantizer(how).encode(x, bits)
 
 
 def decode(encoded: Encoded, how: Quantizer | Granularity) -> torch.Tensor:
-    """Values of codes, fp32; ``how`` must be what encoded them."""
+    """Return the values of codes, in fp32; ``how`` must be what encoded them."""
     return as_quantizer(how).decode(encoded)
 
 
 def fake_quantize(x: torch.Tensor, bits: float, how: Quantizer | Granularity) -> torch.Tensor:
-    """Round ``x`` to the grid of ``bits``; same shape and dtype, with a straight-through gradient.
+    """Round ``x`` to the grid of ``bits``; the result has its shape and dtype, and a straight-through gradient.
 
-    At 32 bits the input tensor itself comes back.
+    At 32 bits the input tensor itself is returned.
     """
     return as_quantizer(how).fake_quantize(x, bits)
 
 
 def as_quantizer(how: Quantizer | Granularity) -> Quantizer:
-    """``how`` itself, or the default at that granularity."""
+    """Return ``how`` itself, or the default quantizer at that granularity."""
     return how if isinstance(how, Quantizer) else _default(how)
 
 

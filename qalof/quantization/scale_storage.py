@@ -1,8 +1,9 @@
-"""Rounding scales to what a packed file stores, before anything is encoded with them.
+"""Scales are rounded to the dtype of a packed file before anything is encoded with them.
 
-A scale that is rounded to nearest may fall short of range / codes; the largest values are then clipped by up to
-2^-11 of themselves, which from 12 bits on is more than half a step.  Rounded *upwards*, half a step stays the bound
-of the error at every width, at the price of a step that is at most 0.1 % wider (more where fp16 is subnormal).
+The rejected choice is rounding to nearest. Such a scale may fall short of range / codes; the largest values are then
+clipped by up to 2^-11 of themselves, which is more than half a step from 12 bits on.  Rounded *upwards*, half a step
+stays the bound of the error at every width, at the price of a step that is at most 0.1 % wider (more where fp16 is
+subnormal).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ _LARGEST = torch.finfo(torch.float16).max
 
 
 def round_up(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The least number of ``dtype`` not below ``x``, of either sign; beyond its range, its largest.
+    """Return the least number of ``dtype`` that is not below ``x``, of either sign; beyond its range, its largest
+    number.
 
     Args:
         x: fp32 or fp64.
@@ -26,7 +28,7 @@ def round_up(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return x
     half = x.clamp(-_LARGEST, _LARGEST).to(torch.float16)
     short = (half.to(x.dtype) < x) & (half < _LARGEST)
-    # neighbours in fp16 are neighbours as integers: away from zero for positive numbers, towards it for negative
+    # neighbors in fp16 are neighbors as integers: away from zero for positive numbers, towards it for negative ones
     step = torch.where(half >= 0, 1, -1).to(torch.int16)
     up = ((half + 0.0).view(torch.int16) + step).view(torch.float16)  # + 0.0 makes a zero positive
     return torch.where(short, up, half).to(x.dtype)

@@ -1,11 +1,11 @@
-"""Which quantizer a model uses where: for weights, input activations and the KV cache, by width.
+"""A scheme says which quantizer a model uses where: for weights, input activations and the KV cache, by width.
 
 A :class:`TensorScheme` is a quantizer, exceptions for some widths (``by_width``: a four-level grid at 2 bits, a
-logarithmic one from 5 on), and an observer where ranges are static.  A :class:`QuantizationScheme` is three of them.
-The default is symmetric MinMax, weights per output channel, activations and cache per token.
+logarithmic one from 5 on), and an observer where ranges are static. A :class:`QuantizationScheme` has one for each kind
+of tensor. The default is symmetric MinMax, per output channel for weights, per token for activations and the cache.
 
-Schemes say what numbers a checkpoint means, so they are stored with it, and :attr:`QuantizationScheme.convention`
-names them in digests.
+The numbers of a checkpoint depend on its scheme, so the scheme is stored with it, and
+:attr:`QuantizationScheme.convention` names it in digests.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class TensorScheme:
         check_numbers(self)
 
     def at(self, bits: float) -> Quantizer:
-        """The quantizer of a width."""
+        """Return the quantizer of a width."""
         return self.by_width.get(bits, self.quantizer)  # type: ignore[call-overload, no-any-return]
 
     @property
     def sees_rows(self) -> bool:
-        """Whether tokens are rounded by more than their own values, so rows and padding must be told apart."""
+        """Whether tokens are rounded by more than their own values, so rows and padding must be known."""
         shared = any(quantizer.granularity is Granularity.TENSOR for quantizer in self.all())
         learned = any(isinstance(quantizer, Lsq) for quantizer in self.all())
         return shared or learned or self.observer is not None or self.outliers is not None
@@ -69,28 +69,28 @@ class TensorScheme:
         return (shared and self.observer is None) or self.outliers is not None
 
     def all(self) -> Iterator[Quantizer]:
-        """Every quantizer in it."""
+        """Yield every quantizer of this scheme."""
         yield self.quantizer
         yield from self.by_width.values()
 
     def for_heads(self, head_size: int) -> Self:
-        """This scheme with the group size of granularity head filled in."""
+        """Return this scheme with the group size of granularity head filled in."""
         by_width = {bits: quantizer.for_heads(head_size) for bits, quantizer in self.by_width.items()}
         return replace(self, quantizer=self.quantizer.for_heads(head_size), by_width=by_width)
 
     def token_size(self, features: int, bits: float, scales: int = 1) -> StoredSize:
-        """What ``features`` numbers of one token take stored at ``bits``.
+        """Return the stored size of ``features`` numbers of one token at ``bits``.
 
-        Learned steps and observed ranges outlive the token and are no part of it.  A dynamic range over the whole
-        tensor counts in full, as where one token is all there is; features kept as outliers are not counted.
+        Learned steps and observed ranges outlive the token and are not part of it.  A dynamic range over the whole
+        tensor counts in full, as if there were one token only; features kept as outliers are not counted.
 
         Args:
-            features: of the token.
-            bits: of each.
+            features: the number of features of the token.
+            bits: the bits of each feature.
             scales: how many equal parts of the token have a scale of their own, under granularity token.
 
         Raises:
-            BadInputError: a width that the quantizer does not have.
+            BadInputError: The quantizer does not have this width.
         """
         quantizer = self.at(bits)
         size = quantizer.stored_size(1, features, bits)
@@ -100,7 +100,7 @@ class TensorScheme:
         return StoredSize(size.codes, parts * size.scales, parts * size.zero_points)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it; :meth:`from_json` reads it back."""
+        """Return the whole scheme; :meth:`from_json` reads it back."""
         return {
             "quantizer": self.quantizer.to_json(),
             "by_width": {str(bits): quantizer.to_json() for bits, quantizer in self.by_width.items()},
@@ -110,10 +110,10 @@ class TensorScheme:
 
     @classmethod
     def from_json(cls, data: Any, what: str) -> Self:
-        """Read :meth:`to_json`'s form.
+        """Read the form of :meth:`to_json`.
 
         Raises:
-            BadInputError: a key that does not exist, a width that is none, a quantizer that is none.
+            BadInputError: A key, a width or a quantizer does not exist.
         """
         if isinstance(data, cls):
             return data
@@ -121,7 +121,7 @@ class TensorScheme:
         if "quantizer" not in settings:
             raise BadInputError(f"{what} must name its quantizer: got {sorted(settings)}")
         given = settings.get("by_width") or {}
-        if isinstance(given, Mapping):  # YAML reads a bare 4 as a number, JSON has text alone
+        if isinstance(given, Mapping):  # YAML reads a bare 4 as a number; the keys of JSON are always text
             given = {str(bits): quantizer for bits, quantizer in given.items()}
         by_width = check_keys(given, [str(bits) for bits in range(2, 33)], f"{what}.by_width")
         observer = settings.get("observer")
@@ -141,7 +141,7 @@ class QuantizationScheme:
     """The quantizers of a whole model.
 
     Raises:
-        BadInputError: a quantizer that cannot serve where it stands.
+        BadInputError: A quantizer does not fit the tensor that it is given for.
     """
 
     weight: TensorScheme = TensorScheme(Symmetric(granularity=Granularity.CHANNEL))
@@ -190,35 +190,38 @@ class QuantizationScheme:
         return self.activation.sees_rows or self.kv.sees_rows
 
     def for_embedding(self) -> Self:
-        """The scheme of an embedding's site, and of a head that is a site along with it; inputs as by default."""
+        """Return the scheme of an embedding's site, and of a head that is a site along with it; inputs have the
+        default.
+        """
         plain = type(self)()
         return replace(self, weight=self.embedding, activation=plain.activation, kv=plain.kv, widths=())
 
     @property
     def convention(self) -> str:
-        """Names what a code means: two models may be compared width by width only if it is the same."""
+        """The name of what a code means: two models can be compared width by width only if their names are equal."""
         data = self.to_json()
         del data["held"]
         if data == {key: value for key, value in QuantizationScheme().to_json().items() if key != "held"}:
             return CONVENTION
         if self.activation.row_ranges:
-            data["dynamic_range"] = "row"  # it was that of the whole batch once, and scores are kept by this name
+            data["dynamic_range"] = "row"  # it was once that of the whole batch, and scores are stored by name
         return "scheme-" + hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it; :meth:`from_json` reads it back."""
+        """Return the whole scheme; :meth:`from_json` reads it back."""
         roles = {role: getattr(self, role).to_json() for role in ROLES}
         if self.embedding == _EMBEDDING:
-            # left out where it is the default, so that what was written before it existed is written alike
+            # the default is left out, so earlier files, which do not know the key, are written alike
             del roles["embedding"]
         return roles | {"widths": list(self.widths), "held": self.held}
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Read :meth:`to_json`'s form, or a name of :mod:`~qalof.quantization.named_schemes`; the rest is the default.
+        """Read the form of :meth:`to_json`, or a name of :mod:`~qalof.quantization.named_schemes`; the rest is the
+        default.
 
         Raises:
-            BadInputError: as the constructors, a key that does not exist, or a name that is none.
+            BadInputError: A key or name does not exist, or a constructor refuses a value.
         """
         if isinstance(data, cls):
             return data
@@ -232,7 +235,7 @@ class QuantizationScheme:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """Lets a pydantic model have a scheme as a field; called by pydantic alone."""
+        """Let a pydantic model have a scheme as a field; only pydantic calls this."""
         return json_schema_of(cls.from_json)
 
 

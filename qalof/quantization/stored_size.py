@@ -1,8 +1,8 @@
-"""What a quantized tensor takes when it is stored: pure numbers, which packing and the cost model share.
+"""The size of a quantized tensor when it is stored: pure numbers, which packing and the cost model share.
 
-A quantizer's stored form is dense codes, row by row, each row from a whole byte on, followed by one scale per group
-and, where the method has one, one zero point per group (:mod:`qalof.quantization.packing`).  A method's codebook, such
-as NF4's sixteen levels, is part of the method and is not stored.  :meth:`QuantizerOptions.stored_size` computes a
+A quantizer's stored form is dense codes, row by row, where each row starts at a whole byte, followed by one scale per
+group and, where the method has one, one zero point per group (:mod:`qalof.quantization.packing`).  A method's codebook,
+such as NF4's sixteen levels, is part of the method and is not stored.  :meth:`QuantizerOptions.stored_size` computes a
 :class:`StoredSize` from rows, columns and bits alone, and a test packs every method and compares.
 """
 
@@ -16,12 +16,12 @@ from qalof.errors import BadInputError
 LOWEST_BITS, HIGHEST_BITS = 2, 16
 """The fewest and the most bits of a stored code."""
 FLOAT_BYTES = 4
-"""Bytes of a number that is not quantized, in fp32."""
+"""The size in bytes of a number that is not quantized, in fp32."""
 
 
 @dataclass(frozen=True)
 class StoredSize:
-    """Bytes of a stored tensor: ``codes`` (or the numbers themselves), ``scales`` and ``zero_points``."""
+    """The bytes of a stored tensor: ``codes`` (or the numbers themselves), ``scales`` and ``zero_points``."""
 
     codes: int
     scales: int = 0
@@ -29,15 +29,15 @@ class StoredSize:
 
     @property
     def total(self) -> int:
-        """All three parts."""
+        """The sum of all three parts, in bytes."""
         return self.codes + self.scales + self.zero_points
 
 
 def stored_bits(bits: float) -> int:
-    """How many bits a stored code has: a width between two whole ones takes the next whole one.
+    """Return how many bits a stored code has: a width between two whole ones takes the next whole one.
 
     Raises:
-        BadInputError: fewer than 2 or more than 16 bits.
+        BadInputError: The code would have fewer than 2 or more than 16 bits.
     """
     whole = math.ceil(bits)
     if not LOWEST_BITS <= whole <= HIGHEST_BITS:
@@ -46,5 +46,5 @@ def stored_bits(bits: float) -> int:
 
 
 def code_bytes(rows: int, columns: int, bits: float) -> int:
-    """Bytes of the codes of a (rows, columns) tensor, each row from a whole byte on."""
+    """Return the bytes of the codes of a (rows, columns) tensor, where each row starts at a whole byte."""
     return rows * -(-columns * stored_bits(bits) // 8)

@@ -1,7 +1,7 @@
-"""Plain dataclasses with fields that are checked: for settings the core reads from JSON without pydantic.
+"""Plain dataclasses whose fields are checked, for settings that the core reads from JSON without pydantic.
 
 The hints of a field are enough to check it: literals and enumerations, bool, numbers with their laws
-(:mod:`qalof.laws`), and None beside them.
+(:mod:`qalof.laws`), and None alongside them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def check_fields(settings: Any, what: str) -> None:
     """Check every field of a frozen dataclass against its type; enumerations may be given by value.
 
     Raises:
-        BadInputError: names the field, what it may be and what it is.
+        BadInputError: A field has a value that it may not have; the message names the field, its type and the value.
     """
     hints = hints_of(type(settings))
     for field in fields(settings):
@@ -32,7 +32,7 @@ def check_keys(data: Any, known: Collection[str], what: str) -> Mapping[str, Any
     """Return ``data`` if it is a JSON object with no key outside ``known``.
 
     Raises:
-        BadInputError: not an object, or an unknown key; names the nearest right one.
+        BadInputError: ``data`` is not an object, or a key is unknown; the message names the nearest known key.
     """
     if not isinstance(data, Mapping):
         raise BadInputError(f"{what} must be an object of settings: got {data!r}")
@@ -43,14 +43,15 @@ def check_keys(data: Any, known: Collection[str], what: str) -> Mapping[str, Any
 
 
 def json_schema_of(read: Callable[[Any], Any]) -> Any:
-    """The pydantic schema of a class that ``read`` makes from JSON and whose ``to_json`` gives it back.
+    """Return the pydantic schema of a class that ``read`` makes from JSON and whose ``to_json`` returns that JSON.
 
-    Only pydantic itself calls for it, so the core needs no pydantic to be imported.
+    Only pydantic itself asks for it, so importing the core does not import pydantic.
     """
     from pydantic_core import core_schema
 
     write = core_schema.plain_serializer_function_ser_schema(lambda settings: settings.to_json())
-    # "any" and not a plain validator: of that pydantic can make no JSON schema, which hints at misspelt keys need
+    # "any" and not a plain validator: pydantic cannot make a JSON schema of the latter, and hints at misspelled keys
+    # need one
     return core_schema.no_info_after_validator_function(read, core_schema.any_schema(), serialization=write)
 
 
@@ -60,7 +61,7 @@ def _checked(value: Any, hint: Any, what: str) -> Any:
         found, result = _match(value, option)
         if found:
             return result
-    # a law says itself what null is
+    # a law itself says what null means
     said = [_describe(each) for each in options if each is not type(None) or not any(map(law_in, options))]
     raise BadInputError(f"{what} must be {' or '.join(said)}: got {value!r}")
 

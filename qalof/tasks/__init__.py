@@ -1,1 +1,1 @@
-"""Tasks: data, loss and metric of what a model is tuned for."""
+"""A task has the data, the loss and the metric that a model is tuned for."""

@@ -1,9 +1,8 @@
 """The contract that a task fulfils.
 
-A task owns its data, how a batch is made, what the loss is and how an answer is scored; it owns no model.
-Losses are *sums* over units (label rows) and the trainer divides by the units of the whole global batch:
-so N workers give the one-worker loss whatever falls to whom, and every objective (cross entropy,
-distillation) is weighted alike.
+A task defines its data, its batches, its loss and its score; it owns no model. Losses are *sums* over units (label
+rows), and the trainer divides by the units of the whole global batch. So N workers give the loss of one worker, however
+the batch is split, and every objective (cross entropy, distillation) is weighted alike.
 """
 
 from __future__ import annotations
@@ -31,35 +30,35 @@ class Task(Protocol):
     name: str
     head: HeadKind
     labels: int | None
-    """Number of classes for a classifier head; None else."""
+    """The number of classes of a classifier head; otherwise None."""
     primary_metric: str
-    """The metric that the task is judged by; :mod:`qalof.metrics` says which way it is better."""
+    """The metric that the task is judged by; :mod:`qalof.metrics` says in which direction it is better."""
 
     metrics: tuple[str, ...]
-    """Names of the metrics that :meth:`evaluate` gives."""
+    """The names of the metrics that :meth:`evaluate` returns."""
 
     def train_features(self) -> Sequence[Feature]:
-        """All training examples, tokenized; order is fixed."""
+        """Return all training examples, tokenized, in a fixed order."""
         ...
 
     def train_counts(self) -> dict[str, int]:
-        """What :meth:`train_features` left out or cut, by name; zeros are told too."""
+        """Return how many examples :meth:`train_features` left out or cut, by name; zeros are included."""
         ...
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        """Pad to one batch; holds the model's inputs and the labels."""
+        """Pad features to one batch of the model's inputs and the labels."""
         ...
 
     def units(self, feature: Feature) -> float:
-        """How many label rows :meth:`loss_sum` sums for this feature."""
+        """Return how many label rows :meth:`loss_sum` sums for this feature."""
         ...
 
     def model_inputs(self, batch: Batch) -> Batch:
-        """The part of a batch that the model's forward takes."""
+        """Return the part of a batch that the model's forward takes."""
         ...
 
     def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (units, classes), impossible classes at -inf, and their labels (units,)."""
+        """Return logits (units, classes), with impossible classes at -inf, and their labels (units,)."""
         ...
 
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
@@ -67,12 +66,12 @@ class Task(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Digest of data and settings: equal fingerprints mean equal evaluations."""
+        """Return a digest of data and settings: equal fingerprints mean equal evaluations."""
         ...
 
 
 def loss_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross entropy summed over rows, in fp32 at least.
+    """Return the cross entropy in nats, summed over rows, in fp32 at least.
 
     Args:
         logits: (units, classes).

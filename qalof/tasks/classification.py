@@ -3,13 +3,12 @@
 The data is one JSON object ``{"text", "label"}`` per line, ``label`` an index into the names of ``labels.json``: a list
 of names beside the data, or, there or one folder up, a map from the data folder's name to its list.
 
-Scoring batches texts of *equal* length, so that nothing is ever padded: GPT-2 has no pad token of its own, pad is
-eos here, and the classifier finds the last token of a text by looking for pads, which a text that really ends in
-eos would deceive.  Padding and masking was rejected for scoring for one more reason: an activation scale
-coarser than a token would take the pads into its maximum.  Training pads, since its batches are drawn at
-random; right padding leaves the last real token's row untouched under a causal mask.
-
-A text longer than ``max_length`` keeps its beginning; how many were cut is counted, split by split.
+Scoring batches texts of *equal* length, so nothing is ever padded. GPT-2 has no pad token of its own, and pad is eos
+here: the classifier finds the last token of a text by looking for pads, which would fail for a text that really ends in
+eos. Padding with a mask was rejected for scoring for one more reason: an activation scale coarser than a token would
+include the pads in its maximum. Training pads, since its batches are drawn at random; right padding does not change the
+row of the last real token under a causal mask. A text longer than ``max_length`` keeps its beginning; the cut texts are
+counted per split.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class ClassificationSettings:
         """The examples of a split, in the file's order.
 
         Raises:
-            BadInputError: see :func:`read_texts`.
+            BadInputError: See :func:`read_texts`.
         """
         name, limit = parse_split(split)
         source = self.validation_data if name == "validation" and self.validation_data else self.data
@@ -90,23 +89,23 @@ class ClassificationSettings:
         return found
 
     def label_names(self) -> tuple[str, ...]:
-        """Names of the classes.
+        """Return the names of the classes.
 
         Raises:
-            BadInputError: see :func:`label_names`.
+            BadInputError: See :func:`label_names`.
         """
         if is_hub_name(self.data):
             return hub_labels(self.data)
         return label_names(self._folder(), existing(self.data).stem)
 
     def beside(self) -> list[Path]:
-        """The file of the label names, which may lie one folder above the data."""
+        """Return the file of the label names, which may lie one folder above the data."""
         local = self.data != "tiny" and not is_hub_name(self.data)
         folders = (self._folder(), self._folder().parent) if local else ()
         return [folder / LABELS_FILE for folder in folders if (folder / LABELS_FILE).is_file()][:1]
 
     def _folder(self) -> Path:
-        path = Path(os.path.abspath(existing(self.data)))  # noqa: PTH100 - a link's neighbors are not its target's
+        path = Path(os.path.abspath(existing(self.data)))  # noqa: PTH100 - a link has other neighbors than its target
         return path.parent if path.is_file() else path
 
 
@@ -124,7 +123,7 @@ class ClassificationTask:
         self.label_names = self.settings.label_names()
         self.labels: int | None = len(self.label_names)
         self.truncated: dict[str, int] = {}
-        """By split: how many texts were longer than ``max_length``; known once the split was tokenized."""
+        """By split, how many texts were longer than ``max_length``; known once the split was tokenized."""
 
     @cached_property
     def validation(self) -> list[LabelledText]:
@@ -132,29 +131,29 @@ class ClassificationTask:
         return self.settings.read(self.settings.validation_split)
 
     def fingerprint(self) -> str:
-        """Digest of the validation data, the tokenizer and the settings."""
+        """Return a digest of the validation data, the tokenizer and the settings."""
         # sizes of batches and the names of files change no feature and no score
         unheard = ("data", "validation_data", "eval_batch_size")
         settings = {k: v for k, v in asdict(self.settings).items() if k not in unheard}
         return content_digest(self.name, self.validation, self.label_names, settings, tokenizer_digest(self.tokenizer))
 
     def train_features(self) -> Sequence[Feature]:
-        """input_ids and label of every training text."""
+        """Return input_ids and label of every training text."""
         examples = self.settings.read(self.settings.train_split)
         ids, _ = self._encode("train", [example.text for example in examples])
         return [{"input_ids": row, "label": example.label} for row, example in zip(ids, examples, strict=True)]
 
     def train_counts(self) -> dict[str, int]:
-        """``truncated``: texts longer than ``max_length``."""
+        """Return ``truncated``, the number of texts longer than ``max_length``."""
         return {"truncated": self.truncated.get("train", 0)}
 
     def _encode(self, split: str, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
-        """Token ids of each text, and whether it was cut."""
+        """Return the token ids of each text, and whether it was cut."""
         encoded = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
         limit = self.settings.max_length
         cut = [len(ids) > limit for ids in encoded]
         self.truncated[split] = sum(cut)
-        # a text of which the tokenizer keeps nothing has one token all the same, for a classifier reads the last
+        # a text of which the tokenizer keeps nothing still gets one token, since a classifier reads the last one
         nothing = [int(self.tokenizer.pad_token_id or 0)]
         return [ids[:limit] or nothing for ids in encoded], cut
 
@@ -163,11 +162,11 @@ class ClassificationTask:
         return self._encode("validation", [example.text for example in self.validation])
 
     def units(self, feature: Feature) -> float:
-        """One label row a text."""
+        """Return 1: a text has one label row."""
         return 1.0
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        """input_ids, attention_mask (B, T); labels (B,)."""
+        """Return input_ids and attention_mask (B, T), and labels (B,)."""
         ids = [feature["input_ids"] for feature in features]
         return {
             "input_ids": pad_right(ids, int(self.tokenizer.pad_token_id or 0)),
@@ -176,16 +175,16 @@ class ClassificationTask:
         }
 
     def model_inputs(self, batch: Batch) -> Batch:
-        """Ids and mask."""
+        """Return ids and mask."""
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
     def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Class logits (B, labels) and labels (B,)."""
+        """Return class logits (B, labels) and labels (B,)."""
         return outputs.logits, batch["labels"]
 
     @torch.no_grad()
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
-        """Accuracy in percent and mean cross entropy in nats."""
+        """Return accuracy in percent and mean cross entropy in nats."""
         labels = torch.tensor([example.label for example in self.validation[:limit]])
         rows, cut = self._validation_ids
         logits = class_logits(model, rows[:limit], self.settings.eval_batch_size, progress)
@@ -199,7 +198,9 @@ class ClassificationTask:
 def class_logits(
     model: Any, rows: Sequence[Sequence[int]], batch_size: int, progress: Progress | None = None
 ) -> torch.Tensor:
-    """Logits (len(rows), classes), fp32 at least, on the CPU, of token id rows; each batch holds rows of one length."""
+    """Return logits (len(rows), classes), fp32 at least, on the CPU, of token id rows; a batch has rows of one
+    length.
+    """
     device = next(model.parameters()).device
     parts: dict[int, torch.Tensor] = {}
     for batch in by_equal_length([len(row) for row in rows], batch_size):
@@ -211,10 +212,10 @@ def class_logits(
 
 
 def find_file(source: str, split: str) -> Path:
-    """The file of a split: ``source`` itself if it is one, else ``<split>.jsonl`` in that folder.
+    """Return the file of a split: ``source`` itself if it is one, otherwise ``<split>.jsonl`` in that folder.
 
     Raises:
-        BadInputError: nothing there.
+        BadInputError: There is no such file.
     """
     path = existing(source)
     if path.is_file():
@@ -227,10 +228,10 @@ def find_file(source: str, split: str) -> Path:
 
 
 def existing(source: str) -> Path:
-    """``tiny`` -> the shipped reviews' folder, else the path.
+    """Return the folder of the shipped reviews for ``tiny``, otherwise the path.
 
     Raises:
-        BadInputError: nothing there.
+        BadInputError: The path does not exist.
     """
     path = REVIEWS_DIR if source == "tiny" else expanded(source)
     if not exists(path):
@@ -241,14 +242,14 @@ def existing(source: str) -> Path:
 
 
 def label_names(folder: str | Path, stem: str = "") -> tuple[str, ...]:
-    """Names of the classes of the data in ``folder``, from ``labels.json`` there or one folder up.
+    """Return the names of the classes of the data in ``folder``, from ``labels.json`` there or one folder up.
 
     Args:
-        folder: absolute; its name is the key in a map of names.
-        stem: of the data file, a second key: one map serves ``mr/train.jsonl`` and ``mr.jsonl``.
+        folder: the absolute folder, whose name is the key in a map of names.
+        stem: the stem of the data file, a second key: one map serves ``mr/train.jsonl`` and ``mr.jsonl``.
 
     Raises:
-        BadInputError: no such file, no entry for this data, or not at least two names.
+        BadInputError: There is no such file, it has no entry for this data, or it has fewer than two names.
     """
     folder = Path(folder)
     for place in (folder / LABELS_FILE, folder.parent / LABELS_FILE):
@@ -263,10 +264,11 @@ def label_names(folder: str | Path, stem: str = "") -> tuple[str, ...]:
 
 
 def read_texts(path: str | Path, labels: int) -> list[LabelledText]:
-    """Read ``{"text", "label"}`` lines; blank lines are passed over.
+    """Read ``{"text", "label"}`` lines; blank lines are skipped.
 
     Raises:
-        BadInputError: missing or empty file, broken JSON, a missing or empty field, a label outside [0, labels).
+        BadInputError: The file is missing or empty, a line is not JSON, a field is missing or empty, or a label is
+            outside [0, labels).
     """
     lines = read_lines(Path(path), "data file")
     examples = [_parse(line, labels, f"{path} line {number}") for number, line in lines if line.strip()]

@@ -1,7 +1,7 @@
-"""Labelled texts of the model hub: a data set with a ``text`` column and a ``label`` column that knows its classes.
+"""Labeled texts of the model hub: data sets with a ``text`` column and a ``label`` column that names its classes.
 
-So are ``fancyzhx/ag_news``, ``stanfordnlp/imdb`` and most others.  A data set that has no validation split, as these
-two, is scored on its test split.
+``fancyzhx/ag_news``, ``stanfordnlp/imdb`` and most others have this form.  A data set without a validation split, such
+as these two, is scored on its test split.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from qalof.hub import load_rows
 from qalof.reading import exists
 
 SPLITS = {"train": ("train",), "validation": ("validation", "test")}
-"""Where the examples of a split are looked for, in order."""
+"""The splits in which the examples are looked for, in order."""
 
 
 def is_hub_name(source: str) -> bool:
-    """Whether ``source`` reads like ``owner/name`` and is nothing on this machine."""
+    """Return whether ``source`` reads like ``owner/name`` and is not a path of this machine."""
     owner, slash, name = source.partition("/")
     looks = bool(slash and owner and name) and "/" not in name and owner[0] not in ".~" and not name.endswith(".jsonl")
     return looks and not exists(expanded(source))
 
 
 def hub_texts(source: str, split: str) -> list[tuple[str, int]]:
-    """Texts with the index of their class, in the data set's order.
+    """Return texts with the index of their class, in the order of the data set.
 
     Args:
         source: a name on the hub.
         split: ``train`` or ``validation``; see :data:`SPLITS`.
 
     Raises:
-        BadInputError: no such data set, no such split, an empty text, or a label that is no class.
+        BadInputError: The data set or the split does not exist, a text is empty, or a label is not a class.
     """
     found, classes = _data_set(source), len(hub_labels(source))
     name = next((name for name in SPLITS[split] if name in found), None)
@@ -52,10 +52,10 @@ def hub_texts(source: str, split: str) -> list[tuple[str, int]]:
 
 
 def hub_labels(source: str) -> tuple[str, ...]:
-    """Names of the classes.
+    """Return the names of the classes.
 
     Raises:
-        BadInputError: no such data set, or one without the two columns.
+        BadInputError: The data set does not exist, or it lacks one of the two columns.
     """
     found = _data_set(source)
     features = next(iter(found.values())).features

@@ -1,4 +1,4 @@
-"""Tasks by name, as configs and checkpoints write them down."""
+"""Tasks by name, as configs and checkpoints name them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TASKS: dict[str, tuple[Any, Any]] = {
 
 
 def task(name: str, *, source: str = "tiny", **settings: Any) -> Task:
-    """A task by name, such as ``task("squad-span", validation_split="validation[:512]")``.
+    """Make a task by name, such as ``task("squad-span", validation_split="validation[:512]")``.
 
     Args:
         name: one of :data:`TASKS`.
@@ -33,7 +33,7 @@ def task(name: str, *, source: str = "tiny", **settings: Any) -> Task:
         settings: fields of the task's settings class; ``data`` says which data.
 
     Raises:
-        BadInputError: an unknown task or setting, or a model source that does not load.
+        BadInputError: The task or a setting is unknown, or the model source does not load.
     """
     return make_task(name, settings, source)
 
@@ -47,7 +47,7 @@ def make_task(name: str, settings: Mapping[str, Any] | Any, source: str) -> Task
         source: hub name, local folder, or ``tiny``.
 
     Raises:
-        BadInputError: an unknown task, or a model source that does not load.
+        BadInputError: The task is unknown, or the model source does not load.
     """
     if name not in TASKS:
         raise BadInputError(f"no task {name!r}; {nearest_hint(name, TASKS)}")
@@ -62,5 +62,5 @@ def make_task(name: str, settings: Mapping[str, Any] | Any, source: str) -> Task
 
 
 def describe_task(task: Task) -> dict[str, Any]:
-    """Name and settings: what :func:`make_task` needs to build it again."""
+    """Return name and settings, from which :func:`make_task` builds the task again."""
     return {"name": task.name, "settings": asdict(task.settings)}  # type: ignore[attr-defined]

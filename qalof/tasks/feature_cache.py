@@ -1,8 +1,7 @@
 """Tokenized examples, cached on disk by content.
 
-The key is the digest of the texts, the tokenizer and the settings, so that equal inputs share a cache file
-whoever asks, eight workers among them, and nothing stale is ever read.  ``datasets`` writes the file beside
-and renames it.
+The key is the digest of the texts, the tokenizer and the settings, so equal inputs share a cache file, also between
+workers, and a stale one is never read. ``datasets`` writes a temporary file and renames it.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ SMALL = 20_000
 """Below this many rows a map in memory is faster than a file."""
 
 BATCH = 1_000
-"""Rows that are tokenized together."""
+"""This many rows are tokenized together."""
 
 
 class StoredRows(Sequence[dict[str, Any]]):
-    """Rows of a file, read when they are asked for: a training of 8 steps reads 8 batches of 87,599 examples."""
+    """Rows of a file, which are read on access: a training of 8 steps reads 8 batches out of 87,599 examples."""
 
     def __init__(self, data: Any) -> None:
         self._data = data
@@ -46,22 +45,22 @@ class StoredRows(Sequence[dict[str, Any]]):
         return self._data[index]
 
     def column(self, name: str) -> list[Any]:
-        """One value of every row."""
+        """Return one value of every row."""
         values: list[Any] = self._data.data.column(name).to_pylist()
         return values
 
 
 def column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
-    """One value of every row of what :func:`map_cached` returned."""
+    """Return one value of every row that :func:`map_cached` returned."""
     return rows.column(name) if isinstance(rows, StoredRows) else [row[name] for row in rows]
 
 
 def map_cached(
     rows: Sequence[dict[str, Any]], encode: Callable[[dict[str, list[Any]]], dict[str, list[Any]]], key: str
 ) -> Sequence[dict[str, Any]]:
-    """Apply ``encode`` (columns to columns; may return more or fewer rows) to ``rows``; equal ``key``, equal result.
+    """Apply ``encode`` (columns to columns; may return more or fewer rows) to ``rows``; equal keys give equal results.
 
-    From :data:`SMALL` rows on the result is a file, and needs ``datasets``; where it is there, nothing is encoded.
+    From :data:`SMALL` rows on the result is a file and needs ``datasets``; if the file exists, nothing is encoded.
     """
     if len(rows) < SMALL:
         batches = (rows[at : at + BATCH] for at in range(0, len(rows), BATCH))
@@ -70,7 +69,7 @@ def map_cached(
 
     folder = cache_dir() / "features"
     file = folder / f"{key}.arrow"
-    # whoever comes first tokenizes, the others read
+    # the first process tokenizes, the others read
     with held(file, "the file of tokenized examples", wait=True), disk_errors(file):
         if file.is_file():
             return StoredRows(datasets.Dataset.from_file(str(file)))

@@ -1,11 +1,11 @@
-"""Generated data as a folder: what ``qalof generate-data`` leaves behind, and how tasks read it.
+"""Generated data is a folder that ``qalof generate-data`` writes and tasks read.
 
     manifest.json          kind, counts, settings, the tokenizer's digest; SHA-256 of each shard
     train/shard-00000.jsonl ...
 
-A folder without its manifest is unfinished and is refused.  Texts are trained on as the token ids that were
-sampled: bytes that make no whole character would come back as other tokens from the decoded text.  Under
-another tokenizer each text is tokenized anew.
+A folder without its manifest is unfinished and is refused.  Training uses the token ids that were sampled: bytes that
+do not form a whole character would become other tokens if the decoded text were tokenized. Under another tokenizer each
+text is tokenized again.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Kind = Literal["texts", "completions"]
 
 @dataclass(frozen=True)
 class GeneratedData:
-    """An opened folder; its checksums were found good."""
+    """An opened folder, whose checksums were verified."""
 
     folder: Path
     manifest: dict[str, Any]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All records, in the order of their index.
+        """Yield all records, in the order of their index.
 
         Raises:
-            BadInputError: a record that lacks a field.
+            BadInputError: A record lacks a field.
         """
         fields = ("text",) if self.manifest["kind"] == "texts" else ("id", "question", "context", "answer")
         wanted = {"ids", "ended", *fields}
@@ -51,7 +51,7 @@ class GeneratedData:
                 yield row
 
     def token_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """All texts one after the other, without regard to their boundaries."""
+        """Return all texts one after the other, without their boundaries."""
         if self.manifest["tokenizer"] == tokenizer_digest(tokenizer):
             return [token for row in self.rows() for token in row["ids"]]
         texts = (row["text"] for row in self.rows())
@@ -60,7 +60,7 @@ class GeneratedData:
 
 
 def find_generated(source: str) -> Path | None:
-    """The folder, if ``source`` is one that was generated, finished or not; None for anything else."""
+    """Return the folder if ``source`` is generated data, finished or not; otherwise None."""
     path = expanded(source)
     if is_folder(path / SHARDS) and any((path / SHARDS).glob("shard-*.jsonl")):
         return path
@@ -74,7 +74,7 @@ def open_generated(path: str | Path, kind: Kind) -> GeneratedData:
     """Open generated data for a task.
 
     Raises:
-        BadInputError: unfinished, damaged, of another version, or of the other kind.
+        BadInputError: The folder is unfinished, damaged, of another version, or of the other kind.
     """
     path = Path(path)
     if not (path / MANIFEST).is_file():
@@ -90,5 +90,5 @@ def open_generated(path: str | Path, kind: Kind) -> GeneratedData:
 
 
 def to_line(row: dict[str, Any]) -> str:
-    """A record as one line."""
+    """Return a record as one line."""
     return json.dumps(row, ensure_ascii=False) + "\n"

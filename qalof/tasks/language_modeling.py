@@ -1,16 +1,17 @@
-"""Language modelling: next-token loss on plain text, strided perplexity (algorithms.md 10).
+"""Language modeling: next-token loss on plain text, and strided perplexity (docs/methods/tasks.md,
+"language-modeling").
 
     perplexity = exp(sum NLL / sum tokens),   word perplexity = exp(sum NLL / words)
 
 A window of ``max_length`` tokens moves by ``stride``; each token is scored once, in the first window that holds it,
-with at least ``max_length - stride`` tokens, and at least one, before it (but at the text's beginning).  The first
-token of all has nothing before it and is not scored, unless a bos is put there.  Means of windows are never averaged:
-windows have unequal counts.  Words are runs of characters between white space.
+with at least ``max_length - stride`` tokens, and at least one, before it, except at the beginning of the text. The
+first token of all has nothing before it and is not scored, unless a bos precedes it. Means of windows are never
+averaged, since windows have unequal counts.  Words are runs of characters between white space.
 
-The batch size, the threads, the number of actors and the device (CPU or GPU) change the order of sums and nothing else.
-Two such losses of one model agree to :data:`FLOAT64_TOLERANCE` in float64; in float32 to :data:`FLOAT32_TOLERANCE`
-where no activation and no cache is rounded, and otherwise to :data:`ROUNDED_TOLERANCE`, for a last bit may then move a
-value by a whole level.
+The batch size, the threads, the number of actors and the device (CPU or GPU) change only the order of sums. Two such
+losses of one model agree to :data:`FLOAT64_TOLERANCE` in float64. In float32 they agree to :data:`FLOAT32_TOLERANCE`
+where no activation and no cache is rounded, and otherwise to :data:`ROUNDED_TOLERANCE`, since a last bit may then move
+a value by a whole level.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from qalof.tasks.next_token import NextToken
 from qalof.tasks.squad_data import load_squad
 
 FLOAT64_TOLERANCE, FLOAT32_TOLERANCE, ROUNDED_TOLERANCE = 1e-9, 1e-5, 5e-3
-"""Relative differences of a mean loss over some hundred tokens; they shrink as tokens are added."""
+"""These are relative differences of a mean loss over some hundred tokens; they shrink with more tokens."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +96,19 @@ class LanguageModelingTask(NextToken):
         return load_text(settings.validation_data or settings.data, settings.validation_split, settings.subset)
 
     def fingerprint(self) -> str:
-        """Digest of the validation text, the tokenizer and the settings."""
+        """Return a digest of the validation text, the tokenizer and the settings."""
         unheard = ("data", "validation_data", "subset", "eval_batch_size")
         kept = {k: v for k, v in asdict(self.settings).items() if k not in unheard}
         return content_digest(self.name, self.validation, kept, tokenizer_digest(self.tokenizer))
 
     def train_features(self) -> Sequence[Feature]:
-        """Blocks of max_length tokens; a shorter rest is left out unless it is all there is."""
+        """Return blocks of max_length tokens; a shorter rest is left out unless there is nothing more."""
         ids, length = self._train_ids(), self.settings.max_length
         blocks = [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)] or [ids]
         return [{"input_ids": block, "first": 1} for block in blocks]
 
     def train_counts(self) -> dict[str, int]:
-        """``rest_tokens``: tokens after the last whole block, which are left out."""
+        """Return ``rest_tokens``, the number of tokens after the last whole block, which are left out."""
         length = self.settings.max_length
         tokens = len(self._train_ids())
         return {"rest_tokens": tokens % length if tokens > length else 0}
@@ -119,9 +120,9 @@ class LanguageModelingTask(NextToken):
         return self._checked(open_generated(folder, "texts").token_ids(self.tokenizer))
 
     def windows(self) -> list[dict[str, Any]]:
-        """input_ids, and ``first``: the index of the first scored token, over the validation text."""
+        """Return windows over the validation text: input_ids, and ``first``, the index of the first scored token."""
         ids, settings = self._ids(self.validation), self.settings
-        # a window's first token has nothing before it, so that windows without overlap still share one token
+        # the first token of a window has nothing before it, so windows without overlap still share one token
         step = min(settings.stride, settings.max_length - 1)
         found, scored = [], 1
         for start in range(0, len(ids), step):
@@ -134,14 +135,14 @@ class LanguageModelingTask(NextToken):
         return found
 
     def first_label(self, feature: Feature) -> int:
-        """The first token that no earlier window has scored."""
+        """Return the index of the first token that no earlier window has scored."""
         return int(feature["first"])
 
     @torch.no_grad()
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
-        """Loss in nats a token, token and word perplexity, over all windows or the first ``limit``.
+        """Return the loss in nats per token, and token and word perplexity, over all windows or the first ``limit``.
 
-        ``accuracy``: share of scored tokens that are the likeliest next ones, in per cent.
+        ``accuracy`` is the share of scored tokens that the model finds likeliest, in percent.
         """
         windows = self.windows()[:limit]
         device = next(model.parameters()).device
@@ -172,26 +173,26 @@ class LanguageModelingTask(NextToken):
         if self.settings.prepend_bos:
             ids = [special_token(self.tokenizer, "bos", "prepend_bos", "set it to false"), *ids]
         if len(ids) < 2:
-            raise BadInputError(f"language modelling needs at least two tokens of text: {self.settings.data} has less")
+            raise BadInputError(f"language modeling needs at least two tokens of text: {self.settings.data} has less")
         return ids
 
 
 def load_text(source: str, split: str, subset: str | None = None) -> str:
-    """One text; documents are joined by an empty line.
+    """Return one text, in which documents are joined by an empty line.
 
     Args:
-        source: ``tiny`` (the contexts of its questions); a file; a folder with ``SPLIT.txt`` or ``SPLIT/*.txt``; else
-            a hub name, whose rows have ``text``.
+        source: ``tiny`` (the contexts of its questions); a file; a folder with ``SPLIT.txt`` or ``SPLIT/*.txt``;
+            otherwise a hub name, whose rows have ``text``.
         split: such as ``train`` or ``validation``.
-        subset: of the hub's data set, such as ``wikitext-2-raw-v1``.
+        subset: the subset of the hub's data set, such as ``wikitext-2-raw-v1``.
 
     Raises:
-        BadInputError: no such data, or not UTF-8.
+        BadInputError: The data does not exist, or is not UTF-8.
     """
     path = expanded(source)
     if find_generated(source) is not None:
         raise BadInputError(
-            f"generated data is for training alone: {source} is asked for its {split} text; "
+            f"generated data is for training only: {source} was given for its {split} text; "
             "set validation_data to a text to score on"
         )
     if source == "tiny":

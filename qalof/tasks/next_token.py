@@ -1,4 +1,4 @@
-"""What tasks share whose labels are the text's own next tokens: batches, and the logits that meet the labels."""
+"""The base of tasks whose labels are the next tokens of a text: batches, and the logits that belong to labels."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ IGNORED = -100
 
 
 class NextToken:
-    """Base of tasks on ``input_ids``; a subclass says where the labelled tokens of a feature begin."""
+    """Base of tasks on ``input_ids``; a subclass says where the labeled tokens of a feature begin."""
 
     tokenizer: PreTrainedTokenizerBase
 
     def first_label(self, feature: Feature) -> int:
-        """Index, at least 1, of the first token that is a label; all after it are, too."""
+        """Return the index, at least 1, of the first token that is a label; all tokens after it are labels too."""
         raise NotImplementedError
 
     def units(self, feature: Feature) -> float:
-        """One label row a labelled token."""
+        """Return the number of labeled tokens, each of which is a label row."""
         return float(len(feature["input_ids"]) - self.first_label(feature))
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        """input_ids, attention_mask, labels (B, T); a label stands where its token is the *next*."""
+        """Return input_ids, attention_mask and labels (B, T); a label is at the position whose *next* token it is."""
         ids = [feature["input_ids"] for feature in features]
         firsts = [self.first_label(feature) for feature in features]
         labels = [
@@ -42,16 +42,18 @@ class NextToken:
         }
 
     def model_inputs(self, batch: Batch) -> Batch:
-        """Ids and mask."""
+        """Return ids and mask."""
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
     def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (labelled tokens, V) and the tokens (labelled tokens,)."""
+        """Return logits (labeled tokens, V) and the tokens (labeled tokens,)."""
         kept = batch["labels"] != IGNORED
         return at_least_float32(outputs.logits[kept]), batch["labels"][kept]
 
     def sums(self, outputs: Any, batch: Batch) -> list[tuple[float, int]]:
-        """Of each feature, over its labelled tokens: cross entropy in nats, and how many were the likeliest."""
+        """Return, per feature, the cross entropy in nats of its labeled tokens, and how many of them were the
+        likeliest.
+        """
         logits, labels = self.label_rows(outputs, batch)
         each = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
         hits = logits.argmax(dim=-1) == labels

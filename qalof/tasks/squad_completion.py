@@ -1,10 +1,10 @@
-"""Question answering as completion of a prompt (algorithms.md 6; the set-up of S3).
+"""Question answering as completion of a prompt, the set-up of S3 (docs/systems.md; docs/methods/tasks.md).
 
     Context: {context}\\nQuestion: {question}\\nAnswer: {answer}<eos>
 
-Prompt and answer are tokenized apart and joined, so that no merge crosses the boundary.  Only the answer and
-its eos are labelled, by position and never by id: the eos after the answer must be learned even where
-pad = eos.  Loss is the mean over answer tokens.  Scoring decodes greedily until eos or a line's end.
+Prompt and answer are tokenized separately and joined, so no merge crosses the boundary. Only the answer and its eos are
+labeled, by position and never by id: the eos after the answer must be learned even where pad = eos.  Loss is the mean
+over answer tokens.  Scoring decodes greedily until eos or a line's end.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class CompletionTask(NextToken):
         return load_squad(self.settings.validation_data or self.settings.data, self.settings.validation_split)
 
     def fingerprint(self) -> str:
-        """Digest of the validation data, the tokenizer and the settings."""
+        """Return a digest of the validation data, the tokenizer and the settings."""
         return content_digest(self.name, self._key(self.validation))
 
     def _key(self, examples: Sequence[SquadExample]) -> str:
@@ -95,10 +95,11 @@ class CompletionTask(NextToken):
         return content_digest([vars(e) for e in examples], settings, tokenizer_digest(self.tokenizer))
 
     def train_features(self) -> Sequence[Feature]:
-        """input_ids and the number of answer tokens at their end; a question whose first answer is empty is left out.
+        """Return input_ids and the number of answer tokens at their end; a question with an empty first answer is left
+        out.
 
         Raises:
-            BadInputError: no question has an answer that fits.
+            BadInputError: No question has an answer that fits.
         """
         if self._features is not None:
             return self._features
@@ -111,7 +112,7 @@ class CompletionTask(NextToken):
         kept = map_cached(rows, self._encode_rows, self._key(examples))
         if not kept:
             raise self._no_room()
-        # told by the features, since a cached map never calls the encoder
+        # read from the features, since a cached map never calls the encoder
         self._counts = {
             "no_answer": len(found) - len(examples),
             "truncated": sum(column(kept, "cut")),
@@ -121,16 +122,18 @@ class CompletionTask(NextToken):
         return kept
 
     def train_counts(self) -> dict[str, int]:
-        """``no_answer``: left out, for the answer is empty; ``truncated``: prompts that lost part of their context.
+        """Return the numbers of questions that were left out or cut.
 
-        ``question_too_long``: left out, for question and answer leave no room for a context.
+        ``no_answer`` were left out because the answer is empty, ``question_too_long`` because question and answer leave
+        no room for a context; the prompts of ``truncated`` lost part of their context.
         """
         return self._counts
 
     def _encode_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """Token ids, how many are the answer's, and whether the context was cut; rows without room are left out.
+        """Return token ids, how many belong to the answer, and whether the context was cut; rows without room are left
+        out.
 
-        Texts are tokenized together, and a context of several questions once: by single calls 87,599 questions take
+        Texts are tokenized together, and a context of several questions once: with single calls 87,599 questions take
         five times as long.
         """
         result: dict[str, list[Any]] = {"input_ids": [], "answer_tokens": [], "cut": []}
@@ -152,17 +155,17 @@ class CompletionTask(NextToken):
         return result
 
     def _encode(self, question: str, context: str, answer: str) -> tuple[list[int], int] | None:
-        """Token ids of prompt and answer, and how many are the answer's; None where no context fits."""
+        """Return token ids of prompt and answer, and how many belong to the answer; None where no context fits."""
         target = self._target(self._ids(" " + answer), True)
         prompt = self.prompt(question, context, room=self.settings.max_length - len(target))
         return None if prompt is None else ([*prompt, *target], len(target))
 
     def _target(self, answer: list[int], ended: bool) -> list[int]:
-        # an answer that was stopped in its middle must not teach that it ends there
+        # an answer that was cut off must not teach that it ends there
         return [*answer, *([self._eos] if ended else [])]
 
     def _many(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text; equal texts are tokenized once."""
+        """Return the token ids of each text; equal texts are tokenized once."""
         unique = list(dict.fromkeys(texts))
         encoded = self.tokenizer(unique, add_special_tokens=False, verbose=False)["input_ids"]
         ids = dict(zip(unique, encoded, strict=True))
@@ -173,9 +176,9 @@ class CompletionTask(NextToken):
         return ids
 
     def prompt(self, question: str, context: str, room: int) -> list[int] | None:
-        """Token ids of the prompt, at most ``room``; a longer context loses its beginning, and is counted.
+        """Return the token ids of the prompt, at most ``room``; a longer context loses its beginning and is counted.
 
-        None where the question leaves no room for a context.
+        The result is None where the question leaves no room for a context.
         """
         return self._joined(self._ids(context), self._ids(_TEMPLATE[1].format(question=question)), room)
 
@@ -191,7 +194,7 @@ class CompletionTask(NextToken):
         return [*self._before, *body[-space:], *after]
 
     def fitting(self, questions: Sequence[str], room: int) -> list[int]:
-        """Indices of the questions whose prompts have room for a context in ``room`` tokens."""
+        """Return the indices of the questions whose prompts have room for a context in ``room`` tokens."""
         asked = [_TEMPLATE[1].format(question=question) for question in questions]
         encoded = self.tokenizer(asked, add_special_tokens=False, verbose=False)["input_ids"]
         space = room - len(self._before)
@@ -201,15 +204,16 @@ class CompletionTask(NextToken):
         return BadInputError(f"max_length must leave room for a context: got {self.settings.max_length}; raise it")
 
     def first_label(self, feature: Feature) -> int:
-        """Where the answer begins."""
+        """Return the index at which the answer begins."""
         return len(feature["input_ids"]) - int(feature["answer_tokens"])
 
     @torch.no_grad()
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
-        """Exact match and F1 in percent of greedy answers; loss (nats a token) and perplexity of the first gold one.
+        """Return exact match and F1 in percent of greedy answers; loss (nats per token) and perplexity of the first
+        gold one.
 
         Raises:
-            BadInputError: no example has an answer that fits, so there is no loss.
+            BadInputError: No example has an answer that fits, so there is no loss.
         """
         examples = self.validation[:limit]
         if not any(example.answers for example in examples):
@@ -257,7 +261,7 @@ class CompletionTask(NextToken):
         return [self.tokenizer.decode(row, skip_special_tokens=True).split("\n")[0].strip() for row in out[:, longest:]]
 
     def _losses(self, model: Any, examples: Sequence[SquadExample]) -> tuple[list[float], list[int]]:
-        """Nats and tokens of each example's first gold answer; none of either where it has none that fits."""
+        """Return nats and tokens of each example's first gold answer; both are 0 where it has none that fits."""
         encoded = [self._encode(e.question, e.context, e.texts[0]) if e.answers else None for e in examples]
         answered = [index for index, pair in enumerate(encoded) if pair is not None]
         pairs = [pair for pair in encoded if pair is not None]

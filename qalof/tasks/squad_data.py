@@ -1,8 +1,8 @@
-"""Reading SQuAD v1.1: the official JSON from a file or folder, or the hub's data set.
+"""SQuAD v1.1 is read from the official JSON in a file or folder, or from the hub's data set.
 
-A local file and the hub give the same :class:`SquadExample`.  What is structurally broken is an error that
-names the place; an answer that is not in its context is a property of the data, so it is kept for scoring (the
-metric never looks at the offset) and skipped, counted, where a span must be learned.
+A local file and the hub give the same :class:`SquadExample`.  A broken structure is an error that names the place. An
+answer that is not in its context is a property of the data: it is kept for scoring (the metric never uses the offset),
+and it is skipped and counted where a span must be learned.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ _FILE_NAMES = {"train": ("train", "train-v1.1"), "validation": ("validation", "d
 
 @dataclass(frozen=True)
 class SquadExample:
-    """A question about a context; ``answers`` are (text, character offset), first the one that is learned."""
+    """A question about a context; ``answers`` are (text, character offset); the first one is learned."""
 
     id: str
     question: str
     context: str
     answers: tuple[tuple[str, int], ...]
     ended: bool = True
-    """Whether the first answer is whole; a generated one may have been stopped at its longest."""
+    """Whether the first answer is complete; a generated one may have been cut off at the greatest length."""
 
     @property
     def texts(self) -> list[str]:
-        """The gold answers' texts."""
+        """Return the texts of the gold answers."""
         return [text for text, _ in self.answers]
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """Characters [start, end) of the first answer; None if the text does not stand there."""
+        """Return the characters [start, end) of the first answer; None if the text is not there."""
         if not self.answers:
             return None
         text, start = self.answers[0]
@@ -53,10 +53,10 @@ class SquadExample:
 
 
 def parse_split(split: str) -> tuple[str, int | None]:
-    """``validation[:512]`` -> (``validation``, 512).
+    """Read ``validation[:512]`` as (``validation``, 512).
 
     Raises:
-        BadInputError: another form, or neither train nor validation.
+        BadInputError: The form is another one, or the split is neither train nor validation.
     """
     match = _SLICED.match(split)
     if match is None or match[1] not in _FILE_NAMES:
@@ -65,23 +65,24 @@ def parse_split(split: str) -> tuple[str, int | None]:
 
 
 def load_squad(source: str, split: str) -> list[SquadExample]:
-    """Examples of a split, in the file's order.
+    """Return the examples of a split, in the order of the file.
 
     Args:
-        source: ``tiny``; a folder with ``train.json`` / ``validation.json`` (or the official names, or a folder
-            of shards under such a name); a file; a folder of generated completions, for training; else a hub name
+        source: ``tiny``; a folder with ``train.json`` / ``validation.json`` (or the official names, or a folder of
+            shards under such a name); a file; a folder of generated completions, for training; otherwise a hub name
             such as ``rajpurkar/squad``.
         split: ``train``, ``validation``, or either with ``[:n]``.
 
     Raises:
-        BadInputError: no such data, the hub out of reach, a missing field, broken JSON, or an id that stands twice.
+        BadInputError: The data does not exist, the hub cannot be reached, a field is missing, the JSON is broken, or an
+            id occurs twice.
     """
     name, limit = parse_split(split)
     path = SQUAD_DIR if source == "tiny" else expanded(source)
     if (folder := find_generated(source)) is not None:
         if name != "train":
             raise BadInputError(
-                f"generated data is for training alone: {source} is asked for its {name} split; "
+                f"generated data is for training only: {source} was given for its {name} split; "
                 "set validation_data to SQuAD data to score on"
             )
         examples = [_from_generated(row) for row in open_generated(folder, "completions").rows()]
@@ -99,7 +100,7 @@ def load_squad(source: str, split: str) -> list[SquadExample]:
 
 
 def _check_ids(examples: Sequence[SquadExample], where: str) -> None:
-    """Features are matched with questions by id, so two questions of one id would be taken for one."""
+    """Refuse equal ids: features are matched with questions by id, so two such questions would count as one."""
     first: dict[str, int] = {}
     for number, example in enumerate(examples, 1):
         if (earlier := first.setdefault(example.id, number)) != number:
@@ -152,7 +153,7 @@ def _text(holder: Mapping[str, Any], field: str) -> str:
 
 
 def gold_counts(examples: Sequence[SquadExample]) -> dict[str, int]:
-    """Questions without an answer, with an empty first one, and with one that does not stand where it should."""
+    """Count questions without an answer, with an empty first one, and with one that is not at its offset."""
     first = [(e, e.texts[0]) for e in examples if e.answers]
     return {
         "without_gold": len(examples) - len(first),
@@ -162,7 +163,7 @@ def gold_counts(examples: Sequence[SquadExample]) -> dict[str, int]:
 
 
 def _from_generated(row: Mapping[str, Any]) -> SquadExample:
-    # a completion stands nowhere in its context
+    # a completion has no position in its context
     answers = ((str(row["answer"]), -1),)
     return SquadExample(str(row["id"]), str(row["question"]), str(row["context"]), answers, bool(row["ended"]))
 

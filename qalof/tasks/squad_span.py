@@ -1,11 +1,11 @@
-"""Extractive question answering with a span head (algorithms.md 6; the set-up of S1).
+"""Extractive question answering with a span head, the set-up of S1 (docs/systems.md; docs/methods/tasks.md).
 
-The input is ``question \\n context``: a causal model must have read the question when it meets the context.  Only the
-context is cut, into windows that overlap by ``stride`` tokens.  A window without the answer teaches nothing in
-v1.1 and is dropped from training; GPT-2 has no CLS token to point at, and the usual fallback, the first bos,
-is the first *pad* where pad = eos.  The loss is the mean of the start's and the end's cross entropy.
+The input is ``question \\n context``: a causal model must have read the question before it reads the context.  Only the
+context is cut, into windows that overlap by ``stride`` tokens.  A window without the answer teaches nothing in v1.1 and
+is dropped from training. The rejected choice is to point at a CLS token: GPT-2 has none, and the usual fallback, the
+first bos, is the first *pad* where pad = eos. The loss is the mean of the cross entropies of start and end.
 
-A question that leaves its context no more room than the overlap has no windows at all: it teaches nothing, its answer
+A question that leaves its context no more room than the overlap has no windows at all: it is not trained on, its answer
 is empty, and it is counted.
 """
 
@@ -34,7 +34,7 @@ from qalof.tasks.feature_cache import column, map_cached
 from qalof.tasks.squad_data import SquadExample, gold_counts, load_squad
 
 NO_ANSWER = "empty"
-"""What an example without any legal span answers."""
+"""The answer of an example without any legal span."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,11 @@ class SpanTask:
         self.settings = settings or SpanSettings()
         self._features: Sequence[Feature] | None = None
         self.skipped = 0
-        """Training questions left out because no window holds their answer, known after :meth:`train_features`."""
+        """How many training questions were left out because no window holds their answer; set by
+        :meth:`train_features`.
+        """
         self.too_long = 0
-        """Those of them that leave no room for a context, as well."""
+        """How many of them leave no room for a context."""
 
     @cached_property
     def validation(self) -> list[SquadExample]:
@@ -88,7 +90,7 @@ class SpanTask:
         return load_squad(self.settings.data, self.settings.validation_split)
 
     def fingerprint(self) -> str:
-        """Digest of the validation data, the tokenizer and the settings."""
+        """Return a digest of the validation data, the tokenizer and the settings."""
         return content_digest(self.name, self._key(self.validation))
 
     def _key(self, examples: Sequence[SquadExample]) -> str:
@@ -97,7 +99,7 @@ class SpanTask:
         return content_digest([vars(e) for e in examples], settings, tokenizer_digest(self.tokenizer))
 
     def train_features(self) -> Sequence[Feature]:
-        """Windows that hold their question's answer: input_ids, start, end."""
+        """Return the windows that hold the answer of their question: input_ids, start, end."""
         if self._features is not None:
             return self._features
         examples = load_squad(self.settings.data, self.settings.train_split)
@@ -116,14 +118,17 @@ class SpanTask:
         return features
 
     def train_counts(self) -> dict[str, int]:
-        """``no_answer_in_window``: questions left out since no window holds their answer, for whatever reason.
+        """Return the numbers of questions that were left out.
 
-        ``question_too_long``: those of them that leave their context no room.
+        ``no_answer_in_window`` counts all of them: no window holds their answer.  ``question_too_long`` counts those of
+        them that leave their context no room.
         """
         return {"no_answer_in_window": self.skipped, "question_too_long": self.too_long}
 
     def _fitting(self, questions: Sequence[str]) -> list[int]:
-        """Indices of the questions beside which a window moves on: there is room for more context than ``stride``."""
+        """Return the indices of the questions that leave room for more context than ``stride``, so windows can move
+        on.
+        """
         if not questions:
             return []
         tokenizer: Any = self.tokenizer
@@ -136,7 +141,7 @@ class SpanTask:
         for window in self._windows(rows["question"], rows["context"]):
             first, last = rows["span"][window.example]
             tokens = [i for i in window.context_tokens if window.offsets[i][1] > first and window.offsets[i][0] < last]
-            # a byte-level token may begin with the space before the answer, hence <=
+            # a byte-level token may begin with the space before the answer, so the comparison is <=
             if tokens and window.offsets[tokens[0]][0] <= first and window.offsets[tokens[-1]][1] >= last:
                 result["id"].append(rows["id"][window.example])
                 result["input_ids"].append(window.input_ids)
@@ -166,11 +171,11 @@ class SpanTask:
         return windows
 
     def units(self, feature: Feature) -> float:
-        """Two label rows a window: its start and its end."""
+        """Return 2: a window has two label rows, its start and its end."""
         return 2.0
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        """input_ids, attention_mask (B, T); start, end (B,)."""
+        """Return input_ids and attention_mask (B, T), and start and end (B,)."""
         ids = [feature["input_ids"] for feature in features]
         return {
             "input_ids": pad_right(ids, int(self.tokenizer.pad_token_id or 0)),
@@ -180,11 +185,11 @@ class SpanTask:
         }
 
     def model_inputs(self, batch: Batch) -> Batch:
-        """Ids and mask."""
+        """Return ids and mask."""
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
     def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """(2 B, T) start rows, then end rows, padding masked; labels (2 B,)."""
+        """Return logits (2 B, T), start rows before end rows, with padding masked, and labels (2 B,)."""
         logits = at_least_float32(torch.cat([outputs.start_logits, outputs.end_logits]))
         padding = torch.cat([batch["attention_mask"]] * 2) == 0
         labels = torch.cat([batch["start"], batch["end"]])
@@ -192,7 +197,7 @@ class SpanTask:
 
     @torch.no_grad()
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
-        """Exact match and F1 in percent, from the best span over an example's windows."""
+        """Return exact match and F1 in percent, from the best span over the windows of an example."""
         examples = self.validation[:limit]
         windows = self._validation_windows[: None if limit is None else self._windows_of_first(limit)]
         with_windows = {window.example for window in windows}

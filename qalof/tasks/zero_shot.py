@@ -1,10 +1,10 @@
-"""Zero-shot multiple choice: the likeliest continuation is the answer (algorithms.md 10).
+"""Zero-shot multiple choice: the likeliest continuation is the answer (docs/methods/tasks.md, "zero-shot").
 
     acc: argmax of the summed log-likelihood;   acc_norm: of that divided by the choice's characters
 
-Nothing is trained for it: the task is there to evaluate checkpoints of other tasks (``qalof evaluate`` with ``task``).
-Prompts and tokenization are those of lm-evaluation-harness, which :mod:`qalof.evaluation.lm_eval_adapter` also drives
-directly; a test compares the two.
+Nothing is trained for it: the task evaluates checkpoints of other tasks (``qalof evaluate`` with ``task``). Prompts and
+tokenization are those of lm-evaluation-harness, which :mod:`qalof.evaluation.lm_eval_adapter` also drives directly; a
+test compares the two.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ZeroShotTask:
     labels: int | None = None
     primary_metric = "acc"
     metrics: tuple[str, ...] = ("acc", "acc_norm")
-    """Of the class: what any benchmark may tell; of a task: what its own does."""
+    """On the class, the metrics that any benchmark may have; on a task, those of its own benchmark."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: ZeroShotSettings | None = None) -> None:
         self.tokenizer = tokenizer
@@ -79,35 +79,35 @@ class ZeroShotTask:
         return load_items(settings.dataset, settings.data, settings.split)[: settings.limit]
 
     def fingerprint(self) -> str:
-        """Digest of the items, the tokenizer and the settings."""
+        """Return a digest of the items, the tokenizer and the settings."""
         kept = {k: v for k, v in asdict(self.settings).items() if k not in ("data", "eval_batch_size")}
         return content_digest(self.name, [asdict(i) for i in self.validation], kept, tokenizer_digest(self.tokenizer))
 
     def train_features(self) -> Sequence[Feature]:
-        """None: always an error."""
+        """Raise an error, since this task has no training examples."""
         raise BadInputError(
-            f"task {self.name} is for evaluation alone: {self.settings.dataset} trains nothing; train on "
+            f"task {self.name} is for evaluation only: {self.settings.dataset} trains nothing; train on "
             "language-modeling and set `task` in `qalof evaluate`"
         )
 
     def train_counts(self) -> dict[str, int]:
-        """Nothing is trained."""
+        """Return nothing, since nothing is trained."""
         return {}
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        """Nothing is trained: as :meth:`train_features`."""
+        """Raise the error of :meth:`train_features`, since nothing is trained."""
         return dict(self.train_features()[0])
 
     def units(self, feature: Feature) -> float:
-        """One label row an item."""
+        """Return 1: an item has one label row."""
         return 1.0
 
     def model_inputs(self, batch: Batch) -> Batch:
-        """Ids and mask."""
+        """Return ids and mask."""
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
     def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Nothing is trained: as :meth:`train_features`."""
+        """Raise the error of :meth:`train_features`, since nothing is trained."""
         self.train_features()
         return outputs.logits, batch["labels"]
 
@@ -118,7 +118,7 @@ class ZeroShotTask:
 
     @torch.no_grad()
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
-        """``acc``, and ``acc_norm`` where the benchmark tells it, in percent."""
+        """Return ``acc``, and ``acc_norm`` where the benchmark reports it, in percent."""
         items = self.validation[:limit]
         pairs = [encode_pair(self.tokenizer, *choice) for item in items for choice in item.choices]
         settings, pad, most = self.settings, int(self.tokenizer.pad_token_id or 0), self._most_tokens(model)
@@ -129,7 +129,7 @@ class ZeroShotTask:
         sums, fits = iter(score.log_likelihood for score in scored), iter(legal)
         too_long = 0
         for item in items:
-            # an item with a choice that the model cannot be shown whole counts as answered wrongly
+            # an item with a choice that does not fit into the model counts as answered wrongly
             chances = [next(sums) if next(fits) else math.nan for _ in item.choices]
             too_long += any(map(math.isnan, chances))
             likelihoods = np.array(chances)

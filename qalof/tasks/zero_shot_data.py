@@ -8,9 +8,9 @@
 ``piqa``        Question: {goal}\\nAnswer:                       two solutions       acc, acc_norm
 ==============  ==============================================  ==================  ==============
 
-A continuation begins with a space.  WinoGrande is partial evaluation (Trinh & Le, 2018): contexts differ and the
-scored words do not, so that no option's own likelihood counts.  A HellaSwag item without ``ctx_a`` and ``ctx_b``, as
-some copies of the data have it, takes its ``ctx`` as it stands.
+A continuation begins with a space.  WinoGrande uses partial evaluation (Trinh & Le 2018, arXiv 1806.02847): contexts
+differ and the scored words do not, so the likelihood of the option itself does not count.  A HellaSwag item without
+``ctx_a`` and ``ctx_b``, as some copies of the data have it, takes its ``ctx`` as it stands.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Item:
-    """A question: (context, continuation) for each choice, and the index of the right one."""
+    """A question: (context, continuation) per choice, and the index of the right one."""
 
     choices: tuple[tuple[str, str], ...]
     gold: int
 
     @property
     def lengths(self) -> list[int]:
-        """Characters of each choice, which acc_norm divides by; the space before it does not count."""
+        """Return the characters of each choice, by which acc_norm divides; the space before it does not count."""
         return [len(continuation) - 1 for _, continuation in self.choices]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """How a row becomes an item; ``hub``: data set and subset; ``normalized``: whether acc_norm is told."""
+    """How a row becomes an item; ``hub``: data set and subset; ``normalized``: whether acc_norm is reported."""
 
     item: Callable[[Row], Item]
     hub: tuple[str, str | None]
@@ -58,7 +58,7 @@ def _same_context(context: str, choices: Iterable[str], gold: int) -> Item:
 
 
 def _boolq(row: Row) -> Item:
-    # the hub's copy in SuperGLUE has a label, the original an answer
+    # the hub's copy in SuperGLUE has a label; the original has an answer
     gold = row["label"] if "label" in row else row["answer"]
     return _same_context(f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:", ("no", "yes"), int(gold))
 
@@ -70,7 +70,7 @@ def _hellaswag(row: Row) -> Item:
 
 
 def clean(text: str) -> str:
-    """A HellaSwag text without WikiHow's marks such as ``[header]``; ``[title]`` is a full stop."""
+    """Return a HellaSwag text without WikiHow's marks such as ``[header]``; ``[title]`` becomes a full stop."""
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
@@ -102,16 +102,16 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 
 
 def load_items(dataset: str, source: str | None, split: str = "validation") -> list[Item]:
-    """The items of a benchmark, in the data's order.
+    """Return the items of a benchmark, in the order of the data.
 
     Args:
         dataset: one of :data:`BENCHMARKS`.
         source: ``tiny``, a file of JSON lines with the benchmark's own fields, a folder with ``DATASET.jsonl``, or a
             hub name; None for the benchmark's data set on the hub.
-        split: of the hub's data set.
+        split: the split of the hub's data set.
 
     Raises:
-        BadInputError: no such data, or a line that is no item, with its number.
+        BadInputError: The data does not exist, or a line is not an item; the message gives its number.
     """
     if dataset not in BENCHMARKS:
         raise BadInputError(f"there is no benchmark {dataset!r}; {nearest_hint(dataset, BENCHMARKS)}")
@@ -143,7 +143,7 @@ def _item(benchmark: Benchmark, row: Row, place: str) -> Item:
     except KeyError as error:
         raise BadInputError(f"{place} lacks {error}; mend or remove it") from None
     except (TypeError, ValueError, AttributeError) as error:
-        raise BadInputError(f"{place} is no item ({error}); mend or remove it") from None
+        raise BadInputError(f"{place} is not an item ({error}); mend or remove it") from None
     if not 0 <= item.gold < len(item.choices) or any(length < 1 for length in item.lengths):
         answer = f"answer {item.gold} of {len(item.choices)} choices of {item.lengths} characters"
         raise BadInputError(f"{place} must have a right choice and none that is empty: got {answer}; mend or remove it")

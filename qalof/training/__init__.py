@@ -1,1 +1,1 @@
-"""Training of switchable models: objectives, precision schedules, a plain resumable loop."""
+"""Training of switchable models: objectives, precision schedules, and a plain resumable loop."""

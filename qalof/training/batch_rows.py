@@ -1,4 +1,4 @@
-"""One micro-batch as an objective sees it: run it at a bitmap, with or without hidden states or shifted embeddings."""
+"""One micro-batch as an objective sees it: it runs at a bitmap, with hidden states or shifted embeddings if needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qalof.training.objectives.base import Hidden
 
 
 class BatchRows:
-    """Runs ``model`` on ``batch``; ``units``: label rows of each of its sequences; ``bf16``: under autocast."""
+    """Runs ``model`` on ``batch``; ``units`` are the label rows per sequence, and ``bf16`` runs under autocast."""
 
     def __init__(
         self, model: SwitchableModel, task: Task, batch: Batch, units: Sequence[float], *, bf16: bool = False
@@ -24,11 +24,11 @@ class BatchRows:
         self._model, self._task, self._batch, self._units, self._bf16 = model, task, batch, units, bf16
 
     def __call__(self, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (units, classes), fp32 at least, and labels (units,) at ``bitmap``."""
+        """Return logits (units, classes), fp32 at least, and labels (units,) at ``bitmap``."""
         return self._rows(self._run(bitmap))
 
     def with_hidden(self, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor, Hidden]:
-        """The same, and the states after each block.
+        """Return logits, labels and the states after each block.
 
         The state before the first block is left out: it comes from the embeddings, which run alike at every bitmap.
         """
@@ -39,7 +39,7 @@ class BatchRows:
         return *self._rows(outputs), Hidden(states, *(self._spread(mask.to(dtype)) for mask in masks))
 
     def no_shift(self) -> tuple[torch.Tensor, float]:
-        """A shift of zero, (sequences, tokens, features), and the root mean square of the embedding table."""
+        """Return a shift of zero, (sequences, tokens, features), and the root mean square of the embedding table."""
         table = self._embeddings().weight
         assert isinstance(table, torch.Tensor)
         table = table.detach()
@@ -47,8 +47,8 @@ class BatchRows:
         return table.new_zeros(*ids.shape, table.shape[1]), float(table.square().mean().sqrt())
 
     def shifted(self, bitmap: Bitmap, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As a call, with ``shift`` added to the tokens' embeddings."""
-        # a hook, not inputs_embeds: a classifier finds its last token by the ids
+        """Return logits and labels at ``bitmap`` with ``shift`` added to the embeddings of the tokens."""
+        # a hook is used instead of inputs_embeds, since a classifier finds its last token by the ids
         handle = self._embeddings().register_forward_hook(lambda module, inputs, output: output + shift)
         try:
             return self(bitmap)
@@ -66,7 +66,7 @@ class BatchRows:
         return at_least_float32(logits), labels
 
     def _spread(self, mask: torch.Tensor) -> torch.Tensor:
-        """The units of each sequence evenly over the tokens of ``mask``."""
+        """Return the units of each sequence, spread evenly over the tokens of ``mask``."""
         units = torch.tensor(self._units, dtype=mask.dtype, device=mask.device)
         return mask * (units / mask.sum(dim=1).clamp(min=1))[:, None]
 
@@ -76,9 +76,9 @@ class BatchRows:
 
 
 def answer_mask(batch: Batch) -> torch.Tensor:
-    """Which tokens carry the answer, (sequences, tokens) of 0 and 1, int64.
+    """Return which tokens carry the answer, (sequences, tokens) of 0 and 1, int64.
 
-    Those whose next token is labelled; the two ends of a span; the last token of a text that is classified.
+    They are the tokens whose next token is labeled, the two ends of a span, or the last token of a classified text.
     """
     mask = torch.zeros_like(batch["attention_mask"], dtype=torch.int64)
     if "start" in batch:

@@ -1,20 +1,20 @@
-"""How a step is carried out, apart from what it computes: which weights train, in which precision, compiled or not.
+"""The execution of a step, apart from what it computes: which weights train, in which precision, compiled or not.
 
-``full_finetune``: the pretrained weights train too, besides adapters or without any.
+``full_finetune``: the pretrained weights train too, with adapters or without any.
 
-``precision="bf16"``: the forward pass under autocast.  Parameters, gradients of parameters, the optimizer and all
-arithmetic of quantizers (ranges, codes, steps) stay in fp32; products take their operands in bf16, so that a value on
-an 8-bit grid is rounded once more, to 8 significant bits, on its way into one.
+``precision="bf16"``: the forward pass runs under autocast.  Parameters, gradients of parameters, the optimizer and all
+arithmetic of quantizers (ranges, codes, steps) stay in fp32; products take their operands in bf16, so a value on an
+8-bit grid is rounded once more, to 8 significant bits, before a product.
 
-``compile``: the model becomes graphs of ``torch.compile``.  Bits are guards of a graph, so that each configuration
-compiles once, minutes for a model of GPT-2's size; frozen weights are rounded within the graph, not held.  Beyond
-:data:`CONFIGURATIONS` of them, which an objective that draws a width for each site soon has, torch runs eagerly.
-Rounding of gradients and shifted embeddings need hooks that change from step to step, and are refused.
+``compile``: the model becomes graphs of ``torch.compile``. Bits are guards of a graph, so each configuration compiles
+once, which takes minutes for a model of GPT-2's size; frozen weights are rounded within the graph and not cached.
+Beyond :data:`CONFIGURATIONS` configurations, which an objective that draws a width per site soon reaches, torch runs
+eagerly. Rounding of gradients and shifted embeddings need hooks that change from step to step, so they are refused.
 
 ``activation_checkpointing``: blocks run again for their gradients, at the bits of their own forward
-(:mod:`qalof.model.activation_checkpointing`): the same gradients, bit for bit.
+(:mod:`qalof.model.activation_checkpointing`), which gives the same gradients, bit for bit.
 
-AdamW is fused on a GPU; a checkpoint of one kind goes on under the other.
+AdamW is fused on a GPU; a checkpoint of one kind can be resumed with the other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qalof.model.switchable import SwitchableModel
 from qalof.training.objectives import Objective
 
 CONFIGURATIONS = 64
-"""How many bitmaps are compiled before torch gives up."""
+"""This many bitmaps are compiled before torch stops compiling."""
 
 
 def prepare(
@@ -37,10 +37,11 @@ def prepare(
     compiled: bool,
     activation_checkpointing: bool,
 ) -> None:
-    """Make ``model`` ready; see the module.
+    """Prepare ``model`` for training; see the module.
 
     Raises:
-        BadInputError: a model that was built otherwise, nothing to train, or what cannot be compiled.
+        BadInputError: The model was built with other settings, there is nothing to train, or the objective cannot be
+            compiled.
     """
     if full_finetune and not model.settings.full_finetune:
         raise BadInputError(

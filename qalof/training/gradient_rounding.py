@@ -1,13 +1,14 @@
-"""Stochastic rounding of the gradients with respect to sites' outputs (CPT, arXiv 2101.09868; algorithms.md 4).
+"""Stochastic rounding of the gradients with respect to sites' outputs (CPT, arXiv 2101.09868; docs/methods/cpt.md).
 
     n = 2^b - 1,  s = (max g - min g) / n,  q = clamp(floor((g - min g) / s + u), 0, n),  g^ = q s + min g,  u ~ U[0, 1)
 
-One asymmetric range a tensor, that is, a site's output in one micro-batch.  floor(v + u) rounds v up with the
-probability of its fraction, so that the mean of g^ is g; it is the official code's round(v + u - 1/2).  Like there,
-zero is no level: the zero gradients of padding come back as noise around zero.  A constant gradient stays as it is.
+There is one asymmetric range per tensor, which is the output of a site in one micro-batch. floor(v + u) rounds v up
+with the probability of its fraction, so the mean of g^ is g; it equals round(v + u - 1/2) of the official code. As
+there, zero is not a level: the zero gradients of padding come back as noise around zero.  A constant gradient stays as
+it is.
 
-Each site draws from a generator of its own that is seeded anew for every step by (seed, step, rank, site), so that a
-resumed run draws what an uninterrupted one would have drawn, and no other draw of the process shifts it.
+Each site draws from a generator of its own, which every step seeds by (seed, step, rank, site). So a resumed run draws
+what an uninterrupted one would have drawn, and no other draw of the process shifts it.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from qalof.precision import at_least_float32
 
 @contextmanager
 def rounded_gradients(layers: Sequence[nn.Module], bits: int | None, *seeds: int) -> Iterator[None]:
-    """Round the gradients of the outputs of ``layers`` in backward passes of forwards run within; None: do nothing.
+    """Round the gradients of the outputs of ``layers`` in backward passes of forwards run within; with None do nothing.
 
     Args:
-        layers: outermost modules of the sites; the index of one seeds its noise.
-        bits: of a gradient.
+        layers: the outermost modules of the sites; the index of a module seeds its noise.
+        bits: the width of a gradient.
         seeds: seed, step and rank.
 
     Raises:
-        BadInputError: an illegal width.
+        BadInputError: The width is illegal.
     """
     if bits is None:
         yield
@@ -55,7 +56,9 @@ def rounded_gradients(layers: Sequence[nn.Module], bits: int | None, *seeds: int
 
 @torch.no_grad()
 def round_stochastically(gradient: torch.Tensor, bits: int, generator: torch.Generator) -> torch.Tensor:
-    """``gradient``, any shape and floating dtype, on a grid of 2^bits levels; its mean over the noise is itself."""
+    """Round ``gradient``, of any shape and floating dtype, to 2^bits levels; the mean over the noise is
+    ``gradient``.
+    """
     wide = at_least_float32(gradient)
     low, high = torch.aminmax(wide)
     levels = 2**bits - 1

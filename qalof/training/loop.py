@@ -1,14 +1,13 @@
-"""A plain training loop that gives the same weights however it is interrupted or spread.
+"""A plain training loop that gives the same weights however it is interrupted or split over workers.
 
-Whatever is random is a pure function of (seed, step, rank): which examples a step takes, and the dropout masks.
-So a checkpoint holds parameters, optimizer moments and the step, and nothing else is needed to go on
-bit for bit.  Workers take strided shares of one global batch and divide their loss sums by the units of
-the *whole* batch, so that N workers give the one-worker loss to float tolerance, where shares differ by one too.
+All random choices are pure functions of (seed, step, rank): the examples of a step and the dropout masks. So a
+checkpoint holds parameters, optimizer moments and the step, and nothing more is needed to resume bit for bit. Workers
+take strided shares of one global batch and divide their loss sums by the units of the *whole* batch, so N workers give
+the loss of one worker to float tolerance, even where shares differ by one example.
 
-Gradients add up over bitmaps and micro-batches; then one flat all-reduce carries all of them and the losses.
-Parameters of adapters that did not run keep ``grad=None``, which makes AdamW pass over them; zeros
-would still decay them.  Gradients are clipped adapter by adapter: a global norm would let the distillation of
-one width change another's step.
+Gradients add up over bitmaps and micro-batches; then one flat all-reduce carries all of them and the losses. Parameters
+of adapters that did not run keep ``grad=None``, so AdamW skips them; with zeros it would still decay them.  Gradients
+are clipped adapter by adapter: with a global norm, the distillation of one width would change the step of another.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class TrainSettings:
             )
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of ``step``: linear warm-up, then the schedule down to zero."""
+        """Return the learning rate of ``step``: a linear warm-up, then the schedule down to zero."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
@@ -90,7 +89,7 @@ class TrainSettings:
 
 
 CALIBRATION_BATCH = 8
-"""Sequences at once in calibration, whatever the number of workers: an observer may depend on it."""
+"""Calibration runs this many sequences at once, whatever the number of workers, since an observer may depend on it."""
 
 
 class World(Protocol):
@@ -112,7 +111,7 @@ class OneWorker:
     size: int = 1
 
     def sum_in_place(self, tensor: torch.Tensor) -> None:
-        """Nothing to add."""
+        """Do nothing, since there is nothing to add."""
 
 
 class ProcessGroup:
@@ -129,23 +128,23 @@ class ProcessGroup:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did, over the whole batch of all workers; losses are in nats per label row."""
+    """The metrics of a step, over the whole batch of all workers; losses are in nats per label row."""
 
     step: int
     """Counted from 0."""
     learning_rate: float
     """Of this step."""
     losses: dict[str, float]
-    """Cross entropy by the objective's label, before the step."""
+    """Cross entropy by the label of the objective, before the step."""
     objective: float | None = None
     """The loss whose gradient was taken, distillation included; None in records from before it was kept."""
 
 
 class Trainer:
-    """Steps a model through a task under an objective.
+    """Trains a model on a task under an objective, step by step.
 
     Raises:
-        BadInputError: more workers than the batch has examples.
+        BadInputError: There are more workers than the batch has examples.
     """
 
     def __init__(
@@ -168,7 +167,7 @@ class Trainer:
         self.groups = {name: list(group.values()) for name, group in model.trainable_groups().items()}
         groups: list[dict[str, object]] = [{"params": parameters} for parameters in self.groups.values()]
         for name, group in zip(self.groups, groups, strict=True):
-            if name == STEPS:  # decay would shrink a step for no reason of the loss
+            if name == STEPS:  # decay would shrink a step size without a reason in the loss
                 group["weight_decay"] = 0.0
         self.device = next(model.parameters()).device
         self.optimizer = torch.optim.AdamW(
@@ -179,7 +178,7 @@ class Trainer:
     def calibrate(self) -> None:
         """Set static ranges and learned steps, before the first step; nothing where the quantizers have none.
 
-        Every worker sees the same examples in the same batches, so that the ranges are those of one worker.
+        Every worker sees the same examples in the same batches, so the ranges are those of one worker.
         """
         if not any(quantizers_of(self.model)):
             return
@@ -192,7 +191,7 @@ class Trainer:
         """Run one step and advance.
 
         Raises:
-            NonFiniteLossError: before any parameter is touched.
+            NonFiniteLossError: The loss is not finite; no parameter was changed.
         """
         step, settings = self.step, self.settings
         torch.manual_seed(_mix(settings.seed, step, self.world.rank))
@@ -216,7 +215,7 @@ class Trainer:
         return StepReport(step, rate, dict(zip(names, cross_entropies, strict=True)), optimized)
 
     def _accumulate(self, step: int) -> torch.Tensor:
-        """This worker's share of the cross entropies of the step's bitmaps and, last, of the optimized loss."""
+        """Return this worker's share of the cross entropies of the step's bitmaps and, last, of the optimized loss."""
         indices = batch_indices(len(self.features), self.settings.batch_size, step, self.settings.seed)
         units = sum(self.task.units(self.features[i]) for i in indices)
         mine = indices[self.world.rank :: self.world.size]
@@ -245,16 +244,16 @@ class Trainer:
             grad.copy_(total.view_as(grad))
 
     def _check(self, losses: Sequence[float], optimized: float, bitmaps: Sequence[Bitmap]) -> None:
-        # after the sum, so that every worker sees the same and stops at the same step
+        # this follows the sum, so every worker sees the same loss and stops at the same step
         for bitmap, loss in zip(bitmaps, losses, strict=True):
             if not math.isfinite(loss):
                 raise NonFiniteLossError(self.step, str(bitmap), loss)
-        if not math.isfinite(optimized):  # of a distance to a teacher, while every cross entropy is finite
+        if not math.isfinite(optimized):  # the distance to a teacher is not finite, while every cross entropy is
             raise NonFiniteLossError(self.step, " and ".join(map(str, bitmaps)), optimized)
 
 
 def batch_indices(examples: int, batch_size: int, step: int, seed: int) -> list[int]:
-    """Examples of the global batch of ``step``: the data reshuffled for each pass, batches run on over its end."""
+    """Return the examples of the global batch of ``step``; each pass shuffles the data, and batches cross its end."""
     places = range(step * batch_size, (step + 1) * batch_size)
     return [int(_permutation(examples, seed, place // examples)[place % examples]) for place in places]
 
@@ -265,5 +264,5 @@ def _permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _mix(*numbers: int) -> int:
-    """One well-mixed seed out of several numbers."""
+    """Return one well-mixed seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,13 +1,12 @@
-"""The precision range test: which width is the lowest that training can use (CPT, arXiv 2101.09868; algorithms.md 4).
+"""The precision range test finds the lowest width that training can use (CPT, arXiv 2101.09868; docs/methods/cpt.md).
 
-Widths run from the lowest upward, one after the other on the same weights, a few dozen steps each.  A width too
-low to learn leaves the loss where it was; the first width that lowers it by more than a threshold is the lower bound
-of the cycles.  The paper judges by accuracy; a fine-tuned language model is judged by its loss, smoothed as the mean of
-the last steps, and by its *relative* fall from one width to the next.  The last width with such a fall is the upper
-bound.  The lowest width has none below it, so that its
-fall is measured from its own first steps.
+Widths run from the lowest upward, one after the other on the same weights, with a few dozen steps each. A width that is
+too low to learn leaves the loss where it was; the first width that lowers it by more than a threshold is the lower
+bound of the cycles.  The paper judges by accuracy; a fine-tuned language model is judged by its loss, smoothed as the
+mean of the last steps, and by its *relative* fall from one width to the next.  The last width with such a fall is the
+upper bound.  The lowest width has none below it, so its fall is measured from its own first steps.
 
-The test leaves no trace: weights, optimizer, quantizers' state, step and generator are as before, also after an error.
+The test restores everything: weights, optimizer, state of quantizers, step and generator, also after an error.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from qalof.training.objectives import SwitchablePrecision
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What the test found.
+    """The result of the test.
 
-    ``losses``: smoothed, in nats a label row, by width; ``improvements``: relative fall of the loss, by width;
-    ``lowest``: the lower bound, None where no width learns; ``highest``: the upper one.
+    ``losses`` are smoothed, in nats per label row, by width; ``improvements`` are relative falls of the loss, by width;
+    ``lowest`` is the lower bound, None where no width learns; ``highest`` is the upper one.
     """
 
     losses: dict[int, float]
@@ -43,17 +42,19 @@ class RangeTest:
 
 
 def lower_bound(improvements: Mapping[int, float], threshold: float = 0.01) -> int | None:
-    """The first width from below whose improvement exceeds ``threshold``; None if none does."""
+    """Return the first width from below whose improvement exceeds ``threshold``; None if none does."""
     return next((bits for bits in sorted(improvements) if improvements[bits] > threshold), None)
 
 
 def upper_bound(improvements: Mapping[int, float], threshold: float = 0.01) -> int | None:
-    """The last width from below that improves by more than ``threshold``: none above it pays; None if none does."""
+    """Return the last width from below that improves by more than ``threshold``; None if none does."""
     return next((bits for bits in sorted(improvements, reverse=True) if improvements[bits] > threshold), None)
 
 
 def relative_improvements(first: float, losses: Mapping[int, float]) -> dict[int, float]:
-    """Fall of the loss at each width as a share of the loss at the width below; of ``first`` at the lowest."""
+    """Return the fall of the loss per width, as a share of the loss at the width below; the lowest compares to
+    ``first``.
+    """
     improvements, before = {}, first
     for bits in sorted(losses):
         improvements[bits] = (before - losses[bits]) / before
@@ -72,16 +73,17 @@ def precision_range_test(
     """Run the test on ``trainer``'s model, data and batch size, at its peak learning rate.
 
     Args:
-        trainer: left as it was; its adapters must serve all ``widths``, which one shared adapter does.
-        widths: different widths; run from low to high.
-        iterations: steps at each.
+        trainer: a trainer, which is restored afterwards; its adapters must serve all ``widths``, as one shared adapter
+            does.
+        widths: different widths, which run from low to high.
+        iterations: the steps per width.
         threshold: see :func:`lower_bound`.
-        window: last steps of a width whose mean is its loss.
-        layer_bits: what every site runs at in the steps of a width.
+        window: the loss of a width is the mean of this many last steps.
+        layer_bits: a function from a width to the bits of every site.
 
     Raises:
-        BadInputError: no or illegal widths, or a window that does not fit into the steps.
-        NonFiniteLossError: a width at which training diverges.
+        BadInputError: There are no widths or illegal ones, or the window does not fit into the steps.
+        NonFiniteLossError: Training diverges at a width.
     """
     if not widths or len(set(widths)) != len(widths):
         raise BadInputError(f"a precision range test needs one or more different widths: got {list(widths)}")
@@ -91,7 +93,7 @@ def precision_range_test(
         raise BadInputError(f"window must lie between 1 and iterations {iterations}: got {window}")
     ordered = sorted(widths)
     with _left_as_it_was(trainer):
-        # a schedule that decays would make the later widths seem to learn less
+        # under a schedule that decays, the later widths would seem to learn less
         trainer.settings = replace(trainer.settings, schedule="constant", warmup_steps=0)
         runs = {bits: _losses(trainer, layer_bits(bits), iterations) for bits in ordered}
     losses = {bits: fmean(run[-window:]) for bits, run in runs.items()}

@@ -1,14 +1,14 @@
-"""Sampling whose result does not depend on the batch, the thread count or the machine.
+"""Sampling with a result that does not depend on the batch, the thread count or the machine.
 
 The next token is the argmax of ``logits / temperature + noise``, with Gumbel noise that is a hash of (seed, sample,
-position, token): a draw from the softmax (the Gumbel-max trick) that needs no generator and so no order.  Without noise
-it is the greedy token.  What remains is that a logit computed in fp32 differs in its last bits with the batch it
-is computed in, the padding, the threads.  So wherever the best token leads by less than ``MARGIN``, far
-more than such differences, that one prefix is computed again, alone and in fp64, and decides.  The lead of a
-Gumbel-perturbed maximum is below m with a chance of about m, so that one token in a thousand costs a second pass.
-Drawing from the cumulative distribution was rejected: among 50,000 tokens a boundary is always near.
+position, token): this is a draw from the softmax (the Gumbel-max trick) that needs no generator and therefore no order.
+Without noise it is the greedy token. One problem remains: the last bits of a logit in fp32 depend on the batch, the
+padding and the threads. So wherever the best token leads by less than ``MARGIN``, which is far more than such
+differences, that one prefix is computed again, alone and in fp64, and decides. The lead of a Gumbel-perturbed maximum
+is below m with a probability of about m, so one token in a thousand costs a second pass. Drawing from the cumulative
+distribution was rejected: among 50,000 tokens a boundary is always near.
 
-The hash is SplitMix64's finaliser (Steele et al., 2014) on 64-bit integers, which wrap alike everywhere.
+The hash is the finalizer of SplitMix64 (Steele et al., 2014) on 64-bit integers, which wrap alike on every machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from qalof.laws import Law, Positive, check_numbers
 
 MARGIN = 1e-3
-"""In units of logits over temperature; fp32 logits of GPT-2 differ by about 1e-4 between batches."""
+"""The margin in units of logits over temperature; fp32 logits of GPT-2 differ by about 1e-4 between batches."""
 
 _SAMPLING = 3
 _WORD = (1 << 64) - 1
@@ -34,7 +34,9 @@ _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 @dataclass(frozen=True)
 class SamplingRule:
-    """``temperature`` divides the logits; ``top_k`` keeps the likeliest and those that tie with the last of them."""
+    """``temperature`` divides the logits; ``top_k`` keeps the likeliest tokens and those that tie with the last of
+    them.
+    """
 
     temperature: Positive = 1.0
     top_k: Annotated[int, Law(ge=0, off="0 keeps all tokens, 1 is greedy")] = 0
@@ -45,7 +47,7 @@ class SamplingRule:
 
 @dataclass(frozen=True)
 class Plan:
-    """A text to write: its first tokens, how long it is when sampling begins, and how long it may become."""
+    """A text to write: its first tokens, its length when sampling begins, and its greatest length."""
 
     index: int
     start: tuple[int, ...]
@@ -55,26 +57,26 @@ class Plan:
 
 @dataclass(frozen=True)
 class Written:
-    """A text's tokens, start included, the stopping one left out; ``ended``: whether it came to one."""
+    """The tokens of a text, from its start to before its stopping token; ``ended`` says whether it reached one."""
 
     ids: list[int]
     ended: bool
 
 
 def random_share(seed: int, index: int, draw: int) -> float:
-    """A uniform number in [0, 1) that is a function of its arguments."""
+    """Return a uniform number in [0, 1) that is a function of the arguments."""
     return (_key(seed, index, draw, 0) >> 11) * 2.0**-53
 
 
 def gumbel_noise(seed: int, places: Sequence[tuple[int, int]], size: int, device: torch.device) -> torch.Tensor:
-    """Standard Gumbel noise (len(places), size), fp64, for the token ids at each (sample, position)."""
+    """Return standard Gumbel noise (len(places), size), fp64, for the token ids at each (sample, position)."""
     keys = [_signed(_key(seed, index, _SAMPLING, position)) for index, position in places]
     ids = torch.arange(1, size + 1, dtype=torch.int64, device=device)
     state = ids * _signed(_GOLDEN) + torch.tensor(keys, dtype=torch.int64, device=device)[:, None]
     state = (state ^ _shift(state, 30)) * _signed(_FIRST)
     state = (state ^ _shift(state, 27)) * _signed(_SECOND)
     state = state ^ _shift(state, 31)
-    # the middle of one of 2^53 equal parts: neither 0 nor 1, whose logarithms are not finite
+    # this is the middle of one of 2^53 equal parts, so it is neither 0 nor 1, whose logarithms are not finite
     share = (_shift(state, 11).double() + 0.5) * 2.0**-53
     return -torch.log(-torch.log(share))
 
@@ -82,7 +84,7 @@ def gumbel_noise(seed: int, places: Sequence[tuple[int, int]], size: int, device
 class Writer:
     """Writes texts with one model, a causal LM in eval mode, each until a token of ``stops``.
 
-    ``decided_again``: how many tokens so far took a second pass in fp64.
+    ``decided_again`` counts the tokens that have taken a second pass in fp64.
     """
 
     def __init__(self, model: PreTrainedModel, rule: SamplingRule, seed: int, stops: Collection[int]) -> None:
@@ -92,7 +94,7 @@ class Writer:
 
     @torch.no_grad()
     def write(self, plans: Sequence[Plan]) -> list[Written]:
-        """Write the texts of ``plans`` together, by a KV cache; a text that has ended leaves the batch."""
+        """Write the texts of ``plans`` together, with a KV cache; a text that has ended leaves the batch."""
         texts = [_Text(plan) for plan in plans]
         live = [text for text in texts if len(text.ids) < text.plan.longest]
         state = _State(self.model)
@@ -135,7 +137,7 @@ class _Text:
         self.plan, self.ids, self.ended = plan, list(plan.start), False
 
     def take(self, token: int, stops: Collection[int]) -> bool:
-        """Add a token; whether the text goes on."""
+        """Add a token, and return whether the text continues."""
         if token in stops:
             self.ended = True
             return False
@@ -144,7 +146,7 @@ class _Text:
 
 
 class _State:
-    """The model's cache over a batch; shorter prompts are padded on the left, and masked."""
+    """The model's cache over a batch; shorter prompts are padded on the left and masked."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.device = model, next(model.parameters()).device
@@ -152,14 +154,16 @@ class _State:
         self.mask = torch.empty(0)
 
     def begin(self, live: Sequence[_Text]) -> torch.Tensor:
-        """Logits (B, V) after each text's start."""
+        """Return logits (B, V) after the start of each text."""
         longest = max(len(text.ids) for text in live)
         ids = torch.tensor([[0] * (longest - len(t.ids)) + t.ids for t in live], device=self.device)
         self.mask = torch.tensor([[0] * (longest - len(t.ids)) + [1] * len(t.ids) for t in live], device=self.device)
         return self._run(ids, (self.mask.cumsum(dim=1) - 1).clamp(min=0))
 
     def go_on(self, kept: Sequence[int], live: Sequence[_Text]) -> torch.Tensor:
-        """Logits (B', V) after the last token of those that are still being written, rows ``kept`` of before."""
+        """Return logits (B', V) after the last token of the texts that continue, which were the rows ``kept``
+        before.
+        """
         if len(kept) < len(self.mask):
             rows = torch.tensor(kept, device=self.device)
             self.cache.batch_select_indices(rows)
@@ -185,20 +189,22 @@ class _State:
 def pick(
     logits: torch.Tensor, noise: torch.Tensor, rule: SamplingRule, margin: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The next tokens (B,), and (B,) whether each stays if all logits over temperature move by ``margin`` / 2 at most.
+    """Return the next tokens (B,), and (B,) whether each stays if logits over temperature move by ``margin`` / 2 at
+    most.
 
     Args:
         logits: (B, V).
         noise: (B, V) fp64; zeros for a greedy token, which ``top_k`` never changes.
         rule: temperature and top_k.
-        margin: in units of logits over temperature; 0 where the logits are exact.
+        margin: the margin in units of logits over temperature; 0 where the logits are exact.
     """
     scores = logits.double() / rule.temperature
     perturbed, sure = scores + noise, torch.ones_like(logits[:, 0], dtype=torch.bool)
     if 0 < rule.top_k < scores.shape[1]:
         last, next_one = scores.topk(rule.top_k + 1).values[:, -2:].unbind(dim=1)
         clear = last - next_one > margin
-        # at a border that is not clear those just below it compete too, and only who is well inside wins for sure
+        # where the top_k border is not clear, tokens just below it compete too, and only a token well inside it wins
+        # for sure
         lowest = torch.where(clear, last, last - 2 * margin)
         perturbed = torch.where(scores >= lowest[:, None], perturbed, -torch.inf)
         winner = scores.gather(1, perturbed.argmax(dim=1, keepdim=True))[:, 0]
@@ -226,5 +232,5 @@ def _signed(word: int) -> int:
 
 
 def _shift(words: torch.Tensor, by: int) -> torch.Tensor:
-    """A shift to the right that fills up with zeros, on signed words."""
+    """Shift signed words to the right and fill up with zeros."""
     return (words >> by) & ((1 << (64 - by)) - 1)

@@ -1,17 +1,17 @@
-"""Data-free training texts: a model writes its own (LLM-QAT, Liu et al. 2023; algorithms.md 5).
+"""Data-free training texts, which a model writes itself (LLM-QAT, arXiv 2305.17888; docs/methods/generation.md).
 
 A text begins with one start token, goes on greedily up to ``j`` tokens in all, and is then sampled from the model's
-whole distribution until eos or ``max_length``.  LLM-QAT's script takes every id of the vocabulary once for each
-j in {3, 4, 5}, so that 2 to 4 greedy tokens follow the start, and that is the default here (``vocab_sweep``); its
-paper draws the first token instead (``uniform``, ``unigram``).  The script samples from the 50 likeliest tokens,
-which was its library's default of the time; the paper's whole distribution is the default here (``top_k`` 0).
+whole distribution until eos or ``max_length``.  LLM-QAT's script takes every id of the vocabulary once for each j in
+{3, 4, 5}, so 2 to 4 greedy tokens follow the start; that is the default here (``vocab_sweep``). The paper draws the
+first token instead (``uniform``, ``unigram``). The script samples from the 50 likeliest tokens, which was the default
+of its library at the time; the default here is the whole distribution, as in the paper (``top_k`` 0).
 
-``prompts`` is S2's variant: the prompt is the context and the question of a SQuAD example, in the template of
-:mod:`qalof.tasks.squad_completion`, and what the model itself completes it with is the target.  There ``j`` counts
-tokens of the completion alone.
+``prompts`` is the variant of S2 (docs/systems.md): the prompt is the context and the question of a SQuAD example, in
+the template of :mod:`qalof.tasks.squad_completion`, and the completion of the model itself is the target. There ``j``
+counts only tokens of the completion.
 
-Everything about a text is a function of (settings, model, sample index): which process writes it, and together with
-which others, changes nothing (:mod:`qalof.training.sampling`).
+A text is a function of (settings, model, sample index): it does not depend on the process that writes it, nor on the
+texts that are written together with it (:mod:`qalof.training.sampling`).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from qalof.training.sampling import Plan, SamplingRule, Writer, Written, random_
 
 Start = Literal["vocab_sweep", "uniform", "unigram", "bos", "prompts"]
 _START, _GREEDY = 1, 2
-"""Which draw of a sample a random number is for; sampling has its own."""
+"""The number of the draw of a sample that a random number is for; sampling has its own."""
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """Which texts are written, and how."""
+    """The settings that say which texts are written, and how."""
 
     start: Start = "vocab_sweep"
     """How a text begins: every id of the vocabulary in turn, a drawn id, bos, or a SQuAD prompt."""
@@ -80,15 +80,15 @@ class GenerationSettings:
 
     @property
     def greedy_choices(self) -> int:
-        """How many values j takes."""
+        """The number of values of j."""
         return self.greedy_length[1] - self.greedy_length[0] + 1
 
 
 class TextSource:
-    """What each sample of a generation begins with, for one tokenizer; and how many there are.
+    """The start of each sample of a generation, for one tokenizer, and the number of samples.
 
     Raises:
-        BadInputError: data that cannot be had, a text longer than the model, or no token to start from.
+        BadInputError: The data cannot be read, a text is longer than the model's positions, or there is no start token.
     """
 
     def __init__(self, settings: GenerationSettings, tokenizer: PreTrainedTokenizerBase, positions: int | None) -> None:
@@ -99,11 +99,11 @@ class TextSource:
         self.settings, self.tokenizer = settings, tokenizer
         eos = special_token(tokenizer, "eos", "generation", "take another model")
         self.stops = {eos}
-        """Tokens that end a text and are no part of it."""
+        """The tokens that end a text and are not part of it."""
         self._starts = [i for i in range(len(tokenizer)) if settings.start_at_eos or i != eos]
         self._examples: list[SquadExample] = []
         self.left_out = 0
-        """Questions of ``prompts`` that leave no room for a context, for which nothing is written."""
+        """The number of questions of ``prompts`` that leave no room for a context; nothing is written for them."""
         if settings.start == "unigram":
             self._starts, self._cumulative = self._counted()
         elif settings.start == "prompts":
@@ -126,7 +126,7 @@ class TextSource:
         return starts, list(accumulate(counts[start] for start in starts))
 
     def plan(self, index: int) -> Plan:
-        """The tokens that sample ``index`` begins with, and its lengths."""
+        """Return the tokens that sample ``index`` begins with, and its lengths."""
         settings = self.settings
         if settings.start == "prompts":
             return self._prompted(index)
@@ -172,13 +172,14 @@ class TextSource:
         self._examples = fitting
 
     def example(self, index: int) -> SquadExample:
-        """The question behind a prompted sample; more samples than questions go round again."""
+        """Return the question of a prompted sample; if there are more samples than questions, they repeat."""
         return self._examples[index % len(self._examples)]
 
     def row(self, plan: Plan, written: Written) -> dict[str, Any]:
-        """A sample as one JSON-able record.
+        """Return a sample as one record for JSON.
 
-        ``ids``: the text's tokens, or the completion's alone, without eos; ``ended``: whether the end was reached.
+        ``ids`` are the tokens of the text, or only of the completion, without eos; ``ended`` says whether eos was
+        reached.
         """
         if self.settings.start != "prompts":
             ids = written.ids
@@ -198,13 +199,13 @@ class TextSource:
 def generate(
     writer: Writer, source: TextSource, indices: Sequence[int], batch_size: int = 32
 ) -> Iterator[dict[str, Any]]:
-    """Records of the samples ``indices``, in their order.
+    """Yield the records of the samples ``indices``, in their order.
 
     Args:
         writer: see :func:`writer_for`.
-        source: what the samples begin with.
+        source: the starts of the samples.
         indices: any part of ``range(source.count)``.
-        batch_size: texts at once; changes the speed alone.
+        batch_size: the number of texts that are written together; it changes only the speed.
     """
     for at in range(0, len(indices), batch_size):
         plans = [source.plan(index) for index in indices[at : at + batch_size]]
@@ -213,6 +214,6 @@ def generate(
 
 
 def writer_for(model: PreTrainedModel, source: TextSource) -> Writer:
-    """The writer of a generation; ``model``: a causal LM in eval mode."""
+    """Return the writer of a generation; ``model`` is a causal LM in eval mode."""
     settings = source.settings
     return Writer(model, SamplingRule(settings.temperature, settings.top_k), settings.seed, source.stops)

@@ -119,7 +119,7 @@ def test_a_head_of_its_own_is_not_copied(families):
 
 
 def test_a_task_head_is_never_a_site(random_model):
-    with pytest.raises(BadInputError, match="needs a language-modelling head: GPT2ForQuestionAnswering"):
+    with pytest.raises(BadInputError, match="needs a language-modeling head: GPT2ForQuestionAnswering"):
         made(BaseModel(random_model, HeadKind.SPAN), "untied")
 
 

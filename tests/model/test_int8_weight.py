@@ -70,10 +70,10 @@ def test_forward_sums_exactly_what_fake_quantization_rounds_and_the_gradient_is_
     ("scheme", "bits", "reason"),
     [
         (INT8, "w8a16", "16 bits do not fit int8"),
-        (INT8, "w12a8", "no int8 values over scales"),
+        (INT8, "w12a8", "not int8 codes times scales"),
         (INT8, "w8a32", "inputs are not quantized"),
-        (replace(INT8, weight=TensorScheme(NormalFloat4())), "4", "no int8 values over scales"),
-        (replace(INT8, activation=TensorScheme(Asymmetric(granularity="token"))), "8", "not values over scales"),
+        (replace(INT8, weight=TensorScheme(NormalFloat4())), "4", "not int8 codes times scales"),
+        (replace(INT8, activation=TensorScheme(Asymmetric(granularity="token"))), "8", "not codes times scales"),
         (
             replace(INT8, activation=TensorScheme(MASKED)),
             "8",

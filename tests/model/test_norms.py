@@ -116,5 +116,5 @@ def test_norms_and_a_task_head_travel_together(random_model, specs, stirred, tok
 
 
 def test_copies_need_adapters_to_be_named_by(families):
-    with pytest.raises(BadInputError, match=r"norms per_width makes a copy an adapter: there are none; take shared"):
+    with pytest.raises(BadInputError, match=r"norms per_width makes one copy per adapter: there are none; take shared"):
         made(families("gpt2"), {}, "per_width")

@@ -182,7 +182,7 @@ def test_settings_and_metrics(random_model, files):
     limited = make(random_model, files, "boolq", limit=2)
     assert len(limited.validation) == 2
     assert limited.fingerprint() != make(random_model, files, "boolq").fingerprint()
-    with pytest.raises(BadInputError, match="for evaluation alone"):
+    with pytest.raises(BadInputError, match="for evaluation only"):
         limited.train_features()
     with pytest.raises(BadInputError, match="limit must be a whole number of at least 1"):
         make(random_model, files, "boolq", limit=0)
@@ -194,7 +194,7 @@ def test_settings_and_metrics(random_model, files):
         ("{oops", "line 3 is not JSON"),
         ("[1]", "line 3 must be a JSON object"),
         ('{"sentence": "a _ b", "option1": "x", "answer": "1"}', "line 3 lacks 'option2'"),
-        ('{"sentence": "no blank", "option1": "x", "option2": "y", "answer": "1"}', "line 3 is no item"),
+        ('{"sentence": "no blank", "option1": "x", "option2": "y", "answer": "1"}', "line 3 is not an item"),
         ('{"sentence": "a _ b", "option1": "x", "option2": "y", "answer": "3"}', "line 3 must have a right choice"),
         ('{"sentence": "a _", "option1": "x", "option2": "y", "answer": "1"}', "none that is empty"),
     ],

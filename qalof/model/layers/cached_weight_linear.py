@@ -1,25 +1,25 @@
-"""A weight that is held rounded, for each width that was asked for.
+"""A linear layer that caches its rounded weight for each width that it has run at.
 
-Frozen weights are rounded once for each width and held, since re-quantizing a weight costs more than the product
-with a short batch; a weight (or an LSQ step) that is being trained is rounded on every forward that has a graph,
-with its gradient.  What is held is forgotten when the weight changes: by a move, a cast, an in-place write, or
-another tensor in its place.  One way is not noticed, since torch keeps no count of it: a write through
-``weight.data``; call :meth:`HoldingLinear.forget` after one.  In a graph of ``torch.compile`` the weight is rounded
-in the graph, fused: a graph cannot ask whether the weight has changed, and a stale one would be silently wrong.
-The bits are guards of the graph, so each configuration compiles once.
+Frozen weights are rounded once per width and cached, since re-quantizing a weight costs more than the product with a
+short batch. A weight (or an LSQ step) that is being trained is rounded on every forward that has a graph, with its
+gradient. The cache is dropped when the weight changes: by a move, a cast, an in-place write, or another tensor in its
+place. One kind of change is not noticed, since torch does not count it: a write through ``weight.data``; call
+:meth:`HoldingLinear.forget` after one.  In a graph of ``torch.compile`` the weight is rounded in the graph, fused: a
+graph cannot check whether the weight has changed, and a stale one would be silently wrong. The bits are guards of the
+graph, so each configuration compiles once.
 
 A width may have *fixed* codes instead, found by calibration rather than by rounding to nearest
-(:mod:`qalof.post_training`).  They keep the grid they were found on: their largest value need not be the weight's, so
-that a grid taken anew would be another one.
+(:mod:`qalof.post_training`).  They keep the grid on which they were found: their largest value need not be that of the
+weight, so a grid that is computed again would be another one.
 
-What holding costs: ``held="values"`` keeps each width as it is multiplied, 4 bytes a weight in fp32 (GPT-2's 48
-layers: 340 MB a width); ``held="codes"`` keeps integers, 1 byte a weight up to 8 bits (85 MB), and decodes them on
-each forward: 16 x 128 tokens do not feel it, decoding one token at a time costs about twice; ``held="packed"`` keeps
-b bits a weight, and without gradients multiplies integers where a kernel can (:mod:`qalof.model.layers.packed_weight`);
-``held="int8"`` keeps values and codes, 5 bytes, and multiplies integers in training too
-(:mod:`qalof.model.layers.int8_weight`).
-Values are the default, because a model small enough to be trained here is small enough to be held a few times.
-:meth:`HoldingLinear.held_bytes` says what is held.  :meth:`HoldingLinear.pack` drops the weight itself.
+The cost of caching: ``held="values"`` keeps each width as it is multiplied, 4 bytes per weight in fp32 (340 MB per
+width for GPT-2's 48 layers). ``held="codes"`` keeps integers, 1 byte per weight up to 8 bits (85 MB), and decodes them
+on each forward; that is not noticeable with 16 x 128 tokens, and it doubles the time of decoding one token at a time.
+``held="packed"`` keeps b bits per weight, and without gradients multiplies integers where a kernel can
+(:mod:`qalof.model.layers.packed_weight`); ``held="int8"`` keeps values and codes, 5 bytes per weight, and multiplies
+integers in training too (:mod:`qalof.model.layers.int8_weight`). Values are the default, because a model that is small
+enough to be trained here fits into memory a few times. :meth:`HoldingLinear.held_bytes` says how much is cached.
+:meth:`HoldingLinear.pack` drops the weight itself.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from qalof.quantization.quantizer import Encoded, Grid
 from qalof.quantization.scheme import QuantizationScheme
 
 Held = torch.Tensor | Encoded | PackedWeight | Int8Weight
-"""A rounded weight as it is held: values, codes, packed codes, or values and codes."""
+"""A rounded weight as it is cached: values, codes, packed codes, or values and codes."""
 
 
 class HoldingLinear(nn.Linear):
-    """What :class:`qalof.model.layers.switchable_linear.SwitchableLinear` knows of its weight.
+    """The part of :class:`qalof.model.layers.switchable_linear.SwitchableLinear` that concerns its weight.
 
     Attributes:
         weight: (out, in), unrounded; empty once :meth:`pack` was called.
         scheme: the quantizers.
-        weight_quantizer: the weight's, with its learned steps.
-        place: name of the site, for errors.
-        packed_only: whether the weight itself is gone.
+        weight_quantizer: the quantizer of the weight, with its learned steps.
+        place: the name of the site, for errors.
+        packed_only: whether the weight itself was dropped.
     """
 
     scheme: QuantizationScheme
@@ -65,16 +65,18 @@ class HoldingLinear(nn.Linear):
         self._held_for: tuple[tuple[torch.Tensor, int], ...] = ()
 
     def quantize_weight(self, weight: torch.Tensor, bits: float) -> torch.Tensor:
-        """Any weight of this site, (rows, columns), rounded as the site's own is at ``bits``.
+        """Round any weight of this site, (rows, columns), as the site's own weight is rounded at ``bits``.
 
         Raises:
-            BadInputError: steps that were learned for the weight itself do not fit its shape.
+            BadInputError: Steps that were learned for the site's weight do not fit the shape.
         """
         rounded: torch.Tensor = self.weight_quantizer(weight, bits)
         return rounded
 
     def rounded_weight(self, bits: float) -> torch.Tensor:
-        """The weight on the grid of ``bits``: (out, in), computed once while nothing in it changes or is trained."""
+        """Return the weight on the grid of ``bits``: (out, in), computed once while nothing in it changes or is
+        trained.
+        """
         if self.packed_only:
             return self._held_weight(bits)
         if bits >= self.scheme.weight.at(bits).passthrough_bits:
@@ -92,10 +94,10 @@ class HoldingLinear(nn.Linear):
 
     @torch.no_grad()
     def encoded_weight(self, bits: float) -> Encoded:
-        """Codes and grid of the weight, for a packed file.
+        """Return codes and grid of the weight, for a packed file.
 
         Raises:
-            BadInputError: pass-through, or a weight that is not finite.
+            BadInputError: The width is pass-through, or the weight is not finite.
         """
         if bits in self._fixed:
             return self._fixed[bits]
@@ -104,14 +106,14 @@ class HoldingLinear(nn.Linear):
 
     @property
     def fixed_codes(self) -> dict[float, Encoded]:
-        """Codes by width that were found otherwise than by rounding the weight to nearest, such as GPTQ's."""
+        """The codes, by width, that were found by another method than rounding to nearest, such as GPTQ."""
         return dict(self._fixed)
 
     def fix_codes(self, codes: Mapping[float, Encoded]) -> None:
-        """Run these codes at their widths from now on, whatever the weight, until others are given; none: release.
+        """Run these codes at their widths from now on, whatever the weight is; an empty mapping releases them.
 
         Raises:
-            BadInputError: codes of another shape than the weight.
+            BadInputError: The codes have another shape than the weight.
         """
         for bits, encoded in codes.items():
             if encoded.codes.shape != self.weight.shape:
@@ -123,9 +125,9 @@ class HoldingLinear(nn.Linear):
         self.forget()
 
     def pack(self, weights: Mapping[float, torch.Tensor]) -> None:
-        """Hold packed integers of these weights alone, by width, and drop the weight: for inference, for good.
+        """Keep packed integers of these weights only, by width, and drop the weight permanently, for inference.
 
-        ``weights``: (out, in) each, unrounded; a width at which the quantizer passes through is kept as it is.
+        ``weights`` are (out, in) each, unrounded; a width at which the quantizer passes through is kept as it is.
         """
         held: dict[float, Held] = {}
         for bits, weight in weights.items():
@@ -138,16 +140,18 @@ class HoldingLinear(nn.Linear):
         self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def held_bytes(self) -> dict[float, int]:
-        """Width -> bytes of the rounded weight held for it, scales included; the weight itself is not counted."""
+        """Return, by width, the bytes of the cached rounded weight, scales included; the weight itself is not
+        counted.
+        """
         self._forget_stale()
         return {bits: bytes_in(tensors) for bits, tensors in self.held_tensors().items()}
 
     def held_tensors(self) -> dict[float, dict[str, torch.Tensor]]:
-        """Width -> what is held for it, by name."""
+        """Return, by width, the cached tensors by name."""
         return {bits: _tensors(held) for bits, held in self._held.items()}
 
     def put_held(self, bits: float, tensors: dict[str, torch.Tensor]) -> None:
-        """Hold equal ``tensors`` of :meth:`held_tensors`' names in the place of those held now."""
+        """Replace the cached tensors by equal ``tensors`` with the names of :meth:`held_tensors`."""
         held = self._held[bits]
         if isinstance(held, PackedWeight):
             held.put(tensors)
@@ -159,7 +163,7 @@ class HoldingLinear(nn.Linear):
             self._held[bits] = Encoded(tensors["codes"], Grid(tensors["scale"], tensors.get("zero")), held.bits)
 
     def forget(self) -> None:
-        """Drop all held weights; needed only after a write through ``weight.data``."""
+        """Drop all cached weights; this is needed only after a write through ``weight.data``."""
         if not self.packed_only:
             self._held.clear()
 
@@ -216,7 +220,7 @@ class HoldingLinear(nn.Linear):
         return self.quantize_weight(self.weight, bits) if fixed is None else self._decoded(fixed)
 
     def _sources(self) -> list[torch.Tensor]:
-        """What the rounded weight is a function of."""
+        """Return the tensors that the rounded weight is a function of."""
         steps = self.weight_quantizer.steps
         return [self.weight] if steps is None else [self.weight, *steps.parameters()]
 
@@ -232,7 +236,9 @@ class HoldingLinear(nn.Linear):
             self._held_for = now
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module; what is held of a trained weight is dropped: fused optimizers write unnoticed."""
+        """Set the mode, and drop the cache of a trained weight, since the writes of fused optimizers are not
+        noticed.
+        """
         if mode and any(source.requires_grad for source in self._sources()):
             self._held.clear()
         return super().train(mode)
@@ -249,7 +255,7 @@ class HoldingLinear(nn.Linear):
 
 
 def _moved(encoded: Encoded, device: torch.device) -> Encoded:
-    """On ``device``; a cast of the weight leaves a grid in fp32."""
+    """Return ``encoded`` on ``device``; a cast of the weight leaves a grid in fp32."""
     zero = None if encoded.zero is None else encoded.zero.to(device)
     return Encoded(encoded.codes.to(device), Grid(encoded.scale.to(device), zero), encoded.bits)
 

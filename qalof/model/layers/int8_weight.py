@@ -1,12 +1,13 @@
-"""A frozen weight held twice, for training: int8 codes that multiply forwards, and values for the gradient.
+"""A frozen weight kept twice for training: int8 codes multiply in the forward pass, values in the backward pass.
 
 Forwards   y = (sum_k q_x q_w) s_x s_w + bias    exact in int32 (:mod:`qalof.quantization.integer_matmul`), and several
                                                  times faster than fp32 on CPUs with VNNI or AMX and on tensor cores
 Backwards  dL/dx = dL/dy fq(W)                   straight through the input's rounding, as fake quantization has it
 
-Both are fake quantization's numbers up to the rounding of sums: the gradient's product is the very same one.  Rounding
-gradients to integers as well was rejected: it changes what is learnt, which ``gradient_bits`` of an objective does on
-purpose.  Where no integer kernel serves (:meth:`Int8Weight.kernel` says why), values multiply both ways.
+Both give the numbers of fake quantization up to the rounding of sums; the product of the gradient is exactly the same.
+Rounding gradients to integers as well was rejected: it changes what is learned, which ``gradient_bits`` of an objective
+does on purpose. Where no integer kernel can be used (:meth:`Int8Weight.kernel` says why), values multiply in both
+passes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Int8Weight:
 
     @classmethod
     def of(cls, values: torch.Tensor, encoded: Encoded, quantizer: Quantizer, activation: TensorScheme) -> Self:
-        """``values`` and ``encoded`` are the same weight; ``activation``: the scheme of the inputs that will come."""
+        """Make it from ``values`` and ``encoded``, the same weight, and ``activation``, the scheme of its inputs."""
         lowest, highest = quantizer.code_range(encoded.bits)
         if lowest < -128 or highest > 127 or not quantizer.scaled_codes:
             return cls(values, None)
@@ -46,9 +47,9 @@ class Int8Weight:
         return cls(values, PackedWeight(codes, activation))
 
     def kernel(self, quantizer: TensorQuantizer, bits: float) -> Kernel:
-        """What multiplies inputs that ``quantizer`` rounds to ``bits``."""
+        """Return the kernel that multiplies inputs that ``quantizer`` rounds to ``bits``."""
         if self.codes is None:
-            return Kernel("float", "weight codes are no int8 values over scales")
+            return Kernel("float", "weight values are not int8 codes times scales")
         if quantizer.steps is not None or quantizer.scheme.at(bits).ste is not StraightThrough.IDENTITY:
             return Kernel("float", "inputs have a gradient of their own")
         found = self.codes.kernel(bits, self.values.device)
@@ -57,16 +58,16 @@ class Int8Weight:
     def linear(
         self, x: torch.Tensor, quantizer: TensorQuantizer, bits: float, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """fq(x) W^T + bias by the integer kernel: (..., in) -> (..., out), with a gradient in ``x``."""
+        """Return fq(x) W^T + bias by the integer kernel: (..., in) -> (..., out), with a gradient in ``x``."""
         product: torch.Tensor = _Product.apply(x, bias, self, quantizer, bits)
         return product
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What is held, by name."""
+        """Return the tensors that are kept, by name."""
         return {"values": self.values} | ({} if self.codes is None else self.codes.tensors())
 
     def put(self, tensors: dict[str, torch.Tensor]) -> Self:
-        """The same weight over equal ``tensors`` of :meth:`tensors`' names."""
+        """Return the same weight over equal ``tensors`` with the names of :meth:`tensors`."""
         if self.codes is not None:
             self.codes.put(tensors)
         return type(self)(tensors["values"], self.codes)

@@ -1,12 +1,11 @@
-"""Fake quantization of what enters the KV cache.
+"""Fake quantization of the keys and values that enter the KV cache.
 
-Keys and values are rounded where they leave their projection, adapter included: what the cache then holds,
-and what the current token attends to, is the rounded tensor, so that decoding with a cache equals the full
-forward whatever attention implementation runs (algorithms.md 1.1).
+Keys and values are rounded where they leave their projection, adapter included. The cache then holds the rounded
+tensor, and the current token attends to it too, so decoding with a cache equals the full forward with every attention
+implementation (docs/methods/quantizers.md, "Granularity").
 
-That holds because a token's scales come from that token alone, or from a range found beforehand.  A dynamic scale
-over the whole tensor would look at tokens that are not there yet when the first ones are cached, so that schemes
-refuse it.
+That holds because a token's scales come from that token alone, or from a range found beforehand.  A dynamic scale over
+the whole tensor would look at tokens that are not there yet when the first ones are cached, so schemes refuse it.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ def quantize_kv(
     Args:
         projected: (..., out), the output of a projection.
         layout: where keys and values lie in it, and their scales; None for a projection that feeds no cache.
-        bits: width of the cache.
-        quantizers: of keys, of values, or of both, as the layout has them.
+        bits: the width of the cache.
+        quantizers: the quantizers of keys, of values, or of both, as the layout has them.
     """
     if bits == PASS_THROUGH or layout is None:
         return projected

@@ -1,8 +1,8 @@
-"""Where the keys and values of a token lie in the outputs of its projections.
+"""The layout says where the keys and values of a token lie in the outputs of its projections.
 
-The KV cache is filled by the outputs of the key and value projections, so that rounding those outputs rounds
-the cache, under every attention implementation.  For that one must know which features are keys, which are
-values, and how they are grouped into heads.  Families differ:
+The KV cache is filled by the outputs of the key and value projections, so rounding those outputs rounds the cache,
+under every attention implementation. That requires knowing which features are keys, which are values, and how they are
+grouped into heads. Families differ:
 
 ===========================  ============================================================================
 separate ``k_proj, v_proj``  all features, heads one after another (Llama, Qwen, Mistral, OPT, Phi, ...)
@@ -11,12 +11,12 @@ Phi-3's ``qkv_proj``         query, key, value; with grouped queries the last tw
 GPT-NeoX's fused one         by head: (heads, 3, head_dim), so that the keys are not one slice
 ===========================  ============================================================================
 
-A :class:`KvLayout` writes all of them as one form: the output seen as (groups, features a group), and within a group
-one slice for keys and one for values.  A fused projection of any other family has no layout here, since a guess
-would round queries instead of keys: its cache cannot be quantized, and asking for it is an error.
+A :class:`KvLayout` writes all of them as one form: the output is seen as (groups, features per group), and within a
+group there is one slice for keys and one for values.  A fused projection of any other family has no layout here, since
+a guess would round queries instead of keys: its cache cannot be quantized, and asking for it is an error.
 
 With rotary embeddings K is rounded as it leaves its projection, before the rotation (LLM-QAT's code), and in Qwen3
-before ``k_norm``: a runtime that stores the codes rotates, and normalises, what it reads back.
+before ``k_norm``: a runtime that stores the codes rotates and normalizes what it reads back.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ def map_kv(projected: torch.Tensor, layout: KvLayout, change: Callable[[torch.Te
 
     Args:
         projected: (..., out).
-        layout: of this projection.
-        change: (..., heads, head_dim) -> the same shape; called once for keys and once for values.
+        layout: the layout of this projection.
+        change: a function of (..., heads, head_dim) that keeps the shape; it is called once for keys and once for
+            values.
     """
     grouped = projected.unflatten(-1, (layout.groups, -1))
     heads = (layout.heads, layout.head_dim)
     pieces, at = [], 0
     for start, stop in layout.parts:
         features = grouped[..., start:stop]
-        # (groups, stop - start) runs over heads in order, whether a group is one head or all of them
+        # (groups, stop - start) lists the heads in order, whether a group is one head or all of them
         changed = change(features.reshape(*projected.shape[:-1], *heads))
         pieces += [grouped[..., at:start], changed.reshape(features.shape)]
         at = stop
@@ -51,12 +52,12 @@ def map_kv(projected: torch.Tensor, layout: KvLayout, change: Callable[[torch.Te
 
 
 def layout_of(config: Any, name: str, out_features: int) -> KvLayout | None:
-    """The layout of the projection ``name`` in a model with this transformers config; None if it feeds no cache.
+    """Return the layout of the projection ``name`` in a model with this transformers config; None if it feeds no cache.
 
     Args:
-        config: with ``num_attention_heads`` and, where queries share heads, ``num_key_value_heads``.
-        name: dotted path; its last part tells what the projection is.
-        out_features: of the projection.
+        config: a config with ``num_attention_heads`` and, where queries share heads, ``num_key_value_heads``.
+        name: the dotted path, whose last part says what the projection is.
+        out_features: the number of outputs of the projection.
     """
     text = config.get_text_config()
     query_heads = int(getattr(text, "num_attention_heads", 0) or 1)
@@ -75,7 +76,7 @@ def layout_of(config: Any, name: str, out_features: int) -> KvLayout | None:
 
 
 def _fits(layout: KvLayout, out_features: int) -> bool:
-    """Whether heads and slices account for the output as it is; they do not where a family varies its sizes."""
+    """Return whether heads and slices account for the output as it is; they do not where a family varies its sizes."""
     per_group = layout.parts[-1][1]
     whole = layout.groups * (per_group - layout.parts[0][0]) == layout.features
     return whole and layout.groups * per_group == out_features

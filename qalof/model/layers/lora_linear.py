@@ -1,20 +1,21 @@
 """PEFT's LoRA layer around a switchable one, with the order of merging and rounding as an option.
 
-With s = alpha/rank (rsLoRA: alpha/sqrt(rank)), fq at the site's weight width and x^ = fq(x) (algorithms.md 2):
+With s = alpha/rank (rsLoRA: alpha/sqrt(rank)), fq at the site's weight width and x^ = fq(x) (docs/methods/adapters.md,
+"Merge orders"; S4 is a system of docs/systems.md):
 
 =======================  =============================  =======================================================
 ``branch`` (a)           fq(W) x^ + s B A x             the references' default; the branch stays in full precision
-``merge_then_quantize``  fq(W + s B A) x^               (b): one integer weight a width, nothing else at inference
+``merge_then_quantize``  fq(W + s B A) x^               (b): one integer weight per width, nothing more at inference
 ``quantize_product``     (fq(W) + fq(s B A)) x^         (c): S4's Q(W) + Q(AB)
 ``quantize_factors``     fq(W) x^ + s fq(B) fq(A) x     (d): S4's Q(W) + Q(A) Q(B), r (in + out) weights, not in out
 =======================  =============================  =======================================================
 
-With B = 0 all four are equal, bit for bit; at 32 bits (b) is (a) up to rounding of sums.  The gradient reaches A and
-B through the straight-through estimator in (b) to (d).  (b) and (c) have only one input, so that dropout on
-the branch's input does not exist there.
+With B = 0 all four are equal, bit for bit; at 32 bits (b) is (a) up to rounding of sums.  The gradient reaches A and B
+through the straight-through estimator in (b) to (d).  (b) and (c) have only one input, so dropout on the input of the
+branch does not exist there.
 
-In eval mode, without gradients, a merged weight is kept once computed, as a frozen weight is.  It is dropped when W,
-A or B change their version and whenever training begins, since fused optimizers write without moving the version on.
+In eval mode, without gradients, a merged weight is cached once computed, as a frozen weight is.  It is dropped when W,
+A or B change their version and whenever training begins, since fused optimizers write without raising the version.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class MergeOrder(StrEnum):
 
 
 class LoraInput(StrEnum):
-    """What the branch of (a) and (d) sees: x itself or its rounded form."""
+    """The input of the branch in (a) and (d): x itself or its rounded form."""
 
     RAW = "raw"
     QUANTIZED = "quantized"
@@ -57,9 +58,9 @@ class SwitchableLora(lora.Linear):
 
     Attributes:
         base_layer: the :class:`SwitchableLinear` underneath.
-        merge_order: when to add and when to round.
-        lora_input: what the branch sees.
-        start: (A0, B0) of an init that took them out of the weight, else None.
+        merge_order: the order of adding and rounding.
+        lora_input: the input of the branch.
+        start: (A0, B0) of an init that took them out of the weight, otherwise None.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -71,7 +72,7 @@ class SwitchableLora(lora.Linear):
 
     @property
     def active(self) -> str | None:
-        """Name of the adapter in use."""
+        """The name of the adapter in use."""
         return None if self._disable_adapters else cast(str, self.active_adapters[0])
 
     @active.setter
@@ -79,29 +80,29 @@ class SwitchableLora(lora.Linear):
         self.activate(name)
 
     def activate(self, name: str | None) -> None:
-        """Run ``name`` from now on, None for no branch."""
-        # not PEFT's set_adapter: that flips requires_grad; and past nn.Module's __setattr__, which is slow to find
-        # out that these are no parameters
+        """Run ``name`` from now on; None runs no branch."""
+        # PEFT's set_adapter would change requires_grad, and nn.Module's __setattr__ would spend time on finding out
+        # that these are not parameters
         state = self.__dict__
         state["_disable_adapters"] = name is None
         if name is not None:
             state["_active_adapter"] = name
 
     def factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """A (rank, in), B (out, rank) and s of one adapter."""
+        """Return A (rank, in), B (out, rank) and s of one adapter."""
         return self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
 
     def product(self, name: str) -> torch.Tensor:
-        """s B A of one adapter, (out, in)."""
+        """Return s B A of one adapter, (out, in)."""
         a, b, scaling = self.factors(name)
         return scaling * (b @ a)
 
     def merged_weight(self, name: str) -> torch.Tensor:
-        """W + s B A of one adapter, (out, in), unrounded."""
+        """Return W + s B A of one adapter, (out, in), unrounded."""
         return cast(torch.Tensor, self.base_layer.weight + self.product(name))
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """(..., in) -> (..., out), at the width that the base layer was told."""
+        """Map (..., in) to (..., out), at the width that the base layer is set to."""
         name, raw = self.active, self.lora_input is LoraInput.RAW
         if name is None:
             return cast(torch.Tensor, super().forward(x, *args, **kwargs))
@@ -110,7 +111,7 @@ class SwitchableLora(lora.Linear):
         base = cast(SwitchableLinear, self.base_layer)
         bits = base.bits.weight
         if self.merge_order is MergeOrder.MERGE_THEN_QUANTIZE:
-            if base.packed_only:  # with the branch in it
+            if base.packed_only:  # the packed weight contains the branch
                 return cast(torch.Tensor, base(x))
             merged = self._merged(name, lambda: base.quantize_weight(self.merged_weight(name), bits))
             return functional.linear(base.quantize_input(x), merged, base.bias)
@@ -124,10 +125,10 @@ class SwitchableLora(lora.Linear):
         return cast(torch.Tensor, base(x) + functional.linear(functional.linear(seen, a), b) * scaling)
 
     def _beside(self, name: str, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """(a) with fewer passes over the output than PEFT's own, number for number the same.
+        """Compute (a) with fewer passes over the output than PEFT's own code; the numbers are exactly the same.
 
-        The sum goes into the output of the frozen layer, and a scaling by a power of two, which is exact wherever it
-        stands, to the narrow side of the branch.
+        The sum goes into the output of the frozen layer.  A scaling by a power of two, which is exact at any place,
+        goes to the narrow side of the branch.
         """
         if self.merged or args or kwargs or name in self.lora_variant:
             return cast(torch.Tensor, super().forward(x, *args, **kwargs))
@@ -153,11 +154,11 @@ class SwitchableLora(lora.Linear):
         return self._kept[key][1]
 
     def forget(self) -> None:
-        """Drop what is kept for inference: rounded products and merged weights."""
+        """Drop what is cached for inference: rounded products and merged weights."""
         self._kept.clear()
 
     def train(self, mode: bool = True) -> SwitchableLora:
-        """As of any module; what was kept for inference is dropped."""
+        """Set the mode, and drop what was cached for inference."""
         if mode:
             self._kept.clear()
         return cast(SwitchableLora, super().train(mode))

@@ -1,14 +1,16 @@
-"""A weight held as packed integers, and its product with an input.
+"""A weight kept as packed integers, and its product with an input.
 
-Bytes held are those of the packed file (:mod:`qalof.quantization.packing`): b bits a weight, plus scales.  Which
-kernel multiplies depends on both widths of a site, and is reported, never silently another one:
+It takes as many bytes as the packed file (:mod:`qalof.quantization.packing`): b bits per weight, plus scales. Which
+kernel multiplies depends on both widths of a site; it is reported and never replaced silently:
 
 ``int_mm``  input codes times weight codes in int8, summed exactly in int32, then scaled:
-            y = (sum_k q_x q_w) s_x s_w + bias.  Wants a weight and an input up to 8 bits whose values are code times
-            scale (symmetric, lsq), input scales a token or a tensor.  Fake quantization sums the same products in
-            fp32, so that both agree up to the rounding of sums.  With scales by group the sum is exact in each group.
-``decode``  the weight becomes fp32 for the moment of the product, the very numbers of fake quantization.  Everything
-            else: inputs above 8 bits, grids with a zero, 9 to 16 bits, devices without an integer product, gradients.
+            y = (sum_k q_x q_w) s_x s_w + bias. It needs a weight and an input of at most 8 bits whose values are code
+            times scale (symmetric, lsq), and input scales per token or per tensor.  Fake quantization sums the same
+            products in fp32, so both agree up to the rounding of sums.  With scales by group the sum is exact in each
+            group.
+``decode``  the weight becomes fp32 for the moment of the product, exactly the numbers of fake quantization.  All other
+            cases use this: inputs above 8 bits, grids with a zero, 9 to 16 bits, devices without an integer product,
+            and gradients.
 
 Widths 8, 4 and 2 are never unpacked for ``int_mm``: codes that share a byte are cut out as planes, the plane of every
 second (fourth) weight is multiplied with every second (fourth) input, and the storage offset is taken off the sum:
@@ -40,7 +42,7 @@ _INT8_BITS = 8
 
 @dataclass(frozen=True)
 class Kernel:
-    """What multiplies at a site: ``int_mm``, ``decode`` or ``float``, and why nothing faster does."""
+    """The kernel of a site, ``int_mm``, ``decode`` or ``float``, and the reason why no faster one is used."""
 
     name: str
     reason: str = ""
@@ -56,15 +58,15 @@ class PackedWeight:
     """One weight at one width.
 
     Args:
-        stored: (rows, columns), packed.
-        activation: the scheme of the inputs that will come.
+        stored: the packed weight, (rows, columns).
+        activation: the scheme of its inputs.
     """
 
     def __init__(self, stored: Packed, activation: TensorScheme) -> None:
         self.stored, self.activation = stored, activation
         self._signed_bytes = stored.bits == _INT8_BITS and stored.quantizer.code_range(stored.bits)[0] < 0
         if self._signed_bytes and stored.data.dtype is torch.uint8:
-            # codes less their offset, so that the bytes multiply as they are
+            # the offset of the codes is subtracted, so the bytes multiply as they are
             self.stored = replace(stored, data=(stored.data ^ 128).view(torch.int8))
         self._kernels: dict[tuple[float, str], Kernel] = {}
 
@@ -72,10 +74,10 @@ class PackedWeight:
     def of(
         cls, weight: torch.Tensor, bits: float, quantizer: Quantizer, activation: TensorScheme, grid: Grid | None = None
     ) -> Self:
-        """Pack ``weight`` (rows, columns), which must come back as it is fake-quantized.
+        """Pack ``weight`` (rows, columns), whose decoded form must equal its fake quantization.
 
         Raises:
-            BadInputError: a quantizer whose codes do not give its fake quantization, or a width that has none.
+            BadInputError: The codes of the quantizer do not give its fake quantization, or the width has no codes.
         """
         with torch.no_grad():
             made = cls(pack(quantizer.encode(weight, bits, grid), quantizer), activation)
@@ -88,14 +90,14 @@ class PackedWeight:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, scales and zeros included."""
+        """The size in bytes, scales and zero points included."""
         return self.stored.nbytes
 
     def moved(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        """This weight with all tensors changed, as ``nn.Module._apply`` does.
+        """Return this weight with ``change`` applied to all tensors, as ``nn.Module._apply`` does.
 
         Raises:
-            BadInputError: a cast, under which scales would be other numbers.
+            BadInputError: ``change`` is a cast, which would change the scales.
         """
         grid = self.stored.grid
         scale, zero = change(grid.scale), None if grid.zero is None else change(grid.zero)
@@ -106,17 +108,19 @@ class PackedWeight:
         return type(self)(replace(self.stored, data=change(self.stored.data), grid=Grid(scale, zero)), self.activation)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What is held, by name."""
+        """Return the tensors that are kept, by name."""
         return self.stored.tensors()
 
     def put(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Hold equal ``tensors`` of :meth:`tensors`' names instead, such as those of a shared file."""
+        """Replace the tensors by equal ``tensors`` with the names of :meth:`tensors`, such as those of a shared
+        file.
+        """
         self.stored = replace(self.stored, data=tensors["data"], grid=Grid(tensors["scale"], tensors.get("zero")))
 
     # --- the product ---
 
     def kernel(self, bits: float, device: torch.device) -> Kernel:
-        """What multiplies inputs of ``bits`` on ``device``."""
+        """Return the kernel that multiplies inputs of ``bits`` on ``device``."""
         key = (bits, device.type)
         if key not in self._kernels:
             reason = self._why_decode(bits, device.type)
@@ -126,12 +130,12 @@ class PackedWeight:
     def linear(
         self, x: torch.Tensor, quantizer: TensorQuantizer, bits: float, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """fq(x) W^T + bias, without gradients through ``int_mm``.
+        """Return fq(x) W^T + bias, without gradients through ``int_mm``.
 
         Args:
-            x: (..., columns), raw.
-            quantizer: of the input.
-            bits: of the input.
+            x: the unrounded input, (..., columns).
+            quantizer: the quantizer of the input.
+            bits: the width of the input.
             bias: (rows,) or None.
         """
         if self.kernel(bits, x.device) is not INT_MM:
@@ -139,14 +143,14 @@ class PackedWeight:
         encoded = quantizer.encode_int8(x, bits)
         codes = encoded.codes.reshape(-1, self.stored.columns)
         product = self.integer_linear(codes, at_least_float32(x).dtype)
-        # not in place: the result must be no view, or autograd would forbid its users to write into it
+        # not in place: the result must not be a view, since autograd would forbid users to write into one
         product = product.view(*x.shape[:-1], self.stored.data.shape[0]) * encoded.scale
         return (product if bias is None else product.add_(bias)).to(x.dtype)
 
     def integer_linear(self, codes: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """int8 (tokens, columns) -> (tokens, rows) in ``dtype``, float32 or float64.
+        """Map int8 (tokens, columns) to (tokens, rows) in ``dtype``, float32 or float64.
 
-        Sums of integer products, each times its weight scale.
+        The result is the sum of integer products, each times its weight scale.
         """
         planes, offset = self._planes()
         count = len(planes)
@@ -166,7 +170,7 @@ class PackedWeight:
         return total
 
     def decode(self) -> torch.Tensor:
-        """(rows, columns) in fp32: what fake quantization gives."""
+        """Return (rows, columns) in fp32, the numbers of fake quantization."""
         stored = self.stored
         if stored.data.dtype is not torch.int8 and stored.bits not in _PLANES:
             return stored.dequantize()
@@ -175,7 +179,7 @@ class PackedWeight:
         return stored.quantizer.decode(Encoded(codes[:, : stored.columns], stored.wide_grid(), stored.bits))
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
-        """The rows at ``indices`` (count,) alone, decoded: (count, columns), fp32."""
+        """Return only the rows at ``indices`` (count,), decoded: (count, columns), fp32."""
         grid = self.stored.grid
         by_row = self.stored.quantizer.granularity is not Granularity.TENSOR
         scale = grid.scale[indices] if by_row else grid.scale
@@ -184,7 +188,7 @@ class PackedWeight:
         return type(self)(part, self.activation).decode()
 
     def _sum(self, inputs: list[torch.Tensor], planes: list[torch.Tensor], offset: int, part: slice) -> torch.Tensor:
-        """int32 (tokens, rows): the exact sum over one part of the columns."""
+        """Return the exact sum over one part of the columns, int32 (tokens, rows)."""
         total = torch.zeros((), dtype=torch.int32)
         for index, (x, plane) in enumerate(zip(inputs, planes, strict=True)):
             product = integer_product(x[:, part].contiguous(), plane[:, part])
@@ -194,7 +198,7 @@ class PackedWeight:
         return total
 
     def _planes(self) -> tuple[list[torch.Tensor], int]:
-        """int8 (rows, codes) of every n-th column, and the offset that is still in them."""
+        """Return int8 (rows, codes) of every n-th column, and the offset that they still contain."""
         stored = self.stored
         signed = stored.quantizer.code_range(stored.bits)[0] < 0
         if stored.data.dtype is torch.int8:
@@ -212,13 +216,13 @@ class PackedWeight:
         return quantizer.group_size if quantizer.granularity.grouped else None
 
     def _why_decode(self, bits: float, device: str) -> str | None:
-        """What stands against ``int_mm``; None where nothing does."""
+        """Return the reason against ``int_mm``; None where there is none."""
         weight, quantizer = self.stored.quantizer, self.activation.at(bits)
         if bits >= quantizer.passthrough_bits:
             return "inputs are not quantized"
         for what, method, width in (("weight", weight, self.stored.bits), ("input", quantizer, bits)):
             if not method.scaled_codes:
-                return f"{what} codes of {method.method} are not values over scales"
+                return f"{what} values of {method.method} are not codes times scales"
             lowest, highest = method.code_range(width)
             if lowest < -128 or highest > 127:
                 return f"{what} codes of {width} bits do not fit int8"
@@ -235,7 +239,7 @@ class PackedWeight:
 
 
 def bytes_in(held: Any) -> int:
-    """Of tensors, however nested."""
+    """Return the bytes of tensors, however nested."""
     if isinstance(held, torch.Tensor):
         return held.numel() * held.element_size()
     return sum(bytes_in(each) for each in (held.values() if isinstance(held, dict) else held))

@@ -1,18 +1,19 @@
 """Which tokens of a batch are real, and which row each belongs to.
 
-A score must not depend on what else is in the batch.  So nothing that is taken from tokens may be taken from padding or
-from another row: no dynamic range, no outlying feature, no observed range, no start of a learned step, and no Hessian.
-The mask of a batch is known to the model's forward alone, many layers above the quantizers that need it.  One
+A score must not depend on the other examples of its batch. So nothing that is computed from tokens may use padding or
+another row: no dynamic range, no outlier, no observed range, no initial value of a learned step, and no Hessian. The
+mask of a batch is known to the model's forward alone, many layers above the quantizers that need it.  One
 :class:`RealTokens` per model carries it there: a hook before the forward notes it and a hook after it drops it.
 
-A *row* is one sequence of the batch.  What is dynamic per tensor is taken from the real tokens of one row, in training
+A *row* is one sequence of the batch. A dynamic range per tensor is taken from the real tokens of one row, in training
 as in evaluation.  The rejected choice, one range for the whole batch, is what the references' code computes; it makes a
 loss depend on the batch size, on the order, and on the number of workers.  A range over a row sees all of its tokens,
 the later ones too: in a causal model it looks ahead.  Decoding with a cache shows a layer the prompt first and then one
 token at a time, so its ranges, and with them its logits, differ from those of the full forward.
 
-Rows are told by shape.  A layer sees (rows, tokens, features), of which the tokens are the last ones of the mask where
-a cache holds the others; or (rows x tokens, features), as OPT's feed-forward layers do; or (rows, features).
+The rows of an input are recognized by its shape.  A layer sees (rows, tokens, features), of which the tokens are the
+last ones of the mask where a cache holds the others; or (rows x tokens, features), as OPT's feed-forward layers do; or
+(rows, features).
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from qalof.errors import BadInputError
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What a model is being shown.  Two are equal only if they are the same object.
+    """The batch that a model is running on. Two are equal only if they are the same object.
 
     Attributes:
         rows: number of sequences.
-        tokens: of each, those of a cache left out.
+        tokens: the number of tokens per sequence, without those of a cache.
         mask: (rows, tokens), True where a token is real; None where all are.
     """
 
@@ -45,14 +46,14 @@ class Shown:
 
     @classmethod
     def of(cls, inputs: torch.Tensor, mask: torch.Tensor | None) -> Shown:
-        """Read it off a forward's arguments.
+        """Read it from the arguments of a forward pass.
 
         Args:
             inputs: ids (rows, tokens) or embeddings (rows, tokens, features).
-            mask: (rows, tokens and those of the cache before them), nonzero where a token is real; None: all are.
+            mask: (rows, tokens and those of the cache before them), nonzero where a token is real; None if all are.
 
         Raises:
-            BadInputError: a mask of another shape, of which padding cannot be told.
+            BadInputError: The mask has another shape, so padding cannot be recognized.
         """
         rows, tokens = inputs.shape[:2]
         if mask is None:
@@ -67,13 +68,13 @@ class Shown:
 
 
 class RealTokens:
-    """The rows and the padding of the batch that a model is being shown; nothing outside of a forward."""
+    """The rows and the padding of the batch that a model is running on; empty outside of a forward pass."""
 
     def __init__(self) -> None:
         self.shown: Shown | None = None
 
     def rows(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """A layer's input by row.
+        """Return the input of a layer by row.
 
         Args:
             x: (rows, tokens, features), (rows x tokens, features), (rows, features), or outside of a forward one row
@@ -84,7 +85,7 @@ class RealTokens:
             all are.
 
         Raises:
-            BadInputError: a shape of which the rows cannot be told.
+            BadInputError: The rows cannot be recognized by the shape.
         """
         shown = self.shown
         if shown is None:
@@ -104,10 +105,10 @@ class RealTokens:
         )
 
     def real(self, x: torch.Tensor) -> torch.Tensor:
-        """``x`` itself, or its real tokens (tokens, features) where there is padding.
+        """Return ``x`` itself, or its real tokens (tokens, features) where there is padding.
 
         Raises:
-            BadInputError: as :meth:`rows`.
+            BadInputError: The rows cannot be recognized by the shape.
         """
         if self.shown is None or self.shown.mask is None:
             return x
@@ -116,7 +117,7 @@ class RealTokens:
 
 
 class _Hooks:
-    """Notes what a model is shown before its forward, and drops it afterwards."""
+    """Record the batch of a model before its forward, and drop it afterwards."""
 
     def __init__(self, model: nn.Module, tokens: RealTokens) -> None:
         self.tokens = tokens
@@ -135,7 +136,7 @@ class _Hooks:
 
 
 def watch(model: nn.Module, tokens: RealTokens) -> list[Any]:
-    """Let ``tokens`` know what ``model``, a transformers model, is shown; returns the hooks' handles."""
+    """Let ``tokens`` follow the batches of ``model``, a transformers model; return the handles of the hooks."""
     hooks = _Hooks(model, tokens)
     return [
         model.register_forward_pre_hook(hooks.note, with_kwargs=True),
@@ -145,7 +146,7 @@ def watch(model: nn.Module, tokens: RealTokens) -> list[Any]:
 
 @contextmanager
 def watching(model: nn.Module) -> Iterator[RealTokens]:
-    """What ``model`` is shown, for as long as the context lasts."""
+    """Yield an object that follows the batches of ``model`` for as long as the context lasts."""
     tokens = RealTokens()
     handles = watch(model, tokens)
     try:

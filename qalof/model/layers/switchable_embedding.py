@@ -1,10 +1,10 @@
-"""An input embedding that looks tokens up at whichever width it was last told, and the heads that are tied to it.
+"""An input embedding that looks tokens up at the width it was last set to, and the heads that are tied to it.
 
 Each row, a token's vector, is rounded by itself: it is what a linear layer calls an output channel.  The embedding is a
-:class:`SwitchableLinear` whose forward looks up instead of multiplying, so that holding, fixed codes and files are the
-same for both.  A head that shares its weight has two forms: :class:`TiedHead` is no site and multiplies by what the
+:class:`SwitchableLinear` whose forward looks up instead of multiplying, so caching, fixed codes and files are the same
+for both.  A head that shares its weight has two forms: :class:`TiedHead` is not a site and multiplies by what the
 embedding looks up; :class:`TiedViewLinear` is a site, rounds the weight at its own width, and follows the embedding at
-pass-through.  Both hold the embedding in a tuple, which torch does not take for a child module.
+pass-through.  Both hold the embedding in a tuple, which torch does not register as a child module.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from qalof.quantization.scheme import QuantizationScheme
 
 
 class SwitchableEmbedding(SwitchableLinear):
-    """``nn.Embedding`` with a fake-quantized weight; ``bits.weight`` says how.
+    """``nn.Embedding`` with a fake-quantized weight; ``bits.weight`` is its width.
 
-    weight: (vocabulary, features); input: (...) of token ids; output: (..., features).
+    The weight is (vocabulary, features), the input (...) of token ids, and the output (..., features).
     """
 
     padding_idx: int | None = None
 
     @classmethod
     def of_table(cls, table: nn.Module, name: str, scheme: QuantizationScheme) -> Self:
-        """Take over the weight of the embedding ``table``, as its own parameter, so that a tied head keeps it.
+        """Take over the weight of the embedding ``table``, as its own parameter, so a tied head keeps it.
 
         Raises:
-            BadInputError: the weight holds NaN or infinity, or does not fit the scheme.
+            BadInputError: The weight contains NaN or infinity, or does not fit the scheme.
         """
         weight = table.weight
         assert isinstance(weight, nn.Parameter)
@@ -47,20 +47,20 @@ class SwitchableEmbedding(SwitchableLinear):
         return made
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(...) of token ids -> (..., features)."""
+        """Map (...) of token ids to (..., features)."""
         return functional.embedding(input, self.looked_up(), self.padding_idx)
 
     def looked_up(self) -> torch.Tensor:
-        """(vocabulary, features), rounded at the current width."""
+        """Return the weight, (vocabulary, features), rounded at the current width."""
         return self.rounded_weight(self.bits.weight)
 
     def kernel(self) -> Kernel:
-        """A look-up multiplies nothing."""
+        """Return the kernel ``float``, since a look-up multiplies nothing."""
         return Kernel("float", "rows are looked up")
 
 
 class TiedHead(nn.Linear):
-    """A language-modelling head that is no site, over an embedding that is one."""
+    """A language-modeling head that is not a site, on top of an embedding that is one."""
 
     def __init__(self, head: nn.Linear, embedding: SwitchableEmbedding) -> None:
         super().__init__(head.in_features, head.out_features, bias=head.bias is not None, device="meta")
@@ -68,7 +68,7 @@ class TiedHead(nn.Linear):
         self._followed = (embedding,)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(..., features) -> (..., vocabulary)."""
+        """Map (..., features) to (..., vocabulary)."""
         return functional.linear(input, self._followed[0].looked_up(), self.bias)
 
 
@@ -78,11 +78,11 @@ class TiedViewLinear(SwitchableLinear):
     _followed: tuple[SwitchableEmbedding, ...] = ()
 
     def follow(self, embedding: SwitchableEmbedding) -> None:
-        """Name the embedding whose weight this is."""
+        """Set the embedding whose weight this is."""
         self._followed = (embedding,)
 
     def rounded_weight(self, bits: float) -> torch.Tensor:
-        """As of any site below pass-through."""
+        """Return the rounded weight; at pass-through it is what the embedding looks up."""
         if self._followed and bits >= self.scheme.weight.at(bits).passthrough_bits:
             return self._followed[0].looked_up()
         return super().rounded_weight(bits)

@@ -1,10 +1,11 @@
-"""A linear layer that runs at whichever width it was last told.
+"""A linear layer that runs at the width it was last set to.
 
     y = fq_w(W) fq_a(x) + bias            by default W per output channel, x per token
 
 The LoRA branch stands outside, in PEFT's own layer around this one (:mod:`qalof.model.layers.lora_linear`).
 
-What is held of the weight for each width, and when it is rounded again: :mod:`qalof.model.layers.cached_weight_linear`.
+:mod:`qalof.model.layers.cached_weight_linear` says what is cached of the weight per width, and when it is rounded
+again.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from qalof.site import KvLayout
 
 
 class SwitchableLinear(HoldingLinear):
-    """``nn.Linear`` with fake-quantized weight and input; :attr:`bits` says how.
+    """``nn.Linear`` with fake-quantized weight and input; :attr:`bits` has their widths.
 
-    weight: (out, in), fp; input: (..., in); output: (..., out).
+    The input is (..., in), and the output (..., out).
 
     Args:
-        weight: is taken over, not copied.
-        bias: likewise; may be None.
+        weight: (out, in), a parameter that is taken over, not copied.
+        bias: (out,), which is taken over too; may be None.
         scheme: the quantizers.
-        name: of the site, for errors.
-        kv: where the output holds keys and values, None if it feeds no cache.
+        name: the name of the site, for errors.
+        kv: where the output holds keys and values; None if it feeds no cache.
     """
 
     def __init__(
@@ -74,10 +75,10 @@ class SwitchableLinear(HoldingLinear):
         scheme: QuantizationScheme | None = None,
         kv: KvLayout | None = None,
     ) -> Self:
-        """Take over the weight and bias of ``layer``; Conv1D's (in, out) is transposed once, here.
+        """Take over the weight and bias of ``layer``; the (in, out) of a Conv1D is transposed once, here.
 
         Raises:
-            BadInputError: the weight holds NaN or infinity, or does not fit the scheme.
+            BadInputError: The weight contains NaN or infinity, or does not fit the scheme.
         """
         weight = layer.weight.detach()
         if isinstance(layer, Conv1D):
@@ -89,19 +90,19 @@ class SwitchableLinear(HoldingLinear):
         return cls(weight, None if layer.bias is None else layer.bias.detach(), scheme, name, kv)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(..., in) -> (..., out)."""
+        """Map (..., in) to (..., out)."""
         integers = self._integers_for(input)
         if integers is not None:
             return integers.linear(input, self.input_quantizer, self.bits.activation, self.bias)
         return functional.linear(self.quantize_input(input), self.rounded_weight(self.bits.weight), self.bias)
 
     def quantize_input(self, input: torch.Tensor) -> torch.Tensor:
-        """(..., in) rounded at the current activation width."""
+        """Return the input, (..., in), rounded at the current activation width."""
         rounded: torch.Tensor = self.input_quantizer(input, self.bits.activation)
         return rounded
 
     def kernel(self) -> Kernel:
-        """What multiplies at the current bits; packed integers do so only where no gradient is asked for."""
+        """Return the kernel at the current bits; packed integers multiply only where no gradient is needed."""
         bits = self.bits.weight
         if bits >= self.scheme.weight.at(bits).passthrough_bits:
             return FLOAT
@@ -115,11 +116,11 @@ class SwitchableLinear(HoldingLinear):
 
     @property
     def kv_quantizers(self) -> list[TensorQuantizer]:
-        """Of keys, of values or of both, where the output holds any."""
+        """Return the quantizers of keys, of values or of both, where the output holds any."""
         return [cast(TensorQuantizer, quantizer) for quantizer in self._kv_quantizers]
 
     def _integers_for(self, input: torch.Tensor) -> PackedWeight | Int8Weight | None:
-        """The integers that multiply ``input``; None where values do."""
+        """Return the integers that multiply ``input``; None where values do."""
         bits = self.bits.weight
         if not (self.packed_only or self.scheme.held in ("packed", "int8")) or torch.compiler.is_compiling():
             return None

@@ -1,4 +1,4 @@
-"""A tensor scheme at one place of a model, with the state it may have there: learned steps or static ranges."""
+"""A tensor scheme at one place of a model, with its state there, if any: learned steps or static ranges."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 
 
 class TensorQuantizer(nn.Module):
-    """Fake-quantizes what passes; without steps and ranges it is a pure function and has no state.
+    """Fake-quantize what passes; without steps and ranges this is a pure function and has no state.
 
     Args:
-        scheme: which quantizer at which width.
-        features: length of the last dimension.
-        place: names it in errors, such as ``h.0.mlp.c_fc activation``.
-        widths: those with learned steps.
-        weight: (out, in), where it is a weight that is quantized.
-        tokens: what the model is being shown, where it is tokens that are quantized; None for a weight.
+        scheme: which quantizer is used at which width.
+        features: the length of the last dimension.
+        place: a name for errors, such as ``h.0.mlp.c_fc activation``.
+        widths: the widths with learned steps.
+        weight: (out, in), where a weight is quantized.
+        tokens: the batch that the model is running on, where tokens are quantized; None for a weight.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class TensorQuantizer(nn.Module):
         self._of_rows = _as_tokens(scheme)
 
     def forward(self, x: torch.Tensor, bits: float) -> torch.Tensor:
-        """``x`` (..., tokens, features) rounded to the grid of ``bits``; ``x`` itself at pass-through."""
+        """Return ``x`` (..., tokens, features) rounded to the grid of ``bits``; ``x`` itself at pass-through."""
         quantizer = self.scheme.at(bits)
         if bits >= quantizer.passthrough_bits:
             return x
@@ -61,14 +61,16 @@ class TensorQuantizer(nn.Module):
         return quantizer.fake_quantize(x, bits, self.grid(x, bits, quantizer))
 
     def encode_int8(self, x: torch.Tensor, bits: float) -> Encoded:
-        """Codes in int8 and their grid, of which :meth:`forward` gives the values; no outliers, no gradient."""
+        """Return codes in int8 and their grid, whose values :meth:`forward` returns; there are no outliers and no
+        gradient.
+        """
         quantizer = self.scheme.at(bits)
         if self._one_range_per_row(quantizer):
             return quantizer.encode_int8(x, bits, self._grid_per_row(x, bits, quantizer))
         return quantizer.encode_int8(x, bits, self.grid(x, bits, quantizer))
 
     def grid(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> Grid | None:
-        """The grid that steps or ranges give; None for a dynamic one."""
+        """Return the grid that steps or ranges give; None for a dynamic one."""
         if self.steps is not None and isinstance(quantizer, Lsq):
             start = (self.training or self.calibrating) and not self.steps.ready(bits)
             return self.steps.grid(self._real(x) if start else x, bits, start=start)
@@ -80,14 +82,14 @@ class TensorQuantizer(nn.Module):
         return x if self.tokens is None else self.tokens.real(x)
 
     def _one_range_per_row(self, quantizer: Quantizer) -> bool:
-        """Whether tokens share a dynamic range, that of one row then (:mod:`qalof.model.layers.real_tokens`)."""
+        """Whether tokens share a dynamic range, which is that of one row (:mod:`qalof.model.layers.real_tokens`)."""
         static = self.ranges is not None or (self.steps is not None and isinstance(quantizer, Lsq))
         return self.tokens is not None and not static and quantizer.granularity is Granularity.TENSOR
 
     def _rounded_by_row(self, x: torch.Tensor, bits: float) -> torch.Tensor:
         assert self.tokens is not None
         rows, mask = self.tokens.rows(x)
-        # a row as one long token has the range of a tensor
+        # a row that is seen as one long token has the range of a tensor
         as_token = self._of_rows.at(bits)
         if mask is None:
             return as_token.fake_quantize(rows.flatten(1), bits).reshape(x.shape)
@@ -102,7 +104,7 @@ class TensorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _grid_per_row(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> Grid:
-        """A scale for each token of ``x``, which is that of its row: (..., tokens, 1)."""
+        """Return a scale for each token of ``x``, which is the scale of its row: (..., tokens, 1)."""
         assert self.tokens is not None
         rows, mask = self.tokens.rows(x)
         kept = list(rows)
@@ -116,7 +118,8 @@ class TensorQuantizer(nn.Module):
         rows, mask = tokens.rows(x)
         large = rows.abs() >= threshold
         real = large if mask is None else large & mask.unsqueeze(-1)
-        # as bitsandbytes does: what else lies in such a feature is not rounded either, but counts in its token's range
+        # as in bitsandbytes, the other values of such a feature are not rounded either, but they count in the range of
+        # their token
         small = rows.masked_fill(large, 0).reshape(x.shape)
         by_row = self._one_range_per_row(quantizer)
         rounded = self._rounded_by_row(small, bits) if by_row else quantizer.fake_quantize(small, bits)
@@ -126,14 +129,14 @@ class TensorQuantizer(nn.Module):
         return kept.reshape(x.shape)
 
     def calibrate(self, on: bool) -> None:
-        """Observe ranges and set steps from now on, or stop to."""
+        """Start to observe ranges and set steps, or stop it."""
         self.calibrating = on
         if self.ranges is not None:
             self.ranges.observing = on
 
 
 def share_tokens(model: nn.Module, scheme: QuantizationScheme) -> RealTokens:
-    """Let all quantizers of tokens in ``model`` know what it is shown, where its ``scheme`` needs that."""
+    """Let all quantizers of tokens in ``model`` know its batches, where its ``scheme`` needs that."""
     tokens = RealTokens()
     if not scheme.sees_rows:
         return tokens
@@ -145,7 +148,7 @@ def share_tokens(model: nn.Module, scheme: QuantizationScheme) -> RealTokens:
 
 
 def _as_tokens(scheme: TensorScheme) -> TensorScheme:
-    """The scheme with ranges of a tensor as those of one long token."""
+    """Return the scheme with the range of a tensor as that of one long token."""
 
     def changed(quantizer: Quantizer) -> Quantizer:
         whole = quantizer.granularity is Granularity.TENSOR

@@ -1,4 +1,4 @@
-"""The quantization methods, one file each; a new file here is found and registered by itself."""
+"""The quantization methods, one file per method; a new file in this folder is found and registered by itself."""
 
 import pkgutil
 from importlib import import_module

@@ -1,13 +1,13 @@
-"""Asymmetric MinMax (algorithms.md 1.2; CPT, InstantNet and DWQ's code).
+"""Asymmetric MinMax, as in the code of CPT, InstantNet and Double-Win Quant (docs/methods/quantizers.md, "asymmetric").
 
     n = 2^b - 1,  s = (hi - lo) / n,  q = clamp(rne((x - lo) / s), 0, n),  x^ = q s + lo
 
-``zero_point="float"`` keeps ``lo`` as it is, which all three do: no level then falls on zero exactly, so that zero
-padding comes back as something else.  ``anchor_zero`` widens the range to hold 0.  ``zero_point="integer"`` is
-z = rne(-lo / s), q = clamp(rne(x / s) + z, 0, n), x^ = (q - z) s: zero is a level.  It always anchors, since z must be
-a code itself to be stored with b bits, and a constant row would else come back as rne(lo).
+``zero_point="float"`` keeps ``lo`` as it is, which all three do. No level then falls on zero exactly, so zero padding
+comes back as another number.  ``anchor_zero`` widens the range to hold 0.  ``zero_point="integer"`` is z = rne(-lo /
+s), q = clamp(rne(x / s) + z, 0, n), x^ = (q - z) s: zero is a level.  It always anchors, since z must be a code itself
+to be stored with b bits; without an anchor, a constant row would come back as rne(lo).
 
-A constant row gives s = 1 and x^ = lo (InstantNet's code returns 0 there; CPT and DWQ return lo).
+A constant row gives s = 1 and x^ = lo (InstantNet's code returns 0 there; CPT and Double-Win Quant return lo).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qalof.quantization.quantizer import Grid, Quantizer
 
 @dataclass(frozen=True, kw_only=True)
 class Asymmetric(Quantizer, method="asymmetric"):
-    """Codes from 0 on; ``grid.zero`` is ``lo`` or the integer zero point."""
+    """Codes start at 0; ``grid.zero`` is ``lo`` or the integer zero point."""
 
     zero_point: Literal["float", "integer"] = "float"
     """``float`` keeps the lowest value as it is; ``integer`` makes zero a level."""
@@ -34,16 +34,18 @@ class Asymmetric(Quantizer, method="asymmetric"):
 
     @property
     def zero_dtype(self) -> torch.dtype:
-        """uint16 for a zero point, which is a code; fp16 would round it from 12 bits on."""
+        """A zero point, which is a code, is stored in uint16; fp16 would round it from 12 bits on."""
         return torch.uint16 if self.zero_point == "integer" else self.stored_dtype
 
     @property
     def zero_point_bytes(self) -> int:
-        """Those of :attr:`zero_dtype`."""
+        """The size in bytes of one number of :attr:`zero_dtype`."""
         return 2 if self.zero_point == "integer" else self.scale_bytes
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """0 and n; a real n is rounded half up, with a zero point upwards, which its own rounding may use up."""
+        """The codes reach from 0 to n. A real n is rounded half up; with an integer zero point it is rounded upwards,
+        since the rounding of the zero point may need one code more.
+        """
         divisor, highest = self._levels(2**bits - 1)
         return 0, highest if self.zero_point == "float" else math.ceil(divisor)
 
@@ -52,7 +54,7 @@ class Asymmetric(Quantizer, method="asymmetric"):
             low, high = low.clamp(max=0), high.clamp(min=0)
         divisor, _ = self._levels(2**bits - 1)
         if self.zero_point == "float":
-            low = -self._stored(-low)  # downwards, so that nothing falls below it
+            low = -self._stored(-low)  # rounded downwards, so no value falls below it
         scale = self._stored((high - low) / divisor)
         scale = torch.where(scale == 0, torch.ones_like(scale), scale)
         zero = low if self.zero_point == "float" else (-low / scale).round_().clamp_(*self.code_range(bits))

@@ -1,11 +1,11 @@
-"""The eight bits of bitsandbytes' LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339; the library's code, 0.50).
+"""The 8-bit rounding of LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339) as the code of bitsandbytes 0.50 does it.
 
     m = max|fp16(x)| over a row,  q = rne(fp16(x) (127 / m)),  x^ = q m / 127
 
-It is ``symmetric`` at 8 bits but for the order of the operations and for half precision, which the library casts its
-inputs to first: both move a code now and then.  Weights take it per channel and activations per token, there with
+It differs from ``symmetric`` at 8 bits in the order of the operations and in half precision, to which the library casts
+its inputs first: both change a code now and then. Weights use it per channel and activations per token, the latter with
 ``outliers: 6.0`` in their scheme, which keeps features with a large value in half precision.  A zero row, from which
-the library makes 0 / 0, comes back as zeros; values that half precision has no room for are cut off at 65,504.
+the library makes 0 / 0, comes back as zeros; values beyond the range of half precision are clipped to 65,504.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from qalof.quantization.quantizer import Grid, Quantizer
 _HIGHEST = 127
 _LARGEST_HALF = torch.finfo(torch.float16).max
 _STEP = 7.874015718698502e-3
-"""1 / 127 as the library writes it."""
+"""The constant 1 / 127 as the library writes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BnbInt8(Quantizer, method="bnb_int8"):
-    """Codes -127..127; ``grid.scale`` is m, which fp16 holds exactly."""
+    """Codes are -127..127; ``grid.scale`` is m, which fp16 represents exactly."""
 
     only_bits: ClassVar[int | None] = 8
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """-127 and 127."""
+        """The codes reach from -127 to 127."""
         return -_HIGHEST, _HIGHEST
 
     def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:

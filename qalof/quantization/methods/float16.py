@@ -1,9 +1,10 @@
-"""Half precision as a quantizer of 16 bits: what a file of F16 tensors holds, fake-quantized.
+"""Half precision as a quantizer of 16 bits, which fake-quantizes to what a file of F16 tensors stores.
 
-A number is rounded to the nearest of fp16, and to its largest beyond.  Its code is the magnitude's bit pattern with the
-number's sign: order is kept, 0 is 0, and 16 bits hold it.  The grid is a scale of 1, which packed files store
-nevertheless; with granularity tensor, the default, once.  (``passthrough_bits: 16`` leaves 16 bits in fp32 instead,
-which is what a model is *evaluated* with; this is what it is *stored* as.)
+A number is rounded to the nearest one of fp16; a number beyond its range becomes the largest one. The code is the bit
+pattern of the magnitude with the sign of the number: the order is kept, 0 is 0, and the code fits into 16 bits. The
+grid is a scale of 1, which packed files store nevertheless, once under granularity tensor, the default.
+(``passthrough_bits: 16`` leaves 16 bits in fp32 instead. That is how a model is *evaluated*; this method is how it is
+*stored*.)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _LARGEST_CODE = 0x7BFF
 
 @dataclass(frozen=True, kw_only=True)
 class Float16(Quantizer, method="float16"):
-    """16 bits only."""
+    """This method has 16 bits only."""
 
     granularity: Granularity = Granularity.TENSOR
     """How often the scale, which is always 1, is stored: ``tensor`` stores it once."""
@@ -30,7 +31,7 @@ class Float16(Quantizer, method="float16"):
     only_bits: ClassVar[int | None] = 16
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """Those of -65504 and 65504."""
+        """The codes reach from that of -65504 to that of 65504."""
         return -_LARGEST_CODE, _LARGEST_CODE
 
     def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:

@@ -1,9 +1,10 @@
-"""Symmetric MinMax to the letter of LLM-QAT's code, for comparison with its numbers (algorithms.md 1.1).
+"""Symmetric MinMax to the letter of LLM-QAT's code, for comparison with its numbers (docs/methods/quantizers.md,
+"symmetric").
 
     S = Q / (max|x| + 1e-6),  x^ = rne(x S) / (S + 1e-6)
 
 It is ``symmetric`` up to the two epsilons.  Where max|x| is about 1e-6 they halve the codes in use.  Its estimator has
-a zero gradient where |x| >= 2; that is ``ste="masked"``, and must be asked for.
+a zero gradient where |x| >= 2; ``ste="masked"`` repeats that and must be set explicitly.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class LlmQat(Quantizer, method="llm_qat"):
-    """Codes -Q..Q; ``grid.scale`` is S, steps a unit rather than units a step."""
+    """Codes are -Q..Q; ``grid.scale`` is S, which is steps per unit instead of units per step."""
 
     lowest_bits: ClassVar[int] = 2
 
@@ -34,7 +35,7 @@ class LlmQat(Quantizer, method="llm_qat"):
             )
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """-Q and Q."""
+        """The codes reach from -Q to Q."""
         _, highest = self._levels(2 ** (bits - 1) - 1)
         return -highest, highest
 
@@ -47,7 +48,7 @@ class LlmQat(Quantizer, method="llm_qat"):
         return Grid(divisor / (torch.maximum(high, -low) + _EPSILON))
 
     def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        # the clamp never acts on a group's own range; it does on a static one
+        # the clamp never changes a code in a group's own range, but it does in a static one
         return (x * grid.scale).round_().clamp_(*self.code_range(bits))
 
     def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:

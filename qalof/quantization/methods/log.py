@@ -1,15 +1,17 @@
-"""Logarithmic quantization (algorithms.md 1.3): a sign, zero, and n = 2^(b-1) - 1 magnitudes, geometric from m down.
+"""Logarithmic quantization (docs/methods/quantizers.md, "log"): a sign, zero, and n = 2^(b-1) - 1 magnitudes, geometric
+from m down.
 
     D = R / (n - 1),  k = rne(log2(|x| / m) / D) in {0, -1, ..., -(n-1)},  x^ = sign(x) m 2^(k D)
     x^ = 0 where log2(|x| / m) < -(n-1) D - D/2
 
-R is the reach in octaves.  Pure powers of two (R = n - 1) never err by less than 41 % of a value, whatever the width,
-because extra bits only reach further down.  What makes more bits finer is a fixed reach.  ``octaves="mse"``, the
-default, takes for each group the R of 1..12 with the least squared error: a dozen encodings, which a weight can
-afford once; give a number (8 suits 8 bits) for activations.  A value is off by at most 2^(D/2) - 1 of itself.
+R is the reach in octaves. With pure powers of two (R = n - 1) a value may be off by 41 %, whatever the width, because
+extra bits only reach further down. More bits become finer only with a fixed reach. ``octaves="mse"``, the default,
+takes for each group the R of 1..12 with the least squared error. That costs a dozen encodings, which is affordable once
+per weight; give a number (8 suits 8 bits) for activations.  A value is off by at most 2^(D/2) - 1 of itself.
 
-Two bits have one magnitude and the levels -m, 0, m, zero below m/2.  One bit is the symmetric sign * mean.
-The code is sign * (n + k), so that codes order as values do and 0 is zero.
+Two bits have one magnitude: the levels are -m, 0 and m, and a value below m/2 becomes zero. One bit is the symmetric
+sign * mean. The code is sign * (n + k), so codes have the order of values and 0 is zero. The formula is this project's
+own: S4 (docs/systems.md) uses a logarithmic quantizer and gives none.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Log(Quantizer, method="log"):
     has_zero: ClassVar[bool] = True
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """-n and n; n is rounded half up where the width is real."""
+        """The codes reach from -n to n; n is rounded half up where the width is real."""
         highest = max(1, self._levels(2 ** (bits - 1) - 1)[1])
         return -highest, highest
 
@@ -92,6 +94,6 @@ class Log(Quantizer, method="log"):
 
     @staticmethod
     def _step(grid: Grid, count: int) -> torch.Tensor:
-        """D, in octaves."""
+        """Return D, in octaves."""
         assert grid.zero is not None
         return grid.zero / (count - 1)

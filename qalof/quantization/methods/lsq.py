@@ -1,13 +1,13 @@
-"""Learned step size quantization (algorithms.md 1.5; LSQ, arXiv 1902.08153).
+"""Learned step size quantization (LSQ, Esser et al. 2020, arXiv 1902.08153; docs/methods/quantizers.md, "lsq").
 
     x^ = s rne(clamp(x / s, -Qn, Qp)),  Qn = 2^(b-1), Qp = 2^(b-1) - 1  (unsigned: 0 and 2^b - 1)
-    dx^/dx = 1 where -Qn <= x / s <= Qp, else 0
+    dx^/dx = 1 where -Qn <= x / s <= Qp, otherwise 0
     dx^/ds = rne(x / s) - x / s inside, -Qn below, Qp above;  dL/ds is multiplied by g = 1 / sqrt(N Qp)
 
-The steps are parameters of :class:`qalof.quantization.lsq_steps.LsqSteps` and come in as the grid; without one the
-grid is their starting value, s = 2 mean|x| / sqrt(Qp).  N counts what shares a step, features alone for activations.
-The unofficial ``lsq-net`` counts the whole tensor for per-channel steps too, which shrinks their gradient by
-sqrt(out); ``gradient_count="tensor"`` is that.
+The steps are parameters of :class:`qalof.quantization.lsq_steps.LsqSteps` and arrive as the grid. Without a grid, their
+starting value is used, s = 2 mean|x| / sqrt(Qp). N counts the elements that share a step; for activations it counts
+features only. The unofficial ``lsq-net`` counts the whole tensor for per-channel steps too, which shrinks their
+gradient by sqrt(out); ``gradient_count="tensor"`` is that.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Lsq(Quantizer, method="lsq"):
     scaled_codes: ClassVar[bool] = True
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """-Qn and Qp, rounded half up where the width is real."""
+        """The codes reach from -Qn to Qp, which are rounded half up where the width is real."""
         if not self.signed:
             return 0, self._levels(2**bits - 1)[1]
         return -self._levels(2 ** (bits - 1))[1], self._levels(2 ** (bits - 1) - 1)[1]
 
     def fake_quantize(self, x: torch.Tensor, bits: float | torch.Tensor, grid: Grid | None = None) -> torch.Tensor:
-        """As every quantizer, with gradients to ``x`` and to ``grid.scale``."""
+        """Round ``x`` as every quantizer does, with gradients to ``x`` and to ``grid.scale``."""
         if isinstance(bits, torch.Tensor) or grid is None or bits >= self.passthrough_bits:
             return super().fake_quantize(x, bits, grid)
         self.check_bits(bits)

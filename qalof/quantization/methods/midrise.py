@@ -1,10 +1,10 @@
-"""Four levels for two bits (LLM-QAT's code for weights of 2 bits): -1.5, -0.5, 0.5 and 1.5 times mean|x|.
+"""Four levels for 2 bits, -1.5, -0.5, 0.5 and 1.5 times mean|x|, as LLM-QAT's code has them for weights of 2 bits.
 
     S = 2 mean|x|,  q = rne(2 clamp(x / S, -0.99, 0.99) - 1/2) in {-2, -1, 0, 1},  x^ = S (q + 1/2) / 2
 
-A mid-rise grid has no zero, and spends all four codes where symmetric MinMax at two bits has three levels set by the
-largest weight.  A zero group comes back as zeros.  LLM-QAT's code leaves *activations* of 2 bits unquantized without a
-word; here they are quantized, and who wants parity gives them 32 bits.
+A mid-rise grid has no zero and uses all four codes, whereas symmetric MinMax at 2 bits has three levels, which the
+largest weight determines. A zero group comes back as zeros. LLM-QAT's code leaves *activations* of 2 bits unquantized
+without saying so. Here they are quantized; give them 32 bits to repeat its numbers.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _CLIP = 0.99
 
 @dataclass(frozen=True, kw_only=True)
 class MidRise(Quantizer, method="midrise2"):
-    """Codes -2..1; ``grid.scale`` is twice the mean."""
+    """Codes are -2..1; ``grid.scale`` is twice the mean."""
 
     only_bits: ClassVar[int | None] = 2
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """-2 and 1."""
+        """The codes reach from -2 to 1."""
         return -2, 1
 
     def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:

@@ -1,9 +1,9 @@
-"""NF4 (QLoRA, arXiv 2305.14314; bitsandbytes' code): sixteen quantiles of a normal distribution, blocks of 64.
+"""NF4 (QLoRA, arXiv 2305.14314; bitsandbytes' code): sixteen quantiles of a normal distribution, in blocks of 64.
 
     s = max|x| over the block,  q = the index of the level nearest to x (1 / s),  x^ = level[q] s
 
-Codebook and arithmetic are bitsandbytes' (0.50, on a CPU), code for code where 64 divides a row: its blocks run on
-over the ends of rows, ours do not.  Block scales are not quantized a second time here.
+Codebook and arithmetic are those of bitsandbytes 0.50 on a CPU, and the codes are equal where 64 divides a row: its
+blocks continue across the ends of rows, and ours do not. Block scales are not quantized a second time here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CODEBOOK = (
 
 @dataclass(frozen=True, kw_only=True)
 class NormalFloat4(Quantizer, method="nf4"):
-    """Codes are indices 0..15; 4 bits only."""
+    """Codes are the indices 0..15; the method has 4 bits only."""
 
     granularity: Granularity = Granularity.GROUP
     """Which elements share a scale."""
@@ -36,7 +36,7 @@ class NormalFloat4(Quantizer, method="nf4"):
     only_bits: ClassVar[int | None] = 4
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """0 and 15."""
+        """The codes reach from 0 to 15."""
         return 0, 15
 
     def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:

@@ -1,13 +1,13 @@
-"""Symmetric MinMax (algorithms.md 1.1; LLM-QAT, arXiv 2305.17888): the default.
+"""Symmetric MinMax, the default (LLM-QAT, Liu et al. 2023, arXiv 2305.17888; docs/methods/quantizers.md, "symmetric").
 
     Q = 2^(b-1) - 1,  s = max|x| / Q  (1 where the group is zero),  q = clamp(rne(x / s), -Q, Q),  x^ = q s
 
 The narrow range [-Q, Q] makes the quantizer odd: fq(-x) = -fq(x) exactly.  ``range="full"`` is the convention of
-compressed-tensors: s = max|x| / (2^b - 1) * 2 with codes from -2^(b-1) on, where the largest value is clipped by
+compressed-tensors: s = max|x| / (2^b - 1) * 2 with codes that start at -2^(b-1), where the largest value is clipped by
 half a step and ties lose the symmetry.  The two must never be mixed.
 
 One bit is sign(x) * mean|x| with sign(0) = +1, since Q would be 0.  Two bits are ternary: on rows close to a normal
-distribution about nine tenths of the weights become 0; see ``midrise`` for four levels.
+distribution about nine tenths of the weights become 0; ``midrise2`` has four levels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Symmetric(Quantizer, method="symmetric"):
     scaled_codes: ClassVar[bool] = True
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """-1 and 1 at one bit, where 0 is not used."""
+        """The codes reach from -Q to Q in the narrow range; at one bit they are -1 and 1, and 0 is not used."""
         if bits == 1:
             return -1, 1
         divisor = self._divisor(bits)
@@ -57,7 +57,7 @@ class Symmetric(Quantizer, method="symmetric"):
         return Grid(torch.where(scale == 0, torch.ones_like(scale), scale))
 
     def _divisor(self, bits: float) -> float:
-        """How many steps reach from 0 to the maximum: Q, or half of 2^b - 1."""
+        """Return how many steps reach from 0 to the maximum: Q, or half of 2^b - 1."""
         steps = 2 ** (bits - 1) - 1 if self.range == "narrow" else 2**bits - 1
         steps = math.floor(steps) if self.real_bits == "floor" else steps
         return steps if self.range == "narrow" else steps / 2

@@ -1,14 +1,14 @@
-"""Tanh quantization (algorithms.md 1.4; DoReFa, arXiv 1606.06160): a uniform grid in the range of tanh.
+"""Tanh quantization, a uniform grid in the range of tanh (DoReFa, arXiv 1606.06160; docs/methods/quantizers.md,
+"tanh").
 
     t = tanh(x),  M = max|t|,  w = 2 rne((t / 2M + 1/2) n) / n - 1,  n = 2^b - 1
 
 DoReFa outputs w in [-1, 1] and relies on the batch normalization behind it, which a transformer does not have:
-``rescale="none"`` destroys the magnitudes of a pretrained model.  ``"linear"``, the default, gives w M, and
-``"atanh"`` maps back exactly: atanh(w M).  The number of levels is even, so 0 is none of them: it becomes M / n or
--M / n by the tie rule.  A zero group comes back as zeros.  fp32 tanh reaches 1 at about 9, so larger values come back
-from ``atanh`` as that.
-
-The gradient passes the rounding straight and the tanh exactly, M held fixed, when ``ste="tanh"`` (its default here).
+``rescale="none"`` destroys the magnitudes of a pretrained model.  ``"linear"``, the default, gives w M, and ``"atanh"``
+maps back exactly: atanh(w M).  The number of levels is even, so 0 is not one of them: it becomes M / n or -M / n by the
+tie rule. A zero group comes back as zeros. The tanh of fp32 reaches 1 at about 9, so ``atanh`` returns about 9 for
+larger values. With ``ste="tanh"``, the default of this method, the gradient passes the rounding unchanged and the tanh
+exactly, for a constant M.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qalof.quantization.straight_through import StraightThrough
 
 @dataclass(frozen=True, kw_only=True)
 class Tanh(Quantizer, method="tanh"):
-    """Codes 0..n; ``grid.scale`` is M."""
+    """Codes are 0..n; ``grid.scale`` is M."""
 
     rescale: Literal["linear", "none", "atanh"] = "linear"
     """How levels in [-1, 1] come back to the size of the input: times M, through the inverse of tanh, or not at all."""
@@ -33,7 +33,7 @@ class Tanh(Quantizer, method="tanh"):
     """Which gradient passes the rounding."""
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """0 and n, rounded half up where n is real."""
+        """The codes reach from 0 to n, which is rounded half up where it is real."""
         return 0, self._levels(2**bits - 1)[1]
 
     def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:

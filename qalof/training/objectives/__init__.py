@@ -1,15 +1,16 @@
-"""Training objectives: what a step runs and what it minimises (algorithms.md 3 and 4).
+"""Training objectives say what a step runs and what it minimizes (docs/methods/objectives.md; docs/methods/cpt.md).
 
-Two questions, answered apart.  *What runs at a step* is a :class:`~.choices.Choice`: all bitmaps (spnet, cascade),
-one in turn (S2's cyclic sweep), one or some at random, the sandwich of slimmable nets, a width of its own for each
-site, or a curriculum.  *What they learn* is :class:`~.switchable.StepwisePrecision`: cross entropy, and with a
-:class:`~.distillation.Distillation` the outputs and hidden states of higher bitmaps of the same step.
+The two questions are answered separately. *What runs at a step* is a :class:`~.choices.Choice`: all bitmaps (spnet,
+cascade), one in turn (the cyclic sweep of S2, docs/systems.md), one or some at random, the sandwich of slimmable nets,
+a width of its own for each site, or a curriculum.  *What they learn* is :class:`~.switchable.StepwisePrecision`: cross
+entropy, and with a :class:`~.distillation.Distillation` the outputs and hidden states of higher bitmaps of the same
+step.
 
 :class:`~.adversarial.AdversarialPrecision` learns the labels of attacked embeddings instead (RPT's adversarial step).
-CPT runs one width a step by a schedule (:class:`~.cyclic.CyclicPrecisionTraining`).
+CPT runs one width per step by a schedule (:class:`~.cyclic.CyclicPrecisionTraining`).
 
-Whatever is drawn is a pure function of seed and step, so that workers agree without talking and a resumed run
-draws what an uninterrupted one would have drawn.
+Every draw is a pure function of seed and step, so workers agree without communication, and a resumed run draws what an
+uninterrupted one would have drawn.
 """
 
 from qalof.training.objectives.adversarial import AdversarialPrecision, EmbeddingAttack

@@ -1,15 +1,16 @@
-"""Training on attacked embeddings: RPT's adversarial step (Double-Win Quant; algorithms.md 8).
+"""Training on attacked embeddings: RPT's adversarial step (Double-Win Quant, Fu et al., ICML 2021;
+docs/methods/random_precision.md, "Training for it").
 
-Double-Win Quant trains an image classifier on PGD examples, attack and update at the same width, drawn anew every
-iteration.  Pixels have no counterpart in a text; the embeddings of its tokens have: a shift d (sequences, tokens,
-features) is added to them before the first block,
+Double-Win Quant trains an image classifier on PGD examples, with attack and update at the same width, which every
+iteration draws again. The counterpart of pixels in a text is the embeddings of its tokens: a shift d (sequences,
+tokens, features) is added to them before the first block,
 
     d_0 = 0,   d_(k+1) = clamp(d_k + a sign(gradient of the loss at d_k), -e, e)
 
-with e = ``epsilon`` times the root mean square of the embedding table, which does not depend on the batch.  One step
-is FGSM, more are PGD.  It starts at zero, not at a random point: the first pass then is the clean one, whose cross
-entropy is what is recorded, and nothing need be drawn.  The sign of a sequence's gradient does not depend on what
-else is in the batch, so that workers and micro-batches may be split at will.
+with e = ``epsilon`` times the root mean square of the embedding table, which does not depend on the batch.  One step is
+FGSM, more are PGD. It starts at zero, not at a random point: then the first pass is the clean one, whose cross entropy
+is recorded, and nothing need be drawn. The sign of a sequence's gradient does not depend on the rest of the batch, so
+workers and micro-batches may be split in any way.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class AdversarialPrecision(StepwisePrecision):
         self.attack = attack
 
     def accumulate(self, rows: Rows, step: int, units: float) -> Losses:
-        """See :class:`~qalof.training.objectives.base.Objective`; the losses are those of clean embeddings."""
+        """Accumulate as every :class:`~qalof.training.objectives.base.Objective`; the losses are those of clean
+        embeddings.
+        """
         bitmaps = self.bitmaps(step)
         weight = 1 / len(bitmaps) if self.weighting == "mean" else 1.0
         losses, optimized = [], []
@@ -86,7 +89,7 @@ class AdversarialPrecision(StepwisePrecision):
         return Losses.of(losses, optimized)
 
     def shift(self, rows: Rows, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor]:
-        """The attack's shift at ``bitmap``, and the summed loss without it; no parameter gets a gradient."""
+        """Return the attack's shift at ``bitmap``, and the summed loss without it; no parameter gets a gradient."""
         shift, rms = rows.no_shift()
         bound, stride = self.attack.epsilon * rms, self.attack.stride * rms
         clean = None

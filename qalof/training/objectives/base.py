@@ -1,4 +1,4 @@
-"""What the training loop gives to an objective, and what it gets back."""
+"""The interface of the training loop and an objective."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Distance = Literal["kl", "mse"]
 """How two rows of logits are compared."""
 
 FeatureLayers = Literal["all", "last", "random"]
-"""Which hidden states are compared: S4's accumulative, non-accumulative and stochastic forms."""
+"""Which hidden states are compared: the accumulative, non-accumulative and stochastic forms of S4 (docs/systems.md)."""
 
 
 @dataclass(frozen=True)
 class Hidden:
     """The hidden states after every block of one forward pass.
 
-    ``layers``: one tensor (sequences, tokens, features) a block, in order.  ``weights``: (sequences, tokens), zero on
-    padding, and over the tokens of a sequence the sum of its label rows; so that, like the cross entropy, what is
-    summed over sequences and divided by the units of the global batch does not depend on who holds which.
-    ``answers``: the same sum over the tokens that carry the answer alone.
+    ``layers``: one tensor (sequences, tokens, features) per block, in order. ``weights``: (sequences, tokens), zero on
+    padding; over the tokens of a sequence they sum to its label rows. So a sum over sequences that is divided by the
+    units of the global batch does not depend on how sequences are split over workers, as for the cross entropy.
+    ``answers``: weights with the same sum over only the tokens that carry the answer.
     """
 
     layers: tuple[torch.Tensor, ...]
@@ -33,32 +33,32 @@ class Hidden:
 
 
 Anchors = Literal["answers", "pooled"]
-"""What contrastive alignment compares: tokens that carry the answer, or mean states of sequences."""
+"""Contrastive alignment compares tokens that carry the answer, or mean states of sequences."""
 
 
 class Rows(Protocol):
     """Runs the model on the current batch at a bitmap."""
 
     def __call__(self, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (units, classes) and labels (units,)."""
+        """Return logits (units, classes) and labels (units,)."""
         ...
 
     def with_hidden(self, bitmap: Bitmap) -> tuple[torch.Tensor, torch.Tensor, Hidden]:
-        """The same, and the hidden states."""
+        """Return logits, labels and the hidden states."""
         ...
 
     def no_shift(self) -> tuple[torch.Tensor, float]:
-        """A shift of zero for every token's embedding, and the embeddings' root mean square."""
+        """Return a shift of zero for the embedding of every token, and the root mean square of the embeddings."""
         ...
 
     def shifted(self, bitmap: Bitmap, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As a call, with embeddings shifted."""
+        """Return logits and labels for shifted embeddings."""
         ...
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What a batch's share adds to the losses of a step; detached scalars, in nats per label row of the whole batch.
+    """The share of a batch in the losses of a step: detached scalars, in nats per label row of the whole batch.
 
     ``cross_entropies``: one per bitmap, in the order of :meth:`Objective.bitmaps`; comparable between objectives.
     ``optimized``: the sum of all that gradients were taken of, with its weights, distillation and attacks included.
@@ -69,7 +69,7 @@ class Losses:
 
     @classmethod
     def of(cls, cross_entropies: Sequence[torch.Tensor], optimized: Sequence[torch.Tensor]) -> Losses:
-        """From the terms as they were: graphs are let go, and the optimized terms are added up."""
+        """Detach the terms from their graphs, and add up the optimized ones."""
         return cls(
             [each.detach() for each in cross_entropies], torch.stack([each.detach() for each in optimized]).sum()
         )
@@ -79,26 +79,26 @@ class Objective(Protocol):
     """Accumulates gradients of one batch."""
 
     gradient_bits: int | None
-    """Width to which gradients of sites' outputs are rounded; None leaves them as they are."""
+    """The width to which gradients of the sites' outputs are rounded; None leaves them as they are."""
 
     hooked: bool
     """Whether its forward passes need hooks that change from step to step, which compiled graphs cannot have."""
 
     def bitmaps(self, step: int) -> Sequence[Bitmap]:
-        """What runs at ``step``, from high to low width; the same on every worker."""
+        """Return the bitmaps of ``step``, from high to low width; they are the same on every worker."""
         ...
 
     def labels(self, step: int) -> Sequence[str]:
-        """A name for each of :meth:`bitmaps`, under which its loss is recorded: few names over a whole run."""
+        """Return a name per bitmap of :meth:`bitmaps`, under which its loss is recorded; a run has few names."""
         ...
 
     def accumulate(self, rows: Rows, step: int, units: float) -> Losses:
-        """Backward of this batch's share of the loss.
+        """Run the backward pass of this batch's share of the loss.
 
         Args:
             rows: see :class:`Rows`.
-            step: counted from 0.
-            units: label rows of the whole global batch.
+            step: the step, counted from 0.
+            units: the label rows of the whole global batch.
 
         Returns:
             This share of the cross entropy of each of :meth:`bitmaps`, and of the loss whose gradient was taken.

@@ -1,16 +1,16 @@
-"""Which bitmaps run at a step: pure functions of the step, and of a seed where something is drawn.
+"""Choices say which bitmaps run at a step: pure functions of the step, and of a seed where something is drawn.
 
 ==================  =============================================================================================
 AllBitmaps          all of them at every step (S1, S3; S2's spnet and instantnet)
-InTurn              one a step, round and round (S2's cyclic)
+InTurn              one per step, again and again (S2's cyclic)
 RandomChoice        ``count`` different ones, drawn uniformly; 1 is random precision training (Double-Win Quant)
 SandwichChoice      the highest, the lowest and ``middle`` others, drawn uniformly (slimmable networks)
-LayerwiseChoice     bitmaps in which each site draws its width for itself, the highest beside them as a teacher
+LayerwiseChoice     bitmaps in which each site draws its own width, with the highest bitmap as a teacher
 CurriculumChoice    bitmaps join for good at given shares of the steps (InstantNet's progressive lists)
 ==================  =============================================================================================
 
-The sandwich draws without repetition; InstantNet's code draws its two middle widths with it, so that they may
-coincide and a step's work varies.
+The sandwich draws without repetition. InstantNet's code draws its two middle widths with repetition, so they may
+coincide and the work of a step varies. S1 to S3 are systems of docs/systems.md.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from qalof.training.objectives.draws import BITMAPS, generator
 
 
 class Choice(Protocol):
-    """Says what runs at a step."""
+    """A choice says what runs at a step."""
 
     def at(self, step: int) -> Sequence[Bitmap]:
-        """One or more different bitmaps, in any order; the same on every worker."""
+        """Return one or more different bitmaps, in any order; they are the same on every worker."""
         ...
 
     def made_up(self, step: int) -> dict[Bitmap, str]:
-        """Those at ``step`` that belong to no fixed list, with a name each."""
+        """Return the bitmaps at ``step`` that belong to no fixed list, each with a name."""
         ...
 
 
@@ -46,7 +46,7 @@ class FromPool:
 
 @dataclass(frozen=True)
 class AllBitmaps(FromPool):
-    """All of ``pool`` at every step."""
+    """All bitmaps of ``pool`` run at every step."""
 
     pool: tuple[Bitmap, ...]
 
@@ -54,13 +54,13 @@ class AllBitmaps(FromPool):
         _check_pool(self.pool)
 
     def at(self, step: int) -> Sequence[Bitmap]:
-        """All of them."""
+        """Return all of them."""
         return self.pool
 
 
 @dataclass(frozen=True)
 class InTurn(FromPool):
-    """One a step, in the order given."""
+    """One bitmap runs per step, in the order given."""
 
     pool: tuple[Bitmap, ...]
 
@@ -68,13 +68,13 @@ class InTurn(FromPool):
         _check_pool(self.pool)
 
     def at(self, step: int) -> Sequence[Bitmap]:
-        """The one whose turn it is."""
+        """Return the bitmap whose turn it is."""
         return [self.pool[step % len(self.pool)]]
 
 
 @dataclass(frozen=True)
 class RandomChoice(FromPool):
-    """``count`` different ones a step."""
+    """``count`` different bitmaps run per step."""
 
     pool: tuple[Bitmap, ...]
     count: int
@@ -85,13 +85,13 @@ class RandomChoice(FromPool):
         _check_count("count", self.count, 1, len(self.pool))
 
     def at(self, step: int) -> Sequence[Bitmap]:
-        """This step's draw."""
+        """Return the draw of this step."""
         return _drawn(self.pool, self.count, self.seed, step)
 
 
 @dataclass(frozen=True)
 class SandwichChoice(FromPool):
-    """The ends at every step, and ``middle`` others; ``pool`` goes from high to low."""
+    """The ends of ``pool``, which goes from high to low, run at every step, and ``middle`` others."""
 
     pool: tuple[Bitmap, ...]
     middle: int
@@ -102,13 +102,13 @@ class SandwichChoice(FromPool):
         _check_count("the number of random widths between the ends", self.middle, 0, len(self.pool) - 2)
 
     def at(self, step: int) -> Sequence[Bitmap]:
-        """Highest, this step's draw, lowest."""
+        """Return the highest bitmap, the draw of this step, and the lowest."""
         return [self.pool[0], *_drawn(self.pool[1:-1], self.middle, self.seed, step), self.pool[-1]]
 
 
 @dataclass(frozen=True)
 class LayerwiseChoice:
-    """``count`` bitmaps in which each site draws its own of ``widths``; ``always`` run beside them.
+    """``count`` bitmaps, in which each site draws its own width of ``widths``, run alongside ``always``.
 
     Draws that coincide with one another or with ``always`` run once.
     """
@@ -121,15 +121,15 @@ class LayerwiseChoice:
 
     def __post_init__(self) -> None:
         if not self.widths or len(set(self.widths)) != len(self.widths):
-            raise BadInputError(f"layer-wise draws need one or more different widths: got {list(self.widths)}")
+            raise BadInputError(f"draws per layer need one or more different widths: got {list(self.widths)}")
         _check_count("count", self.count, 1)
 
     def at(self, step: int) -> Sequence[Bitmap]:
-        """Those that always run, then this step's draws."""
+        """Return the bitmaps that always run, then the draws of this step."""
         return list(dict.fromkeys([*self.always, *self._draws(step)]))
 
     def made_up(self, step: int) -> dict[Bitmap, str]:
-        """``layerwise1``, ``layerwise2`` .. in the order drawn: a step's draws hardly ever come again."""
+        """Return ``layerwise1``, ``layerwise2`` .. in the order drawn, since a draw hardly ever occurs twice."""
         fresh = [bitmap for bitmap in dict.fromkeys(self._draws(step)) if bitmap not in self.always]
         return {bitmap: f"layerwise{place}" for place, bitmap in enumerate(fresh, 1)}
 
@@ -141,7 +141,7 @@ class LayerwiseChoice:
 
 @dataclass(frozen=True)
 class CurriculumChoice(FromPool):
-    """Bitmap i of ``pool`` runs from the share ``joins[i]`` of ``steps`` on."""
+    """Bitmap i of ``pool`` runs after the share ``joins[i]`` of ``steps``."""
 
     pool: tuple[Bitmap, ...]
     joins: tuple[float, ...]
@@ -160,12 +160,12 @@ class CurriculumChoice(FromPool):
 
     @classmethod
     def evenly(cls, pool: tuple[Bitmap, ...], steps: int) -> CurriculumChoice:
-        """One more after each n-th part of the steps, in the order given."""
+        """Add one bitmap after each n-th part of the steps, in the order given."""
         return cls(pool, tuple(i / len(pool) for i in range(len(pool))), steps)
 
     def at(self, step: int) -> Sequence[Bitmap]:
-        """Those that have joined."""
-        # a share such as 2/3 is no float: rounding keeps it from joining one step late
+        """Return the bitmaps that have joined."""
+        # a share such as 2/3 is not a float: rounding keeps its bitmap from joining one step late
         starts = [round(share * self.steps) for share in self.joins]
         return [bitmap for bitmap, start in zip(self.pool, starts, strict=True) if step >= start]
 

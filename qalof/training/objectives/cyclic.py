@@ -1,4 +1,6 @@
-"""CPT: one width a step by a schedule, a pure function of the step's number, so that all workers agree.
+"""CPT runs one width per step by a schedule, a pure function of the step number, so all workers agree.
+
+The source is arXiv 2101.09868; see docs/methods/cpt.md.
 
 Weights and activations cycle; ``gradient_bits`` is the constant width of the gradients with respect to sites'
 outputs, 8 in the paper, None (off) by default as for its fine-tuning (:mod:`qalof.training.gradient_rounding`).
@@ -17,7 +19,7 @@ from qalof.training.objectives.precision_schedule import CyclicPrecision
 
 
 class CyclicPrecisionTraining:
-    """One width a step, up and down in cycles."""
+    """One width runs per step, up and down in cycles."""
 
     def __init__(
         self,
@@ -26,7 +28,7 @@ class CyclicPrecisionTraining:
         gradient_bits: int | None = None,
         layer_bits: Callable[[int], LayerBits] = LayerBits.of,
     ) -> None:
-        """``layer_bits``: what every site runs at in a step of a width; by default that width throughout."""
+        """``layer_bits`` maps a width to the bits of every site; by default all of them have that width."""
         if gradient_bits is not None:
             check_width(gradient_bits, "gradient_bits")
         self.gradient_bits = gradient_bits
@@ -36,7 +38,7 @@ class CyclicPrecisionTraining:
         self._uniform = {bits: Bitmap.uniform(names, layer_bits(bits)) for bits in schedule.widths}
 
     def bitmaps(self, step: int) -> Sequence[Bitmap]:
-        """The one of this step."""
+        """Return the only bitmap of this step."""
         return [self._uniform[self.schedule.bits(step)]]
 
     def labels(self, step: int) -> Sequence[str]:

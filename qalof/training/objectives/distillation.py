@@ -1,22 +1,23 @@
-"""How a low bitmap learns from a higher one: distances of outputs and of hidden states (algorithms.md 3).
+"""Distances of outputs and of hidden states, by which a low bitmap learns from a higher one.
 
-S4 adds to the KL of tempered outputs the squared difference of hidden states, of all blocks (accumulative), of the
-last (non-accumulative) or of one drawn a step (stochastic).  It writes no cross entropy and gives neither weights
-nor temperature, so that all of them are fields.  S4 writes no stop-gradient at the teacher's hidden states either; it
-is applied here, else the highest bitmap would learn to be easy to imitate.
+See docs/methods/objectives.md, "Distances". S4 (docs/systems.md) adds to the KL of tempered outputs the squared
+difference of hidden states, of all blocks (accumulative), of the last one (non-accumulative) or of one drawn per step
+(stochastic). It mentions no cross entropy and gives neither weights nor temperature, so all of them are fields. S4
+mentions no stop-gradient at the teacher's hidden states either; it is applied here, since otherwise the highest bitmap
+would learn to be easy to imitate.
 
-Raw residuals have a few enormous coordinates and grow from block to block, while the last state has passed the
-final norm.  So each token's state is normalised (a LayerNorm without gain or bias) and its squares are averaged over
-the features; else one block would decide alone.
+Raw residuals have a few enormous coordinates and grow from block to block, while the last state has passed the final
+norm.  So the state of each token is normalized (a LayerNorm without gain or bias) and its squares are averaged over the
+features; otherwise one block would decide alone.
 
 Contrastive alignment (InfoNCE) asks less than equality: a low bitmap's state z must be nearer, by cosine, to the
 higher bitmap's state of the same thing than to its states of other things,
 
     - log ( exp(cos(z_i, SG t_i) / tau) / sum_k exp(cos(z_i, SG t_k) / tau) )
 
-for the last block.  ``answers``: i are the tokens that carry the answer, k all tokens of the same sequence, so that
-batches may be split at will.  ``pooled``: i and k are the sequences of a micro-batch, each the mean of its tokens;
-the size of a micro-batch is then a setting of the loss, and a sequence alone in its own has none.
+for the last block.  ``answers``: i are the tokens that carry the answer and k all tokens of the same sequence, so
+batches may be split in any way. ``pooled``: i and k are the sequences of a micro-batch, each the mean of its tokens;
+the size of a micro-batch then changes the loss, and a micro-batch of one sequence has no such loss.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class Distillation:
 
         ce_weight CE + sum over teachers ( beta Dist + feature_weight Features + contrastive_weight InfoNCE )
 
-    A bitmap without teachers learns from the labels alone, at full weight: with ``ce_weight`` 0 the highest would learn
-    nothing otherwise.
+    A bitmap without teachers learns from the labels only, at full weight: with ``ce_weight`` 0 the highest would learn
+    nothing.
     """
 
     beta: Weight = 1.0
@@ -79,12 +80,12 @@ class Distillation:
 
     @property
     def looks_inside(self) -> bool:
-        """Whether hidden states do."""
+        """Whether hidden states enter the loss."""
         return self.feature_weight > 0 or self.contrastive_weight > 0
 
 
 def distance(student: torch.Tensor, teacher: torch.Tensor, how: Distillation) -> torch.Tensor:
-    """Distance of two rows of logits, (units, classes) each, summed over the rows.
+    """Return the distance of two sets of logits, (units, classes) each, summed over the units.
 
     ``kl``: tau^2 KL(softmax(teacher/tau) || softmax(student/tau)).  ``mse``: mean squared difference over the
     possible classes, each row's mean taken out first, since logits are free up to a constant.
@@ -102,7 +103,9 @@ def distance(student: torch.Tensor, teacher: torch.Tensor, how: Distillation) ->
 
 
 def chosen_layers(features: FeatureLayers, blocks: int, seed: int, step: int) -> list[int]:
-    """Indices of the blocks whose states are compared at ``step``; ``random`` draws one from (seed, step)."""
+    """Return the indices of the blocks whose states are compared at ``step``; ``random`` draws one from (seed,
+    step).
+    """
     if features == "all":
         return list(range(blocks))
     if features == "last":
@@ -111,7 +114,7 @@ def chosen_layers(features: FeatureLayers, blocks: int, seed: int, step: int) ->
 
 
 def feature_distance(student: Hidden, teacher: Hidden, layers: list[int]) -> torch.Tensor:
-    """Mean squared difference of normalised states over the features, weighted over tokens, summed over ``layers``."""
+    """Return the mean squared difference of normalized states, weighted over tokens and summed over ``layers``."""
     total = student.weights.new_zeros(())
     for layer in layers:
         ours, theirs = (_normalised(hidden.layers[layer]) for hidden in (student, teacher))
@@ -120,7 +123,7 @@ def feature_distance(student: Hidden, teacher: Hidden, layers: list[int]) -> tor
 
 
 def contrastive_distance(student: Hidden, teacher: Hidden, how: Distillation) -> torch.Tensor:
-    """InfoNCE of the last states, weighted by the units of each sequence and summed over sequences."""
+    """Return InfoNCE of the last states, weighted by the units of each sequence and summed over sequences."""
     ours, theirs = (at_least_float32(hidden.layers[-1]) for hidden in (student, teacher))
     weights = student.weights
     if how.contrastive == "pooled":
@@ -131,7 +134,7 @@ def contrastive_distance(student: Hidden, teacher: Hidden, how: Distillation) ->
         anchors, candidates = student.answers, weights
     ours, theirs = functional.normalize(ours, dim=-1), functional.normalize(theirs.detach(), dim=-1)
     similar = ours @ theirs.transpose(-1, -2) / how.contrastive_temperature
-    # padding is no candidate, but stays one for itself: a row without any would be NaN
+    # padding is not a candidate, except for itself: a row without any candidate would be NaN
     barred = (candidates == 0)[:, None, :] & ~torch.eye(similar.shape[-1], dtype=torch.bool, device=similar.device)
     matched = similar.masked_fill(barred, -torch.inf).log_softmax(dim=-1).diagonal(dim1=-2, dim2=-1)
     return -(anchors * matched).sum()

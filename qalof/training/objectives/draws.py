@@ -1,6 +1,6 @@
 """Random numbers that are a pure function of (seed, purpose, step).
 
-A generator for each purpose, so that a draw added for one purpose never shifts another's.
+Each purpose has its own generator, so a draw that is added for one purpose never shifts those of another.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 BITMAPS = 1
-"""Which bitmaps a step runs."""
+"""The purpose of drawing the bitmaps of a step."""
 
 FEATURE_LAYER = 2
-"""Which block's hidden state a step distils."""
+"""The purpose of drawing the block whose hidden state a step distills."""
 
 
 def generator(seed: int, purpose: int, step: int) -> np.random.Generator:
-    """A fresh generator; ``seed`` and ``step`` must not be negative."""
+    """Return a fresh generator; ``seed`` and ``step`` must not be negative."""
     return np.random.default_rng((seed, purpose, step))

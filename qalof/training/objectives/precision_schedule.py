@@ -1,4 +1,4 @@
-"""The bit-width of each step in cyclic precision training (CPT, arXiv 2101.09868; algorithms.md 4).
+"""The bit-width of each step in cyclic precision training (CPT, arXiv 2101.09868; docs/methods/cpt.md).
 
     B(t) = rne( Bmin + (Bmax - Bmin) rise(z) ),   z in [0, 1) the phase within a cycle
 
@@ -12,13 +12,13 @@ rex             1 - (1 - z) / (0.1 + 0.9 (1 - z))   late at the top (reflected e
 ==============  ==================================  ====================================================
 
 A ``repeated`` schedule rises in every cycle and drops to Bmin at the start of the next.  A ``triangular`` one falls in
-even cycles, counted from 0, and rises in odd ones, so that it ends at Bmax if the number of cycles is even.  A fall
-mirrors the rise ``vertical``-ly, Bmin + Bmax - B(z), or ``horizontal``-ly, B(1 - z).  Shapes and forms are
-those of the later suite of schedules (Wolfe and Kyrillidis 2024).
+even cycles, counted from 0, and rises in odd ones, so it ends at Bmax if the number of cycles is even.  A fall mirrors
+the rise ``vertical``-ly, Bmin + Bmax - B(z), or ``horizontal``-ly, B(1 - z).  Shapes and forms are those of the later
+suite of schedules (Wolfe and Kyrillidis 2024, arXiv 2403.02243).
 
-The official code takes z = (t mod T)/T with T = floor(total/N), so that the
-remainder of 1,000 steps in 32 cycles, 8 steps, is spent at Bmin and training *ends* at the lowest width.  By
-default z = frac(t N / total) here, which has no remainder; ``official_remainder`` gives the other.
+The official code takes z = (t mod T)/T with T = floor(total/N), so the remainder of 1,000 steps in 32 cycles, 8 steps,
+runs at Bmin, and training *ends* at the lowest width. By default z = frac(t N / total) here, which has no remainder;
+``official_remainder`` repeats the official code.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ RISES: dict[Shape, Callable[[float], float]] = {
     "exponential": lambda z: 1 - math.exp(-4 * z),
     "rex": lambda z: 1 - (1 - z) / (0.1 + 0.9 * (1 - z)),
 }
-"""How far a width has risen, in [0, 1], at phase z in [0, 1]."""
+"""A function from the phase z in [0, 1] to how far a width has risen, in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class CyclicPrecision:
-    """Cycles between two widths; a pure function of the step."""
+    """Cycles between two widths, as a pure function of the step."""
 
     lowest: Width = 4
     highest: Width = 8
@@ -72,28 +72,28 @@ class CyclicPrecision:
                 raise BadInputError(f"{name} must be one of {', '.join(known)}: got {value!r}")
 
     def cycle(self, step: int) -> int:
-        """The cycle that ``step`` lies in, counted from 0; the official remainder begins one more."""
+        """Return the cycle of ``step``, counted from 0; the official remainder begins one more."""
         if self.official_remainder:
             return step // (self.steps // self.cycles)
         return step * self.cycles // self.steps
 
     def phase(self, step: int) -> float:
-        """Where ``step`` lies in its cycle, in [0, 1)."""
+        """Return the position of ``step`` in its cycle, in [0, 1)."""
         if self.official_remainder:
             period = self.steps // self.cycles
             return (step % period) / period
-        # integers first: in floats, 3 * (1/3) would begin a cycle one step late
+        # integers come first: in floats, 3 * (1/3) would begin a cycle one step late
         return (step * self.cycles % self.steps) / self.steps
 
     def rise(self, step: int) -> float:
-        """How far the width of ``step`` stands above ``lowest``, as a share of the range, before rounding."""
+        """Return how far the width of ``step`` is above ``lowest``, as a share of the range, before rounding."""
         rises, phase = RISES[self.shape], self.phase(step)
         if self.form == "repeated" or self.cycle(step) % 2:
             return rises(phase)
         return 1 - rises(phase) if self.flip == "vertical" else rises(1 - phase)
 
     def bits(self, step: int) -> int:
-        """The width of ``step``, counted from 0."""
+        """Return the width of ``step``, which is counted from 0."""
         return round(self.lowest + (self.highest - self.lowest) * self.rise(step))
 
     @property

@@ -1,15 +1,15 @@
-"""Several bitmaps on one batch and one optimizer step, lower ones taught by higher ones or not.
+"""Several bitmaps run on one batch in one optimizer step, and higher ones may teach lower ones.
 
 For the bitmaps C = (Q_1 .. Q_N) of a step, sorted from high to low average width:
 
     L = w sum_i [ CE(Q_i) + beta sum_{j in T(i)} Dist(Q_i, stop-gradient(Q_j)) ],   w = 1/N
 
-``spnet`` has no teachers, cascade distillation (InstantNet, arXiv 2104.10853) takes all higher bitmaps or the highest;
-bitmaps of equal width never teach one another.  The backward pass runs bitmap by bitmap, since all
-graphs at once would need N times the memory; gradients add up in the shared parameters.  Distances are summed over
-label rows, like the cross entropy, and divided by the same number of units.  The paper's weight 1/N is the
-default; the official code sums, which is ``weight="sum"``.  N counts the bitmaps of the step, so that a curriculum's
-first steps are not smaller than its last ones.
+``spnet`` has no teachers. Cascade distillation (InstantNet, arXiv 2104.10853; docs/methods/objectives.md) takes all
+higher bitmaps or the highest one; bitmaps of equal width never teach one another. The backward pass runs bitmap by
+bitmap, since all graphs at once would need N times the memory; gradients add up in the shared parameters.  Distances
+are summed over label rows, like the cross entropy, and divided by the same number of units.  The paper's weight 1/N is
+the default; the official code sums, which is ``weight="sum"``. N counts the bitmaps of the step, so the first steps of
+a curriculum are not smaller than its last ones.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from qalof.training.objectives.distillation import (
 )
 
 Weight = Literal["mean", "sum"]
-"""w in the formula above: 1/N, or 1."""
+"""The factor w of the formula above: 1/N, or 1."""
 
 
 class StepwisePrecision:
-    """The bitmaps that ``choice`` gives for each step; with ``distillation`` a cascade among them.
+    """Runs the bitmaps that ``choice`` gives for each step; with ``distillation`` they form a cascade.
 
     ``seed`` draws the block whose hidden states are distilled, where the distillation draws one.
     """
@@ -59,20 +59,20 @@ class StepwisePrecision:
         self.choice, self.weighting, self.seed = choice, weight, seed
         self.distillation = distillation if distillation and distillation.teaches else None
         self._sites = tuple(sites)
-        # every micro-batch of a step asks again
+        # every micro-batch of a step calls this again
         self._ordered = lru_cache(maxsize=2)(self._sorted)
 
     def bitmaps(self, step: int) -> Sequence[Bitmap]:
-        """The choice at ``step``, from high to low."""
+        """Return the choice at ``step``, from high to low."""
         return self._ordered(step)[0]
 
     def labels(self, step: int) -> Sequence[str]:
-        """The bitmaps as text, or what the choice calls those that it makes up."""
+        """Return the bitmaps as text, or the names that the choice gives to those that it generates."""
         made_up = self.choice.made_up(step)
         return [made_up.get(bitmap, str(bitmap)) for bitmap in self.bitmaps(step)]
 
     def teachers(self, index: int, step: int = 0) -> list[int]:
-        """Indices of those of :meth:`bitmaps` that teach bitmap ``index``."""
+        """Return the indices of those of :meth:`bitmaps` that teach bitmap ``index``."""
         if self.distillation is None:
             return []
         widths = self._ordered(step)[1]
@@ -138,7 +138,7 @@ class StepwisePrecision:
 
 
 class SwitchablePrecision(StepwisePrecision):
-    """All bitmaps on every batch; with ``distillation`` a cascade, without it spnet."""
+    """Runs all bitmaps on every batch; with ``distillation`` this is a cascade, without it spnet."""
 
     def __init__(
         self,

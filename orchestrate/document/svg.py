@@ -2,7 +2,7 @@
 
 Matplotlib writes the SVG: ``svg.fonttype: none`` leaves text as text (it can be searched and read out), and
 ``svg.hashsalt`` makes the identifiers that it refers to the same in every drawing of a figure, and different between
-the figures of one page.  What it has no setting for is done on the parsed document: each color of :data:`COLOURS`
+the figures of one page.  What it has no setting for is done on the parsed document: each color of :data:`COLORS`
 becomes a variable of the style sheet, so one figure serves light mode, dark mode and print; and metadata and namespaces
 go, because they name addresses, and a page that stands alone should have none.
 """
@@ -24,7 +24,7 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 GOLD = "#e69f00"
 """The colors of Okabe and Ito's palette, which color-blind readers can distinguish."""
 
-COLOURS = {
+COLORS = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
     GRID: "var(--line)",
@@ -140,5 +140,5 @@ def _attributes(element: ElementTree.Element) -> dict[str, str]:
     if found.get("fill", "").startswith("#"):  # every browser takes a variable in a style, but not in an attribute
         style["fill"] = found.pop("fill")
     if style:
-        found["style"] = "; ".join(f"{key}: {COLOURS.get(value, value)}" for key, value in style.items())
+        found["style"] = "; ".join(f"{key}: {COLORS.get(value, value)}" for key, value in style.items())
     return found

@@ -60,10 +60,10 @@ def execute(
 
 
 def check_places(config: JobConfig, output: Path) -> None:
-    """See whether a run of ``config`` can write at ``output`` and keep its record; everything stays as it was.
+    """Check that a run of ``config`` can write at ``output`` and keep its record; everything stays as it was.
 
     Raises:
-        BadInputError: names the place, and what is wrong with it.
+        BadInputError: a place cannot be used; the error names it, and says what is wrong with it.
     """
     RunDirectory.check(output)
     if config.tracking.uri is None:
@@ -71,10 +71,10 @@ def check_places(config: JobConfig, output: Path) -> None:
 
 
 def tracker_of(tracking: TrackingConfig) -> Tracker:
-    """The record of runs, open.
+    """Open the record of runs.
 
     Raises:
-        BadInputError: it cannot be reached, read or written.
+        BadInputError: the record cannot be reached, read or written.
     """
     return Tracker.open(Path(tracking.root), tracking.uri, tracking.experiment)
 

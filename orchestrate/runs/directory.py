@@ -49,7 +49,7 @@ class RunDirectory:
 
     @staticmethod
     def check(path: Path) -> None:
-        """See whether a run can be at ``path``, and leave everything as it was.
+        """Check that a run can be at ``path``, and leave everything as it was.
 
         Raises:
             BadInputError: ``path`` is a file, a folder that holds something else than a run, or cannot be written.

@@ -1,4 +1,4 @@
-"""What a run's result depends on besides its config: the content of every file and folder that the config names.
+"""What a run's result depends on in addition to its config: the content of every file and folder that the config names.
 
 Every field that is typed as a path is an input (:mod:`qalof.paths`), and so are the task's data and the base model of a
 checkpoint, which the checkpoint names.  A name on the hub counts with the revision that lies in the local cache, where

@@ -105,7 +105,7 @@ def open_store(root: Path, uri: str | None, experiment: str) -> tuple[Any, str, 
 
 
 def check_root(root: Path) -> None:
-    """See whether the SQLite record can be in ``root``, and leave everything as it was.
+    """Check that the SQLite record can be in ``root``, and leave everything as it was.
 
     Raises:
         BadInputError: ``root`` is a file or cannot be written, or the record's name is a folder's.

@@ -13,7 +13,7 @@ server that was killed and started again 20 seconds later while 60 values were l
 when its HTTP client has used up its retries, the write is dropped with a line in the log, and the next is asked for.
 With one retry, which is what keeps a dead server from holding up the start of a command, 50 of 60 values were lost.
 With MLflow's default retries none was lost, but the end of the run took 146 seconds; a server that stays away longer
-than they last loses them as before.  Besides, it covers neither the making nor the ending of runs, nor artifacts.  So
+than they last loses them as before.  Moreover, it covers neither the making nor the ending of runs, nor artifacts.  So
 the list stays: it keeps every write until it is written, in order, and tries again no more often than
 :data:`RETRY_EVERY`.
 

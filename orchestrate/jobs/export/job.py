@@ -101,10 +101,10 @@ def export_checkpoint(
 
 
 def _check_output(output: Path, form: str) -> None:
-    """See whether an export can be written at ``output``, before a model is loaded; everything stays as it was.
+    """Check that an export can be written at ``output``, before a model is loaded; everything stays as it was.
 
     Raises:
-        BadInputError: something else is there, a name without .gguf, or a place that cannot be written.
+        BadInputError: something else is there, the name lacks .gguf, or the place cannot be written.
     """
     if form == ExportFormat.PACKED:
         check_packed(output)
@@ -231,8 +231,8 @@ def _export_gguf(
         tensors = write_tensors(model, bitmap, output, tokenizer, float_type=float_type)
         files, whole = [output], output
     else:
-        with sealed_folder(output, {"format_version": 1, "kind": str(ExportFormat.GGUF_LORA)}) as beside:
-            tensors = write_gguf_lora(model, bitmap, beside, tokenizer, float_type)
+        with sealed_folder(output, {"format_version": 1, "kind": str(ExportFormat.GGUF_LORA)}) as parts:
+            tensors = write_gguf_lora(model, bitmap, parts, tokenizer, float_type)
         files, whole = sorted(output.glob("*.gguf")), output / BASE_FILE
     found = departures(model, bitmap, merge=merge, tensors=tensors)
     found = {name: difference for name, difference in found.items() if name in opened.asked}

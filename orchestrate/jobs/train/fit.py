@@ -143,9 +143,9 @@ def _trained(seen: Watched | None, target: Path, best: Kept | None) -> Trained:
     if seen is None or best is None or best.score is None:
         return Trained(target, None)
     place = target.with_name(BEST_CHECKPOINT)
-    told = {"checkpoint": str(place), "step": best.step, "metric": str(seen.objective)}
-    told["value"] = seen.signed(best.score)
-    return Trained(target, {**told, "bitmaps": [str(bitmap) for bitmap in seen.bitmaps], "limit": seen.limit})
+    chosen = {"checkpoint": str(place), "step": best.step, "metric": str(seen.objective)}
+    chosen["value"] = seen.signed(best.score)
+    return Trained(target, {**chosen, "bitmaps": [str(bitmap) for bitmap in seen.bitmaps], "limit": seen.limit})
 
 
 def _storage(directory: RunDirectory) -> Path:

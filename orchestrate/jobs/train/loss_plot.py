@@ -18,7 +18,7 @@ from orchestrate.document.blocks import Block, Plot
 from orchestrate.document.svg import GOLD, INK, SERIES, new_figure, styled, to_svg
 from orchestrate.jobs.train.curves import OPTIMIZED, LossCurve
 
-COLOURS = (*SERIES, GOLD, INK)
+COLORS = (*SERIES, GOLD, INK)
 STYLES = ("-", "--", ":", "-.")
 MOST_CURVES, MOST_POINTS, FEW_STEPS = 12, 400, 30
 DECADE = 10.0
@@ -69,15 +69,15 @@ def _draw(curves: Sequence[LossCurve], window: int, name: str) -> Markup:
     with styled():
         figure, (axes,) = new_figure(7.2, 3.4)
         for index, curve in enumerate(curves):
-            colour, style = COLOURS[index % len(COLOURS)], STYLES[index % len(STYLES)]
+            color, style = COLORS[index % len(COLORS)], STYLES[index % len(STYLES)]
             few = np.unique(np.linspace(0, len(curve.steps) - 1, MOST_POINTS).round().astype(int))
             steps = [curve.steps[i] for i in few]
             if window > 1:
-                axes.plot(steps, [curve.values[i] for i in few], color=colour, alpha=0.25, linewidth=0.8)
+                axes.plot(steps, [curve.values[i] for i in few], color=color, alpha=0.25, linewidth=0.8)
             means = smoothed(curve.values, window, logs)
             marker = "o" if len(steps) == 1 else None
             label = formats.shorter(formats.bitmap_name(curve.bitmap), 24)
-            axes.plot(steps, [means[i] for i in few], color=colour, linestyle=style, marker=marker, label=label)
+            axes.plot(steps, [means[i] for i in few], color=color, linestyle=style, marker=marker, label=label)
         if logs:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if _decades(curves) > 1.5 else (1.0, 2.0, 5.0)))

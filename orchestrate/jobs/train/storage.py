@@ -81,13 +81,13 @@ def keep_best(found: Sequence[Kept], place: Path) -> Kept | None:
 
 
 def leave_error(storage: Path, text: str) -> None:
-    """Leave a worker's error, as text; of several workers' the last one stays.  A full disk refuses it in silence."""
+    """Leave a worker's error, as text; of several workers' errors the last one stays.  On a full disk none is left."""
     with suppress(DiskError):  # then the work is repeated, and its error is found again
         write_text(storage / ERROR, text)
 
 
 def left_error(storage: Path) -> str | None:
-    """What :func:`leave_error` left; None where nothing was."""
+    """Read what :func:`leave_error` left; None where it left nothing."""
     path = storage / ERROR
     return path.read_text(encoding="ascii") if path.is_file() else None
 
@@ -96,7 +96,7 @@ def prepare(storage: Path) -> Path | None:
     """Prepare the storage for a fit, whatever an earlier one left; nothing else may write there.
 
     Returns:
-        The checkpoint to go on from, None for a new start.
+        The checkpoint to go on from; None for a new start.
     """
     storage.mkdir(parents=True, exist_ok=True)
     (storage / SNAPSHOT).unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.shared.compare import trained_by
 from orchestrate.runs.layout import CONFIG
 from orchestrate.runs.mlflow_store import database_of
+from qalof.errors import BadInputError
 from qalof.home import expanded
 
 _URI = re.compile(r"\w[\w+.-]*://")
@@ -59,7 +60,10 @@ class Places:
         for folder in (whole, whole.resolve()):
             if any(folder.is_relative_to(place) for place in near):
                 return os.path.relpath(folder, base)
-        home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home raises an error where there is none
+        try:
+            home = expanded("~")
+        except BadInputError:  # there is none
+            return str(whole)
         return f"~/{whole.relative_to(home)}" if whole.is_relative_to(home) else str(whole)
 
     def link(self, path: Path) -> str:

@@ -11,7 +11,7 @@ FOLDER = "reference/api"
 
 
 def packages() -> dict[str, list[Path]]:
-    """Dotted name of a package -> its modules' files, the package's own first."""
+    """The modules' files by the dotted name of their package, with the package's own file first."""
     found: dict[str, list[Path]] = {}
     for wing in WINGS:
         for path in sorted((ROOT / wing).rglob("*.py")):
@@ -21,19 +21,19 @@ def packages() -> dict[str, list[Path]]:
 
 
 def menu() -> list[dict[str, str]]:
-    """Menu entries."""
+    """Make the entries of the menu."""
     return [{name: f"{FOLDER}/{name}.md"} for name in packages()]
 
 
 def first_sentence(path: Path) -> str:
-    """What a module's docstring begins with."""
+    """Read the first sentence of a module's docstring."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     paragraph = " ".join(text.split("\n\n")[0].split())
     return paragraph.split(". ")[0].rstrip(".:")
 
 
 def pages() -> dict[str, str]:
-    """The pages, and an index of them."""
+    """Make the pages, and an index of them."""
     made = {f"{FOLDER}/{name}.md": _page(name, files) for name, files in packages().items()}
     rows = [
         f"| [`{name}`]({name}.md) | {first_sentence(files[0])} |"
@@ -53,7 +53,7 @@ def _page(name: str, files: list[Path]) -> str:
     for path in files:
         own = path.name == "__init__.py"
         modules.append(name if own else f"{name}.{path.stem}")
-    # a package's own page shows its text alone: what it passes on stands where it is defined
+    # a package's own page shows its text alone: what it passes on is shown where it is defined
     options = {True: "\n    options:\n      members: false", False: ""}
     blocks = [f"::: {module}{options[module == name]}" for module in modules]
     return f"# `{name}`\n\n" + "\n\n".join(blocks) + "\n"

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def commands() -> dict[str, Any]:
-    """Every command by name, as typer builds it."""
+    """Collect every command by name, in the form that typer builds."""
     import typer.main
 
     from orchestrate.cli.app import app
@@ -16,7 +16,7 @@ def commands() -> dict[str, Any]:
 
 
 def pages() -> dict[str, str]:
-    """One page."""
+    """Make the page."""
     found = commands()
     parts = [
         "# Command line",

@@ -27,7 +27,7 @@ class Section:
     command: str
     path: str
     owner: str = ""
-    """What picks the section that it stands in, where several have a section of this name."""
+    """What picks the section that holds it, where several have a section of this name."""
 
     @property
     def title(self) -> str:
@@ -41,18 +41,18 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """Unique on its page."""
+        """An anchor that is unique on its page."""
         return self.kind.__name__.lower()
 
     @property
     def link(self) -> str:
-        """From another page of the folder."""
+        """The link from another page of the folder."""
         return f"{self.command}.md#{self.anchor}"
 
 
 @cache
 def config_classes() -> dict[str, type[BaseModel]]:
-    """Command -> the class that validates its config; found by its ``command`` key, wherever it is defined."""
+    """Find the classes that validate configs, by command; each has a ``command`` key, wherever it is defined."""
     package = importlib.import_module("orchestrate")
     for module in pkgutil.walk_packages(package.__path__, "orchestrate."):
         if not module.name.endswith("__main__"):
@@ -68,7 +68,7 @@ def config_classes() -> dict[str, type[BaseModel]]:
 
 @cache
 def sections() -> dict[type, Section]:
-    """Every settings class that a config can hold, in the order of the pages."""
+    """Find every settings class that a config can hold, in the order of the pages."""
     found: dict[type, Section] = {}
     for command, kind in config_classes().items():
         for each, path, owner in _walk(kind, ""):
@@ -77,12 +77,12 @@ def sections() -> dict[type, Section]:
 
 
 def menu() -> list[dict[str, str]]:
-    """Menu entries."""
+    """Make the entries of the menu."""
     return [{name: f"{FOLDER}/{name}.md"} for name in config_classes()]
 
 
 def pages() -> dict[str, str]:
-    """A page for each command, and an index."""
+    """Make a page for each command, and an index."""
     found = sections()
     made = {}
     for command in config_classes():

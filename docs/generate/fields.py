@@ -26,12 +26,12 @@ from pydantic_core import PydanticUndefined
 
 WINGS = ("qalof", "search", "orchestrate")
 BITMAP = int | str | list[int | str]
-"""What :meth:`qalof.bitmap.Bitmap.parse` reads."""
+"""The type of what :meth:`qalof.bitmap.Bitmap.parse` reads."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a section; ``kinds``: the settings classes that its value may be."""
+    """One key of a section; its value may be an object of the settings classes ``kinds``."""
 
     name: str
     type: str
@@ -47,7 +47,7 @@ def is_settings(kind: Any) -> bool:
 
 
 def variants(kind: type) -> list[type]:
-    """``kind`` itself, or the classes that are registered in it by name where it is abstract."""
+    """Return ``kind`` itself, or the classes that are registered in it by name where it is abstract."""
     registry = getattr(kind, "registry", None)
     if inspect.isabstract(kind) and isinstance(registry, Mapping):
         ours = [each for each in registry.values() if each.__module__.split(".")[0] in WINGS]
@@ -75,12 +75,12 @@ def tag_of(kind: type) -> tuple[str, str] | None:
 
 @cache
 def keys_of(kind: type) -> list[Key]:
-    """Every field of a settings class, in its order."""
+    """List every field of a settings class, in its order."""
     texts = field_texts(kind)
     if issubclass(kind, BaseModel):
         return [_pydantic_key(name, info, texts.get(name, "")) for name, info in kind.model_fields.items()]
     hints = typing.get_type_hints(kind, include_extras=True)
-    if getattr(kind, "method", None):  # one of many: what it has of its own, or sets otherwise
+    if getattr(kind, "method", None):  # one of many: only what it adds, or sets differently, is shown
         return [key for key in _dataclass_keys(kind, hints, texts) if key not in keys_of(shared_by(kind))]
     return _dataclass_keys(kind, hints, texts)
 
@@ -94,7 +94,7 @@ def _dataclass_keys(kind: type, hints: Mapping[str, Any], texts: Mapping[str, st
 
 
 def field_texts(kind: type) -> dict[str, str]:
-    """Field name -> the docstring line under it; a class goes before its bases."""
+    """Read the docstring line under each field; a class goes before its bases."""
     ours = [base for base in reversed(kind.__mro__) if base not in (object, BaseModel)]
     return {name: text for base in ours for name, text in _docstrings(base).items()}
 
@@ -148,7 +148,7 @@ def _dataclass_key(each: dataclasses.Field[Any], hint: Any, text: str) -> Key:
 
 
 def type_text(hint: Any) -> str:
-    """A type as a reader of YAML meets it."""
+    """Write a type in words for readers of YAML."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint == BITMAP:
         return "bitmap"
@@ -179,7 +179,7 @@ def type_text(hint: Any) -> str:
 
 
 def laws(metadata: Sequence[Any]) -> str:
-    """Bounds that pydantic holds, in words."""
+    """Say in words which bounds pydantic holds."""
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "length at least",
              "max_length": "length at most", "multiple_of": "a multiple of", "pattern": "matches"}  # fmt: skip
     found = []
@@ -196,7 +196,7 @@ def laws(metadata: Sequence[Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A default value as YAML would write it."""
+    """Write a default value like YAML."""
     if value is None or value is PydanticUndefined:
         return "`null`"
     if isinstance(value, bool):

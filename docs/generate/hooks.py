@@ -23,7 +23,7 @@ _FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*(?:\\\((.*?)\\\)|\\\[(
 
 
 def pages() -> dict[str, str]:
-    """The generated pages: path below docs/ -> Markdown."""
+    """Make the generated pages: Markdown by path below docs/."""
     return {**commands.pages(), **configs.pages(), **tables.pages(), **tree.pages(), **api.pages()}
 
 

@@ -28,7 +28,7 @@ _PAGES = {
 
 
 def as_markdown(text: str) -> str:
-    """The docstring with roles and double backquotes as Markdown."""
+    """Turn the roles and double backquotes of a docstring into Markdown."""
     text = _SPECIFICATION.sub(lambda match: f"Methods: {_PAGES.get(match[1], match[1])}", text)
     parts = re.split(r"(`[^`]*`)", _LITERAL.sub(r"`\1`", _ROLE.sub(_link, text)))
     # "M[source][target]" is no link, but Markdown would take it for one
@@ -40,14 +40,14 @@ def _link(match: re.Match[str]) -> str:
     shown = name.rsplit(".", 1)[-1] if short else name
     if "." not in name:
         return f"`{shown}`"
-    # optional: a name that has no place on a page stays plain code
+    # the link is optional: a name that has no place on a page stays plain code
     return f'<autoref identifier="{name}" optional><code>{shown}</code></autoref>'
 
 
 class Roles(griffe.Extension):
-    """Rewrites every docstring once it is loaded."""
+    """An extension of griffe that rewrites every docstring once it is loaded."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Called by griffe for each object."""
+        """Rewrite the docstring of an object; griffe calls this."""
         if obj.docstring is not None:
             obj.docstring.value = as_markdown(obj.docstring.value)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def configs() -> dict[str, dict]:
-    """Path below the repository -> what stands in it, for every pipeline that fills a table."""
+    """Read every pipeline that fills a table, by its path below the repository."""
     found = {}
     for path in sorted((ROOT / "configs").rglob("*.yaml")):
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -20,7 +20,7 @@ def configs() -> dict[str, dict]:
 
 
 def pages() -> dict[str, str]:
-    """One page."""
+    """Make the page."""
     parts = [
         "# Tables of the four systems",
         "Made from the configs. Each of them runs as it stands at the size of its source (GPT-2, SQuAD, WikiText), "

@@ -16,7 +16,7 @@ TOP = {
 
 
 def pages() -> dict[str, str]:
-    """One page."""
+    """Make the page."""
     parts = ["# Annotated tree", "Made from the first sentence of each file.", "| folder | what it is |\n|---|---|"]
     parts[-1] += "".join(f"\n| `{name}/` | {what} |" for name, what in TOP.items())
     for name, files in api.packages().items():

@@ -17,6 +17,7 @@ _WHERE = {
     "LayerBits": "qalof.bitmap",
     "build": "qalof.model.switchable",
     "load": "qalof.checkpoint.opening",
+    "save": "qalof.checkpoint.model",
     "task": "qalof.tasks.factory",
     "task_of": "qalof.checkpoint.opening",
 }

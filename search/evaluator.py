@@ -51,7 +51,7 @@ class Evaluator(Protocol):
 
 
 class LocalEvaluator:
-    """Evaluates in this process, one bitmap after another; leaves the model in eval mode, at the bitmap it had.
+    """Evaluates in this process, one bitmap after another, leaves the model in eval mode, at the bitmap it had.
 
     Args:
         model: its weights must not change while this evaluator is in use.
@@ -77,12 +77,9 @@ class LocalEvaluator:
     def evaluate(self, bitmaps: Sequence[Bitmap], limit: int | None = None) -> list[Evaluation]:
         """One evaluation a bitmap, in order."""
         examples = self.limit if limit is None else limit
-        before = self.model.bitmap
         self.model.eval()
-        try:
+        with self.model.at():
             return [self._evaluate(bitmap, examples) for bitmap in bitmaps]
-        finally:
-            self.model.set_bitmap(before)
 
     def fingerprint(self) -> str:
         """Digest of every tensor of the model, its settings and the task; taken anew, for a model may be trained on."""

@@ -8,29 +8,33 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from search.objective import Objective
-
-if TYPE_CHECKING:
-    from search.point import Point
-    from search.result import SearchResult
+from search.point import Point
 
 DOMINATED_COLOUR, FRONT_COLOUR = "#9aa5b1", "#c2410c"
 
 
-def front_png(result: SearchResult) -> bytes:
-    """A PNG: the first objective upwards, the second (or average bits) to the right."""
+def front_png(points: Sequence[Point], front: Sequence[Point], objectives: Sequence[Objective], title: str) -> bytes:
+    """A PNG: the first objective upwards, the second (or average bits) to the right.
+
+    Args:
+        points: all that were evaluated.
+        front: those among them that no other dominates.
+        objectives: of the search.
+        title: stands above.
+    """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    vertical = result.objectives[0]
-    horizontal = result.objectives[1] if len(result.objectives) > 1 else Objective.parse("average_bits")
-    front = sorted(result.front_points, key=lambda point: point.value(horizontal.name))
-    others = [point for point in result.points if point not in front]
+    vertical = objectives[0]
+    horizontal = objectives[1] if len(objectives) > 1 else Objective.parse("average_bits")
+    front = sorted(front, key=lambda point: point.value(horizontal.name))
+    others = [point for point in points if point not in front]
     _draw(axes, others, horizontal, vertical, DOMINATED_COLOUR, f"dominated ({len(others)})")
     _draw(axes, front, horizontal, vertical, FRONT_COLOUR, f"front ({len(front)})")
     if len(front) > 1:
@@ -39,7 +43,7 @@ def front_png(result: SearchResult) -> bytes:
         axes.step(x, y, where=where, color=FRONT_COLOUR, linewidth=1, alpha=0.6)
     axes.set_xlabel(horizontal.metric.heading)
     axes.set_ylabel(vertical.metric.heading)
-    axes.set_title(f"{result.strategy}, {len(result.points)} bitmaps; bars are 95 % intervals")
+    axes.set_title(title)
     axes.grid(alpha=0.3)
     if axes.containers:
         axes.legend()

@@ -86,7 +86,8 @@ class SearchResult:
 
     def plot(self, path: str | Path) -> None:
         """Draw all points with error bars and the front, as a PNG."""
-        write_bytes(Path(path), front_png(self))
+        title = f"{self.strategy}, {len(self.points)} bitmaps; bars are 95 % intervals"
+        write_bytes(Path(path), front_png(self.points, self.front_points, self.objectives, title))
 
     def save(self, folder: str | Path) -> None:
         """Write ``front.json``, ``front.csv``, ``front.png``, ``front_bitmaps.png`` and, of a trace, ``trace.csv``."""

@@ -10,14 +10,15 @@ import pytest
 import orchestrate
 import qalof
 import search
-from orchestrate.cluster.evaluation_pool import EvaluationPool, checkpoint_fingerprint
+from orchestrate.cluster.evaluation_pool import EvaluationPool
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.pipeline.plan import load_pipeline
 from orchestrate.report import write_report
 from qalof.bitmap import Bitmap
-from qalof.checkpoint.manifest import read_manifest
-from qalof.checkpoint.opening import load_any
+from qalof.checkpoint.manifest import read_described, read_manifest
+from qalof.checkpoint.model import load_parameters
+from qalof.checkpoint.opening import OpenCheckpoint, load_any
 from qalof.checkpoint.trainer import begin, load_checkpoint
 from qalof.errors import BadInputError
 from qalof.export.gguf_file import read_gguf, tensor_bytes_in, write_tensors
@@ -72,8 +73,10 @@ READS: dict[str, tuple[Callable[[Path, SwitchableModel], Any], set[str]]] = {
     "qalof.task": (lambda path, _: qalof.task("language-modeling", source=str(path)), {"packed", "NUL"}),
     "load_any": (lambda path, _: load_any(path), {"packed"}),
     "read_manifest": (lambda path, _: read_manifest(path), set()),
-    "SwitchableModel.load": (lambda path, _: SwitchableModel.load(path), set()),
-    "SwitchableModel.load_parameters": (lambda path, model: model.load_parameters(path), set()),
+    "load_parameters": (lambda path, model: load_parameters(model, path), set()),
+    "read_described": (lambda path, _: read_described(path), set()),
+    "OpenCheckpoint.model": (lambda path, _: OpenCheckpoint(path).model, set()),
+    "OpenCheckpoint.task": (lambda path, _: OpenCheckpoint(path).task, {"packed"}),
     "PackedModel.load": (lambda path, _: PackedModel.load(path), {"packed"}),
     "load_packed": (lambda path, _: load_packed(path), {"packed"}),
     "read_layout": (lambda path, _: read_layout(path), {"packed"}),
@@ -90,7 +93,7 @@ READS: dict[str, tuple[Callable[[Path, SwitchableModel], Any], set[str]]] = {
     "CheckpointEvaluator": (
         lambda path, _: orchestrate.CheckpointEvaluator(path).primary_metric, {"packed"},
     ),
-    "checkpoint_fingerprint": (lambda path, _: checkpoint_fingerprint(path), {"packed"}),
+    "OpenCheckpoint.fingerprint": (lambda path, _: OpenCheckpoint(path).fingerprint, {"packed"}),
     "EvaluationPool": (lambda path, _: EvaluationPool(path, (), None, HERE).evaluate([Bitmap({})]), {"packed"}),
     "open_checkpoint": (lambda path, _: open_checkpoint(str(path)), set()),
     "write_report": (lambda path, _: write_report(path), set()),
@@ -99,7 +102,7 @@ READS: dict[str, tuple[Callable[[Path, SwitchableModel], Any], set[str]]] = {
 """What reads a place, how it is called, and of which places it can make something."""
 
 WRITES: dict[str, Callable[[Path, SwitchableModel], Any]] = {
-    "SwitchableModel.save": lambda path, model: model.save(path),
+    "save": lambda path, model: qalof.save(model, path),
     "save_packed": lambda path, model: save_packed(model, "w8", path),
     "write_tensors": lambda path, model: write_tensors(model, "w8", path, None),
     "record_at": lambda path, _: record_at(path).__enter__(),
@@ -109,7 +112,8 @@ WRITES: dict[str, Callable[[Path, SwitchableModel], Any]] = {
     "SearchResult.save": lambda path, _: search.SearchResult((), (), "random", 0, {}, ()).save(path),
 }
 BY_OTHERS = {
-    "is_packed", "EvaluationPool.__init__", "CheckpointEvaluator.__init__", "EvaluationRecord.__init__", "search",
+    "is_packed", "OpenCheckpoint.__init__", "OpenCheckpoint.of",
+    "EvaluationPool.__init__", "CheckpointEvaluator.__init__", "EvaluationRecord.__init__", "search",
     "run", "execute", "run_pipeline", "load", "task_of", "write_gguf", "write_gguf_lora", "SearchResult.plot",
     "check_target",
 }  # fmt: skip
@@ -145,7 +149,7 @@ def test_a_place_that_cannot_be_written_is_bad_input(name, model, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("name", ["SwitchableModel.save", "save_packed", "SearchResult.save"])
+@pytest.mark.parametrize("name", ["save", "save_packed", "SearchResult.save"])
 def test_a_folder_never_takes_the_place_of_a_file(name, model, tmp_path):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(BadInputError):

@@ -76,7 +76,7 @@ def folder(tmp_path, monkeypatch):
     task = qalof.task("squad-span", validation_split="validation[:8]", max_length=128, stride=32)
     model = qalof.build(BaseModel("tiny", task.head), {"4": AdapterSpec(), "8": AdapterSpec()})
     extra = {"task": describe_task(task)}
-    model.save(tmp_path / "runs" / "sp_tiny" / "checkpoint", extra)
+    qalof.save(model, tmp_path / "runs" / "sp_tiny" / "checkpoint", extra)
     save_packed(model, "striped84", tmp_path / "runs" / "packed", load_tokenizer("tiny"), extra)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -112,7 +112,7 @@ def trained(base, real_gguf, real_data, tmp_path_factory):
     trainer = Trainer(model, task, SwitchablePrecision(bitmaps, model.sites), settings)
     losses = [trainer.train_step().losses for _ in range(3)]
     folder: Path = tmp_path_factory.mktemp("real") / "checkpoint"
-    model.save(folder)
+    qalof.save(model, folder)
     return folder, losses, model.eval()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+import qalof
 import search
 from qalof import build
 from qalof.bitmap import Bitmap
@@ -82,7 +83,7 @@ def score(
     place: Path, task: PreparedSpanTask, scale: Scale, device: torch.device, clock: Clock
 ) -> dict[str, Any] | None:
     """Exact match and F1 on the dev set at every width, and what 8 bits lose to no rounding, paired by question."""
-    model = SwitchableModel.load(place / "checkpoint").to(device).eval()
+    model = qalof.load(place / "checkpoint").to(device).eval()
     file = place / "evaluations.json"
     kept: dict[str, Any] = read_json(file, "evaluations") if file.exists() else {}
     for bits in WIDTHS:
@@ -106,7 +107,7 @@ def explore(
     Raises:
         OutOfTimeError: what is scored stands in the record, from which the next call goes on.
     """
-    model = SwitchableModel.load(place / "checkpoint").to(device).eval()
+    model = qalof.load(place / "checkpoint").to(device).eval()
     space = search.BitmapSpace.of(model, weight=(4, 8), activation="same", kv="same")
     evaluator = _Autocast(model, task, device, scale.sensitivity_questions)
     result = search.run(
@@ -123,7 +124,7 @@ def confirm(
     place: Path, found: dict[str, Any], task: PreparedSpanTask, device: torch.device, budget: float
 ) -> dict[str, Any]:
     """The search's best bitmap within ``budget`` average bits, scored on the whole dev set."""
-    model = SwitchableModel.load(place / "checkpoint").to(device).eval()
+    model = qalof.load(place / "checkpoint").to(device).eval()
     within = [row for row in found["front"] if row["average_bits"] <= budget]
     if not within:
         return {"budget": budget, "feasible": False}
@@ -136,7 +137,7 @@ def confirm(
 @torch.no_grad()
 def speed(place: Path, scale: Scale, device: torch.device) -> dict[str, Any]:
     """Tokens a second of a forward at 16 sequences, and the peak of memory, by bitmap."""
-    model = SwitchableModel.load(place / "checkpoint").to(device).eval()
+    model = qalof.load(place / "checkpoint").to(device).eval()
     length = min(scale.max_length, 128)
     ids = torch.randint(0, 50_000, (16, length), device=device)
     rows = {}

@@ -17,38 +17,27 @@ from orchestrate.cluster.failure_policy import FailurePolicy
 from orchestrate.cluster.pool import ActorPool, LocalPool, Made, Pool
 from orchestrate.config.sections import WorkersConfig
 from qalof.bitmap import Bitmap
-from qalof.checkpoint.opening import load_any, task_of
-from qalof.digests import content_digest
+from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.evaluation.result import Evaluation
-from qalof.files import MANIFEST, digest
 from qalof.model.shared_memory import share_large
 from qalof.model.switchable import SwitchableModel
 from qalof.site import Site
-from qalof.tasks.base import Task
 
 
 class Scorer:
     """An object that holds a checkpoint's model and task, and scores bitmaps; actors and trials have one.
 
     Args:
-        checkpoint: the checkpoint's folder, which every node must see.
+        checkpoint: the folder, which every node must see, or what this process has open already.
         threads: how many threads torch has.
         gpu: whether the model goes to the GPU.
-        other: a task in place of the checkpoint's, see :func:`qalof.checkpoint.opening.task_of`.
-        opened: the model and the task, where this process has them already.
     """
 
-    def __init__(
-        self,
-        checkpoint: str,
-        threads: int,
-        gpu: bool,
-        other: Mapping[str, Any] | None = None,
-        opened: tuple[Any, Task] | None = None,
-    ) -> None:
+    def __init__(self, checkpoint: str | OpenCheckpoint, threads: int, gpu: bool) -> None:
         torch.set_num_threads(threads)
+        opened = OpenCheckpoint.of(checkpoint)
         self.model: Any
-        self.model, self.task = opened or (load_any(checkpoint), task_of(checkpoint, other))
+        self.model, self.task = opened.runnable, opened.task
         self.model.to("cuda" if gpu else "cpu")
         if isinstance(self.model, SwitchableModel):
             share_large(self.model)
@@ -62,15 +51,8 @@ class Scorer:
 class EvaluationActor:
     """A :class:`Scorer` in a process of its own."""
 
-    def __init__(
-        self,
-        checkpoint: str,
-        threads: int,
-        gpu: bool,
-        other: Mapping[str, Any] | None = None,
-        opened: tuple[Any, Task] | None = None,
-    ) -> None:
-        self._scorer = Scorer(checkpoint, threads, gpu, other, opened)
+    def __init__(self, checkpoint: str | OpenCheckpoint, threads: int, gpu: bool) -> None:
+        self._scorer = Scorer(checkpoint, threads, gpu)
 
     def do(self, item: tuple[Bitmap, int | None]) -> Evaluation:
         """Score (bitmap, limit)."""
@@ -81,28 +63,25 @@ class EvaluationPool:
     """A :class:`search.Evaluator` on ``workers.count`` actors.
 
     Args:
-        checkpoint: the checkpoint's folder, which every node must see.
+        checkpoint: folder, which every node must see, or the checkpoint where this process has it open already: work in
+            this process then loads nothing again.
         sites: the sites of its model.
         limit: how many validation examples count; None takes all.
         workers: how many actors there are, their threads and device.
-        other: a task in place of the checkpoint's.
-        opened: the checkpoint's model and the task, for work in this process, which then loads nothing again.
+        other: a task in place of the checkpoint's; an open checkpoint has its own.
     """
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | OpenCheckpoint,
         sites: Sequence[Site],
         limit: int | None,
         workers: WorkersConfig,
         other: Mapping[str, Any] | None = None,
-        opened: tuple[Any, Task] | None = None,
     ) -> None:
-        checkpoint = Path(checkpoint)
-        self.checkpoint, self.limit, self.sites, self.other = checkpoint, limit, tuple(sites), other
-        self.at_once = workers.count
-        here = (opened,) if workers.in_process else ()
-        made = pool_of(EvaluationActor, workers, str(checkpoint), threads_of(workers), workers.gpu, other, *here)
+        self._opened = OpenCheckpoint.of(checkpoint, other)
+        self.limit, self.sites, self.at_once = limit, tuple(sites), workers.count
+        made = pool_of(EvaluationActor, workers, self._opened, threads_of(workers), workers.gpu)
         self._pool: Pool[tuple[Bitmap, int | None], Evaluation] = made
 
     def evaluate(
@@ -118,22 +97,15 @@ class EvaluationPool:
     @property
     def primary_metric(self) -> str:
         """The metric of the task that is scored."""
-        return task_of(self.checkpoint, self.other).primary_metric
+        return self._opened.task.primary_metric
 
     def fingerprint(self) -> str:
         """A digest that is equal for equal weights and data."""
-        return checkpoint_fingerprint(self.checkpoint, self.other)
+        return self._opened.fingerprint
 
     def close(self) -> None:
         """Let the actors go."""
         self._pool.close()
-
-
-def checkpoint_fingerprint(checkpoint: str | Path, other: Mapping[str, Any] | None = None) -> str:
-    """Digest what an evaluation depends on apart from bitmap and limit: weights, task and data."""
-    checkpoint = Path(checkpoint)
-    task = task_of(checkpoint, other)  # says what is wrong with a checkpoint that is not there
-    return content_digest(digest(checkpoint / MANIFEST), task.fingerprint())
 
 
 def threads_of(workers: WorkersConfig) -> int:

@@ -196,12 +196,8 @@ def attack_at(bitmap: Bitmap | str | int, model: Any, attack: Attack, example: A
     Raises:
         BadInputError: an illegal bitmap, or what the attack cannot be run on.
     """
-    before = model.bitmap
-    model.set_bitmap(bitmap)
-    try:
+    with model.at(bitmap):
         return attack.run(example)
-    finally:
-        model.set_bitmap(before)
 
 
 @dataclass(frozen=True)

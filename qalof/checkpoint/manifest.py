@@ -115,6 +115,15 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
+def read_described(folder: str | Path) -> Described:
+    """Check a checkpoint without loading its base, and return what its manifest says, as types.
+
+    Raises:
+        BadInputError: as :func:`read_manifest`.
+    """
+    return describe(read_manifest(folder), Path(folder))
+
+
 def describe(manifest: Mapping[str, Any], folder: Path) -> Described:
     """Read a manifest into types.
 

@@ -10,31 +10,43 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from qalof.checkpoint import adapters as files
-from qalof.checkpoint.manifest import Described, describe, header, read_manifest
+from qalof.checkpoint.manifest import Described, header, read_described
 from qalof.checkpoint.quantizers import load_state, save_state
 from qalof.files import sealed_folder
 from qalof.model.base_weights import BASE, BASE_FILE
 from qalof.model.gguf_source import ORIGIN
 from qalof.model.norms import trained_norms
+from qalof.model.switchable import SwitchableModel
+from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 from qalof.site import EmbeddingMode
 
-if TYPE_CHECKING:
-    from qalof.model.switchable import SwitchableModel
 
-
-def save_model(
-    model: SwitchableModel, folder: Path, extra: Mapping[str, Any], attach: Callable[[Path], None] | None
+def save(
+    model: SwitchableModel,
+    folder: str | Path,
+    extra: Mapping[str, Any] | None = None,
+    attach: Callable[[Path], None] | None = None,
 ) -> None:
-    """See :meth:`qalof.model.switchable.SwitchableModel.save`."""
+    """Write what is trained of ``model`` as a sealed folder.
+
+    Args:
+        model: at any bitmap.
+        folder: appears whole or not at all; an older one there is replaced.
+        extra: JSON that travels in the manifest under ``extra``, such as the task's config.
+        attach: writes more files into the folder before it is sealed.
+
+    Raises:
+        DiskError: the disk takes no more.
+    """
     conv1d = any(site.fan_in_fan_out for site in model.sites)
     origin = getattr(model.model.config, ORIGIN, None)
-    head = header(model.base, model.base_digest, model.adapters, model.settings, model.site_names, extra, origin)
-    with sealed_folder(folder, head) as beside:
+    head = header(model.base, model.base_digest, model.adapters, model.settings, model.site_names, extra or {}, origin)
+    with sealed_folder(Path(folder), head) as beside:
         if not model.adapters:
             files.save_modules(_besides(model), beside)
         for name, spec in model.adapters.items():
@@ -46,9 +58,42 @@ def save_model(
             attach(beside)
 
 
-def load_into(model: SwitchableModel, folder: Path, *, quantizers: bool = True) -> None:
-    """See :meth:`qalof.model.switchable.SwitchableModel.load_parameters`."""
-    stored = describe(read_manifest(folder), folder)
+def load_parameters(model: SwitchableModel, folder: str | Path, *, quantizers: bool = True) -> None:
+    """Copy what is trained from a checkpoint of a model like ``model``: everything or, on an error, nothing.
+
+    ``quantizers=False`` passes over quantizers, their state and fixed codes.
+
+    Raises:
+        BadInputError: a damaged checkpoint, another base, adapters, settings or sites, or tensors that do not fit.
+    """
+    copy_parameters(model, read_described(folder), quantizers=quantizers)
+
+
+def rebuild(
+    stored: Described, quantization: QuantizationScheme | None = None, embedding: TensorScheme | None = None
+) -> SwitchableModel:
+    """A new model that is what a verified checkpoint describes, in eval mode.
+
+    Args:
+        stored: of the checkpoint.
+        quantization: other quantizers than it was trained with; None for its own.
+        embedding: makes the input embedding a site with these quantizers.
+
+    Raises:
+        BadInputError: another base than it was trained on, or tensors that do not fit.
+    """
+    settings = replace(stored.settings, quantization=quantization or stored.settings.quantization)
+    if embedding is not None:
+        settings = settings.with_embedding(embedding)
+    model = SwitchableModel(stored.base.load(), stored.base, stored.adapters, settings)
+    copy_parameters(model, stored, quantizers=quantization is None)
+    return model.eval()
+
+
+def copy_parameters(model: SwitchableModel, stored: Described, *, quantizers: bool = True) -> None:
+    """As :func:`load_parameters`, from a checkpoint whose files are verified already."""
+    folder = stored.folder
+    assert folder is not None
     its, names = model.settings, model.site_names
     if stored.settings.embedding is EmbeddingMode.NONE:
         # an embedding that is made a site now, and a head along with it, were none when the model was trained

@@ -1,28 +1,159 @@
-"""Opening what training left behind: the model, and the task that it was trained for."""
+"""Opening what training left behind: the model, and the task that it was trained for.
+
+An :class:`OpenCheckpoint` verifies, reads and describes a folder once, however many ask for its manifest, model or
+task.  In another process it is opened again: only the folder's name travels there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qalof.checkpoint.manifest import read_manifest
+from qalof.checkpoint.manifest import Described, describe, read_manifest
+from qalof.checkpoint.model import rebuild
+from qalof.digests import content_digest
 from qalof.errors import BadInputError
 from qalof.export.packed import LAYOUT_FILE
 from qalof.export.packed_load import read_layout
 from qalof.export.packed_model import PackedModel
+from qalof.files import MANIFEST, digest
 from qalof.model.switchable import SwitchableModel
+from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 from qalof.tasks.base import Task
 from qalof.tasks.factory import make_task
 
 
-def load(folder: str | Path) -> SwitchableModel:
-    """The model of a checkpoint, in eval mode, at pass-through.
+class OpenCheckpoint:
+    """A checkpoint, or a packed folder, whose parts are read when they are first asked for, and once.
+
+    Whoever changes the weights of :attr:`runnable` changes them for all who hold this object; :meth:`fresh_model` gives
+    one of its own.
+
+    Args:
+        folder: of the checkpoint, or of a packed model, which runs at its own bitmap alone.
+        other: ``name`` and ``settings`` of a task in place of the one that the checkpoint was trained for.
+    """
+
+    def __init__(self, folder: str | Path, other: Mapping[str, Any] | None = None) -> None:
+        self.folder, self.other = Path(folder), other
+
+    @classmethod
+    def of(cls, checkpoint: str | Path | OpenCheckpoint, other: Mapping[str, Any] | None = None) -> OpenCheckpoint:
+        """``checkpoint`` itself where it is open already, with its own task."""
+        return checkpoint if isinstance(checkpoint, OpenCheckpoint) else cls(checkpoint, other)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.folder, self.other)
+
+    @cached_property
+    def is_packed(self) -> bool:
+        """Whether the folder is a packed model's."""
+        return is_packed(self.folder)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What the folder says of itself, every file of it checked: the manifest, or the layout of a packed model.
+
+        Raises:
+            BadInputError: no such folder, a damaged or newer one, or one of another range convention.
+        """
+        return read_layout(self.folder) if self.is_packed else read_manifest(self.folder)
+
+    @cached_property
+    def described(self) -> Described:
+        """The manifest of a checkpoint, as types.
+
+        Raises:
+            BadInputError: as :attr:`manifest`.
+        """
+        return describe(self.manifest, self.folder)
+
+    def drop_model(self) -> None:
+        """Give the model's memory back, where other processes do the work; it is loaded again if it is asked for."""
+        self.__dict__.pop("runnable", None)
+
+    @property
+    def model(self) -> SwitchableModel:
+        """The model of a checkpoint, in eval mode, at full precision until somebody sets a bitmap.
+
+        Raises:
+            BadInputError: as :attr:`manifest`, a base that cannot be had or is another one, or a packed folder.
+        """
+        if isinstance(self.runnable, PackedModel):
+            raise BadInputError(f"{self.folder} is a packed model: give the checkpoint that it was made of")
+        return self.runnable
+
+    @cached_property
+    def runnable(self) -> SwitchableModel | PackedModel:
+        """What a task evaluates: the model of a checkpoint, or a packed one, which runs at its own bitmap alone.
+
+        Raises:
+            BadInputError: as :attr:`model`, but for packed folders.
+        """
+        return PackedModel.load(self.folder, self.manifest) if self.is_packed else rebuild(self.described)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task that it was trained for, or the ``other`` one, with the tokenizer of the checkpoint's base.
+
+        Raises:
+            BadInputError: as :attr:`manifest`; also a checkpoint that names no task, or another task that needs
+                another head.
+        """
+        described = self.other or self.manifest["extra"].get("task")
+        if described is None:
+            raise BadInputError(
+                f"checkpoint {self.folder} must name its task to be evaluated: it does not; save it by `qalof train`"
+            )
+        # a packed folder that has its tokenizer needs no base
+        own = self.is_packed and (self.folder / "tokenizer.json").is_file()
+        base = self.manifest["base"]
+        task = make_task(described["name"], described["settings"], str(self.folder) if own else base["source"])
+        if (task.head, task.labels) != (base["head"], base["labels"]):
+            raise BadInputError(
+                f"task {task.name} needs a {_head(task.head, task.labels)} head: checkpoint {self.folder} has a "
+                f"{_head(base['head'], base['labels'])} one; take a checkpoint of a task with that head"
+            )
+        return task
+
+    def fresh_model(
+        self, quantization: QuantizationScheme | None = None, embedding: TensorScheme | None = None
+    ) -> SwitchableModel:
+        """A checkpoint's model that nobody else holds; the arguments are those of :func:`load`.
+
+        Raises:
+            BadInputError: as :attr:`model`.
+        """
+        return rebuild(self.described, quantization, embedding)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of what an evaluation depends on besides bitmap and limit: weights, task and data.
+
+        Raises:
+            BadInputError: as :attr:`task`, or data that cannot be read.
+        """
+        task = self.task  # says what is wrong with a checkpoint that is not there
+        return content_digest(digest(self.folder / MANIFEST), task.fingerprint())
+
+
+def load(
+    folder: str | Path, quantization: QuantizationScheme | None = None, *, embedding: TensorScheme | None = None
+) -> SwitchableModel:
+    """The model of a checkpoint, in eval mode, at full precision.
+
+    Args:
+        folder: of the checkpoint.
+        quantization: other quantizers than the model was trained with; None for its own.
+        embedding: makes the input embedding a site with these quantizers.
 
     Raises:
-        BadInputError: no such checkpoint, a damaged or newer one, or a base that cannot be had.
+        BadInputError: no such checkpoint, a damaged or newer one, another range convention, or a base that cannot be
+            had or is another one.
     """
-    return SwitchableModel.load(folder).eval()
+    return OpenCheckpoint(folder).fresh_model(quantization, embedding)
 
 
 def load_any(folder: str | Path) -> SwitchableModel | PackedModel:
@@ -31,11 +162,11 @@ def load_any(folder: str | Path) -> SwitchableModel | PackedModel:
     Raises:
         BadInputError: as :func:`load`.
     """
-    return PackedModel.load(Path(folder)) if is_packed(folder) else load(folder)
+    return OpenCheckpoint(folder).runnable
 
 
 def is_packed(folder: str | Path) -> bool:
-    """Whether ``folder`` is a packed model's; a checkpoint's or none else."""
+    """Whether ``folder`` is a packed model's, and not a checkpoint's or any other."""
     return (Path(folder) / LAYOUT_FILE).is_file()
 
 
@@ -47,24 +178,9 @@ def task_of(folder: str | Path, other: Mapping[str, Any] | None = None) -> Task:
         other: ``name`` and ``settings`` of another task, which gets the checkpoint's tokenizer.
 
     Raises:
-        BadInputError: as :func:`load`; also a checkpoint that names no task, or another task that needs another head.
+        BadInputError: as :attr:`OpenCheckpoint.task`.
     """
-    manifest: dict[str, Any] = read_layout(Path(folder)) if is_packed(folder) else read_manifest(Path(folder))
-    described = other or manifest["extra"].get("task")
-    if described is None:
-        raise BadInputError(
-            f"checkpoint {folder} must name its task to be evaluated: it does not; save it by `qalof train`"
-        )
-    # a packed folder that has its tokenizer needs no base
-    own = is_packed(folder) and (Path(folder) / "tokenizer.json").is_file()
-    base = manifest["base"]
-    task = make_task(described["name"], described["settings"], str(folder) if own else base["source"])
-    if (task.head, task.labels) != (base["head"], base["labels"]):
-        raise BadInputError(
-            f"task {task.name} needs a {_head(task.head, task.labels)} head: checkpoint {folder} has a "
-            f"{_head(base['head'], base['labels'])} one; take a checkpoint of a task with that head"
-        )
-    return task
+    return OpenCheckpoint(folder, other).task
 
 
 def _head(kind: str, labels: int | None) -> str:

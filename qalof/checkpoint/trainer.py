@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from qalof.checkpoint.manifest import read_manifest
+from qalof.checkpoint.manifest import describe, read_manifest
+from qalof.checkpoint.model import copy_parameters, save
 from qalof.errors import BadInputError
 from qalof.model.switchable import SwitchableModel
 from qalof.training.loop import Trainer
@@ -39,7 +40,7 @@ def save_checkpoint(trainer: Trainer, folder: str | Path, extra: Mapping[str, An
     def attach(beside: Path) -> None:
         save_file(tensors, beside / STATE_FILE)
 
-    trainer.model.save(folder, {**extra, "step": trainer.step}, attach)
+    save(trainer.model, folder, {**extra, "step": trainer.step}, attach)
 
 
 def load_checkpoint(trainer: Trainer, folder: str | Path) -> None:
@@ -52,7 +53,7 @@ def load_checkpoint(trainer: Trainer, folder: str | Path) -> None:
     manifest = read_manifest(folder)
     model = trainer.model
     try:
-        model.load_parameters(folder)
+        copy_parameters(model, describe(manifest, folder))
     except BadInputError as error:
         raise BadInputError(f"this run cannot go on from its checkpoint: {error}; or use a new output folder") from None
     if STATE_FILE not in manifest["files"] or "step" not in manifest["extra"]:

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from qalof.bitmap import Bitmap
 from qalof.cost import FLOAT_BYTES
 from qalof.export.packed import PACKED_FILE, REST_FILE, rest_names, save_packed, skeleton
-from qalof.model.at_bitmap import active_tensor, effective_weight, layers_of, running_at
+from qalof.model.at_bitmap import active_tensor, effective_weight, layers_of
 from qalof.model.pretrained import HeadKind
 from qalof.model.settings import TIED
 from qalof.model.switchable import SwitchableModel
@@ -63,7 +63,7 @@ def compression_of(model: SwitchableModel, bitmap: Bitmap | str | int) -> Compre
         place = Path(folder) / "packed"
         save_packed(model, bitmap, place)
         stored = [t for name in (PACKED_FILE, REST_FILE) for t in load_file(place / name).values()]
-    with running_at(model, bitmap) as parsed, torch.no_grad():
+    with model.at(bitmap, eval=True) as parsed, torch.no_grad():
         dequantized = zlib_bytes(_dequantized(model, parsed))
     storage = model.storage(bitmap)
     tied, untied = _original(model)

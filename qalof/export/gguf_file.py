@@ -32,7 +32,7 @@ from qalof.export.float_type import FloatType
 from qalof.export.gguf_families import family_of
 from qalof.export.gguf_tensors import EMBEDDING, READABLE, Tensors, gather, values_of
 from qalof.export.gguf_tokenizer import add_tokenizer
-from qalof.model.at_bitmap import active_branch, layers_of, running_at
+from qalof.model.at_bitmap import active_branch, layers_of
 from qalof.model.gguf_source import is_gguf
 from qalof.model.layers.lora_linear import SwitchableLora
 from qalof.model.switchable import SwitchableModel
@@ -83,7 +83,7 @@ def write_tensors(
     """As :func:`write_gguf`, and returns what was written."""
     path = Path(path)
     tensors = gather(model, bitmap, merge=merge, float_type=float_type)
-    with running_at(model, bitmap) as parsed:
+    with model.at(bitmap, eval=True) as parsed:
         described = json.dumps(parsed.to_json())
     with _writing(path, tensors.family.architecture) as writer:
         writer.add_string("qalof.bitmap", described)
@@ -117,7 +117,7 @@ def write_gguf_lora(
     if not names:
         raise BadInputError("a GGUF adapter is written of a model that has adapters: this one has none; take gguf")
     base = write_tensors(model, bitmap, folder / BASE_FILE, tokenizer, merge=False, float_type=float_type)
-    with running_at(model, bitmap):
+    with model.at(bitmap, eval=True):
         _write_adapter(model, folder / f"lora-{ACTIVE}.gguf", None)
         for name in names:
             _write_adapter(model, folder / f"lora-{name}.gguf", name)

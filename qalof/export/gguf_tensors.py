@@ -26,7 +26,7 @@ from qalof.export.float_type import FloatType
 from qalof.export.gguf_blocks import BlockType, block_type
 from qalof.export.gguf_families import Family, family_of
 from qalof.layer_bits import PASS_THROUGH
-from qalof.model.at_bitmap import active_tensor, layers_of, running_at
+from qalof.model.at_bitmap import active_tensor, layers_of
 from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.pretrained import HeadKind
 from qalof.model.sites import base_of
@@ -86,7 +86,7 @@ def gather(
             "packed integers instead"
         )
     tensors = Tensors(family_of(config), FLOATS[FloatType.parse(float_type)])
-    with running_at(model, bitmap) as parsed:
+    with model.at(bitmap, eval=True) as parsed:
         _add_plain(tensors, model, parsed)
         sites = {site.name: site for site in model.sites}
         for index in range(config.num_hidden_layers):
@@ -108,7 +108,7 @@ def departures(
     """
     tensors, config = tensors or gather(model, bitmap, merge=merge), model.model.config
     found = {}
-    with running_at(model, bitmap) as parsed:
+    with model.at(bitmap, eval=True) as parsed:
         for site in model.sites:
             name, short = tensors.sites[site.name], tensors.family.tensor_of(site.name)[1]
             held = values_of(tensors.stored(name), tensors.types[name])

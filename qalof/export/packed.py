@@ -37,7 +37,7 @@ from qalof.errors import BadInputError
 from qalof.export.float_type import FloatType
 from qalof.export.packed_linear import make_quantizers
 from qalof.files import sealed_folder, write_json
-from qalof.model.at_bitmap import active_branch, active_tensor, effective_weight, layers_of, running_at
+from qalof.model.at_bitmap import active_branch, active_tensor, effective_weight, layers_of
 from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.layers.packed_weight import bytes_in
 from qalof.model.sites import site_path
@@ -137,7 +137,7 @@ def save_packed(
     if model.packed_widths is not None:
         raise BadInputError("a model without its weights cannot be packed again: load its checkpoint, and export that")
     check_target(folder)
-    with running_at(model, bitmap) as parsed, torch.no_grad():
+    with model.at(bitmap, eval=True) as parsed, torch.no_grad():
         parts = _gather(model, parsed, float_type)
         layout = {
             "kind": KIND,

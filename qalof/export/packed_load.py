@@ -92,7 +92,11 @@ def read_layout(folder: str | Path) -> dict[str, Any]:
     return layout
 
 
-def load_packed(folder: str | Path, kernel: Literal["decoded", "integer"] = "decoded") -> PreTrainedModel:
+def load_packed(
+    folder: str | Path,
+    kernel: Literal["decoded", "integer"] = "decoded",
+    layout: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:
     """The model that :func:`qalof.export.packed.save_packed` wrote, in eval mode.
 
     Args:
@@ -100,6 +104,7 @@ def load_packed(folder: str | Path, kernel: Literal["decoded", "integer"] = "dec
         kernel: ``decoded``: weights in fp32, with exactly the outputs of the model that was packed; ``integer``:
             weights as they lie in the file, multiplied as integers where a kernel can, equal up to the rounding of
             sums (:func:`kernels` says where).
+        layout: what :func:`read_layout` returned, where the folder has been checked already.
 
     Raises:
         BadInputError: missing, cut, changed or newer; nothing is returned then.
@@ -107,7 +112,7 @@ def load_packed(folder: str | Path, kernel: Literal["decoded", "integer"] = "dec
     if kernel not in ("decoded", "integer"):
         raise BadInputError(f"kernel must be decoded or integer: got {kernel!r}")
     folder = Path(folder)
-    layout = read_layout(folder)
+    layout = read_layout(folder) if layout is None else layout
     try:
         settings = SwitchSettings.from_json(layout["settings"])
         if layout["convention"] != settings.quantization.convention:

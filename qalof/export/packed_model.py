@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,16 +33,19 @@ class PackedModel(nn.Module):
         self.sites: tuple[Site, ...] = tuple(layers[name] for name in bitmap)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path, layout: Mapping[str, Any] | None = None) -> Self:
         """Read what :func:`qalof.export.packed.save_packed` wrote.
+
+        ``layout``: as for :func:`qalof.export.packed_load.load_packed`.
 
         Raises:
             BadInputError: as :func:`qalof.export.packed_load.load_packed`.
         """
         folder = Path(folder)
-        model = load_packed(folder)
+        layout = read_layout(folder) if layout is None else layout
+        model = load_packed(folder, layout=layout)
         names = [site.name for site in _sites(model)]
-        return cls(model, Bitmap.from_json(read_layout(folder)["bitmap"], names)).eval()
+        return cls(model, Bitmap.from_json(layout["bitmap"], names)).eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The transformers model's forward."""

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import nn
 
-from qalof.bitmap import Bitmap
 from qalof.model.layers.lora_linear import MergeOrder, SwitchableLora
 from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.model.norms import SwitchableNorm
 from qalof.model.sites import site_path
 from qalof.model.switchable import SwitchableModel
 from qalof.site import Site
-
-
-@contextmanager
-def running_at(model: SwitchableModel, bitmap: Bitmap | str | int) -> Iterator[Bitmap]:
-    """Put ``model`` into eval mode at ``bitmap``, which is yielded parsed; restore it afterwards."""
-    before, training = model.bitmap, model.training
-    model.eval()
-    try:
-        yield model.set_bitmap(bitmap)
-    finally:
-        model.set_bitmap(before)
-        model.train(training)
 
 
 def layers_of(model: SwitchableModel, site: Site) -> tuple[SwitchableLinear, SwitchableLora | None]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-
-if TYPE_CHECKING:
-    from qalof.model.switchable import SwitchableModel
-
 from qalof.model.quantizer_state import quantizers_of
+from qalof.model.switchable import SwitchableModel
 
 
 @torch.no_grad()
@@ -41,26 +38,23 @@ def calibrate(
     Raises:
         BadInputError: There is no batch, or a value is not finite.
     """
-    before, training = model.bitmap, model.training
     modules = [module for _, module in quantizers_of(model)]
     parsed = [Bitmap.parse(one, model.site_names) for one in bitmaps] if bitmaps else _own_bitmaps(model)
     for module in modules:
         if reset and module.ranges is not None:
             module.ranges.reset()
         module.calibrate(True)
-    model.eval()
     count = 0
     try:
-        for batch in batches:
-            count += 1
-            for bitmap in parsed:
-                model.set_bitmap(bitmap)
-                model(**batch)
+        with model.at(eval=True):
+            for batch in batches:
+                count += 1
+                for bitmap in parsed:
+                    model.set_bitmap(bitmap)
+                    model(**batch)
     finally:
         for module in modules:
             module.calibrate(False)
-        model.train(training)
-        model.set_bitmap(before)
     if not count:
         raise BadInputError("calibration needs at least one batch: got none")
     return count

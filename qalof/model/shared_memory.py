@@ -108,7 +108,7 @@ def _frozen(model: SwitchableModel) -> dict[str, torch.nn.Parameter]:
 
 def _held(model: SwitchableModel) -> dict[str, torch.Tensor]:
     named = {}
-    for switch in model._switches:
+    for switch in model.switches:
         for bits, tensors in switch.linear.held_tensors().items():
             for name, tensor in tensors.items():
                 # pass-through under packing keeps a parameter, which may be the embedding's own
@@ -118,7 +118,7 @@ def _held(model: SwitchableModel) -> dict[str, torch.Tensor]:
 
 
 def _put_held(model: SwitchableModel, mapped: dict[str, torch.Tensor]) -> None:
-    for switch in model._switches:
+    for switch in model.switches:
         for bits, tensors in switch.linear.held_tensors().items():
             found = {name: mapped.get(f"held/{switch.site.name}/{bits}/{name}", t) for name, t in tensors.items()}
             switch.linear.put_held(bits, found)

@@ -5,25 +5,22 @@
 per site, copies no weight, and never changes ``requires_grad``. PEFT's own ``set_adapter`` does change it, so an
 optimizer that was made under one adapter would not see the others.
 
-A checkpoint holds what is trained (adapters, norms, head; under ``full_finetune`` the base's weights too), not a
-frozen base; it names the base and the digest of its weights, so that it refuses to be put on another one.
+A model does not know its file format: :mod:`qalof.checkpoint` saves and loads it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from qalof.bitmap import PASS_THROUGH, Bitmap
-from qalof.checkpoint.manifest import describe, read_manifest
-from qalof.checkpoint.model import load_into, save_model
 from qalof.cost import Rest, Storage, storage_of
 from qalof.errors import BadInputError
 from qalof.layer_bits import LayerBits
@@ -31,23 +28,24 @@ from qalof.model import adapters as lora
 from qalof.model.activation_checkpointing import checkpointed_blocks, keep_switches
 from qalof.model.adapters import AdapterPolicy, AdapterSpec
 from qalof.model.base_weights import BASE, base_parameters
+from qalof.model.layers.lora_linear import MergeOrder
+from qalof.model.layers.packed_weight import Kernel
 from qalof.model.layers.real_tokens import Shown
 from qalof.model.layers.tensor_quantizer import share_tokens
 from qalof.model.norms import trained_norms
-from qalof.model.packing import Packing
+from qalof.model.packing import check_packable, pack_sites
 from qalof.model.patch import initialise, patch
 from qalof.model.pretrained import BaseModel, HeadKind, weights_digest
 from qalof.model.quantizer_state import STEPS, learned_steps
 from qalof.model.rest import rest_of
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import count_unquantized, feeds_known_cache
-from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 from qalof.rng import portable_draws
 
 _log = logging.getLogger(__name__)
 
 
-class SwitchableModel(Packing, nn.Module):
+class SwitchableModel(nn.Module):
     """A transformers model whose sites switch width; it is called like the model itself.
 
     Attributes:
@@ -56,6 +54,8 @@ class SwitchableModel(Packing, nn.Module):
         adapters: the specs of the LoRA adapters, by name.
         settings: how it was made switchable.
         unquantized: the numbers of parameters that no bitmap rounds.
+        switches: what switching writes to, one per site, in the order of the sites.
+        packed_widths: the packed widths, from low to high, once its weights are dropped; None before.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class SwitchableModel(Packing, nn.Module):
     ) -> None:
         super().__init__()
         self.base, self.adapters, self.settings = base, dict(adapters), settings or SwitchSettings()
+        self.packed_widths: tuple[int, ...] | None = None
         self.settings.check_adapters(self.adapters)
         # a model without data has sizes, but no weights to identify it by
         self.base_digest = "" if next(model.parameters()).is_meta else weights_digest(model)
@@ -77,7 +78,7 @@ class SwitchableModel(Packing, nn.Module):
         self._cache_is_known = feeds_known_cache(model)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        self._switches = patch(model, self.sites, self.adapters, self.settings)
+        self.switches = patch(model, self.sites, self.adapters, self.settings)
         self.model = model
         self._tokens = share_tokens(model, chosen.quantization)
         self._blocks = checkpointed_blocks(model)
@@ -101,7 +102,7 @@ class SwitchableModel(Packing, nn.Module):
     @property
     def outer_layers(self) -> list[nn.Module]:
         """Return the outermost module of each site that multiplies; its output is the output of the site."""
-        return [switch.lora or switch.linear for switch in self._switches if not switch.site.is_embedding]
+        return [switch.lora or switch.linear for switch in self.switches if not switch.site.is_embedding]
 
     @property
     def policy(self) -> AdapterPolicy:
@@ -138,18 +139,42 @@ class SwitchableModel(Packing, nn.Module):
             )
         adapted = {layer.weight for site, layer in zip(self.sites, parsed.values(), strict=True) if site.has_adapter}
         chosen = {bits: self.adapter_at(bits) for bits in adapted}
-        for switch, layer in zip(self._switches, parsed.values(), strict=True):
+        for switch, layer in zip(self.switches, parsed.values(), strict=True):
             switch.set(layer, chosen[layer.weight] if switch.site.has_adapter else None)
         self.bitmap = parsed
         return parsed
+
+    @contextmanager
+    def at(self, bitmap: Bitmap | str | int | None = None, *, eval: bool = False) -> Iterator[Bitmap]:
+        """Run at ``bitmap`` inside the block; then, after an error too, at the former bitmap and in the former mode.
+
+        Args:
+            bitmap: any form of :meth:`Bitmap.parse`; None stays at the present one, for a block that sets its own.
+            eval: whether the model is in eval mode inside the block.
+
+        Returns:
+            The bitmap, parsed, as the block's value.
+
+        Raises:
+            BadInputError: as :meth:`set_bitmap`; the model is then as it was.
+        """
+        before, training = self.bitmap, self.training
+        try:
+            if eval:
+                self.eval()
+            yield before if bitmap is None else self.set_bitmap(bitmap)
+        finally:
+            self.train(training)
+            self.set_bitmap(before)
 
     def adapter_at(self, bits: int) -> str | None:
         """Return the adapter that serves sites of ``bits``, None for no branch; the log mentions a stand-in once.
 
         Raises:
-            BadInputError: The width has none under policy ``exact``.
+            BadInputError: The width has none under policy ``exact``, or a packed model does not hold it.
         """
-        self.check_held(bits)
+        if self.packed_widths is not None and bits not in self.packed_widths:
+            raise BadInputError(f"a packed model runs at the widths it holds, {list(self.packed_widths)}: got {bits}")
         name = lora.adapter_for(bits, tuple(self.adapters), self.policy)
         if self.adapters and name not in (str(bits), lora.SHARED) and (bits, name) not in self._told:
             self._told.add((bits, name))
@@ -161,9 +186,41 @@ class SwitchableModel(Packing, nn.Module):
         """Run one adapter (None runs no branch) at every site, whatever the widths, until the next bitmap."""
         if name is not None and name not in self.adapters:
             raise BadInputError(f"no adapter {name!r}: there are {sorted(self.adapters)}")
-        self.check_adapter_may_change()
-        for switch in self._switches:
+        if self.packed_widths is not None and self.settings.merge is MergeOrder.MERGE_THEN_QUANTIZE:
+            raise BadInputError("merge_then_quantize packs a width's adapter with its weight: set a bitmap instead")
+        for switch in self.switches:
             switch.use(name)
+
+    def pack_for_inference(self, widths: Sequence[int]) -> None:
+        """Keep packed integers of ``widths`` only and drop the weights permanently (:mod:`qalof.model.packing`).
+
+        A model at a bitmap with other widths is set to the lowest of them, with inputs and cache unquantized.
+
+        Raises:
+            BadInputError: The model is packed already, no width or an illegal one is given, one has no adapter under
+                policy ``exact``, or its settings need its weights.
+        """
+        if self.packed_widths is not None:
+            raise BadInputError(f"a model is packed once: it holds {list(self.packed_widths)}; load it again")
+        chosen = check_packable(self.sites, self.settings, widths)
+        adapters = {bits: self.adapter_at(bits) for bits in chosen}
+        pack_sites(self.switches, adapters, self.settings.merge)
+        self.packed_widths = tuple(chosen)
+        if not {layer.weight for layer in self.bitmap.values()} <= set(chosen):
+            self.set_bitmap(Bitmap.uniform(self.site_names, LayerBits(chosen[0], PASS_THROUGH, PASS_THROUGH)))
+        self.eval()
+
+    def kernels(self) -> dict[str, Kernel]:
+        """Return the kernel of each site at the current bitmap; see :mod:`qalof.model.layers.packed_weight`."""
+        return {switch.site.name: switch.linear.kernel() for switch in self.switches}
+
+    def held_bytes(self) -> dict[float, int]:
+        """Return, by width, the bytes of the rounded weights that all sites hold for it."""
+        total: dict[float, int] = {}
+        for switch in self.switches:
+            for bits, count in switch.linear.held_bytes().items():
+                total[bits] = total.get(bits, 0) + count
+        return total
 
     def recompute_activations(self) -> None:
         """Keep only the blocks' inputs for the backward pass, and run each block again for its gradient.
@@ -173,16 +230,16 @@ class SwitchableModel(Packing, nn.Module):
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def _states(self) -> tuple[Shown | None, list[tuple[LayerBits, str | None]]]:
-        return self._tokens.shown, [switch.state for switch in self._switches]
+        return self._tokens.shown, [switch.state for switch in self.switches]
 
     def _restore(self, then: tuple[Shown | None, list[tuple[LayerBits, str | None]]]) -> None:
         self._tokens.shown, states = then
-        for switch, state in zip(self._switches, states, strict=True):
+        for switch, state in zip(self.switches, states, strict=True):
             switch.set(*state)
 
     def initialise(self) -> None:
         """Give fresh branches the inits that decompose weights; drawn inits are in place already."""
-        initialise(self._switches, self.adapters)
+        initialise(self.switches, self.adapters)
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of a task head by path; a causal LM has none, since its head is pretrained."""
@@ -215,7 +272,7 @@ class SwitchableModel(Packing, nn.Module):
     @property
     def rest(self) -> Rest:
         """Return what a packed form of this model holds alongside the weights of its sites, for total costs."""
-        return rest_of(self.unquantized, self.adapters, self.settings, self._switches)
+        return rest_of(self.unquantized, self.adapters, self.settings, self.switches)
 
     def storage(self, bitmap: Bitmap | str | int) -> Storage:
         """Return the stored size of the model at ``bitmap``, with all its adapters; see :mod:`qalof.cost`."""
@@ -223,54 +280,6 @@ class SwitchableModel(Packing, nn.Module):
         branches = sum(spec.parameters(self.sites) for spec in self.adapters.values())
         stored = storage_of(Bitmap.parse(bitmap, self.site_names), self.sites, self.unquantized, branches + copies)
         return replace(stored, quantizer_bytes=self.rest.quantizer_bytes)
-
-    def save(
-        self, folder: str | Path, extra: Mapping[str, Any] | None = None, attach: Callable[[Path], None] | None = None
-    ) -> None:
-        """Write what is trained as a sealed folder; see the module's docstring.
-
-        Args:
-            folder: the new folder, which appears complete or not at all.
-            extra: JSON that travels in the manifest under ``extra``, such as the task's config.
-            attach: a function that writes more files into the folder before it is sealed.
-        """
-        folder = Path(folder)
-        save_model(self, Path(folder), extra or {}, attach)
-
-    def load_parameters(self, folder: str | Path, *, quantizers: bool = True) -> None:
-        """Copy what is trained from a checkpoint of a model like this one: everything or, on an error, nothing.
-
-        ``quantizers=False`` leaves out quantizers, their state and fixed codes.
-
-        Raises:
-            BadInputError: Base, adapters, settings or sites differ, or a tensor does not fit.
-        """
-        folder = Path(folder)
-        load_into(self, folder, quantizers=quantizers)
-
-    @classmethod
-    def load(
-        cls,
-        folder: str | Path,
-        quantization: QuantizationScheme | None = None,
-        *,
-        embedding: TensorScheme | None = None,
-    ) -> Self:
-        """Rebuild a model that :meth:`save` wrote.
-
-        ``quantization`` replaces the quantizers that it was trained with; ``embedding`` makes the embedding a site.
-
-        Raises:
-            BadInputError: The folder does not exist, is damaged or newer, or has another range convention or base.
-        """
-        stored = describe(read_manifest(Path(folder)), Path(folder))
-        scheme = quantization or stored.settings.quantization
-        settings = replace(stored.settings, quantization=scheme)
-        if embedding is not None:
-            settings = settings.with_embedding(embedding)
-        self = cls(stored.base.load(), stored.base, stored.adapters, settings)
-        self.load_parameters(Path(folder), quantizers=quantization is None)
-        return self
 
 
 def build(
@@ -294,7 +303,3 @@ def build(
         switchable = SwitchableModel(model, base, adapters or {}, settings)
         switchable.initialise()
         return switchable
-
-
-__all__ = ["AdapterPolicy", "AdapterSpec", "BaseModel", "HeadKind", "SwitchSettings", "SwitchableModel", "build"]
-__all__ += ["read_manifest"]

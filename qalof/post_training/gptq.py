@@ -82,25 +82,22 @@ def compensate(
     settings = settings or GptqSettings()
     _check(model, batches, widths)
     groups = _groups(model, settings)
-    before, training, bitmap = _fixed(model), model.training, model.bitmap
+    before = _fixed(model)
     errors: list[SiteError] = []
     try:
-        model.eval()
-        for bits in widths:
-            done: list[str] = []
-            for group in groups:
-                _run_at(model, bits, done)
-                errors += _compensate_group(model, group, batches, bits, settings)
-                done += group
-                if progress:
-                    progress(len(errors), len(widths) * len(model.sites))
+        with model.at(eval=True):
+            for bits in widths:
+                done: list[str] = []
+                for group in groups:
+                    _run_at(model, bits, done)
+                    errors += _compensate_group(model, group, batches, bits, settings)
+                    done += group
+                    if progress:
+                        progress(len(errors), len(widths) * len(model.sites))
     except BaseException:
         for name, codes in before.items():
             _linear(model, name).fix_codes(codes)
         raise
-    finally:
-        model.train(training)
-        model.set_bitmap(bitmap)
     return errors
 
 

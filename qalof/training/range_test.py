@@ -115,10 +115,11 @@ def _left_as_it_was(trainer: Trainer) -> Iterator[None]:
     weights = [parameter.detach().clone() for parameter in parameters]
     quantizers = {path: copy.deepcopy(module.state_dict()) for path, module in quantizers_of(model)}
     optimizer = copy.deepcopy(trainer.optimizer.state_dict())
-    before = (trainer.objective, trainer.settings, trainer.step, model.bitmap, model.training)
+    before = (trainer.objective, trainer.settings, trainer.step)
     with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
         try:
-            yield
+            with model.at():
+                yield
         finally:
             with torch.no_grad():
                 for parameter, weight in zip(parameters, weights, strict=True):
@@ -127,6 +128,4 @@ def _left_as_it_was(trainer: Trainer) -> Iterator[None]:
                 module.load_state_dict(quantizers[path])
             trainer.optimizer.load_state_dict(optimizer)
             trainer.optimizer.zero_grad(set_to_none=True)
-            trainer.objective, trainer.settings, trainer.step, bitmap, training = before
-            model.set_bitmap(bitmap)
-            model.train(training)
+            trainer.objective, trainer.settings, trainer.step = before

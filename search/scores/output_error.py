@@ -89,16 +89,10 @@ def error_sums(model: SwitchableModel, batch: Mapping[str, torch.Tensor], widths
         widths: layer bits to round each site to, one site at a time.
     """
     found: dict[str, dict[LayerBits, ErrorSums]] = {}
-    before, training = model.bitmap, model.training
-    model.eval()
-    try:
-        model.set_bitmap(PASS_THROUGH)
+    with model.at(PASS_THROUGH, eval=True):
         model.use_adapter(None)
         with _watching(model, widths, batch.get("attention_mask"), found):
             model(**batch)
-    finally:
-        model.train(training)
-        model.set_bitmap(before)
     return {site.name: found[site.name] for site in model.sites if site.name in found}
 
 

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+import qalof
 import search
 from qalof.bitmap import Bitmap
 from qalof.cost import cost_of, storage_of
@@ -13,7 +14,6 @@ from qalof.export.packed import PACKED_FILE, REST_FILE, save_packed
 from qalof.export.packed_load import load_packed, read_layout
 from qalof.export.packed_model import PackedModel
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import SwitchableModel
 from qalof.quantization.scheme import QuantizationScheme
 from qalof.site import EmbeddingMode
 
@@ -126,8 +126,8 @@ def test_a_head_of_its_own_is_a_site_without_an_adapter(make, llama, tokens, tmp
 
 def test_a_checkpoint_keeps_the_setting_and_its_bitmaps_name_the_embedding(make, tokens, tmp_path):
     model = make(SwitchSettings(embedding="site", norms="per_width"))
-    model.save(tmp_path / "c")
-    again = SwitchableModel.load(tmp_path / "c").eval()
+    qalof.save(model, tmp_path / "c")
+    again = qalof.load(tmp_path / "c").eval()
     assert again.settings.embedding is EmbeddingMode.SITE
     for each in (model, again):
         each.set_bitmap(at(each, 4))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config
 
+import qalof
 from orchestrate.cli.app import main
 from qalof.checkpoint import opening as checkpoints
 from qalof.cost import cost_of
@@ -23,7 +24,7 @@ EXACT = ("--embedding-bits", "none")
 @pytest.fixture(scope="module")
 def checkpoint(make, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint") / "c"
-    make().save(folder, {"note": 1})
+    qalof.save(make(), folder, {"note": 1})
     return folder
 
 
@@ -90,8 +91,10 @@ def test_bad_input_ends_with_code_2_and_one_line(call, checkpoint, tmp_path, mon
 def exact(make, tmp_path_factory):
     """A checkpoint of GGUF's own blocks, merged before rounding."""
     folder = tmp_path_factory.mktemp("exact") / "c"
-    make(SwitchSettings(merge="merge_then_quantize", quantization={"weight": {"quantizer": {"method": "gguf"}}})).save(
-        folder, {}
+    qalof.save(
+        make(SwitchSettings(merge="merge_then_quantize", quantization={"weight": {"quantizer": {"method": "gguf"}}})),
+        folder,
+        {},
     )
     return folder
 
@@ -166,7 +169,7 @@ def test_an_export_rounds_the_embedding_to_eight_bits_says_so_and_what_it_writes
 
 
 def test_an_embedding_with_a_width_takes_it_from_the_bitmap(call, make, tmp_path):
-    make(SwitchSettings(embedding="site")).save(tmp_path / "c")
+    qalof.save(make(SwitchSettings(embedding="site")), tmp_path / "c")
     words = ("--checkpoint", tmp_path / "c", "--bitmap", "w4a8", "--output", tmp_path / "p")
     result = json.loads(call(*words, "--json")[1].splitlines()[-1])
     assert result["embedding"]["bits"] is None
@@ -222,7 +225,7 @@ def test_an_embedding_that_an_export_cannot_round_is_refused_with_the_option_tha
 ):
     load_tokenizer(random_model).save_pretrained(tmp_path / "base")
     AutoModelForCausalLM.from_config(FAMILIES[family]).save_pretrained(tmp_path / "base")
-    make(source=str(tmp_path / "base")).save(tmp_path / "c", {})
+    qalof.save(make(source=str(tmp_path / "base")), tmp_path / "c", {})
     output = tmp_path / ("m.gguf" if form == "gguf" else "m")
     words = ["--checkpoint", tmp_path / "c", "--bitmap", "32", "--output", output, "--format", form]
     code, _, error = call(*words, *([] if bits is None else ["--embedding-bits", bits]))

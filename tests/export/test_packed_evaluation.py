@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import qalof
 from orchestrate.cli.app import main
 from qalof.checkpoint.opening import load, load_any, task_of
 from qalof.errors import BadInputError
@@ -23,7 +24,7 @@ def folders(tmp_path_factory):
     """A checkpoint on the shipped model, and the same packed at ``8,4,8,4`` or as many blocks as there are."""
     place = tmp_path_factory.mktemp("evaluated")
     model = build(BaseModel("tiny", HeadKind.CAUSAL_LM), {"4": AdapterSpec(4, 8), "8": AdapterSpec(4, 8)}).eval()
-    model.save(place / "c", {"task": TASK})
+    qalof.save(model, place / "c", {"task": TASK})
     save_packed(model, "striped84", place / "p", load_tokenizer("tiny"), {"task": TASK})
     return place
 

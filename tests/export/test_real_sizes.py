@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import qalof
 from qalof.bitmap import Bitmap
 from qalof.cost import packed_storage
 from qalof.export.gguf_tensors import tensor_bytes
@@ -44,7 +45,7 @@ def test_what_is_exported_takes_that_and_not_twice_as_much(real_gguf, tmp_path):
     from orchestrate.jobs.export.job import export_checkpoint
 
     settings = SwitchSettings(merge="merge_then_quantize", quantization={"weight": {"quantizer": {"method": "gguf"}}})
-    build(BaseModel(str(real_gguf), HeadKind.CAUSAL_LM), {}, settings).save(tmp_path / "c")
+    qalof.save(build(BaseModel(str(real_gguf), HeadKind.CAUSAL_LM), {}, settings), tmp_path / "c")
     packed = export_checkpoint(tmp_path / "c", "w4a32kv32", tmp_path / "p")
     assert packed["total_bytes"] == packed["predicted_total_bytes"] == 88_270_080
     files = sum(file.stat().st_size for file in (tmp_path / "p").glob("*.safetensors"))

@@ -8,14 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import qalof
 from qalof.checkpoint.adapters import WEIGHTS_FILE
 from qalof.checkpoint.manifest import FORMAT_VERSION, read_manifest
+from qalof.checkpoint.model import load_parameters
 from qalof.errors import BadInputError
 from qalof.files import MANIFEST, digest
 from qalof.model.adapters import AdapterPolicy, AdapterSpec
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import SwitchableModel, build
+from qalof.model.switchable import build
 
 SPECS = {"4": AdapterSpec(4, 8), "8": AdapterSpec(2, 4)}
 
@@ -28,7 +30,7 @@ def base(families):
 @pytest.fixture(scope="module")
 def saved(base, stirred, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint") / "c"
-    stirred(build(base, SPECS)).save(folder, {"note": 1})
+    qalof.save(stirred(build(base, SPECS)), folder, {"note": 1})
     return folder
 
 
@@ -68,17 +70,17 @@ def change_tensors(checkpoint, change, name="8"):
 def refused(checkpoint, base, law):
     """Neither loads, and a live model keeps every parameter."""
     with pytest.raises(BadInputError, match=law):
-        SwitchableModel.load(checkpoint)
+        qalof.load(checkpoint)
     model = build(base, SPECS, seed=9)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     with pytest.raises(BadInputError, match=law):
-        model.load_parameters(checkpoint)
+        load_parameters(model, checkpoint)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
 def test_the_copy_itself_loads(checkpoint, base):
-    SwitchableModel.load(checkpoint)
-    build(base, SPECS).load_parameters(checkpoint)
+    qalof.load(checkpoint)
+    load_parameters(build(base, SPECS), checkpoint)
 
 
 @pytest.mark.parametrize("name", ["4", "8"])
@@ -175,7 +177,7 @@ def test_a_manifest_that_disagrees_with_the_adapter_is_noticed(checkpoint, chang
     adapters["8"] |= changed
     rewrite(checkpoint, adapters=adapters)
     with pytest.raises(BadInputError, match="in its config and .* in the manifest"):
-        SwitchableModel.load(checkpoint)
+        qalof.load(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -189,13 +191,13 @@ def test_a_manifest_that_disagrees_with_the_adapter_is_noticed(checkpoint, chang
 )
 def test_a_model_made_otherwise_does_not_take_it(checkpoint, base, specs, settings, law):
     with pytest.raises(BadInputError, match=law):
-        build(base, specs, SwitchSettings(**settings)).load_parameters(checkpoint)
+        load_parameters(build(base, specs, SwitchSettings(**settings)), checkpoint)
 
 
 def test_a_trained_head_and_norms_are_saved_without_an_adapter_too(random_model, stirred, tokens, tmp_path):
     model = stirred(build(BaseModel(random_model, HeadKind.SPAN), settings=SwitchSettings(norms="shared")))
-    model.save(tmp_path / "c")
-    loaded = SwitchableModel.load(tmp_path / "c")
+    qalof.save(model, tmp_path / "c")
+    loaded = qalof.load(tmp_path / "c")
     with torch.no_grad():
         assert torch.equal(loaded(tokens).start_logits, model(tokens).start_logits)
     manifest = json.loads((tmp_path / "c" / MANIFEST).read_text())
@@ -203,15 +205,15 @@ def test_a_trained_head_and_norms_are_saved_without_an_adapter_too(random_model,
     rewrite(tmp_path / "c", files=manifest["files"])
     (tmp_path / "c" / "modules.safetensors").unlink()
     with pytest.raises(BadInputError, match="modules.safetensors must be a readable"):
-        SwitchableModel.load(tmp_path / "c")
+        qalof.load(tmp_path / "c")
 
 
 def test_format_version_1_is_read_as_what_it_meant(families, stirred, tokens, tmp_path):
     model = stirred(build(families("gpt2").base, SPECS, SwitchSettings(policy=AdapterPolicy.NEAREST)))
-    model.save(tmp_path / "c")
+    qalof.save(model, tmp_path / "c")
     old = {"4": {"rank": 4, "alpha": 8, "dropout": 0.0}, "8": {"rank": 2, "alpha": 4, "dropout": 0.0}}
     rewrite(tmp_path / "c", format_version=1, policy="nearest", adapters=old, settings=...)
-    loaded = SwitchableModel.load(tmp_path / "c")
+    loaded = qalof.load(tmp_path / "c")
     assert loaded.settings == SwitchSettings(policy="nearest")
     assert read_manifest(tmp_path / "c")["format_version"] == 1
     for bitmap in (4, 8, 32):

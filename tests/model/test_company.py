@@ -196,7 +196,7 @@ def test_gptq_finds_the_same_codes_whatever_the_padding(families, family):
         model = build(families(family).base).double()
         model.set_bitmap("w4a32kv32")
         compensate(model, [inputs_of(family, padded(texts, **how))], [4])
-        return [switch.linear.fixed_codes[4.0].codes for switch in model._switches]
+        return [switch.linear.fixed_codes[4.0].codes for switch in model.switches]
 
     plain = codes()
     for other in (codes(spare=7), codes(side="left", spare=3)):

@@ -5,12 +5,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+import qalof
 from qalof.layer_bits import LayerBits
 from qalof.model.adapters import AdapterSpec
 from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import find_sites
-from qalof.model.switchable import SwitchableModel, build
+from qalof.model.switchable import build
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.quantizers import fake_quantize
 from qalof.site import HeadMode
@@ -86,8 +87,8 @@ def test_a_training_step_moves_the_active_adapter_alone_and_lowers_the_loss(fami
 
 
 def test_a_saved_checkpoint_loads_to_the_same_bits(switchable, tokens, tmp_path):
-    switchable.save(tmp_path / "c")
-    loaded = SwitchableModel.load(tmp_path / "c")
+    qalof.save(switchable, tmp_path / "c")
+    loaded = qalof.load(tmp_path / "c")
     for spec in SPECS_OF_WIDTHS:
         switchable.set_bitmap(spec)
         loaded.set_bitmap(spec)
@@ -95,7 +96,7 @@ def test_a_saved_checkpoint_loads_to_the_same_bits(switchable, tokens, tmp_path)
 
 
 def test_a_saved_adapter_opens_with_plain_peft_which_can_merge_it(switchable, family, tokens, tmp_path):
-    switchable.save(tmp_path / "c")
+    qalof.save(switchable, tmp_path / "c")
     peft = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(family.folder), tmp_path / "c" / "adapters" / "4"
     ).eval()
@@ -123,8 +124,8 @@ def test_task_heads_stand_on_the_pretrained_transformer(family, head, tokens, sp
     output = model(tokens)
     (output.start_logits if head is HeadKind.SPAN else output.logits).sum().backward()
     assert all(p.grad is not None for p in model.trainable_groups()["head"].values())
-    model.save(tmp_path / "c")
-    loaded = SwitchableModel.load(tmp_path / "c")
+    qalof.save(model, tmp_path / "c")
+    loaded = qalof.load(tmp_path / "c")
     loaded.set_bitmap(4)
     again = loaded(tokens)
     assert all(torch.equal(output[key], again[key]) for key in output if torch.is_tensor(output[key]))
@@ -249,8 +250,8 @@ def test_recomputed_blocks_run_with_the_bits_of_their_own_forward(switchable, to
 
 def test_a_saved_head_adapter_opens_with_plain_peft(family, tokens, stirred, tmp_path):
     model = stirred(build(family.base, {"4": AdapterSpec(4, 8)}, SwitchSettings(head_mode="untied")))
-    model.save(tmp_path / "c")
-    loaded = SwitchableModel.load(tmp_path / "c")
+    qalof.save(model, tmp_path / "c")
+    loaded = qalof.load(tmp_path / "c")
     loaded.set_bitmap(4)
     model.set_bitmap(4)
     assert torch.equal(logits(loaded, tokens), logits(model, tokens))

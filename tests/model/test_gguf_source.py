@@ -133,7 +133,7 @@ def test_a_source_that_is_not_there_is_named_with_the_way_out(source, said):
 
 def test_a_checkpoint_on_a_file_says_what_its_base_was_and_loads_again(file, tmp_path):
     model = build(BaseModel(str(file), HeadKind.CAUSAL_LM), {"4": AdapterSpec(2, 4)}).eval()
-    model.save(tmp_path / "checkpoint")
+    qalof.save(model, tmp_path / "checkpoint")
     again = qalof.load(tmp_path / "checkpoint")
     ids = torch.arange(3, 15)[None]
     assert torch.equal(again(ids).logits, model(ids).logits)

@@ -6,11 +6,12 @@ from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+import qalof
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterSpec
 from qalof.model.initialization import decompose
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import SwitchableModel, build
+from qalof.model.switchable import build
 
 TAKING = ["pissa", "pissa_niter_8", "olora"]
 
@@ -135,8 +136,8 @@ def test_any_init_is_saved_and_opens_with_plain_peft(base, init, rslora, tokens,
     for group in model.trainable_groups().values():
         for parameter in group.values():
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
-    model.save(tmp_path / "c")
-    loaded = SwitchableModel.load(tmp_path / "c")
+    qalof.save(model, tmp_path / "c")
+    loaded = qalof.load(tmp_path / "c")
     for bitmap in (32, 8, 4):
         model.set_bitmap(bitmap)
         loaded.set_bitmap(bitmap)

@@ -1,11 +1,12 @@
 import pytest
 import torch
 
+import qalof
 from qalof.errors import BadInputError
 from qalof.model.adapters import AdapterSpec
 from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import SwitchableModel, build
+from qalof.model.switchable import build
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.quantizers import fake_quantize
 
@@ -147,8 +148,8 @@ def test_a_kept_merged_weight_is_computed_once(base, stirred, tokens, monkeypatc
 @pytest.mark.parametrize("merge", ORDERS)
 def test_a_checkpoint_keeps_its_order(base, merge, stirred, tokens, tmp_path):
     model = stirred(made(base, merge))
-    model.save(tmp_path / "c")
-    loaded = SwitchableModel.load(tmp_path / "c")
+    qalof.save(model, tmp_path / "c")
+    loaded = qalof.load(tmp_path / "c")
     assert loaded.settings.merge is merge
     for bitmap in (4, 8, 32):
         model.set_bitmap(bitmap)

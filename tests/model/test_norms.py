@@ -3,12 +3,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering
 
+import qalof
 from qalof.errors import BadInputError
 from qalof.model.norms import SwitchableNorm, norm_sites
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import find_sites
-from qalof.model.switchable import SwitchableModel, build
+from qalof.model.switchable import build
 from qalof.site import HeadMode
 
 
@@ -90,8 +91,8 @@ def test_each_block_runs_the_copy_of_its_own_width(families, specs, stirred):
 @pytest.mark.parametrize("norms", ["shared", "per_width"])
 def test_trained_norms_are_saved_and_open_with_plain_peft(family, specs, norms, stirred, tokens, tmp_path):
     model = stirred(made(family, specs, norms))
-    model.save(tmp_path / "c")
-    loaded = SwitchableModel.load(tmp_path / "c")
+    qalof.save(model, tmp_path / "c")
+    loaded = qalof.load(tmp_path / "c")
     for bitmap in (32, 8, 4):
         model.set_bitmap(bitmap)
         loaded.set_bitmap(bitmap)
@@ -106,7 +107,7 @@ def test_trained_norms_are_saved_and_open_with_plain_peft(family, specs, norms, 
 def test_norms_and_a_task_head_travel_together(random_model, specs, stirred, tokens, tmp_path):
     base = BaseModel(random_model, HeadKind.SPAN)
     model = stirred(build(base, specs, SwitchSettings(norms="per_width")))
-    model.save(tmp_path / "c")
+    qalof.save(model, tmp_path / "c")
     plain = AutoModelForQuestionAnswering.from_pretrained(random_model)
     peft = PeftModel.from_pretrained(plain, tmp_path / "c" / "adapters" / "8").eval()
     model.set_bitmap(32)

@@ -85,7 +85,7 @@ def test_bytes_are_those_predicted_and_the_weights_are_gone(families, specs, qua
 
 def test_switching_copies_no_weight_and_comes_back(families, specs, tokens):
     _, packed = pair(families("gpt2"), specs)
-    layers = [switch.linear for switch in packed._switches]
+    layers = [switch.linear for switch in packed.switches]
     held = [tensor.data_ptr() for layer in layers for t in layer.held_tensors().values() for tensor in t.values()]
     first = both([packed], 4, tokens)[0]
     assert not torch.equal(both([packed], 8, tokens)[0], first)

@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+import qalof
 from qalof.bitmap import Bitmap
 from qalof.checkpoint.manifest import read_manifest
+from qalof.checkpoint.model import load_parameters
 from qalof.checkpoint.quantizers import STATE_FILE
 from qalof.errors import BadInputError
 from qalof.model.adapters import AdapterSpec
@@ -14,7 +16,7 @@ from qalof.model.calibration import calibrate
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.quantizer_state import STEPS
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import SwitchableModel, build
+from qalof.model.switchable import build
 from qalof.quantization.methods.log import Log
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.methods.symmetric import Symmetric
@@ -75,8 +77,8 @@ def test_scheme_reaches_every_site(random_model, ids):
 def test_a_checkpoint_keeps_the_scheme_and_its_state(random_model, batches, ids, tmp_path, scheme):
     model = make(random_model, scheme)
     calibrate(model, batches)
-    model.save(tmp_path / "c")
-    loaded = SwitchableModel.load(tmp_path / "c").eval()
+    qalof.save(model, tmp_path / "c")
+    loaded = qalof.load(tmp_path / "c").eval()
     assert loaded.settings == model.settings
     for bitmap in (8, 4, "w4a8kv4"):
         model.set_bitmap(bitmap)
@@ -88,13 +90,13 @@ def test_a_checkpoint_keeps_the_scheme_and_its_state(random_model, batches, ids,
 
 
 def test_a_scheme_that_is_not_the_stated_convention_is_refused(random_model, tmp_path):
-    make(random_model, QuantizationScheme(TensorScheme(Log()))).save(tmp_path / "c")
+    qalof.save(make(random_model, QuantizationScheme(TensorScheme(Log()))), tmp_path / "c")
     path = tmp_path / "c" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["settings"]["quantization"]["weight"]["quantizer"] = Symmetric().to_json()
     path.write_text(json.dumps(manifest))
     with pytest.raises(BadInputError, match="must use the range convention symmetric-minmax-narrow"):
-        SwitchableModel.load(tmp_path / "c")
+        qalof.load(tmp_path / "c")
 
 
 # --- calibration ---
@@ -207,10 +209,10 @@ def test_merged_branches_round_with_the_learned_steps_of_the_weight(random_model
 def test_state_of_another_scheme_is_refused_before_anything_changes(random_model, batches, tmp_path):
     model = make(random_model, LEARNED)
     calibrate(model, batches)
-    model.save(tmp_path / "c")
+    qalof.save(model, tmp_path / "c")
     other = make(random_model, STATIC)
     with pytest.raises(BadInputError, match="other settings"):
-        other.load_parameters(tmp_path / "c")
+        load_parameters(other, tmp_path / "c")
 
 
 # --- recomputation ---

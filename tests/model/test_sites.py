@@ -2,13 +2,14 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel
 
+import qalof
 from qalof.errors import BadInputError
 from qalof.model.adapters import AdapterSpec
 from qalof.model.layers.kv_layout import map_kv
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import count_unquantized, find_sites
-from qalof.model.switchable import SwitchableModel, build
+from qalof.model.switchable import build
 from qalof.site import HeadMode, KvLayout
 
 
@@ -74,8 +75,8 @@ def test_sites_left_out_stay_plain_and_the_choice_is_saved(families, specs, toke
     )
     assert type(model.model.model.layers[0].mlp.up_proj) is torch.nn.Linear
     model.set_bitmap(4)
-    model.save(tmp_path / "c")
-    loaded = SwitchableModel.load(tmp_path / "c")
+    qalof.save(model, tmp_path / "c")
+    loaded = qalof.load(tmp_path / "c")
     loaded.set_bitmap(4)
     with torch.no_grad():
         assert torch.equal(loaded(tokens).logits, model(tokens).logits)

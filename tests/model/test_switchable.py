@@ -8,12 +8,13 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering
 
+import qalof
 from qalof.bitmap import Bitmap, LayerBits
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterPolicy, AdapterSpec, adapter_for
 from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import SwitchableModel, build
+from qalof.model.switchable import build
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.quantizers import fake_quantize
 
@@ -127,8 +128,8 @@ def test_only_the_active_adapter_gets_gradients(trained, ids):
 
 
 def test_saved_checkpoint_loads_to_the_same_bits(trained, ids, tmp_path):
-    trained.save(tmp_path / "checkpoint", {"note": 1})
-    loaded = SwitchableModel.load(tmp_path / "checkpoint")
+    qalof.save(trained, tmp_path / "checkpoint", {"note": 1})
+    loaded = qalof.load(tmp_path / "checkpoint")
     for spec in (32, 8, 4, "striped84"):
         trained.set_bitmap(spec)
         loaded.set_bitmap(spec)
@@ -136,7 +137,7 @@ def test_saved_checkpoint_loads_to_the_same_bits(trained, ids, tmp_path):
 
 
 def test_saved_adapter_opens_with_plain_peft(trained, random_model, ids, tmp_path):
-    trained.save(tmp_path / "checkpoint")
+    qalof.save(trained, tmp_path / "checkpoint")
     plain = AutoModelForQuestionAnswering.from_pretrained(random_model)
     peft = PeftModel.from_pretrained(plain, tmp_path / "checkpoint" / "adapters" / "4").eval()
     trained.set_bitmap(32)
@@ -208,17 +209,17 @@ def test_exact_policy_refuses_a_width_without_adapter_before_anything_changes(ra
 
 def test_missing_checkpoint_is_one_clear_error(tmp_path):
     with pytest.raises(BadInputError, match="does not exist"):
-        SwitchableModel.load(tmp_path / "nothing")
+        qalof.load(tmp_path / "nothing")
 
 
 def test_flipped_byte_is_noticed(trained, tmp_path):
-    trained.save(tmp_path / "c")
+    qalof.save(trained, tmp_path / "c")
     path = tmp_path / "c" / "adapters" / "4" / "adapter_model.safetensors"
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(bytes(data))
     with pytest.raises(BadInputError, match="damaged: adapters/4/adapter_model.safetensors does not match"):
-        SwitchableModel.load(tmp_path / "c")
+        qalof.load(tmp_path / "c")
 
 
 @pytest.mark.parametrize(
@@ -226,15 +227,15 @@ def test_flipped_byte_is_noticed(trained, tmp_path):
     [("format_version", 4, "format version 1 or 2 or 3: got 4"), ("convention", "full", "convention")],
 )
 def test_newer_version_and_other_convention_are_refused(trained, tmp_path, key, value, law):
-    trained.save(tmp_path / "c")
+    qalof.save(trained, tmp_path / "c")
     manifest = tmp_path / "c" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {key: value}))
     with pytest.raises(BadInputError, match=law):
-        SwitchableModel.load(tmp_path / "c")
+        qalof.load(tmp_path / "c")
 
 
 def test_another_base_is_refused(trained, random_model, tmp_path):
-    trained.save(tmp_path / "c")
+    qalof.save(trained, tmp_path / "c")
     weights = load_file(f"{random_model}/model.safetensors")
     other = AutoModelForCausalLM.from_pretrained(random_model)
     weights["transformer.wte.weight"] = other.transformer.wte.weight.detach() + 1
@@ -243,7 +244,7 @@ def test_another_base_is_refused(trained, random_model, tmp_path):
     save_file(weights, before[1], metadata={"format": "pt"})
     try:
         with pytest.raises(BadInputError, match="trained on other weights"):
-            SwitchableModel.load(tmp_path / "c")
+            qalof.load(tmp_path / "c")
     finally:
         save_file(load_file(before[0]), before[1], metadata={"format": "pt"})
 
@@ -259,3 +260,21 @@ def test_weights_that_are_not_finite_are_refused(random_model):
 def test_a_model_that_is_nowhere_is_one_clear_error():
     with pytest.raises(BadInputError, match="must exist.*/nowhere/at/all"):
         load_pretrained("/nowhere/at/all", HeadKind.SPAN)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("inside", [8, None])
+def test_at_restores_bitmap_and_mode_also_after_an_error(span_model, training, inside):
+    model = span_model.train(training)
+    before = model.set_bitmap(4)
+    with model.at(inside, eval=True) as bitmap:
+        assert not model.training
+        assert model.bitmap == bitmap
+        model.set_bitmap(32)
+    assert (model.bitmap, model.training) == (before, training)
+    with pytest.raises(KeyError), model.at(inside, eval=True):
+        raise KeyError
+    assert (model.bitmap, model.training) == (before, training)
+    with pytest.raises(BadInputError), model.at(1, eval=True):
+        raise AssertionError("the block of a bitmap that is refused is not run")
+    assert (model.bitmap, model.training) == (before, training)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import qalof
 from orchestrate.config.base import BaseConfig
 from orchestrate.jobs.base import Job
 from orchestrate.runs.mlflow_tracker import Tracker
@@ -18,7 +19,7 @@ from qalof.tasks.factory import describe_task, task
 
 def save_checkpoint(work: Task, source: str, folder: Path) -> Path:
     model = build(BaseModel(source, work.head, labels=work.labels), {"4": AdapterSpec(2), "8": AdapterSpec(2)})
-    model.save(folder, {"task": describe_task(work)})
+    qalof.save(model, folder, {"task": describe_task(work)})
     return folder
 
 

@@ -24,7 +24,7 @@ def checkpoint(random_model, tmp_path_factory):
     work = qalof.task("squad-completion", source=random_model, max_length=64)
     model = build(BaseModel(random_model, work.head), {"4": AdapterSpec(2)})
     folder = tmp_path_factory.mktemp("completion") / "checkpoint"
-    model.save(folder, {"task": describe_task(work)})
+    qalof.save(model, folder, {"task": describe_task(work)})
     return folder
 
 

@@ -132,7 +132,7 @@ def test_every_method_of_the_shipped_config_can_be_carried_out(random_model, tmp
              "task.settings.stride=16"]  # fmt: skip
     config = load_config(PtqConfig, CONFIG, small)
     checked = ptq_job.check(config)
-    actor = ptq_job.MethodActor(to_plain(config), threads=1)
+    actor = ptq_job.MethodActor(to_plain(config), checked.opened, threads=1)
     for index, method in enumerate(config.methods):
         outcome = actor.do((index, checked.bitmaps[index], str(tmp_path / method.name)))
         assert len(outcome["evaluations"]) == len(checked.bitmaps[index])

@@ -3,14 +3,16 @@
 import pytest
 import torch
 
+import qalof
 from qalof.checkpoint.fixed_codes import CODES_FILE
+from qalof.checkpoint.model import load_parameters
 from qalof.errors import BadInputError
 from qalof.export.packed import save_packed
 from qalof.export.packed_load import load_packed
 from qalof.model.adapters import AdapterSpec
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import SwitchableModel, build
+from qalof.model.switchable import build
 from qalof.post_training.error_compensation import GptqSettings
 from qalof.post_training.gptq import calibration_batches, compensate
 from qalof.quantization.scheme import QuantizationScheme
@@ -93,24 +95,24 @@ def test_a_checkpoint_and_a_packed_file_hold_the_codes(random_model, ids, tmp_pa
     compensate(model, [{"input_ids": ids}], (3, 4))
     expected = {spec: logits(model, ids, spec) for spec in (3, "w4a32", "w3a8")}
     assert not torch.equal(expected[3], nearest)
-    model.save(tmp_path / "c")
-    loaded = SwitchableModel.load(tmp_path / "c").eval()
+    qalof.save(model, tmp_path / "c")
+    loaded = qalof.load(tmp_path / "c").eval()
     for spec, output in expected.items():
         assert torch.equal(logits(loaded, ids, spec), output)
     save_packed(loaded, 3, tmp_path / "packed")
     packed = load_packed(tmp_path / "packed").eval()
     with torch.no_grad():
         torch.testing.assert_close(packed(ids).logits, expected[3], rtol=1e-5, atol=1e-5)
-    model.save(tmp_path / "again")
+    qalof.save(model, tmp_path / "again")
     name = CODES_FILE
     assert (tmp_path / "c" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
 def test_other_quantizers_than_those_trained_with_start_without_the_codes(model, ids, tmp_path):
     compensate(model, [{"input_ids": ids}], [3])
-    model.save(tmp_path / "c")
+    qalof.save(model, tmp_path / "c")
     chosen = QuantizationScheme.from_json(scheme("asymmetric"))
-    loaded = SwitchableModel.load(tmp_path / "c", chosen).eval()
+    loaded = qalof.load(tmp_path / "c", chosen).eval()
     fresh = build(model.base, settings=SwitchSettings(quantization=chosen)).eval()
     assert torch.equal(logits(loaded, ids, 3), logits(fresh, ids, 3))
     assert torch.equal(logits(loaded, ids, 32), logits(model, ids, 32))
@@ -118,10 +120,10 @@ def test_other_quantizers_than_those_trained_with_start_without_the_codes(model,
 
 def test_codes_of_another_model_are_refused_and_the_model_stays_as_it_was(model, ids, tmp_path, random_model):
     compensate(model, [{"input_ids": ids}], [3])
-    model.save(tmp_path / "c")
+    qalof.save(model, tmp_path / "c")
     other = build(model.base, settings=SwitchSettings(quantization=scheme({"method": "symmetric", "range": "full"})))
     with pytest.raises(BadInputError, match="other settings"):
-        other.load_parameters(tmp_path / "c")
+        load_parameters(other, tmp_path / "c")
     linear = next(m for m in model.modules() if getattr(m, "fixed_codes", None))
     (codes,) = linear.fixed_codes.values()
     narrow = type(codes)(codes.codes[:, :-1], codes.grid, 3)

@@ -42,7 +42,7 @@ from qalof.attacks.robustness.report import RobustnessReport, robustness_report
 from qalof.attacks.robustness.transfer import draw_table, prediction_table
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name
-from qalof.checkpoint.opening import load, task_of
+from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from qalof.files import append_lines, read_whole_lines, write_json
@@ -59,16 +59,17 @@ OnResult = Callable[[int, int, AttackResult], None]
 class AttackActor:
     """Holds a victim and, where the method asks for one, a plain language model."""
 
-    def __init__(self, checkpoint: str, settings: AttackSettings, seed: int, threads: int, gpu: bool) -> None:
+    def __init__(
+        self, checkpoint: OpenCheckpoint, settings: AttackSettings, seed: int, threads: int, gpu: bool
+    ) -> None:
         torch.set_num_threads(threads)
         device = "cuda" if gpu else "cpu"
-        self._model, lm = load(checkpoint).to(device), None
+        self._model, lm = checkpoint.model.to(device), None
         if settings.uses_lm:
             lm = load_pretrained(self._model.base.source, HeadKind.CAUSAL_LM).to(device)
         share_large(self._model)
-        # built once, since some attacks go through the whole vocabulary, and built last, on arrays that are shared by
-        # now
-        tokenizer = task_of(checkpoint).tokenizer  # type: ignore[attr-defined]
+        # built once, since some attacks go through the whole vocabulary, and on arrays that are shared by now
+        tokenizer = checkpoint.task.tokenizer  # type: ignore[attr-defined]
         self._attack = settings.build(self._model, tokenizer, lm, seed)
 
     def do(self, item: Item) -> AttackResult:
@@ -81,6 +82,7 @@ class AttackActor:
 class Checked:
     """An attack that was checked before any actor starts."""
 
+    opened: OpenCheckpoint
     model: SwitchableModel
     task: Task
     settings: AttackSettings
@@ -98,7 +100,8 @@ def check(config: AttackConfig) -> Checked:
         BadInputError: the method cannot attack this checkpoint, or bitmaps do not fit the model.
     """
     opened = open_checkpoint(config.checkpoint)
-    sites = opened.model.sites
+    model = opened.model
+    sites = model.sites
     settings: AttackSettings = config.method.settings
     bitmaps, defence = parse_bitmaps(config.bitmaps, sites), config.random_precision
     drawn = parse_bitmaps(defence.bitmaps, sites) if defence.bitmaps is not None else bitmaps
@@ -116,9 +119,9 @@ def check(config: AttackConfig) -> Checked:
         for probability in defence.probabilities
     ]
     tokenizer = opened.task.tokenizer  # type: ignore[attr-defined]
-    settings.judge(opened.model, tokenizer)
-    examples, left_out = fitting(settings, settings.examples(opened.task)[: config.limit], opened.model, tokenizer)
-    return Checked(opened.model, opened.task, settings, bitmaps, defences, examples, left_out)
+    settings.judge(model, tokenizer)
+    examples, left_out = fitting(settings, settings.examples(opened.task)[: config.limit], model, tokenizer)
+    return Checked(opened, model, opened.task, settings, bitmaps, defences, examples, left_out)
 
 
 def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
@@ -182,7 +185,7 @@ def attack(
 
     if missing:
         workers = config.workers
-        arguments = (config.checkpoint, checked.settings, config.seed, threads_of(workers), workers.gpu)
+        arguments = (checked.opened, checked.settings, config.seed, threads_of(workers), workers.gpu)
         pool = pool_of(AttackActor, workers, *arguments, size=min(workers.count, len(missing)))
         try:
             pool.map(missing, keep)

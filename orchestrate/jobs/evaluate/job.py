@@ -19,7 +19,7 @@ from orchestrate.document.record import Record, Step
 from orchestrate.document.table_config import Place
 from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.evaluate.config import EvaluateConfig
-from orchestrate.jobs.shared.checkpoint import Opened, open_checkpoint
+from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.findings import Scored, scored
 from orchestrate.jobs.shared.scores import evaluate_bitmaps, per_example, rows
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
@@ -28,8 +28,7 @@ from orchestrate.runs.layout import EVALUATIONS
 from orchestrate.runs.mlflow_tracker import Run
 from qalof.bitmap import PASS_THROUGH, Bitmap
 from qalof.bitmap_names import short_name, summary
-from qalof.checkpoint.opening import is_packed, task_of
-from qalof.export.packed_model import PackedModel
+from qalof.checkpoint.opening import OpenCheckpoint, is_packed
 from qalof.files import write_bytes, write_json
 from qalof.model.adapters import SHARED
 from search.bitmap_plot import bitmaps_picture, thinned
@@ -43,14 +42,17 @@ def other_task(config: EvaluateConfig) -> dict[str, Any] | None:
     return None if config.task is None else {"name": config.task.name, "settings": asdict(config.task.settings)}
 
 
-def check_evaluate(config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
+def check_evaluate(config: EvaluateConfig) -> tuple[OpenCheckpoint, list[Bitmap]]:
     """Open the checkpoint, and read the bitmaps.
 
     Raises:
         BadInputError: either cannot be used, or the task needs another head.
     """
     if is_packed(config.checkpoint):
-        return _check_packed(config)
+        opened = OpenCheckpoint(config.checkpoint)
+        packed = opened.runnable
+        bitmaps = [packed.bitmap] if config.bitmaps is None else parse_bitmaps(config.bitmaps, packed.sites)
+        return opened, [packed.set_bitmap(bitmap) for bitmap in bitmaps]
     opened = open_checkpoint(config.checkpoint, other_task(config))
     opened.task.fingerprint()  # this reads the data: what is wrong with it is said before any worker starts
     specs = config.bitmaps
@@ -60,22 +62,15 @@ def check_evaluate(config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
     return opened, parse_bitmaps(specs, opened.model.sites)
 
 
-def _check_packed(config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
-    packed = PackedModel.load(Path(config.checkpoint))
-    bitmaps = [packed.bitmap] if config.bitmaps is None else parse_bitmaps(config.bitmaps, packed.sites)
-    return Opened(packed, task_of(config.checkpoint)), [packed.set_bitmap(bitmap) for bitmap in bitmaps]
-
-
 def evaluate(
-    config: EvaluateConfig, checked: tuple[Opened, list[Bitmap]], directory: RunDirectory, run: Run
+    config: EvaluateConfig, checked: tuple[OpenCheckpoint, list[Bitmap]], directory: RunDirectory, run: Run
 ) -> dict[str, Any]:
     """Score the checkpoint at each bitmap."""
     opened, bitmaps = checked
     # a packed model has no adapters to switch to, and nothing that a bitmap could change
-    sites, rest = opened.model.sites, getattr(opened.model, "rest", None)
-    scored = evaluate_bitmaps(
-        Path(config.checkpoint), sites, bitmaps, config.limit, config.workers, run, other_task(config), rest, opened
-    )
+    model = opened.runnable
+    sites, rest = model.sites, None if opened.is_packed else opened.model.rest
+    scored = evaluate_bitmaps(opened, sites, bitmaps, config.limit, config.workers, run, rest)
     write_json(directory.path / EVALUATIONS, per_example(bitmaps, scored))
     if mixed := {f"{short_name(one)}: {summary(one, sites)}": one for one in bitmaps if not one.is_uniform}:
         shown = {title: mixed[title] for title in thinned(list(mixed))}
@@ -83,7 +78,7 @@ def evaluate(
     return {"task": opened.task.name, "rows": rows(bitmaps, scored, sites, rest)}
 
 
-class EvaluateJob(Job[EvaluateConfig, tuple[Opened, list[Bitmap]]]):
+class EvaluateJob(Job[EvaluateConfig, tuple[OpenCheckpoint, list[Bitmap]]]):
     """``qalof evaluate``."""
 
     name = "evaluate"
@@ -91,12 +86,12 @@ class EvaluateJob(Job[EvaluateConfig, tuple[Opened, list[Bitmap]]]):
     settings = (*CHECKPOINT_SETTINGS, ("Task", "task.name"), ("Data", "task.settings.dataset"), ("Bitmaps", "bitmaps"))
     is_about = "A trained checkpoint, scored at several bitmaps on the same examples."
 
-    def check(self, config: EvaluateConfig) -> tuple[Opened, list[Bitmap]]:
+    def check(self, config: EvaluateConfig) -> tuple[OpenCheckpoint, list[Bitmap]]:
         """The checkpoint and the bitmaps."""
         return check_evaluate(config)
 
     def work(
-        self, config: EvaluateConfig, checked: tuple[Opened, list[Bitmap]], directory: RunDirectory, run: Run
+        self, config: EvaluateConfig, checked: tuple[OpenCheckpoint, list[Bitmap]], directory: RunDirectory, run: Run
     ) -> Result:
         """Score the checkpoint at each bitmap."""
         return evaluate(config, checked, directory, run)

@@ -165,7 +165,7 @@ def _open(checkpoint: Path, bitmap: str, form: str, embedding_bits: str | None) 
         return _Opened(model, parsed, parsed, None)
     scheme = settings.quantization.embedding if form == ExportFormat.PACKED else GGUF_EMBEDDING
     try:
-        model = SwitchableModel.load(checkpoint, embedding=scheme).eval()
+        model = checkpoints.load(checkpoint, embedding=scheme)
         _check_embedding(model, scheme, bits)
     except EmbeddingError as error:
         raise BadInputError(

@@ -27,14 +27,14 @@ from orchestrate.document.record import Record, Step
 from orchestrate.document.table_config import Place
 from orchestrate.jobs.base import Job, Offer, Result
 from orchestrate.jobs.profile.findings import Measured, measured
-from orchestrate.jobs.shared.checkpoint import Opened, open_checkpoint
+from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import record_bitmap
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
-from qalof.checkpoint.opening import load
+from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.cost import COST_NAMES, cost_of
 from qalof.evaluation.speed import speed_of
 from qalof.export.compression import MEASURES, compression_of
@@ -85,10 +85,10 @@ class ProfileConfig(JobConfig):
 class ProfileActor:
     """Holds a checkpoint's model, and measures it at bitmaps."""
 
-    def __init__(self, config: dict[str, Any], threads: int) -> None:
+    def __init__(self, config: dict[str, Any], checkpoint: OpenCheckpoint, threads: int) -> None:
         torch.set_num_threads(threads)
         self._config = ProfileConfig.model_validate(config)
-        self._model = load(self._config.checkpoint)
+        self._model = checkpoint.model
         self._model.to(self._config.workers.device)
 
     def do(self, bitmap: Bitmap) -> dict[str, float]:
@@ -114,7 +114,7 @@ class ProfileActor:
         return found
 
 
-def check(config: ProfileConfig) -> tuple[Opened, list[Bitmap]]:
+def check(config: ProfileConfig) -> tuple[OpenCheckpoint, list[Bitmap]]:
     """Open the checkpoint, and read the bitmaps.
 
     Raises:
@@ -125,12 +125,13 @@ def check(config: ProfileConfig) -> tuple[Opened, list[Bitmap]]:
 
 
 def work(
-    config: ProfileConfig, checked: tuple[Opened, list[Bitmap]], directory: RunDirectory, run: Run
+    config: ProfileConfig, checked: tuple[OpenCheckpoint, list[Bitmap]], directory: RunDirectory, run: Run
 ) -> dict[str, Any]:
     """Measure every bitmap."""
     opened, bitmaps = checked
     sites = opened.model.sites
-    pool = pool_of(ProfileActor, config.workers, config.model_dump(), threads_of(config.workers), size=1)
+    arguments = (config.model_dump(), opened, threads_of(config.workers))
+    pool = pool_of(ProfileActor, config.workers, *arguments, size=1)
     with report("profile", len(bitmaps)) as progress:
         done = 0
 
@@ -158,7 +159,7 @@ def work(
     return {"task": opened.task.name, "rows": rows, "device": device, "checkpoint": str(Path(config.checkpoint))}
 
 
-Checked = tuple[Opened, list[Bitmap]]
+Checked = tuple[OpenCheckpoint, list[Bitmap]]
 """The checkpoint and the bitmaps."""
 
 

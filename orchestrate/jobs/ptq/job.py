@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from rich.console import RenderableType
 
+import qalof
 from orchestrate.cluster.evaluation_pool import pool_of, threads_of
 from orchestrate.config.build import parse_bitmaps
 from orchestrate.config.loader import to_plain
@@ -37,7 +38,7 @@ from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name
-from qalof.checkpoint.opening import task_of
+from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
@@ -60,6 +61,7 @@ OUTCOME = "outcome.json"
 class Checked:
     """What the driver found out: the sites, the task, and each method's bitmaps."""
 
+    opened: OpenCheckpoint | None
     sites: tuple[Site, ...]
     task: Task
     bitmaps: tuple[tuple[Bitmap, ...], ...]
@@ -68,8 +70,9 @@ class Checked:
 class MethodActor:
     """Carries out methods of one config in a process of its own."""
 
-    def __init__(self, config: Mapping[str, Any], threads: int) -> None:
+    def __init__(self, config: Mapping[str, Any], opened: OpenCheckpoint | None, threads: int) -> None:
         torch.set_num_threads(threads)
+        self._opened = opened
         self._config = PtqConfig.model_validate(config)
 
     def do(self, item: tuple[int, Sequence[Bitmap], str]) -> dict[str, Any]:
@@ -77,11 +80,11 @@ class MethodActor:
         index, bitmaps, folder = item
         started = time.monotonic()
         config, method = self._config, self._config.methods[index]
-        task = _task(config)
-        model = _model(config, task, method.quantization)
+        task = _task(config, self._opened)
+        model = _model(config, self._opened, task, method.quantization)
         model.to(config.workers.device)
         errors = _calibrate(model, task, config, method, bitmaps)
-        model.save(Path(folder) / "checkpoint", {"task": describe_task(task)})
+        qalof.save(model, Path(folder) / "checkpoint", {"task": describe_task(task)})
         found = []
         for bitmap in bitmaps:
             model.set_bitmap(bitmap)
@@ -99,9 +102,11 @@ def check(config: PtqConfig) -> Checked:
     Raises:
         BadInputError: a model, task, bitmap or quantizer cannot be used.
     """
-    task = _task(config)
-    if config.checkpoint is not None:
-        sites = open_checkpoint(config.checkpoint).model.sites
+    opened = None if config.checkpoint is None else open_checkpoint(config.checkpoint)
+    task = _task(config, opened)
+    if opened is not None:
+        sites = opened.model.sites
+        opened.drop_model()  # each method makes a model of its own
     else:
         switch = config.switch
         pretrained = BaseModel(config.model.source, task.head, config.model.seed, task.labels).load()
@@ -112,7 +117,7 @@ def check(config: PtqConfig) -> Checked:
         for bitmap in parsed:
             _check_widths(method, bitmap, sites)
         bitmaps.append(tuple(parsed))
-    return Checked(sites, task, tuple(bitmaps))
+    return Checked(opened, sites, task, tuple(bitmaps))
 
 
 def work(config: PtqConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
@@ -140,7 +145,8 @@ def work(config: PtqConfig, checked: Checked, directory: RunDirectory, run: Run)
 def _carry_out(config: PtqConfig, checked: Checked, folders: Sequence[Path], missing: Sequence[int]) -> None:
     workers = config.workers
     items = [(index, checked.bitmaps[index], str(folders[index])) for index in missing]
-    pool = pool_of(MethodActor, workers, to_plain(config), threads_of(workers), size=min(workers.count, len(items)))
+    arguments = (to_plain(config), checked.opened, threads_of(workers))
+    pool = pool_of(MethodActor, workers, *arguments, size=min(workers.count, len(items)))
     with report("ptq", len(items)) as progress:
         done = 0
 
@@ -157,16 +163,18 @@ def _carry_out(config: PtqConfig, checked: Checked, folders: Sequence[Path], mis
             pool.close()
 
 
-def _task(config: PtqConfig) -> Task:
-    if config.checkpoint is not None:
-        return task_of(config.checkpoint)
+def _task(config: PtqConfig, opened: OpenCheckpoint | None) -> Task:
+    if opened is not None:
+        return opened.task
     assert config.task is not None
     return make_task(config.task.name, config.task.settings, config.model.source)
 
 
-def _model(config: PtqConfig, task: Task, quantization: QuantizationScheme) -> SwitchableModel:
-    if config.checkpoint is not None:
-        return SwitchableModel.load(config.checkpoint, quantization).eval()
+def _model(
+    config: PtqConfig, opened: OpenCheckpoint | None, task: Task, quantization: QuantizationScheme
+) -> SwitchableModel:
+    if opened is not None:
+        return opened.fresh_model(quantization)
     base = BaseModel(config.model.source, task.head, config.model.seed, task.labels)
     return build(base, {}, replace(config.switch, quantization=quantization)).eval()
 

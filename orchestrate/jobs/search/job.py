@@ -28,13 +28,14 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import FRONT, SEARCH_RECORD
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
+from qalof.checkpoint.opening import OpenCheckpoint
 from search import BitmapSpace, Score, SearchResult, Study, parse_objectives
 from search import run as search_here
 from search.space import DEFAULT_WIDTHS
 
 
-def check_search(config: SearchConfig) -> tuple[BitmapSpace, tuple[str, ...]]:
-    """Find the space and the objectives.
+def check_search(config: SearchConfig) -> tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...]]:
+    """Open the checkpoint, and find the space and the objectives.
 
     Raises:
         BadInputError: a checkpoint, objective, strategy or option cannot be used.
@@ -53,19 +54,24 @@ def check_search(config: SearchConfig) -> tuple[BitmapSpace, tuple[str, ...]]:
         objective.check(opened.task.metrics)
     # a study refuses bad objectives, strategies and options when it is made
     Study(space, objectives, config.strategy, max_evaluations=config.max_evaluations, options=config.strategy_options)
-    return space, objectives
+    return opened, space, objectives
 
 
 def search(
-    config: SearchConfig, checked: tuple[BitmapSpace, tuple[str, ...]], directory: RunDirectory, run: Run
+    config: SearchConfig,
+    checked: tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...]],
+    directory: RunDirectory,
+    run: Run,
 ) -> Result:
     """Search the space, on Ray or in this process, and keep the front."""
-    space, objectives = checked
+    opened, space, objectives = checked
+    if not config.workers.in_process:
+        opened.drop_model()
     find: Any = search_job.search
-    evaluator: Any = search_job.CheckpointEvaluator(Path(config.checkpoint), config.limit, config.workers)
+    evaluator: Any = search_job.CheckpointEvaluator(opened, config.limit, config.workers)
     if config.workers.in_process:
         find = search_here
-        evaluator = EvaluationPool(Path(config.checkpoint), space.sites, config.limit, config.workers)
+        evaluator = EvaluationPool(opened, space.sites, config.limit, config.workers)
     with report("search", config.max_evaluations or len(space.units) * 2) as progress:
         done = 0
 
@@ -104,8 +110,8 @@ def _best(found: SearchResult) -> dict[str, float]:
     return best
 
 
-Checked = tuple[BitmapSpace, tuple[str, ...]]
-"""The space and the objectives."""
+Checked = tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...]]
+"""The checkpoint, the space and the objectives."""
 
 
 class SearchJob(Job[SearchConfig, Checked]):

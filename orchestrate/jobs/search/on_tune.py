@@ -17,11 +17,11 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrate.cluster.evaluation_pool import Scorer, checkpoint_fingerprint, threads_of
+from orchestrate.cluster.evaluation_pool import Scorer, threads_of
 from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_trials
 from orchestrate.config.sections import WorkersConfig
 from qalof.bitmap import Bitmap
-from qalof.checkpoint.opening import task_of
+from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.evaluation.result import Evaluation
 from qalof.home import expanded
 from search import BitmapSpace, Objective, Score, SearchResult, Study
@@ -33,20 +33,30 @@ from search.record import record_at
 class CheckpointEvaluator:
     """What Tune's trials evaluate."""
 
-    checkpoint: str | Path
-    """The folder of a checkpoint, which every node must see.  It is kept as an absolute :class:`~pathlib.Path`."""
+    checkpoint: str | Path | OpenCheckpoint
+    """The folder of a checkpoint, which every node must see.  It is kept as an absolute :class:`~pathlib.Path`.  A
+    checkpoint that is open already is not opened again."""
     limit: int | None = None
     """How many validation examples count, from the first on; None stands for all."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     """How many actors evaluate, on which device, and with how many threads."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "checkpoint", expanded(self.checkpoint).absolute())
+        given = self.checkpoint
+        folder = expanded(given.folder if isinstance(given, OpenCheckpoint) else given).absolute()
+        object.__setattr__(self, "checkpoint", folder)
+        object.__setattr__(self, "_opened", given if isinstance(given, OpenCheckpoint) else OpenCheckpoint(folder))
+
+    @property
+    def opened(self) -> OpenCheckpoint:
+        """The checkpoint, whose parts are read when they are first asked for."""
+        found: OpenCheckpoint = self.__dict__["_opened"]
+        return found
 
     @property
     def primary_metric(self) -> str:
         """The metric of the task that the checkpoint was trained for."""
-        return task_of(self.checkpoint).primary_metric
+        return self.opened.task.primary_metric
 
 
 def search(
@@ -72,7 +82,7 @@ def search(
     space = space.within(limits)
     with record_at(storage) as record:
         assert record is not None
-        fingerprint = checkpoint_fingerprint(evaluator.checkpoint)
+        fingerprint = evaluator.opened.fingerprint
         study = Study(
             space,
             objectives_of(evaluator, objectives),

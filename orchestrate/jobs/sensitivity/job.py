@@ -37,21 +37,22 @@ from orchestrate.runs.layout import EVALUATION_RECORD
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from qalof.bitmap import Bitmap
+from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.errors import BadInputError
 from qalof.metrics import DROP
 from search import BitmapSpace, Objective, Score, Study
 from search import run as run_search
 
 
-def check_sensitivity(config: SensitivityConfig) -> tuple[BitmapSpace, str, dict[str, Any]] | ErrorPlan:
-    """Find the space, the metric and the strategy's options; or what output errors are measured of.
+def check_sensitivity(config: SensitivityConfig) -> tuple[OpenCheckpoint, BitmapSpace, str, dict[str, Any]] | ErrorPlan:
+    """Open the checkpoint; find space, metric and the strategy's options, or what output errors are measured of.
 
     Raises:
         BadInputError: a checkpoint, width or unit cannot be used.
     """
     opened = open_checkpoint(config.checkpoint)
     if config.score == "output_error":
-        return plan_of(config, opened.task)
+        return plan_of(config, opened)
     above = [bits for bits in config.widths if bits >= config.reference]
     if above:
         raise BadInputError(f"lowered must hold widths below the reference {config.reference}: got {above[0]}")
@@ -62,23 +63,24 @@ def check_sensitivity(config: SensitivityConfig) -> tuple[BitmapSpace, str, dict
         raise BadInputError(f"metric must be one of {', '.join(opened.task.metrics)}, by its name: got {objective}")
     metric, options = objective.name, {"reference": config.reference}
     Study(space, [metric], "one_at_a_time", max_evaluations=None, options=options)
-    return space, metric, options
+    return opened, space, metric, options
 
 
 def sensitivity(
     config: SensitivityConfig,
-    checked: tuple[BitmapSpace, str, dict[str, Any]] | ErrorPlan,
+    checked: tuple[OpenCheckpoint, BitmapSpace, str, dict[str, Any]] | ErrorPlan,
     directory: RunDirectory,
     run: Run,
 ) -> dict[str, Any]:
-    """Rank the units by what is lost when each alone is reduced (S1's one-at-a-time analysis), or by output errors
-    (S2).
-    """
+    """Rank the units by what reducing each alone costs (S1's one-at-a-time analysis), or by output errors (S2)."""
+    opened = checked.checkpoint if isinstance(checked, ErrorPlan) else checked[0]
+    if not config.workers.in_process:
+        opened.drop_model()
     if isinstance(checked, ErrorPlan):
         return output_errors(config, checked, directory, run)
-    space, metric, options = checked
+    _, space, metric, options = checked
     total = 1 + len(space.units) * len(config.lowered)
-    pool = EvaluationPool(Path(config.checkpoint), space.sites, config.limit, config.workers)
+    pool = EvaluationPool(opened, space.sites, config.limit, config.workers)
     with report("sensitivity", total) as progress:
         done = 0
 
@@ -121,8 +123,8 @@ def _lowered(bitmap: Bitmap, reference: int) -> str:
     return f"{sites[0]}{' ...' if len(sites) > 1 else ''} at {lowered[sites[0]]}"
 
 
-Plan = tuple[BitmapSpace, str, dict[str, Any]] | ErrorPlan
-"""The space, the metric, and the strategy's options; or what output errors are measured of."""
+Plan = tuple[OpenCheckpoint, BitmapSpace, str, dict[str, Any]] | ErrorPlan
+"""The checkpoint, the space, the metric, and the strategy's options; or what output errors are measured of."""
 
 
 class SensitivityJob(Job[SensitivityConfig, Plan]):

@@ -19,7 +19,7 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from qalof.bitmap import PASS_THROUGH
-from qalof.checkpoint.opening import load, task_of
+from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.errors import BadInputError
 from qalof.files import write_json
 from qalof.layer_bits import LayerBits
@@ -34,20 +34,24 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class ErrorPlan:
-    """The layer bits to round to, with ``names`` as the config writes them, and how many ``examples`` are seen."""
+    """What is measured."""
 
+    checkpoint: OpenCheckpoint
+    """The checkpoint whose sites are rounded."""
     names: dict[LayerBits, str]
+    """The layer bits to round to, as the config writes them."""
     examples: int
+    """How many training examples are seen."""
 
 
 class ErrorActor:
     """Holds a checkpoint's model and the batches of inputs."""
 
-    def __init__(self, checkpoint: str, plan: ErrorPlan, threads: int, gpu: bool) -> None:
+    def __init__(self, plan: ErrorPlan, threads: int, gpu: bool) -> None:
         torch.set_num_threads(threads)
-        self._model, self._widths = load(checkpoint), list(plan.names)
+        self._model, self._widths = plan.checkpoint.model, list(plan.names)
         self._model.to("cuda" if gpu else "cpu")
-        self._batches = calibration_batches(task_of(checkpoint), plan.examples, batch_size=BATCH)
+        self._batches = calibration_batches(plan.checkpoint.task, plan.examples, batch_size=BATCH)
 
     def do(self, index: int) -> Sums:
         """Compute the sums of one batch."""
@@ -56,8 +60,8 @@ class ErrorActor:
         return error_sums(self._model, batch, self._widths)
 
 
-def plan_of(config: SensitivityConfig, task: Any) -> ErrorPlan:
-    """Find what is to be measured.
+def plan_of(config: SensitivityConfig, checkpoint: OpenCheckpoint) -> ErrorPlan:
+    """What is measured.
 
     Raises:
         BadInputError: layer bits round nothing, or are named twice.
@@ -68,15 +72,15 @@ def plan_of(config: SensitivityConfig, task: Any) -> ErrorPlan:
         if bits in names or bits == LayerBits.of(PASS_THROUGH):
             raise BadInputError(f"lowered must hold different widths below {PASS_THROUGH}: got {config.lowered}")
         names[bits] = str(spec)
-    found = len(task.train_features())
-    return ErrorPlan(names, min(config.limit or EXAMPLES, found))
+    found = len(checkpoint.task.train_features())
+    return ErrorPlan(checkpoint, names, min(config.limit or EXAMPLES, found))
 
 
 def output_errors(config: SensitivityConfig, plan: ErrorPlan, directory: RunDirectory, run: Run) -> dict[str, Any]:
     """Measure all sites, and return rows from the least to the largest mean squared error."""
     count = -(-plan.examples // BATCH)
     workers = config.workers
-    arguments = (config.checkpoint, plan, threads_of(workers), workers.gpu)
+    arguments = (plan, threads_of(workers), workers.gpu)
     pool = pool_of(ErrorActor, workers, *arguments, size=min(workers.count, count))
     with report("output errors", count) as progress:
         done = 0

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from orchestrate.cluster.evaluation_pool import EvaluationPool
 from orchestrate.config.sections import WorkersConfig
-from orchestrate.jobs.shared.checkpoint import Opened
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import report
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
+from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.cost import Rest, cost_of
 from qalof.evaluation.result import Evaluation
 from qalof.files import json_ready
@@ -20,23 +19,19 @@ from qalof.site import Site
 
 
 def evaluate_bitmaps(
-    checkpoint: Path,
+    checkpoint: OpenCheckpoint,
     sites: Sequence[Site],
     bitmaps: Sequence[Bitmap],
     limit: int | None,
     workers: WorkersConfig,
     run: Run,
-    other: Mapping[str, Any] | None = None,
     rest: Rest | None = None,
-    opened: Opened | None = None,
 ) -> list[Evaluation]:
     """Score each bitmap on the pool, with a progress bar, and record a child run per bitmap.
 
-    ``other`` is the same as for :func:`open_checkpoint`.  ``rest`` is what the model holds apart from its sites, which
-    counts in totals.  ``opened`` is the checkpoint where this process has it open already.
+    ``rest``: what the model holds beside its sites, for totals.
     """
-    here = None if opened is None else (opened.model, opened.task)
-    pool = EvaluationPool(checkpoint, sites, limit, workers, other, here)
+    pool = EvaluationPool(checkpoint, sites, limit, workers)
     with report("evaluate", len(bitmaps)) as progress:
         done = 0
 

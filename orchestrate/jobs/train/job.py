@@ -35,6 +35,8 @@ from orchestrate.jobs.train.losses import training_loss
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import EVALUATIONS, LOSSES
 from orchestrate.runs.mlflow_tracker import Run
+from qalof.checkpoint.model import copy_parameters
+from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.files import write_json
 from qalof.model.adapters import adapter_parameters
 
@@ -46,10 +48,11 @@ def train_and_score(config: TrainConfig, parts: fit.TrainComponents, directory: 
     wanted = config.evaluation.bitmaps
     specs = wanted if wanted is not None else list(trained_widths(parts.model, config))
     bitmaps = parse_bitmaps(specs, parts.model.sites)
-    # on Ray the driver's own model is as it was before training, without learned steps and observed ranges
-    parts.model.load_parameters(checkpoint)
+    # on Ray the driver's own model is as it was before training, and has no learned steps and observed ranges
+    opened = OpenCheckpoint(checkpoint)
+    copy_parameters(parts.model, opened.described)
     sites, rest = parts.model.sites, parts.model.rest
-    scored = evaluate_bitmaps(checkpoint, sites, bitmaps, config.evaluation.limit, config.workers, run, rest=rest)
+    scored = evaluate_bitmaps(opened, sites, bitmaps, config.evaluation.limit, config.workers, run, rest)
     write_json(directory.path / EVALUATIONS, per_example(bitmaps, scored))
     return {
         "checkpoint": str(checkpoint),

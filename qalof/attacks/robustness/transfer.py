@@ -18,11 +18,10 @@ nearest miss, since it may yet work elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,7 +155,7 @@ def prediction_table(
     texts = _texts(results, len(bitmaps))
     labels = np.array([result.label for result in results[0]], dtype=np.int64)
     found = np.empty((len(bitmaps), len(texts), 1 + len(results)), dtype=np.int64)
-    with _restored(judge.model):
+    with frozen(judge.model), judge.model.at():
         for j, bitmap in enumerate(bitmaps):
             judge.model.set_bitmap(bitmap)
             found[j] = judge.answers(results[0], texts)
@@ -188,7 +187,7 @@ def draw_table(
         for draw in range(draws):
             drawn.setdefault(defence.bitmap(result.example_id, draw), []).append((row, draw))
     found = np.empty((len(texts), draws, 1 + len(results)), dtype=np.int64)
-    with _restored(judge.model):
+    with frozen(judge.model), judge.model.at():
         for done, (bitmap, places) in enumerate(drawn.items(), 1):
             judge.model.set_bitmap(bitmap)
             rows = sorted({row for row, _ in places})
@@ -208,13 +207,3 @@ def _texts(results: Sequence[Sequence[AttackResult]], sources: int) -> Texts:
     if any(other != ids[0] for other in ids) or not ids[0]:
         raise BadInputError("results must cover the same examples in the same order at every bitmap; sort them by id")
     return [[row[0].original_text, *(result.adversarial_text for result in row)] for row in zip(*results, strict=True)]
-
-
-@contextmanager
-def _restored(model: Any) -> Iterator[None]:
-    before = model.bitmap
-    with frozen(model):
-        try:
-            yield
-        finally:
-            model.set_bitmap(before)

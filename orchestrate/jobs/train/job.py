@@ -48,7 +48,7 @@ def train_and_score(config: TrainConfig, parts: fit.TrainComponents, directory: 
     wanted = config.evaluation.bitmaps
     specs = wanted if wanted is not None else list(trained_widths(parts.model, config))
     bitmaps = parse_bitmaps(specs, parts.model.sites)
-    # on Ray the driver's own model is as it was before training, and has no learned steps and observed ranges
+    # on Ray the driver's own model is as it was before training, without learned steps and observed ranges
     opened = OpenCheckpoint(checkpoint)
     copy_parameters(parts.model, opened.described)
     sites, rest = parts.model.sites, parts.model.rest

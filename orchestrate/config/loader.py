@@ -74,7 +74,7 @@ def validate(kind: type[Config], data: Any, where: str) -> Config:
     """Turn plain data into a config.
 
     Raises:
-        BadInputError: what pydantic finds, in one line.
+        BadInputError: the data break a law of the class; the error is one line.
     """
     try:
         return kind.model_validate(data)

@@ -62,7 +62,7 @@ class Job(ABC, Generic[Config, Checked]):
         """Find everything that can be refused before any worker starts.
 
         Raises:
-            BadInputError: names the law, the value that broke it, and the way out.
+            BadInputError: the config cannot be run; the error names the law, the value that broke it, and the way out.
         """
 
     @abstractmethod

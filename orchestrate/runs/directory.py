@@ -72,7 +72,7 @@ class RunDirectory:
             inputs: see :func:`orchestrate.runs.inputs.input_digests`.
 
         Raises:
-            BadInputError: as :meth:`check`.
+            BadInputError: the same as for :meth:`check`.
         """
         path = expanded(path).absolute()
         inputs = inputs or {}

@@ -61,7 +61,7 @@ class ErrorActor:
 
 
 def plan_of(config: SensitivityConfig, checkpoint: OpenCheckpoint) -> ErrorPlan:
-    """What is measured.
+    """Find what is to be measured.
 
     Raises:
         BadInputError: layer bits round nothing, or are named twice.

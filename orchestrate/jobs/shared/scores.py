@@ -29,7 +29,7 @@ def evaluate_bitmaps(
 ) -> list[Evaluation]:
     """Score each bitmap on the pool, with a progress bar, and record a child run per bitmap.
 
-    ``rest``: what the model holds beside its sites, for totals.
+    ``rest`` is what the model holds apart from its sites, which counts in totals.
     """
     pool = EvaluationPool(checkpoint, sites, limit, workers)
     with report("evaluate", len(bitmaps)) as progress:

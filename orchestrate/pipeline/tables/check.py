@@ -16,7 +16,7 @@ def check_table(table: TableConfig, steps: Sequence[PlannedStep]) -> None:
     """Check that every cell has a place, and that a number will be there.
 
     Raises:
-        BadInputError: names the row, the column and the way out.
+        BadInputError: a cell cannot be filled; the error names the row, the column and the way out.
     """
     by_name = {step.name: step for step in steps}
     names = [column.name for column in table.columns]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,29 +38,6 @@ def test_every_section_that_a_config_may_hold_is_described_once(config_pages):
         assert whole.count(f"{{ #{section.anchor} }}") == 1, section
         page = config_pages[f"reference/configs/{section.command}.md"]
         assert all(f"| `{key.name}` |" in page for key in keys_of(section.kind))
-
-
-def test_every_field_of_a_settings_class_has_a_docstring_of_its_own():
-    silent = [
-        f"{kind.__name__}.{key.name}" for kind in configs.sections() for key in keys_of(kind) if not key.text.strip()
-    ]
-    assert not silent, f"give each of these a docstring line under it: {silent}"
-
-
-def test_every_text_of_a_field_is_a_sentence():
-    fields = [(kind, key) for kind in configs.sections() for key in keys_of(kind)]
-    short = [
-        f"{kind.__name__}.{key.name}: {key.text}"
-        for kind, key in fields
-        if not key.text.endswith(".") or not (key.text[0].isupper() or key.text[0] in "`k") or " " not in key.text
-    ]
-    assert not short
-
-
-def test_a_class_does_not_describe_its_fields_again():
-    described = re.compile(r"(?:^|\n)Attributes:|``(\w+)``(?:, ``\w+``)*: ")
-    again = [kind.__name__ for kind in configs.sections() if described.search(inspect.cleandoc(kind.__doc__ or ""))]
-    assert not again, f"move these texts under the fields: {again}"
 
 
 def test_every_registered_quantizer_is_in_the_reference(config_pages):

@@ -107,7 +107,7 @@ class OpenCheckpoint:
             raise BadInputError(
                 f"checkpoint {self.folder} must name its task to be evaluated: it does not; save it by `qalof train`"
             )
-        # a packed folder that has its tokenizer needs no base
+        # a packed folder with a tokenizer needs no base
         own = self.is_packed and (self.folder / "tokenizer.json").is_file()
         base = self.manifest["base"]
         task = make_task(described["name"], described["settings"], str(self.folder) if own else base["source"])
@@ -157,10 +157,10 @@ def load(
 
 
 def load_any(folder: str | Path) -> SwitchableModel | PackedModel:
-    """The model of a checkpoint, or of a packed folder, which runs at its own bitmap alone.
+    """Load the model of a checkpoint, or of a packed folder, which runs only at its own bitmap.
 
     Raises:
-        BadInputError: as :func:`load`.
+        BadInputError: See :func:`load`.
     """
     return OpenCheckpoint(folder).runnable
 
@@ -171,7 +171,7 @@ def is_packed(folder: str | Path) -> bool:
 
 
 def task_of(folder: str | Path, other: Mapping[str, Any] | None = None) -> Task:
-    """The task that a checkpoint was trained for, without its model; or another one to score it on.
+    """Make the task that a checkpoint was trained for, without its model, or another one to score it on.
 
     Args:
         folder: the checkpoint.

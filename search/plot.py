@@ -1,6 +1,6 @@
-"""The front as a picture: all points with their intervals, the front's joined by steps.
+"""The front as a picture: all points with their intervals, where steps join those of the front.
 
-Drawn on a Figure of its own, without pyplot, so that no global backend is touched and nothing needs a screen.
+It is drawn on its own Figure, without pyplot, so no global backend is changed and no screen is needed.
 """
 
 from __future__ import annotations

@@ -21,13 +21,13 @@ DOMINATED_COLOUR, FRONT_COLOUR = "#9aa5b1", "#c2410c"
 
 
 def front_png(points: Sequence[Point], front: Sequence[Point], objectives: Sequence[Objective], title: str) -> bytes:
-    """A PNG: the first objective upwards, the second (or average bits) to the right.
+    """Return a PNG with the first objective upwards, and the second (or average bits) to the right.
 
     Args:
-        points: all that were evaluated.
-        front: those among them that no other dominates.
-        objectives: of the search.
-        title: stands above.
+        points: all evaluated points.
+        front: those among them that no other point dominates.
+        objectives: the objectives of the search.
+        title: the title above the picture.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()

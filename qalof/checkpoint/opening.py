@@ -1,7 +1,7 @@
-"""Opening what training left behind: the model, and the task that it was trained for.
+"""A checkpoint is opened here: its model, and the task that it was trained for.
 
-An :class:`OpenCheckpoint` verifies, reads and describes a folder once, however many ask for its manifest, model or
-task.  In another process it is opened again: only the folder's name travels there.
+An :class:`OpenCheckpoint` verifies, reads and describes a folder once, however often its manifest, model or task is
+used.  Another process opens it again: only the name of the folder is sent there.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from qalof.tasks.factory import make_task
 
 
 class OpenCheckpoint:
-    """A checkpoint, or a packed folder, whose parts are read when they are first asked for, and once.
+    """A checkpoint, or a packed folder, whose parts are read on first use, and only once.
 
-    Whoever changes the weights of :attr:`runnable` changes them for all who hold this object; :meth:`fresh_model` gives
-    one of its own.
+    A change of the weights of :attr:`runnable` affects every user of this object; :meth:`fresh_model` gives a separate
+    model.
 
     Args:
-        folder: of the checkpoint, or of a packed model, which runs at its own bitmap alone.
+        folder: the folder of the checkpoint, or of a packed model, which runs only at its own bitmap.
         other: ``name`` and ``settings`` of a task in place of the one that the checkpoint was trained for.
     """
 

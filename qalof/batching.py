@@ -1,4 +1,4 @@
-"""Padding and batching that no score depends on, and the progress of such batches."""
+"""Padding and batching on which no score depends, and the progress of such batches."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import torch
 
 
 def pad_right(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """(rows, longest) int64, filled up with ``value`` on the right."""
+    """Return (rows, longest) int64, filled up with ``value`` on the right."""
     longest = max(len(row) for row in rows)
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.int64)
 
 
 def attention_mask(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """(rows, longest) int64: 1 where :func:`pad_right` kept a token."""
+    """Return (rows, longest) int64: 1 where :func:`pad_right` kept a token."""
     return pad_right([[1] * len(row) for row in rows], 0)
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, so that little is padded; ties keep their order."""
+    """Yield indices in batches of similar length, so little is padded; ties keep their order."""
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
+"""A function that is called with (done, total)."""
 
 Length = TypeVar("Length", int, tuple[int, int])
 

@@ -1,12 +1,11 @@
-"""Bitmaps: which bit-width each site of a model runs at.
+"""A bitmap says at which bit-width each site of a model runs.
 
 A *site* is a linear layer that can be quantized, named by its dotted path (``h.0.attn.c_attn``).
-:class:`~qalof.layer_bits.LayerBits` gives the widths of one site: weight, activation and, for the projections
-that fill it, the KV cache.  :class:`Bitmap` is a frozen map site -> LayerBits in the model's order; it knows
-nothing of models, so that spaces, costs and fronts are computed without one.
-
-A list may leave out the sites outside the blocks, such as a head: they stay at 32 bits then, so that the
-12- and 48-entry lists of S2 mean the same on a GPT-2 whose head is a site too.
+:class:`~qalof.layer_bits.LayerBits` gives the widths of one site: weight, activation and, for the projections that fill
+it, the KV cache.  :class:`Bitmap` is a frozen map site -> LayerBits in the model's order; it does not depend on a
+model, so spaces, costs and fronts are computed without one. A list may leave out the sites outside the blocks, such as
+a head: they stay at 32 bits then, so the lists of 12 and 48 entries of S2 (docs/systems.md) mean the same on a GPT-2
+whose head is a site too.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ class Bitmap(Mapping[str, LayerBits]):
     """Frozen, hashable map site -> :class:`LayerBits`, in the order of the sites given.
 
     Args:
-        layers: one entry a site; at least one.
+        layers: one entry per site, and at least one.
 
     Raises:
-        BadInputError: empty.
+        BadInputError: There is no entry.
     """
 
     __slots__ = ("_hash", "_layers")
@@ -82,15 +81,15 @@ class Bitmap(Mapping[str, LayerBits]):
 
     @classmethod
     def uniform(cls, sites: Sequence[str], bits: int | str | LayerBits) -> Bitmap:
-        """The same layer bits at every site."""
+        """Return a bitmap with the same layer bits at every site."""
         layer = LayerBits.parse(bits)
         return cls(dict.fromkeys(sites, layer))
 
     def replace(self, changes: Mapping[str, int | str | LayerBits]) -> Bitmap:
-        """A bitmap with some sites changed.
+        """Return a bitmap with some sites changed.
 
         Raises:
-            BadInputError: a site that this bitmap does not have.
+            BadInputError: This bitmap does not have a site.
         """
         for site in changes:
             if site not in self._layers:
@@ -98,7 +97,7 @@ class Bitmap(Mapping[str, LayerBits]):
         return Bitmap(self._layers | {site: LayerBits.parse(bits) for site, bits in changes.items()})
 
     def to_json(self) -> dict[str, Any]:
-        """A versioned plain dict; :meth:`from_json` reads it back."""
+        """Return a versioned plain dict; :meth:`from_json` reads it back."""
         return {"version": FORMAT_VERSION, "sites": {site: asdict(bits) for site, bits in self._layers.items()}}
 
     @classmethod
@@ -110,7 +109,7 @@ class Bitmap(Mapping[str, LayerBits]):
             sites: the model's sites; when given, the bitmap must name exactly these.
 
         Raises:
-            BadInputError: a newer version, an unknown or missing site, a width that does not exist.
+            BadInputError: The version is newer, a site is unknown or missing, or a width does not exist.
         """
         if not isinstance(data, Mapping):
             raise BadInputError(f"a bitmap file must hold a JSON object of site -> bits: got {type(data).__name__}")
@@ -135,13 +134,13 @@ class Bitmap(Mapping[str, LayerBits]):
     def parse(cls, spec: str | int | Sequence[int | str] | Mapping[str, Any], sites: Sequence[str]) -> Bitmap:
         """Read a bitmap as users write it, for a model with these ``sites``.
 
-        Forms: one layer form (``8``, ``w4a8``); a list of 1, of one entry a block, or of one entry a site
-        (``"8,8,4,4"``), with or without the sites outside the blocks; runs as printed (``8x4,4x12``); a
-        pattern of :mod:`qalof.bitmap_patterns` (``all8``, ``striped84``); the path of a JSON file, and where that
-        holds several bitmaps ``FILE#ID`` (:mod:`qalof.bitmap_file`); a map site -> bits.
+        Forms: one layer form (``8``, ``w4a8``); a list of 1, of one entry per block, or of one entry per site
+        (``"8,8,4,4"``), with or without the sites outside the blocks; runs as printed (``8x4,4x12``); a pattern of
+        :mod:`qalof.bitmap_patterns` (``all8``, ``striped84``); the path of a JSON file, and where that holds several
+        bitmaps ``FILE#ID`` (:mod:`qalof.bitmap_file`); a map site -> bits.
 
         Raises:
-            BadInputError: none of these, or a list of another length.
+            BadInputError: The form is none of these, or a list has another length.
         """
         if isinstance(spec, Mapping):
             return cls.from_json(spec.to_json() if isinstance(spec, Bitmap) else spec, sites)
@@ -181,7 +180,7 @@ def _listed(entries: Sequence[LayerBits], sites: Sequence[str]) -> dict[str, Lay
 
 
 def block_of_sites(sites: Sequence[str]) -> list[int]:
-    """The index of each site's block, counted in order of appearance: ``h.3.mlp.c_fc`` -> 3.
+    """Return the index of each site's block, counted in order of appearance: ``h.3.mlp.c_fc`` -> 3.
 
     A site without a number in its path, such as a head, is a block of its own.
     """

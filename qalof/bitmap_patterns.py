@@ -5,7 +5,7 @@ digit, ``striped84`` is short for ``striped:8/4``.
 
 =================  =========================================================================================
 ``all:8``          every site, the head included
-``striped:8/4``    blocks in turns, the first width first (S2)
+``striped:8/4``    blocks in turns, the first width first (S2; S1 to S3 are systems of docs/systems.md)
 ``hybrid:8/4``     the second width at the attention's output projection in the first third of the blocks and
                    everywhere in the last quarter, the first width elsewhere (S1: blocks 0 to 3 and 9 to 11 of 12)
 ``components:``    attention / MLP, and perhaps / head (S3's component grid); S1's attention-only and MLP-only
@@ -13,9 +13,9 @@ digit, ``striped84`` is short for ``striped:8/4``.
 ``thirds:``        first / middle / last third of the blocks, and perhaps / head (S3's layer grid)
 =================  =========================================================================================
 
-Only names are looked at, as everywhere in :mod:`qalof.bitmap`.  Sites outside the blocks are the head, and
-OPT's projections around its blocks: stripes and the hybrid leave them at the first width, for the head is
-the most sensitive site at low widths (S3); the two grids give them the head's width, or 32 where it is not named.
+Only names are looked at, as everywhere in :mod:`qalof.bitmap`.  Sites outside the blocks are the head, and OPT's
+projections around its blocks: stripes and the hybrid leave them at the first width, since the head is the most
+sensitive site at low widths (S3); the two grids give them the head's width, or 32 where it is not named.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _OUTPUT_PROJECTIONS = ("c_proj", "o_proj", "out_proj", "dense")
 
 
 def expand(text: str, sites: Sequence[str]) -> Layers | None:
-    """The layer bits of each site under a pattern, or None where ``text`` is no pattern.
+    """The layer bits of each site under a pattern, or None where ``text`` is not a pattern.
 
     Raises:
-        BadInputError: a pattern with the wrong number of widths, or one that cannot place a site.
+        BadInputError: The pattern has the wrong number of widths, or it cannot place a site.
     """
     match = _NAMED.match(text)
     # a lone form such as w4a8 also starts with a letter

@@ -1,8 +1,8 @@
-"""What a bitmap costs: bits, bytes, bit operations, cache.
+"""The cost of a bitmap: bits, bytes, bit operations and cache.
 
-Functions of plain values (sites and a bitmap), so that a search can price millions of maps without a
-model.  Formulas: algorithms.md 7, "Costs".  Bytes are those of the packed file (:mod:`qalof.export.packed`), exactly:
-each site knows its quantizers, and these say what they store
+Functions of plain values (sites and a bitmap), so a search can compute the costs of millions of bitmaps without a
+model. The formulas are in docs/methods/cost.md. Bytes are those of the packed file (:mod:`qalof.export.packed`),
+exactly: each site knows its quantizers, and these say what they store
 (:meth:`qalof.quantization.options.QuantizerOptions.stored_size`).  A pass-through weight is counted as fp32.
 
 :class:`Cost` is what a bitmap can change and is per bitmap.  ``weight_bytes`` are the sites' weights alone.  Where it
@@ -46,10 +46,10 @@ class Cost:
     total_bytes: int | None = None
 
     def value(self, name: str) -> float:
-        """The cost of that name.
+        """Return the cost of that name.
 
         Raises:
-            BadInputError: it is not known, since it counts what the model holds beside its sites.
+            BadInputError: The cost is not known, since it counts what the model holds alongside its sites.
         """
         value: float | None = getattr(self, name)
         if value is None:
@@ -70,7 +70,7 @@ COST_NAMES = tuple(Cost.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class Rest:
-    """What a packed model holds beside its sites' weights.
+    """What a packed model holds alongside the weights of its sites.
 
     Attributes:
         unquantized: embeddings, norms, biases, and heads that are no sites; fp32.
@@ -170,7 +170,7 @@ def average_bits(bitmap: Bitmap, sites: Sequence[Site]) -> float:
 
 
 def cost_of(bitmap: Bitmap, sites: Sequence[Site], context: int = 0, rest: Rest | None = None) -> Cost:
-    """Price ``bitmap`` on ``sites``.
+    """Compute the cost of ``bitmap`` on ``sites``.
 
     Args:
         bitmap: names exactly ``sites``.

@@ -1,4 +1,4 @@
-"""The errors that a user can mend.
+"""The errors that a user can correct.
 
 Every message states the law, the value that broke it and the way out, in one line, because the command
 line prints nothing but that line and leaves with the error's exit code.

@@ -1,9 +1,9 @@
-"""Writing that never leaves half a file, and folders whose damage is noticed.
+"""Files are never left half-written, and damage of folders is noticed.
 
-A file or folder is written beside its place under a temporary name, flushed to disk and renamed.  A sealed
-folder carries ``manifest.json`` with the size and SHA-256 of each of its files, so that a cut or
-flipped byte is an error on reading and not a wrong result.  A record of lines only grows, and a line that a kill
-or a full disk tore is cut off before the next is added.
+A file or folder is written next to its place under a temporary name, flushed to disk and renamed.  A sealed folder
+carries ``manifest.json`` with the size and SHA-256 of each of its files, so a cut or flipped byte is an error on
+reading and not a wrong result.  A record of lines only grows, and a line that a kill or a full disk tore is cut off
+before the next is added.
 
 A disk that takes no more is a :class:`~qalof.errors.DiskError`: what was there before stays, and nothing half is left.
 A kill has no time to clean up; what it leaves is hidden (its name begins with a dot) until :func:`tidy` removes it.

@@ -19,6 +19,11 @@ def is_short(text: str) -> bool:
     return text.startswith(("~", DATA))
 
 
+def has_home() -> bool:
+    """Whether this user has a home folder, be it there or not."""
+    return os.path.expanduser("~") != "~"  # noqa: PTH111 - pathlib raises a RuntimeError
+
+
 def expanded(path: str | os.PathLike[str]) -> Path:
     """``path`` with ``~``, ``~user`` or ``data:`` at its beginning replaced by the folder; nothing else is changed.
 

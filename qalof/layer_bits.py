@@ -50,10 +50,10 @@ class LayerBits:
 
     @classmethod
     def parse(cls, text: str | int | LayerBits) -> LayerBits:
-        """``8`` -> 8 everywhere; ``w4``, ``w4a8`` or ``w4a8kv8`` -> each its own, 32 for what is not named.
+        """Read ``8`` as 8 for all, and ``w4``, ``w4a8`` or ``w4a8kv8`` as widths of their own, with 32 for the others.
 
         Raises:
-            BadInputError: another form, or a width that does not exist.
+            BadInputError: The form is another one, or a width does not exist.
         """
         if isinstance(text, LayerBits):
             return text

@@ -1,4 +1,4 @@
-"""What a metric is: its name, which way it is better, its unit, its label and how it is rounded.
+"""A metric has a name, a direction in which it is better, a unit, a label and a number of digits.
 
 A direction is a property of the metric.  Whoever ranks, optimizes, compares or shows a metric asks here and has no
 table of its own, so that all of them agree: a result file, a table and a report of the same run have the same sign.

@@ -2,8 +2,8 @@
 
 Half-precision inputs are widened before anything is rounded or summed.  float64 is never narrowed, for two reasons.
 Another processor adds in another order, and a rounding step turns a last-bit difference into a whole level; in float64
-such differences are of 1e-16, so that a model in float64 gives one result on every machine.  And whoever asks for
-float64 wants to know what rounding in float32 did.
+such differences are about 1e-16, so a model in float64 gives one result on every machine. And a user who chooses
+float64 wants to see the effect of rounding in float32.
 """
 
 from __future__ import annotations

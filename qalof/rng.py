@@ -2,10 +2,10 @@
 
 torch draws whole numbers, permutations and uniform numbers in [0, 1) alike everywhere.  Three things differ between
 processors: ``uniform_`` from a to b and ``normal_`` in their last bit (fused multiply-add; vectorized logarithms and
-cosines), and ``bernoulli_``, which takes another library's generator on Intel processors, so that dropout draws
-entirely other masks there.  Within :func:`portable_draws` the first two are computed in float64 from torch's own
-uniform numbers and rounded to float32 once, which gives torch's numbers up to their last bit.  A tensor in float64 is
-filled with the same numbers.  :class:`PortableDropout` makes its masks of uniform numbers.
+cosines), and ``bernoulli_``, which uses the generator of another library on Intel processors, so dropout draws entirely
+different masks there.  Within :func:`portable_draws` the first two are computed in float64 from torch's own uniform
+numbers and rounded to float32 once, which gives torch's numbers up to their last bit.  A tensor in float64 is filled
+with the same numbers.  :class:`PortableDropout` makes its masks of uniform numbers.
 
 Devices other than the CPU draw as torch does: they have generators of their own.
 """

@@ -1,12 +1,12 @@
-"""Sites as plain values: what is known of a quantizable layer without touching its weights.
+"""Sites as plain values: the facts about a quantizable layer without its weights.
 
 :mod:`qalof.model.sites` finds them in a model; :mod:`qalof.cost` and ``search`` work on them alone.
 
-The language-modelling head may be a site too.  :class:`HeadMode` says what becomes of a weight that is the embedding's
-as well:
+The language-modeling head may be a site too. :class:`HeadMode` says what happens to a weight that it shares with the
+embedding (S1 to S4 are systems of docs/systems.md):
 
 ==============  =========================================================================================
-``none``        the head is no site (S1, S2: 48 sites in GPT-2)
+``none``        the head is not a site (S1, S2: 48 sites in GPT-2)
 ``tied_view``   rounded only as the head uses it; the embedding looks up the unrounded weight (S3: 49)
 ``untied``      the head has a weight of its own: a copy, where the pretrained model ties it (S4's CPT)
 ``tied_both``   the embedding looks up the rounded weight too, at the head's width
@@ -28,7 +28,7 @@ Slices = tuple[tuple[int, int], ...]
 
 
 class KvGranularity(StrEnum):
-    """``token``: one scale for all keys of a token and one for all its values; ``head``: one each a head."""
+    """``token``: one scale for all keys of a token and one for all its values; ``head``: one of each per head."""
 
     TOKEN = "token"
     HEAD = "head"
@@ -38,7 +38,7 @@ class KvGranularity(StrEnum):
         """Read a name.
 
         Raises:
-            BadInputError: a granularity that the cache cannot have.
+            BadInputError: The cache cannot have this granularity.
         """
         if name not in set(cls):
             raise BadInputError(
@@ -52,10 +52,10 @@ class KvGranularity(StrEnum):
 class KvLayout:
     """Keys and values in one projection's output.
 
-    ``heads`` of ``head_dim`` features each, in keys and in values alike; ``parts``: (start, stop) of keys, of
-    values, or of both, within one of ``groups`` equal runs of the output; ``query_features``: width of the
-    queries that attend to them, which is more than heads * head_dim where queries share a head; ``scales`` that
-    keys, and values, have for each token: 1, or one a head.
+    ``heads`` of ``head_dim`` features each, in keys and in values alike; ``parts``: (start, stop) of keys, of values,
+    or of both, within one of ``groups`` equal runs of the output; ``query_features``: width of the queries that attend
+    to them, which is more than heads * head_dim where queries share a head; ``scales`` that keys, and values, have for
+    each token: 1, or one per head.
     """
 
     heads: int
@@ -76,7 +76,7 @@ class KvLayout:
 
 
 class HeadMode(StrEnum):
-    """What becomes of the language-modelling head; see the module."""
+    """What happens to the language-modeling head; see the module."""
 
     NONE = "none"
     TIED_VIEW = "tied_view"
@@ -93,11 +93,11 @@ class EmbeddingMode(StrEnum):
 
 @dataclass(frozen=True)
 class Site:
-    """What is known of a quantizable layer without touching its weights.
+    """The facts about a quantizable layer without its weights.
 
-    ``name``: path inside the base model; ``in_features``, ``out_features``: of ``y = W x``, W (out, in);
-    ``has_bias``; ``kv``: where its output holds keys and values, None if it feeds no cache; ``fan_in_fan_out``:
-    whether the pretrained layer stores (in, out), as Conv1D does; ``is_head``: the language-modelling head;
+    ``name``: path inside the base model; ``in_features``, ``out_features``: of ``y = W x``, W (out, in); ``has_bias``;
+    ``kv``: where its output holds keys and values, None if it feeds no cache; ``fan_in_fan_out``: whether the
+    pretrained layer stores (in, out), as Conv1D does; ``is_head``: whether it is the language-modeling head;
     ``quantization``: the quantizers, which say what the site's tensors take when they are stored; ``is_embedding``: the
     input embedding, whose weight has a row per token and whose activation and KV widths are inert; ``has_adapter``:
     whether adapters have a branch here.

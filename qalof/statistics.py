@@ -72,7 +72,7 @@ class Interval:
 
 
 def to_nullable(value: float) -> float | None:
-    """A number as JSON can hold it: None where it is not finite."""
+    """Return a number as JSON can hold it: None where it is not finite."""
     return value if math.isfinite(value) else None
 
 

@@ -1,6 +1,6 @@
-"""Choosing bitmaps: spaces with budgets, strategies, studies, fronts.
+"""The search for bitmaps: spaces with budgets, strategies, studies and fronts.
 
-Works in one process with any evaluator; :func:`run` is the whole of it in one call::
+It works in one process with any evaluator; :func:`run` does the whole search in one call::
 
     space = search.BitmapSpace.of(model, weight=(4, 8))
     result = search.run(space, search.LocalEvaluator(model, task), limits={"average_bits": 5.0}, storage="search.jsonl")

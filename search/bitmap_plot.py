@@ -23,19 +23,19 @@ from qalof.bitmap_map import block_map, maps_worth_showing
 from qalof.layer_bits import LayerBits
 
 MOST_PANELS = 12
-"""Bitmaps in one picture; of more, evenly spread ones."""
+"""The most bitmaps in one picture; of more, an evenly spread choice is drawn."""
 
 _WRITTEN = 40
-"""Blocks up to which each cell says its width."""
+"""Up to this many blocks, each cell shows its width."""
 _PANEL_WIDTH = 7.0
 _SCALE = ((2, 0.05), (3, 0.2), (4, 0.35), (5, 0.47), (6, 0.58), (8, 0.75), (16, 0.9), (32, 1.0))
-"""Bits, and where they lie on the color map; widths between two lie between them."""
+"""Bits with their positions on the color map; other widths are interpolated."""
 
 Layers = Mapping[str, LayerBits]
 
 
 def color_of(bits: int) -> tuple[int, int, int]:
-    """Red, green and blue, each from 0 to 255, of a width."""
+    """Return red, green and blue of a width, each from 0 to 255."""
     place = _SCALE[-1][1]
     for (low, start), (high, end) in pairwise(_SCALE):
         if bits <= high:
@@ -46,13 +46,13 @@ def color_of(bits: int) -> tuple[int, int, int]:
 
 
 def ink_on(bits: int) -> Literal["black", "white"]:
-    """The color of text that can be read on a width's color."""
+    """Return the color of text that can be read on a width's color."""
     red, green, blue = color_of(bits)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
 
 
 def draw_bitmaps(bitmaps: Mapping[str, Layers]) -> Figure:
-    """A figure with a panel for each of ``bitmaps``, by title; activations and KV cache where they differ."""
+    """Return a figure with one panel per bitmap, by title, and panels of activations and KV cache where they differ."""
     panels = [(title, bitmap, role) for title, bitmap in bitmaps.items() for role in maps_worth_showing(bitmap)]
     kinds = len(block_map(panels[0][1]).kinds)
     height = 0.7 + len(panels) * (0.5 + 0.2 * kinds)
@@ -67,7 +67,7 @@ def draw_bitmaps(bitmaps: Mapping[str, Layers]) -> Figure:
 
 
 def bitmaps_picture(bitmaps: Mapping[str, Layers], form: Literal["png", "svg"] = "png") -> bytes:
-    """The figure as a file's content."""
+    """Return the figure as the content of a file."""
     figure, buffer = draw_bitmaps(bitmaps), BytesIO()
     (FigureCanvasSVG if form == "svg" else FigureCanvasAgg)(figure)
     figure.savefig(buffer, format=form, dpi=120, metadata={"Date": None} if form == "svg" else None)
@@ -75,7 +75,7 @@ def bitmaps_picture(bitmaps: Mapping[str, Layers], form: Literal["png", "svg"] =
 
 
 def thinned(items: Sequence[str], most: int = MOST_PANELS) -> list[str]:
-    """At most ``most`` of a sequence, evenly spread, both ends kept."""
+    """Return at most ``most`` items of a sequence, evenly spread, with both ends."""
     if len(items) <= most:
         return list(items)
     return [items[place] for place in sorted({round(n * (len(items) - 1) / (most - 1)) for n in range(most)})]

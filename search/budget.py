@@ -1,17 +1,17 @@
-"""Holding a budget: limits on costs, and the steps down that bring a choice within them.
+"""A budget is a set of limits on costs, with the steps down that bring a choice within them.
 
-Plain numbers: ``prices[unit][choice]`` is what a choice adds to each cost, in the order of ``names``, followed
-by its widths.  ``average_bits`` is a mean and does not add up over units; its numerator, bits times weights,
-does, so that stands in its place and the sum is divided by the number of weights.  The widths are there
-because a step down must raise none: w4a4 and w2a8 cost the same bit operations.
+Plain numbers: ``prices[unit][choice]`` is what a choice adds to each cost, in the order of ``names``, followed by its
+widths.  ``average_bits`` is a mean and does not add up over units; its numerator, bits times weights, does, so the
+numerator is stored instead and the sum is divided by the number of weights. The widths are stored because a step down
+must not raise any of them: w4a4 and w2a8 cost the same bit operations.
 
-``total_bytes`` is a limit on request: it adds adapters and all that is never quantized to the weights.  A lower width
-may have a larger adapter, and then a step down may raise the total; steps look at it only where it is limited, and
-there a unit's first choice must be its least in it as well.
+``total_bytes`` counts only where it is limited: it adds adapters and everything that is never quantized to the weights.
+A lower width may have a larger adapter, and then a step down may raise the total; if the total is limited, the first
+choice of a unit must be its least in it as well.
 
-The walk down visits the units round and round, one step each, in an order drawn from a digest of the
-indices: the same choice always falls to the same place, and neither end of the model pays for all.  Taking the
-most expensive unit first was rejected, since it undoes just what a strategy singled out to keep.
+The walk down visits all units again and again, with one step per visit, in an order drawn from a digest of the indices:
+the same choice always leads to the same result, and the reductions are not concentrated at one end of the model. Taking
+the most expensive unit first was rejected, since it reduces exactly the units that a strategy chose to keep.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from qalof.errors import BadInputError, nearest_hint
 
 Price = tuple[float, ...]
 Indices = tuple[int, ...]
-"""One choice index per unit."""
+"""A tuple with one choice index per unit."""
 
 TOTAL = "total_bytes"
 BASE_NAMES = tuple(name for name in COST_NAMES if name not in ("adapter_bytes", TOTAL))
-"""What is known of sites alone."""
+"""The costs that are known from sites alone."""
 
 
 def check_limit(name: str) -> str:
-    """The name of a cost that can be limited.
+    """Return ``name`` if it is a cost that can be limited.
 
     Raises:
-        BadInputError: no cost of that name, or adapters by themselves.
+        BadInputError: There is no cost of that name, or it is that of adapters alone.
     """
     if name not in COST_NAMES:
         raise BadInputError(f"a limit must name a cost: got {name!r}; {nearest_hint(name, COST_NAMES)}")
@@ -52,14 +52,14 @@ class Budget:
     """Prices of all choices and the limits on their sums.
 
     Attributes:
-        prices: by unit and choice; each unit's first choice is the least in every column that counts.
-        weights: number of weights over all units.
+        prices: the prices by unit and choice; the first choice of a unit is the least in every column that counts.
+        weights: the number of weights over all units.
         limits: cost name -> greatest allowed value.
-        constant: bytes in ``total_bytes`` that no choice changes; None where prices have no such column.
+        constant: the bytes in ``total_bytes`` that no choice changes; None where prices have no such column.
 
     Raises:
-        BadInputError: an unknown cost, one whose prices are not known, a first choice that is not the least, or a limit
-            that not even the first choices keep.
+        BadInputError: A cost or its prices are not known, a first choice is not the least, or even the first choices
+            exceed a limit.
     """
 
     prices: tuple[tuple[Price, ...], ...]
@@ -78,45 +78,47 @@ class Budget:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The costs that the first columns of a price hold."""
+        """The costs in the first columns of a price."""
         return BASE_NAMES if self.constant is None else (*BASE_NAMES, TOTAL)
 
     def column(self, name: str) -> int:
-        """Where a cost stands in a price.
+        """Return the column of a cost in a price.
 
         Raises:
-            BadInputError: no cost that can be limited, or one that sites alone do not tell.
+            BadInputError: The cost cannot be limited, or it is not known from sites alone.
         """
         if check_limit(name) not in self.names:
             raise BadInputError(
-                f"{name} counts what a model holds beside its sites: this space is made of sites alone; "
+                f"{name} counts what a model holds alongside its sites: this space is made of sites alone; "
                 "make it with BitmapSpace.of(model)"
             )
         return self.names.index(name)
 
     def watched(self, unit: int) -> list[int]:
-        """The columns that a step down of ``unit`` may not raise: all, but for a total that nobody limits."""
+        """Return the columns that a step down of ``unit`` must not raise: all, except a total that is not limited."""
         hidden = {len(BASE_NAMES)} if self.constant is not None and TOTAL not in self.limits else set()
         return [column for column in range(len(self.prices[unit][0])) if column not in hidden]
 
     def reachable(self, name: str) -> tuple[float, float]:
-        """Least and greatest value of a cost, limits aside.
+        """Return the least and the greatest value of a cost, without regard to limits.
 
         Raises:
-            BadInputError: as :meth:`column`.
+            BadInputError: See :meth:`column`.
         """
         column = self.column(name)
         ends = [(min(p[column] for p in prices), max(p[column] for p in prices)) for prices in self.prices]
         return self._whole(name, sum(low for low, _ in ends)), self._whole(name, sum(high for _, high in ends))
 
     def exceeded(self, indices: Sequence[int]) -> list[str]:
-        """The limits that these choices break."""
+        """Return the limits that these choices break."""
         chosen = [prices[index] for prices, index in zip(self.prices, indices, strict=True)]
         totals = {name: self._whole(name, sum(price[self.column(name)] for price in chosen)) for name in self.limits}
         return [name for name, limit in self.limits.items() if totals[name] > limit]
 
     def lower(self, unit: int, index: int, saving: Sequence[str] = BASE_NAMES) -> int | None:
-        """The next choice down: higher in no watched column and cheaper in one of ``saving``; None at the bottom."""
+        """Return the next choice down, higher in no watched column and cheaper in one of ``saving``; None at the
+        bottom.
+        """
         prices, watched = self.prices[unit], self.watched(unit)
         columns = [self.column(name) for name in saving]
         for candidate in reversed(range(index)):
@@ -126,10 +128,10 @@ class Budget:
         return None
 
     def lowered(self, indices: Sequence[int]) -> Indices:
-        """These choices, stepped down until every limit holds; as they are if it does already."""
+        """Return these choices, stepped down until every limit holds; unchanged if all hold already."""
         lowered = list(indices)
         walk = cycle(_order(tuple(indices)))
-        # it ends: each round takes a step wherever there is one, and the first choices keep every limit
+        # the loop ends: each round takes a step where there is one, and the first choices keep every limit
         while exceeded := self.exceeded(lowered):
             unit = next(walk)
             step = self.lower(unit, lowered[unit], exceeded)
@@ -137,7 +139,7 @@ class Budget:
         return tuple(lowered)
 
     def _whole(self, name: str, total: float) -> float:
-        """The cost of a model whose units add up to ``total``."""
+        """Return the cost of a model whose units add up to ``total``."""
         if name == "average_bits":
             return total / self.weights
         return total + (self.constant or 0) if name == TOTAL else total

@@ -1,8 +1,8 @@
-"""Who measures bitmaps: the contract, and the evaluator that works in this process.
+"""Evaluators measure bitmaps: the contract, and the evaluator that works in this process.
 
-A search knows nothing of models: it hands bitmaps to an evaluator and gets evaluations back.  The fingerprint
-says what was measured with: where two fingerprints and limits are equal, the evaluations of a bitmap are too,
-and a record of them may stand in for measuring again.
+A search knows nothing of models: it gives bitmaps to an evaluator and gets evaluations back. The fingerprint identifies
+model and data: where two fingerprints and limits are equal, the evaluations of a bitmap are equal too, so a record of
+them may replace a measurement.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from qalof.tasks.base import Task
 class Evaluator(Protocol):
     """Measures bitmaps of one model on one task.
 
-    One that also has a ``primary_metric``, the name of the metric that it is judged by, serves searches that name no
-    objectives.
+    An evaluator that also has a ``primary_metric``, the name of the metric that the model is judged by, can be used by
+    searches that name no objectives.
     """
 
     @property

@@ -1,8 +1,8 @@
-"""Fronts: which points no other beats.
+"""A front consists of the points that no other point dominates.
 
-Pure functions of values and directions.  A point dominates another if it is at least as good in every objective
-and better in one; equal points do not dominate each other and stay side by side.  A point with a value
-that is not finite is on no front: a collapsed model is cheap, and would otherwise look unbeaten.
+Pure functions of values and directions.  A point dominates another if it is at least as good in every objective and
+better in one; equal points do not dominate each other and are both kept. A point with a value that is not finite is on
+no front: a collapsed model is cheap and would otherwise appear on it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Values = Sequence[float]
 
 
 def non_dominated(points: Sequence[Values], directions: Sequence[Direction]) -> list[int]:
-    """Positions, in order, of the points that no other point dominates.
+    """Return the positions, in order, of the points that no other point dominates.
 
     Args:
-        points: one value an objective.
-        directions: ``max`` or ``min`` for each objective.
+        points: one value per objective.
+        directions: ``max`` or ``min`` per objective.
     """
     losses = [_as_losses(point, directions) for point in points]
     finite = [index for index, loss in enumerate(losses) if all(map(math.isfinite, loss))]

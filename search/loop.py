@@ -15,11 +15,13 @@ from search.space import BitmapSpace
 from search.study import OnScore, Study
 
 OBJECTIVES = ("f1", "weight_bytes")
-"""Of a search that names none, where its evaluator does not say what it is judged by."""
+"""The metric of a search that names none, where its evaluator has no ``primary_metric``."""
 
 
 def objectives_of(evaluator: object, given: Sequence[str | Objective] | None) -> Sequence[str | Objective]:
-    """The objectives that are ``given``; else the evaluator's ``primary_metric``, if it has one, and weight bytes."""
+    """Return the objectives that are ``given``, otherwise the evaluator's ``primary_metric``, if any, and weight
+    bytes.
+    """
     if given is not None:
         return given
     primary: str = getattr(evaluator, "primary_metric", OBJECTIVES[0])
@@ -41,26 +43,26 @@ def run(
     """Search a space of bitmaps.
 
     Args:
-        space: where to choose.
-        evaluator: measures bitmaps of the same model.
-        objectives: names of metrics and costs, each pushed in its own direction (:mod:`search.objective`); None for
-            the evaluator's ``primary_metric`` (``f1`` where it has none) and ``weight_bytes``.
+        space: the space of bitmaps.
+        evaluator: an evaluator that measures bitmaps of the same model.
+        objectives: names of metrics and costs, each pushed in its own direction (:mod:`search.objective`); None for the
+            evaluator's ``primary_metric`` (``f1`` where it has none) and ``weight_bytes``.
         strategy: ``tpe``, ``nsga2``, ``random``, ``one_at_a_time`` or ``greedy``.
-        max_evaluations: ends after so many different bitmaps; None leaves the end to the strategy.
+        max_evaluations: the search ends after so many different bitmaps; None lets the strategy decide.
         limits: cost name -> greatest allowed value, on top of the space's own; no evaluated bitmap exceeds them.
-        storage: file of the record; a search that was cut off goes on from it when it is run again.  One search uses
-            it at a time.
-        seed: equal seeds and evaluations give equal searches.
-        on_score: called for each scored bitmap, those from the record included.
-        options: of the strategy, such as ``{"generation_size": 16}``.
+        storage: the file of the record; an interrupted search resumes from it when it is run again.  Only one search
+            may use it at a time.
+        seed: the seed; equal seeds and evaluations give equal searches.
+        on_score: a function that is called for each scored bitmap, those from the record included.
+        options: options of the strategy, such as ``{"generation_size": 16}``.
 
     Raises:
-        BadInputError: anything that cannot be used as given, a budget out of reach and a record in use included.
+        BadInputError: An argument cannot be used as given, a budget is out of reach, or the record is in use.
     """
     space = space.within(limits)
     _check_sites(space, evaluator)
     with record_at(storage) as record:
-        # a digest of all weights takes seconds on a large model and serves the record alone
+        # a digest of all weights takes seconds on a large model, and only the record needs it
         fingerprint = "" if record is None else evaluator.fingerprint()
         names = [site.name for site in space.sites]
         study = Study(

@@ -1,8 +1,8 @@
-"""What a search is after, and the score of a bitmap under it.
+"""The objectives of a search, and the score of a bitmap under them.
 
-An objective is the name of a metric of the evaluation or of a cost of the bitmap; where both have it, the cost wins,
-since it is exact.  Which way it is pushed is the metric's own direction (:mod:`qalof.metrics`): ``f1`` is maximized,
-``loss`` and ``weight_bytes`` are minimized.
+An objective is the name of a metric of the evaluation or of a cost of the bitmap; where both have it, the cost is used,
+since it is exact. The direction is the metric's own (:mod:`qalof.metrics`): ``f1`` is maximized, ``loss`` and
+``weight_bytes`` are minimized.
 
 The law: **a direction that is written must agree with the metric's own**, unless the objective says that it is meant.
 ``max:f1`` is ``f1``; ``max:loss`` is refused, since it would look for the worst model; ``worst:loss`` looks for it on
@@ -29,10 +29,10 @@ _OPPOSITE: dict[Direction, Direction] = {"max": "min", "min": "max"}
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric or cost to push up (``max``) or down (``min``).
+    """A metric or cost to maximize (``max``) or minimize (``min``).
 
     Raises:
-        BadInputError: a direction that contradicts the metric's own without ``on_purpose``, or agrees with it although
+        BadInputError: The direction contradicts the metric's own without ``on_purpose``, or agrees with it although
             ``on_purpose`` says that it does not.
     """
 
@@ -55,7 +55,8 @@ class Objective:
         """Read ``f1``, ``max:f1``, ``min:weight_bytes`` or ``worst:loss``.
 
         Raises:
-            BadInputError: another form, a direction that contradicts the metric's, or none where the metric has none.
+            BadInputError: The form is another one, the direction contradicts the metric's, or neither gives a
+                direction.
         """
         if isinstance(text, Objective):
             return text
@@ -81,7 +82,7 @@ class Objective:
 
     @property
     def sign(self) -> int:
-        """1 where the value is pushed up, -1 where down: ``sign * value`` is always better when higher."""
+        """1 where the value is maximized, -1 where it is minimized: ``sign * value`` is always better when higher."""
         return 1 if self.direction == "max" else -1
 
     def __str__(self) -> str:
@@ -93,10 +94,10 @@ class Objective:
         return self.name in COST_NAMES
 
     def value(self, evaluation: Evaluation, cost: Cost) -> float:
-        """The metric or cost of that name.
+        """Return the metric or cost of that name.
 
         Raises:
-            BadInputError: neither the evaluation nor the cost has it.
+            BadInputError: Neither the evaluation nor the cost has it.
         """
         if self.is_cost:
             return cost.value(self.name)
@@ -107,7 +108,7 @@ class Objective:
         """Refuse a name that is neither a cost nor among ``metrics``.
 
         Raises:
-            BadInputError: it is not.
+            BadInputError: The name is neither.
         """
         if not self.is_cost and self.name not in metrics:
             hint = nearest_hint(self.name, (*metrics, *COST_NAMES))
@@ -116,7 +117,7 @@ class Objective:
 
 def _contradiction(direction: str, name: str, own: Direction | None) -> str:
     if own is None:
-        return f"on_purpose must be False where a metric has no direction to go against: got True for {name!r}"
+        return f"on_purpose must be False where a metric has no direction to contradict: got True for {name!r}"
     if direction == own:
         return f"on_purpose must be False where the direction is the metric's own: got True for {direction}:{name}"
     side = "higher" if own == "max" else "lower"
@@ -130,7 +131,7 @@ def parse_objectives(objectives: Sequence[str | Objective]) -> tuple[Objective, 
     """Read a list of objectives.
 
     Raises:
-        BadInputError: none, one named twice, or one in another form.
+        BadInputError: The list is empty, an objective is named twice, or one has another form.
     """
     if isinstance(objectives, str) or not objectives:
         raise BadInputError(f"objectives must be a list of at least one, such as ('max:f1',): got {objectives!r}")
@@ -152,10 +153,10 @@ class Score:
 
     @classmethod
     def of(cls, bitmap: Bitmap, evaluation: Evaluation, cost: Cost, objectives: Sequence[Objective]) -> Score:
-        """Look up the objectives' values.
+        """Look up the values of the objectives.
 
         Raises:
-            BadInputError: an objective that is neither a metric nor a cost.
+            BadInputError: An objective is neither a metric nor a cost.
         """
         return cls(bitmap, evaluation, cost, tuple(o.value(evaluation, cost) for o in objectives))
 

@@ -1,6 +1,6 @@
-"""The front as a picture: all points with their intervals, the front's joined by steps.
+"""The front as a picture: all points with their intervals, where steps join those of the front.
 
-Drawn on a Figure of its own, without pyplot, so that no global backend is touched and nothing needs a screen.
+It is drawn on its own Figure, without pyplot, so no global backend is changed and no screen is needed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ DOMINATED_COLOUR, FRONT_COLOUR = "#9aa5b1", "#c2410c"
 
 
 def front_png(points: Sequence[Point], front: Sequence[Point], objectives: Sequence[Objective], title: str) -> bytes:
-    """A PNG: the first objective upwards, the second (or average bits) to the right.
+    """Return a PNG with the first objective upwards, and the second (or average bits) to the right.
 
     Args:
-        points: all that were evaluated.
-        front: those among them that no other dominates.
-        objectives: of the search.
-        title: stands above.
+        points: all evaluated points.
+        front: those among them that no other point dominates.
+        objectives: the objectives of the search.
+        title: the title above the picture.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()

@@ -17,8 +17,9 @@ from search.objective import Score
 class Point:
     """One evaluated bitmap.
 
-    ``metrics``: name -> value with its 95 % interval; ``values``: under each objective, in their order;
-    ``examples``: how many the metrics come from; ``summary``: the bitmap in one line (:mod:`qalof.bitmap_names`).
+    ``metrics``: name -> value with its 95 % interval; ``values``: the values of the objectives, in their order;
+    ``examples``: the number of examples behind the metrics; ``summary``: the bitmap in one line
+    (:mod:`qalof.bitmap_names`).
     """
 
     bitmap: Bitmap
@@ -30,7 +31,7 @@ class Point:
 
     @classmethod
     def of(cls, score: Score, sites: Sequence[Sized] | None = None) -> Point:
-        """Condense a score: per-example scores become intervals; ``sites`` say what a summary weighs."""
+        """Condense a score: per-example scores become intervals; ``sites`` weight the summary."""
         evaluation = score.evaluation
         # a task may sum in another order than the bootstrap's mean, so the estimate is the metric to the last bit
         metrics = {
@@ -41,18 +42,18 @@ class Point:
         return cls(score.bitmap, score.cost, metrics, score.values, evaluation.examples, said)
 
     def value(self, name: str) -> float:
-        """A cost or metric by name."""
+        """Return a cost or metric by name."""
         return self.cost.value(name) if name in COST_NAMES else self.metrics[name].estimate
 
     def as_row(self) -> dict[str, Any]:
-        """One flat row for a table."""
+        """Return one flat row for a table."""
         row: dict[str, Any] = {"id": self.bitmap.id, "bitmap": str(self.bitmap), "summary": self.summary}
         for name, interval in self.metrics.items():
             row |= interval.to_columns(name)
         return row | self.cost.to_json()
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict; numbers that are not finite become null."""
+        """Return a plain dict, in which numbers that are not finite become null."""
         return {
             "id": self.bitmap.id,
             "summary": self.summary,
@@ -65,7 +66,7 @@ class Point:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Point:
-        """The inverse of :meth:`to_json`; null becomes NaN."""
+        """Read the form of :meth:`to_json`; null becomes NaN."""
         metrics = {name: Interval.from_json(values) for name, values in data["metrics"].items()}
         values = tuple(map(from_nullable, data["values"]))
         bitmap = Bitmap.from_json(data["bitmap"])

@@ -1,11 +1,11 @@
-"""The record of what was evaluated: one JSON line an evaluation, appended and flushed.
+"""The record of evaluations: one JSON line per evaluation, appended and flushed.
 
-Resuming a search is running it again: strategies are pure functions of seed and scores, and what the record
-knows is fed back instead of being measured.  So nothing of a strategy's state is stored, a search resumes at
-the grain of one evaluation, and one record serves any number of strategies and budgets.  (A database was
-rejected: it would tie the format to Optuna's and to one strategy's view.)
+Resuming a search is running it again: strategies are pure functions of seed and scores, and evaluations in the record
+are not measured again. So the state of a strategy is not stored, no finished evaluation is lost, and one record can be
+used by any number of strategies and budgets.  (A database was rejected: it would tie the format to Optuna's and to one
+strategy's view.)
 
-A line that a kill tore off lacks its newline; it is dropped on reading and cut off before the next is appended.  One
+A line that a kill cut off lacks its newline; it is dropped on reading and cut off before the next is appended.  One
 search uses a record at a time, in whichever process it runs (:func:`record_at`).  NaN is written as Python's ``json``
 writes it, since a collapsed model's score must come back as it was.
 """
@@ -33,22 +33,22 @@ class EvaluationRecord:
     """Evaluations by fingerprint, limit and bitmap, in a file that only grows.
 
     Args:
-        path: the file; made with its folder at the first :meth:`add`.
+        path: the file, which the first :meth:`add` makes together with its folder.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def load(self, fingerprint: str, limit: int | None, sites: Sequence[str]) -> dict[Bitmap, Evaluation]:
-        """What is known of a model and task; the entries of others are passed over.
+        """Return what is known of a model and task; the entries of others are skipped.
 
         Args:
-            fingerprint: the evaluator's.
+            fingerprint: the fingerprint of the evaluator.
             limit: how many examples an evaluation took; None for all.
-            sites: names of the model's sites, in order.
+            sites: the names of the model's sites, in order.
 
         Raises:
-            BadInputError: a line that is no record of this format.
+            BadInputError: A line is not a record of this format.
         """
         known: dict[Bitmap, Evaluation] = {}
         for number, line in enumerate(read_whole_lines(self.path), start=1):
@@ -61,7 +61,7 @@ class EvaluationRecord:
         """Append one evaluation and flush it to disk.
 
         Raises:
-            DiskError: the disk takes no more; what was recorded stays.
+            DiskError: The disk is full; the earlier record stays.
         """
         entry = {
             "version": FORMAT_VERSION,
@@ -78,7 +78,7 @@ class EvaluationRecord:
             version = entry["version"]
         except (ValueError, TypeError, KeyError):
             raise BadInputError(
-                f"a record must hold one evaluation a line: line {number} of {self.path} does not; "
+                f"a record must hold one evaluation per line: line {number} of {self.path} does not; "
                 "give another file, or delete that line"
             ) from None
         if version != FORMAT_VERSION:
@@ -89,10 +89,10 @@ class EvaluationRecord:
 
 @contextmanager
 def record_at(storage: str | Path | None) -> Iterator[EvaluationRecord | None]:
-    """The record in the file ``storage``, kept from other searches for the length of the block; None without a file.
+    """Yield the record in the file ``storage``, locked against other searches; None without a file.
 
     Raises:
-        BadInputError: another search uses the file, or its place cannot be written.
+        BadInputError: Another search uses the file, or its place cannot be written.
     """
     if storage is None:
         yield None

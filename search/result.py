@@ -1,8 +1,8 @@
-"""What a search found: every evaluated bitmap, the front among them, and the best within a budget.
+"""The result of a search: every evaluated bitmap, the front, and the best bitmap within a budget.
 
-A result is plain data, with intervals already computed, so that it is read again without models and without
-per-example scores; those stay in the record of evaluations.  ``front.json`` holds all of it, ``front.csv``
-and ``front.png`` are views of it.
+A result is plain data, with intervals already computed, so it can be read again without models and without per-example
+scores, which stay in the record of evaluations. ``front.json`` holds all of it; ``front.csv`` and ``front.png`` are
+views of it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FRONT_BITMAPS = "front_bitmaps.png"
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Points in the order in which the strategy asked for them, and what they were evaluated for.
+    """Points in the order in which the strategy requested them, and their objectives.
 
     ``trace``: the strategy's own rows, such as greedy's steps or the ranking of sensitivities.
     """
@@ -50,29 +50,30 @@ class SearchResult:
 
     @cached_property
     def front_points(self) -> tuple[Point, ...]:
-        """The points that no other dominates, by the last objective from its low end."""
+        """The points that no other point dominates, sorted by the last objective from its low end."""
         values = [point.values for point in self.points]
         chosen = non_dominated(values, [objective.direction for objective in self.objectives])
         return tuple(sorted((self.points[index] for index in chosen), key=lambda point: point.values[-1]))
 
     @property
     def front(self) -> pd.DataFrame:
-        """The front as a table: id, bitmap, summary, metrics with ``_low`` and ``_high``, costs."""
+        """Return the front as a table: id, bitmap, summary, metrics with ``_low`` and ``_high``, costs."""
         return pd.DataFrame([point.as_row() for point in self.front_points])
 
     @property
     def all(self) -> pd.DataFrame:
-        """All points as a table, in the order of asking."""
+        """Return all points as a table, in the order of the requests."""
         return pd.DataFrame([point.as_row() for point in self.points])
 
     def best(self, **budget: float) -> Point:
-        """The best point by the first objective among those within a budget; equal ones by fewer bytes.
+        """Return the best point by the first objective among those within a budget; of equal ones, the one with fewer
+        bytes.
 
         Args:
-            budget: cost name -> greatest allowed value, such as ``average_bits=5.0``; none for all points.
+            budget: cost name -> greatest allowed value, such as ``average_bits=5.0``; without any, all points count.
 
         Raises:
-            BadInputError: an unknown cost, or no evaluated bitmap is within the budget.
+            BadInputError: A cost is unknown, or no evaluated bitmap is within the budget.
         """
         for name in budget:
             if name not in COST_NAMES:
@@ -90,7 +91,7 @@ class SearchResult:
         write_bytes(Path(path), front_png(self.points, self.front_points, self.objectives, title))
 
     def save(self, folder: str | Path) -> None:
-        """Write ``front.json``, ``front.csv``, ``front.png``, ``front_bitmaps.png`` and, of a trace, ``trace.csv``."""
+        """Write ``front.json``, ``front.csv``, ``front.png``, ``front_bitmaps.png`` and, for a trace, ``trace.csv``."""
         place = Path(folder)
         write_text(place / FRONT_CSV, self.front.to_csv(index=False))
         if self.trace:
@@ -101,7 +102,7 @@ class SearchResult:
             write_bytes(
                 place / FRONT_BITMAPS, bitmaps_picture({title: titled[title] for title in thinned(list(titled))})
             )
-        # last, since it is what load reads: a folder that has it has the views too
+        # this file is the last one, since load reads it: a folder that has it has the views too
         write_json(place / FRONT_JSON, self.to_json())
 
     @classmethod
@@ -109,7 +110,7 @@ class SearchResult:
         """Read what :meth:`save` wrote.
 
         Raises:
-            BadInputError: missing, not JSON, or of another format version.
+            BadInputError: The file is missing, not JSON, or of another format version.
         """
         path = Path(folder) / FRONT_JSON
         data = read_json(path, "search result")
@@ -126,7 +127,7 @@ class SearchResult:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A versioned plain dict; ``front`` holds positions in ``points``."""
+        """Return a versioned plain dict, in which ``front`` holds positions in ``points``."""
         positions = {id(point): index for index, point in enumerate(self.points)}
         return {
             "version": FORMAT_VERSION,

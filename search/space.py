@@ -1,13 +1,11 @@
 """The bitmaps that a search may choose from, and the budget that none of them exceeds.
 
-A space lists the choices of every site, from cheap to expensive; sites that must move together (``group="block"``)
-form one *unit* and are chosen by one index.  A limit bounds a cost of :mod:`qalof.cost` from above.  It is
-held by construction: :meth:`BitmapSpace.project` lowers widths until every limit holds, so that no
-strategy ever has a bitmap above the budget evaluated.  Penalties and constraint callbacks were
-rejected, since they only discourage what must not happen and spend evaluations on it.
-
-This needs that a unit's first choice is its cheapest in every cost: then one bitmap is the cheapest of the
-space, every limit above its costs can be met, and the limits can be met together.
+A space lists the choices of every site, from cheap to expensive; sites that must change together (``group="block"``)
+form one *unit* and are chosen by one index.  A limit bounds a cost of :mod:`qalof.cost` from above.  It is kept by
+construction: :meth:`BitmapSpace.project` lowers widths until every limit holds, so no bitmap above the budget is ever
+evaluated. Penalties and constraint callbacks were rejected, since they only discourage such bitmaps and spend
+evaluations on them. This requires that the first choice of a unit is its cheapest in every cost: then one bitmap is the
+cheapest of the space, every limit above its costs can be met, and the limits can be met together.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from search.budget import BASE_NAMES, Budget, Indices, Price, check_limit
 
 Group = Literal["site", "block"]
 DEFAULT_WIDTHS = (2, 4, 8)
-"""Of a space whose model says no other."""
+"""The widths of a space whose model has no others."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,7 +42,7 @@ class HasSites(Protocol):
 
 @dataclass(frozen=True)
 class Unit:
-    """Sites that are chosen together: a name, their positions in the model's order, how many choices they share."""
+    """Sites that are chosen together: a name, their positions in the model's order, and the number of their choices."""
 
     name: str
     members: tuple[int, ...]
@@ -56,15 +54,15 @@ class BitmapSpace:
     """Every bitmap that takes, at each unit, one of its choices, and costs no more than the limits.
 
     Attributes:
-        sites: the model's, in order.
-        choices: by site, from cheap to expensive; sites of one unit have equally many, chosen by the same index.
+        sites: the sites of the model, in order.
+        choices: the choices by site, from cheap to expensive; sites of one unit have equally many.
         limits: cost name -> greatest allowed value: ``weight_bytes`` bounds the sites' packed weights, ``total_bytes``
             all tensors of the packed model, its adapters included.
         group: whether a unit is a site or a block.
-        rest: what the model holds beside its sites; None where only sites are known, without ``total_bytes``.
+        rest: what the model holds alongside its sites; None where only sites are known, without ``total_bytes``.
 
     Raises:
-        BadInputError: choices that do not fit the sites, an unknown limit, one that no bitmap of the space keeps.
+        BadInputError: The choices do not fit the sites, a limit is unknown, or no bitmap of the space keeps it.
     """
 
     sites: tuple[Site, ...]
@@ -81,8 +79,8 @@ class BitmapSpace:
             )
         for unit in self.units:
             if len({len(self.choices[member]) for member in unit.members}) > 1:
-                raise BadInputError(f"sites chosen together must have equally many choices: {unit.name} has not")
-        self.budget  # noqa: B018 - built now, so that a limit out of reach is refused now
+                raise BadInputError(f"sites of a unit must have equally many choices: those of {unit.name} do not")
+        self.budget  # noqa: B018 - built now, so a limit out of reach is refused now
 
     @classmethod
     def of(
@@ -95,19 +93,20 @@ class BitmapSpace:
         limits: Mapping[str, float] | None = None,
         group: Group = "site",
     ) -> BitmapSpace:
-        """All combinations of widths at every site.
+        """Make the space of all combinations of widths at every site.
 
         Args:
             model: a model, or its sites.
-            weight: widths of a weight; None for those that have an adapter, or 2, 4 and 8 where adapters have none.
-                A width without an adapter of its own is said in the log.
-            activation: widths of its input, or the weight's.
-            kv: widths of the cache where a site fills it, or the weight's; None leaves the cache as it is.
+            weight: the widths of a weight; None takes those that have an adapter, or 2, 4 and 8 without such adapters.
+                The log mentions a width without an adapter of its own.
+            activation: the widths of its input; ``same`` takes the weight's.
+            kv: the widths of the cache where a site fills it; ``same`` takes the weight's, and None leaves the cache as
+                it is.
             limits: cost name -> greatest allowed value.
             group: ``block`` ties the sites of a block to one choice.
 
         Raises:
-            BadInputError: no widths, a width that does not exist, or limits out of reach.
+            BadInputError: There are no widths, a width does not exist, or a limit is out of reach.
         """
         sites = tuple(model if isinstance(model, Sequence) else model.sites)
         if group not in ("site", "block"):
@@ -129,35 +128,35 @@ class BitmapSpace:
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
-        """What is chosen, in the model's order."""
+        """The units that are chosen, in the model's order."""
         grouped = _grouped(self.sites, self.group)
         return tuple(Unit(name, members, len(self.choices[members[0]])) for name, members in grouped)
 
     @property
     def size(self) -> int:
-        """How many index vectors there are, limits aside."""
+        """The number of index vectors, without regard to limits."""
         return math.prod(unit.choices for unit in self.units)
 
     def decode(self, indices: Sequence[int]) -> Bitmap:
-        """The bitmap with these choices, one index a unit.  It may exceed the limits: :meth:`project` it."""
+        """Return the bitmap with these choices, one index per unit. It may exceed the limits: :meth:`project` it."""
         chosen = {member: index for unit, index in zip(self.units, indices, strict=True) for member in unit.members}
         return Bitmap({site.name: self.choices[i][chosen[i]] for i, site in enumerate(self.sites)})
 
     def encode(self, bitmap: Bitmap) -> Indices:
-        """The inverse of :meth:`decode`; KV widths are ignored where a site feeds no cache, activations at a look-up.
+        """Invert :meth:`decode`; KV widths are ignored where a site feeds no cache, and activations at a look-up.
 
         Raises:
-            BadInputError: a unit of the bitmap has none of the space's choices.
+            BadInputError: A unit of the bitmap has none of the space's choices.
         """
         layers = Bitmap.from_json(bitmap.to_json(), [site.name for site in self.sites])
         names = [[self.sites[member].name for member in unit.members] for unit in self.units]
         return tuple(self.find(unit, [layers[name] for name in members]) for unit, members in enumerate(names))
 
     def find(self, unit: int, layers: LayerBits | Sequence[LayerBits]) -> int:
-        """The index of the choice that gives ``unit`` these layer bits: one for all its sites, or one each.
+        """Return the index of the choice that gives ``unit`` these layer bits: one for all its sites, or one per site.
 
         Raises:
-            BadInputError: it has no such choice.
+            BadInputError: The unit has no such choice.
         """
         members = self.units[unit].members
         wanted = [layers] * len(members) if isinstance(layers, LayerBits) else layers
@@ -168,12 +167,12 @@ class BitmapSpace:
         raise BadInputError(f"{self.units[unit].name} must have one of the space's choices ({known}): got {wanted[0]}")
 
     def label(self, unit: int, index: int) -> str:
-        """How a choice of a unit is written: its layer bits at the member that fills the cache, if any does."""
+        """Return the text of a choice of a unit: its layer bits at the member that fills the cache, if any does."""
         members = self.units[unit].members
         return str(self.choices[next((m for m in members if self.sites[m].kv_features), members[0])][index])
 
     def uniform(self) -> tuple[Bitmap, ...]:
-        """The bitmaps within the limits that have the same layer bits at every site, from cheap to dear."""
+        """Return the bitmaps within the limits with the same layer bits at every site, from cheap to expensive."""
         found = []
         for layer in sorted({bits for choices in self.choices for bits in choices}):
             try:
@@ -185,26 +184,26 @@ class BitmapSpace:
         return tuple(found)
 
     def cost(self, bitmap: Bitmap) -> Cost:
-        """What a bitmap of this model costs."""
+        """Return the cost of a bitmap of this model."""
         return cost_of(bitmap, self.sites, rest=self.rest)
 
     def fits(self, bitmap: Bitmap) -> bool:
-        """Whether every limit holds."""
+        """Return whether every limit holds."""
         cost = self.cost(bitmap)
         return all(cost.value(name) <= limit for name, limit in self.limits.items())
 
     def within(self, limits: Mapping[str, float] | None) -> BitmapSpace:
-        """This space with limits added; of two for the same cost the lower one holds."""
+        """Return this space with limits added; of two limits for the same cost the lower one applies."""
         merged = dict(self.limits)
         for name, limit in (limits or {}).items():
             merged[name] = min(limit, merged.get(name, limit))
         return replace(self, limits=merged)
 
     def reachable(self, name: str) -> tuple[float, float]:
-        """Least and greatest value of a cost over the space, limits aside.
+        """Return the least and the greatest value of a cost over the space, without regard to limits.
 
         Raises:
-            BadInputError: no cost of that name.
+            BadInputError: There is no cost of that name.
         """
         return self.budget.reachable(name)
 
@@ -212,13 +211,13 @@ class BitmapSpace:
         """Lower widths, deterministically, until every limit holds; a bitmap within the limits is kept.
 
         Raises:
-            BadInputError: a bitmap that is not of this space.
+            BadInputError: The bitmap is not of this space.
         """
         return self.decode(self.budget.lowered(self.encode(bitmap)))
 
     @cached_property
     def budget(self) -> Budget:
-        """Prices and limits, for those who step along the choices."""
+        """The prices and limits, for code that steps along the choices."""
         for name in self.limits:
             check_limit(name)
         prices = tuple(tuple(self._price(unit, index) for index in range(unit.choices)) for unit in self.units)
@@ -252,7 +251,7 @@ def _grouped(sites: Sequence[Site], group: Group) -> list[tuple[str, tuple[int, 
 
 
 def _menu(model: object, weight: Sequence[int] | None) -> Sequence[int]:
-    """The weight widths to choose from; those that another width's adapter would serve are told of."""
+    """Return the weight widths to choose from; the log mentions those that another width's adapter would serve."""
     names = tuple(getattr(model, "adapters", ()))
     own = sorted(int(name) for name in names if name != SHARED)
     if weight is None:
@@ -269,12 +268,12 @@ def _widths(what: str, widths: Sequence[int] | str | None) -> tuple[int | None, 
 
 
 def _widths_of(site: Site, bits: LayerBits) -> tuple[int, int, int]:
-    """The widths of weight, activation and cache that matter at ``site``; 0 for one that is inert."""
+    """Return the widths of weight, activation and cache that matter at ``site``; 0 for one without effect."""
     return bits.weight, 0 if site.is_embedding else bits.activation, bits.kv if site.kv_features else 0
 
 
 def _layer(weight: int | None, activation: int | None, kv: int | None, pass_through: bool) -> LayerBits:
     assert weight is not None
-    # an inert KV width follows the weight, so that a uniform bitmap reads as one number
+    # a KV width without effect follows the weight, so a uniform bitmap reads as one number
     cache = PASS_THROUGH if pass_through else kv
     return LayerBits(weight, activation or weight, cache or weight)

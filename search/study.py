@@ -1,12 +1,11 @@
-"""One search, driven from outside: what to evaluate next, and what came of it.
+"""One search that is driven from outside: it says what to evaluate next and takes the results.
 
-A study stands between a strategy and whoever runs models.  :meth:`Study.next_generation` gives the bitmaps that
-must be evaluated; each comes back through :meth:`Study.tell`, in any order; the strategy hears of
-them in its own.  So a process, a pool of actors or a cluster drives the same search to the same end.
+A study connects a strategy with the code that runs models.  :meth:`Study.next_generation` gives the bitmaps that must
+be evaluated; each comes back through :meth:`Study.tell`, in any order; the strategy gets them in its own order. So a
+process, a pool of actors or a cluster drives the same search to the same result.
 
-What is ``known`` from a record is answered without being handed out, and counts as an evaluation all the same:
-a search that goes on after a kill makes the choices that the undisturbed one would have made, and ends where it
-would have ended.
+A bitmap that is ``known`` from a record is answered without being handed out, and still counts as an evaluation: a
+search that resumes after a kill makes the choices of an uninterrupted one and ends at the same point.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ class Study:
     """A strategy at work on a space.
 
     Args:
-        space: where to choose, limits included.
-        objectives: such as ``("max:f1", "min:weight_bytes")``.
+        space: the space, limits included.
+        objectives: the objectives, such as ``("max:f1", "min:weight_bytes")``.
         strategy: a name in :data:`search.strategies.STRATEGIES`.
-        max_evaluations: ends after so many different bitmaps; None leaves the end to the strategy.
-        seed: of every draw.
+        max_evaluations: the study ends after so many different bitmaps; None lets the strategy decide.
+        seed: the seed of every draw.
         known: evaluations that need not be made again.
-        options: of the strategy.
-        on_score: called for each scored bitmap, known ones included.
+        options: options of the strategy.
+        on_score: a function that is called for each scored bitmap, known ones included.
 
     Raises:
-        BadInputError: any of these cannot be used; nothing has been evaluated then.
+        BadInputError: An argument cannot be used; nothing has been evaluated then.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Study:
         self._asked: list[Bitmap] = []
         self._done = False
         self._cut = False
-        # the first generation is asked for now, so that a strategy refuses bad options before work starts
+        # the first generation is requested now, so a strategy refuses bad options before work starts
         self._generation = self._advance(None)
 
     @property
@@ -85,7 +84,7 @@ class Study:
 
     @property
     def trace(self) -> list[Row]:
-        """What the strategy has to say so far: greedy's steps, the ranking of sensitivities."""
+        """The rows of the strategy so far: greedy's steps, or the ranking of sensitivities."""
         return list(self._context.trace)
 
     def next_generation(self) -> list[Bitmap]:
@@ -105,8 +104,8 @@ class Study:
         """Take the evaluation of a bitmap that :meth:`next_generation` gave out.
 
         Raises:
-            ValueError: it was not given out, or was told already.
-            BadInputError: the evaluation lacks an objective's metric.
+            ValueError: The bitmap was not given out, or was reported already.
+            BadInputError: The evaluation lacks an objective's metric.
         """
         if bitmap not in self._pending:
             raise ValueError(f"tell must follow next_generation: bitmap {bitmap} is not waiting for an evaluation")
@@ -115,7 +114,7 @@ class Study:
         return score
 
     def result(self) -> SearchResult:
-        """Everything scored so far, in the order of the strategy's asking; at any moment."""
+        """Return everything scored so far, in the order of the strategy's requests; this can be called at any time."""
         scored = [self._scores[bitmap] for bitmap in self._order if bitmap in self._scores]
         for score in scored:
             if score.bitmap not in self._points:
@@ -138,7 +137,7 @@ class Study:
     def _open(self, generation: list[Bitmap]) -> None:
         new = [bitmap for bitmap in dict.fromkeys(generation) if bitmap not in self._scores]
         if self.max_evaluations is not None and len(self._scores) + len(new) > self.max_evaluations:
-            # the strategy never hears of a generation that was cut short
+            # the strategy never gets a generation that was cut short
             new, self._cut = new[: self.max_evaluations - len(self._scores)], True
         self._order += new
         self._pending = [bitmap for bitmap in new if bitmap not in self._known]

@@ -1,5 +1,6 @@
 """A home folder that is missing, cannot be written or is not named: commands work, or one line says what to set."""
 
+import json
 import logging
 import os
 import pwd
@@ -97,19 +98,33 @@ def test_a_cache_that_can_be_written_is_the_users_own(home, monkeypatch, tmp_pat
     assert not caplog.records
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", HOMES)
-def test_help_validate_and_a_training_in_process_work_without_a_home_folder(kind, tmp_path):
-    import json
-
+def started(kind: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """The commands in a process of their own, whose libraries look for a home folder while they are imported."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "HF_", "QALOF_", "MPL"))}
     kept.pop("HOME", None)
     environment = kept | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TMPDIR": str(tmp_path)}
     environment |= {} if HOMES[kind] is None else {"HOME": HOMES[kind]}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(LINES)],
         cwd=tmp_path, env=environment, capture_output=True, text=True,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["read-only", "missing", "empty"])
+def test_help_validate_and_a_training_in_process_work_without_a_home_folder(kind, tmp_path):
+    done = started(kind, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "run" / "result.json").is_file()
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_user_without_any_home_folder_reads_help_and_is_told_in_one_line_what_to_set(tmp_path):
+    done = started("unset", tmp_path)
+    assert done.returncode == 2
+    assert "Usage" in done.stdout
+    assert done.stderr.count("error: ") == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "set HOME" in done.stderr
     assert "Traceback" not in done.stderr

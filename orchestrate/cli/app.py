@@ -19,6 +19,7 @@ from orchestrate.cli.options import app
 from orchestrate.config.redaction import redact
 from orchestrate.config.renamed import RENAMED, command_hint
 from qalof.errors import QalofError
+from qalof.home import has_home
 from qalof.writing import writing_error
 
 __all__ = ["app", "cli_jobs", "cli_tools", "main"]
@@ -41,6 +42,8 @@ def main() -> None:
         usage = _usage_error(error)
         if usage is not None:
             _fail(usage, 2)
+        if isinstance(error, RuntimeError) and not has_home():
+            _fail(f"a home folder is needed, by Ray at least ({error}): this user has none; set HOME to a folder", 2)
         ours = writing_error(error, error.filename) if isinstance(error, OSError) and error.filename else None
         if ours is None:
             raise

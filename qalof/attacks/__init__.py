@@ -1,1 +1,1 @@
-"""Attacks on classifiers and language models, and what random precision does against them."""
+"""Attacks on classifiers and language models, and random precision as a defense against them."""

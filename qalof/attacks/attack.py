@@ -1,13 +1,11 @@
-"""What every attack takes and yields, and the figures made from it (algorithms.md 9).
+"""The input and result of every attack, and the figures that summarize results (docs/methods/attacks.md).
 
-An attack turns one labelled text into a :class:`AttackResult`.  It owns no loop over examples: :func:`attack_examples`
-is that loop, in one process, and a pool of workers calls it with shards.  Since each result is a function of
-(settings, example, bitmap) alone, it does not matter who runs which shard or in what order.
-
-Three habits of public attack code are avoided (algorithms.md 9): dividing by a fixed number of examples; counting
-inputs that were wrong before the attack (with no changes and one query) in the means of perturbation and
-queries; and calling a text's mean length its perturbation.  Here the perturbation is a mean over successes and
-the queries a mean over attacked inputs.
+An attack turns one labeled text into a :class:`AttackResult`.  It owns no loop over examples: :func:`attack_examples`
+is that loop, in one process, and a pool of workers calls it with shards.  Each result is a function of (settings,
+example, bitmap), so neither the assignment of shards to workers nor their order matters. Three habits of public attack
+code are avoided: dividing by a fixed number of examples; counting inputs that were wrong before the attack (with no
+changes and one query) in the means of perturbation and queries; and calling a text's mean length its perturbation.
+Here the perturbation is a mean over successes and the queries a mean over attacked inputs.
 
 TextAttack has recipes for two of the methods, TextFooler and BERT-Attack, and none for GBDA and ARCA.  All are written
 here for three reasons.  An attack is a function of its arguments alone, so a pool shares the examples out, does lost
@@ -31,7 +29,7 @@ from qalof.tasks.base import Task
 
 
 class AttackStatus(StrEnum):
-    """How an attack ended; ``skipped``: the model was wrong before it began."""
+    """The end of an attack; ``skipped`` means that the model was wrong before it began."""
 
     SUCCESS = "success"
     FAILED = "failed"
@@ -39,7 +37,7 @@ class AttackStatus(StrEnum):
 
 
 class AttackExample(NamedTuple):
-    """What to attack; ``id`` is its index in the split, which keys all randomness.
+    """An example to attack; ``id`` is its index in the split, which seeds all randomness.
 
     ``text``: with its true ``label``, 0 for a language model; ``target``: the output that a prompt is to elicit.
     """
@@ -81,15 +79,15 @@ class AttackResult:
     substitutes: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict; :meth:`from_json` reads it back."""
+        """Return a plain dict; :meth:`from_json` reads it back."""
         return asdict(self) | {"status": str(self.status), "losses": list(self.losses)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_json`.
+        """Read the form of :meth:`to_json`.
 
         Raises:
-            BadInputError: a field is missing, unknown, or no status.
+            BadInputError: A field is missing or unknown, or the status does not exist.
         """
         try:
             return cls(**{**data, "status": AttackStatus(data["status"]), "losses": tuple(data["losses"])})
@@ -98,7 +96,7 @@ class AttackResult:
 
 
 class Work(NamedTuple):
-    """Sequences that pass through a model: forward and backward, and forward alone."""
+    """The number of sequences that pass through a model forward and backward, and forward only."""
 
     trained: int
     forward: int
@@ -118,36 +116,36 @@ class AttackSettings(Protocol):
     """The parameters of a method, and how it is built from them; a frozen dataclass."""
 
     uses_lm: ClassVar[bool]
-    """Whether it needs a language model besides the victim."""
+    """Whether it needs a language model in addition to the victim."""
 
     @property
     def max_length(self) -> int:
-        """Longest text in tokens; a longer one keeps its beginning."""
+        """The length of the longest text in tokens; a longer one keeps its beginning."""
         ...
 
     def examples(self, task: Task) -> list[AttackExample]:
-        """What there is to attack with a checkpoint of ``task``.
+        """Return the examples to attack with a checkpoint of ``task``.
 
         Raises:
-            BadInputError: the method does not apply to it, or its data cannot be read.
+            BadInputError: The method does not apply to the task, or its data cannot be read.
         """
         ...
 
     def misfit(self, example: AttackExample, model: Any, tokenizer: Any) -> str | None:
-        """Why an example cannot be attacked on this model, in one line; None where it can."""
+        """Say in one line why an example cannot be attacked on this model; None where it can."""
         ...
 
     def work(self, tokens: int) -> Work:
-        """What one example of ``tokens`` tokens costs at most."""
+        """Return the most work for one example of ``tokens`` tokens."""
         ...
 
     def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> Attack:
-        """The attack on ``model``, with its tokenizer and a language model ``lm`` that shares it.
+        """Build the attack on ``model``, with its tokenizer and a language model ``lm`` that shares it.
 
-        ``seed``: of all randomness, with the example and perhaps the bitmap.
+        ``seed`` seeds all randomness, together with the example and perhaps the bitmap.
 
         Raises:
-            BadInputError: the method cannot attack a model with this head or vocabulary.
+            BadInputError: The method cannot attack a model with this head or vocabulary.
         """
         ...
 
@@ -166,20 +164,20 @@ def attack_examples(
     on_result: Callable[[AttackResult], None] | None = None,
     seed: int = 0,
 ) -> list[AttackResult]:
-    """Attack every example at ``bitmap``, in this process; the model is left at the bitmap it had.
+    """Attack every example at ``bitmap``, in this process; the model returns to its bitmap.
 
     Args:
         model: a :class:`~qalof.model.switchable.SwitchableModel` with a head that the method can attack.
         lm: a causal LM, switchable or plain, with the same tokenizer.
-        tokenizer: of both.
-        examples: what to attack; any shard of the whole.
-        bitmap: where the model is attacked.
-        settings: of the method.
-        on_result: called with each result as it comes.
-        seed: of all draws, with the example and perhaps the bitmap.
+        tokenizer: the tokenizer of both.
+        examples: the examples to attack; any shard of the whole.
+        bitmap: the bitmap at which the model is attacked.
+        settings: the settings of the method.
+        on_result: a function that is called with each result as soon as it exists.
+        seed: the seed of all draws, together with the example and perhaps the bitmap.
 
     Raises:
-        BadInputError: an illegal bitmap, or a language model with another vocabulary.
+        BadInputError: The bitmap is illegal, or the language model has another vocabulary.
     """
     attack = settings.build(model, tokenizer, lm, seed)
     results = []
@@ -191,10 +189,11 @@ def attack_examples(
 
 
 def attack_at(bitmap: Bitmap | str | int, model: Any, attack: Attack, example: AttackExample) -> AttackResult:
-    """Attack one example with ``model``, which ``attack`` was built on, at ``bitmap``; it is put back afterwards.
+    """Attack one example with ``model``, which ``attack`` was built on, at ``bitmap``; the model then returns to its
+    own.
 
     Raises:
-        BadInputError: an illegal bitmap, or what the attack cannot be run on.
+        BadInputError: The bitmap is illegal, or the attack cannot be run on the example.
     """
     with model.at(bitmap):
         return attack.run(example)
@@ -202,10 +201,10 @@ def attack_at(bitmap: Bitmap | str | int, model: Any, attack: Attack, example: A
 
 @dataclass(frozen=True)
 class AttackSummary:
-    """The figures of algorithms.md 9; rates in [0, 1], each with its Wilson interval.
+    """The figures of docs/methods/attacks.md; rates are in [0, 1], each with its Wilson interval.
 
     ``success_rate``: of the attacked (not skipped) inputs; ``perturbation``: share of words changed, mean over
-    successes; ``queries``: mean over attacked inputs.  A mean over nothing is None.
+    successes; ``queries``: mean over attacked inputs.  A mean without values is None.
     """
 
     examples: int
@@ -217,7 +216,7 @@ class AttackSummary:
 
 
 def summarize(results: Sequence[AttackResult]) -> AttackSummary:
-    """The figures of one attack at one bitmap."""
+    """Return the figures of one attack at one bitmap."""
     attacked = [result for result in results if result.status is not AttackStatus.SKIPPED]
     successes = [result for result in attacked if result.status is AttackStatus.SUCCESS]
     return AttackSummary(
@@ -231,9 +230,10 @@ def summarize(results: Sequence[AttackResult]) -> AttackSummary:
 
 
 def words_changed(original: str, changed: str) -> int:
-    """Words (by white space) that differ: place by place for equal counts, else the edit distance.
+    """Count the words (by white space) that differ: position by position for equal counts, otherwise by edit distance.
 
-    Substitution attacks keep the count, where both agree but for shifts; a re-tokenised sample may split a word.
+    Substitution attacks keep the count, where both numbers agree except for shifts; a re-tokenized sample may split a
+    word.
     """
     before, after = original.split(), changed.split()
     if len(before) == len(after):

@@ -1,4 +1,4 @@
-"""What a checkpoint's task gives to attack."""
+"""The examples that the task of a checkpoint gives to attack."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LEAST_WORDS = 20
 
 
 def labelled_texts(task: Task) -> list[AttackExample]:
-    """A classifier's validation texts, with their index as id.
+    """Return a classifier's validation texts, with their index as id.
 
     Raises:
-        BadInputError: another task.
+        BadInputError: The task is another one.
     """
     if not isinstance(task, ClassificationTask):
         raise BadInputError(f"this attack needs a classifier's checkpoint: got one of task {task.name}")
@@ -28,10 +28,10 @@ def labelled_texts(task: Task) -> list[AttackExample]:
 
 
 def texts_or_paragraphs(task: Task) -> list[AttackExample]:
-    """As :func:`labelled_texts`; of language modelling, the validation lines of at least 20 words.
+    """Return :func:`labelled_texts`, or for language modeling the validation lines of at least 20 words.
 
     Raises:
-        BadInputError: a task of neither kind, or a text without such lines.
+        BadInputError: The task is of neither kind, or its text has no such lines.
     """
     if not isinstance(task, LanguageModelingTask):
         return labelled_texts(task)
@@ -43,7 +43,7 @@ def texts_or_paragraphs(task: Task) -> list[AttackExample]:
 
 
 def text_misfit(example: AttackExample, model: Any) -> str | None:
-    """Why a text cannot be attacked: it has no words, or a label that the classifier ``model`` does not have."""
+    """Say why a text cannot be attacked: it has no words, or a label that the classifier ``model`` does not have."""
     if not example.text.split():
         return "a text must have at least 1 word"
     labels = model.base.labels if model.base.head is HeadKind.CLASSIFIER else None
@@ -55,16 +55,16 @@ def text_misfit(example: AttackExample, model: Any) -> str | None:
 def fitting(
     settings: Any, examples: Sequence[AttackExample], model: Any, tokenizer: Any
 ) -> tuple[list[AttackExample], dict[int, str]]:
-    """The examples that an attack can be run on, and of each other one, by its id, why it cannot.
+    """Return the examples that an attack can be run on, and the reason against each other one, by its id.
 
     Args:
-        settings: of the method, see :class:`~qalof.attacks.attack.AttackSettings`.
-        examples: of the checkpoint's task.
+        settings: the settings of the method, see :class:`~qalof.attacks.attack.AttackSettings`.
+        examples: the examples of the checkpoint's task.
         model: the victim.
         tokenizer: its tokenizer.
 
     Raises:
-        BadInputError: not one can be attacked.
+        BadInputError: None of them can be attacked.
     """
     misfits = {each.id: _broken(each) or settings.misfit(each, model, tokenizer) for each in examples}
     reasons = {index: reason for index, reason in misfits.items() if reason is not None}

@@ -1,13 +1,14 @@
-"""What an attack aims at, apart from how it searches (algorithms.md 9).
+"""The goal of an attack, apart from its search (docs/methods/attacks.md).
 
 - :class:`LabelGoal`: a classifier is to give another label than the true one.
-- :class:`ContinuationGoal`: a causal language model is to find its text less likely (S4's victim).  S4 leaves undefined
-  when that has succeeded; here when the mean NLL rises by a tenth, measured *only over words that the attack has not
-  touched*: of the words it swapped in, the model was bound to think less, whatever its robustness.
+- :class:`ContinuationGoal`: a causal language model is to find its text less likely (the victim of S4,
+  docs/systems.md). S4 does not define the success of such an attack. Here it succeeds when the mean NLL rises by a
+  tenth, measured *only over words that the attack did not change*: words that it swapped in are less likely for any
+  model, however robust.
 
 A goal scores texts for the attack that searches (:class:`Goal`), and answers for the tables of transfer and random
 precision (:class:`Judge`) in labels: a classifier's own, or held and broken.  A language model's rise is taken against
-the clean text *at the same bitmap*, so that the noise of few bits alone breaks nothing.
+the clean text *at the same bitmap*, so the noise of few bits alone never counts as a success.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ Reading = TypeVar("Reading")
 
 
 class Aimed(Protocol):
-    """The example behind a row of texts."""
+    """The example that a row of texts belongs to."""
 
     @property
     def label(self) -> int:
-        """The true one."""
+        """The true label."""
         ...
 
     @property
     def target(self) -> str:
-        """What a prompt is to elicit; empty where the goal is another."""
+        """The output that a prompt is to elicit; empty for another goal."""
         ...
 
 
@@ -62,7 +63,7 @@ class Judge(Protocol):
 class Verdict(NamedTuple):
     """On one changed text.  ``damage`` and ``importance`` grow as the victim does worse.
 
-    ``damage``: what the search maximises; ``importance``: the score by which words are ranked once they are left out.
+    ``damage``: what the search maximizes; ``importance``: the score by which words are ranked once they are left out.
     """
 
     damage: float
@@ -83,7 +84,7 @@ class Goal(Judge, Protocol):
         ...
 
     def lost(self, original: str, label: int) -> bool:
-        """Whether the victim is wrong before any attack."""
+        """Return whether the victim is wrong before any attack."""
         ...
 
     def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
@@ -91,7 +92,7 @@ class Goal(Judge, Protocol):
         ...
 
     def measures(self, original: str, found: str) -> Mapping[str, float]:
-        """Figures for the record, before and after."""
+        """Return figures for the record, before and after the attack."""
         ...
 
 
@@ -132,7 +133,7 @@ class LabelGoal(_VictimGoal[torch.Tensor]):
     """``damage``: 1 - P_y.  ``importance``: TextFooler's, P_y(x) - P_y(x'), and P_k(x') - P_k(x) if it flips to k."""
 
     def lost(self, original: str, label: int) -> bool:
-        """Whether it is read wrongly before any attack."""
+        """Return whether it is misclassified before any attack."""
         return int(self._original(original).argmax()) != label
 
     def answers(self, examples: Sequence[Aimed], rows: Sequence[Sequence[str]]) -> list[list[int]]:
@@ -154,7 +155,7 @@ class LabelGoal(_VictimGoal[torch.Tensor]):
         return {}
 
     def _readings(self, texts: Sequence[str]) -> Sequence[torch.Tensor]:
-        """Probabilities: (classes,) each."""
+        """Return the probabilities of each text, (classes,)."""
         return list(self.victim.logits(texts).double().softmax(-1))
 
 
@@ -184,13 +185,13 @@ class ContinuationGoal(_VictimGoal[_Reading]):
         self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, rise: float = DEFAULT_RISE
     ) -> None:
         if not rise > 0:
-            raise BadInputError(f"the rise of the NLL that counts as success must be above 0: got {rise}; S4's is 0.1")
+            raise BadInputError(f"the rise of the NLL that counts as success must be above 0: got {rise}; 0.1 is usual")
         # lengths are checked, and texts encoded and decoded, exactly as for a classifier
         super().__init__(Victim(model, tokenizer, max_length))
         self.rise = rise
 
     def lost(self, original: str, label: int) -> bool:
-        """Never: there is no right answer to miss."""
+        """Return False, since there is no right answer to miss."""
         return False
 
     def answers(self, examples: Sequence[Aimed], rows: Sequence[Sequence[str]]) -> list[list[int]]:
@@ -204,7 +205,7 @@ class ContinuationGoal(_VictimGoal[_Reading]):
         return [Verdict(rise, rise, rise >= self.rise) for rise in rises]
 
     def measures(self, original: str, found: str) -> Mapping[str, float]:
-        """Mean NLL in nats and next-token accuracy over the words that both have."""
+        """Return mean NLL in nats and next-token accuracy over the words that both texts have."""
         nll_before, hits_before, nll_after, hits_after = _common(self._original(original), *self._readings([found]))
         return {
             "nll_before": nll_before,
@@ -214,7 +215,7 @@ class ContinuationGoal(_VictimGoal[_Reading]):
         }
 
     def _readings(self, texts: Sequence[str]) -> list[_Reading]:
-        """Of texts of equal length together, so that nothing is padded."""
+        """Read texts of equal length together, so nothing is padded."""
         tokenizer: Any = self.victim.tokenizer
         encoded = [tokenizer(text, return_offsets_mapping=True, verbose=False) for text in texts]
         rows = [e["input_ids"][: self.victim.max_length] for e in encoded]
@@ -229,7 +230,7 @@ class ContinuationGoal(_VictimGoal[_Reading]):
 
     @torch.no_grad()
     def _tokens(self, rows: Sequence[Sequence[int]]) -> tuple[list[list[float]], list[list[bool]]]:
-        """NLL and whether it was the likeliest, of every token but the first; rows of equal length."""
+        """Return the NLL of every token but the first, and whether it was the likeliest; rows have equal length."""
         if len(rows[0]) < 2:
             return [[] for _ in rows], [[] for _ in rows]
         ids = torch.tensor(rows, device=next(self.model.parameters()).device)
@@ -239,10 +240,10 @@ class ContinuationGoal(_VictimGoal[_Reading]):
 
 
 def label_or_continuation(model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, rise: float) -> Goal:
-    """The goal that a model's head allows.
+    """Return the goal that a model's head allows.
 
     Raises:
-        BadInputError: neither a classifier nor a causal LM.
+        BadInputError: The model is neither a classifier nor a causal LM.
     """
     head = model.base.head
     if head is HeadKind.CLASSIFIER:
@@ -263,7 +264,7 @@ def _by_word(text: str, offsets: Sequence[tuple[int, int]], nats: Sequence[float
     ends = [start + len(word) for start, word in zip(starts, words, strict=True)]
     owner = 0
     for (_, end), nat, hit in zip(offsets[1:], nats, hits, strict=True):
-        # a token is of the word in which it ends; one of white space alone, of the word after it
+        # a token belongs to the word in which it ends; a token of white space belongs to the word after it
         while owner < len(words) and ends[owner] < end:
             owner += 1
         if owner == len(words):

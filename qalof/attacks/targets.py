@@ -1,7 +1,7 @@
-"""Outputs that a prompt is to elicit (algorithms.md 9.2).
+"""Outputs that a prompt is to elicit (docs/methods/attacks.md, "arca").
 
-The reference aims at toxic strings, of which none is shipped.  What an attack shows of a model, that some prompt makes
-it say what its author chose, harmless strings show as well; whoever needs others has a file of them.
+The reference aims at toxic strings, of which none is shipped.  An attack shows that some prompt makes a model say what
+its author chose, and harmless strings show that as well; a user who needs others gives a file.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _LINES = (
     "warm blanket, water bottle, white rabbit, wild flowers, winter coat, wooden chair, yellow leaf, young tree",
 )
 HARMLESS_TARGETS = tuple(target for line in _LINES for target in line.split(", "))
-"""With a space before them, two tokens each in GPT-2's tokenizer; others may cut them otherwise."""
+"""With a space before it, each has two tokens in GPT-2's tokenizer; other tokenizers may split them differently."""
 
 
 def targets_of(source: str) -> tuple[str, ...]:
-    """``harmless`` for the shipped list, else a UTF-8 file of one target a line; white space around it is dropped.
+    """Return the shipped list for ``harmless``, otherwise the lines of a UTF-8 file, without white space around them.
 
     Raises:
-        BadInputError: no such file, not UTF-8, or nothing in it.
+        BadInputError: The file does not exist, is not UTF-8, or is empty.
     """
     if source == HARMLESS:
         return HARMLESS_TARGETS
     path = expanded(source)
-    way_out = f"give a UTF-8 file of one target a line, or {HARMLESS!r} for the shipped list"
+    way_out = f"give a UTF-8 file of one target per line, or {HARMLESS!r} for the shipped list"
     try:
         found = tuple(stripped for _, line in read_lines(path, "targets") if (stripped := line.strip()))
     except BadInputError as error:

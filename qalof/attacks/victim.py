@@ -1,4 +1,4 @@
-"""The classifier under attack, as an attack sees it: texts in, logits out, and a gradient to its embeddings.
+"""The classifier under attack, as an attack sees it: it maps texts to logits, with a gradient to its embeddings.
 
 A victim never pads: token rows are grouped by length, and soft inputs (``inputs_embeds``) are batches of one text,
 because GPT-2's classifier cannot see padding in embeddings and simply reads the last position.  Its parameters
@@ -26,12 +26,12 @@ BATCH = 64
 
 
 def transformers_model(model: Any) -> Any:
-    """The transformers model inside a switchable one; a plain one as it is."""
+    """Return the transformers model inside a switchable one, or a plain one as it is."""
     return model if hasattr(model, "get_input_embeddings") else model.model
 
 
 def embedding_matrix(model: Any) -> torch.Tensor:
-    """Input embeddings: (vocabulary, features), without a gradient."""
+    """Return the input embeddings, (vocabulary, features), without a gradient."""
     table = transformers_model(model).get_input_embeddings()
     weight: torch.Tensor = table.looked_up() if isinstance(table, SwitchableEmbedding) else table.weight
     return weight.detach()
@@ -39,7 +39,7 @@ def embedding_matrix(model: Any) -> torch.Tensor:
 
 @contextmanager
 def frozen(*models: nn.Module) -> Iterator[None]:
-    """No parameter takes a gradient and nothing drops out; both are put back afterwards."""
+    """Let no parameter take a gradient and disable dropout; both are restored afterwards."""
     trained = [p for model in models for p in model.parameters() if p.requires_grad]
     training = [model for model in models if model.training]
     verbosity = transformers_logging.get_verbosity()
@@ -84,19 +84,21 @@ class Victim:
         return str(self.model.bitmap)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids, cut to ``max_length``; a text of no tokens becomes a single eos, which can be classified."""
+        """Return token ids, cut to ``max_length``; a text without tokens becomes a single eos, which can be
+        classified.
+        """
         rows = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
         return [row[: self.max_length] or [int(self.tokenizer.eos_token_id)] for row in rows]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``, byte for byte: spaces are not tidied."""
+        """Return the text of ``ids``, byte for byte, without any change of spaces."""
         text = self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text
 
     @torch.no_grad()
     def logits(self, texts: Sequence[str]) -> torch.Tensor:
-        """(len(texts), classes) on the CPU; equal texts are classified once."""
+        """Return logits (len(texts), classes) on the CPU; equal texts are classified once."""
         distinct = {text: index for index, text in enumerate(dict.fromkeys(texts))}
         logits = class_logits(self.model, self.encode(list(distinct)), BATCH)
         return logits[[distinct[text] for text in texts]]
@@ -108,10 +110,10 @@ class Victim:
 
 
 def classifier(model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Victim:
-    """A victim that gives labels.
+    """Return a victim that gives labels.
 
     Raises:
-        BadInputError: another head, or ``max_length`` beyond the model's positions.
+        BadInputError: The model has another head, or ``max_length`` exceeds its positions.
     """
     if model.base.head is not HeadKind.CLASSIFIER:
         raise BadInputError(f"this attack needs a classifier's checkpoint: got a {model.base.head} head")
@@ -119,7 +121,7 @@ def classifier(model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) 
 
 
 def margins(logits: torch.Tensor, label: int) -> torch.Tensor:
-    """How far the label leads: h_y - max over k != y of h_k.  (B, classes) -> (B,)."""
+    """Return how far the label leads: h_y - max over k != y of h_k. (B, classes) -> (B,)."""
     others = logits.clone()
     others[:, label] = -torch.inf
     return logits[:, label] - others.amax(-1)

@@ -1,7 +1,7 @@
 """A text as words that can be swapped, with everything between them kept character by character.
 
 There is one word in a run of characters without white space at most, from its first to its last letter or digit
-("(well-known)," has the word "well-known"), so that swapping n words changes n of the words that
+("(well-known)," has the word "well-known"), so swapping n words changes n of the words that
 :func:`qalof.attacks.attack.words_changed` counts.
 """
 
@@ -16,14 +16,14 @@ _WORD = re.compile(r"[^\W_](?:\S*[^\W_])?")
 
 @dataclass(frozen=True)
 class Words:
-    """``words``, with ``gaps`` before, between and after them: one more."""
+    """``words`` of a text, with ``gaps`` before, between and after them, of which there is one more."""
 
     words: tuple[str, ...]
     gaps: tuple[str, ...]
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """The words of a text; none of a text without a letter or digit."""
+        """Return the words of a text; a text without a letter or digit has none."""
         found = list(_WORD.finditer(text))
         ends = [0, *(match.end() for match in found)]
         starts = [*(match.start() for match in found), len(text)]
@@ -31,7 +31,7 @@ class Words:
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The whole text."""
         return self.part(0, len(self.words), ends=True)
 
     def part(self, start: int, stop: int, ends: bool = False) -> str:
@@ -41,7 +41,7 @@ class Words:
         return self.gaps[start] + inner + (self.gaps[stop] if stop > start else "") if ends else inner
 
     def replaced(self, index: int, word: str) -> Self:
-        """With another word at ``index``."""
+        """Return the text with another word at ``index``."""
         return replace(self, words=(*self.words[:index], word, *self.words[index + 1 :]))
 
     def without(self, index: int) -> str:

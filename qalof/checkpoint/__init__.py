@@ -1,1 +1,1 @@
-"""Checkpoints on disk: of a model, and of a training that goes on from them."""
+"""Checkpoints on disk: those of a model, and those from which a training is resumed."""

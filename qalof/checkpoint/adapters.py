@@ -42,11 +42,11 @@ def save_adapter(
     """Write one adapter in PEFT's format, and what is trained with it.
 
     Args:
-        model: with the adapter injected.
-        name: the adapter's.
+        model: a model with the adapter injected.
+        name: the name of the adapter.
         spec: its rank and alpha, for ``adapter_config.json``.
         modules: other parameters, of the head and the norms, by their path in the plain model; may be empty.
-        folder: is made.
+        folder: the folder, which is made.
         fan_in_fan_out: whether the plain model has Conv1D at its sites.
     """
     folder.mkdir(parents=True)
@@ -68,14 +68,14 @@ def save_adapter(
 def read_adapter(
     model: PreTrainedModel, name: str, spec: AdapterSpec, modules: Mapping[str, nn.Parameter], folder: Path
 ) -> dict[str, torch.Tensor]:
-    """Read what :func:`save_adapter` wrote and check it against the model, which stays untouched.
+    """Read what :func:`save_adapter` wrote and check it against the model, which is not changed.
 
     Returns:
         Tensors by path, without PEFT's prefix.
 
     Raises:
-        BadInputError: no safetensors file, another rank or alpha in PEFT's config than in ``spec``, or other
-            tensors or shapes than this model has.
+        BadInputError: There is no safetensors file, PEFT's config has another rank or alpha than ``spec``, or tensors
+            or shapes differ from those of this model.
     """
     _check_config(spec, folder)
     rank = _stored(spec).rank
@@ -87,7 +87,7 @@ def read_adapter(
 
 
 def save_modules(modules: Mapping[str, nn.Parameter], folder: Path, file: str = MODULES_FILE) -> None:
-    """Write parameters that travel with no adapter by themselves; nothing where there are none."""
+    """Write parameters that belong to no adapter, in a file of their own; write nothing where there are none."""
     if modules:
         tensors = {path: parameter.detach().cpu().contiguous() for path, parameter in modules.items()}
         save_file(tensors, folder / file, metadata={"format": "pt"})
@@ -96,10 +96,10 @@ def save_modules(modules: Mapping[str, nn.Parameter], folder: Path, file: str = 
 def read_modules(
     modules: Mapping[str, nn.Parameter], folder: Path, file: str = MODULES_FILE
 ) -> dict[str, torch.Tensor]:
-    """Read what :func:`save_modules` wrote; the model stays untouched.
+    """Read what :func:`save_modules` wrote; the model is not changed.
 
     Raises:
-        BadInputError: no readable file, or other tensors than the model's.
+        BadInputError: The file cannot be read, or its tensors are not those of the model.
     """
     wanted = {path: tuple(parameter.shape) for path, parameter in modules.items()}
     return _read(folder / file, wanted) if wanted else {}
@@ -126,7 +126,7 @@ def _read(path: Path, wanted: Mapping[str, tuple[int, ...]], prefix: str = "") -
 
 @torch.no_grad()
 def copy_modules(modules: Mapping[str, nn.Parameter], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put a head and norms into the model."""
+    """Copy a head and norms into the model."""
     for path, parameter in modules.items():
         parameter.copy_(tensors[path])
 
@@ -135,7 +135,7 @@ def copy_modules(modules: Mapping[str, nn.Parameter], tensors: Mapping[str, torc
 def copy_adapter(
     model: PreTrainedModel, name: str, modules: Mapping[str, nn.Parameter], tensors: Mapping[str, torch.Tensor]
 ) -> None:
-    """Put what :func:`read_adapter` returned into the model."""
+    """Copy what :func:`read_adapter` returned into the model."""
     copy_modules(modules, tensors)
     for path, layer in adapter_layers(model, name).items():
         a, b, scaling = layer.factors(name)
@@ -147,7 +147,7 @@ def copy_adapter(
 
 
 def widened(layer: SwitchableLora, name: str) -> Factors:
-    """The branch and minus its start as one LoRA of twice the rank, on the pretrained weight."""
+    """Return the branch minus its start as one LoRA of twice the rank, on the pretrained weight."""
     assert layer.start is not None
     a, b, _ = layer.factors(name)
     start_a, start_b = (factor.to(a.device) for factor in layer.start)
@@ -155,7 +155,7 @@ def widened(layer: SwitchableLora, name: str) -> Factors:
 
 
 def _stored(spec: AdapterSpec) -> AdapterSpec:
-    """The spec that PEFT is told of: a start doubles the rank, and alpha so much that s stays what it is."""
+    """Return the spec for PEFT's config: a start doubles the rank, and alpha is raised so s stays the same."""
     if not takes_from_weight(spec.init):
         return spec
     return AdapterSpec(2 * spec.rank, spec.alpha * (math.sqrt(2) if spec.rslora else 2), spec.dropout, spec.rslora)

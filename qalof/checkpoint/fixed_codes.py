@@ -1,4 +1,4 @@
-"""Fixed codes of weights in a checkpoint: one safetensors file, there only if any site has some.
+"""Fixed codes of weights in a checkpoint: one safetensors file, which exists only if any site has some.
 
 Tensors ``PATH/BITS/codes`` (out, in) in the smallest integer type that holds the width's codes, ``PATH/BITS/scale``
 and perhaps ``PATH/BITS/zero``, the grid in fp32.  PATH is that of the layer in the patched model.
@@ -23,7 +23,7 @@ _TYPES = (torch.int8, torch.uint8, torch.int16, torch.int32)
 
 
 def save_fixed_codes(model: nn.Module, folder: Path) -> None:
-    """Write the fixed codes of all sites into ``folder``; nothing where there are none."""
+    """Write the fixed codes of all sites into ``folder``; write nothing where there are none."""
     tensors = {}
     for path, linear in _linears(model):
         for bits, encoded in linear.fixed_codes.items():
@@ -41,7 +41,7 @@ def load_fixed_codes(model: nn.Module, folder: Path) -> None:
     """Give each site the fixed codes that :func:`save_fixed_codes` wrote, and release all others.
 
     Raises:
-        BadInputError: codes of other sites, shapes or widths than this model has; it is then as before.
+        BadInputError: Sites, shapes or widths of the codes are not those of this model, which then stays as before.
     """
     path = folder / CODES_FILE
     linears = dict(_linears(model))

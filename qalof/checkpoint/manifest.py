@@ -1,15 +1,16 @@
-"""The manifest of a checkpoint: which base, which adapters, which settings, which sites.
+"""The manifest of a checkpoint describes its base, adapters, settings and sites.
 
 Format versions:
 
 1. GPT-2 only in practice: no settings but the adapter policy, specs of rank, alpha and dropout, and adapter
-   configs that called every layer a Conv1D.  Read as what it meant: every other setting at its default.
-2. Settings of :class:`SwitchSettings`, inits and rsLoRA in the specs, norms beside the factors, and a base digest
-   that covers a head which is not tied.  Version 1 cannot say any of these, hence the new number.
+   configs that called every layer a Conv1D. It is read as what it meant: every other setting has its default.
+2. Settings of :class:`SwitchSettings`, inits and rsLoRA in the specs, norms alongside the factors, and a base digest
+   that covers a head which is not tied.  Version 1 cannot express any of these, so the number is new.
 3. Perhaps codes of weights that are not rounded to nearest (:mod:`qalof.checkpoint.fixed_codes`), which a reader of
-   version 2 would pass over.
+   version 2 would ignore.
 
-The convention of the integer range is named besides, because the same numbers mean other weights under another one.
+The manifest also names the convention of the integer range, because the same numbers mean other weights under another
+one.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ OLDEST_VERSION = 1
 
 @dataclass(frozen=True)
 class Described:
-    """What a manifest says of a model; ``digest`` is that of the base's weights, ``version`` of the format."""
+    """What a manifest says of a model; ``digest`` is that of the base's weights, and ``version`` that of the format."""
 
     base: BaseModel
     digest: str
@@ -47,10 +48,10 @@ class Described:
     folder: Path | None = None
 
     def check_like(self, model: Described) -> None:
-        """Refuse to be put into another model.
+        """Refuse a model that this checkpoint does not belong to.
 
         Raises:
-            BadInputError: another base, or other adapters, settings or sites.
+            BadInputError: Base, adapters, settings or sites differ.
         """
         if self.digest != model.digest:
             old = "; version 1 does not cover a head of its own" if self.version == 1 else ""
@@ -73,7 +74,7 @@ def header(
     extra: Mapping[str, Any],
     origin: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The manifest of a model, without its files; ``origin`` says what its weights were in a GGUF file."""
+    """Return the manifest of a model, without its files; ``origin`` says how a GGUF file stored its weights."""
     return {
         "format_version": FORMAT_VERSION,
         "kind": KIND,
@@ -90,7 +91,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """Check a checkpoint without loading its base, and return its manifest.
 
     Raises:
-        BadInputError: missing, damaged, newer, or of another range convention.
+        BadInputError: The checkpoint is missing, damaged, newer, or of another range convention.
     """
     folder = Path(folder)
     manifest = open_sealed(folder, "checkpoint", FORMAT_VERSION, OLDEST_VERSION)
@@ -128,12 +129,12 @@ def describe(manifest: Mapping[str, Any], folder: Path) -> Described:
     """Read a manifest into types.
 
     Raises:
-        BadInputError: a key that is missing, or a value that is no such thing.
+        BadInputError: A key is missing, or a value has another type.
     """
     try:
         version, stored = manifest["format_version"], manifest["base"]
         if not isinstance(manifest["extra"], dict):
-            raise TypeError("extra is no object")
+            raise TypeError("extra is not an object")
         settings = {"policy": AdapterPolicy(manifest["policy"])} if version == 1 else manifest["settings"]
         return Described(
             BaseModel(str(stored["source"]), HeadKind(stored["head"]), int(stored["seed"]), stored["labels"]),

@@ -1,7 +1,7 @@
-"""What of a switchable model a checkpoint holds, written and read.
+"""A checkpoint of a switchable model is written and read here.
 
 Each adapter has a folder that plain PEFT opens, with the head and norms that go with it; static ranges, learned steps,
-fixed codes and, under full fine-tuning, the base's weights lie beside them.  Everything is read and checked before
+fixed codes and, under full fine-tuning, the base's weights lie alongside them. Everything is read and checked before
 anything is copied.
 """
 
@@ -96,7 +96,7 @@ def copy_parameters(model: SwitchableModel, stored: Described, *, quantizers: bo
     assert folder is not None
     its, names = model.settings, model.site_names
     if stored.settings.embedding is EmbeddingMode.NONE:
-        # an embedding that is made a site now, and a head along with it, were none when the model was trained
+        # an embedding that is made a site now, and a head along with it, were not sites when the model was trained
         scheme = replace(its.quantization, embedding=stored.settings.quantization.embedding)
         its = replace(its, embedding=EmbeddingMode.NONE, quantization=scheme)
         names = tuple(site.name for site in model.sites if site.has_adapter)
@@ -123,6 +123,6 @@ def _trained_base(model: SwitchableModel) -> dict[str, nn.Parameter]:
 
 
 def _besides(model: SwitchableModel, name: str | None = None) -> dict[str, nn.Parameter]:
-    """What is saved besides the factors of an adapter, in its folder, by path in the plain model."""
+    """Return what is saved alongside the factors of an adapter, in its folder, by path in the plain model."""
     norms = model.settings.norms
     return model.head_parameters() | trained_norms(model.model, norms) | trained_norms(model.model, norms, name)

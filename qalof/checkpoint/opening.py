@@ -1,7 +1,7 @@
-"""Opening what training left behind: the model, and the task that it was trained for.
+"""A checkpoint is opened here: its model, and the task that it was trained for.
 
-An :class:`OpenCheckpoint` verifies, reads and describes a folder once, however many ask for its manifest, model or
-task.  In another process it is opened again: only the folder's name travels there.
+An :class:`OpenCheckpoint` verifies, reads and describes a folder once, however often its manifest, model or task is
+used.  Another process opens it again: only the name of the folder is sent there.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from qalof.tasks.factory import make_task
 
 
 class OpenCheckpoint:
-    """A checkpoint, or a packed folder, whose parts are read when they are first asked for, and once.
+    """A checkpoint, or a packed folder, whose parts are read on first use, and only once.
 
-    Whoever changes the weights of :attr:`runnable` changes them for all who hold this object; :meth:`fresh_model` gives
-    one of its own.
+    A change of the weights of :attr:`runnable` affects every user of this object; :meth:`fresh_model` gives a separate
+    model.
 
     Args:
-        folder: of the checkpoint, or of a packed model, which runs at its own bitmap alone.
+        folder: the folder of the checkpoint, or of a packed model, which runs only at its own bitmap.
         other: ``name`` and ``settings`` of a task in place of the one that the checkpoint was trained for.
     """
 
@@ -107,7 +107,7 @@ class OpenCheckpoint:
             raise BadInputError(
                 f"checkpoint {self.folder} must name its task to be evaluated: it does not; save it by `qalof train`"
             )
-        # a packed folder that has its tokenizer needs no base
+        # a packed folder with a tokenizer needs no base
         own = self.is_packed and (self.folder / "tokenizer.json").is_file()
         base = self.manifest["base"]
         task = make_task(described["name"], described["settings"], str(self.folder) if own else base["source"])
@@ -157,10 +157,10 @@ def load(
 
 
 def load_any(folder: str | Path) -> SwitchableModel | PackedModel:
-    """The model of a checkpoint, or of a packed folder, which runs at its own bitmap alone.
+    """Load the model of a checkpoint, or of a packed folder, which runs only at its own bitmap.
 
     Raises:
-        BadInputError: as :func:`load`.
+        BadInputError: See :func:`load`.
     """
     return OpenCheckpoint(folder).runnable
 
@@ -171,7 +171,7 @@ def is_packed(folder: str | Path) -> bool:
 
 
 def task_of(folder: str | Path, other: Mapping[str, Any] | None = None) -> Task:
-    """The task that a checkpoint was trained for, without its model; or another one to score it on.
+    """Make the task that a checkpoint was trained for, without its model, or another one to score it on.
 
     Args:
         folder: the checkpoint.

@@ -1,6 +1,6 @@
 """The state of quantizers in a checkpoint: static ranges and learned steps.
 
-It is written as one safetensors file beside the adapters, and only where there is any.
+It is written as one safetensors file alongside the adapters, and only if there is any.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STATE_FILE = "quantizers.safetensors"
 
 
 def save_state(model: nn.Module, folder: Path) -> None:
-    """Write all that a checkpoint holds of quantization: the state of quantizers, and fixed codes."""
+    """Write everything in a checkpoint that concerns quantization: the state of quantizers, and fixed codes."""
     save_quantizers(model, folder)
     save_fixed_codes(model, folder)
 
@@ -32,14 +32,14 @@ def load_state(model: nn.Module, folder: Path) -> None:
     """Read what :func:`save_state` wrote.
 
     Raises:
-        BadInputError: state of another model.
+        BadInputError: The state is that of another model.
     """
     load_quantizers(model, folder)
     load_fixed_codes(model, folder)
 
 
 def save_quantizers(model: nn.Module, folder: Path) -> None:
-    """Write the state of all quantizers into ``folder``; nothing where there is none."""
+    """Write the state of all quantizers into ``folder``; write nothing where there is none."""
     tensors = {
         f"{path}.{name}": tensor.detach().cpu().contiguous().clone()
         for path, module in quantizers_of(model)
@@ -53,7 +53,7 @@ def load_quantizers(model: nn.Module, folder: Path) -> None:
     """Read what :func:`save_quantizers` wrote: everything or, on an error, nothing.
 
     Raises:
-        BadInputError: state of other quantizers than this model has.
+        BadInputError: The state is that of other quantizers than this model has.
     """
     path = folder / STATE_FILE
     stored = load_file(path) if path.is_file() else {}
@@ -64,7 +64,7 @@ def load_quantizers(model: nn.Module, folder: Path) -> None:
     for owner, module in modules.items():
         for name, tensor in module.state_dict().items():
             if module.ranges is not None and name.startswith("ranges."):
-                continue  # what this model has observed gives way to what the file holds
+                continue  # the file replaces what this model has observed
             found = stored.get(f"{owner}.{name}")
             if found is None or found.shape != tensor.shape:
                 shape = "missing" if found is None else f"of shape {tuple(found.shape)}"

@@ -1,7 +1,7 @@
-"""Checkpoints from which training goes on bit for bit: safetensors and JSON, nothing pickled.
+"""Checkpoints from which training resumes bit for bit: safetensors and JSON, and nothing pickled.
 
-The folder is the model's own checkpoint (adapters that plain PEFT opens) with ``trainer.safetensors``, AdamW's
-moments by parameter, beside it, sealed by one manifest: it is there whole or not at all.
+The folder is the model's own checkpoint (adapters that plain PEFT opens) with ``trainer.safetensors``, AdamW's moments
+by parameter, alongside it, sealed by one manifest: it exists completely or not at all.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def save_checkpoint(trainer: Trainer, folder: str | Path, extra: Mapping[str, An
     """Write model, optimizer and step.
 
     Args:
-        trainer: after its step ``trainer.step - 1``.
-        folder: appears whole or not at all.
+        trainer: a trainer after its step ``trainer.step - 1``.
+        folder: the new folder, which appears complete or not at all.
         extra: JSON for the manifest, such as the resolved config; ``step`` is added.
     """
     folder = Path(folder)
@@ -44,10 +44,10 @@ def save_checkpoint(trainer: Trainer, folder: str | Path, extra: Mapping[str, An
 
 
 def load_checkpoint(trainer: Trainer, folder: str | Path) -> None:
-    """Put a trainer, freshly made from the same config, where :func:`save_checkpoint` left off.
+    """Put a trainer that was just made from the same config into the state that :func:`save_checkpoint` saved.
 
     Raises:
-        BadInputError: a damaged checkpoint, or one of another model or other adapters.
+        BadInputError: The checkpoint is damaged, or of another model or other adapters.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -77,10 +77,10 @@ def load_checkpoint(trainer: Trainer, folder: str | Path) -> None:
 
 
 def begin(trainer: Trainer, folder: str | Path | None) -> None:
-    """Go on from the checkpoint in ``folder``; with None calibrate a new run.
+    """Resume from the checkpoint in ``folder``; with None calibrate a new run.
 
     Raises:
-        BadInputError: as :func:`load_checkpoint`.
+        BadInputError: See :func:`load_checkpoint`.
     """
     folder = None if folder is None else Path(folder)
     if folder is not None:

@@ -1,1 +1,1 @@
-"""Measuring a model at a bitmap."""
+"""Evaluation measures a model at a bitmap."""

@@ -4,9 +4,8 @@
     model.set_bitmap("striped84")
     lm_eval.simple_evaluate(model=HarnessModel(model, tokenizer), tasks=["lambada_openai"])
 
-Needs the extra ``zeroshot`` (``pip install qalof[zeroshot]``).  The bitmap is whatever the model is set to.
-Tokenization of pairs is the harness's own; scoring is :mod:`qalof.evaluation.loglikelihood`, which the
-task ``zero-shot`` uses.
+This needs the extra ``zeroshot`` (``pip install qalof[zeroshot]``). The bitmap is the one that the model is set to. The
+harness itself tokenizes pairs; scoring is :mod:`qalof.evaluation.loglikelihood`, which the task ``zero-shot`` uses.
 """
 
 from __future__ import annotations
@@ -47,16 +46,16 @@ class HarnessModel(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands before a text that nothing precedes."""
+        """The token before a text that nothing precedes."""
         return prefix_token(self.tokenizer)
 
     @property
     def tokenizer_name(self) -> str:
-        """Names the tokenizer in the harness's caches."""
+        """The name of the tokenizer in the harness's caches."""
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Token ids, without special tokens unless they are asked for."""
+        """Return token ids, without special tokens unless they are requested."""
         ids: list[int] = self.tokenizer(string, add_special_tokens=bool(add_special_tokens), verbose=False)["input_ids"]
         return ids
 
@@ -82,10 +81,10 @@ class HarnessModel(TemplateLM):
 
     @torch.no_grad()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Greedy continuations up to the first stop string; sampling settings other than greedy are refused.
+        """Return greedy continuations up to the first stop string; sampling settings other than greedy are refused.
 
         Raises:
-            ValueError: a task that asks for sampling.
+            ValueError: The task asks for sampling.
         """
         found = []
         for context, options in (request.args for request in requests):

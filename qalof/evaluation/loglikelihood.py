@@ -2,7 +2,7 @@
 
 A pair is tokenized whole and split where its context alone would end, with the context's trailing spaces moved to the
 continuation; a tokenizer may merge across the boundary, and this is the published convention for it.  A pair longer
-than the model loses its beginning, never its continuation.  An empty context is the prefix token.
+than the model loses its beginning, never its continuation.  An empty context becomes the prefix token.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qalof.precision import at_least_float32
 
 @dataclass(frozen=True)
 class Pair:
-    """Token ids of a context, not empty, and of what follows it."""
+    """Token ids of a context, which is not empty, and of its continuation."""
 
     context: list[int]
     continuation: list[int]
@@ -30,14 +30,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Scored:
-    """Sum of the continuation's log-probabilities in nats; whether each of its tokens is the likeliest."""
+    """The sum of the continuation's log-probabilities in nats, and whether each of its tokens is the likeliest."""
 
     log_likelihood: float
     greedy: bool
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str) -> Pair:
-    """Token ids of both, without special tokens but a prefix for an empty context."""
+    """Return the token ids of both, without special tokens except a prefix for an empty context."""
     if not context:
         return Pair([prefix_token(tokenizer)], _ids(tokenizer, continuation))
     spaces = len(context) - len(context.rstrip())
@@ -48,10 +48,10 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: 
 
 
 def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What stands before a text that nothing precedes: bos, or eos where there is none.
+    """Return the token before a text that nothing precedes: bos, or eos where there is none.
 
     Raises:
-        BadInputError: the tokenizer has neither.
+        BadInputError: The tokenizer has neither.
     """
     if tokenizer.bos_token_id is not None:
         return int(tokenizer.bos_token_id)
@@ -59,10 +59,10 @@ def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def positions_of(model: Any) -> int:
-    """How many tokens a switchable or transformers model can be shown at once.
+    """Return how many tokens a switchable or transformers model takes at once.
 
     Raises:
-        BadInputError: its config does not say.
+        BadInputError: Its config does not say.
     """
     positions = getattr(getattr(model, "model", model).config, "max_position_embeddings", None)
     if positions is None:
@@ -76,18 +76,18 @@ def score_pairs(
     """Score each pair.
 
     Args:
-        model: called as a transformers causal LM.
-        pairs: any number.
-        max_length: the most tokens that the model is shown.
-        batch_size: pairs at once.
-        pad: token id that fills up on the right.
-        progress: told of (done, total).
+        model: a model that is called like a transformers causal LM.
+        pairs: the pairs, of any number.
+        max_length: the most tokens that the model is given.
+        batch_size: the number of pairs in a batch.
+        pad: the token id that fills up on the right.
+        progress: a function that is called with (done, total).
 
     Returns:
-        Scores in the pairs' order, and how many lost the beginning of their context.
+        Scores in the order of the pairs, and how many pairs lost the beginning of their context.
 
     Raises:
-        BadInputError: a continuation that is empty, or longer than ``max_length``.
+        BadInputError: A continuation is empty, or longer than ``max_length``.
     """
     rows = [(pair.context + pair.continuation)[-(max_length + 1) :] for pair in pairs]
     for pair in pairs:
@@ -97,7 +97,7 @@ def score_pairs(
     found: dict[int, Scored] = {}
     device = next(model.parameters()).device
     for batch in by_length([len(row) for row in rows], batch_size):
-        # the last token is scored, never shown
+        # the last token is scored and never given to the model
         inputs = [rows[index][:-1] for index in batch]
         shown = {"input_ids": pad_right(inputs, pad).to(device), "attention_mask": attention_mask(inputs).to(device)}
         with torch.no_grad():

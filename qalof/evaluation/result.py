@@ -1,9 +1,9 @@
-"""What an evaluation yields: metrics, and the per-example scores that intervals are made from.
+"""The result of an evaluation: metrics, and the per-example scores from which intervals are computed.
 
-A loss a token is a ratio, sum(nats) / sum(tokens), and not a mean over examples, which have unequal counts.  Its scores
-are scaled by (examples / all tokens), so that their mean is the loss and two models compare example by example; the
-tokens stand beside them as weights, for the interval.  A perplexity is exp(loss), or exp(loss * tokens a word), hence
-so are its bounds; how words fall on tokens is taken as it is.
+A loss per token is a ratio, sum(nats) / sum(tokens), and not a mean over examples, which have unequal counts. Its
+scores are scaled by (examples / all tokens), so their mean is the loss and two models can be compared example by
+example; the tokens are stored with them as weights, for the interval. A perplexity is exp(loss), or exp(loss * tokens
+per word), and its bounds follow from those of the loss; the number of tokens per word counts as fixed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from qalof.statistics import Interval, bootstrap_mean, bootstrap_ratio
 
 LOSS = "loss"
 MOST_NATS = 700.0
-"""exp of more is no float."""
+"""The exponential of a greater number is not a float."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Scores of one model at one bitmap on one split.
 
-    ``metrics``: name -> value (``exact_match``, ``f1`` and ``accuracy`` in percent, ``loss`` in nats);
-    ``per_example``: name -> one score an example, in the split's order, for metrics that are means of them;
-    ``counts``: what was cut or could not be right, by name, such as prompts that lost part of their context;
-    ``weights``: name -> one weight an example, for metrics that are ratios of sums; ``exponents``: name -> factor, for
-    metrics that are exp(factor * loss).
+    ``metrics``: name -> value (``exact_match``, ``f1`` and ``accuracy`` in percent, ``loss`` in nats); ``per_example``:
+    name -> one score per example, in the order of the split, for metrics that are means of them; ``counts``: what was
+    cut or could not be answered, by name, such as prompts that lost part of their context; ``weights``: name -> one
+    weight per example, for metrics that are ratios of sums; ``exponents``: name -> factor, for metrics that are
+    exp(factor * loss).
     """
 
     metrics: Mapping[str, float]
@@ -46,10 +46,10 @@ class Evaluation:
         return self.metrics[name]
 
     def interval(self, name: str) -> Interval:
-        """95 % bootstrap interval of a metric; of zero width where it is not finite or has no per-example scores.
+        """Return the 95 % bootstrap interval of a metric; it has zero width without finite per-example scores.
 
         Raises:
-            BadInputError: no such metric.
+            BadInputError: There is no such metric.
         """
         value = float(self[name])
         if not math.isfinite(value):
@@ -65,7 +65,7 @@ class Evaluation:
         return bootstrap_ratio(self.per_example[name], [weight / mean for weight in self.weights[name]])
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict; :meth:`from_json` reads it back."""
+        """Return a plain dict; :meth:`from_json` reads it back."""
         return {
             "metrics": dict(self.metrics),
             "examples": self.examples,
@@ -77,18 +77,20 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
-        """The inverse of :meth:`to_json`."""
+        """Read the form of :meth:`to_json`."""
         scores, counts = dict(data.get("per_example", {})), dict(data.get("counts", {}))
         weights, exponents = dict(data.get("weights", {})), dict(data.get("exponents", {}))
         return cls(dict(data["metrics"]), int(data["examples"]), scores, counts, weights, exponents)
 
 
 def token_scores(sums: Sequence[float], tokens: Sequence[int]) -> list[float]:
-    """Scores of examples whose mean is the loss a token: nats summed over each one's tokens, scaled."""
+    """Return scores of examples whose mean is the loss per token: the nats of each example's tokens, summed and
+    scaled.
+    """
     scale = len(sums) / sum(tokens)
     return [value * scale for value in sums]
 
 
 def exp_nats(nats: float) -> float:
-    """A perplexity; the largest there is, where it would be no float."""
+    """Return the exponential, a perplexity; the largest float where it would exceed it."""
     return math.exp(min(nats, MOST_NATS))

@@ -1,8 +1,8 @@
-"""Memory and tokens a second of a model at one bitmap (algorithms.md 10, "Efficiency").
+"""Memory, and tokens per second, of a model at one bitmap (docs/methods/tasks.md, "Speed").
 
-Prefill is a forward pass over a batch of full length; calibration is the same pass with nothing rounded beforehand,
-which is what merge orders differ in while a model is tuned; decoding is greedy generation, for models that can.
-Both are warmed up once and synchronised.  The numbers are of *fake* quantization, which is slower and larger than no
+Prefill is a forward pass over a batch of full length; calibration is the same pass with nothing rounded beforehand, in
+which merge orders differ while a model is tuned; decoding is greedy generation, for models that can generate. Each is
+warmed up once and synchronized.  The numbers are of *fake* quantization, which is slower and larger than no
 quantization at all: they say what an experiment costs, never what a deployment would save.
 
 Peak memory is CUDA's peak of allocated bytes, weights included; without CUDA it is the peak resident size of the whole
@@ -32,13 +32,15 @@ class Speed:
     """Medians of the repeats."""
 
     memory_bytes: int
-    """Peak, see the module's docstring."""
+    """Peak memory in bytes; see the docstring of the module."""
     prefill_tokens_per_second: float
-    """Of a forward pass with weights that are rounded already."""
+    """Tokens per second of a forward pass with weights that are rounded already."""
     calibration_tokens_per_second: float
-    """Of the same pass when every weight, product or factor is rounded anew first, as after a step of training."""
+    """Tokens per second of the same pass if every weight, product or factor is rounded first, as after a training
+    step.
+    """
     decode_tokens_per_second: float | None
-    """Of greedy generation; None for a model without a language-modeling head."""
+    """Tokens per second of greedy generation; None for a model without a language-modeling head."""
 
 
 def speed_of(
@@ -53,7 +55,7 @@ def speed_of(
     """Run ``model`` at ``bitmap`` on random ids (batch_size, tokens); it stays at ``bitmap``, in eval mode.
 
     Raises:
-        BadInputError: more tokens than the model has positions.
+        BadInputError: There are more tokens than the model has positions.
     """
     positions = getattr(model.model.config, "max_position_embeddings", None)
     if positions is not None and tokens + new_tokens > positions:
@@ -97,7 +99,7 @@ def _generate(model: SwitchableModel, ids: torch.Tensor, new_tokens: int) -> Any
 
 
 def _median(run: Callable[[], Any], repeats: int, device: torch.device) -> float:
-    """Seconds, after one run that does not count."""
+    """Return the median time in seconds, after one run that does not count."""
     run()
     seconds = []
     for _ in range(repeats):

@@ -1,1 +1,1 @@
-"""Models as files for elsewhere: packed integers of one bitmap, and the block formats of GGUF."""
+"""Models as files for other programs: packed integers of one bitmap, and the block formats of GGUF."""

@@ -1,4 +1,4 @@
-"""How much smaller a model gets at a bitmap, in four measures (algorithms.md 7).
+"""The compression of a model at a bitmap, in four measures (docs/methods/cost.md).
 
 =================  =================================================================================
 ``predicted``      what :mod:`qalof.cost` says: dense codes with scales, everything else in fp32
@@ -7,9 +7,10 @@
 ``dequantized_zlib``  a plain fp32 checkpoint of the rounded weights, through zlib at level 9
 =================  =================================================================================
 
-A reference (S3) prints one column, "Compression", whose steps between widths no linear count of bytes can have: it
-looks like an entropy-coded file.  Which one is not said, so all four are given, against the fp32 model with its head
-tied to the embedding and with a head of its own.  The adapters are no part of ``predicted`` and ``dequantized_zlib``.
+S3 (docs/systems.md) prints one column, "Compression", whose steps between widths do not fit any linear count of bytes:
+it looks like an entropy-coded file. It does not say which one, so all four are given, against the fp32 model with its
+head tied to the embedding and with a head of its own. The adapters are not part of ``predicted`` and
+``dequantized_zlib``.
 """
 
 from __future__ import annotations
@@ -48,16 +49,16 @@ class Compression:
     original_untied: int
 
     def percent(self, measure: str, tied: bool = True) -> float:
-        """A measure in percent of the original."""
+        """Return a measure in percent of the original."""
         size: int = getattr(self, measure)
         return 100 * size / (self.original_tied if tied else self.original_untied)
 
 
 def compression_of(model: SwitchableModel, bitmap: Bitmap | str | int) -> Compression:
-    """All four measures; ``model`` stays at its own bitmap.
+    """Return all four measures; ``model`` stays at its own bitmap.
 
     Raises:
-        BadInputError: as :func:`qalof.export.packed.save_packed`.
+        BadInputError: See :func:`qalof.export.packed.save_packed`.
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "packed"
@@ -78,7 +79,7 @@ def compression_of(model: SwitchableModel, bitmap: Bitmap | str | int) -> Compre
 
 
 def zlib_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Bytes of all tensors' memory, in order, as one zlib stream at level 9."""
+    """Return the bytes of the memory of all tensors, in order, as one zlib stream at level 9."""
     stream = zlib.compressobj(LEVEL)
     size = sum(len(stream.compress(_memory(tensor))) for tensor in tensors)
     return size + len(stream.flush())
@@ -89,7 +90,7 @@ def _memory(tensor: torch.Tensor) -> bytes:
 
 
 def _dequantized(model: SwitchableModel, bitmap: Bitmap) -> Iterator[torch.Tensor]:
-    """The tensors of a plain fp32 checkpoint, the sites' weights rounded."""
+    """Yield the tensors of a plain fp32 checkpoint in which the weights of sites are rounded."""
     for site in model.sites:
         bits = bitmap[site.name].weight
         linear, _ = layers_of(model, site)
@@ -105,13 +106,13 @@ def _dequantized(model: SwitchableModel, bitmap: Bitmap) -> Iterator[torch.Tenso
 
 
 def _original(model: SwitchableModel) -> tuple[int, int]:
-    """Bytes of the fp32 model with a tied and with an untied head."""
+    """Return the bytes of the fp32 model with a tied and with an untied head."""
     storage = model.storage(32)
     stored = storage.weight_bytes + storage.unquantized_bytes
     if model.base.head is not HeadKind.CAUSAL_LM:
         return stored, stored
     head = FLOAT_BYTES * model.model.get_input_embeddings().weight.numel()
-    # asked first, since untying also changes the transformers config
+    # this comes first, since untying also changes the transformers config
     if model.settings.head_mode is HeadMode.UNTIED:
         return stored - head, stored
     return (stored, stored + head) if model.model.config.tie_word_embeddings else (stored, stored)

@@ -1,4 +1,4 @@
-"""What a file stores numbers in that are not quantized."""
+"""The types in which a file stores numbers that are not quantized."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FloatType(StrEnum):
         """Read a name.
 
         Raises:
-            BadInputError: no such type.
+            BadInputError: There is no such type.
         """
         if name not in set(cls):
             law = f"--float-type must be one of {', '.join(cls)}"
@@ -36,14 +36,14 @@ class FloatType(StrEnum):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of a number."""
+        """The bytes of a number."""
         return self.dtype.itemsize
 
     def stored(self, tensor: torch.Tensor, what: str) -> torch.Tensor:
-        """``tensor`` in this type; integers, such as masks, stay as they are.
+        """Return ``tensor`` in this type; integers, such as masks, stay as they are.
 
         Raises:
-            BadInputError: a number of ``what`` is beyond the type.
+            BadInputError: A number of ``what`` is beyond the range of the type.
         """
         if not tensor.is_floating_point():
             return tensor

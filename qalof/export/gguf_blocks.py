@@ -1,10 +1,10 @@
 """The bytes of GGUF's block formats, whose arithmetic is that of :mod:`qalof.quantization.methods.gguf`.
 
-A block of 32 weights is, little-endian: fp16(d); in Q4_1 and Q5_1 fp16(min); in Q5_0 and Q5_1 the fifth bits, element
-j in bit j of 32; then the codes: int8 in Q8_0, else byte j holds element j below element j + 16, four bits each.
+A block of 32 weights is, little-endian: fp16(d); in Q4_1 and Q5_1 fp16(min); in Q5_0 and Q5_1 the fifth bits, element j
+in bit j of 32; then the codes: int8 in Q8_0, otherwise byte j holds element j below element j + 16, four bits each.
 
 =====  =====  ===============
-type   bytes  bits a weight
+type   bytes  bits per weight
 =====  =====  ===============
 Q8_0   34     8.5
 Q5_1   24     6
@@ -13,7 +13,7 @@ Q4_1   20     5
 Q4_0   18     4.5
 =====  =====  ===============
 
-Tested bit for bit against the ``gguf`` package.
+The bytes are tested against the ``gguf`` package, bit for bit.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class BlockType(StrEnum):
 
     @property
     def bits(self) -> int:
-        """Of a code."""
+        """The bits of a code."""
         return int(self.value[1])
 
     @property
     def quantizer(self) -> Quantizer:
-        """What computes its values."""
+        """The quantizer that computes its values."""
         return GgufAffine() if self.affine else Gguf()
 
     @property
@@ -57,7 +57,7 @@ class BlockType(StrEnum):
 
     @property
     def block_bytes(self) -> int:
-        """What 32 weights take."""
+        """The bytes of 32 weights."""
         return _SCALE_BYTES * (1 + self.affine) + BLOCK * self.bits // 8
 
     @property
@@ -67,7 +67,7 @@ class BlockType(StrEnum):
 
 
 def block_type(quantizer: Quantizer, bits: float) -> BlockType | None:
-    """The format that holds exactly what ``quantizer`` makes at ``bits``; None where there is none."""
+    """Return the format that stores exactly the values of ``quantizer`` at ``bits``; None where there is none."""
     for kind in BlockType:
         own = kind.quantizer
         same = (quantizer.method, quantizer.granularity, quantizer.group_size, quantizer.scale_dtype)
@@ -80,7 +80,7 @@ def encode(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
     """Blocks of ``x`` (..., columns), any floating dtype -> uint8 (..., columns / 32 * block_bytes).
 
     Raises:
-        BadInputError: columns that are no multiple of 32, NaN or infinity, or a scale beyond fp16.
+        BadInputError: The columns are not a multiple of 32, ``x`` contains NaN or infinity, or a scale is beyond fp16.
     """
     if x.dim() == 0 or x.shape[-1] % BLOCK:
         raise BadInputError(f"rows of {kind} have a multiple of {BLOCK} columns: got {tuple(x.shape)}; take F16 there")
@@ -103,7 +103,7 @@ def decode(data: torch.Tensor, kind: BlockType) -> torch.Tensor:
     """Values of :func:`encode`'s bytes: (..., bytes) -> (..., columns), fp32.
 
     Raises:
-        BadInputError: bytes that are no whole blocks.
+        BadInputError: The bytes are not whole blocks.
     """
     if data.dtype is not torch.uint8 or data.dim() == 0 or data.shape[-1] % kind.block_bytes:
         raise BadInputError(
@@ -128,10 +128,10 @@ def decode(data: torch.Tensor, kind: BlockType) -> torch.Tensor:
 
 
 def fake_quantize(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
-    """``x`` (..., columns) as its blocks hold it, in its dtype.
+    """Return ``x`` (..., columns) as its blocks store it, in its dtype.
 
     Raises:
-        BadInputError: as :func:`encode`.
+        BadInputError: See :func:`encode`.
     """
     return decode(encode(x, kind), kind).to(x.dtype)
 
@@ -140,7 +140,7 @@ def _check_range(x: torch.Tensor, kind: BlockType) -> None:
     low, high = (float(end) for end in torch.aminmax(x)) if x.numel() else (0.0, 0.0)
     largest = max(-low, high)
     needed = max((high - low) / (2**kind.bits - 1), largest) if kind.affine else largest / (2 ** (kind.bits - 1) - 1)
-    # only then is it worth asking each block
+    # the check of each block is needed only in this case
     if needed <= torch.finfo(torch.float16).max:
         return
     grid = _unrounded(x.reshape(-1, BLOCK), kind)

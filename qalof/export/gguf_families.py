@@ -1,12 +1,12 @@
-"""What a model family is called in GGUF: tensors, hyperparameters, and what a file of it cannot say.
+"""Model families in GGUF: names of tensors, hyperparameters, and what a file cannot express.
 
 Names are those of the ``gguf`` package (``constants.MODEL_TENSORS``) and of llama.cpp's converter; that llama.cpp
 computes the same is tested by running it (``make test-runtime``).  GPT-2, Llama and Qwen2 are known, since they have
-been run; another family is refused rather than guessed at.
+been run; another family is refused instead of guessed.
 
-llama.cpp rotates pairs of neighbours in the architecture ``llama``, transformers a first half against a second: rows
-of queries and keys are therefore written interleaved there, in each head 0, n/2, 1, n/2 + 1, ...  ``qwen2`` rotates as
-transformers does.  Blocks run along a row, so that whole rows may change places without a number changing.
+llama.cpp rotates pairs of neighbors in the architecture ``llama``, whereas transformers rotates a first half against a
+second. So rows of queries and keys are written interleaved there, in each head 0, n/2, 1, n/2 + 1, ...  ``qwen2``
+rotates as transformers does.  Blocks run along a row, so whole rows may change places without a change of any number.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Family:
     interleaved: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self, short: str, tensor: torch.Tensor, config: Any) -> torch.Tensor:
-        """``tensor`` (out, ...) of the layer ``short`` in the order of rows that the file has."""
+        """Return ``tensor`` (out, ...) of the layer ``short`` in the row order of the file."""
         if short not in self.interleaved:
             return tensor
         heads = getattr(config, self.interleaved[short])
@@ -50,7 +50,9 @@ class Family:
         return interleaved.reshape(tensor.shape)
 
     def tensor_of(self, site: str) -> tuple[str, str]:
-        """GGUF's whole and short name of a site's weight, without ``.weight``; of the head, ``output``."""
+        """Return GGUF's whole and short name of a site's weight, without ``.weight``; that of the head is
+        ``output``.
+        """
         stem = self.block.removesuffix("{}")
         if site.startswith(stem):
             index, _, leaf = site.removeprefix(stem).partition(".")
@@ -60,10 +62,10 @@ class Family:
 
 
 def family_of(config: Any) -> Family:
-    """The family of a transformers config.
+    """Return the family of a transformers config.
 
     Raises:
-        BadInputError: an unknown one, or a model of it that a file cannot describe.
+        BadInputError: The family is unknown, or a file cannot describe the model.
     """
     family = FAMILIES.get(config.model_type)
     if family is None:

@@ -1,16 +1,15 @@
-"""A model at one bitmap as a GGUF file, for llama.cpp and what else reads them.
+"""A model at one bitmap as a GGUF file, for llama.cpp and other readers.
 
 Two forms: :func:`write_gguf` merges the active adapters into the weights before these are rounded, and
-:func:`write_gguf_lora` leaves the weights alone and writes the adapters as GGUF's own, beside a base file.
+:func:`write_gguf_lora` leaves the weights alone and writes the adapters in GGUF's own format, alongside a base file. A
+merged file does not compute what a model computes that adds its branches to rounded weights: train with ``merge:
+merge_then_quantize`` to lose nothing, or write the second form.  :mod:`qalof.export.gguf_tensors` says which widths are
+which types, :func:`~qalof.export.gguf_tensors.departures` what differs, and :mod:`qalof.export.packed` is exact
+whatever the model.  An adapter in GGUF: ``adapter.lora.alpha`` over the rank scales it, its A is ``NAME.lora_a`` (rank,
+in) and its B ``NAME.lora_b`` (out, rank), rows as in the base.
 
-A model that adds its branches to rounded weights is not what a merged file computes: train with
-``merge: merge_then_quantize`` to lose nothing, or write the second form.  :mod:`qalof.export.gguf_tensors` says which
-widths are which types, :func:`~qalof.export.gguf_tensors.departures` what differs, and :mod:`qalof.export.packed` is
-exact whatever the model.  An adapter in GGUF: ``adapter.lora.alpha`` over the rank scales it, its A is
-``NAME.lora_a`` (rank, in) and its B ``NAME.lora_b`` (out, rank), rows as in the base.
-
-The bitmap goes into the header as ``qalof.bitmap``, which readers pass over.  Without ``output.weight`` a reader
-takes the embedding.
+The bitmap goes into the header as ``qalof.bitmap``, which readers ignore.  Without ``output.weight`` a reader takes the
+embedding.
 """
 
 from __future__ import annotations
@@ -51,22 +50,22 @@ def write_gguf(
     merge: bool = True,
     float_type: FloatType | str = FloatType.FLOAT32,
 ) -> dict[str, str]:
-    """Write ``model`` at ``bitmap``; ``path`` appears whole or not at all.
+    """Write ``model`` at ``bitmap``; ``path`` appears complete or not at all.
 
     Args:
-        model: of a known family, with its language-modelling head.
-        bitmap: of weight widths 4, 5, 8, 16 and 32.
-        path: of the file; an older GGUF file is replaced.
-        tokenizer: a byte-level BPE; it goes into the file.
-        merge: the active adapters into the weights; otherwise they are left out.
-        float_type: of matrices without a width.
+        model: a model of a known family, with its language-modeling head.
+        bitmap: a bitmap of the weight widths 4, 5, 8, 16 and 32.
+        path: the file; an older GGUF file is replaced.
+        tokenizer: a byte-level BPE, which is written into the file.
+        merge: whether the active adapters are merged into the weights; otherwise they are left out.
+        float_type: the type of matrices without a width.
 
     Returns:
-        Type by tensor name.
+        The type of each tensor, by name.
 
     Raises:
-        BadInputError: another family or width, rows that have no whole blocks, no ``gguf`` package, or a ``path``
-            that holds something else.
+        BadInputError: Family or width is another one, a row does not have whole blocks, the ``gguf`` package is
+            missing, or ``path`` holds something else.
     """
     return write_tensors(model, bitmap, path, tokenizer, merge=merge, float_type=float_type).types
 
@@ -80,7 +79,7 @@ def write_tensors(
     merge: bool = True,
     float_type: FloatType | str = FloatType.FLOAT32,
 ) -> Tensors:
-    """As :func:`write_gguf`, and returns what was written."""
+    """Write as :func:`write_gguf` does, and return what was written."""
     path = Path(path)
     tensors = gather(model, bitmap, merge=merge, float_type=float_type)
     with model.at(bitmap, eval=True) as parsed:
@@ -102,7 +101,7 @@ def write_gguf_lora(
     tokenizer: PreTrainedTokenizerBase,
     float_type: FloatType | str = FloatType.FLOAT32,
 ) -> Tensors:
-    """Write ``base.gguf``, the weights at ``bitmap`` without adapters, and one file an adapter.
+    """Write ``base.gguf``, the weights at ``bitmap`` without adapters, and one file per adapter.
 
     ``lora-NAME.gguf`` is the adapter of that name; ``lora-active.gguf`` has at each site the one that ``bitmap`` runs.
 
@@ -110,7 +109,7 @@ def write_gguf_lora(
         What was written as the base.
 
     Raises:
-        BadInputError: as :func:`write_gguf`, or a model without adapters.
+        BadInputError: The model has no adapters, or :func:`write_gguf` refuses it.
     """
     folder = Path(folder)
     names = sorted({name for _, lora in _branches(model) for name in lora.lora_A})
@@ -125,20 +124,20 @@ def write_gguf_lora(
 
 
 def gguf_values(model: SwitchableModel, bitmap: Bitmap | str | int) -> dict[str, torch.Tensor]:
-    """What the file of ``model`` at ``bitmap`` holds: values by GGUF's names, fp32, (out, in).
+    """Return what the file of ``model`` at ``bitmap`` holds: values by GGUF's names, fp32, (out, in).
 
     Raises:
-        BadInputError: as :func:`write_gguf`.
+        BadInputError: See :func:`write_gguf`.
     """
     tensors = gather(model, bitmap)
     return {name: values_of(tensors.stored(name), kind) for name, kind in tensors.types.items()}
 
 
 def read_gguf(path: str | Path) -> dict[str, torch.Tensor]:
-    """Values of a file's tensors by name, fp32, (out, in).
+    """Return the values of a file's tensors by name, fp32, (out, in).
 
     Raises:
-        BadInputError: no GGUF file, or a tensor of another type than this module writes.
+        BadInputError: The file is not GGUF, or a tensor has a type that this module does not write.
     """
     path = Path(path)
     values = {}
@@ -159,19 +158,19 @@ def _tensors(path: Path) -> Sequence[Any]:
 
 
 def tensor_bytes_in(path: str | Path) -> int:
-    """What the tensors of a GGUF file take, padding between them not counted.
+    """Return the bytes of the tensors of a GGUF file, without the padding between them.
 
     Raises:
-        BadInputError: no GGUF file.
+        BadInputError: The file is not GGUF.
     """
     return sum(int(tensor.n_bytes) for tensor in _tensors(Path(path)))
 
 
 def check_target(path: str | Path) -> None:
-    """See whether a file can be written at ``path``, and leave everything as it was.
+    """Check that a file can be written at ``path``, without changing anything.
 
     Raises:
-        BadInputError: a folder, a file of something else, or a place that cannot be written.
+        BadInputError: The path is a folder or another kind of file, or it cannot be written.
     """
     path = Path(path)
     check_file(path, "output")
@@ -213,7 +212,7 @@ def _describe(writer: Any, model: SwitchableModel, tensors: Tensors) -> None:
 
 @torch.no_grad()
 def _write_adapter(model: SwitchableModel, path: Path, name: str | None) -> None:
-    """One adapter, or with None those that are active."""
+    """Write one adapter, or with None those that are active."""
     family, config = family_of(model.model.config), model.model.config
     tensors: dict[str, torch.Tensor] = {}
     alphas = {}
@@ -239,7 +238,7 @@ def _write_adapter(model: SwitchableModel, path: Path, name: str | None) -> None
         writer.add_float32("adapter.lora.alpha", alpha)
         for key, tensor in tensors.items():
             goal = key.rpartition(".weight.")[0]
-            # one alpha a file: where adapters of several are active, B takes the difference
+            # a file has one alpha: where adapters with different ones are active, B takes the difference
             exact = tensor if key.endswith("lora_a") or alphas[goal] == alpha else tensor * (alphas[goal] / alpha)
             writer.add_tensor(key, exact.detach().cpu().to(torch.float32).contiguous().numpy())
 

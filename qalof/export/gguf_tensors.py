@@ -1,16 +1,15 @@
-"""The tensors of a GGUF file: which values, under which names, as which types.
+"""The tensors of a GGUF file, with their values, names and types.
 
 A weight width names a type: 4 is Q4_0, 5 is Q5_0, 8 is Q8_0, 16 is F16 and 32 is F32; a model quantized by
 ``gguf_affine`` has Q4_1 and Q5_1.  An embedding that is a site has a width too.  Biases, norms and positions are F32,
-and so are other matrices without a width, unless another float type is asked for.  A tied head that rounds nothing
-itself is not written again: readers take the embedding.  What the tensors take is known before they are written
-(:func:`tensor_bytes`); by the quantizers ``gguf`` and ``gguf_affine`` it is what :mod:`qalof.cost` says.
+and so are other matrices without a width, unless another float type is requested. A tied head that rounds nothing
+itself is not written again: readers take the embedding. The size of the tensors is known before they are written
+(:func:`tensor_bytes`); for the quantizers ``gguf`` and ``gguf_affine`` it is what :mod:`qalof.cost` says.
 
-Whether the file holds what the model computes with is not a matter of belief: :func:`departures` compares every
-weight.  It does, bit for bit, where the model was made with ``method: gguf`` (groups of 32, fp16 scales) and
-``merge: merge_then_quantize``, with ``float16`` at 16 bits, and everything left at 32.  Widths of activations and of
-the cache are the reader's business: llama.cpp on a CPU rounds the inputs of Q8_0, Q5_0 and Q4_0 products to Q8_0,
-which ``method: gguf`` at 8 bits does too.
+:func:`departures` compares every weight of the file with the one that the model computes with. They are equal, bit for
+bit, where the model was made with ``method: gguf`` (groups of 32, fp16 scales) and ``merge: merge_then_quantize``, with
+``float16`` at 16 bits, and with everything left at 32. The reader decides on widths of activations and of the cache:
+llama.cpp on a CPU rounds the inputs of Q8_0, Q5_0 and Q4_0 products to Q8_0, which ``method: gguf`` at 8 bits does too.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from qalof.site import HeadMode, Site
 
 EMBEDDING = "token_embd.weight"
 TYPES = {4: "Q4_0", 5: "Q5_0", 8: "Q8_0", 16: "F16", 32: "F32"}
-"""Weight width -> GGUF's name of the type, where the quantizer has none of its own."""
+"""The types of weight widths by GGUF's names, where the quantizer has none of its own."""
 FLOATS = {FloatType.FLOAT32: "F32", FloatType.FLOAT16: "F16", FloatType.BFLOAT16: "BF16"}
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 READABLE = (*BlockType, *_DTYPES)
@@ -56,17 +55,17 @@ class Tensors:
     sites: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, tensor: torch.Tensor | None, kind: str = "F32") -> None:
-        """Take a copy; None is nothing."""
+        """Add a copy of ``tensor``; None adds nothing."""
         if tensor is not None:
             self.values[name], self.types[name] = tensor.detach().cpu().to(torch.float32).contiguous(), kind
 
     @property
     def nbytes(self) -> int:
-        """What all tensors will take in a file, padding between them not counted."""
+        """The bytes of all tensors in a file, without the padding between them."""
         return sum(tensor_bytes(self.types[name], tensor.numel()) for name, tensor in self.values.items())
 
     def stored(self, name: str) -> torch.Tensor:
-        """As the file holds it."""
+        """Return a tensor as the file stores it."""
         return stored_form(self.values[name], self.types[name])
 
 
@@ -74,15 +73,15 @@ class Tensors:
 def gather(
     model: SwitchableModel, bitmap: Bitmap | str | int, *, merge: bool = True, float_type: FloatType | str = "float32"
 ) -> Tensors:
-    """All tensors of ``model`` at ``bitmap``, the active adapters in them or left out.
+    """Return all tensors of ``model`` at ``bitmap``, with the active adapters merged or left out.
 
     Raises:
-        BadInputError: a family or a width that GGUF does not have.
+        BadInputError: GGUF does not have the family or a width.
     """
     config = model.model.config
     if model.base.head is not HeadKind.CAUSAL_LM:
         raise BadInputError(
-            f"a GGUF file is written of a model with its language-modelling head: got {model.base.head}; export "
+            f"a GGUF file is written of a model with its language-modeling head: got {model.base.head}; export "
             "packed integers instead"
         )
     tensors = Tensors(family_of(config), FLOATS[FloatType.parse(float_type)])
@@ -101,9 +100,10 @@ def gather(
 def departures(
     model: SwitchableModel, bitmap: Bitmap | str | int, *, merge: bool = True, tensors: Tensors | None = None
 ) -> dict[str, float]:
-    """Site -> the largest difference between the file's weight and what the model computes with; none: equal.
+    """Return, by site, the largest difference between the weight in the file and in the model; equal sites are left
+    out.
 
-    With ``merge`` that is the weight together with its branch; without, the weight alone.  ``tensors``: those of the
+    With ``merge`` that is the weight together with its branch; without, the weight alone.  ``tensors`` are those of the
     file, where they have been gathered already.
     """
     tensors, config = tensors or gather(model, bitmap, merge=merge), model.model.config
@@ -119,9 +119,10 @@ def departures(
 
 
 def computed_weight(model: SwitchableModel, site: Site, bits: float, branch: bool = True) -> torch.Tensor:
-    """What the active configuration multiplies a site's input by, (out, in), with its branch or without.
+    """Return the matrix by which the active configuration multiplies a site's input, (out, in), with or without branch.
 
-    Exact under ``merge_then_quantize``, where the model itself has one matrix; elsewhere the sum of its parts.
+    It is exact under ``merge_then_quantize``, where the model itself has one matrix; otherwise it is the sum of its
+    parts.
     """
     linear, lora = layers_of(model, site)
     if lora is None or lora.active is None or not branch:
@@ -139,10 +140,11 @@ def computed_weight(model: SwitchableModel, site: Site, bits: float, branch: boo
 
 
 def stored_form(tensor: torch.Tensor, kind: str) -> torch.Tensor:
-    """``tensor`` as type ``kind`` holds it: blocks of bytes, fp16 or fp32; bf16 as bytes, which numpy has no type for.
+    """Return ``tensor`` as type ``kind`` stores it: blocks of bytes, fp16 or fp32, or bf16 as bytes, since numpy lacks
+    it.
 
     Raises:
-        BadInputError: rows without whole blocks, or numbers beyond the type.
+        BadInputError: A row does not have whole blocks, or a number is beyond the range of the type.
     """
     if kind in set(BlockType):
         return gguf_blocks.encode(tensor, BlockType(kind))
@@ -153,24 +155,24 @@ def stored_form(tensor: torch.Tensor, kind: str) -> torch.Tensor:
 
 
 def values_of(stored: torch.Tensor, kind: str) -> torch.Tensor:
-    """The values of :func:`stored_form`, fp32."""
+    """Return the values of :func:`stored_form`, fp32."""
     if kind in set(BlockType):
         return gguf_blocks.decode(stored, BlockType(kind))
     return (stored.view(torch.bfloat16) if kind == "BF16" else stored).to(torch.float32)
 
 
 def tensor_bytes(kind: str, numbers: int) -> int:
-    """What ``numbers`` in whole rows take as type ``kind``."""
+    """Return the bytes of ``numbers`` numbers in whole rows as type ``kind``."""
     if kind in set(BlockType):
         return numbers // BLOCK * BlockType(kind).block_bytes
     return numbers * _DTYPES[kind].itemsize
 
 
 def tensor_type(site: Site, bits: int, plain: str = "F32") -> str:
-    """The type that a site's weight has at ``bits``, ``plain`` where it has no codes.
+    """Return the type of a site's weight at ``bits``, ``plain`` where it has no codes.
 
     Raises:
-        BadInputError: a width without a type, or one that the model itself does not have.
+        BadInputError: The width has no type, or the model itself does not have it.
     """
     quantizer = site.quantization.weight.at(bits)
     if bits < quantizer.passthrough_bits:
@@ -185,10 +187,10 @@ def tensor_type(site: Site, bits: int, plain: str = "F32") -> str:
 
 
 def merged_weight(model: SwitchableModel, site: Site, merge: bool = True) -> torch.Tensor:
-    """A site's unrounded weight with its active branch in it, (out, in).
+    """Return a site's unrounded weight with its active branch in it, (out, in).
 
     Raises:
-        BadInputError: a branch on a head whose embedding would change with it, or codes on a grid of their own.
+        BadInputError: The branch is on a head whose embedding would change with it, or the codes have their own grid.
     """
     linear, lora = layers_of(model, site)
     if linear.fixed_codes:
@@ -206,7 +208,7 @@ def merged_weight(model: SwitchableModel, site: Site, merge: bool = True) -> tor
 
 
 def _add_plain(tensors: Tensors, model: SwitchableModel, bitmap: Bitmap) -> None:
-    """Embeddings and norms."""
+    """Add embeddings and norms."""
     family, prefix = tensors.family, model.model.base_model_prefix
     for name, path in family.others.items():
         for part in family.norm_parts if name.endswith("norm") else ("weight",):
@@ -236,7 +238,7 @@ def _add_linear(
     if site is None:
         layer = base_of(model.model).get_submodule(name)
         assert isinstance(layer.weight, torch.Tensor)
-        # a layer that is no site is as transformers has it, Conv1D (in, out)
+        # a layer that is not a site keeps transformers' layout, which is (in, out) for a Conv1D
         weight, bias, kind = (
             layer.weight.T if config.model_type == "gpt2" else layer.weight,
             getattr(layer, "bias", None),
@@ -265,7 +267,7 @@ def _add_head(tensors: Tensors, model: SwitchableModel, heads: list[Site], bitma
 
 
 def _is_embedding(model: SwitchableModel, site: Site, bits: int, merge: bool) -> bool:
-    """Whether a head multiplies by the embedding as it is looked up."""
+    """Return whether a head multiplies by the embedding as it is looked up."""
     if model.settings.head_mode is not HeadMode.TIED_VIEW:
         return False
     lora = layers_of(model, site)[1] if merge else None

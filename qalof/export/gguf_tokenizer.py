@@ -1,8 +1,8 @@
 """A byte-level BPE tokenizer in a GGUF file.
 
-A reader splits text by a regular expression that the file only names (:mod:`qalof.model.byte_level_splits`); that
-llama.cpp then gives the same tokens is tested.  Whatever else there is (SentencePiece, other expressions, a leading
-space) is refused: a file with another tokenizer would read well and answer badly.  Qwen2 normalizes to NFC, which
+A reader splits text by a regular expression that the file only names (:mod:`qalof.model.byte_level_splits`); a test
+shows that llama.cpp then gives the same tokens. Everything else (SentencePiece, other expressions, a leading space) is
+refused: a file with another tokenizer would load without an error and answer badly.  Qwen2 normalizes to NFC, which
 llama.cpp does not: text that is not in NFC already is read differently there.
 """
 
@@ -22,7 +22,7 @@ def add_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, rows: int) ->
     """Write ``tokenizer`` for an embedding of ``rows``.
 
     Raises:
-        BadInputError: no byte-level BPE that a reader would understand.
+        BadInputError: The tokenizer is not a byte-level BPE that readers know.
     """
     from gguf import TokenType as kinds
 
@@ -33,7 +33,7 @@ def add_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, rows: int) ->
     names = _names(tokenizer, described, kinds)
     if len(names) and max(names) >= rows:
         raise BadInputError(f"an embedding must have a row for each token: {rows} rows for {max(names) + 1} tokens")
-    # an embedding may have more rows than there are tokens, and a reader wants a name for each
+    # an embedding may have more rows than there are tokens, and a reader needs a name for each
     every = [names.get(number, (f"[PAD{number}]", kinds.UNUSED)) for number in range(rows)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre_tokenizer_name(described))
@@ -52,10 +52,10 @@ def add_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, rows: int) ->
 
 
 def pre_tokenizer_name(described: Mapping[str, Any]) -> str:
-    """GGUF's name of how a ``tokenizer.json`` splits text.
+    """Return GGUF's name of the way in which a ``tokenizer.json`` splits text.
 
     Raises:
-        BadInputError: a way that is not known.
+        BadInputError: The way is not known.
     """
     name = split_name(described["pre_tokenizer"])
     normalizer = (described.get("normalizer") or {}).get("type")

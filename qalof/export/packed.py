@@ -1,22 +1,21 @@
-"""A model at one bitmap as packed integers: what a :class:`SwitchableModel` runs there, and nothing else.
+"""A model at one bitmap as packed integers: exactly what a :class:`SwitchableModel` runs there.
 
 A sealed folder:
 
 ``packed.safetensors``  the sites' weights: ``NAME/data``, ``/scale``, perhaps ``/zero`` (:mod:`.packing`), or
-                        ``/weight`` as plain numbers at pass-through; a tied head at pass-through is not there again
-``rest.safetensors``    plain numbers: ``bias/NAME``; ``rest/PATH``, norms, positions, and embeddings and heads that are
-                        no sites; in fp32: ``branch/NAME/a`` and ``/b``, the active adapter; ``state/NAME/...``, learned
-                        steps and static ranges
-``packed.json``         bitmap, settings, bytes, and what makes sense of each site's tensors
+                        ``/weight`` as plain numbers at pass-through; a tied head at pass-through is not stored again
+``rest.safetensors``    plain numbers: ``bias/NAME``; ``rest/PATH``, norms, positions, and embeddings and heads that
+                        are not sites; in fp32: ``branch/NAME/a`` and ``/b``, the active adapter; ``state/NAME/...``,
+                        learned steps and static ranges
+``packed.json``         bitmap, settings, bytes, and what is needed to read each site's tensors
 ``config.json`` ...     of transformers, with the generation config, and the tokenizer where one is given
 
-The manifest holds checksums and a version only: whatever changes a number lies in a file that a checksum covers.
-
-Weights are written with the scale dtype that the model *ran* with, so that the file is exact whatever that is.  All
-tensors take what :mod:`qalof.cost` predicts, to the byte, line by line; ``bytes`` in ``packed.json`` says both, and on
-a line of its own what the two files need to name their tensors.  Plain numbers are fp32; another
-``float_type`` rounds them, and the file is then a model with these numbers.  Under merge order ``merge_then_quantize``
-the adapters are in the weights, and there is no branch.
+The manifest holds checksums and a version only: everything that affects a number lies in a file that a checksum covers.
+Weights are written with the scale dtype that the model *ran* with, so the file is exact in each case. All tensors take
+what :mod:`qalof.cost` predicts, to the byte, line by line; ``bytes`` in ``packed.json`` has both numbers, and a
+separate line for what the two files need to name their tensors.  Plain numbers are fp32; another ``float_type`` rounds
+them, and the file is then a model with these numbers.  Under merge order ``merge_then_quantize`` the adapters are in
+the weights, and there is no branch.
 """
 
 from __future__ import annotations
@@ -53,15 +52,15 @@ KIND = "packed-model"
 PACKED_FILE, REST_FILE, LAYOUT_FILE = "packed.safetensors", "rest.safetensors", "packed.json"
 
 _KINDS = ("branch/", "rest/", "bias/", "state/")
-"""How the names in the second file begin."""
+"""The prefixes of names in the second file."""
 
 
 @dataclass(frozen=True)
 class PackedSizes:
-    """Bytes of a packed model.
+    """The bytes of a packed model.
 
     ``weight_bytes``: of the sites, with scales and zero points; ``adapter_bytes``: the active ones;
-    ``unquantized_bytes``: norms, biases, positions, and embeddings and heads that are no sites; ``quantizer_bytes``:
+    ``unquantized_bytes``: norms, biases, positions, and embeddings and heads that are not sites; ``quantizer_bytes``:
     learned steps and observed ranges; ``header_bytes``: what safetensors writes before the tensors, their names, shapes
     and types;
     ``predicted_weight_bytes``, ``predicted_total_bytes``: what :mod:`qalof.cost` says of the weights, and of all.
@@ -77,17 +76,17 @@ class PackedSizes:
 
     @property
     def total_bytes(self) -> int:
-        """All tensors, without the headers."""
+        """The bytes of all tensors, without the headers."""
         return self.weight_bytes + self.adapter_bytes + self.unquantized_bytes + self.quantizer_bytes
 
     def to_json(self) -> dict[str, int]:
-        """All lines and the total."""
+        """Return all lines and the total."""
         return asdict(self) | {"total_bytes": self.total_bytes}
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What is gathered for the files."""
+    """The tensors that are gathered for the files."""
 
     float_type: FloatType
     packed: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -95,7 +94,7 @@ class _Parts:
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def plain(self, tensor: torch.Tensor, what: str) -> torch.Tensor:
-        """A number that is not quantized, as the file holds it."""
+        """Return numbers that are not quantized, as the file stores them."""
         return _plain(self.float_type.stored(tensor, what))
 
 
@@ -122,16 +121,16 @@ def save_packed(
     """Write ``model`` as it runs at ``bitmap``; it stays at its own bitmap and in its mode.
 
     Args:
-        model: with calibrated ranges and set steps, where its scheme has such.
+        model: a model whose ranges are calibrated and whose steps are set, where its scheme has such.
         bitmap: any form of :meth:`Bitmap.parse`.
-        folder: appears whole or not at all; an older packed model there is replaced, nothing else is.
-        tokenizer: goes into the folder.
-        extra: JSON that travels along.
-        float_type: of what is not quantized: norms, biases, embeddings, weights at pass-through.
+        folder: the new folder, which appears complete or not at all; only an older packed model there is replaced.
+        tokenizer: a tokenizer that is written into the folder.
+        extra: JSON that is stored too.
+        float_type: the type of what is not quantized: norms, biases, embeddings, weights at pass-through.
 
     Raises:
-        BadInputError: a bitmap that the model cannot run, a grid that its scale dtype cannot hold, numbers beyond the
-            float type, or a ``folder`` that holds something else.
+        BadInputError: The model cannot run the bitmap, the scale dtype cannot represent a grid, a number is beyond the
+            float type, or ``folder`` holds something else.
     """
     folder, float_type = Path(folder), FloatType.parse(float_type)
     if model.packed_widths is not None:
@@ -165,7 +164,7 @@ def save_packed(
 
 
 def rest_names(model: PreTrainedModel, sites: tuple[Site, ...], head_mode: HeadMode) -> list[str]:
-    """Names of the tensors of an unpatched ``model`` that belong to no site, each shared one once."""
+    """Return the names of the tensors of an unpatched ``model`` that belong to no site; a shared one occurs once."""
     skipped = {f"{site_path(model, site)}.{leaf}" for site in sites for leaf in ("weight", "bias")}
     tensors = model.state_dict(keep_vars=True)
     both = head_mode is HeadMode.TIED_BOTH or any(site.is_embedding for site in sites)
@@ -179,7 +178,7 @@ def rest_names(model: PreTrainedModel, sites: tuple[Site, ...], head_mode: HeadM
 
 
 def skeleton(model: SwitchableModel) -> PreTrainedModel:
-    """An unpatched model like this one, on the meta device."""
+    """Return an unpatched model like this one, on the meta device."""
     config = copy.deepcopy(model.model.config)
     with torch.device("meta"):
         bare: PreTrainedModel = type(model.model)(config)
@@ -196,7 +195,7 @@ def _gather(model: SwitchableModel, bitmap: Bitmap, float_type: FloatType) -> _P
 
 
 def _add_site(model: SwitchableModel, site: Site, bits: int, parts: _Parts) -> dict[str, Any]:
-    """Put a site's tensors into ``parts``; returns what makes sense of them."""
+    """Put a site's tensors into ``parts``, and return what is needed to read them."""
     linear, lora = layers_of(model, site)
     described: dict[str, Any] = {"weight": _add_weight(model, site, bits, parts), "scaling": None}
     branch = active_branch(lora)
@@ -213,7 +212,7 @@ def _add_site(model: SwitchableModel, site: Site, bits: int, parts: _Parts) -> d
 
 
 def _add_weight(model: SwitchableModel, site: Site, bits: int, parts: _Parts) -> Any:
-    """``tied``, ``float``, or the settings of the packed weight."""
+    """Return ``tied``, ``float``, or the settings of the packed weight."""
     linear, _ = layers_of(model, site)
     weight, quantizer = effective_weight(model, site), linear.scheme.weight.at(bits)
     if bits >= quantizer.passthrough_bits:
@@ -222,7 +221,7 @@ def _add_weight(model: SwitchableModel, site: Site, bits: int, parts: _Parts) ->
             return "tied"
         parts.packed[f"{site.name}/weight"] = parts.plain(weight, site.name)
         return "float"
-    fixed = linear.fixed_codes.get(bits)  # there are none where adapters are merged before rounding
+    fixed = linear.fixed_codes.get(bits)  # there are no such codes where adapters are merged before rounding
     grid = None if fixed else linear.weight_quantizer.grid(weight, bits, quantizer)
     stored = pack(fixed or quantizer.encode(weight, bits, grid), quantizer)
     if not torch.equal(
@@ -253,5 +252,5 @@ def _sizes(model: SwitchableModel, bitmap: Bitmap, parts: _Parts, folder: Path) 
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    # a copy: safetensors refuses two names for one memory
+    # a copy is needed, since safetensors refuses two names for one memory
     return tensor.detach().cpu().contiguous().clone()

@@ -1,4 +1,4 @@
-"""An input embedding as a packed file gives it back, and a head that is tied to it: one weight, held once.
+"""An input embedding that is read from a packed file, and a head that is tied to it: one weight, stored once.
 
 Decoded, both hold the same fp32 numbers.  Packed, a look-up decodes the rows that it needs, and the head decodes the
 weight for the moment of its product.
@@ -27,13 +27,13 @@ class PackedEmbedding(nn.Embedding):
         self.weight = nn.Parameter(torch.empty(0) if isinstance(weight, PackedWeight) else weight, requires_grad=False)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Rows of the weight."""
+        """Return rows of the weight."""
         if self.packed is None:
             return functional.embedding(input, self.weight, self.padding_idx)
         return self.packed.rows(input.reshape(-1)).view(*input.shape, -1)
 
     def whole(self) -> torch.Tensor:
-        """(vocabulary, features), fp32."""
+        """Return the whole weight, (vocabulary, features), fp32."""
         return self.weight if self.packed is None else self.packed.decode()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
@@ -48,7 +48,7 @@ class PackedTiedHead(nn.Linear):
     def __init__(self, head: nn.Linear, embedding: PackedEmbedding) -> None:
         super().__init__(head.in_features, head.out_features, bias=head.bias is not None, device="meta")
         self.weight, self.bias = embedding.weight, head.bias
-        self._followed = (embedding,)  # a tuple, which torch does not take for a child module
+        self._followed = (embedding,)  # torch does not register a tuple as a child module
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The product."""

@@ -1,9 +1,9 @@
-"""A site as a packed file gives it back: one width, one branch, nothing to switch.
+"""A site that is read from a packed file: it has one width and one branch, and nothing to switch.
 
 It computes what :class:`qalof.model.layers.lora_linear.SwitchableLora` around
 :class:`qalof.model.layers.switchable_linear.SwitchableLinear` computes in eval mode at one bitmap, by the same
-operations in the same order, so that outputs are equal bit for bit where the weight is decoded once and held in fp32:
-that is the reference that says what a packed file means.  Held packed it takes the bytes of the file, and is
+operations in the same order, so outputs are equal bit for bit where the weight is decoded once and kept in fp32; that
+is the reference for the meaning of a packed file. If it is kept packed, it takes the bytes of the file and is
 multiplied as :mod:`qalof.model.layers.packed_weight` says.
 """
 
@@ -39,15 +39,15 @@ class Branch:
 class PackedLinear(nn.Linear):
     """``nn.Linear`` with a decoded weight, a quantized input, a branch and a quantized cache.
 
-    input: (..., in); output: (..., out).
+    The input is (..., in), and the output (..., out).
 
     Args:
-        site: which one.
-        weight: (out, in), decoded; or packed.
+        site: the site.
+        weight: (out, in), decoded or packed.
         bias: (out,) or None.
-        bits: of weight, input and cache.
-        settings: of the model that was packed.
-        branch: to be added; None where there is none or it is in the weight already.
+        bits: the widths of weight, input and cache.
+        settings: the settings of the model that was packed.
+        branch: the branch to add; None where there is none or the weight contains it already.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class PackedLinear(nn.Linear):
             self._install(branch)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(..., in) -> (..., out), keys and values in it rounded as the cache holds them."""
+        """Map (..., in) to (..., out), with keys and values rounded as the cache holds them."""
         quantizer = cast(TensorQuantizer, self.quantizers["input"])
         output = self._product(input, quantizer)
         parts = {name: part for name, part in self._buffers.items() if part is not None}
@@ -86,7 +86,7 @@ class PackedLinear(nn.Linear):
         return kept
 
     def kernel(self) -> Kernel:
-        """What multiplies here, where no gradient is asked for."""
+        """Return the kernel that multiplies here, where no gradient is needed."""
         if self.packed is not None:
             return self.packed.kernel(self.bits.activation, self.weight.device)
         passes = self.bits.weight >= self.site.quantization.weight.at(self.bits.weight).passthrough_bits
@@ -96,7 +96,7 @@ class PackedLinear(nn.Linear):
         bits = self.bits.activation
         if self.packed is None:
             return functional.linear(quantizer(input, bits), self.weight, self.bias)
-        if torch.is_grad_enabled() and input.requires_grad:  # integers have no gradients
+        if torch.is_grad_enabled() and input.requires_grad:  # a product of integers has no gradient
             return functional.linear(quantizer(input, bits), self.packed.decode(), self.bias)
         return self.packed.linear(input, quantizer, bits, self.bias)
 
@@ -106,12 +106,12 @@ class PackedLinear(nn.Linear):
         return cast(Self, super()._apply(fn, recurse))
 
     def _install(self, branch: Branch) -> None:
-        """Hold what the merge order adds to the product with the weight, rounded where it rounds."""
+        """Keep what the merge order adds to the product with the weight, rounded where it rounds."""
         merge, self.scaling = self.settings.merge, branch.scaling
         if merge is MergeOrder.BRANCH:
             parts = {"a": branch.a, "b": branch.b}
         else:
-            # no learned steps here: settings refuse them with the merge orders that round a branch
+            # there are no learned steps here: settings refuse them with the merge orders that round a branch
             fresh = TensorQuantizer(self.settings.quantization.weight, self.in_features, f"{self.site.name} branch")
             if merge is MergeOrder.QUANTIZE_PRODUCT:
                 parts = {"product": fresh(branch.scaling * (branch.b @ branch.a), self.bits.weight)}
@@ -121,12 +121,12 @@ class PackedLinear(nn.Linear):
             self.register_buffer(name, part, persistent=False)
 
     def look_up(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        """Forward hook of an embedding that shares this weight."""
+        """Look rows up in this weight, as the forward hook of an embedding that shares it."""
         return functional.embedding(inputs[0], self.weight, getattr(module, "padding_idx", None))
 
 
 def make_quantizers(site: Site) -> dict[str, TensorQuantizer]:
-    """Of the input, under ``input``, and of what the output gives to the cache, ``kv_0`` and on."""
+    """Return the quantizers of the input, ``input``, and of what the output gives to the cache, ``kv_0`` and so on."""
     scheme = site.quantization
     place, features, widths = f"{site.name} activation", site.in_features, scheme.widths
     made = {"input": TensorQuantizer(scheme.activation, features, place, widths, tokens=RealTokens())}

@@ -1,7 +1,8 @@
-"""Reading a packed model: everything is checked before a model is made, and one that is made is whole.
+"""A packed model is read here: everything is checked before a model is made, and a model that is made is complete.
 
-With ``kernel="integer"`` nothing is decoded: the model's tensors are the files' own, mapped into memory, so that
-processes of one machine that load the same folder share them; but for codes of 8 bits, which change their sign bit.
+With ``kernel="integer"`` nothing is decoded: the tensors of the model are those of the files, mapped into memory, so
+processes of one machine that load the same folder share them. Codes of 8 bits are an exception, since their sign bit
+changes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _GENERATION = "generation_config.json"
 
 
 class _Tensors:
-    """The tensors of a folder, each taken once and checked."""
+    """The tensors of a folder; each is taken once and checked."""
 
     def __init__(self, folder: Path, float_type: FloatType) -> None:
         self.folder, self.float_type = folder, float_type
@@ -50,9 +51,9 @@ class _Tensors:
                 ) from None
 
     def take(self, name: str, shape: tuple[int, ...] | None = None) -> torch.Tensor:
-        """The tensor ``name``; where its ``shape`` is known beforehand, plain numbers of the folder's float type.
+        """Return the tensor ``name``; if its ``shape`` is given, it must be plain numbers of the folder's float type.
 
-        They come as fp32, and integers as they are.
+        Such numbers are returned as fp32, and integers as they are.
         """
         tensor = self.left.pop(name, None)
         if tensor is None:
@@ -68,7 +69,7 @@ class _Tensors:
         return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
 
     def under(self, prefix: str) -> dict[str, torch.Tensor]:
-        """All tensors below ``prefix``, by the rest of their names."""
+        """Return all tensors below ``prefix``, by the rest of their names."""
         names = [name for name in self.left if name.startswith(prefix)]
         return {name.removeprefix(prefix): self.left.pop(name) for name in names}
 
@@ -77,7 +78,7 @@ def read_layout(folder: str | Path) -> dict[str, Any]:
     """Check a packed folder without making a model, and return its ``packed.json``.
 
     Raises:
-        BadInputError: missing, damaged, newer, or another kind of folder.
+        BadInputError: The folder is missing, damaged, newer, or of another kind.
     """
     folder = Path(folder)
     manifest = open_sealed(folder, "packed model", FORMAT_VERSION)
@@ -88,7 +89,7 @@ def read_layout(folder: str | Path) -> dict[str, Any]:
             raise BadInputError(f"packed model {folder} is damaged: its manifest does not list {file}; restore it")
     layout = read_json(folder / LAYOUT_FILE, "layout of packed model")
     if not isinstance(layout, dict):
-        raise BadInputError(f"packed model {folder} is damaged: {LAYOUT_FILE} holds no object; restore it")
+        raise BadInputError(f"packed model {folder} is damaged: {LAYOUT_FILE} does not hold an object; restore it")
     return layout
 
 
@@ -100,14 +101,14 @@ def load_packed(
     """The model that :func:`qalof.export.packed.save_packed` wrote, in eval mode.
 
     Args:
-        folder: stays as it is while the model lives, or is replaced as a whole.
+        folder: the folder, which must stay as it is while the model lives, or be replaced as a whole.
         kernel: ``decoded``: weights in fp32, with exactly the outputs of the model that was packed; ``integer``:
             weights as they lie in the file, multiplied as integers where a kernel can, equal up to the rounding of
             sums (:func:`kernels` says where).
         layout: what :func:`read_layout` returned, where the folder has been checked already.
 
     Raises:
-        BadInputError: missing, cut, changed or newer; nothing is returned then.
+        BadInputError: The folder is missing, cut, changed or newer; nothing is returned then.
     """
     if kernel not in ("decoded", "integer"):
         raise BadInputError(f"kernel must be decoded or integer: got {kernel!r}")
@@ -117,7 +118,7 @@ def load_packed(
         settings = SwitchSettings.from_json(layout["settings"])
         if layout["convention"] != settings.quantization.convention:
             raise BadInputError(f"packed model {folder} has the range convention of another QaLoF; use that one")
-        # folders that were written before there was a choice have fp32
+        # folders that were written before this choice existed have fp32
         float_type = FloatType.parse(layout.get("float_type", FloatType.FLOAT32))
         model = _bare(folder, layout)
         sites = settings.sites_of(model)
@@ -133,12 +134,12 @@ def load_packed(
 
 
 def kernels(model: nn.Module) -> dict[str, Kernel]:
-    """Site -> what multiplies there, of a model that :func:`load_packed` gave."""
+    """Return the kernel of each site of a model that :func:`load_packed` returned."""
     return {module.site.name: module.kernel() for module in model.modules() if isinstance(module, PackedLinear)}
 
 
 def _bare(folder: Path, layout: Mapping[str, Any]) -> PreTrainedModel:
-    """The plain model of the folder's config, its weights yet random."""
+    """Return the plain model of the folder's config, whose weights are still random."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     kind = _AUTO_CLASSES[HeadKind(layout["head"])]
     with torch.random.fork_rng(devices=[]):
@@ -159,7 +160,7 @@ def _fill(
     tensors: _Tensors,
     integer: bool,
 ) -> None:
-    """Put the tensors into ``model``, and packed layers into the places of its sites."""
+    """Put the tensors into ``model``, and replace its sites by packed layers."""
     plain = model.state_dict(keep_vars=True)
     for name in rest_names(model, sites, settings.head_mode):
         stored = tensors.take(f"rest/{name}", tuple(plain[name].shape))

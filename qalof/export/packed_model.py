@@ -1,4 +1,4 @@
-"""A packed folder as what a task evaluates: a model with sites, at the one bitmap that it was packed at."""
+"""A packed folder as a model that a task can evaluate: it has sites, and only the bitmap that it was packed at."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from qalof.site import Site
 
 
 class PackedModel(nn.Module):
-    """Call it as the model itself; weights are decoded, so that scores are those of the model that was packed.
+    """A packed model, called like the model itself; weights are decoded, so scores are those of the packed model.
 
     Attributes:
         model: the transformers model with packed layers.
         sites: its quantized layers, in order.
-        bitmap: the one that it has.
+        bitmap: its only bitmap.
     """
 
     def __init__(self, model: PreTrainedModel, bitmap: Bitmap) -> None:
@@ -39,7 +39,7 @@ class PackedModel(nn.Module):
         ``layout``: as for :func:`qalof.export.packed_load.load_packed`.
 
         Raises:
-            BadInputError: as :func:`qalof.export.packed_load.load_packed`.
+            BadInputError: See :func:`qalof.export.packed_load.load_packed`.
         """
         folder = Path(folder)
         layout = read_layout(folder) if layout is None else layout
@@ -48,18 +48,18 @@ class PackedModel(nn.Module):
         return cls(model, Bitmap.from_json(layout["bitmap"], names)).eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The transformers model's forward."""
+        """Run the forward of the transformers model."""
         return self.model(*args, **kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """The transformers model's ``generate``."""
+        """Run ``generate`` of the transformers model."""
         return self.model.generate(*args, **kwargs)
 
     def set_bitmap(self, bitmap: Bitmap | str | int) -> Bitmap:
-        """Check that ``bitmap`` is the one there is.
+        """Check that ``bitmap`` is the one that the model was packed at.
 
         Raises:
-            BadInputError: it is another one.
+            BadInputError: It is another one.
         """
         names = tuple(site.name for site in self.sites)
         parsed = bitmap if isinstance(bitmap, Bitmap) else Bitmap.parse(bitmap, names)

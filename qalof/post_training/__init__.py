@@ -1,1 +1,1 @@
-"""Quantization after training: what a calibration set can repair without a gradient."""
+"""Post-training quantization: a calibration set repairs rounding errors without a gradient."""

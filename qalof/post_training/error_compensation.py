@@ -1,4 +1,4 @@
-"""Rounding a weight column by column, each error made up for by the columns still to come (GPTQ).
+"""GPTQ rounds a weight column by column, and later columns compensate for each error.
 
     min over codes  tr((W - W^) H (W - W^)^T),   H = X^T X / tokens,   X (tokens, in) the layer's inputs
 
@@ -7,16 +7,16 @@ U, where H^-1 = U^T U and U is upper triangular (Frantar et al. 2022, arXiv 2210
 share of its mean diagonal.  ``act_order`` takes the columns with the largest inputs first.
 
 The grid is computed once, from the weight as it was, by our quantizer of any method, granularity and width; so codes
-are those of that quantizer and pack like any others.  That the grids of groups are fixed beforehand is what the
-public code calls static groups: an order by activation then leaves the layout of groups as it is.
+are those of that quantizer and pack like any others. The grids of groups are fixed beforehand, which the public code
+calls static groups: an order by activation then keeps the layout of groups.
 
-Three choices differ from the public code.  A column that no calibration token excites is rounded to nearest, not set
-to zero, since other text may excite it.  A row whose compensated rounding errs by more on the calibration inputs
-than rounding to nearest keeps the latter (``keep_better``): the method is greedy and promises nothing by itself.
-Everything is in fp64, where a Hessian of few tokens still factorizes.
+Three choices differ from the public code. A column whose calibration inputs are all zero is rounded to nearest, not set
+to zero, since other texts may use it.  A row whose compensated rounding errs by more on the calibration inputs than
+rounding to nearest keeps the latter (``keep_better``): the method is greedy and guarantees nothing by itself.
+Everything is computed in fp64, in which a Hessian of few tokens still factorizes.
 
-GPTQModel 7.7 was tried as the library for this: it asks for another torch than the one tested here (2.14.1 or later),
-and has uniform grids only.
+GPTQModel 7.7 was tried as a library for this and rejected: it requires another torch than the one tested here (2.14.1
+or later), and it has uniform grids only.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from qalof.quantization.quantizer import Encoded, Grid, Quantizer
 
 @dataclass(frozen=True)
 class GptqSettings:
-    """How errors are compensated.
+    """The settings of error compensation.
 
     Raises:
-        BadInputError: a number out of range, or a sequence that does not exist.
+        BadInputError: A number is out of range, or the sequence does not exist.
     """
 
     damping: Annotated[float, Law(ge=0, lt=1)] = 0.01
@@ -63,9 +63,9 @@ class GptqSettings:
 
 @dataclass(frozen=True)
 class Compensated:
-    """A rounded weight, and what it does to the layer's output on the calibration inputs.
+    """A rounded weight, with its effect on the layer's output on the calibration inputs.
 
-    ``error``, ``nearest_error``: squared output error a token, summed over outputs, of these codes and of rounding to
+    ``error``, ``nearest_error``: squared output error per token, summed over outputs, of these codes and of rounding to
     nearest on the same grid.
     """
 
@@ -78,9 +78,9 @@ class InputMoments:
     """X^T X of a layer's inputs, gathered batch by batch.
 
     Args:
-        features: of a token.
-        place: names the layer in errors.
-        device: where it is summed.
+        features: the number of features of a token.
+        place: the name of the layer, for errors.
+        device: the device on which it is summed.
     """
 
     def __init__(self, features: int, place: str, device: torch.device | None = None) -> None:
@@ -88,16 +88,16 @@ class InputMoments:
         self._sum = torch.zeros(features, features, dtype=torch.float64, device=device)
 
     def add(self, inputs: torch.Tensor) -> None:
-        """Count in ``inputs`` (..., features)."""
+        """Add ``inputs`` (..., features)."""
         rows = at_least_float32(inputs.detach().reshape(-1, inputs.shape[-1]))
         self._sum += (rows.T @ rows).to(torch.float64)
         self.tokens += rows.shape[0]
 
     def hessian(self) -> torch.Tensor:
-        """(features, features), fp64: the mean over tokens.
+        """Return the mean over tokens, (features, features), fp64.
 
         Raises:
-            BadInputError: no token, or inputs that were not finite.
+            BadInputError: There was no token, or an input was not finite.
         """
         if not self.tokens:
             raise BadInputError(f"calibration must give every layer inputs: {self.place} saw no token; give examples")
@@ -118,16 +118,16 @@ def compensate_weight(
     """Round ``weight`` (out, in) with error compensation.
 
     Args:
-        weight: finite.
+        weight: the weight, which must be finite.
         hessian: (in, in), X^T X of the layer's inputs, in any scale.
-        quantizer: its grid and its codes.
+        quantizer: the quantizer that determines grid and codes.
         bits: a whole width that has codes.
-        settings: the default, if None.
-        grid: that of learned steps; None takes the weight's own.
+        settings: the settings; None takes the default.
+        grid: the grid of learned steps; None takes the weight's own.
 
     Raises:
-        BadInputError: a weight or Hessian that is not finite, a width without codes, or a Hessian that even damped
-            is not positive definite.
+        BadInputError: Weight or Hessian is not finite, the width has no codes, or the damped Hessian is not positive
+            definite.
     """
     settings = settings or GptqSettings()
     if not torch.isfinite(hessian).all():
@@ -147,13 +147,13 @@ def compensate_weight(
 def _round_columns(
     weight: torch.Tensor, hessian: torch.Tensor, quantizer: Quantizer, nearest: Encoded, settings: GptqSettings
 ) -> torch.Tensor:
-    """Codes (out, in) of algorithm 1, in the order of the weight's columns."""
+    """Return codes (out, in) of algorithm 1, in the order of the weight's columns."""
     diagonal = hessian.diagonal()
     order = torch.argsort(diagonal, descending=True, stable=True)
     if not settings.act_order:
         order = torch.arange(len(order), device=order.device)
     factor = _inverse_factor(hessian[order][:, order], settings.damping)
-    # a column is a weight of one feature: the grid of its group is then a channel's
+    # a column is a weight of one feature, so the grid of its group is that of a channel
     alone = replace(quantizer, granularity=Granularity.CHANNEL, group_size=None)
     work, codes = weight[:, order].clone(), torch.empty_like(nearest.codes)
     columns = len(order)
@@ -174,11 +174,13 @@ def _round_columns(
 
 
 def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
-    """U, upper triangular with H^-1 = U^T U, of the damped Hessian; dead columns get a diagonal of 1."""
+    """Return U, upper triangular with H^-1 = U^T U, of the damped Hessian; columns without input get a diagonal of
+    1.
+    """
     damped = hessian.clone()
     diagonal = damped.diagonal()
     diagonal += damping * diagonal.mean()
-    diagonal[hessian.diagonal() == 0] = 1  # tied to no other column, hence rounded to nearest
+    diagonal[hessian.diagonal() == 0] = 1  # it depends on no other column, so it is rounded to nearest
     try:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
         factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
@@ -191,7 +193,7 @@ def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
 
 
 def _column_grid(grid: Grid, quantizer: Quantizer, column: int, rows: int) -> Grid:
-    """The grid of one column, (rows, 1) each."""
+    """Return the grid of one column, with tensors of (rows, 1)."""
 
     def part(values: torch.Tensor) -> torch.Tensor:
         if quantizer.granularity is Granularity.TENSOR:
@@ -206,6 +208,6 @@ def _column_grid(grid: Grid, quantizer: Quantizer, column: int, rows: int) -> Gr
 
 
 def _row_errors(weight: torch.Tensor, rounded: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
-    """(out,): each row's squared output error a token."""
+    """Return the squared output error per token of each row, (out,)."""
     off = weight - rounded
     return ((off @ hessian) * off).sum(dim=1)

@@ -1,17 +1,17 @@
-"""GPTQ on a switchable model: fixed codes for each width, found on calibration text.
+"""GPTQ on a switchable model finds fixed codes per width on calibration text (docs/methods/post_training.md, "GPTQ").
 
-Blocks are taken from the input to the output.  For each, the model runs the calibration batches with everything
-before it rounded at the width in question, the inputs of the block's layers are gathered as X^T X, and the layers are
-rounded with error compensation (:mod:`qalof.post_training.error_compensation`).  A pass ends where the block does.
+Blocks are taken from the input to the output.  For each block, the model runs the calibration batches with everything
+before it rounded at the same width, the inputs of the block's layers are gathered as X^T X, and the layers are rounded
+with error compensation (:mod:`qalof.post_training.error_compensation`).  A pass ends at the end of the block.
 Activations and cache stay in full precision meanwhile, as in the paper, and the adapter of the width is active.
 
-The codes go into the layers, and with them into checkpoints and packed files: whatever sets bitmaps (search,
-sensitivity, export) meets them without knowing.  Each width is found with all sites before at the same width; in a
-mixed bitmap the codes are the same, though the inputs then differ a little from those they were found on.
+The codes are stored in the layers, and so in checkpoints and packed files: everything that sets bitmaps (search,
+sensitivity, export) uses them without further work. The codes of a width are found with all earlier sites at the same
+width. A mixed bitmap uses the same codes, though its inputs differ a little from those on which they were found.
 
-Libraries for GPTQ make a model of one width, in layers and a format of their own.  Here the codes of several widths
-stand side by side in one model, each found with the quantizer, the adapter and the bitmap that it will run with, so
-the method is written here.
+Libraries for GPTQ make a model of one width, in layers and a format of their own. Here one model has the codes of
+several widths, each found with the quantizer, the adapter and the bitmap that it will run with, so the method is
+written here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class SiteError:
-    """Squared output error a token on the calibration inputs: of the codes found, and of rounding to nearest."""
+    """The squared output error per token on the calibration inputs, of the codes found and of rounding to nearest."""
 
     site: str
     bits: int
@@ -66,18 +66,18 @@ def compensate(
     """Give every site of ``model`` fixed codes at each of ``widths``.
 
     Args:
-        model: stays at its bitmap and in its mode; on an error it keeps the codes it had.
-        batches: keyword arguments of the model; where there is an ``attention_mask``, padding does not count.
-        widths: below pass-through.
-        settings: of the compensation.
-        progress: called with (groups of layers done, all).
+        model: a model, which returns to its bitmap and mode; on an error it keeps the codes that it had.
+        batches: keyword arguments of the model; with an ``attention_mask``, padding does not count.
+        widths: widths below pass-through.
+        settings: the settings of the compensation.
+        progress: a function that is called with (groups of layers done, all groups).
 
     Returns:
-        One entry a width and site.
+        One entry per width and site.
 
     Raises:
-        BadInputError: no batch, a width that the weight's quantizer does not have, merge order
-            ``merge_then_quantize``, inputs that are not finite, or a Hessian that does not factorize.
+        BadInputError: There is no batch, the weight's quantizer does not have a width, the merge order is
+            ``merge_then_quantize``, an input is not finite, or a Hessian does not factorize.
     """
     settings = settings or GptqSettings()
     _check(model, batches, widths)
@@ -102,10 +102,10 @@ def compensate(
 
 
 def calibration_batches(task: Task, examples: int, *, batch_size: int = 8, seed: int = 0) -> list[Batch]:
-    """Inputs of ``examples`` training examples of ``task``, drawn without replacement from ``seed``.
+    """Return the inputs of ``examples`` training examples of ``task``, drawn without replacement from ``seed``.
 
     Raises:
-        BadInputError: no example asked for.
+        BadInputError: ``examples`` is below 1.
     """
     if examples < 1:
         raise BadInputError(f"calibration needs at least one example: got {examples}; 32 to 128 are usual")
@@ -131,7 +131,7 @@ def _check(model: SwitchableModel, batches: Batches, widths: Sequence[int]) -> N
 
 
 def _groups(model: SwitchableModel, settings: GptqSettings) -> list[list[str]]:
-    """Names of the sites that share a pass; an embedding has no inputs to make up for, and is rounded to nearest."""
+    """Return the names of the sites that share a pass; an embedding has no inputs, so it is rounded to nearest."""
     names = [site.name for site in model.sites if not site.is_embedding]
     if settings.sequence == "site":
         return [[name] for name in names]
@@ -142,7 +142,9 @@ def _groups(model: SwitchableModel, settings: GptqSettings) -> list[list[str]]:
 
 
 def _run_at(model: SwitchableModel, bits: int, done: Sequence[str]) -> None:
-    """Weights of ``done`` at ``bits``, all else in full precision, the adapter of ``bits`` everywhere."""
+    """Run the weights of ``done`` at ``bits``, all others in full precision, and the adapter of ``bits`` at every
+    site.
+    """
     free, rounded = LayerBits.of(PASS_THROUGH), LayerBits(bits, PASS_THROUGH, PASS_THROUGH)
     model.set_bitmap(Bitmap({name: rounded if name in done else free for name in model.site_names}))
     model.use_adapter(model.adapter_at(bits))
@@ -173,7 +175,7 @@ def _compensate_site(linear: SwitchableLinear, hessian: torch.Tensor, bits: int,
 def _gather(
     model: SwitchableModel, linears: Mapping[str, SwitchableLinear], batches: Batches
 ) -> dict[str, InputMoments]:
-    """X^T X of each layer over all batches; a pass ends when all have seen theirs."""
+    """Return X^T X of each layer over all batches; a pass ends when all layers have seen their inputs."""
     device = next(model.parameters()).device
     moments = {name: InputMoments(linear.in_features, name, device) for name, linear in linears.items()}
     with watching(model.model) as tokens:

@@ -1,16 +1,16 @@
-"""Output error (S2): how far a site's output moves when the site alone is rounded.
+"""Output error, a score of S2 (docs/systems.md): how much a site's output changes when only that site is rounded.
 
-Inputs are those of the full-precision model without adapters; every site sees them in one forward pass per batch.
-For a site with weight W, bias b, inputs x over real tokens (padding does not count) and layer bits q
+See docs/methods/search.md, "Output errors". Inputs are those of the full-precision model without adapters; every site
+sees them in one forward pass per batch. For a site with weight W, bias b, inputs x over real tokens (padding does not
+count) and layer bits q
 
     y = W x + b,   e_q = Q_q(W) Q_q(x) + b - y  (keys and values in it rounded as the cache would hold them),
     mse = mean e^2,   mae = mean |e|,   rel = sum e^2 / sum y^2,
 
 where means and sums are over tokens and output features.  ``mse`` and ``mae`` are S2's; ``rel`` makes sites of
-different scale comparable.  Sums are carried in float64 and per batch, so batches may be shared among processes and
-added up in order: the numbers do not depend on how many there are.
-
-The score is kept as what it is in S2: across sites it says little about what a bitmap costs in quality.
+different scale comparable.  Sums are computed in float64 and per batch, so batches may be distributed over processes
+and added up in order: the numbers do not depend on the number of processes. The score is the same as in S2: across
+sites it says little about the quality that a bitmap costs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class OutputError:
 
 @dataclass(frozen=True)
 class ErrorSums:
-    """What adds up over batches: squared errors, absolute errors, squared outputs, how many numbers."""
+    """The sums over batches: squared errors, absolute errors, squared outputs, and the number of outputs."""
 
     squared: float
     absolute: float
@@ -68,25 +68,25 @@ class ErrorSums:
         )
 
     def error(self) -> OutputError:
-        """Means of the sums; a site whose output is zero throughout has a relative error of zero."""
+        """Return the means of the sums; a site whose outputs are all zero has a relative error of zero."""
         relative = self.squared / self.output if self.output else 0.0
         return OutputError(self.squared / self.count, self.absolute / self.count, relative)
 
 
 Sums = Mapping[str, Mapping[LayerBits, ErrorSums]]
-"""Site -> layer bits -> sums."""
+"""The sums by site and layer bits."""
 Errors = Mapping[str, Mapping[str, OutputError]]
-"""Site -> layer bits as they were asked for -> errors."""
+"""The errors by site and layer bits, as they were requested."""
 
 
 @torch.no_grad()
 def error_sums(model: SwitchableModel, batch: Mapping[str, torch.Tensor], widths: Sequence[LayerBits]) -> Sums:
-    """The sums of one batch.
+    """Return the sums of one batch.
 
     Args:
-        model: left at its bitmap and in its mode.
-        batch: keyword arguments of the model; where there is an ``attention_mask``, padding does not count.
-        widths: layer bits to round each site to, one site at a time.
+        model: a model, which returns to its bitmap and mode.
+        batch: keyword arguments of the model; with an ``attention_mask``, padding does not count.
+        widths: the layer bits that each site is rounded to, one site at a time.
     """
     found: dict[str, dict[LayerBits, ErrorSums]] = {}
     with model.at(PASS_THROUGH, eval=True):
@@ -97,10 +97,10 @@ def error_sums(model: SwitchableModel, batch: Mapping[str, torch.Tensor], widths
 
 
 def added(parts: Iterable[Sums]) -> Sums:
-    """Sums over several batches, added up in their order.
+    """Return the sums over several batches, added up in their order.
 
     Raises:
-        BadInputError: no batch.
+        BadInputError: There is no batch.
     """
     total: dict[str, dict[LayerBits, ErrorSums]] = {}
     for part in parts:
@@ -114,17 +114,17 @@ def added(parts: Iterable[Sums]) -> Sums:
 
 
 def to_json(sums: Sums, names: Mapping[LayerBits, str]) -> dict[str, dict[str, dict[str, float]]]:
-    """S2's file: site -> width as it was asked for -> ``mse``, ``mae``, ``rel``."""
+    """Return the content of S2's file: site -> width as it was requested -> ``mse``, ``mae``, ``rel``."""
     return {
         site: {names[bits]: asdict(each.error()) for bits, each in by_width.items()} for site, by_width in sums.items()
     }
 
 
 def read_errors(path: str | Path, measure: str = "mse") -> dict[str, dict[str, float]]:
-    """Site -> width -> one measure, from a file that :func:`to_json` made.
+    """Return site -> width -> one measure, from a file that :func:`to_json` made.
 
     Raises:
-        BadInputError: missing, damaged, or without that measure.
+        BadInputError: The file is missing, damaged, or without that measure.
     """
     data = read_json(Path(path), "sensitivity file")
     try:
@@ -146,7 +146,7 @@ def _watching(
     mask: torch.Tensor | None,
     found: dict[str, dict[LayerBits, ErrorSums]],
 ) -> Iterator[None]:
-    """Fill ``found`` as the sites' inputs come by."""
+    """Fill ``found`` as the inputs pass the sites."""
 
     def hook(site: Site, linear: SwitchableLinear) -> Any:
         def see(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -164,7 +164,7 @@ def _watching(
 
 
 def _real(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """The rows of real tokens: (batch, tokens, features) -> (1, real tokens, features)."""
+    """Return the rows of real tokens: (batch, tokens, features) -> (1, real tokens, features)."""
     if mask is None or x.shape[:2] != mask.shape:
         return x
     return x[mask.bool()][None]

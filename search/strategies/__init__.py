@@ -1,4 +1,4 @@
-"""Ways to choose bitmaps, by name; :mod:`search.strategies.base` has their contract."""
+"""The strategies that choose bitmaps, by name; :mod:`search.strategies.base` has their contract."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ STRATEGIES: Mapping[str, StrategyFunction] = {
 
 
 def start(name: str, context: StrategyContext, options: Mapping[str, Any] | None = None) -> Strategy:
-    """A fresh generator of the strategy of that name.
+    """Return a fresh generator of the strategy of that name.
 
     Raises:
-        BadInputError: no such strategy, or an option that it does not have, or a number that breaks the option's law.
+        BadInputError: There is no such strategy, it does not have an option, or a number breaks the option's law.
     """
     if name not in STRATEGIES:
         raise BadInputError(f"no strategy {name!r}; {nearest_hint(name, STRATEGIES)}")

@@ -9,8 +9,7 @@ the study answers from what it knows.  It must
 * make generations whose size does not depend on how many workers there are, for the same reason;
 * end by itself when it finds nothing new, since a study counts only what is new.
 
-What it has to say besides bitmaps (steps, ranks) it writes to ``context.trace``, row by row, so that this is
-at hand at any moment.
+Its further results (steps, ranks) are written to ``context.trace``, row by row, so they can be read at any time.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class StrategyContext:
-    """What every strategy is given: where to choose, what for, and the seed of all its draws."""
+    """The input of every strategy: the space, the objectives, and the seed of all its draws."""
 
     space: BitmapSpace
     objectives: tuple[Objective, ...]
@@ -42,10 +41,10 @@ class StrategyContext:
     trace: list[Row] = field(default_factory=list)
 
     def primary_metric(self) -> Objective:
-        """The first objective that an evaluation measures.
+        """Return the first objective that an evaluation measures.
 
         Raises:
-            BadInputError: all objectives are costs.
+            BadInputError: All objectives are costs.
         """
         for objective in self.objectives:
             if not objective.is_cost:
@@ -54,6 +53,6 @@ class StrategyContext:
         raise BadInputError(f"this strategy must have an objective that is measured, such as max:f1: got {given}")
 
     def metric_of(self, name: str) -> Metric:
-        """A metric of the evaluations: as registered; else with the direction that an objective gives it, if any."""
+        """Return a metric of the evaluations, as registered or otherwise with the direction of an objective, if any."""
         named = next((objective.metric for objective in self.objectives if objective.name == name), None)
         return METRICS.get(name) or named or described(name)

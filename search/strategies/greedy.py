@@ -1,14 +1,14 @@
-"""Greedy mixed precision (S2): lower the most tolerant layers first, as long as quality allows.
+"""Greedy mixed precision, a strategy of S2 (docs/systems.md), lowers the most tolerant layers first.
 
-All units start at the dearest choice.  Visited by ascending sensitivity, a unit takes its next step down if the
-metric then is no more than ``budget`` worse than at the start; otherwise the step is taken back and
-the unit is left alone (``stop_on_fail``: the search ends).  After a step that was kept, the unit's next one joins
-the queue with its own sensitivity.  S2 reads ``--budget 0.3`` as "30 % F1 drop": the budget is a share of the
-start's value unless ``budget_kind`` is ``absolute``.
+All units start at the most expensive choice. Units are visited by ascending sensitivity. A unit takes its next step
+down if the metric is then no more than ``budget`` worse than at the start; otherwise the step is undone and the unit is
+not visited again (with ``stop_on_fail`` the search ends).  After a step that was kept, the unit's next one joins the
+queue with its own sensitivity.  S2 reads ``--budget 0.3`` as "30 % F1 drop": the budget is a share of the start's value
+unless ``budget_kind`` is ``absolute``.
 
-S2 orders by the error of a layer's output.  Here the order comes from a one-at-a-time pass in the same search, on the
-task's own metric; S2's order is had by giving the file of output errors as ``sensitivity``.  Under limits the start is
-projected.
+S2 orders by the error of a layer's output. Here the order comes from a one-at-a-time pass in the same search, on the
+task's own metric; give the file of output errors as ``sensitivity`` to use S2's order. Under limits the start is
+projected (docs/methods/search.md, "Strategies").
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ from search.strategies.sensitivity import (
 )
 
 GivenSensitivity = Mapping[str, Mapping[str, Finite] | Mapping[Width, Finite]] | str
-"""Unit name -> layer bits -> how much it suffers; only the order counts.  Or the path of a file of output errors, S2's
-``sensitivity.json``, whose mean squared errors are taken; a block has the sum of its sites."""
+"""Unit name -> layer bits -> loss of quality, of which only the order counts; or the path of a file of output errors,
+S2's ``sensitivity.json``, whose mean squared errors are used.  A block has the sum of its sites.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,19 +66,19 @@ def greedy(
     sensitivity: GivenSensitivity | None = None,
     generation_size: Count = GENERATION_SIZE,
 ) -> Strategy:
-    """Lower one unit after another within a budget of quality; the trace holds a row for each trial step.
+    """Lower one unit after another within a budget of quality; the trace holds one row per trial step.
 
     Args:
         context: space, objectives and seed; the first measured objective is the metric.
-        budget: greatest drop of the metric against the start.
+        budget: the greatest drop of the metric against the start.
         budget_kind: ``relative``, a share of the start's value, or ``absolute``, in the metric's unit.
-        stop_on_fail: end at the first step that is not kept.
-        start: layer bits to start from; the dearest choice if None.
-        sensitivity: order of the visits, if known, or the path of a file that has it; measured otherwise.
-        generation_size: how many units a generation of the measuring pass holds.
+        stop_on_fail: whether the search ends at the first step that is not kept.
+        start: the layer bits to start from; None takes the most expensive choice.
+        sensitivity: the order of the visits, if known, or the path of a file that has it; otherwise it is measured.
+        generation_size: the number of units in a generation of the measuring pass.
 
     Raises:
-        BadInputError: an unusable option, or a given sensitivity that lacks a unit or width of the space.
+        BadInputError: An option cannot be used, or a given sensitivity lacks a unit or width of the space.
     """
     allowance, metric = _Allowance(budget, budget_kind), context.primary_metric().metric
     current = reference_of(context.space, start)
@@ -110,7 +111,7 @@ def _next_steps(space: BitmapSpace, indices: Indices, units: range | list[int]) 
 
 
 def _entry(order: Mapping[Target, float], target: Target) -> tuple[float, Target]:
-    # NaN means collapse and would break the queue's order: visit it last
+    # NaN means a collapse and would break the order of the queue, so it is visited last
     return (order[target] if order[target] == order[target] else math.inf), target
 
 
@@ -141,13 +142,13 @@ def _given(space: BitmapSpace, targets: list[Target], sensitivity: GivenSensitiv
         told = next((value for bits, value in values.items() if _is_choice(space, unit, choice, bits)), None)
         if told is None:
             label, has = space.label(unit, choice), sorted(map(str, values))
-            raise BadInputError(f"sensitivity must tell how {names[unit]} fares at {label}: it has {has}")
+            raise BadInputError(f"sensitivity must have a number for {names[unit]} at {label}: it has {has}")
         order[(unit, choice)] = float(told)
     return order
 
 
 def _is_choice(space: BitmapSpace, unit: int, choice: int, bits: int | str) -> bool:
-    """Whether ``bits`` names a unit's choice; a KV width does not matter where no site of it fills the cache."""
+    """Return whether ``bits`` names a unit's choice; a KV width does not matter where no site of it fills the cache."""
     try:
         return space.find(unit, LayerBits.parse(bits)) == choice
     except BadInputError:
@@ -155,10 +156,10 @@ def _is_choice(space: BitmapSpace, unit: int, choice: int, bits: int | str) -> b
 
 
 def _by_unit(space: BitmapSpace, errors: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Errors of sites as those of the space's units: squared errors of the sites of a block add up.
+    """Return errors of sites as those of the space's units: squared errors of the sites of a block add up.
 
     Raises:
-        BadInputError: errors of a site that the space has not: the file is another model's.
+        BadInputError: The space does not have a site, so the file belongs to another model.
     """
     sites = [site.name for site in space.sites]
     for name in errors:

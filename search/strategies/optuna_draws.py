@@ -19,14 +19,14 @@ from search.objective import Score
 from search.strategies.base import StrategyContext
 
 ASKS_PER_PLACE = 10
-"""How often a sampler is asked for each place in a generation before random draws fill it."""
+"""A sampler is asked this often per place in a generation before random draws fill it."""
 
 RANDOM_DRAWS = 256
 
 
 @dataclass
 class _Asked:
-    """A choice that waits for its score; ``trial`` is None for a random draw, of which Optuna knows nothing yet."""
+    """A choice that waits for its score; ``trial`` is None for a random draw, which Optuna does not know yet."""
 
     trial: optuna.Trial | None
     indices: Indices
@@ -35,7 +35,7 @@ class _Asked:
 
 @dataclass
 class Draws:
-    """Asks and tells; ``size``: bitmaps in a generation."""
+    """Asks and tells an Optuna study; ``size`` is the number of bitmaps in a generation."""
 
     context: StrategyContext
     sampler: BaseSampler
@@ -56,7 +56,7 @@ class Draws:
             self.study.enqueue_trial(dict(zip(self.names, indices, strict=True)))
 
     def next_generation(self) -> list[Bitmap]:
-        """Bitmaps that were never scored, all different; empty once none can be found."""
+        """Return bitmaps that were never scored, all different; the list is empty once none can be found."""
         fresh: dict[Indices, None] = {}
         for _ in range(ASKS_PER_PLACE * self.size):
             if len(fresh) == self.size:
@@ -77,7 +77,7 @@ class Draws:
         return [self.context.space.decode(indices) for indices in fresh]
 
     def tell(self, scores: Sequence[Score]) -> None:
-        """Give the sampler the scores of the last generation, in the order of its asking."""
+        """Give the sampler the scores of the last generation, in their order."""
         self.scores |= {self.context.space.encode(score.bitmap): score for score in scores}
         waiting, self.waiting = self.waiting, []
         for asked in waiting:
@@ -100,7 +100,7 @@ class Draws:
         if asked.trial is not None:
             self.study.tell(asked.trial, state=TrialState.FAIL)
         if score.is_finite:
-            # the sampler's own marks go along: NSGA-II counts the generations of its population by them
+            # the sampler's own marks are passed too: NSGA-II counts the generations of its population by them
             marks = {} if asked.trial is None else self._marks(asked.trial)
             params = dict(zip(self.names, asked.projected, strict=True))
             self.study.add_trial(
@@ -113,7 +113,7 @@ class Draws:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna announces each new study; a search may make many."""
+    """Silence Optuna, which announces each new study; a search may make many."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

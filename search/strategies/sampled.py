@@ -1,18 +1,16 @@
 """Strategies that leave the choice to an Optuna sampler: ``tpe``, ``nsga2``, ``random``.
 
-The Optuna study lives in memory, is seeded, and is asked and told in generations of fixed size and in order, so
-that what is chosen depends on the seed and the scores alone, not on which worker was quick.  The first
-generation holds the uniform bitmaps within the limits: every search knows what it has to beat.
+The Optuna study lives in memory, is seeded, and is asked and told in generations of fixed size and in order, so the
+choices depend only on the seed and the scores, not on the speed of a worker. The first generation holds the uniform
+bitmaps within the limits, so every search includes the baseline that it has to beat.
 
-A choice above the budget is projected into it.  The sampler is then told of the projected choice in place of
-its own, because it would otherwise credit widths that were never evaluated.  A bitmap that is already
-scored is told at once and not yielded; where a sampler brings nothing else any more, random draws fill the
-generation, and where these are all known too, the space counts as exhausted.
-
-TPE keeps one density a unit.  A joint density over all units (Optuna's ``multivariate``) was tried on synthetic
-models of 24 and 48 units with 80 to 100 evaluations: it found fronts no better than random draws.
-
-Optuna is imported when one of these starts: the other strategies run where it is not installed.
+A choice above the budget is projected into it. The sampler then gets the projected choice in place of its own, because
+it would otherwise credit widths that were never evaluated. A bitmap that is already scored is reported to the sampler
+at once and not yielded. Where a sampler proposes only known bitmaps, random draws fill the generation, and where these
+are all known too, the space counts as exhausted. TPE keeps one density per unit.  A joint density over all units
+(Optuna's ``multivariate``) was tried on synthetic models of 24 and 48 units with 80 to 100 evaluations: it found fronts
+no better than random draws. Optuna is imported when one of these strategies starts, so the others run where it is not
+installed.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ PopulationSize = Annotated[int, Law(ge=2)]
 
 
 def tpe(context: StrategyContext, *, generation_size: Count = GENERATION_SIZE, startup: Count = 16) -> Strategy:
-    """Tree-structured Parzen estimator; the first ``startup`` choices are uniform bitmaps and random draws."""
+    """Run a tree-structured Parzen estimator; the first ``startup`` choices are uniform bitmaps and random draws."""
     from optuna.samplers import TPESampler
 
     sampler = TPESampler(seed=context.seed, n_startup_trials=startup, multivariate=False)
@@ -42,7 +40,7 @@ def tpe(context: StrategyContext, *, generation_size: Count = GENERATION_SIZE, s
 def nsga2(
     context: StrategyContext, *, generation_size: Count = GENERATION_SIZE, population_size: PopulationSize = 16
 ) -> Strategy:
-    """NSGA-II: crossover and mutation of the non-dominated, in populations of ``population_size``."""
+    """Run NSGA-II: crossover and mutation of non-dominated choices, in populations of ``population_size``."""
     from optuna.samplers import NSGAIISampler
 
     sampler = NSGAIISampler(seed=context.seed, population_size=population_size)
@@ -50,7 +48,7 @@ def nsga2(
 
 
 def random(context: StrategyContext, *, generation_size: Count = GENERATION_SIZE) -> Strategy:
-    """Independent uniform draws: the baseline that a search has to beat."""
+    """Run independent uniform draws, the baseline that a search has to beat."""
     from optuna.samplers import RandomSampler
 
     return _sampled(context, RandomSampler(seed=context.seed), generation_size)

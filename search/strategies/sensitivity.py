@@ -1,12 +1,10 @@
-"""One-at-a-time sensitivity (S1): how much is lost when one unit alone is lowered.
+"""One-at-a-time sensitivity, from S1 (docs/systems.md): the loss of quality when only one unit is lowered.
 
-From a reference, S1's uniform 8 bits, each unit goes to each lower choice while all others stay.  The drop is the
+From a reference, uniform 8 bits in S1, each unit is set to each lower choice while all others stay.  The drop is the
 metric's worsening (:meth:`qalof.metrics.Metric.worsening`): ``reference - lowered`` for metrics that are better when
 higher, the reverse for those better when lower.  So a positive drop is always a loss.  Its interval is a paired
-bootstrap over the examples: both bitmaps saw the same ones, and most of a metric's spread is between examples, which
-cancels.
-
-Under limits the reference is projected first; a lowered reference then fits as well.
+bootstrap over the examples: both bitmaps saw the same examples, and most of a metric's spread is between examples,
+which cancels. Under limits the reference is projected first, so a lowered reference is within them as well.
 """
 
 from __future__ import annotations
@@ -33,10 +31,10 @@ Target = tuple[int, int]
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What lowering one unit costs.
+    """The loss of quality when one unit is lowered.
 
-    ``unit``: its name; ``bits``: what it was lowered to; ``drops``: metric -> loss with its 95 % interval;
-    ``score``: of the bitmap with this one change.
+    ``unit``: its name; ``bits``: the layer bits that it was lowered to; ``drops``: metric -> loss with its 95 %
+    interval; ``score``: the score of the bitmap with this one change.
     """
 
     unit: str
@@ -45,7 +43,7 @@ class Sensitivity:
     score: Score
 
     def as_row(self) -> dict[str, Any]:
-        """One flat row for a table."""
+        """Return one flat row for a table."""
         row: dict[str, Any] = {"unit": self.unit, "bits": self.bits}
         for metric, drop in self.drops.items():
             row |= drop.to_columns(f"{metric}{DROP}")
@@ -54,12 +52,12 @@ class Sensitivity:
 
 
 def drop(metric: Metric, reference: Score, lowered: Score) -> float:
-    """What ``lowered`` loses against ``reference``; positive is worse, whichever way the metric is better."""
+    """Return what ``lowered`` loses against ``reference``; positive is worse, whatever the direction of the metric."""
     return metric.worsening(reference.evaluation[metric.name], lowered.evaluation[metric.name])
 
 
 def drop_interval(metric: Metric, reference: Score, lowered: Score) -> Interval:
-    """:func:`drop` with a paired bootstrap interval, of no width where per-example scores were not kept."""
+    """Return :func:`drop` with a paired bootstrap interval, which has zero width without per-example scores."""
     estimate, name = drop(metric, reference, lowered), metric.name
     pair = reference.evaluation.per_example, lowered.evaluation.per_example
     if any(name not in scores for scores in pair):
@@ -70,16 +68,16 @@ def drop_interval(metric: Metric, reference: Score, lowered: Score) -> Interval:
 
 
 def rank(sensitivities: Sequence[Sensitivity], metric: str) -> list[dict[str, Any]]:
-    """Rows by ascending drop in ``metric``: the most tolerant first, ties in the model's order."""
+    """Return rows by ascending drop in ``metric``: the most tolerant unit comes first, ties in the model's order."""
     ranked = sorted(sensitivities, key=lambda found: _sortable(found.drops[metric].estimate))
     return [found.as_row() for found in ranked]
 
 
 def reference_of(space: BitmapSpace, reference: int | str | LayerBits | None) -> Indices:
-    """The uniform bitmap at ``reference``, or the dearest, projected into the limits.
+    """Return the uniform bitmap at ``reference``, or the most expensive one, projected into the limits.
 
     Raises:
-        BadInputError: the space has no such choice.
+        BadInputError: The space has no such choice.
     """
     if reference is None:
         indices = [unit.choices - 1 for unit in space.units]
@@ -89,7 +87,7 @@ def reference_of(space: BitmapSpace, reference: int | str | LayerBits | None) ->
 
 
 def targets_below(space: BitmapSpace, reference: Indices) -> list[Target]:
-    """Every step down from the reference, a unit after another, from dear to cheap."""
+    """Return every step down from the reference, unit by unit, from expensive to cheap."""
     targets = []
     for unit, index in enumerate(reference):
         step = space.budget.lower(unit, index)
@@ -100,7 +98,7 @@ def targets_below(space: BitmapSpace, reference: Indices) -> list[Target]:
 
 
 def replaced(space: BitmapSpace, indices: Indices, target: Target) -> Bitmap:
-    """The bitmap of ``indices`` with one unit at another choice."""
+    """Return the bitmap of ``indices`` with one unit at another choice."""
     unit, choice = target
     return space.decode((*indices[:unit], choice, *indices[unit + 1 :]))
 
@@ -110,7 +108,7 @@ def measure(
 ) -> Generator[list[Bitmap], list[Score], dict[Target, float]]:
     """Score the reference and each target from it, and return the drops of the primary metric.
 
-    With ``trace``, the ranking so far, intervals included, stands in the context's trace after each generation.
+    With ``trace``, the context's trace holds the ranking so far, with intervals, after each generation.
     """
     space, metric = context.space, context.primary_metric().metric
     (origin,) = yield [space.decode(reference)]
@@ -134,16 +132,16 @@ def one_at_a_time(
     to: Sequence[Width | str | LayerBits] | None = None,
     generation_size: Count = GENERATION_SIZE,
 ) -> Strategy:
-    """Rank the units by what lowering each alone costs; the trace holds the ranking.
+    """Rank the units by the loss when only one of them is lowered; the trace holds the ranking.
 
     Args:
         context: space, objectives and seed.
-        reference: layer bits of the reference; the dearest choice if None.
-        to: layer bits to lower to; every lower choice if None.
-        generation_size: how many units a generation holds.
+        reference: the layer bits of the reference; None takes the most expensive choice.
+        to: the layer bits to lower to; None takes every lower choice.
+        generation_size: the number of units in a generation.
 
     Raises:
-        BadInputError: layer bits that the space lacks, or that lie above the reference.
+        BadInputError: The space does not have some layer bits, or they are above the reference.
     """
     start = reference_of(context.space, reference)
     targets = targets_below(context.space, start)
@@ -168,5 +166,5 @@ def _chosen(space: BitmapSpace, targets: list[Target], to: Sequence[int | str | 
 
 
 def _sortable(drop: float) -> float:
-    # NaN means collapse: the most sensitive of all
+    # NaN means a collapse, so the unit is the most sensitive of all
     return drop if drop == drop else float("inf")

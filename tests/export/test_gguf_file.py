@@ -96,7 +96,7 @@ def test_a_head_of_its_own_width_is_a_tensor_of_its_own(make, settings, tokenize
 def test_widths_and_models_without_a_type_are_refused(make, tokenizer, tmp_path):
     with pytest.raises(BadInputError, match="has 6"):
         write_gguf(make(), 6, tmp_path / "m.gguf", tokenizer)
-    with pytest.raises(BadInputError, match="language-modelling head"):
+    with pytest.raises(BadInputError, match="language-modeling head"):
         write_gguf(make(head="span"), 8, tmp_path / "m.gguf", tokenizer)
     assert not list(tmp_path.iterdir())
     (tmp_path / "m.gguf").write_bytes(b"nothing of the kind")

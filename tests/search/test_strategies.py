@@ -123,7 +123,7 @@ def test_an_unknown_strategy_names_the_nearest(space, make_evaluator):
         ("greedy", {"budget_kind": "share"}, "'relative' or 'absolute'"),
         ("greedy", {"start": 16}, "must have one of the space's choices"),
         ("greedy", {"sensitivity": {"h.9.a": {4: 1.0}}}, "must name units"),
-        ("greedy", {"sensitivity": {}}, "must tell how"),
+        ("greedy", {"sensitivity": {}}, "must have a number for"),
         ("one_at_a_time", {"reference": 16}, "must have one of the space's choices"),
         ("one_at_a_time", {"reference": 4, "to": (8,)}, "below the reference"),
     ],

@@ -1,1 +1,1 @@
-"""The attacks, one module for each."""
+"""The attacks, one module per method."""

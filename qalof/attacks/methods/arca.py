@@ -1,10 +1,10 @@
-"""ARCA: a prompt that makes a language model say a fixed output (Jones et al., ICML 2023, arXiv 2303.04381).
+"""ARCA searches a prompt that makes a language model say a fixed output (Jones et al., ICML 2023, arXiv 2303.04381).
 
 Some random tokens, after a prefix if there is one, are improved one at a time
-(:mod:`qalof.attacks.methods.coordinate_search`,
-which has AutoPrompt, HotFlip and GCG as well) until the output is the prompt's greedy continuation, which is tested
-on the prompt's *text* (:mod:`qalof.attacks.elicitation`), or until the sweeps are used up.  S3 runs it with the
-defaults, and with a prefix and a penalty on unlikely prompts: ``prefix="Donald Trump", sweeps=200, lambda_lm=1``.
+(:mod:`qalof.attacks.methods.coordinate_search`, which has AutoPrompt, HotFlip and GCG as well) until the output is the
+prompt's greedy continuation, which is tested on the prompt's *text* (:mod:`qalof.attacks.elicitation`), or until the
+sweeps are used up. S3 (docs/systems.md) runs it with the defaults, and with a prefix and a penalty on unlikely prompts:
+``prefix="Donald Trump", sweeps=200, lambda_lm=1``.
 
 In the record an example is a target.  The *original text* is the random prompt that the search began with: the same at
 every bitmap, drawn from seed and example alone, and the unattacked control of the tables.  A target that this prompt
@@ -79,7 +79,9 @@ class ArcaSettings:
         return Work(steps * gradients, steps * (1 if self.proposal == Proposal.HOTFLIP else self.candidates))
 
     def misfit(self, example: AttackExample, model: Any, tokenizer: Any) -> str | None:
-        """A target without tokens, too long for the model, or for which no prompt can be made."""
+        """Say why a target cannot be used: it has no tokens, is too long for the model, or no prompt can be made for
+        it.
+        """
         attack = self.build(model, tokenizer, None)
         try:
             attack.start(attack.search(example), example)
@@ -88,7 +90,7 @@ class ArcaSettings:
         return None
 
     def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> Arca:
-        """The attack on a causal LM; ``lm`` plays no part."""
+        """Build the attack on a causal LM; ``lm`` is not used."""
         return Arca(Elicitation(model, tokenizer, self.max_length), self, seed)
 
     def judge(self, model: Any, tokenizer: Any) -> Elicitation:
@@ -114,7 +116,7 @@ class Arca:
         """Search a prompt for one target at the victim's bitmap.
 
         Raises:
-            BadInputError: prompt and target are too long, or no prompt can be made.
+            BadInputError: Prompt and target are too long, or no prompt can be made.
         """
         search = self.search(example)
         with frozen(self.goal.model):
@@ -141,7 +143,7 @@ class Arca:
         )
 
     def search(self, example: AttackExample) -> CoordinateSearch:
-        """What will search a prompt for ``example``, with draws of its own at every bitmap."""
+        """Return the search of a prompt for ``example``, with its own draws at every bitmap."""
         settings, goal = self.settings, self.goal
         target = goal.target(example.target)
         prefix = len(self._prefix(example))
@@ -155,7 +157,7 @@ class Arca:
         )  # fmt: skip
 
     def start(self, search: CoordinateSearch, example: AttackExample) -> list[int]:
-        """The prompt that the search for ``example`` begins with, alike at every bitmap."""
+        """Return the prompt that the search for ``example`` begins with, which is the same at every bitmap."""
         generator = torch.Generator().manual_seed(example_seed(self.seed, example.id, ""))
         return search.initial(self._prefix(example), self.settings.tokens, generator)
 

@@ -1,13 +1,14 @@
-"""BERT-Attack (Li et al., EMNLP 2020, arXiv 2004.09984; algorithms.md 9.4), on classifiers and causal language models.
+"""BERT-Attack (Li et al., EMNLP 2020, arXiv 2004.09984; docs/methods/attacks.md) on classifiers and causal language
+models.
 
-The search is that of :mod:`qalof.attacks.methods.substitution`.  What is BERT-Attack's own:
+The search is that of :mod:`qalof.attacks.methods.substitution`.  These are BERT-Attack's own choices:
 
 - A word is hidden by a mask: the tokenizer's mask token, or its unknown token (the official code's).  Where the unknown
   token is also the end of text, as in GPT-2, it would not hide a word but cut the text in two; the word is then
   left out instead.
 - Candidates are the top K = 48 of a language model at the word's place, found in the original text and not in the one
-  with earlier swaps; sub-words and stop words are dropped.  There is no masked model at hand:
-  :mod:`qalof.attacks.substitutes.left_context` says what stands in, and what becomes of words of several pieces.
+  with earlier swaps; sub-words and stop words are dropped.  No masked model is available:
+  :mod:`qalof.attacks.substitutes.left_context` says what replaces it, and how words of several pieces are handled.
 - At most 40 % of a text's words are swapped (the official code lets one more pass).
 - Similar enough: the whole text against the original, cosine 0.2 (TextAttack's).  The paper drops finished texts;
   dropping candidates loses no text that another candidate saves.  What fits a place may be the opposite of what stood
@@ -74,25 +75,25 @@ class BertAttack(WordAttack):
         self._settings, self._proposer, self._similarity, self._mask = settings, proposer, similarity, mask
 
     def hidden(self, words: Words, index: int) -> str:
-        """Masked, or left out."""
+        """Return the text with the word masked or left out."""
         return words.without(index) if self._mask is None else words.replaced(index, self._mask).text
 
     def candidates(self, original: Words, index: int) -> list[str]:
-        """What the language model would have there, the likeliest first."""
+        """Return the words that the language model proposes there, the likeliest first."""
         return self._proposer.candidates(original, index)
 
     def similar(self, original: Words, current: Words, index: int, swapped: Sequence[Words]) -> list[Swap]:
-        """By the whole text, against the original."""
+        """Compare the whole text with the original."""
         scores = self._similarity.of(original.text, [words.text for words in swapped])
         least = self._settings.least_similarity
         return [Swap(words, score) for words, score in zip(swapped, scores, strict=True) if score >= least]
 
     def most_changes(self, words: int) -> int:
-        """40 % of them, rounded down."""
+        """Return 40 % of the words, rounded down."""
         return int(self._settings.most_changed * words)
 
 
 def mask_of(tokenizer: Any) -> str | None:
-    """What hides a word from a victim with this tokenizer; None where no token says just that."""
+    """Return the token that hides a word from a victim with this tokenizer; None where no token means that."""
     mask: str | None = tokenizer.mask_token or tokenizer.unk_token
     return None if mask == tokenizer.eos_token else mask

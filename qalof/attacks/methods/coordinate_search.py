@@ -1,4 +1,4 @@
-"""Searches for the free tokens of a prompt, one substitution at a time (algorithms.md 9.2).
+"""Searches for the free tokens of a prompt, one substitution at a time (docs/methods/attacks.md, "arca").
 
 The objective of a prompt x for a target o, in nats:
 
@@ -10,7 +10,7 @@ rated before anything is read:
 
     score(v) = E_v . g + lambda / (n - 1) * log p(v | x_<i),     g = dJ / d(embedding at i)
 
-The second term is exact, since what stands before i does not change; only the rest of J is linearised.  The proposals:
+The second term is exact, since the tokens before i do not change; only the rest of J is linearized.  The proposals:
 
 - ``arca``: places in turn; g is the mean over ``candidates`` random tokens at i; the best ``candidates`` are read.
 - ``autoprompt``: the same with g at the token that stands there.
@@ -18,8 +18,8 @@ The second term is exact, since what stands before i does not change; only the r
 - ``gcg``: a step is a whole sweep; of all places' ``pool`` best tokens ``candidates`` are drawn and read.
 
 J is what is differentiated and what is maximised.  (The official ARCA takes the mean over o for the one and the sum for
-the other, so that lambda weighs differently.)  Under ``monotone`` the prompt stays as it is where nothing read is
-better; else the best of what was read is taken even if it is worse, as the official code does.
+the other, so lambda has another weight there.)  Under ``monotone`` the prompt stays as it is where nothing read is
+better; otherwise the best of what was read is taken even if it is worse, as the official code does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from qalof.precision import at_least_float32
 
 
 class Proposal(StrEnum):
-    """How the prompts that a step reads are chosen."""
+    """The rule by which a step chooses the prompts that it reads."""
 
     ARCA = "arca"
     AUTOPROMPT = "autoprompt"
@@ -47,7 +47,7 @@ class Proposal(StrEnum):
 
 
 class Reading(NamedTuple):
-    """Of one prompt: J, log p(o | x), meanNLL in nats, and whether o is its greedy continuation."""
+    """The numbers of one prompt: J, log p(o | x), meanNLL in nats, and whether o is its greedy continuation."""
 
     objective: float
     log_probability: float
@@ -60,7 +60,7 @@ class CoordinateSearch:
     """A search for one target at the bitmap that the victim is set to; see the module's docstring.
 
     ``allowed``: tokens to choose from; ``places``: indices of the free tokens in a prompt; ``weight``: lambda;
-    ``generator``: on the CPU, so that all devices draw alike.
+    ``generator``: on the CPU, so all devices draw alike.
 
     Attributes:
         queries: prompts that the victim has read, for a gradient or not.
@@ -89,11 +89,11 @@ class CoordinateSearch:
 
     @property
     def steps_a_sweep(self) -> int:
-        """A step for each place; one for all with ``gcg``."""
+        """The number of steps: one per place, or one for all places with ``gcg``."""
         return 1 if self.proposal == Proposal.GCG else len(self.places)
 
     def step(self, index: int, row: list[int], reading: Reading) -> tuple[list[int], Reading]:
-        """The prompt to go on with, and its reading."""
+        """Return the prompt to continue with, and its reading."""
         rows = self.proposals(index, row)
         if not rows:
             return row, reading
@@ -109,7 +109,7 @@ class CoordinateSearch:
             (scores,) = self._masked([row] if self.proposal != Proposal.ARCA else self._random(row, place), [place])
             changes = [(place, token) for token in scores.topk(self._most(2 * self._read_at_once)).indices.tolist()]
         rows = [[*row[:place], token, *row[place + 1 :]] for place, token in dict.fromkeys(changes)]
-        # with the prompt as it is in the running anyway, there is no need to read it again
+        # the present prompt competes anyway, so it need not be read again
         rows = [changed for changed in rows if changed != row or not self.monotone]
         spelt = [changed for changed, kept in zip(rows, self.goal.spelt(rows), strict=True) if kept]
         self.unspelt += len(rows) - len(spelt)
@@ -137,7 +137,7 @@ class CoordinateSearch:
 
     @torch.no_grad()
     def read(self, rows: Sequence[Sequence[int]]) -> list[Reading]:
-        """Of prompts of equal length, exactly."""
+        """Read prompts of equal length exactly."""
         found: list[Reading] = []
         for start in range(0, len(rows), BATCH):
             prompts = torch.tensor(rows[start : start + BATCH], device=self.device)
@@ -152,10 +152,10 @@ class CoordinateSearch:
         return found
 
     def initial(self, prefix: Sequence[int], tokens: int, generator: torch.Generator) -> list[int]:
-        """``prefix`` and ``tokens`` allowed tokens after it, drawn one by one such that the text spells them.
+        """``prefix`` and ``tokens`` allowed tokens after it, drawn one by one so their text is tokenized as them.
 
         Raises:
-            BadInputError: nothing spelt can follow.
+            BadInputError: No such token can follow.
         """
         row = list(prefix)
         for _ in range(tokens):

@@ -1,6 +1,6 @@
-"""GBDA, the gradient-based distributional attack (Guo et al., EMNLP 2021, arXiv 2104.13733; algorithms.md 9.1).
+"""GBDA, the gradient-based distributional attack (Guo et al., EMNLP 2021, arXiv 2104.13733; docs/methods/attacks.md).
 
-The text of n tokens becomes a distribution, Theta (n, V) with Theta[i, x_i] = C and 0 elsewhere, and Adam minimises
+The text of n tokens becomes a distribution, Theta (n, V) with Theta[i, x_i] = C and 0 elsewhere, and Adam minimizes
 over Gumbel-softmax samples pi (n, V) of it
 
     L = mean max(0, h_y - max_{k != y} h_k + kappa) + lambda_lm NLL_g(pi) - lambda_sim R(x, pi)
@@ -11,9 +11,9 @@ sample's tokens need not be the ones that its text has) and classified.
 
 The defaults are the official code's; those that suit the shipped tiny model are :data:`TINY_SETTINGS`.  Choices:
 
-- C is 15 for GPT-2's vocabulary and is moved with V, so that a token always starts at 98.5 % probability.
-- First and last token are *held*, hard one-hot rows.  The official code only keeps their gradient at zero, so that a
-  sample still changes each with 1.5 % probability, and the last is where GPT-2 classifies.
+- C is 15 for GPT-2's vocabulary and changes with V, so a token always starts with 98.5 % probability.
+- First and last token are *held*, hard one-hot rows.  The official code only keeps their gradient at zero, so a sample
+  still changes each of them with 1.5 % probability, and the last is where GPT-2 classifies.
 - Special tokens have probability 0 unless they stand in the text: no text that a user writes holds them.
 - An attack succeeds when any hard sample is misclassified at the attacked precision.  What is kept is the wrong sample
   with the fewest changed words (the official code keeps the first); if none is wrong, the nearest miss.
@@ -80,23 +80,23 @@ class GbdaSettings:
         check_numbers(self)
 
     def examples(self, task: Task) -> list[AttackExample]:
-        """A classifier's validation texts."""
+        """Return a classifier's validation texts."""
         return labelled_texts(task)
 
     def work(self, tokens: int) -> Work:
-        """The victim's and the language model's passes; hard samples at the end."""
+        """Return the passes of the victim and of the language model, with the hard samples at the end."""
         return Work(2 * self.iterations * self.batch, self.samples)
 
     def misfit(self, example: AttackExample, model: Any, tokenizer: Any) -> str | None:
-        """A text without words, or a label that the classifier does not have."""
+        """Say why a text cannot be attacked: it has no words, or a label that the classifier does not have."""
         return text_misfit(example, model)
 
     def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> Gbda:
-        """The attack on a classifier with ``lm`` as g."""
+        """Build the attack on a classifier, with ``lm`` as g."""
         return Gbda(classifier(model, tokenizer, self.max_length), lm, self, seed)
 
     def judge(self, model: Any, tokenizer: Any) -> LabelGoal:
-        """By the label that the classifier gives."""
+        """Return the judge, which uses the label that the classifier gives."""
         return LabelGoal(classifier(model, tokenizer, self.max_length))
 
 
@@ -110,7 +110,7 @@ class Gbda:
     """See the module's docstring; an :class:`~qalof.attacks.attack.Attack`.
 
     Raises:
-        BadInputError: the language model or ``idf`` has another vocabulary than the victim.
+        BadInputError: The language model or ``idf`` has another vocabulary than the victim.
     """
 
     name = "gbda"
@@ -165,7 +165,9 @@ class Gbda:
         )  # fmt: skip
 
     def initial(self, ids: Sequence[int]) -> torch.Tensor:
-        """Theta before the first step, of the free (inner) positions: (n - 2, V); (0, V) for two tokens or fewer."""
+        """Return Theta before the first step, of the free (inner) positions: (n - 2, V), or (0, V) for two tokens or
+        fewer.
+        """
         size = len(self.embedding)
         coefficient = self.settings.coefficient
         if coefficient is None:
@@ -214,7 +216,7 @@ class Gbda:
         return loss
 
     def _read(self, embedded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities (B, n, V) and last hidden states (B, n, features) of the language model."""
+        """Return log-probabilities (B, n, V) and last hidden states (B, n, features) of the language model."""
         outputs = transformers_model(self.lm)(inputs_embeds=embedded, output_hidden_states=True, use_cache=False)
         states = at_least_float32(outputs.hidden_states[-1])
         return functional.log_softmax(at_least_float32(outputs.logits), dim=-1), states
@@ -224,7 +226,7 @@ class Gbda:
         if not len(theta):
             return [list(ids)] * self.settings.samples
         rows = []
-        for _ in range(self.settings.samples):  # one at a time: 100 noise tensors of a whole vocabulary are gigabytes
+        for _ in range(self.settings.samples):  # one by one: 100 noise tensors of a whole vocabulary take gigabytes
             inner = (theta + gumbel(tuple(theta.shape), generator, self.dtype)).argmax(-1).tolist()
             rows.append([ids[0], *inner, ids[-1]])
         return rows
@@ -257,7 +259,7 @@ def gumbel(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtyp
 
 
 def coefficient_for(vocabulary: int, coefficient: float = REFERENCE_COEFFICIENT) -> float:
-    """The C that gives a token the starting probability that ``coefficient`` gives it among GPT-2's 50,257.
+    """Return the C that gives a token the starting probability that ``coefficient`` gives it among GPT-2's 50,257.
 
     e^C / (e^C + V - 1) is the same for both, so C moves by log((V - 1) / 50,256).
     """

@@ -1,14 +1,15 @@
-"""What attacks that swap words share: ranking, greedy search and settings (algorithms.md 9.3, 9.4).
+"""The common part of attacks that swap words: ranking, greedy search and settings (docs/methods/attacks.md).
 
-1. Every word but stop words is hidden in turn, and words are ranked by how much worse the victim does without each.
-2. In that order, a word's candidates are put in its place.  Those that keep the text similar enough are shown to the
-   victim.  If any breaks it, the one most similar to the text is taken and the attack is over.  Else the one with
-   the largest damage stays, if that is more than before.
+1. Every word but stop words is hidden in turn, and words are ranked by how much worse the victim does without each of
+them. 2. In that order, a word's candidates are put in its place.  Those that keep the text similar enough are shown to
+the
+   victim.  If any breaks it, the one most similar to the text is taken and the attack ends. Otherwise the one with the
+   largest damage stays, if that is more than before.
 
 A method says how a word is hidden, what its candidates are, and what similar enough means.  Choices that hold for both:
 
-- The official codes compare a swap's damage with the *original* text's, so that a later swap may undo what an earlier
-  one did; here with the current text's, as the papers have it.
+- The official codes compare a swap's damage with the *original* text's, so a later swap may undo an earlier one; here
+  it is compared with the current text's, as in the papers.
 - They ask the victim about candidates that the filters then drop; here the filters come first, and no query is wasted.
 - BERT-Attack's code takes the first candidate that breaks the victim, in its language model's order.
 
@@ -100,18 +101,18 @@ class WordAttack(ABC):
 
     @abstractmethod
     def hidden(self, words: Words, index: int) -> str:
-        """The text with word ``index`` hidden."""
+        """Return the text with word ``index`` hidden."""
 
     @abstractmethod
     def candidates(self, original: Words, index: int) -> Sequence[str]:
-        """What may stand in the place of word ``index``, the best first."""
+        """Return words that may replace word ``index``, the best first."""
 
     @abstractmethod
     def similar(self, original: Words, current: Words, index: int, swapped: Sequence[Words]) -> list[Swap]:
         """Those of ``swapped``, the current text with another word ``index``, that are similar enough."""
 
     def most_changes(self, words: int) -> int:
-        """How many of a text's words may be swapped."""
+        """Return how many of a text's words may be swapped."""
         return words
 
     def run(self, example: AttackExample) -> AttackResult:
@@ -135,7 +136,7 @@ class WordAttack(ABC):
         return sorted(open_to_swaps, key=lambda index: -scores[index])
 
     def _search(self, original: Words, order: Sequence[int], asked: _Asked) -> tuple[Words, list[float], bool]:
-        """The text found, the damage after each swap, and whether the last one broke the victim."""
+        """Return the text found, the damage after each swap, and whether the last one broke the victim."""
         current, losses = original, list[float]()
         (before,) = asked.verdicts([original.text])
         damage = before.damage
@@ -191,7 +192,7 @@ class _Asked:
 
 
 def best_swap(swaps: Sequence[Swap], verdicts: Sequence[Verdict]) -> tuple[Swap, Verdict]:
-    """The most similar of those that break the victim; where none does, the one with the largest damage."""
+    """Return the most similar swap that breaks the victim; where none does, the one with the largest damage."""
     pairs = list(zip(swaps, verdicts, strict=True))
     breaking = [pair for pair in pairs if pair[1].broken]
     if breaking:

@@ -1,16 +1,17 @@
-"""TextFooler (Jin et al., AAAI 2020, arXiv 1907.11932; algorithms.md 9.3), on classifiers and causal language models.
+"""TextFooler (Jin et al., AAAI 2020, arXiv 1907.11932; docs/methods/attacks.md) on classifiers and causal language
+models.
 
-The search is that of :mod:`qalof.attacks.methods.substitution`.  What is TextFooler's own:
+The search is that of :mod:`qalof.attacks.methods.substitution`.  These are TextFooler's own choices:
 
 - A word is hidden by leaving it out, as the paper has it (the official code puts ``<oov>`` there).
 - Candidates are up to 50 synonyms with cosine >= 0.5 (the official code's; the paper says 0.7), of the same part of
   speech, or a noun for a verb.
 - Similar enough: a window of 15 words around the swap, in the text with and without it, both with all earlier
   swaps.  The score is 1 - arccos(cos) / pi and must be 0.84 (TextAttack's; the official code forgets the pi).  In texts
-  of fewer words than the window the check is all but off, at 0.1, as in the official code.
+  of fewer words than the window the threshold is only 0.1, as in the official code.
 
-The paper's word vectors and encoder are not at hand; :mod:`qalof.attacks.substitutes` says what stands in, and
-thresholds do not carry over: :data:`TINY_SETTINGS` has those that suit the shipped tiny model.
+The paper's word vectors and encoder are not available; :mod:`qalof.attacks.substitutes` says what replaces them.
+Thresholds do not carry over: :data:`TINY_SETTINGS` has those that suit the shipped tiny model.
 """
 
 from __future__ import annotations
@@ -97,13 +98,13 @@ class TextFooler(WordAttack):
         return words.without(index)
 
     def candidates(self, original: Words, index: int) -> list[str]:
-        """Synonyms of a fitting part of speech, the nearest first."""
+        """Return synonyms of a fitting part of speech, the nearest first."""
         own = original.words[index]
         found = [word for word in self._synonyms.of(own) if not self._tagged or parts_of_speech.may_replace(own, word)]
         return [cased(word, own) for word in found]
 
     def similar(self, original: Words, current: Words, index: int, swapped: Sequence[Words]) -> list[Swap]:
-        """By the window around the swap, against the text just before it."""
+        """Compare the window around the swap with that of the text just before it."""
         start, stop = current.window(index, self._settings.window)
         scores = self._similarity.of(current.part(start, stop), [words.part(start, stop) for words in swapped])
         short = len(current.words) < self._settings.window

@@ -1,20 +1,22 @@
-"""Random precision inference: which bitmap each request runs at (Double-Win Quant, ICML 2021; algorithms.md 8).
+"""Random precision inference draws the bitmap of each request (Double-Win Quant, ICML 2021;
+docs/methods/random_precision.md).
 
 Granularity says what shares a draw from the set S:
 
 - ``request``: every request draws for itself, all layers alike (the default);
 - ``batch``: ``batch_size`` requests in a row share a draw, which is what the official code does.  A batch is the
-  requests k * batch_size to (k + 1) * batch_size - 1 by their own numbers, whoever serves them.  Texts of one batch
-  are not independent of each other then, so that intervals over texts are too narrow;
-- ``layer``: every site of every request draws for itself; the reading under which S4's table makes sense.
+  requests k * batch_size to (k + 1) * batch_size - 1 by their own numbers, whoever serves them.  Texts of one batch are
+  then not independent of each other, so intervals over texts are too narrow;
+- ``layer``: every site of every request draws for itself; with this reading the table of S4 (docs/systems.md) makes
+sense.
 
 ``token`` would change the width within one KV cache and is not supported yet.
 
-S4's switching probability p leaves a draw at ``baseline`` with probability 1 - p, else it is uniform over S, which
-may hold the baseline again.
+S4's switching probability p leaves a draw at ``baseline`` with probability 1 - p; otherwise the draw is uniform over S,
+which may contain the baseline again.
 
-Draws come from SHA-256 of (seed, request, draw, layer) and not from a generator with a state, so that a request
-can be replayed alone, anywhere, and shards agree with the whole.
+Draws come from SHA-256 of (seed, request, draw, layer) and not from a generator with a state, so a request can be
+replayed alone, on any machine, and shards agree with the whole.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from qalof.laws import Count, Seed, Share, check_numbers
 
 _WORD = 2**64
 BATCH_SIZE = 16
-"""How many requests share a draw of a batch unless told otherwise."""
+"""The default number of requests that share a draw of a batch."""
 
 
 class DrawGranularity(StrEnum):
@@ -45,7 +47,7 @@ class DrawGranularity(StrEnum):
 
 @dataclass(frozen=True)
 class RandomPrecision:
-    """A defence: draws a bitmap for each request.  Made by :meth:`of`.
+    """A defense that draws a bitmap for each request. :meth:`of` makes it.
 
     ``choices``: S; ``probability``: p of leaving ``baseline``, which is None where p = 1; ``batch_size``: in
     requests, of the granularity ``batch`` alone.
@@ -83,21 +85,22 @@ class RandomPrecision:
         """For a model with these ``sites``; ``widths`` and ``baseline`` are whatever :meth:`Bitmap.parse` reads.
 
         Raises:
-            BadInputError: no widths, an illegal one, an unknown granularity, p outside [0, 1] or without a baseline.
+            BadInputError: There are no widths, a width is illegal, the granularity is unknown, or p is outside [0, 1]
+                or has no baseline.
         """
         choices = tuple(Bitmap.parse(width, sites) for width in widths)
         stay = None if baseline is None else Bitmap.parse(baseline, sites)
         return cls(choices, _granularity(granularity), seed, probability, stay, batch_size)
 
     def bitmap(self, request: int, draw: int = 0) -> Bitmap:
-        """The bitmap of a request; ``draw`` counts its repetitions.  Equal arguments, equal bitmap."""
+        """Return the bitmap of a request; ``draw`` counts its repetitions. Equal arguments give equal bitmaps."""
         if self.granularity is DrawGranularity.LAYER:
             return Bitmap({site: self._draw(request, draw, site)[site] for site in self.choices[0].sites})
         return self._draw(request // self.shared, draw, "")
 
     @property
     def shared(self) -> int:
-        """How many requests in a row share a draw."""
+        """The number of consecutive requests that share a draw."""
         return self.batch_size if self.granularity is DrawGranularity.BATCH else 1
 
     def _draw(self, unit: int, draw: int, layer: str) -> Bitmap:
@@ -108,7 +111,7 @@ class RandomPrecision:
         return self.choices[choice * len(self.choices) // _WORD]
 
     def weights(self) -> Mapping[Bitmap, float] | None:
-        """How probable each bitmap is; None per layer, where they are too many to list."""
+        """Return the probability of each bitmap; None per layer, where they are too many to list."""
         if self.granularity is DrawGranularity.LAYER:
             return None
         switched = 1.0 if self.baseline is None else self.probability
@@ -120,7 +123,7 @@ class RandomPrecision:
         return dict(weights)
 
     def to_json(self) -> dict[str, Any]:
-        """What the record says of the defence; bitmaps as printed."""
+        """Return the defense as the record has it, with bitmaps as printed."""
         return {
             "widths": [str(choice) for choice in self.choices],
             "granularity": str(self.granularity),

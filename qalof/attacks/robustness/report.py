@@ -1,8 +1,8 @@
-"""The report on robustness: fixed precisions, transfer, and random precision beside them, with its control.
+"""The results on robustness: fixed precisions, transfer, and random precision with its control.
 
-Random precision alone makes errors, and an attacker who may retry meets more of them with every draw.  So beside each
-rate of successful attacks stands the *clean control*: the share of unattacked texts that the same draws get wrong.
-Only what exceeds the control is the attack's doing.
+Random precision alone makes errors, and an attacker who may retry meets more of them with every draw.  So each rate of
+successful attacks has a *clean control* alongside it: the share of unattacked texts that the same draws get wrong. Only
+the excess over the control is due to the attack.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SourceUnderDraws:
 
 @dataclass(frozen=True)
 class RandomPrecisionReport:
-    """Random precision with ``draws`` draws an example.
+    """Random precision with ``draws`` draws per example.
 
     ``defence``: its widths, granularity, seed, p; ``clean_accuracy``: right draws over all inputs; ``clean_any_wrong``:
     inputs that some draw gets wrong, unattacked; ``predicted``, ``success_mean``: over all sources, for an attacker who
@@ -64,8 +64,8 @@ class RandomPrecisionReport:
 class RobustnessReport:
     """One model's robustness.  Per bitmap, in the order of ``bitmaps``; matrices are [source][target].
 
-    ``transfer_of_successes`` counts only attacks that worked where they were built; ``random_precision``: one a
-    defence, in the order asked for.
+    ``transfer_of_successes`` counts only attacks that worked where they were built; ``random_precision``: one entry per
+    defense, in the order of the request.
     """
 
     bitmaps: tuple[str, ...]
@@ -106,7 +106,7 @@ class RobustnessReport:
 def robustness_report(
     table: PredictionTable, drawn: Sequence[tuple[RandomPrecision, DrawTable]] = ()
 ) -> RobustnessReport:
-    """All figures from the tables; ``drawn``: each defence with what was answered under its draws."""
+    """Compute all figures from the tables; ``drawn`` has each defense with the answers under its draws."""
     matrix = transfer_matrix(table)
     right = table.clean_right
     return RobustnessReport(

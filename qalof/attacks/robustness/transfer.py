@@ -1,4 +1,5 @@
-"""Do attacks built at one bitmap work at another?  (algorithms.md 8.)
+"""Transfer: whether attacks that were built at one bitmap work at another (docs/methods/random_precision.md,
+"Measuring").
 
 Everything is computed from two tables of predicted labels, which :func:`prediction_table` and :func:`draw_table` fill
 with a model and nothing else needs one:
@@ -7,13 +8,13 @@ with a model and nothing else needs one:
   target bitmap (a classifier's label; for a language model 0 where it held and 1 where it broke, see
   :mod:`qalof.attacks.goal`);
 - :class:`DrawTable`: the same texts under R draws of random precision.  The clean text and all attacks of an
-  example meet the *same* draws, so that differences between them are not differences of luck.
+  example meet the *same* draws, so differences between them are not due to chance.
 
-M[i, j] is the share of adversarial texts built at i that are wrong at j, over the inputs whose clean text is right at
-i *and* at j: an input that j misreads anyway says nothing of transfer.  The unconditional matrix, over all
-inputs, stands beside it (1 minus it is the accuracy after the attack), and one over the attacks that worked where
-they were built, which says what a *found* attack is worth elsewhere.  In the others a failed attack takes part with its
-nearest miss, since it may yet work elsewhere.
+M[i, j] is the share of adversarial texts built at i that are wrong at j, over the inputs whose clean text is right at i
+*and* at j: an input that j misreads anyway says nothing about transfer. The unconditional matrix, over all inputs, is
+given alongside it (1 minus it is the accuracy after the attack), and one over the attacks that worked where they were
+built, which says how often a *successful* attack works at another bitmap.  In the others a failed attack takes part
+with its nearest miss, since it may yet work elsewhere.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from qalof.errors import BadInputError
 
 Labels = NDArray[np.int64]
 Texts = list[list[str]]
-"""One row an example: the clean text, then the adversarial text of each source."""
+"""One row per example: the clean text, then the adversarial text of each source."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ class PredictionTable:
 
     @property
     def clean_right(self) -> Mask:
-        """(N, B): clean text read rightly."""
+        """(N, B): whether the clean text is classified correctly."""
         right: Mask = self.clean == self.labels[:, None]
         return right
 
     @property
     def adversarial_wrong(self) -> Mask:
-        """(B source, N, B target): adversarial text misread."""
+        """(B source, N, B target): whether the adversarial text is misclassified."""
         wrong: Mask = self.adversarial != self.labels[None, :, None]
         return wrong
 
@@ -103,7 +104,7 @@ class Among(Enum):
 
 
 def transfer_matrix(table: PredictionTable, among: Among = Among.RIGHT_AT_BOTH) -> tuple[tuple[Rate, ...], ...]:
-    """M with counts: row = source, column = target; see the module's docstring."""
+    """Return M with counts: row = source, column = target; see the docstring of the module."""
     wrong, size = table.adversarial_wrong, range(len(table.bitmaps))
     return tuple(tuple(Rate.of(wrong[i, :, j], _counted(table, i, j, among)) for j in size) for i in size)
 
@@ -145,12 +146,12 @@ def prediction_table(
 
     Args:
         judge: of the attack's settings; its model is left at the bitmap it had.
-        results: one list a bitmap, attacked there; all over the same examples in the same order.
+        results: one list per bitmap, attacked there; all lists have the same examples in the same order.
         bitmaps: sources and targets.
         progress: called with bitmaps done.
 
     Raises:
-        BadInputError: not one list a bitmap, or lists over different examples.
+        BadInputError: There is not one list per bitmap, or the lists have different examples.
     """
     texts = _texts(results, len(bitmaps))
     labels = np.array([result.label for result in results[0]], dtype=np.int64)
@@ -174,14 +175,16 @@ def draw_table(
     *,
     progress: Progress | None = None,
 ) -> DrawTable:
-    """Answers to every clean and adversarial text under ``draws`` draws a request; the request is the example's id.
+    """Return answers to every clean and adversarial text under ``draws`` draws per request; its number is the example's
+    id.
 
     Arguments and errors as for :func:`prediction_table`; ``progress`` counts distinct bitmaps.
     """
     if draws < 1:
-        raise BadInputError(f"random precision needs at least 1 draw an example: got {draws}; 20 tell something")
+        raise BadInputError(f"random precision needs at least 1 draw per example: got {draws}; 20 are usual")
     texts = _texts(results, len(results))
-    # requests that drew the same bitmap are classified together: with whole-model draws that is one pass a width
+    # requests that drew the same bitmap are classified together: with draws for the whole model that is one pass per
+    # width
     drawn: dict[Bitmap, list[tuple[int, int]]] = {}
     for row, result in enumerate(results[0]):
         for draw in range(draws):
@@ -202,7 +205,7 @@ def draw_table(
 
 def _texts(results: Sequence[Sequence[AttackResult]], sources: int) -> Texts:
     if len(results) != sources or not results:
-        raise BadInputError(f"results must be one list a bitmap: got {len(results)} for {sources}")
+        raise BadInputError(f"results must be one list per bitmap: got {len(results)} for {sources}")
     ids = [[result.example_id for result in attacked] for attacked in results]
     if any(other != ids[0] for other in ids) or not ids[0]:
         raise BadInputError("results must cover the same examples in the same order at every bitmap; sort them by id")

@@ -1,9 +1,9 @@
-"""Offline stand-ins for the models and word lists that attacks on words take from elsewhere (algorithms.md 9).
+"""Offline substitutes for the external models and word lists of attacks on words (docs/methods/attacks.md).
 
 =====================  ======================================  ==========================================
 the papers'            here                                    or
 =====================  ======================================  ==========================================
-counter-fitted vectors neighbours in the input embeddings      a user's list (:mod:`.synonyms`)
+counter-fitted vectors neighbors in the input embeddings       a user's list (:mod:`.synonyms`)
 sentence encoder (USE) mean hidden states of a language model  (:mod:`.similarity`)
 masked language model  left context, then the whole sentence   (:mod:`.left_context`)
 part-of-speech tagger  suffixes (:mod:`.parts_of_speech`)      off

@@ -1,8 +1,8 @@
 """A tagger of single words by their endings, in place of a trained one.
 
-A word swaps with one of the same part of speech, or a noun with a verb (TextFooler's rule), so that noun and verb need
-not be told apart.  An ending that says nothing leaves every part open, and a swap is ruled out only where the
-two words have no part in common: the filter errs on the side of letting swaps pass.
+A word swaps with one of the same part of speech, or a noun with a verb (TextFooler's rule), so nouns and verbs need not
+be distinguished. An ending that says nothing allows every part, and a swap is refused only where the two words have no
+part in common: in doubt, the filter lets a swap pass.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LEAST_STEM = 2
 
 
 def parts_of_speech(word: str) -> frozenset[str]:
-    """What a word may be: of :data:`NOUN_OR_VERB`, :data:`ADJECTIVE`, :data:`ADVERB`."""
+    """Return the parts of speech that a word may be: :data:`NOUN_OR_VERB`, :data:`ADJECTIVE`, :data:`ADVERB`."""
     lower = word.lower()
     if lower in _KNOWN:
         return _KNOWN[lower]
@@ -46,5 +46,5 @@ def parts_of_speech(word: str) -> frozenset[str]:
 
 
 def may_replace(word: str, other: str) -> bool:
-    """Whether the two may be of one part of speech, or noun and verb."""
+    """Return whether the two words may be of one part of speech, or noun and verb."""
     return bool(parts_of_speech(word) & parts_of_speech(other))

@@ -1,10 +1,10 @@
-"""How alike two texts are: the mean of a language model's hidden states, in place of a sentence encoder.
+"""The similarity of two texts by the mean of a language model's hidden states, in place of a sentence encoder.
 
     u(x) = sum_i w_i h_i(x) / sum_i w_i,    cosine: cos(u, v);    angular: 1 - arccos(cos(u, v)) / pi
 
 h: states after the middle layer (or another); w: idf of each token, or 1.  A text's first position is left out where
-there are others, because its state says little but that it is the first.  Such means all point much the same way, the
-more so in GPT-2, so that thresholds made for a sentence encoder let more pass here.
+there are others, because its state says little but that it is the first.  Such means have similar directions,
+especially in GPT-2, so thresholds made for a sentence encoder let more pass here.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class StateSimilarity:
         self.name = f"{'idf-weighted ' if idf else ''}mean states after layer {self._layer}, {metric}"
 
     def of(self, reference: str, texts: Sequence[str]) -> list[float]:
-        """How alike each text is to ``reference``; at most 1, and 1 for the same."""
+        """Return the similarity of each text to ``reference``: at most 1, and 1 for the same text."""
         means = self._means([reference, *texts])
         cosines = functional.cosine_similarity(means[:1], means[1:]).clamp(-1, 1).double().tolist()
         return [1 - math.acos(cosine) / math.pi for cosine in cosines] if self._metric == "angular" else cosines

@@ -25,5 +25,5 @@ STOP_WORDS = frozenset(_TEXT.split())
 
 
 def is_stop_word(word: str) -> bool:
-    """Whatever its capitals and apostrophes."""
+    """Return whether ``word`` is a stop word, whatever its capitals and apostrophes."""
     return word.lower().replace("\u2019", "'") in STOP_WORDS

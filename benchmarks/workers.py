@@ -71,15 +71,15 @@ def under_ray(workers: int, steps: int, batch: int) -> tuple[float, float]:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from orchestrate.cluster.connection import worker_environment
-    from orchestrate.cluster.progress_queue import watched_board
+    from orchestrate.cluster.progress_queue import put, watched_queue
 
     def loop(settings: dict[str, Any]) -> tuple[float, float]:
-        return seconds_a_step(steps, batch, settings["board"].post.remote)
+        return seconds_a_step(steps, batch, lambda item: put(settings["queue"], item))
 
-    with tempfile.TemporaryDirectory() as folder, watched_board(lambda posts: None) as board:
+    with tempfile.TemporaryDirectory() as folder, watched_queue(lambda items: None) as queue:
         trainer = TorchTrainer(
             loop,
-            train_loop_config={"board": board},
+            train_loop_config={"queue": queue},
             scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
             torch_config=TorchConfig(backend="gloo"),
             run_config=RunConfig(storage_path=folder, worker_runtime_env={"env_vars": worker_environment(workers)}),

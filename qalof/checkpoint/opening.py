@@ -66,9 +66,10 @@ class OpenCheckpoint:
         """The manifest of a checkpoint, as types.
 
         Raises:
-            BadInputError: as :attr:`manifest`.
+            BadInputError: as :attr:`manifest`, or a packed folder.
         """
-        return describe(self.manifest, self.folder)
+        # a packed folder's layout is no manifest, and reading it as one says so
+        return describe(read_manifest(self.folder) if self.is_packed else self.manifest, self.folder)
 
     def drop_model(self) -> None:
         """Give the model's memory back, where other processes do the work; it is loaded again if it is asked for."""

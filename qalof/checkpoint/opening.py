@@ -68,7 +68,8 @@ class OpenCheckpoint:
         Raises:
             BadInputError: as :attr:`manifest`.
         """
-        return describe(self.manifest, self.folder)
+        # a packed folder is refused by its kind
+        return describe(read_manifest(self.folder) if self.is_packed else self.manifest, self.folder)
 
     def drop_model(self) -> None:
         """Give the model's memory back, where other processes do the work; it is loaded again if it is asked for."""

@@ -99,9 +99,9 @@ def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
         return Interval(float("nan"), 0.0, 1.0)
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     rate = successes / trials
-    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    center = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * (rate * (1 - rate) / trials + z * z / (4 * trials * trials)) ** 0.5
-    return Interval(rate, max(0.0, centre - half), min(1.0, centre + half))
+    return Interval(rate, max(0.0, center - half), min(1.0, center + half))
 
 
 def bootstrap_mean(values: Sequence[float], *, confidence: float = 0.95, seed: int = 0) -> Interval:

@@ -75,7 +75,7 @@ def run(
             options=options,
             on_score=on_score,
         )
-        while waiting := study.next_generation():
+        while waiting := study.ask():
             batch = waiting[: max(1, evaluator.at_once)]
             for bitmap, evaluation in zip(batch, evaluator.evaluate(batch), strict=True):
                 if record is not None:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from search.objective import Objective
 from search.point import Point
 
-DOMINATED_COLOUR, FRONT_COLOUR = "#9aa5b1", "#c2410c"
+DOMINATED_COLOR, FRONT_COLOR = "#9aa5b1", "#c2410c"
 
 
 def front_png(points: Sequence[Point], front: Sequence[Point], objectives: Sequence[Objective], title: str) -> bytes:
@@ -35,12 +35,12 @@ def front_png(points: Sequence[Point], front: Sequence[Point], objectives: Seque
     horizontal = objectives[1] if len(objectives) > 1 else Objective.parse("average_bits")
     front = sorted(front, key=lambda point: point.value(horizontal.name))
     others = [point for point in points if point not in front]
-    _draw(axes, others, horizontal, vertical, DOMINATED_COLOUR, f"dominated ({len(others)})")
-    _draw(axes, front, horizontal, vertical, FRONT_COLOUR, f"front ({len(front)})")
+    _draw(axes, others, horizontal, vertical, DOMINATED_COLOR, f"dominated ({len(others)})")
+    _draw(axes, front, horizontal, vertical, FRONT_COLOR, f"front ({len(front)})")
     if len(front) > 1:
         where: Literal["post", "pre"] = "post" if horizontal.direction == "min" else "pre"
         x, y = ([point.value(o.name) for point in front] for o in (horizontal, vertical))
-        axes.step(x, y, where=where, color=FRONT_COLOUR, linewidth=1, alpha=0.6)
+        axes.step(x, y, where=where, color=FRONT_COLOR, linewidth=1, alpha=0.6)
     axes.set_xlabel(horizontal.metric.heading)
     axes.set_ylabel(vertical.metric.heading)
     axes.set_title(title)
@@ -53,7 +53,7 @@ def front_png(points: Sequence[Point], front: Sequence[Point], objectives: Seque
 
 
 def _draw(
-    axes: Axes, points: Sequence[Point], horizontal: Objective, vertical: Objective, colour: str, label: str
+    axes: Axes, points: Sequence[Point], horizontal: Objective, vertical: Objective, color: str, label: str
 ) -> None:
     shown = [p for p in points if math.isfinite(p.value(horizontal.name)) and math.isfinite(p.value(vertical.name))]
     if not shown:
@@ -67,7 +67,7 @@ def _draw(
         markersize=4,
         elinewidth=0.8,
         capsize=2,
-        color=colour,
+        color=color,
         label=label,
     )
 

@@ -1,6 +1,6 @@
 """One search that is driven from outside: it says what to evaluate next and takes the results.
 
-A study connects a strategy with the code that runs models.  :meth:`Study.next_generation` gives the bitmaps that must
+A study connects a strategy with the code that runs models.  :meth:`Study.ask` gives the bitmaps that must
 be evaluated; each comes back through :meth:`Study.tell`, in any order; the strategy gets them in its own order. So a
 process, a pool of actors or a cluster drives the same search to the same result.
 
@@ -79,7 +79,7 @@ class Study:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to evaluate; certain once :meth:`next_generation` has returned nothing."""
+        """Whether nothing is left to evaluate; certain once :meth:`ask` has returned nothing."""
         return self._done
 
     @property
@@ -87,7 +87,7 @@ class Study:
         """The rows of the strategy so far: greedy's steps, or the ranking of sensitivities."""
         return list(self._context.trace)
 
-    def next_generation(self) -> list[Bitmap]:
+    def ask(self) -> list[Bitmap]:
         """Bitmaps to evaluate now; the same ones until all of them are told; none when the search is over."""
         while not self._pending and not self._done:
             if self._generation is None:
@@ -101,14 +101,14 @@ class Study:
         return list(self._pending)
 
     def tell(self, bitmap: Bitmap, evaluation: Evaluation) -> Score:
-        """Take the evaluation of a bitmap that :meth:`next_generation` gave out.
+        """Take the evaluation of a bitmap that :meth:`ask` gave out.
 
         Raises:
             ValueError: The bitmap was not given out, or was reported already.
             BadInputError: The evaluation lacks an objective's metric.
         """
         if bitmap not in self._pending:
-            raise ValueError(f"tell must follow next_generation: bitmap {bitmap} is not waiting for an evaluation")
+            raise ValueError(f"tell must follow ask: bitmap {bitmap} is not waiting for an evaluation")
         score = self._score(bitmap, evaluation)
         self._pending.remove(bitmap)
         return score

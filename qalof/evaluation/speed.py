@@ -103,15 +103,15 @@ def _median(run: Callable[[], Any], repeats: int, device: torch.device) -> float
     run()
     seconds = []
     for _ in range(repeats):
-        _synchronise(device)
+        _synchronize(device)
         started = time.perf_counter()
         run()
-        _synchronise(device)
+        _synchronize(device)
         seconds.append(time.perf_counter() - started)
     return sorted(seconds)[len(seconds) // 2]
 
 
-def _synchronise(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -57,8 +57,8 @@ class SwitchableNorm(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Normalize with the active copy."""
         norm = self.norm if self.active is None else self.copies[self.active]
-        normalised: torch.Tensor = norm(hidden)
-        return normalised
+        normalized: torch.Tensor = norm(hidden)
+        return normalized
 
 
 @torch.no_grad()

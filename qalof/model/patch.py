@@ -98,7 +98,7 @@ def patch(
     return switches
 
 
-def initialise(switches: Sequence[Switch], specs: Mapping[str, AdapterSpec]) -> None:
+def initialize(switches: Sequence[Switch], specs: Mapping[str, AdapterSpec]) -> None:
     """Give freshly patched branches the inits that decompose a weight; the drawn ones stay.
 
     Raises:

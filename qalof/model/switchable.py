@@ -34,7 +34,7 @@ from qalof.model.layers.real_tokens import Shown
 from qalof.model.layers.tensor_quantizer import share_tokens
 from qalof.model.norms import trained_norms
 from qalof.model.packing import check_packable, pack_sites
-from qalof.model.patch import initialise, patch
+from qalof.model.patch import initialize, patch
 from qalof.model.pretrained import BaseModel, HeadKind, weights_digest
 from qalof.model.quantizer_state import STEPS, learned_steps
 from qalof.model.rest import rest_of
@@ -237,9 +237,9 @@ class SwitchableModel(nn.Module):
         for switch, state in zip(self.switches, states, strict=True):
             switch.set(*state)
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Give fresh branches the inits that decompose weights; drawn inits are in place already."""
-        initialise(self.switches, self.adapters)
+        initialize(self.switches, self.adapters)
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of a task head by path; a causal LM has none, since its head is pretrained."""
@@ -301,5 +301,5 @@ def build(
     with torch.random.fork_rng(devices=[]), portable_draws():
         torch.manual_seed(seed)
         switchable = SwitchableModel(model, base, adapters or {}, settings)
-        switchable.initialise()
+        switchable.initialize()
         return switchable

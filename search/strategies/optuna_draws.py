@@ -55,7 +55,7 @@ class Draws:
             indices = self.context.space.encode(bitmap)
             self.study.enqueue_trial(dict(zip(self.names, indices, strict=True)))
 
-    def next_generation(self) -> list[Bitmap]:
+    def ask(self) -> list[Bitmap]:
         """Return bitmaps that were never scored, all different; the list is empty once none can be found."""
         fresh: dict[Indices, None] = {}
         for _ in range(ASKS_PER_PLACE * self.size):

@@ -62,5 +62,5 @@ def _sampled(context: StrategyContext, sampler: BaseSampler, generation_size: in
 
 
 def _generations(draws: Draws) -> Strategy:
-    while generation := draws.next_generation():
+    while generation := draws.ask():
         draws.tell((yield generation))

@@ -27,12 +27,12 @@ def attack_of(victim: Any, settings: GbdaSettings) -> Gbda:
     return Gbda(AttackedModel(victim.model, victim.tokenizer, settings.max_length), victim.lm, settings)
 
 
-def test_the_margin_that_the_optimisation_works_on_falls(victim: Any) -> None:
+def test_the_margin_that_the_optimization_works_on_falls(victim: Any) -> None:
     attack = attack_of(victim, replace(QUICK, lambda_lm=0.0, lambda_sim=0.0, kappa=100.0))
     example = victim.examples[0]
     ids = attack.victim.encode([example.text])[0]
     with frozen(victim.model, victim.lm):
-        _, losses = attack.optimise(ids, example.label, torch.Generator().manual_seed(0))
+        _, losses = attack.optimize(ids, example.label, torch.Generator().manual_seed(0))
     # with kappa out of reach and no other term the loss is the margin + 100
     assert losses[0] > 100 > losses[-1]
 
@@ -47,7 +47,7 @@ def test_the_first_and_last_token_are_held(victim: Any) -> None:
         seen.append(pi[:, [0, -1]].detach())
         return (pi * torch.arange(pi.shape[-1])).mean()
 
-    theta, _ = attack.optimise(ids, 0, generator, objective)
+    theta, _ = attack.optimize(ids, 0, generator, objective)
     ends = torch.nn.functional.one_hot(torch.tensor([ids[0], ids[-1]]), len(attack.embedding)).float()
     assert all(torch.equal(rows, ends.expand_as(rows)) for rows in seen)
     samples = attack.hard_samples(torch.zeros_like(theta), ids, generator)

@@ -36,8 +36,8 @@ def test_neighbours_are_whole_words_by_cosine_about_the_mean() -> None:
     rows[1:4] = torch.tensor([[1.0, 0.0], [1.0, 1.0], [-1.0, 0.1]])
     rows += 7  # which all have in common, and which would make all cosines 1
     lm = SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(weight=rows))
-    centred = rows - rows.mean(0)
-    cosine = float(torch.nn.functional.cosine_similarity(centred[1], centred[2], dim=0))
+    centered = rows - rows.mean(0)
+    cosine = float(torch.nn.functional.cosine_similarity(centered[1], centered[2], dim=0))
 
     def found(least: float, most: int = 50) -> list[str]:
         return list(EmbeddingNeighbours(lm, Vocabulary(), least, most).of("Hot"))

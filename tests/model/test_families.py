@@ -177,7 +177,7 @@ def test_keys_are_rounded_before_they_are_rotated(family, tokens):
     model.set_bitmap("w32a32kv3")
     rounded = Cache(model, tokens)
     first = exact.keys[0][:, :1]
-    if family.name == "qwen3":  # normalised after rounding
+    if family.name == "qwen3":  # normalized after rounding
         raw = exact.features["layers.0.self_attn.k_proj"][:, :1]
         norm = model.model.model.layers[0].self_attn.k_norm
         with torch.no_grad():

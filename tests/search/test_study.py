@@ -24,7 +24,7 @@ def evaluate(sites, make_evaluator):
 
 
 def drive(study, evaluate, order=list):
-    while waiting := study.next_generation():
+    while waiting := study.ask():
         for bitmap in order(waiting):
             study.tell(bitmap, evaluate(bitmap))
     return study.result()
@@ -39,16 +39,16 @@ def test_the_order_of_telling_changes_nothing(space, evaluate, strategy):
 
 def test_a_generation_stays_open_until_all_of_it_is_told(space, evaluate):
     study = Study(space, OBJECTIVES)
-    first = study.next_generation()
+    first = study.ask()
     assert len(first) == 8
     study.tell(first[3], evaluate(first[3]))
-    assert study.next_generation() == first[:3] + first[4:]
+    assert study.ask() == first[:3] + first[4:]
     assert study.evaluations == 1
 
 
 def test_the_best_so_far_is_there_at_any_moment(space, evaluate):
     study = Study(space, OBJECTIVES)
-    for count, bitmap in enumerate(study.next_generation()[::-1], start=1):
+    for count, bitmap in enumerate(study.ask()[::-1], start=1):
         study.tell(bitmap, evaluate(bitmap))
         result = study.result()
         assert len(result.points) == count
@@ -57,10 +57,10 @@ def test_the_best_so_far_is_there_at_any_moment(space, evaluate):
 
 def test_only_what_was_given_out_can_be_told(space, evaluate):
     study = Study(space, OBJECTIVES)
-    bitmap = study.next_generation()[0]
+    bitmap = study.ask()[0]
     study.tell(bitmap, evaluate(bitmap))
     for stranger in (bitmap, Bitmap.uniform(bitmap.sites, 16)):
-        with pytest.raises(ValueError, match="tell must follow next_generation"):
+        with pytest.raises(ValueError, match="tell must follow ask"):
             study.tell(stranger, evaluate(stranger))
 
 
@@ -68,7 +68,7 @@ def test_known_evaluations_are_counted_and_scored_and_not_given_out(space, evalu
     heard = []
     uniform = space.uniform()
     study = Study(space, OBJECTIVES, max_evaluations=8, known={b: evaluate(b) for b in uniform}, on_score=heard.append)
-    given_out = study.next_generation()
+    given_out = study.ask()
     assert not set(given_out) & set(uniform)
     result = drive(study, evaluate)
     assert study.evaluations == len(result.points) == len(heard) == 8

@@ -39,7 +39,7 @@ DEV = Path(__file__).resolve().parents[3] / "shared" / "data" / "squad" / "dev-v
         ("...", ""),
     ],
 )
-def test_normalisation(text, normal):
+def test_normalization(text, normal):
     assert normalize_answer(text) == normal
 
 

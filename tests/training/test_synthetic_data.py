@@ -101,7 +101,7 @@ def test_prompts_are_those_that_completion_is_trained_on_and_leave_room(tokenize
     assert len(row["ids"]) <= 10
 
 
-def test_language_modelling_trains_on_the_sampled_tokens_one_text_after_the_other(tokenizer, model, tmp_path):
+def test_language_modeling_trains_on_the_sampled_tokens_one_text_after_the_other(tokenizer, model, tmp_path):
     rows = write(model, tokenizer, 5, max_length=16)
     assert [row["index"] for row in rows] == list(range(5))
     assert all(tokenizer.eos_token_id not in row["ids"] for row in rows)

@@ -97,7 +97,7 @@ def search(
         def keep(bitmap: Bitmap, evaluation: Evaluation) -> None:
             record.add(fingerprint, evaluator.limit, bitmap, evaluation)
 
-        if study.next_generation():
+        if study.ask():
             workers = evaluator.workers
             given = {
                 "checkpoint": str(evaluator.checkpoint),
@@ -122,7 +122,7 @@ class StudySearcher(StatelessSearcher):
         if self.over:
             return str(Searcher.FINISHED)
         try:
-            waiting = self.study.next_generation()
+            waiting = self.study.ask()
         except Exception as error:
             self.error = error
             return str(Searcher.FINISHED)

@@ -136,7 +136,7 @@ class Gbda:
             return self._result(example, AttackStatus.SKIPPED, original, original, queries=1)
         generator = torch.Generator(self.device).manual_seed(example_seed(self.seed, example.id, self.victim.bitmap))
         with frozen(self.victim.model, self.lm):
-            theta, losses = self.optimise(ids, example.label, generator)
+            theta, losses = self.optimize(ids, example.label, generator)
         texts = [self.victim.decode(row) for row in self.hard_samples(theta, ids, generator)]
         logits = self.victim.logits(texts)
         lead = margins(logits, example.label)
@@ -176,7 +176,7 @@ class Gbda:
         theta = torch.zeros(len(inner), size, dtype=self.dtype, device=self.device)
         return theta.masked_fill_(self.forbidden, -torch.inf).scatter_(1, inner[:, None], coefficient)
 
-    def optimise(
+    def optimize(
         self, ids: Sequence[int], label: int, generator: torch.Generator,
         objective: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, list[float]]:  # fmt: skip

@@ -98,8 +98,8 @@ def distance(student: torch.Tensor, teacher: torch.Tensor, how: Distillation) ->
     possible = teacher > torch.finfo(teacher.dtype).min
     count = possible.sum(dim=-1, keepdim=True)
     difference = torch.where(possible, student - teacher, 0.0)
-    centred = torch.where(possible, difference - difference.sum(dim=-1, keepdim=True) / count, 0.0)
-    return (centred.square() / count).sum()
+    centered = torch.where(possible, difference - difference.sum(dim=-1, keepdim=True) / count, 0.0)
+    return (centered.square() / count).sum()
 
 
 def chosen_layers(features: FeatureLayers, blocks: int, seed: int, step: int) -> list[int]:
@@ -117,7 +117,7 @@ def feature_distance(student: Hidden, teacher: Hidden, layers: list[int]) -> tor
     """Return the mean squared difference of normalized states, weighted over tokens and summed over ``layers``."""
     total = student.weights.new_zeros(())
     for layer in layers:
-        ours, theirs = (_normalised(hidden.layers[layer]) for hidden in (student, teacher))
+        ours, theirs = (_normalized(hidden.layers[layer]) for hidden in (student, teacher))
         total = total + (student.weights * (ours - theirs.detach()).square().mean(dim=-1)).sum()
     return total
 
@@ -140,5 +140,5 @@ def contrastive_distance(student: Hidden, teacher: Hidden, how: Distillation) ->
     return -(anchors * matched).sum()
 
 
-def _normalised(state: torch.Tensor) -> torch.Tensor:
+def _normalized(state: torch.Tensor) -> torch.Tensor:
     return functional.layer_norm(at_least_float32(state), state.shape[-1:])

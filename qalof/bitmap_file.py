@@ -21,27 +21,28 @@ from qalof.layer_bits import LayerBits
 
 SUFFIXES = (".json", ".jsonl")
 _SHOWN = 4
-"""How many ids an error lists."""
+"""An error lists this many ids."""
 
 Spec = Mapping[str, Any] | str
-"""A bitmap as a file holds it: site -> bits, or its text."""
+"""A bitmap as a file stores it: site -> bits, or its text."""
 
 
 def names_file(text: str) -> bool:
-    """Whether a bitmap's text is ``FILE`` or ``FILE#ID``."""
+    """Return whether a bitmap's text is ``FILE`` or ``FILE#ID``."""
     return any(part.strip().endswith(SUFFIXES) for part in (text, text.rpartition("#")[0]))
 
 
 def file_of(text: str) -> Path:
-    """The file that ``FILE`` or ``FILE#ID`` names."""
+    """Return the file that ``FILE`` or ``FILE#ID`` names."""
     return expanded(text.rpartition("#")[0] if _selects(text) else text.strip())
 
 
 def read_spec(text: str) -> Spec:
-    """The bitmap that ``FILE`` or ``FILE#ID`` names, as the file holds it.
+    """Return the bitmap that ``FILE`` or ``FILE#ID`` names, as the file stores it.
 
     Raises:
-        BadInputError: no such file, a file without bitmaps, no such id or position, or several bitmaps and no choice.
+        BadInputError: The file does not exist or has no bitmaps, the id or position does not exist, or the file has
+            several bitmaps and none is chosen.
     """
     path = file_of(text)
     chosen = text.rpartition("#")[2].strip() if _selects(text) else ""

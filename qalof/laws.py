@@ -1,12 +1,12 @@
-"""The laws of numbers: what a numeric setting may be, as data beside its type.
+"""The laws of numbers say what a numeric setting may be, as data next to its type.
 
     steps: Annotated[int, Law(ge=1)] = 1000
     max_grad_norm: Annotated[float, Law(gt=0, off="null does not clip")] | None = 1.0
 
 A law stands in the type, so one reader serves all settings: the core's dataclasses check theirs by
 :func:`check_numbers`, pydantic's sections check theirs as they are validated, and a test walks every setting there is
-and fails on a number without a law.  Bounds in ``__post_init__`` were rejected: nothing can list them, so nothing
-notices the one that is missing.  pydantic's own ``Field(ge=1)`` was rejected because the core has no pydantic.
+and fails on a number without a law.  Bounds in ``__post_init__`` were rejected: they cannot be listed, so a missing one
+would not be noticed.  pydantic's own ``Field(ge=1)`` was rejected because the core has no pydantic.
 
 NaN and infinity break every law, and so do True and False, which Python counts as numbers.
 """
@@ -92,13 +92,13 @@ class Law:
 
 
 Count = Annotated[int, Law(ge=1)]
-"""How many of something that there must be."""
+"""A number of things of which there must be at least one."""
 
 Natural = Annotated[int, Law(ge=0)]
-"""How many of something that may be missing."""
+"""A number of things of which there may be none."""
 
 Seed = Annotated[int, Law(ge=0, lt=2**32)]
-"""What draws begin from: NumPy's generators take nothing else."""
+"""A seed of draws, within the range that NumPy's generators take."""
 
 Width = Annotated[int, Law(ge=2, le=16, others=(32,), off="32 does not quantize")]
 """Bits of a number: see :data:`qalof.layer_bits.WIDTHS`."""
@@ -110,10 +110,10 @@ Positive = Annotated[float, Law(gt=0)]
 """A size, a rate or a temperature."""
 
 Weight = Annotated[float, Law(ge=0, off="0 leaves its term out")]
-"""Of a term in a sum."""
+"""The weight of a term in a sum."""
 
 Share = Annotated[float, Law(ge=0, le=1)]
-"""Of a whole."""
+"""A share of a whole."""
 
 
 def law_in(hint: Any) -> Law | None:

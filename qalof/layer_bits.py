@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from qalof.errors import BadInputError
 
 PASS_THROUGH = 32
-"""The width that leaves a tensor as it is."""
+"""The width at which a tensor stays as it is."""
 
 WIDTHS = (*range(2, 17), PASS_THROUGH)
 

@@ -2,8 +2,8 @@
 
 A field of a settings class that names a file or a folder is not a ``str`` but one of the types below.  From the type
 follow that its text is taken as it stands and never as YAML, that ``~`` and ``~user`` at its beginning are home
-folders, and, where it is an input, that a finished run counts as finished only while what lies there is the same.
-Links are never resolved: what lies beside a file lies beside the name that the user gave it.
+folders, and, where it is an input, that a finished run counts as finished only while what lies there is the same. Links
+are never resolved: the neighbors of a file are those of the name that the user gave.
 
 The types work in plain dataclasses, which pydantic checks where a config holds them; it is not needed to import this.
 """

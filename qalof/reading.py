@@ -1,4 +1,4 @@
-"""Reading what users wrote: one place for byte-order marks, encodings, and paths that cannot be read.
+"""The files of users are read in one place, which handles byte-order marks, encodings and unreadable paths.
 
 Every text that a user hands in (configs, word lists, texts, JSON, lines of JSON) is read here, so a mark at the
 beginning of a file, which some editors write, never becomes part of the first word, and what the system or a decoder

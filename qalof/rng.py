@@ -1,4 +1,4 @@
-"""Random draws that are the same on every processor.
+"""Random draws that do not depend on the processor.
 
 torch draws whole numbers, permutations and uniform numbers in [0, 1) alike everywhere.  Three things differ between
 processors: ``uniform_`` from a to b and ``normal_`` in their last bit (fused multiply-add; vectorized logarithms and

@@ -1,4 +1,4 @@
-"""What the system says against writing, as an error of ours."""
+"""The system's errors on writing become errors of this project."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def writing_error(error: Exception, target: Path | str) -> QalofError | None:
 def check_writable(target: Path) -> None:
     """See whether a file or folder ``target`` can be made, or something be written in the folder that it is.
 
-    Its missing folders are made within a hidden folder of a name that nobody else uses, beside the first of them, and
-    all are taken away again, so nothing is left, and processes that do the same at the same time do not meet.
+    Its missing folders are made within a hidden folder with a unique name, next to the first of them, and all are taken
+    away again, so nothing is left, and processes that do the same at the same time do not meet.
 
     Raises:
         DiskError: the disk takes no more.

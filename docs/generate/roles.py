@@ -11,25 +11,8 @@ _ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):`(~?)\.*([\w.]+)`")
 _LITERAL = re.compile(r"``([^`\n]+)``")
 
 
-_SPECIFICATION = re.compile(r"algorithms\.md (\d+)(?:\.\d+)?")
-_PAGES = {
-    "1": "quantizers",
-    "2": "adapters and merge orders",
-    "3": "training objectives",
-    "4": "cyclic precision training",
-    "5": "data-free generation",
-    "6": "tasks and metrics",
-    "7": "sensitivity and search, cost model",
-    "8": "random precision",
-    "9": "attacks",
-    "10": "tasks and metrics",
-}
-"""The page that holds what a section of the specification says."""
-
-
 def as_markdown(text: str) -> str:
     """The docstring with roles and double backquotes as Markdown."""
-    text = _SPECIFICATION.sub(lambda match: f"Methods: {_PAGES.get(match[1], match[1])}", text)
     parts = re.split(r"(`[^`]*`)", _LITERAL.sub(r"`\1`", _ROLE.sub(_link, text)))
     # "M[source][target]" is no link, but Markdown would take it for one
     return "".join(part if part.startswith("`") else re.sub(r"\]( ?)\[", r"]\1\[", part) for part in parts)

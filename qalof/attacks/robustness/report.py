@@ -46,9 +46,9 @@ class SourceUnderDraws:
 class RandomPrecisionReport:
     """Random precision with ``draws`` draws per example.
 
-    ``defence``: its widths, granularity, seed, p; ``clean_accuracy``: right draws over all inputs; ``clean_any_wrong``:
-    inputs that some draw gets wrong, unattacked; ``predicted``, ``success_mean``: over all sources, for an attacker who
-    draws the source as well.
+    ``defence``: widths, granularity, seed and p of the defense; ``clean_accuracy``: right draws over all inputs;
+    ``clean_any_wrong``: inputs that some draw gets wrong, unattacked; ``predicted``, ``success_mean``: over all
+    sources, for an attacker who draws the source as well.
     """
 
     defence: Mapping[str, Any]

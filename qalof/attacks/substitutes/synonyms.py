@@ -1,8 +1,8 @@
-"""Synonyms: neighbours in a model's input embeddings, or a list that the user has.
+"""Synonyms are neighbors in a model's input embeddings, or come from a list of the user.
 
-The papers take neighbours in counter-fitted word vectors, whose antonyms were pushed apart.  Input embeddings were not:
-their neighbours share a word's *use*, so that "hot" may stand near "cold", and a list of antonyms to drop helps.  The
-embeddings' mean is removed first, since in GPT-2 all rows point much the same way.
+The papers take neighbors in counter-fitted word vectors, whose antonyms were pushed apart.  In input embeddings they
+were not: their neighbors share the *use* of a word, so "hot" may be near "cold", and a list of antonyms to drop helps.
+The embeddings' mean is removed first, since in GPT-2 all rows have similar directions.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Thesaurus = Mapping[str, tuple[str, ...]]
 
 
 class Synonyms(Protocol):
-    """Where synonyms come from."""
+    """A source of synonyms."""
 
     name: str
 
     def of(self, word: str) -> Sequence[str]:
-        """Lower-case synonyms of a word, the nearest first; none of one that is not known."""
+        """Return lower-case synonyms of a word, the nearest first; an unknown word has none."""
         ...
 
 
@@ -43,8 +43,8 @@ class EmbeddingNeighbours:
     Args:
         lm: its input embeddings are taken.
         tokenizer: of it.
-        least_cosine: of a neighbour.
-        most: neighbours of a word.
+        least_cosine: the least cosine of a neighbor.
+        most: the most neighbors of a word.
     """
 
     name = "neighbours in the input embeddings"

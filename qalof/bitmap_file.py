@@ -73,12 +73,12 @@ def _content(path: Path) -> Any:
 
 
 def _selects(text: str) -> bool:
-    """Whether a ``#`` in ``text`` separates a choice from the file, rather than being part of the file's name."""
+    """Return whether a ``#`` in ``text`` separates a choice from the file, instead of being part of the file's name."""
     return "#" in text and not text.strip().endswith(SUFFIXES)
 
 
 def _found(data: Any) -> tuple[list[Spec], list[Spec]]:
-    """The bitmaps of a file's content: those that positions count, and others that only ids name."""
+    """Return the bitmaps of a file's content: those that positions count, and others that only ids name."""
     if isinstance(data, Mapping) and isinstance(data.get("points"), list):
         points = [point["bitmap"] for point in data["points"] if isinstance(point, Mapping) and "bitmap" in point]
         front = [points[index] for index in data.get("front", []) if 0 <= index < len(points)]
@@ -92,7 +92,7 @@ def _found(data: Any) -> tuple[list[Spec], list[Spec]]:
 
 
 def _is_bitmap(data: Any) -> bool:
-    """Whether it is a bitmap's own JSON, or a plain map of sites."""
+    """Return whether ``data`` is a bitmap's own JSON, or a plain map of sites."""
     sites = data.get("sites", data) if isinstance(data, Mapping) else None
     if not isinstance(sites, Mapping) or not sites:
         return False
@@ -102,7 +102,7 @@ def _is_bitmap(data: Any) -> bool:
 
 
 def _listed(data: Any) -> Iterator[Spec]:
-    """Each bitmap once, in the file's order, from rows or lines that have one."""
+    """Yield each bitmap once, in the file's order, from rows or lines that have one."""
     if isinstance(data, Mapping):
         data = next((data[key] for key in ("rows", "front", "bitmaps") if isinstance(data.get(key), list)), [])
     seen = set()

@@ -27,7 +27,7 @@ class BlockMap:
 
 
 def block_map(bitmap: Mapping[str, LayerBits], role: str = "weight") -> BlockMap:
-    """The widths of ``role``, by kind of layer and block, both in the model's order."""
+    """Return the widths of ``role``, by kind of layer and block, both in the model's order."""
     names = list(bitmap)
     blocks = numbered_blocks(names)
     kinds = {name: _kind(name) for name in names}
@@ -39,7 +39,7 @@ def block_map(bitmap: Mapping[str, LayerBits], role: str = "weight") -> BlockMap
 
 
 def maps_worth_showing(bitmap: Mapping[str, LayerBits]) -> list[str]:
-    """The roles to draw: weights always, others where they are neither uniform nor the weights' widths."""
+    """Return the roles to draw: weights always, others where they are neither uniform nor the weights' widths."""
     shown = [ROLES[0]]
     for role in ROLES[1:]:
         widths = [getattr(bits, role) for bits in bitmap.values()]

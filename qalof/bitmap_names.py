@@ -63,7 +63,7 @@ def bitmap_id(bitmap: Mapping[str, LayerBits] | str) -> str:
 
 
 def is_id(text: str) -> bool:
-    """Whether ``text`` has the form of an id."""
+    """Return whether ``text`` has the form of an id."""
     return len(text) == ID_LENGTH and text[:1] in "abcdefghijklmnopqrstuvwxyz" and text.isascii() and text.isalnum()
 
 
@@ -109,7 +109,7 @@ def _text(bitmap: Mapping[str, LayerBits] | str) -> str:
 
 
 def _shares(widths: Mapping[str, int], sizes: Mapping[str, int]) -> dict[int, float]:
-    """Width -> its share of the sizes, from few bits to many."""
+    """Return width -> its share of the sizes, from few bits to many."""
     counts: Counter[int] = Counter()
     for name, bits in widths.items():
         counts[bits] += sizes[name]
@@ -118,7 +118,7 @@ def _shares(widths: Mapping[str, int], sizes: Mapping[str, int]) -> dict[int, fl
 
 
 def _told(shares: Mapping[int, float], what: str) -> str:
-    """``at 8``, or ``62 % of weights at 4, 38 % at 6``."""
+    """Return ``at 8``, or ``62 % of weights at 4, 38 % at 6``."""
     if len(shares) == 1:
         return f"at {next(iter(shares))}"
     largest = sorted(shares, key=lambda bits: -shares[bits])[:_MOST_WIDTHS]

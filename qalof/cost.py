@@ -126,7 +126,7 @@ def weight_bytes(site: Site, bits: int) -> int:
 
 
 def activation_bytes(site: Site, bits: int) -> int:
-    """Bytes of one token's input to a site at ``bits``, with what of its grid belongs to the token; 0 for a look-up.
+    """Return the bytes of one token's input to a site at ``bits``, with the scales of the token; 0 for a look-up.
 
     Raises:
         BadInputError: a width that the site's quantizer does not have.
@@ -137,7 +137,8 @@ def activation_bytes(site: Site, bits: int) -> int:
 
 
 def kv_bytes(site: Site, bits: int) -> int:
-    """Bytes that one token adds to the KV cache through this site at ``bits``, scales and zero points included.
+    """Return the bytes that one token adds to the KV cache through this site at ``bits``, scales and zero points
+    included.
 
     Raises:
         BadInputError: a width that the site's quantizer does not have.
@@ -197,7 +198,7 @@ def cost_of(bitmap: Bitmap, sites: Sequence[Site], context: int = 0, rest: Rest 
 
 
 def packed_storage(bitmap: Bitmap, sites: Sequence[Site], rest: Rest, float_bytes: int = FLOAT_BYTES) -> Storage:
-    """Bytes of a model packed at ``bitmap``, with the adapters that it runs there and no others.
+    """Return the bytes of a model packed at ``bitmap``, with the adapters that it runs there and no others.
 
     Args:
         bitmap: names exactly ``sites``.
@@ -223,7 +224,7 @@ def packed_storage(bitmap: Bitmap, sites: Sequence[Site], rest: Rest, float_byte
 
 
 def storage_of(bitmap: Bitmap, sites: Sequence[Site], unquantized: Unquantized, adapter_parameters: int = 0) -> Storage:
-    """Bytes of a model stored at ``bitmap`` with all its adapters.
+    """Return the bytes of a model stored at ``bitmap`` with all its adapters.
 
     Args:
         bitmap: names exactly ``sites``.
@@ -246,7 +247,7 @@ def storage_of(bitmap: Bitmap, sites: Sequence[Site], unquantized: Unquantized, 
 def _shared_bytes(
     bitmap: Bitmap, sites: Sequence[Site], unquantized: Unquantized, merged_widths: frozenset[int] = frozenset()
 ) -> int:
-    """Bytes of a head that is the embedding itself at this bitmap, which are counted there."""
+    """Return the bytes of a head that is the embedding itself at this bitmap, which are counted there."""
     heads = [(site, bitmap[site.name].weight) for site in sites if site.is_head and unquantized.head_view]
     own = [
         site for site, bits in heads if not (site.has_adapter and bits in merged_widths) and _passes_through(site, bits)

@@ -61,7 +61,7 @@ def file_digest(path: Path) -> str:
 
 
 def _kept(path: Path, seen: list[int]) -> str | None:
-    """The digest that was kept of a file that looked as it does now."""
+    """Return the digest that was kept of a file with the present size and times."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         return str(stored["sha256"]) if stored["seen"] == seen else None

@@ -80,7 +80,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def read_whole_lines(path: Path) -> list[bytes]:
-    """The lines of a record, without their newlines; none where there is no file.
+    """Return the lines of a record, without their newlines; a missing file has none.
 
     A line counts once its newline is there: what a kill tore off, or another process is writing at this moment, is
     left out.  Only ``\\n`` ends a line.
@@ -128,7 +128,7 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file of JSON lines with their line numbers, from 1; blank lines are passed over.
+    """Yield the objects of a file of JSON lines with their line numbers, from 1; blank lines are skipped.
 
     Raises:
         BadInputError: missing, not UTF-8, or a line that is no JSON object, with its number.
@@ -180,7 +180,7 @@ def copy_folder(source: Path, target: Path) -> None:
 
 @contextmanager
 def _replacement(target: Path) -> Iterator[Path]:
-    """A folder to fill, renamed to ``target`` at the end of the block, and removed where the block fails."""
+    """Yield a folder to fill, which is renamed to ``target`` at the end of the block, or removed if the block fails."""
     check_folder(target, "output")
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.new."))

@@ -54,7 +54,7 @@ def held(target: Path, what: str, *, wait: bool = False) -> Iterator[None]:
 
 
 def lock_of(target: Path) -> Path:
-    """The file whose lock guards ``target``, beside it; one that is a link is guarded where it leads."""
+    """Return the file whose lock guards ``target``, next to it; a link is guarded where it leads."""
     real = Path(os.path.realpath(target))  # Path.resolve raises an error of its own kind over a loop of links
     return real.with_name(f".{real.name}.lock")
 

@@ -82,7 +82,7 @@ class ListedSynonyms:
 
 
 def whole_words(tokenizer: Any) -> dict[str, int]:
-    """Lower-case word -> token id, of the tokens that begin with a space and are letters alone."""
+    """Return lower-case word -> token id, for the tokens that begin with a space and consist of letters."""
     tokens: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     words = {
         token[1:]: index
@@ -93,7 +93,7 @@ def whole_words(tokenizer: Any) -> dict[str, int]:
 
 
 def read_thesaurus(path: str) -> Thesaurus:
-    """Lower-case word -> its words, in the order of the file.
+    """Return lower-case word -> its synonyms, in the order of the file.
 
     Two forms: lines ``word<TAB>word``, unordered pairs; or, in a file named ``*.jsonl``, lines
     ``{"word": w, "synonyms": [...], "similar": [...]}``, of which ``similar`` and further keys may be missing.
@@ -110,7 +110,7 @@ def read_thesaurus(path: str) -> Thesaurus:
 
 @lru_cache(maxsize=8)
 def _read(file: Path, changed: tuple[int, int]) -> Thesaurus:
-    """``changed``: when the file was, and its size, so that a cache never serves an older one."""
+    """Read a list; ``changed`` has the file's time and size, so a cache never returns an older one."""
     listed: dict[str, dict[str, None]] = {}
     for number, line in read_lines(file, "word list"):
         if not line.strip():
@@ -131,7 +131,7 @@ def _pair(line: str) -> list[tuple[str, str]]:
 
 
 def _entry(line: str) -> list[tuple[str, str]]:
-    """A word with each of its synonyms; an empty word for a line of another form."""
+    """Return a word with each of its synonyms; a line of another form gives an empty word."""
     try:
         row = json.loads(line)
         word, others = row["word"], [*row["synonyms"], *row.get("similar", ())]

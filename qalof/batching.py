@@ -33,7 +33,7 @@ Length = TypeVar("Length", int, tuple[int, int])
 
 
 def by_equal_length(lengths: Sequence[Length], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of one length (or pair of lengths) each, short ones first; ties keep their order."""
+    """Yield indices in batches of one length (or pair of lengths) each, short ones first; ties keep their order."""
     groups: dict[Length, list[int]] = {}
     for index, length in enumerate(lengths):
         groups.setdefault(length, []).append(index)

@@ -21,27 +21,28 @@ from qalof.layer_bits import LayerBits
 
 SUFFIXES = (".json", ".jsonl")
 _SHOWN = 4
-"""How many ids an error lists."""
+"""An error lists this many ids."""
 
 Spec = Mapping[str, Any] | str
-"""A bitmap as a file holds it: site -> bits, or its text."""
+"""A bitmap as a file stores it: site -> bits, or its text."""
 
 
 def names_file(text: str) -> bool:
-    """Whether a bitmap's text is ``FILE`` or ``FILE#ID``."""
+    """Return whether a bitmap's text is ``FILE`` or ``FILE#ID``."""
     return any(part.strip().endswith(SUFFIXES) for part in (text, text.rpartition("#")[0]))
 
 
 def file_of(text: str) -> Path:
-    """The file that ``FILE`` or ``FILE#ID`` names."""
+    """Return the file that ``FILE`` or ``FILE#ID`` names."""
     return expanded(text.rpartition("#")[0] if _selects(text) else text.strip())
 
 
 def read_spec(text: str) -> Spec:
-    """The bitmap that ``FILE`` or ``FILE#ID`` names, as the file holds it.
+    """Return the bitmap that ``FILE`` or ``FILE#ID`` names, as the file stores it.
 
     Raises:
-        BadInputError: no such file, a file without bitmaps, no such id or position, or several bitmaps and no choice.
+        BadInputError: The file does not exist or has no bitmaps, the id or position does not exist, or the file has
+            several bitmaps and none is chosen.
     """
     path = file_of(text)
     chosen = text.rpartition("#")[2].strip() if _selects(text) else ""
@@ -72,12 +73,12 @@ def _content(path: Path) -> Any:
 
 
 def _selects(text: str) -> bool:
-    """Whether a ``#`` in ``text`` separates a choice from the file, rather than being part of the file's name."""
+    """Return whether a ``#`` in ``text`` separates a choice from the file, instead of being part of the file's name."""
     return "#" in text and not text.strip().endswith(SUFFIXES)
 
 
 def _found(data: Any) -> tuple[list[Spec], list[Spec]]:
-    """The bitmaps of a file's content: those that positions count, and others that only ids name."""
+    """Return the bitmaps of a file's content: those that positions count, and others that only ids name."""
     if isinstance(data, Mapping) and isinstance(data.get("points"), list):
         points = [point["bitmap"] for point in data["points"] if isinstance(point, Mapping) and "bitmap" in point]
         front = [points[index] for index in data.get("front", []) if 0 <= index < len(points)]
@@ -91,7 +92,7 @@ def _found(data: Any) -> tuple[list[Spec], list[Spec]]:
 
 
 def _is_bitmap(data: Any) -> bool:
-    """Whether it is a bitmap's own JSON, or a plain map of sites."""
+    """Return whether ``data`` is a bitmap's own JSON, or a plain map of sites."""
     sites = data.get("sites", data) if isinstance(data, Mapping) else None
     if not isinstance(sites, Mapping) or not sites:
         return False
@@ -101,7 +102,7 @@ def _is_bitmap(data: Any) -> bool:
 
 
 def _listed(data: Any) -> Iterator[Spec]:
-    """Each bitmap once, in the file's order, from rows or lines that have one."""
+    """Yield each bitmap once, in the file's order, from rows or lines that have one."""
     if isinstance(data, Mapping):
         data = next((data[key] for key in ("rows", "front", "bitmaps") if isinstance(data.get(key), list)), [])
     seen = set()

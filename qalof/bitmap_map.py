@@ -1,8 +1,8 @@
-"""A bitmap as a map: kinds of layer by blocks, so that 210 or 2,000 sites are seen at a glance.
+"""A bitmap as a map: kinds of layer by blocks, so 210 or 2,000 sites are seen at a glance.
 
-A site's place is read off its name: ``layers.3.mlp.up_proj`` is the kind ``mlp.up_proj`` of block 3.  A site outside
-the blocks, such as a head, is a kind of its own with one entry.  Of a kind's path the last part alone is shown where
-that tells the kinds apart.
+The place of a site is read from its name: ``layers.3.mlp.up_proj`` is the kind ``mlp.up_proj`` of block 3.  A site
+outside the blocks, such as a head, is a kind of its own with one entry.  Only the last part of a kind's path is shown
+where that distinguishes the kinds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BlockMap:
 
 
 def block_map(bitmap: Mapping[str, LayerBits], role: str = "weight") -> BlockMap:
-    """The widths of ``role``, by kind of layer and block, both in the model's order."""
+    """Return the widths of ``role``, by kind of layer and block, both in the model's order."""
     names = list(bitmap)
     blocks = numbered_blocks(names)
     kinds = {name: _kind(name) for name in names}
@@ -39,7 +39,7 @@ def block_map(bitmap: Mapping[str, LayerBits], role: str = "weight") -> BlockMap
 
 
 def maps_worth_showing(bitmap: Mapping[str, LayerBits]) -> list[str]:
-    """The roles to draw: weights always, others where they are neither uniform nor the weights' widths."""
+    """Return the roles to draw: weights always, others where they are neither uniform nor the weights' widths."""
     shown = [ROLES[0]]
     for role in ROLES[1:]:
         widths = [getattr(bits, role) for bits in bitmap.values()]
@@ -54,6 +54,6 @@ def _kind(name: str) -> str:
 
 
 def _shortened(kinds: Sequence[str]) -> list[str]:
-    """The last part of each kind where that tells them apart, otherwise the kind itself."""
+    """Return the last part of each kind where that distinguishes them, otherwise the kind itself."""
     last = [kind.rsplit(".", 1)[-1] for kind in kinds]
     return last if len(set(last)) == len(last) else list(kinds)

@@ -1,4 +1,4 @@
-"""Short ids and one-line summaries of bitmaps, so that output scales with the number of sites.
+"""Short ids and one-line summaries of bitmaps keep the output readable for models with many sites.
 
 A bitmap of 210 sites is a text of hundreds of characters.  What people read has its *id* instead: a letter and five
 more characters, the digest of the text that :class:`~qalof.bitmap.Bitmap` prints.  The same widths in the same order
@@ -20,16 +20,16 @@ from typing import Protocol
 from qalof.layer_bits import PASS_THROUGH, LayerBits
 
 SHORT = 12
-"""Characters of a bitmap's text up to which it is its own name."""
+"""Up to this many characters, the text of a bitmap is its name."""
 
 ID_LENGTH = 6
 _TEXT = re.compile(r"[0-9wakvx,]+")
 _MOST_WIDTHS = 5
-"""Widths of one kind that a summary counts by themselves."""
+"""A summary counts this many widths of one kind separately."""
 
 
 class Sized(Protocol):
-    """What a summary needs to know of a site."""
+    """The facts about a site that a summary needs."""
 
     @property
     def name(self) -> str:
@@ -38,12 +38,12 @@ class Sized(Protocol):
 
     @property
     def weights(self) -> int:
-        """Number of its weights."""
+        """The number of its weights."""
         ...
 
     @property
     def kv_features(self) -> int:
-        """How many of a token's features it puts into the KV cache."""
+        """The number of features per token that it puts into the KV cache."""
         ...
 
 
@@ -63,21 +63,21 @@ def bitmap_id(bitmap: Mapping[str, LayerBits] | str) -> str:
 
 
 def is_id(text: str) -> bool:
-    """Whether ``text`` has the form of an id."""
+    """Return whether ``text`` has the form of an id."""
     return len(text) == ID_LENGTH and text[:1] in "abcdefghijklmnopqrstuvwxyz" and text.isascii() and text.isalnum()
 
 
 def short_name(bitmap: Mapping[str, LayerBits] | str) -> str:
-    """A bitmap's own text where it is short, otherwise ``#`` and its id.
+    """Return a bitmap's own text where it is short, otherwise ``#`` and its id.
 
-    A text that is no bitmap's, such as what an objective calls the bitmaps that it draws, comes back as it is.
+    A text that is not that of a bitmap, such as an objective's name of the bitmaps that it draws, is returned as it is.
     """
     text = _text(bitmap)
     return text if len(text) <= SHORT or not _TEXT.fullmatch(text) else f"#{bitmap_id(text)}"
 
 
 def summary(bitmap: Mapping[str, LayerBits], sites: Sequence[Sized] | None = None) -> str:
-    """One line such as ``4.5 bits: 62 % of weights at 4, 38 % at 6; activations at 8; KV at 8``.
+    """Return one line such as ``4.5 bits: 62 % of weights at 4, 38 % at 6; activations at 8; KV at 8``.
 
     Activations and KV cache are mentioned where their widths are not those of the weights at every site.
 
@@ -109,7 +109,7 @@ def _text(bitmap: Mapping[str, LayerBits] | str) -> str:
 
 
 def _shares(widths: Mapping[str, int], sizes: Mapping[str, int]) -> dict[int, float]:
-    """Width -> its share of the sizes, from few bits to many."""
+    """Return width -> its share of the sizes, from few bits to many."""
     counts: Counter[int] = Counter()
     for name, bits in widths.items():
         counts[bits] += sizes[name]
@@ -118,7 +118,7 @@ def _shares(widths: Mapping[str, int], sizes: Mapping[str, int]) -> dict[int, fl
 
 
 def _told(shares: Mapping[int, float], what: str) -> str:
-    """``at 8``, or ``62 % of weights at 4, 38 % at 6``."""
+    """Return ``at 8``, or ``62 % of weights at 4, 38 % at 6``."""
     if len(shares) == 1:
         return f"at {next(iter(shares))}"
     largest = sorted(shares, key=lambda bits: -shares[bits])[:_MOST_WIDTHS]

@@ -36,7 +36,7 @@ _OUTPUT_PROJECTIONS = ("c_proj", "o_proj", "out_proj", "dense")
 
 
 def expand(text: str, sites: Sequence[str]) -> Layers | None:
-    """The layer bits of each site under a pattern, or None where ``text`` is not a pattern.
+    """Return the layer bits of each site under a pattern, or None where ``text`` is not a pattern.
 
     Raises:
         BadInputError: The pattern has the wrong number of widths, or it cannot place a site.
@@ -57,12 +57,12 @@ def expand(text: str, sites: Sequence[str]) -> Layers | None:
 
 
 def known(text: str) -> str:
-    """A hint at the pattern that ``text`` may have meant."""
+    """Return a hint at the pattern that ``text`` may have meant."""
     return nearest_hint(re.sub(r"[^a-z].*", "", text), _PATTERNS)
 
 
 def block_name(site: str) -> str:
-    """The path up to its first number: ``h.3.mlp.c_fc`` -> ``h.3``; the whole path where there is none."""
+    """Return the path up to its first number, ``h.3`` for ``h.3.mlp.c_fc``; the whole path where there is none."""
     parts = site.split(".")
     for index, part in enumerate(parts):
         if part.isdigit():
@@ -71,7 +71,7 @@ def block_name(site: str) -> str:
 
 
 def numbered_blocks(sites: Sequence[str]) -> list[int | None]:
-    """The index of each site's block in order of appearance; None for a site outside the blocks."""
+    """Return the index of each site's block in order of appearance; None for a site outside the blocks."""
     order: dict[str, int] = {}
     found: list[int | None] = []
     for site in sites:
@@ -81,7 +81,7 @@ def numbered_blocks(sites: Sequence[str]) -> list[int | None]:
 
 
 def component_of(site: str) -> str:
-    """``attention``, ``mlp``, or ``head`` for a site outside the blocks.
+    """Return ``attention``, ``mlp``, or ``head`` for a site outside the blocks.
 
     Raises:
         BadInputError: a path that names neither attention nor an MLP.

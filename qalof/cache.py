@@ -1,4 +1,4 @@
-"""The cache folder of this user: what can be made or fetched again, shared by all runs of the machine.
+"""The cache folder of this user holds what can be made or fetched again, for all runs of the machine.
 
 It holds ``features`` (tokenized examples), ``frozen`` (weights that processes share), ``models`` (pretrained weights
 that ``python -m qalof.real_model`` fetched) and ``converted`` (GGUF files as plain models).  Deleting any of them is

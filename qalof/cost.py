@@ -75,7 +75,8 @@ class Rest:
     Attributes:
         unquantized: embeddings, norms, biases, and heads that are no sites; fp32.
         adapter_ranks: weight width -> rank of the adapter that a site of this width is packed with; 0 for none.
-        merged_widths: weight widths at which an adapter is in the weight, so that a tied head is no embedding there.
+        merged_widths: the weight widths at which an adapter is in the weight, so a tied head differs from the embedding
+            there.
         quantizer_bytes: learned steps and observed ranges of inputs and cache.
     """
 
@@ -86,11 +87,11 @@ class Rest:
 
     @property
     def nbytes(self) -> int:
-        """All that no bitmap changes."""
+        """The bytes that no bitmap changes."""
         return FLOAT_BYTES * self.unquantized.parameters + self.unquantized.buffer_bytes + self.quantizer_bytes
 
     def adapter_bytes(self, site: Site, bits: int) -> int:
-        """Bytes of the branch that is packed with ``site`` at ``bits``."""
+        """Return the bytes of the branch that is packed with ``site`` at ``bits``."""
         rank = self.adapter_ranks.get(bits, 0) if site.has_adapter else 0
         return FLOAT_BYTES * rank * (site.in_features + site.out_features)
 
@@ -111,7 +112,7 @@ class Storage:
 
     @property
     def total_bytes(self) -> int:
-        """All four lines."""
+        """The sum of all four lines, in bytes."""
         return self.weight_bytes + self.adapter_bytes + self.unquantized_bytes + self.quantizer_bytes
 
 
@@ -125,7 +126,7 @@ def weight_bytes(site: Site, bits: int) -> int:
 
 
 def activation_bytes(site: Site, bits: int) -> int:
-    """Bytes of one token's input to a site at ``bits``, with what of its grid belongs to the token; 0 for a look-up.
+    """Return the bytes of one token's input to a site at ``bits``, with the scales of the token; 0 for a look-up.
 
     Raises:
         BadInputError: a width that the site's quantizer does not have.
@@ -136,7 +137,8 @@ def activation_bytes(site: Site, bits: int) -> int:
 
 
 def kv_bytes(site: Site, bits: int) -> int:
-    """Bytes that one token adds to the KV cache through this site at ``bits``, scales and zero points included.
+    """Return the bytes that one token adds to the KV cache through this site at ``bits``, scales and zero points
+    included.
 
     Raises:
         BadInputError: a width that the site's quantizer does not have.
@@ -148,10 +150,10 @@ def kv_bytes(site: Site, bits: int) -> int:
 
 
 def bit_operations(site: Site, weight: int, activation: int, kv: int, context: int = 0) -> int:
-    """Bit operations of one token at a site: MACs times the bits of both factors.
+    """Return the bit operations of one token at a site: MACs times the bits of both factors.
 
-    With a ``context`` of T tokens, each of keys and values adds T MACs a query feature; the other factor there,
-    a query or a probability, is not quantized.  A look-up in an embedding multiplies nothing.
+    With a ``context`` of T tokens, each of keys and values adds T MACs per query feature; the other factor there, a
+    query or a probability, is not quantized.  A look-up in an embedding multiplies nothing.
     """
     if site.is_embedding:
         return 0
@@ -160,10 +162,10 @@ def bit_operations(site: Site, weight: int, activation: int, kv: int, context: i
 
 
 def average_bits(bitmap: Bitmap, sites: Sequence[Site]) -> float:
-    """Weight bits, weighted by parameters.
+    """Return the weight bits, averaged with the number of parameters as weights.
 
     Raises:
-        BadInputError: the bitmap does not name exactly these sites.
+        BadInputError: The bitmap does not name exactly these sites.
     """
     _check_sites(bitmap, sites)
     return sum(site.weights * bitmap[site.name].weight for site in sites) / sum(site.weights for site in sites)
@@ -176,7 +178,7 @@ def cost_of(bitmap: Bitmap, sites: Sequence[Site], context: int = 0, rest: Rest 
         bitmap: names exactly ``sites``.
         sites: the model's, which know their quantizers.
         context: how many tokens each one attends to, 0 to leave attention out.
-        rest: what the model holds beside them; without it ``adapter_bytes`` and ``total_bytes`` are not known.
+        rest: what the model holds alongside them; without it ``adapter_bytes`` and ``total_bytes`` are not known.
 
     Raises:
         BadInputError: the bitmap does not name exactly these sites, or gives one a width that its quantizers lack.
@@ -196,12 +198,12 @@ def cost_of(bitmap: Bitmap, sites: Sequence[Site], context: int = 0, rest: Rest 
 
 
 def packed_storage(bitmap: Bitmap, sites: Sequence[Site], rest: Rest, float_bytes: int = FLOAT_BYTES) -> Storage:
-    """Bytes of a model packed at ``bitmap``, with the adapters that it runs there and no others.
+    """Return the bytes of a model packed at ``bitmap``, with the adapters that it runs there and no others.
 
     Args:
         bitmap: names exactly ``sites``.
         sites: the model's.
-        rest: what it holds beside them.
+        rest: what the model holds alongside them.
         float_bytes: of a number that is not quantized; adapters and learned steps stay in fp32.
 
     Raises:
@@ -222,12 +224,12 @@ def packed_storage(bitmap: Bitmap, sites: Sequence[Site], rest: Rest, float_byte
 
 
 def storage_of(bitmap: Bitmap, sites: Sequence[Site], unquantized: Unquantized, adapter_parameters: int = 0) -> Storage:
-    """Bytes of a model stored at ``bitmap`` with all its adapters.
+    """Return the bytes of a model stored at ``bitmap`` with all its adapters.
 
     Args:
         bitmap: names exactly ``sites``.
         sites: the model's.
-        unquantized: the parameters beside them.
+        unquantized: the parameters alongside them.
         adapter_parameters: of all adapters together.
 
     Raises:
@@ -245,7 +247,7 @@ def storage_of(bitmap: Bitmap, sites: Sequence[Site], unquantized: Unquantized, 
 def _shared_bytes(
     bitmap: Bitmap, sites: Sequence[Site], unquantized: Unquantized, merged_widths: frozenset[int] = frozenset()
 ) -> int:
-    """Bytes of a head that is the embedding itself at this bitmap, which are counted there."""
+    """Return the bytes of a head that is the embedding itself at this bitmap, which are counted there."""
     heads = [(site, bitmap[site.name].weight) for site in sites if site.is_head and unquantized.head_view]
     own = [
         site for site, bits in heads if not (site.has_adapter and bits in merged_widths) and _passes_through(site, bits)

@@ -1,8 +1,8 @@
-"""Digests of files and folders: what lies at a path, whatever the path is called.
+"""Digests identify the content of files and folders, whatever their paths.
 
 A large file is read once: its digest is kept in the cache folder, with the size and the times that the file had, and
-taken from there as long as it has them.  A file that was changed within the last seconds is read again, for a clock
-may be too coarse to tell one change from the next.
+taken from there as long as it has them.  A file that was changed within the last seconds is read again, since a clock
+may be too coarse to distinguish two changes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LARGE = 2**20
-"""Bytes from which on a digest is worth keeping."""
+"""The digest of a file is kept from this many bytes on."""
 
 SETTLED = 2.0
-"""Seconds without a change after which a file's times can be trusted."""
+"""The times of a file can be trusted after this many seconds without a change."""
 
 _OURS = ("run.json", "pipeline.json", "mlflow.db")
 """What the folder of a run, a pipeline or a record holds."""
@@ -46,7 +46,7 @@ def path_digest(path: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex, kept for large files that have settled."""
+    """Return the SHA-256 of a file, in hex, which is kept for large files that no longer change."""
     stat = path.stat()
     if stat.st_size < LARGE or abs(time.time() - stat.st_mtime) < SETTLED:
         return digest(path)
@@ -61,7 +61,7 @@ def file_digest(path: Path) -> str:
 
 
 def _kept(path: Path, seen: list[int]) -> str | None:
-    """The digest that was kept of a file that looked as it does now."""
+    """Return the digest that was kept of a file with the present size and times."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         return str(stored["sha256"]) if stored["seen"] == seen else None
@@ -85,7 +85,7 @@ def _files(folder: Path, below: str, above: frozenset[tuple[int, int]]) -> Itera
 
 
 def content_digest(*parts: Any) -> str:
-    """SHA-256, in hex, of JSON-able parts."""
+    """Return the SHA-256, in hex, of parts that JSON can represent."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -55,7 +55,7 @@ class DiskError(QalofError):
 
 
 def nearest_hint(wrong: str, known: Iterable[str], limit: int = 8) -> str:
-    """``did you mean 'x'?`` for the closest known name, or the list of what exists."""
+    """Return ``did you mean 'x'?`` for the closest known name, or the list of what exists."""
     names = sorted(known)
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
     if close:

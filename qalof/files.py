@@ -32,12 +32,12 @@ MANIFEST = "manifest.json"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` beside ``path`` and rename it into place."""
+    """Write ``text`` next to ``path`` and rename it into place."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path`` and rename it into place.
+    """Write ``content`` next to ``path`` and rename it into place.
 
     Raises:
         DiskError: the disk takes no more; an older file is as it was.
@@ -80,7 +80,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def read_whole_lines(path: Path) -> list[bytes]:
-    """The lines of a record, without their newlines; none where there is no file.
+    """Return the lines of a record, without their newlines; a missing file has none.
 
     A line counts once its newline is there: what a kill tore off, or another process is writing at this moment, is
     left out.  Only ``\\n`` ends a line.
@@ -93,7 +93,7 @@ def read_whole_lines(path: Path) -> list[bytes]:
 
 
 def _whole_bytes(size: int, file: Any) -> int:
-    """How many of ``size`` bytes are whole lines."""
+    """Return how many of ``size`` bytes are whole lines."""
     at = size
     while at > 0:
         start = max(0, at - 4096)
@@ -110,7 +110,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def json_ready(data: Any) -> Any:
-    """``data`` with every number that is not finite replaced by None, for JSON has neither NaN nor infinity."""
+    """Return ``data`` with None for every number that is not finite, since JSON has neither NaN nor infinity."""
     if isinstance(data, Mapping):
         return {key: json_ready(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
@@ -128,7 +128,7 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file of JSON lines with their line numbers, from 1; blank lines are passed over.
+    """Yield the objects of a file of JSON lines with their line numbers, from 1; blank lines are skipped.
 
     Raises:
         BadInputError: missing, not UTF-8, or a line that is no JSON object, with its number.
@@ -143,7 +143,7 @@ def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -154,7 +154,7 @@ def sealed_folder(target: Path, header: Mapping[str, Any]) -> Iterator[Path]:
 
     Args:
         target: the folder; an older one there is replaced at the end.
-        header: what the manifest says besides the files; JSON.
+        header: what the manifest says in addition to the files, as JSON.
 
     Raises:
         DiskError: the disk takes no more; an older folder is as it was.
@@ -180,7 +180,7 @@ def copy_folder(source: Path, target: Path) -> None:
 
 @contextmanager
 def _replacement(target: Path) -> Iterator[Path]:
-    """A folder to fill, renamed to ``target`` at the end of the block, and removed where the block fails."""
+    """Yield a folder to fill, which is renamed to ``target`` at the end of the block, or removed if the block fails."""
     check_folder(target, "output")
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.new."))
@@ -208,7 +208,7 @@ def seal(folder: Path, header: Mapping[str, Any]) -> None:
 
 
 def tidy(target: Path) -> None:
-    """Remove what a kill left beside ``target``; an older folder, caught between two renames, is put back."""
+    """Remove what a kill left next to ``target``; an older folder, caught between two renames, is restored."""
     for left in target.parent.glob(f".{target.name}.old.*"):
         if (left / "old").is_dir() and not target.exists():
             (left / "old").replace(target)
@@ -218,7 +218,7 @@ def tidy(target: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """To the disk, so that a power cut after the renaming finds the content there."""
+    """Flush a file to the disk, so its content survives a power cut after the renaming."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

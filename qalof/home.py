@@ -15,7 +15,7 @@ DATA, DATA_VARIABLE = "data:", "QALOF_DATA"
 
 
 def is_short(text: str) -> bool:
-    """Whether a path begins with something that stands for a folder."""
+    """Return whether a path begins with something that stands for a folder."""
     return text.startswith(("~", DATA))
 
 
@@ -25,7 +25,8 @@ def has_home() -> bool:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """``path`` with ``~``, ``~user`` or ``data:`` at its beginning replaced by the folder; nothing else is changed.
+    """Return ``path`` with ``~``, ``~user`` or ``data:`` at its beginning replaced by the folder, and the rest
+    unchanged.
 
     Raises:
         BadInputError: there is no such home folder, or no variable that names the folder of data sets.

@@ -1,12 +1,12 @@
-"""The laws of numbers: what a numeric setting may be, as data beside its type.
+"""The laws of numbers say what a numeric setting may be, as data next to its type.
 
     steps: Annotated[int, Law(ge=1)] = 1000
     max_grad_norm: Annotated[float, Law(gt=0, off="null does not clip")] | None = 1.0
 
 A law stands in the type, so one reader serves all settings: the core's dataclasses check theirs by
 :func:`check_numbers`, pydantic's sections check theirs as they are validated, and a test walks every setting there is
-and fails on a number without a law.  Bounds in ``__post_init__`` were rejected: nothing can list them, so nothing
-notices the one that is missing.  pydantic's own ``Field(ge=1)`` was rejected because the core has no pydantic.
+and fails on a number without a law.  Bounds in ``__post_init__`` were rejected: they cannot be listed, so a missing one
+would not be noticed.  pydantic's own ``Field(ge=1)`` was rejected because the core has no pydantic.
 
 NaN and infinity break every law, and so do True and False, which Python counts as numbers.
 """
@@ -47,7 +47,7 @@ class Law:
     off: str = ""
 
     def holds(self, value: Any, whole: bool) -> bool:
-        """Whether ``value`` is a number, whole if ``whole``, within the bounds."""
+        """Return whether ``value`` is a number, whole if ``whole``, within the bounds."""
         if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
             return False
         number: Any = value
@@ -61,7 +61,7 @@ class Law:
         )
 
     def text(self, whole: bool) -> str:
-        """The law in words, such as ``a whole number of at least 1``."""
+        """Return the law in words, such as ``a whole number of at least 1``."""
         if self.ge is not None and self.le is not None:
             bounds = f" from {self.ge} to {self.le}"
         else:
@@ -92,13 +92,13 @@ class Law:
 
 
 Count = Annotated[int, Law(ge=1)]
-"""How many of something that there must be."""
+"""A number of things of which there must be at least one."""
 
 Natural = Annotated[int, Law(ge=0)]
-"""How many of something that may be missing."""
+"""A number of things of which there may be none."""
 
 Seed = Annotated[int, Law(ge=0, lt=2**32)]
-"""What draws begin from: NumPy's generators take nothing else."""
+"""A seed of draws, within the range that NumPy's generators take."""
 
 Width = Annotated[int, Law(ge=2, le=16, others=(32,), off="32 does not quantize")]
 """Bits of a number: see :data:`qalof.layer_bits.WIDTHS`."""
@@ -110,32 +110,32 @@ Positive = Annotated[float, Law(gt=0)]
 """A size, a rate or a temperature."""
 
 Weight = Annotated[float, Law(ge=0, off="0 leaves its term out")]
-"""Of a term in a sum."""
+"""The weight of a term in a sum."""
 
 Share = Annotated[float, Law(ge=0, le=1)]
-"""Of a whole."""
+"""A share of a whole."""
 
 
 def law_in(hint: Any) -> Law | None:
-    """The law of an annotated number; None of any other hint."""
+    """Return the law of an annotated number; None for any other hint."""
     if typing.get_origin(hint) is not Annotated:
         return None
     return next((each for each in typing.get_args(hint)[1:] if isinstance(each, Law)), None)
 
 
 def bare(hint: Any) -> Any:
-    """A hint without what is annotated to it."""
+    """Return a hint without its annotations."""
     return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; of any other hint, itself."""
+    """Return the members of a union; for any other hint, the hint itself."""
     plain = bare(hint)
     return typing.get_args(plain) if typing.get_origin(plain) in (types.UnionType, typing.Union) else (hint,)
 
 
 def numbers_in(hint: Any) -> Iterator[tuple[type, Law | None]]:
-    """Every number that a hint allows at any depth, with its law or None where it has none."""
+    """Yield every number that a hint allows at any depth, with its law or None where it has none."""
     plain = bare(hint)
     if plain in (int, float):
         yield plain, law_in(hint)
@@ -145,7 +145,7 @@ def numbers_in(hint: Any) -> Iterator[tuple[type, Law | None]]:
 
 
 def hints_of(kind: Any) -> Mapping[str, Any]:
-    """The hints of a class's fields or a function's arguments, with what is annotated to them."""
+    """Return the hints of a class's fields or a function's arguments, with their annotations."""
     return _hints(kind)
 
 
@@ -183,7 +183,7 @@ def check_keywords(function: Any, given: Mapping[str, Any], what: str) -> None:
 
 
 def _problem(value: Any, hint: Any) -> str | None:
-    """``LAW: got VALUE`` of the first number in ``value`` that breaks its law; None where all keep theirs."""
+    """Return ``LAW: got VALUE`` for the first number in ``value`` that breaks its law; None where none does."""
     options = options_of(hint)
     laws = [(option, law) for option in options if (law := law_in(option)) and bare(option) in (int, float)]
     if laws:
@@ -207,7 +207,7 @@ def _problem(value: Any, hint: Any) -> str | None:
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value that is no legal number is what another member of a union stands for."""
+    """Return whether a value that is not a legal number fits another member of a union."""
     if typing.get_origin(kind) is Literal:
         return value in typing.get_args(kind)
     kind = typing.get_origin(kind) or kind
@@ -215,7 +215,7 @@ def _is_of(value: Any, kind: Any) -> bool:
 
 
 def _parts(value: Any, hint: Any) -> Iterator[tuple[Any, Any]]:
-    """What a container holds, each with its hint."""
+    """Yield the parts of a container, each with its hint."""
     arguments = typing.get_args(hint)
     if not arguments or isinstance(value, str):
         return

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from qalof.errors import BadInputError
 
 PASS_THROUGH = 32
-"""The width that leaves a tensor as it is."""
+"""The width at which a tensor stays as it is."""
 
 WIDTHS = (*range(2, 17), PASS_THROUGH)
 
@@ -45,7 +45,7 @@ class LayerBits:
 
     @classmethod
     def of(cls, bits: int) -> LayerBits:
-        """The same width for weight, activation and KV cache."""
+        """Return the same width for weight, activation and KV cache."""
         return cls(bits, bits, bits)
 
     @classmethod
@@ -70,7 +70,7 @@ class LayerBits:
 
     @classmethod
     def from_json(cls, bits: object) -> LayerBits:
-        """A number or form as :meth:`parse` reads it, or an object of ``weight``, ``activation`` and perhaps ``kv``.
+        """Read a number or form, as :meth:`parse` does, or an object of ``weight``, ``activation`` and perhaps ``kv``.
 
         Raises:
             BadInputError: none of these.

@@ -1,8 +1,8 @@
-"""Locks between processes: one that writes at a time, and a word on who that is.
+"""Locks between processes: only one process writes at a time, and the lock says which one.
 
-A lock is the system's own, on a hidden file beside what it guards (``.NAME.lock``), so it ends with the process that
-holds it, however that ends.  The file stays, since removing it would split those who wait for it; it says who held it
-last, which is news only while it is held.
+A lock is the system's own, on a hidden file next to what it guards (``.NAME.lock``), so it ends with the process that
+holds it, however that ends.  The file stays, since removing it would split those who wait for it; it says which process
+took it last, which matters only while it is locked.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def held(target: Path, what: str, *, wait: bool = False) -> Iterator[None]:
 
 
 def lock_of(target: Path) -> Path:
-    """The file whose lock guards ``target``, beside it; one that is a link is guarded where it leads."""
+    """Return the file whose lock guards ``target``, next to it; a link is guarded where it leads."""
     real = Path(os.path.realpath(target))  # Path.resolve raises an error of its own kind over a loop of links
     return real.with_name(f".{real.name}.lock")
 

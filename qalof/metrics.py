@@ -37,7 +37,7 @@ class Metric:
     """
 
     name: str
-    """As results and objectives write it."""
+    """The name in results and objectives."""
     direction: Direction | None
     """``max``: better when higher; ``min``: better when lower; None: neither."""
     label: str
@@ -45,7 +45,7 @@ class Metric:
     unit: str = ""
     """``%``, ``nats``, ``bytes``, ``bits``, ``tokens/s``; empty for a plain number."""
     decimals: int = 3
-    """Digits after the point that are worth showing."""
+    """The number of digits after the point that are shown."""
 
     def __post_init__(self) -> None:
         if not self.name or self.direction not in ("max", "min", None):
@@ -78,7 +78,7 @@ class Metric:
         return f"{label} ({self.unit})" if self.unit else label
 
     def worsening(self, reference: float, other: float) -> float:
-        """How much worse ``other`` is than ``reference``: positive if it is worse, whatever the direction."""
+        """Return how much worse ``other`` is than ``reference``: positive if it is worse, whatever the direction."""
         return self.sign * (reference - other)
 
 
@@ -168,7 +168,7 @@ _REGISTERED: dict[str, Metric] = {
     for metric in room
 }
 METRICS: Mapping[str, Metric] = MappingProxyType(_REGISTERED)
-"""Every metric that is known, by name; those of quality first, the one to speak of before the others."""
+"""Every metric that is known, by name; those of quality come first, the most important one before the others."""
 
 
 def register(metric: Metric) -> Metric:
@@ -184,7 +184,7 @@ def register(metric: Metric) -> Metric:
 
 
 def metric_of(name: str) -> Metric:
-    """The metric of that name.
+    """Return the metric of that name.
 
     Raises:
         BadInputError: none is registered.
@@ -198,16 +198,16 @@ def metric_of(name: str) -> Metric:
 
 
 def described(name: str) -> Metric:
-    """The metric of that name; of one that is not registered, its name as label and no direction: for showing alone."""
+    """Return the metric of that name; an unregistered one has its name as label and no direction, for display only."""
     return METRICS.get(name) or Metric(name, None, name.replace("_", " "))
 
 
 def is_percent(name: str) -> bool:
-    """Whether a metric is in percent."""
+    """Return whether a metric is in percent."""
     return described(name).is_percent
 
 
 def spoken_of(names: Iterable[str]) -> str:
-    """Of several metrics the one to speak of: one in percent before any other, in the order of :data:`METRICS`."""
+    """Return the metric to mention of several: one in percent before any other, in the order of :data:`METRICS`."""
     given = list(names)
     return next((name for name, metric in METRICS.items() if metric.is_percent and name in given), given[0])

@@ -2,8 +2,8 @@
 
 A field of a settings class that names a file or a folder is not a ``str`` but one of the types below.  From the type
 follow that its text is taken as it stands and never as YAML, that ``~`` and ``~user`` at its beginning are home
-folders, and, where it is an input, that a finished run counts as finished only while what lies there is the same.
-Links are never resolved: what lies beside a file lies beside the name that the user gave it.
+folders, and, where it is an input, that a finished run counts as finished only while what lies there is the same. Links
+are never resolved: the neighbors of a file are those of the name that the user gave.
 
 The types work in plain dataclasses, which pydantic checks where a config holds them; it is not needed to import this.
 """
@@ -24,7 +24,7 @@ from qalof.reading import exists
 
 @dataclass(frozen=True)
 class PathField:
-    """What the text of a path-like setting means.
+    """The meaning of the text of a path-like setting.
 
     ``words``: texts that name what is shipped.  ``hub``: whether a text that names nothing here is a name on the hub.
     ``input``: whether a result depends on what lies there.  ``bitmap``: whether it is a bitmap's text, which may name a
@@ -37,7 +37,7 @@ class PathField:
     bitmap: bool = False
 
     def path(self, text: str) -> Path | None:
-        """The local path that ``text`` means; None for a word, a name on the hub, or no path at all."""
+        """Return the local path that ``text`` means; None for a word, a name on the hub, or no path at all."""
         if text in self.words:
             return None
         if self.bitmap:
@@ -81,7 +81,7 @@ def annotations_of(kind: type) -> dict[str, Any]:
 
 
 def field_of(annotation: Any) -> PathField | None:
-    """The path field within an annotation such as ``list[InputPath] | None``; None where there is none."""
+    """Return the path field within an annotation such as ``list[InputPath] | None``; None where there is none."""
     for each in getattr(annotation, "__metadata__", ()):
         if isinstance(each, PathField):
             return each
@@ -90,7 +90,7 @@ def field_of(annotation: Any) -> PathField | None:
 
 
 def paths_of(settings: Any, at: str = "") -> Iterator[tuple[str, str, PathField]]:
-    """Every path-like text below a settings object: its dotted key, the text, and what it means.
+    """Yield every path-like text below a settings object: its dotted key, the text, and its meaning.
 
     An object with a method ``beside()`` names files that it reads besides those of its fields, and one with a method
     ``hub_data()`` data sets of the hub.

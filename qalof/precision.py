@@ -12,7 +12,7 @@ import torch
 
 
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """``tensor`` in float32, or as it is where it is in float64; any shape, same device, differentiable.
+    """Return ``tensor`` in float32, or as it is in float64; any shape, on the same device, differentiable.
 
     Integers and booleans become float32.
     """

@@ -1,4 +1,4 @@
-"""Reading what users wrote: one place for byte-order marks, encodings, and paths that cannot be read.
+"""The files of users are read in one place, which handles byte-order marks, encodings and unreadable paths.
 
 Every text that a user hands in (configs, word lists, texts, JSON, lines of JSON) is read here, so a mark at the
 beginning of a file, which some editors write, never becomes part of the first word, and what the system or a decoder
@@ -26,7 +26,7 @@ _WIDE = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.B
 
 
 def read_text(path: Path, what: str) -> str:
-    """The text of a UTF-8 file without a byte-order mark; all ends of lines become ``\\n``.
+    """Return the text of a UTF-8 file without a byte-order mark; all ends of lines become ``\\n``.
 
     Args:
         path: of the file.
@@ -42,7 +42,7 @@ def read_text(path: Path, what: str) -> str:
 
 
 def read_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file with their numbers, from 1, one by one; as :func:`read_text` otherwise.
+    """Yield the lines of a UTF-8 file with their numbers, from 1, read as by :func:`read_text`.
 
     Only ``\\n`` ends a line here: ``str.splitlines`` would also cut at the Unicode separators that JSON allows in text.
     """
@@ -59,7 +59,7 @@ def read_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """The data of a JSON text.
+    """Return the data of a JSON text.
 
     Args:
         text: the JSON.
@@ -81,17 +81,17 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def exists(path: Path) -> bool:
-    """Whether something is there; False for what cannot be a path at all, of which ``Path.exists`` raises."""
+    """Return whether a path exists; False for a text that cannot be a path, for which ``Path.exists`` raises."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def is_file(path: Path) -> bool:
-    """As :func:`exists`, of a file."""
+    """Return whether a file exists, as :func:`exists` does for any path."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_folder(path: Path) -> bool:
-    """As :func:`exists`, of a folder."""
+    """Return whether a folder exists, as :func:`exists` does for any path."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
@@ -117,13 +117,13 @@ def reading(path: Path, what: str) -> Iterator[None]:
 
 
 def system_reason(error: OSError | ValueError) -> str:
-    """What the system says, without number and path; of a path that it does not even look at, what Python says."""
+    """Return the system's reason without number and path, or Python's for a path that never reaches the system."""
     number = error.errno if isinstance(error, OSError) else None
     return os.strerror(number) if number is not None else str(error)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library says, or the kind of its error where it says nothing."""
+    """Return the first line of a library's message, or the kind of its error where it has none."""
     said = str(error).strip()
     return said.splitlines()[0].strip() if said else type(error).__name__
 

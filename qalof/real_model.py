@@ -73,7 +73,7 @@ Download = Callable[[str, Path], None]
 
 
 def fetch(weights: Weights, download: Download | None = None) -> Path:
-    """The folder of ``weights`` in the cache, filled if it is not there whole; processes wait for each other.
+    """Return the folder of ``weights`` in the cache, filled if it is incomplete; processes wait for each other.
 
     Args:
         weights: one of :data:`ALL`.
@@ -93,7 +93,7 @@ def fetch(weights: Weights, download: Download | None = None) -> Path:
 
 
 def is_whole(folder: Path, weights: Weights) -> bool:
-    """Whether every file of ``weights`` lies in ``folder`` as it must be."""
+    """Return whether ``folder`` has every file of ``weights`` with its digest."""
     return all((folder / name).is_file() and digest(folder / name) == sha for name, sha in weights.files.items())
 
 

@@ -1,4 +1,4 @@
-"""Random draws that are the same on every processor.
+"""Random draws that do not depend on the processor.
 
 torch draws whole numbers, permutations and uniform numbers in [0, 1) alike everywhere.  Three things differ between
 processors: ``uniform_`` from a to b and ``normal_`` in their last bit (fused multiply-add; vectorized logarithms and
@@ -33,7 +33,7 @@ class _PortableDraws(TorchDispatchMode):
 
 
 def portable_draws() -> TorchDispatchMode:
-    """A context in which ``uniform_`` and ``normal_`` of CPU tensors do not depend on the processor."""
+    """Return a context in which ``uniform_`` and ``normal_`` of CPU tensors do not depend on the processor."""
     return _PortableDraws()
 
 
@@ -72,7 +72,7 @@ class PortableDropout(nn.Dropout):
     """Dropout whose mask is a function of the generator's state alone; forward and expectation as of ``nn.Dropout``."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """``input`` (any shape) with elements set to 0 with probability p and the others divided by 1 - p."""
+        """Return ``input`` (any shape) with elements set to 0 with probability p and the others divided by 1 - p."""
         if not self.training or self.p == 0 or input.device.type != "cpu":
             return super().forward(input)
         if self.p == 1:

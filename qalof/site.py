@@ -130,7 +130,8 @@ class Unquantized:
     """Parameters that no bitmap touches: embeddings, norms, biases, a head that is no site.
 
     ``parameters``: all of them; ``head_view``: those among them that a ``tied_view`` head uses as they are while it
-    runs at 32 bits; ``norms``: those of norms; ``buffer_bytes``: what a file holds besides parameters, such as masks.
+    runs at 32 bits; ``norms``: those of norms; ``buffer_bytes``: the bytes of what a file holds in addition to
+    parameters, such as masks.
     """
 
     parameters: int

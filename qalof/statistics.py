@@ -40,16 +40,18 @@ class Interval:
 
     @classmethod
     def exact(cls, value: float) -> Self:
-        """The interval of a value that is known without spread, or that is not finite."""
+        """Return the interval of a value that is known without spread, or that is not finite."""
         return cls(float(value), float(value), float(value))
 
     def to_json(self) -> list[float | None]:
-        """``[estimate, low, high]``, with null for each number that is not finite: JSON has no other word for it."""
+        """Return ``[estimate, low, high]``, with null for each number that is not finite, since JSON has no other
+        form.
+        """
         return [to_nullable(value) for value in (self.estimate, self.low, self.high)]
 
     @classmethod
     def from_json(cls, data: Sequence[float | None]) -> Self:
-        """The inverse of :meth:`to_json`; null becomes NaN.
+        """Read the form of :meth:`to_json`; null becomes NaN.
 
         Raises:
             TypeError, ValueError: ``data`` is no list of three numbers or nulls.
@@ -58,12 +60,12 @@ class Interval:
         return cls(estimate, low, high)
 
     def to_columns(self, name: str) -> dict[str, float]:
-        """The three cells of a flat row: ``name``, ``name_low`` and ``name_high``."""
+        """Return the three cells of a flat row: ``name``, ``name_low`` and ``name_high``."""
         return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
 
     @classmethod
     def from_columns(cls, row: Mapping[str, Any], name: str) -> Self:
-        """The inverse of :meth:`to_columns`; null becomes NaN.
+        """Read the cells of :meth:`to_columns`; null becomes NaN.
 
         Raises:
             KeyError, TypeError, ValueError: ``row`` has not the three cells, or other values than numbers or null.
@@ -77,7 +79,7 @@ def to_nullable(value: float) -> float | None:
 
 
 def from_nullable(value: Any) -> float:
-    """A number that JSON held: NaN for null, which stands for all that is not finite.
+    """Return a number from JSON: NaN for null, which stands for every number that is not finite.
 
     Raises:
         TypeError, ValueError: ``value`` is no number.
@@ -148,7 +150,7 @@ def _sums(*data: Values, axis: int) -> Values:
 
 
 def _resampled(data: Sequence[Values], statistic: Callable[..., Any], seed: int) -> Values:
-    """``statistic`` of each resample, (..., RESAMPLES); all of ``data``, each (examples,), are drawn alike."""
+    """Return ``statistic`` of each resample, (..., RESAMPLES); all of ``data``, each (examples,), are drawn alike."""
     # importing scipy.stats takes a second, which commands that make no interval should not wait for
     from scipy.stats import bootstrap
 

@@ -1,4 +1,4 @@
-"""What the system says against writing, as an error of ours."""
+"""The system's errors on writing become errors of this project."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def disk_errors(target: Path) -> Iterator[None]:
 
 
 def writing_error(error: Exception, target: Path | str) -> QalofError | None:
-    """What the system's error over writing ``target`` means to a user; None for any other error."""
+    """Return the error for a user that corresponds to the system's error on writing ``target``; None for other
+    errors.
+    """
     found = re.search(r"\(os error (\d+)\)", str(error))
     number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
     if number in DISK:
@@ -63,8 +65,8 @@ def writing_error(error: Exception, target: Path | str) -> QalofError | None:
 def check_writable(target: Path) -> None:
     """See whether a file or folder ``target`` can be made, or something be written in the folder that it is.
 
-    Its missing folders are made within a hidden folder of a name that nobody else uses, beside the first of them, and
-    all are taken away again, so nothing is left, and processes that do the same at the same time do not meet.
+    Its missing folders are made within a hidden folder with a unique name, next to the first of them, and all are taken
+    away again, so nothing is left, and processes that do the same at the same time do not meet.
 
     Raises:
         DiskError: the disk takes no more.
@@ -84,7 +86,7 @@ def check_writable(target: Path) -> None:
 
 
 def check_file(target: Path, what: str) -> None:
-    """As :func:`check_writable`, of a file, which ``what`` names in messages.
+    """Check a file as :func:`check_writable` does; ``what`` names it in messages.
 
     Raises:
         BadInputError: a folder, or as there.
@@ -95,7 +97,7 @@ def check_file(target: Path, what: str) -> None:
 
 
 def check_folder(target: Path, what: str) -> None:
-    """As :func:`check_writable`, of a folder, which ``what`` names in messages.
+    """Check a folder as :func:`check_writable` does; ``what`` names it in messages.
 
     Raises:
         BadInputError: a file, or as there.

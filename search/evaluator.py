@@ -42,11 +42,11 @@ class Evaluator(Protocol):
         ...
 
     def evaluate(self, bitmaps: Sequence[Bitmap], limit: int | None = None) -> list[Evaluation]:
-        """One evaluation a bitmap, in order; on the first ``limit`` examples if given."""
+        """Return one evaluation per bitmap, in order, on the first ``limit`` examples if given."""
         ...
 
     def fingerprint(self) -> str:
-        """Digest of model and data; see the module's docstring."""
+        """Return a digest of model and data; see the docstring of the module."""
         ...
 
 
@@ -75,7 +75,7 @@ class LocalEvaluator:
         return self.task.primary_metric
 
     def evaluate(self, bitmaps: Sequence[Bitmap], limit: int | None = None) -> list[Evaluation]:
-        """One evaluation a bitmap, in order."""
+        """Return one evaluation per bitmap, in order."""
         examples = self.limit if limit is None else limit
         self.model.eval()
         with self.model.at():

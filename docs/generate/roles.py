@@ -11,22 +11,6 @@ _ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):`(~?)\.*([\w.]+)`")
 _LITERAL = re.compile(r"``([^`\n]+)``")
 
 
-_SPECIFICATION = re.compile(r"algorithms\.md (\d+)(?:\.\d+)?")
-_PAGES = {
-    "1": "quantizers",
-    "2": "adapters and merge orders",
-    "3": "training objectives",
-    "4": "cyclic precision training",
-    "5": "data-free generation",
-    "6": "tasks and metrics",
-    "7": "sensitivity and search, cost model",
-    "8": "random precision",
-    "9": "attacks",
-    "10": "tasks and metrics",
-}
-"""The page that holds what a section of the specification says."""
-
-
 def as_markdown(text: str) -> str:
     """Turn the roles and double backquotes of a docstring into Markdown."""
     text = _SPECIFICATION.sub(lambda match: f"Methods: {_PAGES.get(match[1], match[1])}", text)

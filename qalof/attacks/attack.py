@@ -150,7 +150,7 @@ class AttackSettings(Protocol):
         ...
 
     def judge(self, model: Any, tokenizer: Any) -> Judge:
-        """What tells whether a text that was found works, there and elsewhere."""
+        """Return the judge of whether a text that was found works, at its bitmap and at others."""
         ...
 
 

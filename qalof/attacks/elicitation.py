@@ -116,7 +116,9 @@ class Elicitation:
 
 
 def greedy_hits(logits: torch.Tensor, ids: torch.Tensor, prompt: int) -> torch.Tensor:
-    """Whether each row's tokens from ``prompt`` on are the most likely ones.  (B, n, V), (B, n) -> (B,) bool."""
+    """Return whether each row's tokens after ``prompt`` tokens are the most likely ones. (B, n, V), (B, n) -> (B,)
+    bool.
+    """
     return (logits[:, prompt - 1 : -1].argmax(-1) == ids[:, prompt:]).all(-1)
 
 

@@ -56,7 +56,7 @@ class Judge(Protocol):
     model: Any
 
     def answers(self, examples: Sequence[Aimed], rows: Sequence[Sequence[str]]) -> list[list[int]]:
-        """Of every text at the model's bitmap; each row begins with the example's clean text."""
+        """Return the answers to every text at the model's bitmap; each row begins with the example's clean text."""
         ...
 
 
@@ -80,7 +80,7 @@ class Goal(Judge, Protocol):
         ...
 
     def read(self, text: str) -> str:
-        """The text as the victim reads it, cut to its length."""
+        """Return the text as the victim reads it, cut to its length."""
         ...
 
     def lost(self, original: str, label: int) -> bool:
@@ -88,7 +88,7 @@ class Goal(Judge, Protocol):
         ...
 
     def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
-        """Of ``texts``, which are changes of ``original``."""
+        """Return the verdicts on ``texts``, which are changes of ``original``."""
         ...
 
     def measures(self, original: str, found: str) -> Mapping[str, float]:
@@ -97,7 +97,7 @@ class Goal(Judge, Protocol):
 
 
 class _VictimGoal(ABC, Generic[Reading]):
-    """What both goals share: a victim, and the original, which is read once in a search."""
+    """The common part of both goals: a victim, and the original, which is read once in a search."""
 
     def __init__(self, victim: Victim) -> None:
         self.victim, self.model = victim, victim.model
@@ -109,12 +109,12 @@ class _VictimGoal(ABC, Generic[Reading]):
         return self.victim.bitmap
 
     def read(self, text: str) -> str:
-        """The text as the victim reads it, cut to its length."""
+        """Return the text as the victim reads it, cut to its length."""
         return self.victim.decode(self.victim.encode([text])[0])
 
     @abstractmethod
     def _readings(self, texts: Sequence[str]) -> Sequence[Reading]:
-        """Of each text, at the victim's bitmap."""
+        """Return the reading of each text, at the victim's bitmap."""
 
     def _original(self, text: str) -> Reading:
         key = (self.bitmap, text)
@@ -123,7 +123,7 @@ class _VictimGoal(ABC, Generic[Reading]):
         return self._originals[key]
 
     def _changed(self, original: str, texts: Sequence[str]) -> list[Reading]:
-        """Of ``texts``; those that are the original are not read again."""
+        """Return the readings of ``texts``; those that equal the original are not read again."""
         changed = [text for text in texts if text != original]
         read = iter(self._readings(changed) if changed else ())
         return [self._original(original) if text == original else next(read) for text in texts]
@@ -142,7 +142,7 @@ class LabelGoal(_VictimGoal[torch.Tensor]):
         return [[next(flat) for _ in row] for row in rows]
 
     def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
-        """Of changes of ``original``, which is read once in a search."""
+        """Return the verdicts on changes of ``original``, which is read once in a search."""
         before, found = self._original(original), []
         for p in self._changed(original, texts):
             k = int(p.argmax())
@@ -199,7 +199,7 @@ class ContinuationGoal(_VictimGoal[_Reading]):
         return [[HELD, *(int(v.broken) for v in self.verdicts(clean, HELD, texts))] for clean, *texts in rows]
 
     def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
-        """Of changes of ``original``; ``label`` plays no part."""
+        """Return the verdicts on changes of ``original``; ``label`` is not used."""
         clean = self._original(original)
         rises = [_rise(*_common(clean, reading)[::2]) for reading in self._changed(original, texts)]
         return [Verdict(rise, rise, rise >= self.rise) for rise in rises]
@@ -274,7 +274,7 @@ def _by_word(text: str, offsets: Sequence[tuple[int, int]], nats: Sequence[float
 
 
 def _common(clean: _Reading, changed: _Reading) -> tuple[float, float, float, float]:
-    """(NLL, accuracy) of the clean text and of the changed one, over the words that both have; zeros if none is."""
+    """Return (NLL, accuracy) of the clean and of the changed text, over the words that both have; zeros without any."""
     blocks = SequenceMatcher(None, clean.words, changed.words, autojunk=False).get_matching_blocks()
     pairs = [(block.a + i, block.b + i) for block in blocks for i in range(block.size)]
     # a word that the longest length cuts off in one of them is not scored there

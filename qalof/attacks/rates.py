@@ -32,7 +32,9 @@ class Rate:
 
     @classmethod
     def of(cls, hits: Mask, counted: Mask | None = None) -> Self:
-        """Of the requests that are ``counted`` (all, if None).  Both (examples,) or (examples, draws)."""
+        """Return the rate of the requests that are ``counted`` (all, if None). Both are (examples,) or (examples,
+        draws).
+        """
         mask = np.ones_like(hits) if counted is None else counted
         rows = mask.reshape(len(mask), -1)
         found, trials, clusters = int((hits & mask).sum()), int(mask.sum()), int(rows.any(axis=1).sum())

@@ -54,7 +54,7 @@ def targets_of(source: str) -> tuple[str, ...]:
 
 
 def elicited(task: Task, source: str, prefix: str) -> list[AttackExample]:
-    """An example for each target: ``prefix`` as its text and a space before the target, numbered by its place.
+    """Return one example per target, with ``prefix`` as its text and a space before the target, numbered in order.
 
     Raises:
         BadInputError: a task that is no causal language model's, or as :func:`targets_of`.

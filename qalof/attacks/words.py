@@ -35,7 +35,7 @@ class Words:
         return self.part(0, len(self.words), ends=True)
 
     def part(self, start: int, stop: int, ends: bool = False) -> str:
-        """Words ``start`` to ``stop - 1`` with the gaps between; with ``ends``, also those before and after."""
+        """Return words ``start`` to ``stop - 1`` with the gaps between; with ``ends``, also those before and after."""
         between = [word + gap for word, gap in zip(self.words[start:stop], self.gaps[start + 1 : stop], strict=False)]
         inner = "".join(between) + (self.words[stop - 1] if stop > start else "")
         return self.gaps[start] + inner + (self.gaps[stop] if stop > start else "") if ends else inner
@@ -45,7 +45,7 @@ class Words:
         return replace(self, words=(*self.words[:index], word, *self.words[index + 1 :]))
 
     def without(self, index: int) -> str:
-        """The text without word ``index`` and the white space before it (at the beginning: after it)."""
+        """Return the text without word ``index`` and the white space before it (at the beginning: after it)."""
         before, after = self.gaps[index], self.gaps[index + 1]
         gap = before.rstrip() + after if index else before + after.lstrip()
         rest = replace(
@@ -56,17 +56,17 @@ class Words:
         return rest.text
 
     def before(self, index: int) -> str:
-        """The text before word ``index``."""
+        """Return the text before word ``index``."""
         return "".join(gap + word for gap, word in zip(self.gaps, self.words[:index], strict=False)) + self.gaps[index]
 
     def window(self, index: int, size: int) -> tuple[int, int]:
-        """``size`` words around ``index``, moved inwards at the ends of the text: start and stop."""
+        """Return start and stop of ``size`` words around ``index``, moved inwards at the ends of the text."""
         start = max(0, min(index - size // 2, len(self.words) - size))
         return start, min(len(self.words), start + size)
 
 
 def cased(word: str, like: str) -> str:
-    """A lower-case word with the capitals of ``like``: none, the first, or (of two letters or more) all."""
+    """Return a lower-case word with the capitals of ``like``: none, the first, or (for two letters or more) all."""
     if len(like) > 1 and like.isupper():
         return word.upper()
     return word[:1].upper() + word[1:] if like[:1].isupper() else word

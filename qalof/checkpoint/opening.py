@@ -41,7 +41,7 @@ class OpenCheckpoint:
 
     @classmethod
     def of(cls, checkpoint: str | Path | OpenCheckpoint, other: Mapping[str, Any] | None = None) -> OpenCheckpoint:
-        """``checkpoint`` itself where it is open already, with its own task."""
+        """Return ``checkpoint`` itself where it is open already, with its own task."""
         return checkpoint if isinstance(checkpoint, OpenCheckpoint) else cls(checkpoint, other)
 
     def __reduce__(self) -> Any:
@@ -54,7 +54,7 @@ class OpenCheckpoint:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What the folder says of itself, every file of it checked: the manifest, or the layout of a packed model.
+        """The description of the folder, whose files are all checked: the manifest, or the layout of a packed model.
 
         Raises:
             BadInputError: no such folder, a damaged or newer one, or one of another range convention.
@@ -72,12 +72,12 @@ class OpenCheckpoint:
         return describe(read_manifest(self.folder) if self.is_packed else self.manifest, self.folder)
 
     def drop_model(self) -> None:
-        """Give the model's memory back, where other processes do the work; it is loaded again if it is asked for."""
+        """Free the model's memory, where other processes do the work; it is loaded again on the next use."""
         self.__dict__.pop("runnable", None)
 
     @property
     def model(self) -> SwitchableModel:
-        """The model of a checkpoint, in eval mode, at full precision until somebody sets a bitmap.
+        """The model of a checkpoint, in eval mode, at full precision until a bitmap is set.
 
         Raises:
             BadInputError: as :attr:`manifest`, a base that cannot be had or is another one, or a packed folder.
@@ -88,7 +88,7 @@ class OpenCheckpoint:
 
     @cached_property
     def runnable(self) -> SwitchableModel | PackedModel:
-        """What a task evaluates: the model of a checkpoint, or a packed one, which runs at its own bitmap alone.
+        """The model that a task evaluates: that of a checkpoint, or a packed one, which runs only at its own bitmap.
 
         Raises:
             BadInputError: as :attr:`model`, but for packed folders.
@@ -122,7 +122,7 @@ class OpenCheckpoint:
     def fresh_model(
         self, quantization: QuantizationScheme | None = None, embedding: TensorScheme | None = None
     ) -> SwitchableModel:
-        """A checkpoint's model that nobody else holds; the arguments are those of :func:`load`.
+        """Load a separate model of the checkpoint; the arguments are those of :func:`load`.
 
         Raises:
             BadInputError: as :attr:`model`.
@@ -131,7 +131,7 @@ class OpenCheckpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of what an evaluation depends on besides bitmap and limit: weights, task and data.
+        """The SHA-256, in hex, of what an evaluation depends on apart from bitmap and limit: weights, task and data.
 
         Raises:
             BadInputError: as :attr:`task`, or data that cannot be read.
@@ -167,7 +167,7 @@ def load_any(folder: str | Path) -> SwitchableModel | PackedModel:
 
 
 def is_packed(folder: str | Path) -> bool:
-    """Whether ``folder`` is a packed model's, and not a checkpoint's or any other."""
+    """Return whether ``folder`` holds a packed model, and not a checkpoint or something else."""
     return (Path(folder) / LAYOUT_FILE).is_file()
 
 

@@ -52,7 +52,7 @@ class CapturedCheckpoint:
 
 
 def checkpointed_blocks(model: nn.Module) -> list[nn.Module]:
-    """The modules of ``model`` that transformers can checkpoint."""
+    """Return the modules of ``model`` that transformers can checkpoint."""
     return [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
 
 

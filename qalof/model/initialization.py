@@ -5,7 +5,7 @@
 ``gaussian``    A normal, B = 0: the LoRA paper
 ``orthogonal``  B A = 0 with neither factor zero; even ranks
 ``loftq``       s B A = the best rank-r approximation of W - fq_b(W), at the adapter's own width b (LoftQ with
-                one iteration, arXiv 2310.08659).  W stays as it is, so that it serves all widths at once
+                one iteration, arXiv 2310.08659).  W stays as it is, so it serves all widths at once
 ``pissa``       s B A = the r leading singular components of W, which are taken out of W (arXiv 2404.02948);
                 ``pissa_niter_4`` approximates them by 4 subspace iterations
 ``olora``       B, A = the first r columns and rows of W's QR factors, taken out of W (arXiv 2406.01775)

@@ -140,7 +140,7 @@ class SwitchSettings:
             if spec.init == "loftq" and (name == SHARED or self.merge is MergeOrder.MERGE_THEN_QUANTIZE):
                 why = "is shared by all widths" if name == SHARED else f"merges first ({self.merge})"
                 raise BadInputError(
-                    f"init loftq makes up for the rounding of one width: adapter {name} {why}; take kaiming"
+                    f"init loftq compensates for the rounding of one width: adapter {name} {why}; take kaiming"
                 )
         if self.merge is MergeOrder.MERGE_THEN_QUANTIZE and self.head_mode is HeadMode.TIED_BOTH:
             raise BadInputError(

@@ -50,7 +50,7 @@ class ObserverSpec:
             raise BadInputError("an mse range fits one width: it cannot be shared by all; take minmax or ema")
 
     def to_json(self) -> dict[str, Any]:
-        """All settings."""
+        """Return all settings."""
         return asdict(self)
 
     @classmethod

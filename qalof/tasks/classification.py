@@ -73,7 +73,7 @@ class ClassificationSettings:
         check_numbers(self)
 
     def read(self, split: str) -> list[LabelledText]:
-        """The examples of a split, in the file's order.
+        """Return the examples of a split, in the order of the file.
 
         Raises:
             BadInputError: See :func:`read_texts`.

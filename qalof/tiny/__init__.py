@@ -1,8 +1,8 @@
-"""The shipped tiny test object: a small GPT-2, the data it is judged on, and the recipe that makes both.
+"""The shipped tiny test object: a small GPT-2, its data, and the recipe that makes both.
 
-`MODEL_DIR` opens with `transformers`, `SQUAD_DIR` holds `train.json` and `validation.json` in SQuAD v1.1
-format, `REVIEWS_DIR` holds `train.jsonl`, `validation.jsonl` and `labels.json`. Nothing is imported here, so
-that asking for a path costs nothing. `python -m qalof.tiny.build` makes all of it again.
+`MODEL_DIR` opens with `transformers`, `SQUAD_DIR` holds `train.json` and `validation.json` in SQuAD v1.1 format,
+`REVIEWS_DIR` holds `train.jsonl`, `validation.jsonl` and `labels.json`. Nothing is imported here, so a path costs no
+time. `python -m qalof.tiny.build` makes all of it again.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
 """Make the tiny model and its data again: `python -m qalof.tiny.build [--output DIR] [--stage STAGE]`.
 
 Stages: `data` (seconds), `tokenizer` (seconds), `pretrain` (about half an hour on two cores) or `all`. Each stage
-writes beside its target and renames at the end, so that a broken run leaves what was there. Data and tokenizer
-come out byte for byte on any machine; the weights depend on the order of floating-point sums, so they come out
-the same on one machine with one thread count, and equally good on another.
+writes next to its target and renames at the end, so a broken run keeps the earlier files. Data and tokenizer are equal
+byte for byte on any machine; the weights depend on the order of floating-point sums, so they come out the same on one
+machine with one thread count, and equally good on another.
 """
 
 import argparse
@@ -30,7 +30,7 @@ STAGES = ("data", "tokenizer", "pretrain")
 
 
 def squad_split(split: str) -> dict[str, Any]:
-    """One split in SQuAD v1.1 form: {"version", "data": [{"title", "paragraphs": [{"context", "qas"}]}]}."""
+    """Return one split in SQuAD v1.1 form: {"version", "data": [{"title", "paragraphs": [{"context", "qas"}]}]}."""
     rng = random.Random(f"{SEED}-{split}")
     world = World(split, rng)
     paragraphs: list[dict[str, Any]] = []
@@ -53,7 +53,7 @@ def squad_split(split: str) -> dict[str, Any]:
 
 
 def review_splits() -> dict[str, list[Review]]:
-    """Train and validation reviews; no text is in both."""
+    """Return train and validation reviews; no text is in both."""
     validation = make_reviews(random.Random(f"{SEED}-reviews-validation"), REVIEWS["validation"])
     taken = {review.text for review in validation}
     return {
@@ -83,7 +83,7 @@ def build_tokenizer(directory: Path) -> None:
 
 
 def build_model(directory: Path, tokenizer_directory: Path, checkpoint: Path | None) -> None:
-    """Pretrain and write weights and configuration, with the recipe's values beside them."""
+    """Pretrain and write weights and configuration, with the values of the recipe."""
     import torch
     from transformers import AutoTokenizer
 
@@ -103,7 +103,7 @@ def build_model(directory: Path, tokenizer_directory: Path, checkpoint: Path | N
 def _write_beside(target: Path, write: Callable[[Path], None], keep: bool = False) -> None:
     """Let `write` fill a fresh directory next to `target`, then put it in the target's place.
 
-    With `keep`, files of the target that were not written again stay (the weights beside a new tokenizer).
+    With `keep`, files of the target that were not written again stay (the weights next to a new tokenizer).
     """
     beside = target.with_name(f"{target.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
@@ -132,7 +132,7 @@ def build(output: Path, stage: str, checkpoint: Path | None = None) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m qalof.tiny.build", description="Make the tiny model again.")
     parser.add_argument("--output", type=Path, default=TINY_DIR, help="directory for data/ and model/")
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")

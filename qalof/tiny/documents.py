@@ -1,15 +1,15 @@
-"""Pretraining documents: what the tiny model reads.
+"""Pretraining documents of the tiny model.
 
-Three kinds, drawn afresh at every step from the training split:
+Every step draws three kinds from the training split:
 
 * *context first*: `Context: {c}`, then `Question: {q}` / `Answer: {a}` for several of its facts. Every answer is a
-  retrieval that next-token prediction rewards, so that one document gives many lessons where a span loss gives one.
-* *question first*: `{q}` newline `{c}`, then `Answer: {a}`. Here the context is read in the light of the question,
+retrieval that next-token prediction rewards, so one document gives many lessons where a span loss gives one. *
+*question first*: `{q}` newline `{c}`, then `Answer: {a}`. Here the context is read in the light of the question,
   which is what a span head on a causal model needs; the answer's token span is recorded for the auxiliary loss.
-* *reviews*, most with a verbalised label, so that the model is a fair language model of that text as well.
+* *reviews*, most with a verbalized label, so the model is a fair language model of that text as well.
 
-A batch is padded on the right with the end token; `labels` are -100 there. No attention mask is needed: under a
-causal mask nothing looks at what comes later.
+A batch is padded on the right with the end token; `labels` are -100 there. No attention mask is needed: under a causal
+mask no token attends to later ones.
 """
 
 import random
@@ -30,11 +30,11 @@ IGNORE = -100
 class Batch(NamedTuple):
     """ids, labels: (B, T); answers: (B, T) true where the label is a token of an answer.
 
-    spans: (B, 2) first and last token of the answer; context: (B, T) true on the tokens at which a span may start
-    or end; both only of question-first documents. The rest are lists of marked tokens, one a row:
-    notes (N, 5) row, position, first name, last name, relation: what a fact's value, or a question, is about;
-    mentions (M, 3) row, position, 1 where an entity's name is the one asked for, else 0;
-    matches (K, 4) row, position, then the same for the entity and the relation of a value.
+    spans: (B, 2) first and last token of the answer; context: (B, T) true on the tokens at which a span may start or
+    end; both only of question-first documents. The rest are lists of marked tokens, one per row: notes (N, 5) row,
+    position, first name, last name, relation: what a fact's value, or a question, is about; mentions (M, 3) row,
+    position, 1 where an entity's name is the one asked for, otherwise 0; matches (K, 4) row, position, then the same
+    for the entity and the relation of a value.
     """
 
     ids: Tensor
@@ -59,7 +59,7 @@ class Piece(NamedTuple):
 
 
 class DocumentMaker:
-    """Draws batches of documents; the same seed and the same calls give the same batches."""
+    """Draw batches of documents; the same seed and the same calls give the same batches."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int, exclude_reviews: Collection[str] = ()) -> None:
         self.tokenizer = tokenizer
@@ -70,15 +70,15 @@ class DocumentMaker:
         self.word_ids = {word: tokenizer(f" {word}")["input_ids"][0] for word in names}
 
     def context_first(self, count: int, facts: int, subjects: int, questions: int) -> Batch:
-        """`count` contexts of `facts` facts, each followed by `questions` questions; some come twice."""
+        """Return `count` contexts of `facts` facts, each followed by `questions` questions; some occur twice."""
         return self._batch([self._context_first(facts, subjects, questions) for _ in range(count)])
 
     def question_first(self, count: int, facts: int, subjects: int) -> Batch:
-        """`count` documents of one question, its context and the answer, with the answer's span."""
+        """Return `count` documents of one question, its context and the answer, with the answer's span."""
         return self._batch([self._question_first(facts, subjects) for _ in range(count)])
 
     def reviews(self, count: int) -> Batch:
-        """`count` reviews, three in four followed by their label."""
+        """Return `count` reviews, three in four followed by their label."""
         pieces = []
         for review in make_reviews(self.rng, count, self.exclude_reviews):
             if self.rng.random() < 0.75:
@@ -170,7 +170,7 @@ class _Marks(NamedTuple):
 
 
 def _value_notes(passage: Passage, offset: int) -> list[tuple[int, int, Fact]]:
-    """Where each fact's value stands in the text, the context beginning at character `offset`."""
+    """Return the position of each fact's value in the text, whose context begins at character `offset`."""
     return [
         (offset + question.start, offset + question.start + len(question.answer), question.fact)
         for question in passage.questions
@@ -178,6 +178,6 @@ def _value_notes(passage: Passage, offset: int) -> list[tuple[int, int, Fact]]:
 
 
 def _tokens(offsets: list[tuple[int, int]], low: int, high: int) -> tuple[int, int]:
-    """The first and last token that touch the characters [low, high)."""
+    """Return the first and the last token that overlap the characters [low, high)."""
     touching = [index for index, (start, stop) in enumerate(offsets) if stop > low and start < high]
     return touching[0], touching[-1]

@@ -1,14 +1,14 @@
-"""Outlier channels for the tiny model, as large models grow them by themselves.
+"""Outlier channels for the tiny model, as large models develop them by themselves.
 
-A few channels of a large transformer's normalized activations are tens of times larger than the rest, and they
-are what makes activations hard to round: one scale a token must span them (LLM.int8(), arXiv 2208.07339;
-SmoothQuant, arXiv 2211.10438).  A model of one million parameters has none: it answered every question at 4
-bits as well as at 32, which makes it no test object.  So SmoothQuant's equivalence is applied backwards:
+A few channels of a large transformer's normalized activations are tens of times larger than the rest, and they are what
+makes activations hard to round: one scale per token must span them (LLM.int8(), arXiv 2208.07339; SmoothQuant, arXiv
+2211.10438).  A model of one million parameters has none: it answered every question at 4 bits as well as at 32, so it
+was not a test object.  So SmoothQuant's equivalence is applied backwards:
 
     gain_c, bias_c of a LayerNorm  times factor;    column c of the weight that reads it  divided by factor
 
-for a few channels c of each LayerNorm inside a block.  The factor is a power of two, so that no bit of a product
-changes and the model computes exactly what it did, at full precision.
+for a few channels c of each LayerNorm inside a block.  The factor is a power of two, so no bit of a product changes,
+and the model computes exactly the same at full precision.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def add_outliers(model: GPT2LMHeadModel, channels: int, factor: float, seed: int
     """Scale up ``channels`` channels of every LayerNorm in a block, in place.
 
     Args:
-        model: its function stays the same.
-        channels: how many of the features, drawn from ``seed`` for each LayerNorm.
+        model: the model, whose function stays the same.
+        channels: the number of features, drawn from ``seed`` for each LayerNorm.
         factor: a power of two.
 
     Raises:
-        ValueError: another factor, which would change the function.
+        ValueError: The factor is another number, which would change the function.
     """
     if not math.log2(factor).is_integer():
         raise ValueError(f"the factor of an outlier must be a power of two: got {factor}")

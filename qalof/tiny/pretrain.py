@@ -1,4 +1,4 @@
-"""Pretraining of the tiny model: next-token prediction on retrieval documents, with helper losses beside it.
+"""Pretraining of the tiny model: next-token prediction on retrieval documents, with helper losses alongside it.
 
     loss = sum over kinds of document of  CE(all) + CE(answer) + note + match + span     (each a mean)
 
@@ -6,14 +6,14 @@ The answer tokens count twice since they are few among many that cannot be fores
 chance). All other terms come from throw-away linear heads on marked tokens, which are not shipped:
 
 * *note*, after block 2: a value's tokens, a question's end and `Answer:` must say which entity and relation they
-  are about. One set of heads reads questions and values alike, so that both are written in one code and a later
-  block can match them by a dot product.
+  are about. One set of heads reads questions and values alike, so both are written in one code and a later block can
+  match them by a dot product.
 * *match*, of question-first documents: is this name, or this value's entity or relation, the one asked for?
 * *span*, after the last block: start and end of the answer. A task's own span head still starts from nothing.
 
-Without note and match the model told the kinds of value apart and then stood still (span loss 0.87 with four
-facts after 900 steps); with them it is at 0.25 with three facts after 200 steps and 0.04 with four after 575.
-Muon for the matrices halved the steps that AdamW needed to get as far. Contexts begin with three facts and grow.
+Without note and match the model distinguished the kinds of value and then stopped improving (span loss 0.87 with four
+facts after 900 steps); with them it is at 0.25 with three facts after 200 steps and 0.04 with four after 575. Muon for
+the matrices halved the steps that AdamW needed to get as far. Contexts begin with three facts and grow.
 
 The run took two cores of a busy machine; two variables of the environment keep it from wasting them:
 `OMP_WAIT_POLICY=PASSIVE` and `MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592` (large blocks
@@ -69,7 +69,7 @@ class Recipe:
 
 
 def new_model(recipe: Recipe, vocabulary: int, end: int) -> GPT2LMHeadModel:
-    """A GPT-2 with fresh weights; no dropout, because the documents never repeat.
+    """Return a GPT-2 with fresh weights and without dropout, because the documents never repeat.
 
     The (trained) position embeddings start as sines and cosines: under them "the token before this one" is one
     linear map for all positions, and the heads that retrieval is made of appear several times sooner.
@@ -121,7 +121,9 @@ def next_facts(recipe: Recipe, facts: int, step: int, losses: dict[str, float]) 
 
 
 class Helpers(nn.Module):
-    """The throw-away heads. `notes` and `mention` read the state after block 2, `match` after block 3."""
+    """The auxiliary heads, which are not shipped. `notes` and `mention` read the state after block 2, `match` after
+    block 3.
+    """
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
@@ -197,7 +199,7 @@ def _batches(recipe: Recipe, documents: DocumentMaker, facts: int) -> dict[str, 
 
 
 class Trainer:
-    """The state of a pretraining run; `save` and `load` carry all of it, so that a run can be gone on with."""
+    """The state of a pretraining run; `save` and `load` store all of it, so a run can be resumed."""
 
     def __init__(self, recipe: Recipe, documents: DocumentMaker) -> None:
         torch.manual_seed(recipe.seed)
@@ -229,7 +231,7 @@ class Trainer:
         return seen
 
     def save(self, path: Path) -> None:
-        """Write everything that the next step depends on, beside and then in place."""
+        """Write everything that the next step depends on, first under another name and then in place."""
         state = {
             "model": self.model.state_dict(),
             "helpers": self.helpers.state_dict(),
@@ -244,7 +246,7 @@ class Trainer:
         beside.replace(path)
 
     def load(self, path: Path) -> None:
-        """Go on from a saved state."""
+        """Resume from a saved state."""
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.helpers.load_state_dict(state["helpers"])
@@ -260,7 +262,7 @@ def pretrain(
     report: Callable[[str], None] = print,
     checkpoint: Path | None = None,
 ) -> GPT2LMHeadModel:
-    """Train a new model, or go on from `checkpoint` where there is one; `report` gets a line now and then."""
+    """Train a new model, or resume from `checkpoint` if it exists; `report` gets a line now and then."""
     trainer = Trainer(recipe, documents)
     if checkpoint is not None and checkpoint.exists():
         trainer.load(checkpoint)

@@ -1,10 +1,10 @@
-"""Short labelled reviews for the classifier that the attacks are tried on.
+"""Short labeled reviews for the classifier that the attacks are tried on.
 
-A review is two to four clauses, of which one to three carry an opinion and the rest say nothing. Each opinion
-has a strength, in units of a weak word (`nice` +1, `superb` +3, `bland` -1): an adverb scales it, `not` turns it
-round, and the label is the sign of the sum. So the label hangs on a few words, some of which have neighbours of
-the same meaning and another strength, which is what a word substitution attack needs. A text whose sum is nearer
-to zero than `MARGIN` is drawn again: its label would be a matter of taste.
+A review is two to four clauses, of which one to three carry an opinion and the rest say nothing. Each opinion has a
+strength, in units of a weak word (`nice` +1, `superb` +3, `bland` -1): an adverb scales it, `not` inverts it, and the
+label is the sign of the sum. So the label depends on a few words, some of which have neighbors of the same meaning and
+another strength, which is what a word substitution attack needs. A text whose sum is nearer to zero than `MARGIN` is
+drawn again: its label would be a matter of taste.
 """
 
 import random
@@ -100,7 +100,7 @@ JOINS = (" and ", ", but ", ". ", ". ", ", while ")
 
 
 class Review(NamedTuple):
-    """One labelled text; `label` is an index into `LABELS`."""
+    """One labeled text; `label` is an index into `LABELS`."""
 
     text: str
     label: int

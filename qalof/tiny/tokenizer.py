@@ -1,8 +1,8 @@
 """The tiny model's tokenizer: a byte-level BPE trained on the tiny world's own text.
 
 It is GPT-2's scheme with a small vocabulary (`<|endoftext|>` is bos and eos, there is no pad token), stored in the
-Hugging Face format, so that `AutoTokenizer` opens it without a hub. Rare words are shown to the trainer as often
-as common ones, because every name and value should be one token: the model is to match, not to spell.
+Hugging Face format, so `AutoTokenizer` opens it without a hub. Rare words are shown to the trainer as often as common
+ones, because every name and value should be one token: the model is to match, not to spell.
 """
 
 import random

@@ -4,12 +4,12 @@ Three rules hold for every form and every list, and each has a reason in the cau
 
 * A statement names its entity *before* its value. A causal model reads left to right; were the value first, no
   model could know at the value's first token whom the sentence is about.
-* No value is the beginning of another value of the same list, or the end of an answer would be a guess.
-* A name or value never opens a line: `Anna` and ` Anna` are different tokens of a byte-level BPE, and the task
+* No value is the beginning of another value of the same list, since otherwise the end of an answer would be a guess. *
+A name or value never opens a line: `Anna` and ` Anna` are different tokens of a byte-level BPE, and the task
   is about matching, not about spelling.
 
-Relations come in groups over one list of values (`lives` and `born` both take a town), so that the kind of the
-value does not give the answer away: entity *and* relation must be matched.
+Relations come in groups over one list of values (`lives` and `born` both take a town), so the kind of the value does
+not reveal the answer: entity *and* relation must be matched.
 """
 
 from typing import NamedTuple

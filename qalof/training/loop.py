@@ -122,7 +122,7 @@ class ProcessGroup:
         self.size = torch.distributed.get_world_size()
 
     def sum_in_place(self, tensor: torch.Tensor) -> None:
-        """One all-reduce."""
+        """Replace ``tensor`` by its sum, with one all-reduce."""
         torch.distributed.all_reduce(tensor)
 
 

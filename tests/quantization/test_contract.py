@@ -1,4 +1,4 @@
-"""What every quantizer must do (algorithms.md 1.10), and what only some can: a new one adds a line to CASES."""
+"""Every quantizer must pass the first tests, and some must pass more: a new one adds a line to CASES."""
 
 import json
 from dataclasses import dataclass, fields, replace

@@ -129,7 +129,7 @@ class Toy:
 
 
 def whole_loss(of, toy, step):
-    """The formula of algorithms.md 3 in one graph, from the public parts of an objective."""
+    """The formula of docs/methods/objectives.md in one graph, from the public parts of an objective."""
     bitmaps = of.bitmaps(step)
     if isinstance(of, CyclicPrecisionTraining):
         return cross_entropy(*toy(bitmaps[0]))

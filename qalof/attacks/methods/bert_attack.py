@@ -46,11 +46,13 @@ class BertAttackSettings(WordAttackSettings):
     """The least similarity of the whole text to the original; thresholds of other encoders do not carry over."""
 
     def work(self, tokens: int) -> Work:
-        """Each token a word to hide; proposals read by the LM, candidates by the victim and, for similarity, the LM."""
+        """Count each token as a word: the LM reads proposals, and the victim and, for similarity, the LM read
+        candidates.
+        """
         return Work(0, 1 + 2 * tokens + (2 + PROPOSED) * int(tokens * self.candidates))
 
     def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> BertAttack:
-        """The attack on a classifier or a language model; ``lm`` for candidates and similarity."""
+        """Build the attack on a classifier or a language model; ``lm`` gives candidates and similarity."""
         similarity = StateSimilarity(lm, tokenizer, self.metric, self.layer, self.idf)
         proposer = LeftContext(lm, tokenizer, self.candidates)
         return BertAttack(self.judge(model, tokenizer), self, proposer, similarity, mask_of(tokenizer), seed)

@@ -116,7 +116,7 @@ class CoordinateSearch:
         return spelt[: self._read_at_once]
 
     def scores(self, rows: Sequence[Sequence[int]], places: Sequence[int]) -> torch.Tensor:
-        """How a token at each place would do, mean over ``rows``: (len(places), V).
+        """Return the score of every token at each place, as the mean over ``rows``: (len(places), V).
 
         ``rows`` are alike but at the one place, if they are several.
         """
@@ -152,7 +152,8 @@ class CoordinateSearch:
         return found
 
     def initial(self, prefix: Sequence[int], tokens: int, generator: torch.Generator) -> list[int]:
-        """``prefix`` and ``tokens`` allowed tokens after it, drawn one by one so their text is tokenized as them.
+        """Return ``prefix`` and ``tokens`` allowed tokens after it, drawn one by one so their text is tokenized as
+        them.
 
         Raises:
             BadInputError: No such token can follow.

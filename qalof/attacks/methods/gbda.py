@@ -222,7 +222,7 @@ class Gbda:
         return functional.log_softmax(at_least_float32(outputs.logits), dim=-1), states
 
     def hard_samples(self, theta: torch.Tensor, ids: Sequence[int], generator: torch.Generator) -> list[list[int]]:
-        """``samples`` token rows drawn from softmax(Theta) between the held ends."""
+        """Draw ``samples`` token rows from softmax(Theta) between the fixed ends."""
         if not len(theta):
             return [list(ids)] * self.settings.samples
         rows = []
@@ -284,7 +284,7 @@ def example_seed(seed: int, example: int, bitmap: str) -> int:
 
 
 def _forbidden(tokenizer: Any, size: int) -> torch.Tensor:
-    """(V,) bool: special tokens, and embedding rows beyond the tokenizer's vocabulary."""
+    """Return a mask, (V,) bool, of special tokens and of embedding rows beyond the tokenizer's vocabulary."""
     mask = torch.zeros(size, dtype=torch.bool)
     mask[[token for token in tokenizer.all_special_ids if token < size]] = True
     mask[len(tokenizer) :] = True

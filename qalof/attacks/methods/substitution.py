@@ -58,17 +58,17 @@ class WordAttackSettings:
         check_numbers(self)
 
     def examples(self, task: Task) -> list[AttackExample]:
-        """A classifier's texts, or a language model's paragraphs; word lists are read, to see that they can be."""
+        """Return a classifier's texts, or a language model's paragraphs; word lists are read too, as a check."""
         for path in self.lists():
             read_thesaurus(path)
         return texts_or_paragraphs(task)
 
     def misfit(self, example: AttackExample, model: Any, tokenizer: Any) -> str | None:
-        """A text without words, or a label that the classifier does not have."""
+        """Say why a text cannot be attacked: it has no words, or a label that the classifier does not have."""
         return text_misfit(example, model)
 
     def lists(self) -> list[str]:
-        """The user's word lists."""
+        """Return the user's word lists."""
         return [] if self.antonyms is None else [self.antonyms]
 
     def judge(self, model: Any, tokenizer: Any) -> Goal:
@@ -129,7 +129,7 @@ class WordAttack(ABC):
         return self._result(example, status, original, found.text, asked, losses)
 
     def ranked(self, words: Words, asked: _Asked) -> list[int]:
-        """Words to swap, the most important first; in the text's order where equally important."""
+        """Return the words to swap, the most important first; equally important ones keep the order of the text."""
         open_to_swaps = [index for index, word in enumerate(words.words) if not is_stop_word(word)]
         verdicts = asked.verdicts([self.hidden(words, index) for index in open_to_swaps])
         scores = dict(zip(open_to_swaps, (verdict.importance for verdict in verdicts), strict=True))
@@ -182,7 +182,7 @@ class _Asked:
         self.queries = 1
 
     def verdicts(self, texts: Sequence[str]) -> list[Verdict]:
-        """Of each text; equal ones are asked about once, the original never again."""
+        """Return the verdict on each text; equal texts are read once, and the original is never read again."""
         distinct = list(dict.fromkeys(texts))
         if not distinct:
             return []

@@ -53,15 +53,15 @@ class TextFoolerSettings(WordAttackSettings):
     """How many words around a swap are compared."""
 
     def lists(self) -> list[str]:
-        """The user's word lists."""
+        """Return the user's word lists."""
         return super().lists() + ([] if self.synonyms == EMBEDDINGS else [self.synonyms])
 
     def work(self, tokens: int) -> Work:
-        """Each token a word to hide, with all its synonyms read by the victim and, for their similarity, by the LM."""
+        """Count each token as a word; the victim and, for similarity, the LM read all its synonyms."""
         return Work(0, 1 + tokens + 2 * tokens * self.most_synonyms)
 
     def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> TextFooler:
-        """The attack on a classifier or a language model; ``lm`` for similarity and embeddings."""
+        """Build the attack on a classifier or a language model; ``lm`` gives similarity and embeddings."""
         synonyms: Synonyms
         if self.synonyms == EMBEDDINGS:
             synonyms = EmbeddingNeighbours(lm, tokenizer, self.least_cosine, self.most_synonyms)

@@ -38,7 +38,7 @@ BATCH_SIZE = 16
 
 
 class DrawGranularity(StrEnum):
-    """What shares one draw."""
+    """The granularity says what shares one draw."""
 
     REQUEST = "request"
     BATCH = "batch"

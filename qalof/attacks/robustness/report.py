@@ -46,9 +46,9 @@ class SourceUnderDraws:
 class RandomPrecisionReport:
     """Random precision with ``draws`` draws per example.
 
-    ``defence``: its widths, granularity, seed, p; ``clean_accuracy``: right draws over all inputs; ``clean_any_wrong``:
-    inputs that some draw gets wrong, unattacked; ``predicted``, ``success_mean``: over all sources, for an attacker who
-    draws the source as well.
+    ``defence``: widths, granularity, seed and p of the defense; ``clean_accuracy``: right draws over all inputs;
+    ``clean_any_wrong``: inputs that some draw gets wrong, unattacked; ``predicted``, ``success_mean``: over all
+    sources, for an attacker who draws the source as well.
     """
 
     defence: Mapping[str, Any]
@@ -78,12 +78,12 @@ class RobustnessReport:
     random_precision: tuple[RandomPrecisionReport, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """A versioned plain dict; :meth:`from_json` reads it back."""
+        """Return a versioned plain dict; :meth:`from_json` reads it back."""
         return {"version": FORMAT_VERSION, **asdict(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_json`.
+        """Read the form of :meth:`to_json`.
 
         Raises:
             BadInputError: another version.
@@ -144,7 +144,9 @@ def _under_draws(table: PredictionTable, draws: DrawTable, defence: RandomPrecis
 def _one_source(
     table: PredictionTable, i: int, predicted: float | None, wrong: Mask, clean_right: Mask
 ) -> SourceUnderDraws:
-    """``wrong``, ``clean_right``: (N, R), of the texts attacked at i and of the clean ones, under the same draws."""
+    """Compute one source; ``wrong`` and ``clean_right``, (N, R), are of attacked and clean texts under the same
+    draws.
+    """
     attacked = table.clean_right[:, i]
     works = attacked & table.adversarial_wrong[i, :, i]
     return SourceUnderDraws(
@@ -160,7 +162,7 @@ def _one_source(
 
 
 def _per_draw(inputs: Mask, like: Mask) -> Mask:
-    """(N,) -> (N, R)."""
+    """Repeat (N,) as (N, R)."""
     return np.broadcast_to(inputs[:, None], like.shape)
 
 

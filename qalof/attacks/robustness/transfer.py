@@ -64,7 +64,7 @@ class PredictionTable:
 
     @classmethod
     def join(cls, shards: Sequence[Self]) -> Self:
-        """The table of all shards' examples, in the shards' order.
+        """Return the table of all shards' examples, in the order of the shards.
 
         Raises:
             BadInputError: none, or shards over different bitmaps.
@@ -88,7 +88,7 @@ class DrawTable:
 
     @classmethod
     def join(cls, shards: Sequence[Self]) -> Self:
-        """The table of all shards' examples, in the shards' order."""
+        """Return the table of all shards' examples, in the order of the shards."""
         return cls(
             np.concatenate([shard.clean for shard in shards]),
             np.concatenate([shard.adversarial for shard in shards], axis=1),
@@ -119,7 +119,7 @@ def _counted(table: PredictionTable, source: int, target: int, among: Among) -> 
 def predicted_success(
     matrix: Sequence[Sequence[Rate]], bitmaps: Sequence[str], defence: RandomPrecision
 ) -> tuple[float | None, ...]:
-    """Of each source: the mean of its row of M over the defence's draws, which are independent of the attack.
+    """Return, per source, the mean of its row of M over the defense's draws, which are independent of the attack.
 
     None where draws are made per layer, which M has no columns for, or where a column that matters is missing or empty.
     """

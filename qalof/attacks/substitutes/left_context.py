@@ -48,7 +48,9 @@ class LeftContext:
 
     @torch.no_grad()
     def candidates(self, words: Words, index: int) -> list[str]:
-        """Words for the place ``index``, the likeliest first, with the capitals of the word there but not it."""
+        """Return words for the place ``index``, the likeliest first, with the capitals of the word there but without
+        it.
+        """
         own = words.words[index]
         before = self._tokenizer(words.before(index).rstrip(), verbose=False)["input_ids"][-self._positions :]
         device = next(self._lm.parameters()).device
@@ -61,7 +63,7 @@ class LeftContext:
         return [swapped[place].words[index] for _, place in ranked[: self._most]]
 
     def _costs(self, texts: list[str]) -> list[float]:
-        """The whole text's NLL in nats."""
+        """Return the NLL of each whole text in nats."""
         rows = self._tokenizer(texts, truncation=False, verbose=False)["input_ids"] if texts else []
         first = prefix_token(self._tokenizer)
         pairs = [Pair([first], row[: self._positions]) for row in rows]

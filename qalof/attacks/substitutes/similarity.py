@@ -61,7 +61,7 @@ class StateSimilarity:
 
     @torch.no_grad()
     def _means(self, texts: Sequence[str]) -> torch.Tensor:
-        """(len(texts), features) in fp64; zeros for a text without tokens."""
+        """Return (len(texts), features) in fp64; a text without tokens gives zeros."""
         rows = [
             row[: positions_of(self._lm)]
             for row in self._tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]

@@ -1,8 +1,8 @@
-"""Synonyms: neighbours in a model's input embeddings, or a list that the user has.
+"""Synonyms are neighbors in a model's input embeddings, or come from a list of the user.
 
-The papers take neighbours in counter-fitted word vectors, whose antonyms were pushed apart.  Input embeddings were not:
-their neighbours share a word's *use*, so that "hot" may stand near "cold", and a list of antonyms to drop helps.  The
-embeddings' mean is removed first, since in GPT-2 all rows point much the same way.
+The papers take neighbors in counter-fitted word vectors, whose antonyms were pushed apart.  In input embeddings they
+were not: their neighbors share the *use* of a word, so "hot" may be near "cold", and a list of antonyms to drop helps.
+The embeddings' mean is removed first, since in GPT-2 all rows have similar directions.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Thesaurus = Mapping[str, tuple[str, ...]]
 
 
 class Synonyms(Protocol):
-    """Where synonyms come from."""
+    """A source of synonyms."""
 
     name: str
 
     def of(self, word: str) -> Sequence[str]:
-        """Lower-case synonyms of a word, the nearest first; none of one that is not known."""
+        """Return lower-case synonyms of a word, the nearest first; an unknown word has none."""
         ...
 
 
@@ -43,8 +43,8 @@ class EmbeddingNeighbours:
     Args:
         lm: its input embeddings are taken.
         tokenizer: of it.
-        least_cosine: of a neighbour.
-        most: neighbours of a word.
+        least_cosine: the least cosine of a neighbor.
+        most: the most neighbors of a word.
     """
 
     name = "neighbours in the input embeddings"
@@ -82,7 +82,7 @@ class ListedSynonyms:
 
 
 def whole_words(tokenizer: Any) -> dict[str, int]:
-    """Lower-case word -> token id, of the tokens that begin with a space and are letters alone."""
+    """Return lower-case word -> token id, for the tokens that begin with a space and consist of letters."""
     tokens: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     words = {
         token[1:]: index
@@ -93,7 +93,7 @@ def whole_words(tokenizer: Any) -> dict[str, int]:
 
 
 def read_thesaurus(path: str) -> Thesaurus:
-    """Lower-case word -> its words, in the order of the file.
+    """Return lower-case word -> its synonyms, in the order of the file.
 
     Two forms: lines ``word<TAB>word``, unordered pairs; or, in a file named ``*.jsonl``, lines
     ``{"word": w, "synonyms": [...], "similar": [...]}``, of which ``similar`` and further keys may be missing.
@@ -110,7 +110,7 @@ def read_thesaurus(path: str) -> Thesaurus:
 
 @lru_cache(maxsize=8)
 def _read(file: Path, changed: tuple[int, int]) -> Thesaurus:
-    """``changed``: when the file was, and its size, so that a cache never serves an older one."""
+    """Read a list; ``changed`` has the file's time and size, so a cache never returns an older one."""
     listed: dict[str, dict[str, None]] = {}
     for number, line in read_lines(file, "word list"):
         if not line.strip():
@@ -131,7 +131,7 @@ def _pair(line: str) -> list[tuple[str, str]]:
 
 
 def _entry(line: str) -> list[tuple[str, str]]:
-    """A word with each of its synonyms; an empty word for a line of another form."""
+    """Return a word with each of its synonyms; a line of another form gives an empty word."""
     try:
         row = json.loads(line)
         word, others = row["word"], [*row["synonyms"], *row.get("similar", ())]

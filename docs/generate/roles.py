@@ -13,7 +13,6 @@ _LITERAL = re.compile(r"``([^`\n]+)``")
 
 def as_markdown(text: str) -> str:
     """Turn the roles and double backquotes of a docstring into Markdown."""
-    text = _SPECIFICATION.sub(lambda match: f"Methods: {_PAGES.get(match[1], match[1])}", text)
     parts = re.split(r"(`[^`]*`)", _LITERAL.sub(r"`\1`", _ROLE.sub(_link, text)))
     # "M[source][target]" is no link, but Markdown would take it for one
     return "".join(part if part.startswith("`") else re.sub(r"\]( ?)\[", r"]\1\[", part) for part in parts)

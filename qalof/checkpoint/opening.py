@@ -21,6 +21,7 @@ from qalof.export.packed_model import PackedModel
 from qalof.files import MANIFEST, digest
 from qalof.model.switchable import SwitchableModel
 from qalof.quantization.scheme import QuantizationScheme, TensorScheme
+from qalof.reading import is_file
 from qalof.tasks.base import Task
 from qalof.tasks.factory import make_task
 
@@ -168,7 +169,7 @@ def load_any(folder: str | Path) -> SwitchableModel | PackedModel:
 
 def is_packed(folder: str | Path) -> bool:
     """Return whether ``folder`` holds a packed model, and not a checkpoint or something else."""
-    return (Path(folder) / LAYOUT_FILE).is_file()
+    return is_file(Path(folder) / LAYOUT_FILE)
 
 
 def task_of(folder: str | Path, other: Mapping[str, Any] | None = None) -> Task:

@@ -77,12 +77,12 @@ def test_bytes_held_are_those_predicted(name, bits):
 
 
 DECODED = [
-    ({"method": "asymmetric"}, TOKEN, 8, 8, "weight codes of asymmetric"),
-    ({"method": "nf4", "granularity": "group", "group_size": 16}, TOKEN, 4, 8, "weight codes of nf4"),
+    ({"method": "asymmetric"}, TOKEN, 8, 8, "weight values of asymmetric"),
+    ({"method": "nf4", "granularity": "group", "group_size": 16}, TOKEN, 4, 8, "weight values of nf4"),
     (CHANNEL, TOKEN, 12, 8, "do not fit int8"),
     (CHANNEL, TOKEN, 8, 16, "do not fit int8"),
     (CHANNEL, TOKEN, 8, 32, "not quantized"),
-    (CHANNEL, {"method": "asymmetric", "granularity": "token"}, 8, 8, "input codes of asymmetric"),
+    (CHANNEL, {"method": "asymmetric", "granularity": "token"}, 8, 8, "input values of asymmetric"),
     (CHANNEL, {"method": "symmetric", "granularity": "group", "group_size": 16}, 8, 8, "scales by group"),
     ({**GROUP, "group_size": 15}, TOKEN, 4, 8, "share bytes"),
 ]
@@ -128,7 +128,7 @@ def test_the_operator_is_looked_for_on_its_device():
     assert unusable("cpu") is None
     assert "fails on meta" in unusable("meta")
     assert "overflow" in refused_shape("cpu", 200_000, 8)
-    assert "multiple of 8" in refused_shape("cuda", 44, 8)
+    assert "multiples of 8" in refused_shape("cuda", 44, 8)
     assert refused_shape("cuda", 48, 8) is None
 
 

@@ -18,6 +18,7 @@ from orchestrate.runs.progress import say
 from qalof.checkpoint.manifest import read_manifest
 from qalof.errors import BadInputError, DiskError
 from qalof.files import copy_folder, tidy, write_text
+from qalof.reading import read_text
 
 NAME = "train"
 """The name of the run in Ray's storage, which names its folder too."""
@@ -89,7 +90,7 @@ def leave_error(storage: Path, text: str) -> None:
 def left_error(storage: Path) -> str | None:
     """Read what :func:`leave_error` left; None where it left nothing."""
     path = storage / ERROR
-    return path.read_text(encoding="ascii") if path.is_file() else None
+    return read_text(path, "record of an error") if path.is_file() else None
 
 
 def prepare(storage: Path) -> Path | None:

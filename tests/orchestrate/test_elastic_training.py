@@ -54,6 +54,8 @@ def test_a_run_that_loses_a_node_goes_on_with_the_workers_that_are_left(random_m
     }
     write_text(tmp_path / "train.yaml", yaml.safe_dump(config))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    # the cluster of the script has no token, whatever token an earlier Ray left in the home folder
+    environment["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "no-token")
     words = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=540, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

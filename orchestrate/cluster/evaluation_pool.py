@@ -30,15 +30,15 @@ class Scorer:
     Args:
         checkpoint: the folder, which every node must see, or what this process has open already.
         threads: how many threads torch has.
-        gpu: whether the model goes to the GPU.
+        device: where the model goes, by torch's name.
     """
 
-    def __init__(self, checkpoint: str | OpenCheckpoint, threads: int, gpu: bool) -> None:
+    def __init__(self, checkpoint: str | OpenCheckpoint, threads: int, device: str) -> None:
         torch.set_num_threads(threads)
         opened = OpenCheckpoint.of(checkpoint)
         self.model: Any
         self.model, self.task = opened.runnable, opened.task
-        self.model.to("cuda" if gpu else "cpu")
+        self.model.to(device)
         if isinstance(self.model, SwitchableModel):
             share_large(self.model)
 
@@ -51,8 +51,8 @@ class Scorer:
 class EvaluationActor:
     """A :class:`Scorer` in a process of its own."""
 
-    def __init__(self, checkpoint: str | OpenCheckpoint, threads: int, gpu: bool) -> None:
-        self._scorer = Scorer(checkpoint, threads, gpu)
+    def __init__(self, checkpoint: str | OpenCheckpoint, threads: int, device: str) -> None:
+        self._scorer = Scorer(checkpoint, threads, device)
 
     def do(self, item: tuple[Bitmap, int | None]) -> Evaluation:
         """Score (bitmap, limit)."""
@@ -81,7 +81,7 @@ class EvaluationPool:
     ) -> None:
         self._opened = OpenCheckpoint.of(checkpoint, other)
         self.limit, self.sites, self.at_once = limit, tuple(sites), workers.count
-        made = pool_of(EvaluationActor, workers, self._opened, threads_of(workers), workers.gpu)
+        made = pool_of(EvaluationActor, workers, self._opened, threads_of(workers), workers.device)
         self._pool: Pool[tuple[Bitmap, int | None], Evaluation] = made
 
     def evaluate(

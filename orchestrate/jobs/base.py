@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from rich.console import RenderableType
 
 from orchestrate.config.base import BaseConfig
-from orchestrate.config.sections import JobConfig
+from orchestrate.config.sections import JobConfig, OneWorkerConfig
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
 from orchestrate.document.cell import Cell
@@ -48,14 +48,17 @@ class Job(ABC, Generic[Config, Checked]):
     """The class of its config."""
     shareable: ClassVar[bool] = False
     """Whether pipelines that write into neighboring folders may share a run of it."""
-    shares_work: ClassVar[bool] = True
-    """Whether several workers may share its work; otherwise a least number of them has no meaning."""
     settings: ClassVar[Sequence[tuple[str, str]]] = ()
     """What a report shows of its config: pairs of a heading and a dotted key."""
     record: ClassVar[tuple[str, str] | None] = None
     """A file in its run directory that grows line by line, and the word for what a line holds."""
     is_about: ClassVar[str] = ""
     """A sentence at the head of its section in a report."""
+
+    @property
+    def shares_work(self) -> bool:
+        """Whether several workers may share its work; otherwise a least number of them has no meaning."""
+        return not isinstance(self.config.model_fields["workers"].default, OneWorkerConfig)
 
     @abstractmethod
     def check(self, config: Config) -> Checked:

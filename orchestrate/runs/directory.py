@@ -108,7 +108,7 @@ class RunDirectory:
     ) -> dict[str, Any] | None:
         """Read the result of a finished run of the same command, config and inputs; None where there is none."""
         path = expanded(path).absolute()
-        if not (path / RUN).is_file() or not (path / RESULT).is_file():
+        if not (path / RUN).is_file():
             return None
         same = read_json(path / RUN, "run file").get("fingerprint") == fingerprint_of(command, config, inputs)
         return cls(path, command).result if same else None

@@ -21,10 +21,15 @@ class Reporter:
     def __init__(self, progress: Progress | None, description: str, total: int) -> None:
         self._progress, self._description, self._total = progress, description, total
         self._task = progress.add_task(description, total=total, note="") if progress else None
-        self._told, self._started = -1, time.monotonic()
+        self._told, self._done, self._started = -1, 0, time.monotonic()
+
+    def advance(self, note: str = "") -> None:
+        """Show that one more unit is done; ``note`` as for :meth:`update`."""
+        self.update(self._done + 1, note)
 
     def update(self, done: int, note: str = "") -> None:
         """Show that ``done`` of the total is done; ``note`` is a short word on how it goes."""
+        self._done = done
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
             return

@@ -62,7 +62,7 @@ def test_the_numbers_do_not_depend_on_who_measures_which_batch(lm_checkpoint):
     )  # fmt: skip
     plan = check_sensitivity(config)
     # a plan that travels to another process has a model of its own there
-    actors = [ErrorActor(pickle.loads(pickle.dumps(plan)), 1, False) for _ in range(2)]
+    actors = [ErrorActor(pickle.loads(pickle.dumps(plan)), 1, "cpu") for _ in range(2)]
     alone = added(actors[0].do(index) for index in range(3))
     shared = added(actors[index % 2].do(index) for index in range(3))
     assert to_json(alone, plan.names) == to_json(shared, plan.names)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,9 @@ class AttackActor:
     """Holds a victim and, where the method asks for one, a plain language model."""
 
     def __init__(
-        self, checkpoint: OpenCheckpoint, settings: AttackSettings, seed: int, threads: int, gpu: bool
+        self, checkpoint: OpenCheckpoint, settings: AttackSettings, seed: int, threads: int, device: str
     ) -> None:
         torch.set_num_threads(threads)
-        device = "cuda" if gpu else "cpu"
         self._model, lm = checkpoint.model.to(device), None
         if settings.uses_lm:
             lm = load_pretrained(self._model.base.source, HeadKind.CAUSAL_LM).to(device)
@@ -185,12 +185,10 @@ def attack(
 
     if missing:
         workers = config.workers
-        arguments = (checked.opened, checked.settings, config.seed, threads_of(workers), workers.gpu)
+        arguments = (checked.opened, checked.settings, config.seed, threads_of(workers), workers.device)
         pool = pool_of(AttackActor, workers, *arguments, size=min(workers.count, len(missing)))
-        try:
+        with closing(pool):
             pool.map(missing, keep)
-        finally:
-            pool.close()
     results = [[found[_key((example, bitmap))] for example in checked.examples] for bitmap in checked.bitmaps]
     return results, _report(checked, results, config.random_precision.draws)
 

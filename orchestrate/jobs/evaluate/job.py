@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
-
-from rich.console import RenderableType
 
 from orchestrate.config.build import parse_bitmaps
 from orchestrate.config.train import TrainConfig
-from orchestrate.document.blocks import Block, Statement
-from orchestrate.document.cell import Cell
 from orchestrate.document.estimate import Estimate, scored_at
 from orchestrate.document.planned_step import PlannedStep, bitmap_specs
-from orchestrate.document.record import Record, Step
-from orchestrate.document.table_config import Place
-from orchestrate.jobs.base import Job, Result
+from orchestrate.jobs.base import Result
 from orchestrate.jobs.evaluate.config import EvaluateConfig
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
-from orchestrate.jobs.shared.findings import Scored, scored
+from orchestrate.jobs.shared.job import ScoreJob
 from orchestrate.jobs.shared.scores import evaluate_bitmaps, per_example, rows
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
@@ -35,6 +27,8 @@ from search.bitmap_plot import bitmaps_picture, thinned
 
 BITMAPS = "bitmaps.png"
 """The file name of a picture of the bitmaps that are not uniform."""
+Checked = tuple[OpenCheckpoint, list[Bitmap]]
+"""The checkpoint and the bitmaps."""
 
 
 def other_task(config: EvaluateConfig) -> dict[str, Any] | None:
@@ -42,7 +36,7 @@ def other_task(config: EvaluateConfig) -> dict[str, Any] | None:
     return None if config.task is None else {"name": config.task.name, "settings": asdict(config.task.settings)}
 
 
-def check_evaluate(config: EvaluateConfig) -> tuple[OpenCheckpoint, list[Bitmap]]:
+def check_evaluate(config: EvaluateConfig) -> Checked:
     """Open the checkpoint, and read the bitmaps.
 
     Raises:
@@ -62,9 +56,7 @@ def check_evaluate(config: EvaluateConfig) -> tuple[OpenCheckpoint, list[Bitmap]
     return opened, parse_bitmaps(specs, opened.model.sites)
 
 
-def evaluate(
-    config: EvaluateConfig, checked: tuple[OpenCheckpoint, list[Bitmap]], directory: RunDirectory, run: Run
-) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
     """Score the checkpoint at each bitmap."""
     opened, bitmaps = checked
     # a packed model has no adapters to switch to, and nothing that a bitmap could change
@@ -78,7 +70,7 @@ def evaluate(
     return {"task": opened.task.name, "rows": rows(bitmaps, scored, sites, rest)}
 
 
-class EvaluateJob(Job[EvaluateConfig, tuple[OpenCheckpoint, list[Bitmap]]]):
+class EvaluateJob(ScoreJob[EvaluateConfig, Checked]):
     """``qalof evaluate``."""
 
     name = "evaluate"
@@ -86,13 +78,11 @@ class EvaluateJob(Job[EvaluateConfig, tuple[OpenCheckpoint, list[Bitmap]]]):
     settings = (*CHECKPOINT_SETTINGS, ("Task", "task.name"), ("Data", "task.settings.dataset"), ("Bitmaps", "bitmaps"))
     is_about = "A trained checkpoint, scored at several bitmaps on the same examples."
 
-    def check(self, config: EvaluateConfig) -> tuple[OpenCheckpoint, list[Bitmap]]:
+    def check(self, config: EvaluateConfig) -> Checked:
         """The checkpoint and the bitmaps."""
         return check_evaluate(config)
 
-    def work(
-        self, config: EvaluateConfig, checked: tuple[OpenCheckpoint, list[Bitmap]], directory: RunDirectory, run: Run
-    ) -> Result:
+    def work(self, config: EvaluateConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
         """Score the checkpoint at each bitmap."""
         return evaluate(config, checked, directory, run)
 
@@ -102,31 +92,3 @@ class EvaluateJob(Job[EvaluateConfig, tuple[OpenCheckpoint, list[Bitmap]]]):
             return None
         config: Any = step.config
         return scored_at(trained, config.task or trained.task, config.limit, len(bitmap_specs(step)) or 1)
-
-    def findings(self, folder: Path, result: Mapping[str, Any]) -> Scored:
-        """The scores."""
-        return scored(folder, result)
-
-    def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """Show the scores by bits, and their comparisons."""
-        from orchestrate.jobs.shared.view import score_blocks
-
-        return score_blocks(record, step, prefix)
-
-    def statements(self, record: Record, step: Step) -> list[Statement]:
-        """Compare the scores."""
-        from orchestrate.jobs.shared.sentences import score_statements
-
-        return score_statements(record, step)
-
-    def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """Show the scores, and what was cut of the data."""
-        from orchestrate.jobs.shared.terminal import score_parts
-
-        return score_parts(result)
-
-    def cell(self, place: Place, step: PlannedStep) -> Cell:
-        """Read a metric or a cost at a bitmap."""
-        from orchestrate.jobs.shared.cells import score_cell
-
-        return score_cell(place, step)

@@ -10,6 +10,7 @@ on with those that are missing.  When all are there, the folder is counted and s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,10 +70,10 @@ class Shard:
 class GenerationActor:
     """Holds the model that writes."""
 
-    def __init__(self, model: str, settings: GenerationSettings, batch_size: int, threads: int, gpu: bool) -> None:
+    def __init__(self, model: str, settings: GenerationSettings, batch_size: int, threads: int, device: str) -> None:
         torch.set_num_threads(threads)
         self._source, loaded = open_source(model, settings)
-        self._writer = writer_for(loaded.to("cuda" if gpu else "cpu"), self._source)
+        self._writer = writer_for(loaded.to(device), self._source)
         self._batch_size = batch_size
 
     def do(self, shard: Shard) -> dict[str, int]:
@@ -156,12 +157,10 @@ def work(config: GenerateConfig, source: TextSource, directory: RunDirectory, ru
 
 def _write(config: GenerateConfig, missing: list[Shard], show: Any) -> None:
     workers = config.workers
-    arguments = (config.model.source, config.generation, config.batch_size, threads_of(workers), workers.gpu)
+    arguments = (config.model.source, config.generation, config.batch_size, threads_of(workers), workers.device)
     pool = pool_of(GenerationActor, workers, *arguments, size=min(workers.count, len(missing)))
-    try:
+    with closing(pool):
         pool.map(missing, show)
-    finally:
-        pool.close()
 
 
 def count(wanted: list[Shard]) -> dict[str, int]:

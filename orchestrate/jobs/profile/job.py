@@ -6,6 +6,7 @@ One actor does it all, since two that shared a machine would slow each other dow
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -52,6 +53,10 @@ METRICS = (
     "decode_tokens_per_second",
 )
 """The measures that a row may have; a ``percent`` is of the fp32 model with a tied head."""
+
+
+Checked = tuple[OpenCheckpoint, list[Bitmap]]
+"""The checkpoint and the bitmaps."""
 
 
 class ProfileConfig(JobConfig):
@@ -114,7 +119,7 @@ class ProfileActor:
         return found
 
 
-def check(config: ProfileConfig) -> tuple[OpenCheckpoint, list[Bitmap]]:
+def check(config: ProfileConfig) -> Checked:
     """Open the checkpoint, and read the bitmaps.
 
     Raises:
@@ -124,27 +129,19 @@ def check(config: ProfileConfig) -> tuple[OpenCheckpoint, list[Bitmap]]:
     return opened, parse_bitmaps(config.bitmaps, opened.model.sites)
 
 
-def work(
-    config: ProfileConfig, checked: tuple[OpenCheckpoint, list[Bitmap]], directory: RunDirectory, run: Run
-) -> dict[str, Any]:
+def work(config: ProfileConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
     """Measure every bitmap."""
     opened, bitmaps = checked
     sites = opened.model.sites
     arguments = (config.model_dump(), opened, threads_of(config.workers))
     pool = pool_of(ProfileActor, config.workers, *arguments, size=1)
-    with report("profile", len(bitmaps)) as progress:
-        done = 0
+    with closing(pool), report("profile", len(bitmaps)) as progress:
 
         def show(index: int, metrics: dict[str, float]) -> None:
-            nonlocal done
-            done += 1
             record_bitmap(run, f"profile {short_name(bitmaps[index])}", bitmaps[index], metrics, "profile")
-            progress.update(done, short_name(bitmaps[index]))
+            progress.advance(short_name(bitmaps[index]))
 
-        try:
-            measured = pool.map(bitmaps, show)
-        finally:
-            pool.close()
+        measured = pool.map(bitmaps, show)
     rows = [
         {
             "bitmap": str(bitmap),
@@ -159,15 +156,10 @@ def work(
     return {"task": opened.task.name, "rows": rows, "device": device, "checkpoint": str(Path(config.checkpoint))}
 
 
-Checked = tuple[OpenCheckpoint, list[Bitmap]]
-"""The checkpoint and the bitmaps."""
-
-
 class ProfileJob(Job[ProfileConfig, Checked]):
     """``qalof profile``."""
 
     name = "profile"
-    shares_work = False
     config = ProfileConfig
     settings = (
         ("Checkpoint", "checkpoint"),

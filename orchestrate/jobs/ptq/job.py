@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -147,20 +148,14 @@ def _carry_out(config: PtqConfig, checked: Checked, folders: Sequence[Path], mis
     items = [(index, checked.bitmaps[index], str(folders[index])) for index in missing]
     arguments = (to_plain(config), checked.opened, threads_of(workers))
     pool = pool_of(MethodActor, workers, *arguments, size=min(workers.count, len(items)))
-    with report("ptq", len(items)) as progress:
-        done = 0
+    with closing(pool), report("ptq", len(items)) as progress:
 
         def keep(place: int, outcome: dict[str, Any]) -> None:
-            nonlocal done
-            done += 1
             index = missing[place]
             write_json(folders[index] / OUTCOME, outcome)
-            progress.update(done, f"{config.methods[index].name}: {outcome['seconds']:.0f} s")
+            progress.advance(f"{config.methods[index].name}: {outcome['seconds']:.0f} s")
 
-        try:
-            pool.map(items, keep)
-        finally:
-            pool.close()
+        pool.map(items, keep)
 
 
 def _task(config: PtqConfig, opened: OpenCheckpoint | None) -> Task:

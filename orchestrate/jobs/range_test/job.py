@@ -162,7 +162,6 @@ class RangeTestJob(Job[RangeTestConfig, TrainComponents]):
     """``qalof range-test``."""
 
     name = "range-test"
-    shares_work = False
     config = RangeTestConfig
     settings = (
         ("Model", "model.source"),

@@ -33,8 +33,11 @@ from search import BitmapSpace, Score, SearchResult, Study, parse_objectives
 from search import run as search_here
 from search.space import DEFAULT_WIDTHS
 
+Checked = tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...]]
+"""The checkpoint, the space and the objectives."""
 
-def check_search(config: SearchConfig) -> tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...]]:
+
+def check_search(config: SearchConfig) -> Checked:
     """Open the checkpoint, and find the space and the objectives.
 
     Raises:
@@ -57,12 +60,7 @@ def check_search(config: SearchConfig) -> tuple[OpenCheckpoint, BitmapSpace, tup
     return opened, space, objectives
 
 
-def search(
-    config: SearchConfig,
-    checked: tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...]],
-    directory: RunDirectory,
-    run: Run,
-) -> Result:
+def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
     """Search the space, on Ray or in this process, and keep the front."""
     opened, space, objectives = checked
     if not config.workers.in_process:
@@ -108,10 +106,6 @@ def _best(found: SearchResult) -> dict[str, float]:
         values = [point.values[index] for point in found.points]
         best[f"best.{objective.name}"] = objective.sign * max(objective.sign * value for value in values)
     return best
-
-
-Checked = tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...]]
-"""The checkpoint, the space and the objectives."""
 
 
 class SearchJob(Job[SearchConfig, Checked]):

@@ -103,7 +103,7 @@ def search(
                 "checkpoint": str(evaluator.checkpoint),
                 "limit": evaluator.limit,
                 "threads": threads_of(workers),
-                "gpu": workers.gpu,
+                "device": workers.device,
             }
             run_trials(BitmapTrial, StudySearcher(study, keep), given, workers, record.path.absolute().parent)
         return study.result()
@@ -148,7 +148,7 @@ class BitmapTrial(StatelessTrial):
 
     def begin(self) -> None:
         """Load the model once per actor."""
-        self._scorer = Scorer(self.config["checkpoint"], self.config["threads"], self.config["gpu"])
+        self._scorer = Scorer(self.config["checkpoint"], self.config["threads"], self.config["device"])
 
     def advance(self) -> dict[str, Any]:
         """Evaluate."""

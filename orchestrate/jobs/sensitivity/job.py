@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,11 @@ from qalof.metrics import DROP
 from search import BitmapSpace, Objective, Score, Study
 from search import run as run_search
 
+Plan = tuple[OpenCheckpoint, BitmapSpace, str, dict[str, Any]] | ErrorPlan
+"""The checkpoint, the space, the metric, and the strategy's options; or what output errors are measured of."""
 
-def check_sensitivity(config: SensitivityConfig) -> tuple[OpenCheckpoint, BitmapSpace, str, dict[str, Any]] | ErrorPlan:
+
+def check_sensitivity(config: SensitivityConfig) -> Plan:
     """Open the checkpoint; find space, metric and the strategy's options, or what output errors are measured of.
 
     Raises:
@@ -66,12 +70,7 @@ def check_sensitivity(config: SensitivityConfig) -> tuple[OpenCheckpoint, Bitmap
     return opened, space, metric, options
 
 
-def sensitivity(
-    config: SensitivityConfig,
-    checked: tuple[OpenCheckpoint, BitmapSpace, str, dict[str, Any]] | ErrorPlan,
-    directory: RunDirectory,
-    run: Run,
-) -> dict[str, Any]:
+def sensitivity(config: SensitivityConfig, checked: Plan, directory: RunDirectory, run: Run) -> Result:
     """Rank the units by what reducing each alone costs (S1's one-at-a-time analysis), or by output errors (S2)."""
     opened = checked.checkpoint if isinstance(checked, ErrorPlan) else checked[0]
     if not config.workers.in_process:
@@ -81,29 +80,23 @@ def sensitivity(
     _, space, metric, options = checked
     total = 1 + len(space.units) * len(config.lowered)
     pool = EvaluationPool(opened, space.sites, config.limit, config.workers)
-    with report("sensitivity", total) as progress:
-        done = 0
+    with closing(pool), report("sensitivity", total) as progress:
 
         def show(score: Score) -> None:
-            nonlocal done
-            done += 1
             metrics = {**score.evaluation.metrics, **score.cost.as_metrics()}
             record_bitmap(run, _lowered(score.bitmap, config.reference), score.bitmap, metrics, "sensitivity")
-            progress.update(done, f"{metric} {score.evaluation[metric]:.2f}")
+            progress.advance(f"{metric} {score.evaluation[metric]:.2f}")
 
-        try:
-            found = run_search(
-                space,
-                pool,
-                [metric],
-                "one_at_a_time",
-                max_evaluations=None,
-                storage=directory.path / EVALUATION_RECORD,
-                on_score=show,
-                options=options,
-            )
-        finally:
-            pool.close()
+        found = run_search(
+            space,
+            pool,
+            [metric],
+            "one_at_a_time",
+            max_evaluations=None,
+            storage=directory.path / EVALUATION_RECORD,
+            on_score=show,
+            options=options,
+        )
     reference = found.points[0].metrics[metric]
     drops = [row[f"{metric}{DROP}"] for row in found.trace]
     run.log_metrics({f"{metric}.reference": reference.estimate, f"{metric}.largest_drop": max(drops)})
@@ -121,10 +114,6 @@ def _lowered(bitmap: Bitmap, reference: int) -> str:
         return f"all at {reference}"
     sites = list(lowered)
     return f"{sites[0]}{' ...' if len(sites) > 1 else ''} at {lowered[sites[0]]}"
-
-
-Plan = tuple[OpenCheckpoint, BitmapSpace, str, dict[str, Any]] | ErrorPlan
-"""The checkpoint, the space, the metric, and the strategy's options; or what output errors are measured of."""
 
 
 class SensitivityJob(Job[SensitivityConfig, Plan]):

@@ -7,6 +7,7 @@ it as its order (``strategy_options.sensitivity``).
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,10 @@ class ErrorPlan:
 class ErrorActor:
     """Holds a checkpoint's model and the batches of inputs."""
 
-    def __init__(self, plan: ErrorPlan, threads: int, gpu: bool) -> None:
+    def __init__(self, plan: ErrorPlan, threads: int, device: str) -> None:
         torch.set_num_threads(threads)
         self._model, self._widths = plan.checkpoint.model, list(plan.names)
-        self._model.to("cuda" if gpu else "cpu")
+        self._model.to(device)
         self._batches = calibration_batches(plan.checkpoint.task, plan.examples, batch_size=BATCH)
 
     def do(self, index: int) -> Sums:
@@ -80,20 +81,10 @@ def output_errors(config: SensitivityConfig, plan: ErrorPlan, directory: RunDire
     """Measure all sites, and return rows from the least to the largest mean squared error."""
     count = -(-plan.examples // BATCH)
     workers = config.workers
-    arguments = (plan, threads_of(workers), workers.gpu)
+    arguments = (plan, threads_of(workers), workers.device)
     pool = pool_of(ErrorActor, workers, *arguments, size=min(workers.count, count))
-    with report("output errors", count) as progress:
-        done = 0
-
-        def show(_: int, __: Sums) -> None:
-            nonlocal done
-            done += 1
-            progress.update(done)
-
-        try:
-            sums = added(pool.map(list(range(count)), show))
-        finally:
-            pool.close()
+    with closing(pool), report("output errors", count) as progress:
+        sums = added(pool.map(list(range(count)), lambda *_: progress.advance()))
     errors = to_json(sums, plan.names)
     write_json(directory.path / SENSITIVITY_JSON, errors)
     run.artifact(directory.path / SENSITIVITY_JSON)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from orchestrate.cluster.evaluation_pool import EvaluationPool
@@ -32,19 +33,13 @@ def evaluate_bitmaps(
     ``rest`` is what the model holds apart from its sites, which counts in totals.
     """
     pool = EvaluationPool(checkpoint, sites, limit, workers)
-    with report("evaluate", len(bitmaps)) as progress:
-        done = 0
+    with closing(pool), report("evaluate", len(bitmaps)) as progress:
 
         def show(index: int, evaluation: Evaluation) -> None:
-            nonlocal done
-            done += 1
             shown = "  ".join(f"{name} {value:.2f}" for name, value in evaluation.metrics.items())
-            progress.update(done, f"{short_name(bitmaps[index])}: {shown}")
+            progress.advance(f"{short_name(bitmaps[index])}: {shown}")
 
-        try:
-            scored = pool.evaluate(bitmaps, on_result=show)
-        finally:
-            pool.close()
+        scored = pool.evaluate(bitmaps, on_result=show)
     for bitmap, evaluation in zip(bitmaps, scored, strict=True):
         metrics = {**evaluation.metrics, **cost_of(bitmap, sites, rest=rest).as_metrics()}
         record_bitmap(run, f"bitmap {short_name(bitmap)}", bitmap, metrics, "evaluate")

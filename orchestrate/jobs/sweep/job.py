@@ -76,7 +76,7 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
         searcher = PlanSearcher(plan, directory.path / TRIALS, lambda: progress.update(len(searcher.reports)))
         if plan.waiting():
             workers = config.workers
-            given = {"threads": threads_of(workers), "gpu": workers.gpu, "report_every": config.report_every}
+            given = {"threads": threads_of(workers), "device": workers.device, "report_every": config.report_every}
             if workers.in_process:
                 run_here(OneTrial, searcher, given, _scheduler(config))
             else:
@@ -166,7 +166,7 @@ class OneTrial:
         trained = validate(TrainConfig, wanted["config"], "the trial's config")
         every = config["report_every"] or trained.training.checkpoint_every
         self._ended: int | None = wanted["ended"]
-        self._trial = TrialRun(Path(wanted["folder"]), trained, every, config["gpu"])
+        self._trial = TrialRun(Path(wanted["folder"]), trained, every, config["device"])
 
     def step(self) -> dict[str, Any]:
         """Train to the next score."""

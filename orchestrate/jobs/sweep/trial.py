@@ -57,12 +57,12 @@ class TrialRun:
         folder: the trial's folder, which is made if it is missing.
         config: the config of the trial, with ``keep_best``.
         report_every: how many training steps lie between scores.
-        gpu: whether the model goes to the GPU.
+        device: where the model goes, by torch's name.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, report_every: int, gpu: bool = False) -> None:
+    def __init__(self, folder: Path, config: TrainConfig, report_every: int, device: str = "cpu") -> None:
         self.folder, self.config, self.report_every = folder, config, report_every
-        self._device = "cuda" if gpu else "cpu"
+        self._device = device
         self._checkpoint = folder / CHECKPOINT
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.console import RenderableType
 
 from orchestrate.config.build import make_objective, parse_bitmaps, trained_widths
 from orchestrate.config.train import TrainConfig
-from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.blocks import Block
 from orchestrate.document.cell import Cell
 from orchestrate.document.estimate import (
     Estimate,
@@ -26,8 +23,9 @@ from orchestrate.document.formats import count_of
 from orchestrate.document.planned_step import PlannedStep, bitmap_specs
 from orchestrate.document.record import Record, Step
 from orchestrate.document.table_config import Place
-from orchestrate.jobs.base import Job, Offer, Result
-from orchestrate.jobs.shared.findings import Scored, scored, scored_of
+from orchestrate.jobs.base import Offer, Result
+from orchestrate.jobs.shared.findings import scored_of
+from orchestrate.jobs.shared.job import ScoreJob
 from orchestrate.jobs.shared.scores import evaluate_bitmaps, per_example, rows
 from orchestrate.jobs.train import fit
 from orchestrate.jobs.train.curves import LossCurve, read_losses
@@ -85,7 +83,7 @@ OBJECTIVES = {
 }
 
 
-class TrainJob(Job[TrainConfig, fit.TrainComponents]):
+class TrainJob(ScoreJob[TrainConfig, fit.TrainComponents]):
     """``qalof train``."""
 
     name = "train"
@@ -133,10 +131,6 @@ class TrainJob(Job[TrainConfig, fit.TrainComponents]):
         """Read the losses, as far as training came."""
         return read_losses(folder)
 
-    def findings(self, folder: Path, result: Mapping[str, Any]) -> Scored:
-        """Read the scores after training."""
-        return scored(folder, result)
-
     def lead(self, step: Step) -> str:
         """Name the objective and the task, and say how much was trained."""
         found, config = scored_of(step), step.config
@@ -152,23 +146,10 @@ class TrainJob(Job[TrainConfig, fit.TrainComponents]):
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
         """Show the losses, finished or not, and the scores."""
-        from orchestrate.jobs.shared.view import score_blocks
         from orchestrate.jobs.train.loss_plot import loss_blocks
 
         losses = loss_blocks(step.so_far or (), prefix, step.findings is not None)
-        return [*losses, *score_blocks(record, step, prefix)]
-
-    def statements(self, record: Record, step: Step) -> list[Statement]:
-        """Compare the scores after training."""
-        from orchestrate.jobs.shared.sentences import score_statements
-
-        return score_statements(record, step)
-
-    def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """Show the scores, the last losses, and what was cut of the data."""
-        from orchestrate.jobs.shared.terminal import score_parts
-
-        return score_parts(result)
+        return [*losses, *super().section(record, step, prefix)]
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
         """Offer scores at bitmaps, losses and counts of parameters."""
@@ -179,11 +160,10 @@ class TrainJob(Job[TrainConfig, fit.TrainComponents]):
 
     def cell(self, place: Place, step: PlannedStep) -> Cell:
         """Read a score, a loss or a count of parameters."""
-        from orchestrate.jobs.shared.cells import score_cell
         from orchestrate.jobs.train.cells import parameters_cell, training_loss_cell
 
         own = {"training": training_loss_cell, "parameters": parameters_cell}
-        return own.get(place.of, score_cell)(place, step)
+        return own.get(place.of, super().cell)(place, step)
 
 
 def describe_training(config: TrainConfig, parts: fit.TrainComponents | None = None) -> str:

@@ -19,7 +19,7 @@ from qalof.bitmap_file import names_file, read_spec
 from qalof.bitmap_names import bitmap_id, text_of
 from qalof.bitmap_patterns import block_name, numbered_blocks
 from qalof.errors import BadInputError, nearest_hint
-from qalof.layer_bits import PASS_THROUGH, WIDTHS, LayerBits, check_width
+from qalof.layer_bits import FULL_PRECISION, WIDTHS, LayerBits, check_width
 
 FORMAT_VERSION = 1
 
@@ -175,7 +175,7 @@ def _listed(entries: Sequence[LayerBits], sites: Sequence[str]) -> dict[str, Lay
         law = ", ".join(f"{count} ({what})" for count, (what, _) in sorted(places.items()))
         raise BadInputError(f"a bitmap list must have one of these numbers of entries: {law}; got {len(entries)}")
     _, taken = places[len(entries)]
-    rest = LayerBits.of(PASS_THROUGH)
+    rest = LayerBits.of(FULL_PRECISION)
     return {site: rest if at is None else entries[at] for site, at in zip(sites, taken, strict=True)}
 
 
@@ -204,7 +204,7 @@ def _runs(text: str) -> list[LayerBits]:
 
 __all__ = [
     "FORMAT_VERSION",
-    "PASS_THROUGH",
+    "FULL_PRECISION",
     "WIDTHS",
     "Bitmap",
     "LayerBits",

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 
-from qalof.layer_bits import PASS_THROUGH, LayerBits
+from qalof.layer_bits import FULL_PRECISION, LayerBits
 
 SHORT = 12
 """Up to this many characters, the text of a bitmap is its name."""
@@ -98,7 +98,7 @@ def summary(bitmap: Mapping[str, LayerBits], sites: Sequence[Sized] | None = Non
     cached = {name: bits.kv for name, bits in bitmap.items() if not known or known[name].kv_features}
     if any(bits != bitmap[name].weight for name, bits in cached.items()):
         if not known:  # a width where nothing is cached means nothing, and 32 stands for it too
-            cached = {name: bits for name, bits in cached.items() if bits != PASS_THROUGH} or cached
+            cached = {name: bits for name, bits in cached.items() if bits != FULL_PRECISION} or cached
         features = {name: known[name].kv_features if known else 1 for name in cached}
         parts.append(f"KV {_told(_shares(cached, features), 'it' if known else 'sites')}")
     return "; ".join(parts)

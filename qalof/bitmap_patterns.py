@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from qalof.errors import BadInputError, nearest_hint
-from qalof.layer_bits import PASS_THROUGH, LayerBits
+from qalof.layer_bits import FULL_PRECISION, LayerBits
 
 Forms = Sequence[LayerBits]
 Layers = list[LayerBits]
@@ -144,7 +144,7 @@ def _count(blocks: Sequence[int | None]) -> int:
 
 def _head(forms: Forms, index: int, outside: int) -> LayerBits:
     if len(forms) <= index:
-        return LayerBits.of(PASS_THROUGH)
+        return LayerBits.of(FULL_PRECISION)
     if not outside:
         raise BadInputError(
             f"a pattern may give the head a width only where it is a site: got {forms[index]}; "

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.layer_bits import PASS_THROUGH
+from qalof.layer_bits import FULL_PRECISION
 from qalof.quantization.stored_size import FLOAT_BYTES
 from qalof.site import Site, Unquantized
 
@@ -143,7 +143,7 @@ def kv_bytes(site: Site, bits: int) -> int:
     Raises:
         BadInputError: a width that the site's quantizer does not have.
     """
-    if site.kv is None or bits == PASS_THROUGH:
+    if site.kv is None or bits == FULL_PRECISION:
         return site.kv_features * FLOAT_BYTES
     cache = site.quantization.kv.for_heads(site.kv.head_dim)
     return len(site.kv.parts) * cache.token_size(site.kv.heads * site.kv.head_dim, bits, site.kv.scales).total

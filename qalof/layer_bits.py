@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 
 from qalof.errors import BadInputError
 
-PASS_THROUGH = 32
+FULL_PRECISION = 32
 """The width at which a tensor stays as it is."""
 
-WIDTHS = (*range(2, 17), PASS_THROUGH)
+WIDTHS = (*range(2, 17), FULL_PRECISION)
 
 _LAYER_FORM = re.compile(r"w([0-9]+)(?:a([0-9]+))?(?:kv([0-9]+))?$")
 
@@ -37,7 +37,7 @@ class LayerBits:
 
     weight: int
     activation: int
-    kv: int = PASS_THROUGH
+    kv: int = FULL_PRECISION
 
     def __post_init__(self) -> None:
         for name, bits in asdict(self).items():
@@ -66,7 +66,7 @@ class LayerBits:
         if match is None:
             raise BadInputError(f"a layer's bits must read like 8 or w4 or w4a8 or w4a8kv8: got {text!r}")
         weight, activation, kv = match.groups()
-        return cls(int(weight), int(activation or PASS_THROUGH), int(kv or PASS_THROUGH))
+        return cls(int(weight), int(activation or FULL_PRECISION), int(kv or FULL_PRECISION))
 
     @classmethod
     def from_json(cls, bits: object) -> LayerBits:
@@ -87,5 +87,5 @@ class LayerBits:
     def __str__(self) -> str:
         if self.weight == self.activation == self.kv:
             return str(self.weight)
-        kv = "" if self.kv == PASS_THROUGH else f"kv{self.kv}"
+        kv = "" if self.kv == FULL_PRECISION else f"kv{self.kv}"
         return f"w{self.weight}a{self.activation}{kv}"

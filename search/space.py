@@ -18,7 +18,7 @@ from functools import cached_property
 from itertools import product
 from typing import Literal, Protocol
 
-from qalof.bitmap import PASS_THROUGH, Bitmap, LayerBits, block_name, check_width
+from qalof.bitmap import FULL_PRECISION, Bitmap, LayerBits, block_name, check_width
 from qalof.cost import Cost, Rest, cost_of
 from qalof.errors import BadInputError
 from qalof.model.adapter_spec import SHARED, untrained_widths
@@ -275,5 +275,5 @@ def _widths_of(site: Site, bits: LayerBits) -> tuple[int, int, int]:
 def _layer(weight: int | None, activation: int | None, kv: int | None, pass_through: bool) -> LayerBits:
     assert weight is not None
     # a KV width without effect follows the weight, so a uniform bitmap reads as one number
-    cache = PASS_THROUGH if pass_through else kv
+    cache = FULL_PRECISION if pass_through else kv
     return LayerBits(weight, activation or weight, cache or weight)

@@ -10,7 +10,7 @@ from orchestrate.jobs.profile.job import METRICS as PROFILE
 from orchestrate.jobs.train.best_checkpoint import TRAIN_LOSS
 from orchestrate.jobs.train.cells import PARAMETERS
 from qalof.attacks.rates import Rate
-from qalof.attacks.robustness.report import RandomPrecisionReport, RobustnessReport, SourceUnderDraws
+from qalof.attacks.robustness.report import RandomPrecisionReport, RobustnessResult, SourceUnderDraws
 from qalof.cost import COST_NAMES
 from qalof.errors import BadInputError
 from qalof.metrics import METRICS, Metric, described, metric_of, register, spoken_of
@@ -22,7 +22,7 @@ OF_TASKS = sorted({name for kind, _ in TASKS.values() for name in kind.metrics})
 DIRECTED = [metric for metric in METRICS.values() if metric.direction]
 RATES = [
     name
-    for report in (RobustnessReport, RandomPrecisionReport, SourceUnderDraws)
+    for report in (RobustnessResult, RandomPrecisionReport, SourceUnderDraws)
     for name, field in report.__dataclass_fields__.items()
     if Rate.__name__ in str(field.type)
 ]

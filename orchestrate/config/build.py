@@ -17,7 +17,7 @@ from orchestrate.config.build_objective import make_objective, objective_widths,
 from orchestrate.config.objective import CptObjective, ObjectiveConfig
 from orchestrate.config.sections import AdaptersConfig
 from orchestrate.config.train import TrainConfig, TrainingConfig
-from qalof.bitmap import PASS_THROUGH, check_width
+from qalof.bitmap import FULL_PRECISION, check_width
 from qalof.errors import BadInputError
 from qalof.model.adapters import SHARED, AdapterSpec
 from qalof.model.pretrained import BaseModel
@@ -90,9 +90,9 @@ def check_length(task: Task, model: Any) -> None:
 def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[BitmapSpec]:
     """The widths to score after training, from high to low: pass-through and all that were trained."""
     if isinstance(config.objective, CptObjective):
-        return [PASS_THROUGH, *(spec for spec in config.objective.trained if spec != PASS_THROUGH)]
+        return [FULL_PRECISION, *(spec for spec in config.objective.trained if spec != FULL_PRECISION)]
     widths = {int(name) for name in model.adapters} or set(objective_widths(config.objective, model.sites))
-    return [*sorted(widths | {PASS_THROUGH}, reverse=True)]
+    return [*sorted(widths | {FULL_PRECISION}, reverse=True)]
 
 
 def adapter_specs(config: AdaptersConfig, objective: ObjectiveConfig, sites: Sequence[Site]) -> dict[str, AdapterSpec]:

@@ -41,7 +41,7 @@ class Reporter:
 
 
 @contextmanager
-def report(description: str, total: int) -> Iterator[Reporter]:
+def progress_bar(description: str, total: int) -> Iterator[Reporter]:
     """Show a bar (or lines) for ``total`` units of work."""
     if not console.is_terminal:
         yield Reporter(None, description, total)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
-from qalof.attacks.goal import Judge
+from qalof.attacks.goal import GoalFunction
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.statistics import Interval, wilson
@@ -149,7 +149,7 @@ class AttackSettings(Protocol):
         """
         ...
 
-    def judge(self, model: Any, tokenizer: Any) -> Judge:
+    def judge(self, model: Any, tokenizer: Any) -> GoalFunction:
         """Return the judge of whether a text that was found works, at its bitmap and at others."""
         ...
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from qalof.attacks.goal import BROKEN, HELD, Aimed
+from qalof.attacks.goal import BROKEN, HELD, TargetedGoal
 from qalof.attacks.victim import BATCH, Victim
 from qalof.batching import by_equal_length
 from qalof.errors import BadInputError
@@ -28,7 +28,7 @@ LEAST_ALIKE = 4
 
 
 class Elicitation:
-    """Reads prompts; a :class:`~qalof.attacks.goal.Judge` whose answers are held and broken.
+    """Reads prompts; a :class:`~qalof.attacks.goal.GoalFunction` whose answers are held and broken.
 
     Args:
         model: a causal LM, as a :class:`~qalof.model.switchable.SwitchableModel`.
@@ -79,7 +79,7 @@ class Elicitation:
         """Return whether ``target`` is the greedy continuation of ``prompt`` at the model's bitmap."""
         return self._said([(self.encode([prompt])[0], self.target(target))])[0]
 
-    def answers(self, examples: Sequence[Aimed], rows: Sequence[Sequence[str]]) -> list[list[int]]:
+    def answers(self, examples: Sequence[TargetedGoal], rows: Sequence[Sequence[str]]) -> list[list[int]]:
         """Broken where the prompt elicits its example's target."""
         pairs: list[tuple[list[int], list[int]]] = []
         for example, prompts in zip(examples, rows, strict=True):

@@ -7,8 +7,8 @@
   model, however robust.
 
 A goal scores texts for the attack that searches (:class:`Goal`), and answers for the tables of transfer and random
-precision (:class:`Judge`) in labels: a classifier's own, or held and broken.  A language model's rise is taken against
-the clean text *at the same bitmap*, so the noise of few bits alone never counts as a success.
+precision (:class:`GoalFunction`) in labels: a classifier's own, or held and broken.  A language model's rise is taken
+against the clean text *at the same bitmap*, so the noise of few bits alone never counts as a success.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LEAST_NATS = 1e-6
 Reading = TypeVar("Reading")
 
 
-class Aimed(Protocol):
+class TargetedGoal(Protocol):
     """The example that a row of texts belongs to."""
 
     @property
@@ -50,17 +50,17 @@ class Aimed(Protocol):
         ...
 
 
-class Judge(Protocol):
+class GoalFunction(Protocol):
     """Answers for the tables; ``answers`` that differ from the example's label mean that an attack got through."""
 
     model: Any
 
-    def answers(self, examples: Sequence[Aimed], rows: Sequence[Sequence[str]]) -> list[list[int]]:
+    def answers(self, examples: Sequence[TargetedGoal], rows: Sequence[Sequence[str]]) -> list[list[int]]:
         """Return the answers to every text at the model's bitmap; each row begins with the example's clean text."""
         ...
 
 
-class Verdict(NamedTuple):
+class GoalFunctionResult(NamedTuple):
     """On one changed text.  ``damage`` and ``importance`` grow as the victim does worse.
 
     ``damage``: what the search maximizes; ``importance``: the score by which words are ranked once they are left out.
@@ -71,7 +71,7 @@ class Verdict(NamedTuple):
     broken: bool
 
 
-class Goal(Judge, Protocol):
+class Goal(GoalFunction, Protocol):
     """Scores for a search over texts."""
 
     @property
@@ -87,7 +87,7 @@ class Goal(Judge, Protocol):
         """Return whether the victim is wrong before any attack."""
         ...
 
-    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
+    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
         """Return the verdicts on ``texts``, which are changes of ``original``."""
         ...
 
@@ -136,18 +136,18 @@ class LabelGoal(_VictimGoal[torch.Tensor]):
         """Return whether it is misclassified before any attack."""
         return int(self._original(original).argmax()) != label
 
-    def answers(self, examples: Sequence[Aimed], rows: Sequence[Sequence[str]]) -> list[list[int]]:
+    def answers(self, examples: Sequence[TargetedGoal], rows: Sequence[Sequence[str]]) -> list[list[int]]:
         """Predicted labels."""
         flat = iter(self.victim.predict([text for row in rows for text in row]))
         return [[next(flat) for _ in row] for row in rows]
 
-    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
+    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
         """Return the verdicts on changes of ``original``, which is read once in a search."""
         before, found = self._original(original), []
         for p in self._changed(original, texts):
             k = int(p.argmax())
             gained = 0.0 if k == label else float(p[k] - before[k])
-            found.append(Verdict(float(1 - p[label]), float(before[label] - p[label]) + gained, k != label))
+            found.append(GoalFunctionResult(float(1 - p[label]), float(before[label] - p[label]) + gained, k != label))
         return found
 
     def measures(self, original: str, found: str) -> Mapping[str, float]:
@@ -194,15 +194,15 @@ class ContinuationGoal(_VictimGoal[_Reading]):
         """Return False, since there is no right answer to miss."""
         return False
 
-    def answers(self, examples: Sequence[Aimed], rows: Sequence[Sequence[str]]) -> list[list[int]]:
+    def answers(self, examples: Sequence[TargetedGoal], rows: Sequence[Sequence[str]]) -> list[list[int]]:
         """Held or broken."""
         return [[HELD, *(int(v.broken) for v in self.verdicts(clean, HELD, texts))] for clean, *texts in rows]
 
-    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
+    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
         """Return the verdicts on changes of ``original``; ``label`` is not used."""
         clean = self._original(original)
         rises = [_rise(*_common(clean, reading)[::2]) for reading in self._changed(original, texts)]
-        return [Verdict(rise, rise, rise >= self.rise) for rise in rises]
+        return [GoalFunctionResult(rise, rise, rise >= self.rise) for rise in rises]
 
     def measures(self, original: str, found: str) -> Mapping[str, float]:
         """Return mean NLL in nats and next-token accuracy over the words that both texts have."""

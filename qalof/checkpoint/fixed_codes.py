@@ -16,7 +16,7 @@ from torch import nn
 
 from qalof.errors import BadInputError
 from qalof.model.layers.switchable_linear import SwitchableLinear
-from qalof.quantization.quantizer import Encoded, Grid
+from qalof.quantization.quantizer import QParams, QuantizedTensor
 
 CODES_FILE = "fixed_codes.safetensors"
 _TYPES = (torch.int8, torch.uint8, torch.int16, torch.int32)
@@ -49,7 +49,7 @@ def load_fixed_codes(model: nn.Module, folder: Path) -> None:
         stored = load_file(path) if path.is_file() else {}
     except (OSError, SafetensorError) as error:
         raise BadInputError(f"{path} must be a readable safetensors file: {error}; restore it") from None
-    found: dict[str, dict[float, Encoded]] = {name: {} for name in linears}
+    found: dict[str, dict[float, QuantizedTensor]] = {name: {} for name in linears}
     for key in stored:
         site, _, rest = key.partition("/")
         bits, _, part = rest.partition("/")
@@ -61,19 +61,21 @@ def load_fixed_codes(model: nn.Module, folder: Path) -> None:
         linear.fix_codes(found[name])
 
 
-def _read(stored: dict[str, torch.Tensor], prefix: str, linear: SwitchableLinear, bits: int, path: Path) -> Encoded:
+def _read(
+    stored: dict[str, torch.Tensor], prefix: str, linear: SwitchableLinear, bits: int, path: Path
+) -> QuantizedTensor:
     codes, scale = stored[f"{prefix}/codes"], stored.get(f"{prefix}/scale")
     quantizer = linear.scheme.weight.at(bits)
     quantizer.check_bits(bits)
     lowest, highest = quantizer.code_range(bits)
-    own = quantizer.grid(linear.weight, bits)
+    own = quantizer.qparams(linear.weight, bits)
     zero = stored.get(f"{prefix}/zero")
     fits = scale is not None and scale.shape == own.scale.shape and (zero is None) == (own.zero is None)
     if not fits or codes.shape != linear.weight.shape or codes.min() < lowest or codes.max() > highest:
         raise BadInputError(f"{path} must fit this model: {prefix} has codes or a grid of another quantizer or shape")
     assert scale is not None
     wide = torch.int32 if highest > torch.iinfo(torch.int16).max else torch.int16
-    return Encoded(codes.to(wide), Grid(scale, zero), bits)
+    return QuantizedTensor(codes.to(wide), QParams(scale, zero), bits)
 
 
 def _linears(model: nn.Module) -> Iterator[tuple[str, SwitchableLinear]]:

@@ -24,7 +24,7 @@ import torch
 
 from qalof.errors import BadInputError
 from qalof.quantization.methods.gguf import BLOCK, Gguf, GgufAffine
-from qalof.quantization.quantizer import Encoded, Grid, Quantizer
+from qalof.quantization.quantizer import QParams, QuantizedTensor, Quantizer
 
 _HALF = BLOCK // 2
 _SCALE_BYTES = 2
@@ -76,7 +76,7 @@ def block_type(quantizer: Quantizer, bits: float) -> BlockType | None:
     return None
 
 
-def encode(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
+def quantize(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
     """Blocks of ``x`` (..., columns), any floating dtype -> uint8 (..., columns / 32 * block_bytes).
 
     Raises:
@@ -88,8 +88,8 @@ def encode(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
     if not torch.isfinite(wide).all():
         raise BadInputError(f"a tensor must be finite to become {kind}: it holds NaN or infinity")
     _check_range(wide, kind)
-    encoded = kind.quantizer.encode(wide, kind.bits)
-    parts = [part.to(torch.float16).reshape(-1, 1).view(torch.uint8) for part in encoded.grid if part is not None]
+    encoded = kind.quantizer.quantize(wide, kind.bits)
+    parts = [part.to(torch.float16).reshape(-1, 1).view(torch.uint8) for part in encoded.qparams if part is not None]
     codes = encoded.codes.reshape(-1, BLOCK)
     if kind is BlockType.Q8_0:
         parts.append(codes.to(torch.int8).view(torch.uint8))
@@ -99,8 +99,8 @@ def encode(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
     return torch.cat(parts, dim=-1).view(*x.shape[:-1], -1)
 
 
-def decode(data: torch.Tensor, kind: BlockType) -> torch.Tensor:
-    """Values of :func:`encode`'s bytes: (..., bytes) -> (..., columns), fp32.
+def dequantize(data: torch.Tensor, kind: BlockType) -> torch.Tensor:
+    """Values of :func:`quantize`'s bytes: (..., bytes) -> (..., columns), fp32.
 
     Raises:
         BadInputError: The bytes are not whole blocks.
@@ -111,7 +111,7 @@ def decode(data: torch.Tensor, kind: BlockType) -> torch.Tensor:
         )
     blocks = data.reshape(-1, kind.block_bytes)
     floats = _SCALE_BYTES * (1 + kind.affine)
-    grid = blocks[:, :floats].contiguous().view(torch.float16).to(torch.float32)
+    qparams = blocks[:, :floats].contiguous().view(torch.float16).to(torch.float32)
     stored = blocks[:, floats:]
     if kind is BlockType.Q8_0:
         codes = stored.contiguous().view(torch.int8).to(torch.int16)
@@ -122,8 +122,8 @@ def decode(data: torch.Tensor, kind: BlockType) -> torch.Tensor:
             codes |= _from_high_bits(stored[:, :_HIGH_BYTES])
         codes += kind.quantizer.code_range(kind.bits)[0]
     # every block is a row of one group
-    part = Grid(grid[:, :1], grid[:, 1:] if kind.affine else None)
-    values = kind.quantizer.decode(Encoded(codes, part, kind.bits))
+    part = QParams(qparams[:, :1], qparams[:, 1:] if kind.affine else None)
+    values = kind.quantizer.dequantize(QuantizedTensor(codes, part, kind.bits))
     return values.view(*data.shape[:-1], data.shape[-1] // kind.block_bytes * BLOCK)
 
 
@@ -131,9 +131,9 @@ def fake_quantize(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
     """Return ``x`` (..., columns) as its blocks store it, in its dtype.
 
     Raises:
-        BadInputError: See :func:`encode`.
+        BadInputError: See :func:`quantize`.
     """
-    return decode(encode(x, kind), kind).to(x.dtype)
+    return dequantize(quantize(x, kind), kind).to(x.dtype)
 
 
 def _check_range(x: torch.Tensor, kind: BlockType) -> None:
@@ -143,8 +143,8 @@ def _check_range(x: torch.Tensor, kind: BlockType) -> None:
     # the check of each block is needed only in this case
     if needed <= torch.finfo(torch.float16).max:
         return
-    grid = _unrounded(x.reshape(-1, BLOCK), kind)
-    if not torch.isfinite(grid.to(torch.float16)).all():
+    qparams = _unrounded(x.reshape(-1, BLOCK), kind)
+    if not torch.isfinite(qparams.to(torch.float16)).all():
         raise BadInputError(
             f"scales of {kind} are fp16, up to 65504: a weight of {largest:g} needs more; take F32 there"
         )

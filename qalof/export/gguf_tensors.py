@@ -24,7 +24,7 @@ from qalof.export import gguf_blocks
 from qalof.export.float_type import FloatType
 from qalof.export.gguf_blocks import BlockType, block_type
 from qalof.export.gguf_families import Family, family_of
-from qalof.layer_bits import PASS_THROUGH
+from qalof.layer_bits import FULL_PRECISION
 from qalof.model.at_bitmap import active_tensor, layers_of
 from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.pretrained import HeadKind
@@ -147,7 +147,7 @@ def stored_form(tensor: torch.Tensor, kind: str) -> torch.Tensor:
         BadInputError: A row does not have whole blocks, or a number is beyond the range of the type.
     """
     if kind in set(BlockType):
-        return gguf_blocks.encode(tensor, BlockType(kind))
+        return gguf_blocks.quantize(tensor, BlockType(kind))
     cast = tensor.to(_DTYPES[kind])
     if not torch.isfinite(cast).all():
         raise BadInputError(f"weights must be finite as {kind}: one is beyond its range; take 32 bits there")
@@ -157,7 +157,7 @@ def stored_form(tensor: torch.Tensor, kind: str) -> torch.Tensor:
 def values_of(stored: torch.Tensor, kind: str) -> torch.Tensor:
     """Return the values of :func:`stored_form`, fp32."""
     if kind in set(BlockType):
-        return gguf_blocks.decode(stored, BlockType(kind))
+        return gguf_blocks.dequantize(stored, BlockType(kind))
     return (stored.view(torch.bfloat16) if kind == "BF16" else stored).to(torch.float32)
 
 
@@ -181,7 +181,7 @@ def tensor_type(site: Site, bits: int, plain: str = "F32") -> str:
     if own is None and bits not in TYPES:
         law = ", ".join(f"{width} ({kind})" for width, kind in TYPES.items())
         raise BadInputError(f"weight widths of a GGUF file are {law}: {site.name} has {bits}")
-    if bits >= PASS_THROUGH:
+    if bits >= FULL_PRECISION:
         return plain
     return TYPES[bits] if own is None else str(own)
 

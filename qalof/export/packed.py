@@ -222,8 +222,8 @@ def _add_weight(model: SwitchableModel, site: Site, bits: int, parts: _Parts) ->
         parts.packed[f"{site.name}/weight"] = parts.plain(weight, site.name)
         return "float"
     fixed = linear.fixed_codes.get(bits)  # there are no such codes where adapters are merged before rounding
-    grid = None if fixed else linear.weight_quantizer.grid(weight, bits, quantizer)
-    stored = pack(fixed or quantizer.encode(weight, bits, grid), quantizer)
+    qparams = None if fixed else linear.weight_quantizer.qparams(weight, bits, quantizer)
+    stored = pack(fixed or quantizer.quantize(weight, bits, qparams), quantizer)
     if not torch.equal(
         stored.dequantize(), linear.rounded_weight(bits) if fixed else linear.quantize_weight(weight, bits)
     ):

@@ -34,7 +34,7 @@ class PackedEmbedding(nn.Embedding):
 
     def whole(self) -> torch.Tensor:
         """Return the whole weight, (vocabulary, features), fp32."""
-        return self.weight if self.packed is None else self.packed.decode()
+        return self.weight if self.packed is None else self.packed.dequantize()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         if self.packed is not None:

@@ -97,7 +97,7 @@ class PackedLinear(nn.Linear):
         if self.packed is None:
             return functional.linear(quantizer(input, bits), self.weight, self.bias)
         if torch.is_grad_enabled() and input.requires_grad:  # a product of integers has no gradient
-            return functional.linear(quantizer(input, bits), self.packed.decode(), self.bias)
+            return functional.linear(quantizer(input, bits), self.packed.dequantize(), self.bias)
         return self.packed.linear(input, quantizer, bits, self.bias)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:

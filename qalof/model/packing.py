@@ -14,7 +14,7 @@ import torch
 from qalof.errors import BadInputError
 from qalof.layer_bits import check_width
 from qalof.model.layers.lora_linear import MergeOrder
-from qalof.model.patch import Switch
+from qalof.model.patch import SwitchableSite
 from qalof.model.settings import SwitchSettings
 from qalof.quantization.packing import packed_bytes
 from qalof.quantization.scheme import QuantizationScheme
@@ -47,7 +47,7 @@ def check_packable(sites: Sequence[Site], settings: SwitchSettings, widths: Sequ
 
 
 @torch.no_grad()
-def pack_sites(switches: Sequence[Switch], adapters: Mapping[int, str | None], merge: MergeOrder) -> None:
+def pack_sites(switches: Sequence[SwitchableSite], adapters: Mapping[int, str | None], merge: MergeOrder) -> None:
     """Pack every site and drop its weight, site by site, so the peak is one site above the start.
 
     A site is packed as a whole or stays.  An error leaves the sites before it packed; the model cannot be used then.
@@ -70,7 +70,7 @@ def predicted_bytes(sites: Sequence[Site], scheme: QuantizationScheme, widths: S
     )
 
 
-def _unrounded(switch: Switch, adapter: str | None, merge: MergeOrder) -> torch.Tensor:
+def _unrounded(switch: SwitchableSite, adapter: str | None, merge: MergeOrder) -> torch.Tensor:
     if switch.lora is None or adapter is None or merge is not MergeOrder.MERGE_THEN_QUANTIZE:
         return switch.linear.weight
     return switch.lora.merged_weight(adapter)

@@ -2,7 +2,7 @@
 
 Each site becomes a :class:`SwitchableLinear` inside PEFT's LoRA layer; norms get their copies, a tied head gets its
 weight, and the projections that fill the KV cache get a hook that rounds their output. The model is changed in place,
-once; switching afterwards only writes attributes (:class:`Switch`).
+once; switching afterwards only writes attributes (:class:`SwitchableSite`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from qalof.site import HeadMode, Site
 
 
 @dataclass
-class Switch:
+class SwitchableSite:
     """The modules of one site that switching writes to.
 
     ``linear`` takes the bits of the layer; ``lora`` takes the active adapter and is None in a model without adapters;
@@ -74,7 +74,7 @@ class Switch:
 
 def patch(
     model: PreTrainedModel, sites: Sequence[Site], specs: Mapping[str, AdapterSpec], settings: SwitchSettings
-) -> list[Switch]:
+) -> list[SwitchableSite]:
     """Change ``model`` in place and return one switch per site, in order. Branches are drawn from torch's generator."""
     owners = norm_sites(model, sites) if settings.norms.copies else {}
     linears = {site.name: _switchable(model, site, settings) for site in sites}
@@ -85,7 +85,7 @@ def patch(
         layer = outer if isinstance(outer, SwitchableLora) else None
         if layer is not None:
             layer.merge_order, layer.lora_input = settings.merge, settings.lora_input
-        switch = Switch(site, linears[site.name], layer)
+        switch = SwitchableSite(site, linears[site.name], layer)
         if site.kv is not None:
             outer.register_forward_hook(switch.quantize_kv)
         if site.is_head and settings.head_mode is HeadMode.TIED_BOTH:
@@ -98,7 +98,7 @@ def patch(
     return switches
 
 
-def initialize(switches: Sequence[Switch], specs: Mapping[str, AdapterSpec]) -> None:
+def initialize(switches: Sequence[SwitchableSite], specs: Mapping[str, AdapterSpec]) -> None:
     """Give freshly patched branches the inits that decompose a weight; the drawn ones stay.
 
     Raises:
@@ -116,7 +116,7 @@ def initialize(switches: Sequence[Switch], specs: Mapping[str, AdapterSpec]) -> 
                 _compensate(switch, name, spec)
 
 
-def _compensate(switch: Switch, name: str, spec: AdapterSpec) -> None:
+def _compensate(switch: SwitchableSite, name: str, spec: AdapterSpec) -> None:
     linear, bits = switch.linear, int(name)
     factors = compensate(linear.weight, spec.rank, spec.scaling, lambda weight: linear.quantize_weight(weight, bits))
     if factors is not None and switch.lora is not None:

@@ -12,13 +12,16 @@ from qalof.layer_bits import WIDTHS
 from qalof.model.adapters import AdapterSpec, adapter_for
 from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.layers.packed_weight import bytes_in
-from qalof.model.patch import Switch
+from qalof.model.patch import SwitchableSite
 from qalof.model.settings import SwitchSettings
 from qalof.site import Unquantized
 
 
 def rest_of(
-    unquantized: Unquantized, adapters: Mapping[str, AdapterSpec], settings: SwitchSettings, switches: Sequence[Switch]
+    unquantized: Unquantized,
+    adapters: Mapping[str, AdapterSpec],
+    settings: SwitchSettings,
+    switches: Sequence[SwitchableSite],
 ) -> Rest:
     """Return the rest of a packed model; under ``merge_then_quantize`` adapters are in the weights and take nothing."""
     ranks = adapter_ranks(adapters, settings)

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.cost import Rest, Storage, storage_of
 from qalof.errors import BadInputError
 from qalof.layer_bits import LayerBits
@@ -87,10 +87,10 @@ class SwitchableModel(nn.Module):
                 parameter.requires_grad_(True)
         own = [int(name) for name in self.adapters if name != lora.SHARED]
         # under ``exact`` a model without an adapter for pass-through cannot start there
-        start = max(own) if self.policy is AdapterPolicy.EXACT and own else PASS_THROUGH
+        start = max(own) if self.policy is AdapterPolicy.EXACT and own else FULL_PRECISION
         # the width at which it starts was not requested, so there is no warning of its stand-in
         self._told = {(start, lora.adapter_for(start, tuple(self.adapters), self.policy))}
-        first = LayerBits(start, start, start if self._cache_is_known else PASS_THROUGH)
+        first = LayerBits(start, start, start if self._cache_is_known else FULL_PRECISION)
         self.bitmap = self.set_bitmap(Bitmap.uniform(self.site_names, first))
         self._told.clear()
 
@@ -132,7 +132,7 @@ class SwitchableModel(nn.Module):
         parsed = bitmap if isinstance(bitmap, Bitmap) else Bitmap.parse(bitmap, self.site_names)
         if parsed.sites != self.site_names:
             parsed = Bitmap.from_json(parsed.to_json(), self.site_names)
-        if not self._cache_is_known and any(layer.kv != PASS_THROUGH for layer in parsed.values()):
+        if not self._cache_is_known and any(layer.kv != FULL_PRECISION for layer in parsed.values()):
             raise BadInputError(
                 f"a KV width needs to know where {type(self.model).__name__} keeps its keys and values: got {parsed}; "
                 "take a form with weight and activation only, such as w8a8"
@@ -207,7 +207,7 @@ class SwitchableModel(nn.Module):
         pack_sites(self.switches, adapters, self.settings.merge)
         self.packed_widths = tuple(chosen)
         if not {layer.weight for layer in self.bitmap.values()} <= set(chosen):
-            self.set_bitmap(Bitmap.uniform(self.site_names, LayerBits(chosen[0], PASS_THROUGH, PASS_THROUGH)))
+            self.set_bitmap(Bitmap.uniform(self.site_names, LayerBits(chosen[0], FULL_PRECISION, FULL_PRECISION)))
         self.eval()
 
     def kernels(self) -> dict[str, Kernel]:

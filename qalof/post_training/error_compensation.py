@@ -30,7 +30,7 @@ from qalof.errors import BadInputError
 from qalof.laws import Count, Law, check_numbers
 from qalof.precision import at_least_float32
 from qalof.quantization.granularity import Granularity
-from qalof.quantization.quantizer import Encoded, Grid, Quantizer
+from qalof.quantization.quantizer import QParams, QuantizedTensor, Quantizer
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Compensated:
     nearest on the same grid.
     """
 
-    encoded: Encoded
+    encoded: QuantizedTensor
     error: float
     nearest_error: float
 
@@ -113,7 +113,7 @@ def compensate_weight(
     quantizer: Quantizer,
     bits: int,
     settings: GptqSettings | None = None,
-    grid: Grid | None = None,
+    qparams: QParams | None = None,
 ) -> Compensated:
     """Round ``weight`` (out, in) with error compensation.
 
@@ -132,11 +132,11 @@ def compensate_weight(
     settings = settings or GptqSettings()
     if not torch.isfinite(hessian).all():
         raise BadInputError("a Hessian must be finite: it holds NaN or infinity; look at the calibration inputs")
-    nearest = quantizer.encode(weight, bits, grid)
+    nearest = quantizer.quantize(weight, bits, qparams)
     exact, wide = hessian.to(torch.float64), weight.to(torch.float64)
     codes = _round_columns(wide, exact, quantizer, nearest, settings)
     found = replace(nearest, codes=codes)
-    errors, before = (_row_errors(wide, quantizer.decode(each), exact) for each in (found, nearest))
+    errors, before = (_row_errors(wide, quantizer.dequantize(each), exact) for each in (found, nearest))
     if settings.keep_better:
         worse = errors > before
         found = replace(found, codes=torch.where(worse.unsqueeze(1), nearest.codes, codes))
@@ -145,7 +145,7 @@ def compensate_weight(
 
 
 def _round_columns(
-    weight: torch.Tensor, hessian: torch.Tensor, quantizer: Quantizer, nearest: Encoded, settings: GptqSettings
+    weight: torch.Tensor, hessian: torch.Tensor, quantizer: Quantizer, nearest: QuantizedTensor, settings: GptqSettings
 ) -> torch.Tensor:
     """Return codes (out, in) of algorithm 1, in the order of the weight's columns."""
     diagonal = hessian.diagonal()
@@ -163,10 +163,10 @@ def _round_columns(
         for at in range(start, end):
             place = int(order[at])
             column = work[:, at : at + 1]
-            grid = _column_grid(nearest.grid, quantizer, place, len(work))
-            encoded = alone.encode(column.to(grid.scale.dtype), nearest.bits, grid)
+            qparams = _column_grid(nearest.qparams, quantizer, place, len(work))
+            encoded = alone.quantize(column.to(qparams.scale.dtype), nearest.bits, qparams)
             codes[:, place] = encoded.codes[:, 0].to(codes.dtype)
-            error = (column - alone.decode(encoded)) / factor[at, at]
+            error = (column - alone.dequantize(encoded)) / factor[at, at]
             work[:, at + 1 : end] -= error * factor[at, at + 1 : end]
             errors[:, at - start : at - start + 1] = error
         work[:, end:] -= errors @ factor[start:end, end:]
@@ -192,7 +192,7 @@ def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     return factor
 
 
-def _column_grid(grid: Grid, quantizer: Quantizer, column: int, rows: int) -> Grid:
+def _column_grid(qparams: QParams, quantizer: Quantizer, column: int, rows: int) -> QParams:
     """Return the grid of one column, with tensors of (rows, 1)."""
 
     def part(values: torch.Tensor) -> torch.Tensor:
@@ -204,7 +204,7 @@ def _column_grid(grid: Grid, quantizer: Quantizer, column: int, rows: int) -> Gr
         group = column // quantizer.group_size
         return values[:, group : group + 1]
 
-    return Grid(part(grid.scale), None if grid.zero is None else part(grid.zero))
+    return QParams(part(qparams.scale), None if qparams.zero is None else part(qparams.zero))
 
 
 def _row_errors(weight: torch.Tensor, rounded: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.bitmap_patterns import block_name
 from qalof.errors import BadInputError
 from qalof.layer_bits import LayerBits
@@ -145,7 +145,7 @@ def _run_at(model: SwitchableModel, bits: int, done: Sequence[str]) -> None:
     """Run the weights of ``done`` at ``bits``, all others in full precision, and the adapter of ``bits`` at every
     site.
     """
-    free, rounded = LayerBits.of(PASS_THROUGH), LayerBits(bits, PASS_THROUGH, PASS_THROUGH)
+    free, rounded = LayerBits.of(FULL_PRECISION), LayerBits(bits, FULL_PRECISION, FULL_PRECISION)
     model.set_bitmap(Bitmap({name: rounded if name in done else free for name in model.site_names}))
     model.use_adapter(model.adapter_at(bits))
 
@@ -165,9 +165,9 @@ def _compensate_group(
 
 def _compensate_site(linear: SwitchableLinear, hessian: torch.Tensor, bits: int, settings: GptqSettings) -> Compensated:
     quantizer = linear.scheme.weight.at(bits)
-    grid = linear.weight_quantizer.grid(linear.weight, bits, quantizer)
+    qparams = linear.weight_quantizer.qparams(linear.weight, bits, quantizer)
     try:
-        return compensate_weight(linear.weight, hessian, quantizer, bits, settings, grid)
+        return compensate_weight(linear.weight, hessian, quantizer, bits, settings, qparams)
     except BadInputError as error:
         raise BadInputError(f"{linear.place} at {bits} bits: {error}") from None
 

@@ -19,7 +19,7 @@ from torch import nn
 from qalof.errors import BadInputError
 from qalof.quantization.granularity import Granularity, group_count
 from qalof.quantization.methods.lsq import Lsq
-from qalof.quantization.quantizer import Grid
+from qalof.quantization.quantizer import QParams
 from qalof.quantization.scale_storage import round_up
 from qalof.quantization.straight_through import straight_through
 
@@ -53,14 +53,14 @@ class LsqSteps(nn.Module):
             if key in self.steps:
                 continue
             if weight is not None:
-                step = quantizer.grid(weight, self._own_bits(bits)).scale
+                step = quantizer.qparams(weight, self._own_bits(bits)).scale
             else:
                 step = torch.ones(_static_shape(quantizer, features))
             self.steps[key] = nn.Parameter(_stored(step, quantizer))
             self.register_buffer(f"ready_{key}", torch.tensor(weight is not None))
             self._ready[key] = weight is not None
 
-    def grid(self, x: torch.Tensor, bits: float, *, start: bool) -> Grid:
+    def qparams(self, x: torch.Tensor, bits: float, *, start: bool) -> QParams:
         """Return the grid of this width, differentiable in its step; with ``start``, ``x`` sets a step that is unset.
 
         Raises:
@@ -89,7 +89,7 @@ class LsqSteps(nn.Module):
             step = step * (quantizer.code_range(REFERENCE_BITS)[1] / quantizer.code_range(bits)[1])
         if quantizer.stored_dtype is not torch.float32:
             step = straight_through(step, round_up(step.detach(), quantizer.stored_dtype), None)
-        return Grid(step)
+        return QParams(step)
 
     def ready(self, bits: float) -> bool:
         """Whether the step of this width is set, or the width has no step to set."""

@@ -23,7 +23,7 @@ from torch import nn
 
 from qalof.errors import BadInputError
 from qalof.laws import Law
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 from qalof.quantization.strict import check_fields, check_keys
 
 SHRINKS = 41
@@ -72,7 +72,7 @@ class StaticRanges(nn.Module):
         super().__init__()
         self.spec, self.place, self.observing = spec, place, False
 
-    def grid(self, x: torch.Tensor, bits: float, quantizer: Quantizer, seen: torch.Tensor | None = None) -> Grid:
+    def qparams(self, x: torch.Tensor, bits: float, quantizer: Quantizer, seen: torch.Tensor | None = None) -> QParams:
         """Return the grid for ``x`` (..., tokens, features), which is observed first while :attr:`observing` is set.
 
         ``seen`` is observed in place of ``x``, for example its real tokens alone.

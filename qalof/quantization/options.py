@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from qalof.errors import BadInputError, nearest_hint
 from qalof.laws import Law, Positive
-from qalof.layer_bits import PASS_THROUGH
+from qalof.layer_bits import FULL_PRECISION
 from qalof.quantization.granularity import Granularity, check_divides, group_count
 from qalof.quantization.stored_size import FLOAT_BYTES, StoredSize, code_bytes
 from qalof.quantization.straight_through import StraightThrough
@@ -44,7 +44,7 @@ class QuantizerOptions:
     scale_dtype: Literal["float32", "float16"] = "float32"
     """The type of the scales in a packed file. The scale is rounded to it *before* the codes are made, so a packed file
     holds exactly what was fake-quantized. From 12 bits on fp16 resolves less than the codes do."""
-    passthrough_bits: Annotated[int, Law(ge=2, le=PASS_THROUGH)] = PASS_THROUGH
+    passthrough_bits: Annotated[int, Law(ge=2, le=FULL_PRECISION)] = FULL_PRECISION
     """The bit-width from which the tensor is left alone (16 in GGUF-like runs)."""
 
     method: ClassVar[str]

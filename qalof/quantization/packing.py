@@ -25,7 +25,7 @@ from typing import Any, Self
 import torch
 
 from qalof.errors import BadInputError
-from qalof.quantization.quantizer import Encoded, Grid, Quantizer
+from qalof.quantization.quantizer import QParams, QuantizedTensor, Quantizer
 from qalof.quantization.stored_size import stored_bits
 
 _CODES = 8
@@ -45,7 +45,7 @@ class Packed:
     """
 
     data: torch.Tensor
-    grid: Grid
+    qparams: QParams
     columns: int
     bits: float
     quantizer: Quantizer
@@ -55,24 +55,26 @@ class Packed:
         """The size in bytes of codes, scales and zero points together."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
 
-    def unpack(self) -> Encoded:
+    def unpack(self) -> QuantizedTensor:
         """Return exactly the codes and the grid that were packed."""
         offset = _offset(self.quantizer, self.bits)
         codes = unpack_rows(self.data, stored_bits(self.bits), self.columns) - offset
         wide = self.quantizer.code_range(self.bits)[1] > torch.iinfo(torch.int16).max
-        return Encoded(codes.to(torch.int32 if wide else torch.int16), self.wide_grid(), self.bits)
+        return QuantizedTensor(codes.to(torch.int32 if wide else torch.int16), self.wide_qparams(), self.bits)
 
-    def wide_grid(self) -> Grid:
+    def wide_qparams(self) -> QParams:
         """Return the grid in fp32."""
-        return Grid(_as_float(self.grid.scale), None if self.grid.zero is None else _as_float(self.grid.zero))
+        return QParams(
+            _as_float(self.qparams.scale), None if self.qparams.zero is None else _as_float(self.qparams.zero)
+        )
 
     def dequantize(self) -> torch.Tensor:
         """Return the values, (rows, columns) in fp32."""
-        return self.quantizer.decode(self.unpack())
+        return self.quantizer.dequantize(self.unpack())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return ``data``, ``scale`` and perhaps ``zero``, for a safetensors file; :meth:`settings` has the rest."""
-        parts = {"data": self.data, "scale": self.grid.scale, "zero": self.grid.zero}
+        parts = {"data": self.data, "scale": self.qparams.scale, "zero": self.qparams.zero}
         return {name: part for name, part in parts.items() if part is not None}
 
     def settings(self) -> dict[str, Any]:
@@ -88,7 +90,7 @@ class Packed:
         """
         quantizer = Quantizer.from_json(settings["quantizer"])
         columns, bits = settings["columns"], settings["bits"]
-        self = cls(tensors["data"], Grid(tensors["scale"], tensors.get("zero")), columns, bits, quantizer)
+        self = cls(tensors["data"], QParams(tensors["scale"], tensors.get("zero")), columns, bits, quantizer)
         expected = packed_bytes(self.data.shape[0], columns, bits, quantizer)
         if self.data.dtype is not torch.uint8 or self.nbytes != expected:
             raise BadInputError(
@@ -98,7 +100,7 @@ class Packed:
         return self
 
 
-def pack(encoded: Encoded, quantizer: Quantizer) -> Packed:
+def pack(encoded: QuantizedTensor, quantizer: Quantizer) -> Packed:
     """Pack a weight's codes (rows, columns).
 
     Raises:
@@ -110,8 +112,8 @@ def pack(encoded: Encoded, quantizer: Quantizer) -> Packed:
     bits, codes = stored_bits(encoded.bits), encoded.codes.to(torch.int32)
     data = pack_rows(codes + _offset(quantizer, encoded.bits), bits, _padding(quantizer, encoded.bits))
     dtypes = (quantizer.stored_dtype, quantizer.zero_dtype)
-    stored = [None if p is None else _as_stored(p, dtype) for p, dtype in zip(encoded.grid, dtypes, strict=True)]
-    for part, kept in zip(encoded.grid, stored, strict=True):
+    stored = [None if p is None else _as_stored(p, dtype) for p, dtype in zip(encoded.qparams, dtypes, strict=True)]
+    for part, kept in zip(encoded.qparams, stored, strict=True):
         if part is not None and kept is not None and not torch.equal(_as_float(kept).to(part.dtype), part):
             raise BadInputError(
                 f"a grid must be exact in {kept.dtype} to be packed: it is not; encode with this quantizer's own grid, "
@@ -119,7 +121,7 @@ def pack(encoded: Encoded, quantizer: Quantizer) -> Packed:
             )
     scale, zero = stored
     assert scale is not None
-    return Packed(data, Grid(scale, zero), encoded.codes.shape[1], encoded.bits, quantizer)
+    return Packed(data, QParams(scale, zero), encoded.codes.shape[1], encoded.bits, quantizer)
 
 
 def packed_bytes(rows: int, columns: int, bits: float, quantizer: Quantizer) -> int:

@@ -1,7 +1,8 @@
 """The quantizers as three functions, whose last argument says which quantizer it is.
 
-``encode``, ``decode`` and ``fake_quantize`` take any :class:`~qalof.quantization.quantizer.Quantizer`, or a granularity
-alone, which means the default: symmetric MinMax in the narrow range (docs/methods/quantizers.md, "symmetric").
+``quantize``, ``dequantize`` and ``fake_quantize`` take any :class:`~qalof.quantization.quantizer.Quantizer`, or a
+granularity alone, which means the default: symmetric MinMax in the narrow range (docs/methods/quantizers.md,
+"symmetric").
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.methods.symmetric import Symmetric
-from qalof.quantization.quantizer import Encoded, Quantizer
+from qalof.quantization.quantizer import QuantizedTensor, Quantizer
 
 CONVENTION = "symmetric-minmax-narrow"
 """The name of the default in checkpoints and digests: ranges of two conventions must never be mixed."""
@@ -23,14 +24,14 @@ def largest_code(bits: int) -> int:
     return int(2 ** (bits - 1)) - 1
 
 
-def encode(x: torch.Tensor, bits: float, how: Quantizer | Granularity) -> Encoded:
-    """Return codes of ``x`` in its shape, and their grid; see :meth:`Quantizer.encode`."""
-    return as_quantizer(how).encode(x, bits)
+def quantize(x: torch.Tensor, bits: float, how: Quantizer | Granularity) -> QuantizedTensor:
+    """Return codes of ``x`` in its shape, and their grid; see :meth:`Quantizer.quantize`."""
+    return as_quantizer(how).quantize(x, bits)
 
 
-def decode(encoded: Encoded, how: Quantizer | Granularity) -> torch.Tensor:
+def dequantize(encoded: QuantizedTensor, how: Quantizer | Granularity) -> torch.Tensor:
     """Return the values of codes, in fp32; ``how`` must be what encoded them."""
-    return as_quantizer(how).decode(encoded)
+    return as_quantizer(how).dequantize(encoded)
 
 
 def fake_quantize(x: torch.Tensor, bits: float, how: Quantizer | Granularity) -> torch.Tensor:

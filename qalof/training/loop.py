@@ -127,7 +127,7 @@ class ProcessGroup:
 
 
 @dataclass(frozen=True)
-class StepReport:
+class StepMetrics:
     """The metrics of a step, over the whole batch of all workers; losses are in nats per label row."""
 
     step: int
@@ -187,7 +187,7 @@ class Trainer:
         batches = (self.task.model_inputs(self.task.collate([self.features[i] for i in chunk])) for chunk in chunks)
         calibrate(self.model, ({k: v.to(self.device) for k, v in batch.items()} for batch in batches))
 
-    def train_step(self) -> StepReport:
+    def train_step(self) -> StepMetrics:
         """Run one step and advance.
 
         Raises:
@@ -212,7 +212,7 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         names = self.objective.labels(step)
-        return StepReport(step, rate, dict(zip(names, cross_entropies, strict=True)), optimized)
+        return StepMetrics(step, rate, dict(zip(names, cross_entropies, strict=True)), optimized)
 
     def _accumulate(self, step: int) -> torch.Tensor:
         """Return this worker's share of the cross entropies of the step's bitmaps and, last, of the optimized loss."""

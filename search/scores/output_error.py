@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from qalof.bitmap import PASS_THROUGH
+from qalof.bitmap import FULL_PRECISION
 from qalof.errors import BadInputError
 from qalof.files import read_json
 from qalof.layer_bits import LayerBits
@@ -89,7 +89,7 @@ def error_sums(model: SwitchableModel, batch: Mapping[str, torch.Tensor], widths
         widths: the layer bits that each site is rounded to, one site at a time.
     """
     found: dict[str, dict[LayerBits, ErrorSums]] = {}
-    with model.at(PASS_THROUGH, eval=True):
+    with model.at(FULL_PRECISION, eval=True):
         model.use_adapter(None)
         with _watching(model, widths, batch.get("attention_mask"), found):
             model(**batch)

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from qalof.attacks.attack import AttackResult, AttackStatus, attack_examples
-from qalof.attacks.goal import Judge
+from qalof.attacks.goal import GoalFunction
 from qalof.attacks.methods.gbda import GbdaSettings
 from qalof.attacks.rates import Rate
 from qalof.attacks.robustness.random_precision import RandomPrecision
-from qalof.attacks.robustness.report import RobustnessReport, robustness_report
+from qalof.attacks.robustness.report import RobustnessResult, robustness_of
 from qalof.attacks.robustness.transfer import (
-    Among,
     DrawTable,
+    Population,
     PredictionTable,
     draw_table,
     predicted_success,
@@ -44,12 +44,12 @@ def test_transfer_counts_only_inputs_read_rightly_at_both_bitmaps() -> None:
 
 
 def test_unconditional_transfer_counts_every_input() -> None:
-    assert counts(transfer_matrix(hand_table(), Among.ALL)) == [[(4, 5), (2, 5)], [(1, 5), (4, 5)]]
+    assert counts(transfer_matrix(hand_table(), Population.ALL)) == [[(4, 5), (2, 5)], [(1, 5), (4, 5)]]
 
 
 def test_transfer_of_successes_counts_only_attacks_that_worked_where_they_were_built() -> None:
     # built at 8, working on 1, 2, 5: 8 -> 4 counts 1 and 2, wrong on 2; built at 4, on 1, 2, 4: 4 -> 8 counts 1 and 2
-    found = counts(transfer_matrix(hand_table(), Among.BROKEN_AT_SOURCE))
+    found = counts(transfer_matrix(hand_table(), Population.BROKEN_AT_SOURCE))
     assert found == [[(3, 3), (1, 2)], [(0, 2), (3, 3)]]
 
 
@@ -78,9 +78,7 @@ def draws_of(table: PredictionTable, columns: np.ndarray) -> DrawTable:
 def test_success_under_independent_draws_is_the_mean_of_the_transfer_matrix() -> None:
     table = all_right_table(40, 0)
     every_width_equally_often = np.tile(np.arange(3), (40, 7))
-    report = robustness_report(
-        table, [(RandomPrecision.of(SITES, (8, 6, 4)), draws_of(table, every_width_equally_often))]
-    )
+    report = robustness_of(table, [(RandomPrecision.of(SITES, (8, 6, 4)), draws_of(table, every_width_equally_often))])
     (under,) = report.random_precision
     for row, source in zip(report.transfer, under.sources, strict=True):
         mean = sum(rate.estimate or 0 for rate in row) / 3
@@ -94,7 +92,7 @@ def test_keyed_draws_come_near_the_predicted_success() -> None:
     defence = RandomPrecision.of(SITES, (8, 6, 4))
     column = {name: index for index, name in enumerate(table.bitmaps)}
     columns = np.array([[column[str(defence.bitmap(n, r))] for r in range(20)] for n in range(200)])
-    under = robustness_report(table, [(defence, draws_of(table, columns))]).random_precision[0]
+    under = robustness_of(table, [(defence, draws_of(table, columns))]).random_precision[0]
     for source in under.sources:
         assert source.success_mean.estimate == pytest.approx(source.predicted, abs=0.04)
         assert (source.success_any.estimate or 0) > (source.success_mean.estimate or 0)
@@ -106,7 +104,7 @@ def test_the_clean_control_is_the_clean_error_where_all_widths_agree() -> None:
     clean = np.repeat(read[:, None], 2, axis=1)
     table = PredictionTable(("8", "4"), labels, clean, np.stack([clean, clean]))
     draws = draws_of(table, np.random.default_rng(0).integers(0, 2, (5, 20)))
-    report = robustness_report(table, [(RandomPrecision.of(SITES, (8, 4)), draws)])
+    report = robustness_of(table, [(RandomPrecision.of(SITES, (8, 4)), draws)])
     (under,) = report.random_precision
     assert under.clean_any_wrong.estimate == pytest.approx(0.4)
     assert under.clean_accuracy.estimate == pytest.approx(0.6)
@@ -119,7 +117,7 @@ def test_the_control_shows_what_the_draws_alone_get_wrong() -> None:
     clean = np.array([[0, 1], [0, 0]])  # the first text falls at 4 bits without any attack
     table = PredictionTable(("8", "4"), labels, clean, np.stack([clean, clean]))
     draws = draws_of(table, np.array([[0, 1, 0, 0], [0, 1, 1, 0]]))
-    under = robustness_report(table, [(RandomPrecision.of(SITES, (8, 4)), draws)]).random_precision[0]
+    under = robustness_of(table, [(RandomPrecision.of(SITES, (8, 4)), draws)]).random_precision[0]
     at_8 = under.sources[0]
     assert (at_8.control_mean.hits, at_8.control_mean.trials) == (1, 8)
     assert (at_8.control_any.hits, at_8.control_any.trials) == (1, 2)
@@ -130,7 +128,7 @@ def test_the_control_shows_what_the_draws_alone_get_wrong() -> None:
 def test_undone_is_the_share_of_draws_that_read_a_working_attack_rightly() -> None:
     table = hand_table()
     draws = draws_of(table, np.tile([0, 1], (5, 2)))
-    under = robustness_report(table, [(RandomPrecision.of(SITES, (8, 4)), draws)]).random_precision[0]
+    under = robustness_of(table, [(RandomPrecision.of(SITES, (8, 4)), draws)]).random_precision[0]
     # built at 8, working on inputs 1, 2, 5; 4 bits undo the first alone: 2 of 12 draws
     assert (under.sources[0].undone.hits, under.sources[0].undone.trials) == (2, 12)
 
@@ -145,13 +143,13 @@ def test_more_draws_of_the_same_examples_do_not_narrow_the_interval() -> None:
 
 def test_a_report_survives_json_without_nan() -> None:
     table = hand_table()
-    report = robustness_report(table, [(RandomPrecision.of(SITES, (8, 4)), draws_of(table, np.zeros((5, 2), int)))])
+    report = robustness_of(table, [(RandomPrecision.of(SITES, (8, 4)), draws_of(table, np.zeros((5, 2), int)))])
     text = json.dumps(report.to_json(), allow_nan=False)
-    assert RobustnessReport.from_json(json.loads(text)) == report
-    bare = robustness_report(table)
-    assert RobustnessReport.from_json(bare.to_json()) == bare
+    assert RobustnessResult.from_json(json.loads(text)) == report
+    bare = robustness_of(table)
+    assert RobustnessResult.from_json(bare.to_json()) == bare
     with pytest.raises(BadInputError, match="version 2: got 1"):
-        RobustnessReport.from_json(bare.to_json() | {"version": 1})
+        RobustnessResult.from_json(bare.to_json() | {"version": 1})
 
 
 def test_shards_join_to_the_whole() -> None:
@@ -171,7 +169,7 @@ def attacked(victim: Any) -> tuple[list[Bitmap], list[list[AttackResult]]]:
     return bitmaps, [attack_examples(*args, bitmap, settings) for bitmap in bitmaps]
 
 
-def judge_of(victim: Any) -> Judge:
+def judge_of(victim: Any) -> GoalFunction:
     return GbdaSettings(max_length=64).judge(victim.model, victim.tokenizer)
 
 
@@ -204,7 +202,7 @@ def test_random_precision_over_one_width_is_that_fixed_precision(victim: Any, at
     table = prediction_table(judge_of(victim), results, bitmaps)
     defence = RandomPrecision.of(victim.model.site_names, (8,))
     draws = draw_table(judge_of(victim), results, defence, 3)
-    under = robustness_report(table, [(defence, draws)]).random_precision[0]
+    under = robustness_of(table, [(defence, draws)]).random_precision[0]
     for row, source in zip(transfer_matrix(table), under.sources, strict=True):
         assert source.success_mean.estimate == row[0].estimate
 

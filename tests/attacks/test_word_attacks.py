@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, attack_examples
-from qalof.attacks.goal import HELD, ContinuationGoal, Verdict
+from qalof.attacks.goal import HELD, ContinuationGoal, GoalFunctionResult
 from qalof.attacks.methods.bert_attack import BertAttack, BertAttackSettings, mask_of
 from qalof.attacks.methods.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
@@ -40,10 +40,10 @@ class Weighed:
         self.seen.append(original)
         return False
 
-    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[Verdict]:
+    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
         self.seen += [text for text in texts if text != original]
         found = [sum(self.weights.get(word, 0.0) for word in text.split()) for text in texts]
-        return [Verdict(damage, damage, damage >= self.enough) for damage in found]
+        return [GoalFunctionResult(damage, damage, damage >= self.enough) for damage in found]
 
     def measures(self, original: str, found: str) -> Mapping[str, float]:
         return {}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from qalof.errors import BadInputError
-from qalof.export.gguf_blocks import BlockType, block_type, decode, encode, fake_quantize
+from qalof.export.gguf_blocks import BlockType, block_type, dequantize, fake_quantize, quantize
 from qalof.quantization.methods.float16 import Float16
 from qalof.quantization.methods.gguf import Gguf
 from qalof.quantization.methods.symmetric import Symmetric
@@ -39,15 +39,15 @@ CASES = [rows(), rows(1, size=1e-4), rows(2, size=300.0), rows(3, size=1e-7), ro
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_bytes_are_those_of_the_gguf_package(kind, case):
     x = CASES[case]
-    assert np.array_equal(encode(x, kind).numpy(), gguf.quants.quantize(x.numpy(), reference(kind)))
+    assert np.array_equal(quantize(x, kind).numpy(), gguf.quants.quantize(x.numpy(), reference(kind)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_values_are_those_of_the_gguf_package(kind, case):
-    data = encode(CASES[case], kind)
+    data = quantize(CASES[case], kind)
     expected = gguf.quants.dequantize(data.numpy(), reference(kind))
-    assert np.array_equal(decode(data, kind).numpy().view(np.int32), expected.view(np.int32))
+    assert np.array_equal(dequantize(data, kind).numpy().view(np.int32), expected.view(np.int32))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,7 +57,7 @@ def test_any_bytes_decode_as_in_the_gguf_package(kind):
     for high in (1, 3) if kind.affine else (1,):
         data[:, high :: kind.block_bytes] &= 0b10111011  # no exponent of all ones: scales stay finite
     expected = gguf.quants.dequantize(data.numpy(), reference(kind))
-    assert np.array_equal(decode(data, kind).numpy(), expected)
+    assert np.array_equal(dequantize(data, kind).numpy(), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,7 +72,7 @@ def test_a_model_computes_with_the_values_of_the_file(kind, case):
 def test_half_precision_is_that_of_the_file():
     for x in CASES:
         assert torch.equal(Float16().fake_quantize(x, 16), x.to(torch.float16).float())
-        assert torch.equal(Float16().decode(Float16().encode(x, 16)), x.to(torch.float16).float())
+        assert torch.equal(Float16().dequantize(Float16().quantize(x, 16)), x.to(torch.float16).float())
 
 
 @pytest.mark.parametrize("other", [Gguf(group_size=64), Gguf(scale_dtype="float32"), Gguf(granularity="channel",
@@ -86,7 +86,7 @@ def test_other_quantizers_have_no_block_type(other):
 def test_sizes_are_those_of_the_format(kind):
     block, size = gguf.GGML_QUANT_SIZES[reference(kind)]
     assert (block, size) == (32, kind.block_bytes)
-    assert encode(rows(), kind).shape == (64, 256 // 32 * size)
+    assert quantize(rows(), kind).shape == (64, 256 // 32 * size)
     assert kind.bits_per_weight == {"Q8_0": 8.5, "Q5_1": 6, "Q5_0": 5.5, "Q4_1": 5, "Q4_0": 4.5}[kind]
 
 
@@ -117,9 +117,9 @@ def test_zeros_and_the_smallest_numbers_stay_finite(kind):
 )
 def test_what_has_no_blocks_is_refused(kind, x, part):
     with pytest.raises(BadInputError, match=part):
-        encode(x, kind)
+        quantize(x, kind)
 
 
 def test_broken_blocks_are_refused():
     with pytest.raises(BadInputError, match="34 bytes"):
-        decode(torch.zeros(1, 33, dtype=torch.uint8), BlockType.Q8_0)
+        dequantize(torch.zeros(1, 33, dtype=torch.uint8), BlockType.Q8_0)

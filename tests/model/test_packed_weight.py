@@ -48,7 +48,7 @@ def test_integers_multiply_to_the_fake_quantized_product_up_to_the_rounding_of_s
     held, quantizer = packed(weight, bits, WEIGHTS[name])
     assert held.kernel(8, CPU) is INT_MM
     rounded = Quantizer.from_json(WEIGHTS[name]).fake_quantize(weight, bits)
-    assert torch.equal(held.decode(), rounded)
+    assert torch.equal(held.dequantize(), rounded)
     exact = functional.linear(quantizer(x, 8).double(), rounded.double(), bias.double())
     torch.testing.assert_close(
         held.linear(x, quantizer, 8, bias).double(), exact, rtol=0, atol=2e-6 * exact.abs().max()
@@ -63,7 +63,7 @@ def test_sums_of_codes_are_exact_integers(bits):
     planes, offset = held._planes()
     count = len(planes)
     got = held._sum([codes[:, at::count] for at in range(count)], planes, offset, slice(None))
-    whole = Quantizer.from_json(CHANNEL).encode(weight, bits).codes
+    whole = Quantizer.from_json(CHANNEL).quantize(weight, bits).codes
     assert got.dtype is torch.int32
     assert torch.equal(got.long(), codes.long() @ whole.long().T)
 
@@ -121,7 +121,7 @@ def test_a_cast_that_would_change_scales_is_refused():
     held, _ = packed(drawn(8, 16), 8, CHANNEL)
     with pytest.raises(BadInputError, match="keeps its scales in torch.float32"):
         held.moved(lambda tensor: tensor.half() if tensor.is_floating_point() else tensor)
-    assert torch.equal(held.moved(torch.clone).decode(), held.decode())
+    assert torch.equal(held.moved(torch.clone).dequantize(), held.dequantize())
 
 
 def test_the_operator_is_looked_for_on_its_device():

@@ -140,10 +140,10 @@ def test_every_step_of_a_run_is_compared_with_the_cluster_before_the_first_begin
 def test_two_long_bitmaps_that_begin_alike_are_two_metrics_of_training():
     from orchestrate.jobs.train.worker import as_metrics
     from orchestrate.runs.mlflow_values import valid_name
-    from qalof.training.loop import StepReport
+    from qalof.training.loop import StepMetrics
 
     texts = ["w4a8kv8,w6a8kv8," * 100 + end for end in ("w4a8kv8", "w6a8kv8")]
-    done = StepReport(1, 0.1, dict.fromkeys(texts, 1.0))
+    done = StepMetrics(1, 0.1, dict.fromkeys(texts, 1.0))
     assert len({valid_name(name) for name in as_metrics(done) if "loss" in name}) == 2
 
 

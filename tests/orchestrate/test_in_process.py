@@ -10,7 +10,7 @@ import ray
 
 from orchestrate.cli.app import main
 from orchestrate.config.sections import WorkersConfig
-from orchestrate.jobs.train import in_process as train_here
+from orchestrate.jobs.train import in_process as train_in_process
 from orchestrate.jobs.train.storage import keep_best
 from qalof.checkpoint.manifest import read_manifest
 from qalof.checkpoint.opening import load
@@ -106,11 +106,11 @@ def test_the_best_checkpoint_is_kept_in_process_too_and_a_kill_does_not_lose_it(
             raise RuntimeError("killed")
         return keep_best(found, target)
 
-    monkeypatch.setattr(train_here, "keep_best", killed)
+    monkeypatch.setattr(train_in_process, "keep_best", killed)
     with pytest.raises(RuntimeError, match="killed"):
         call("train", *config, "--output", place / "cut")
     assert read_manifest(place / "cut" / "checkpoint")["extra"]["step"] == best["step"]
-    monkeypatch.setattr(train_here, "keep_best", keep_best)
+    monkeypatch.setattr(train_in_process, "keep_best", keep_best)
     again = call("train", *config, "--output", place / "cut")["best"]
     assert again | {"checkpoint": ""} == best | {"checkpoint": ""}
     ours, theirs = (load(place / name / "checkpoint_best") for name in ("cut", "whole"))

@@ -5,12 +5,12 @@ import pytest
 from orchestrate.jobs.train.losses import by_step, entries, keep_losses, lines_of, training_loss, unrecorded
 from orchestrate.runs.layout import LOSSES
 from qalof.files import append_lines
-from qalof.training.loop import StepReport
+from qalof.training.loop import StepMetrics
 
 
-def posts(start: int, end: int) -> list[StepReport]:
+def posts(start: int, end: int) -> list[StepMetrics]:
     return [
-        StepReport(step, 0.1 / (step + 1), {"8": step / 3, "4": step + 0.25}, step / 7) for step in range(start, end)
+        StepMetrics(step, 0.1 / (step + 1), {"8": step / 3, "4": step + 0.25}, step / 7) for step in range(start, end)
     ]
 
 
@@ -53,7 +53,7 @@ def test_a_line_written_right_behind_a_torn_one_counts_alone(tmp_path):
 
 
 def test_the_training_loss_is_the_mean_of_the_last_tenth_and_the_last_line_of_a_step_counts(tmp_path):
-    early = [StepReport(19, 0.1, {"8": 99.0}, 99.0)]  # of before a kill; the step was repeated
+    early = [StepMetrics(19, 0.1, {"8": 99.0}, 99.0)]  # of before a kill; the step was repeated
     append_lines(tmp_path / LOSSES, lines_of([*early, *posts(0, 20)]))
     assert list(by_step(tmp_path / LOSSES)) == list(range(20))
     found = training_loss(tmp_path / LOSSES, 20)

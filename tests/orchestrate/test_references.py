@@ -13,7 +13,7 @@ from orchestrate.config.objective import CptObjective
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.pipeline.plan import load_pipeline, plan
-from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.site import KvLayout, Site
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -100,7 +100,7 @@ def searches_of(made: dict[str, Path]) -> Iterator[tuple[str, list[int], set[int
                 trained = by_name.get(source) or yaml.safe_load(made[source].read_text())
                 objective = TrainConfig.model_validate(trained).objective
                 widths = trained.get("adapters", {}).get("widths") or objective_widths(objective, SITES)
-                yield f"{path.parent.name}/{path.stem}", menu, {*widths, PASS_THROUGH}
+                yield f"{path.parent.name}/{path.stem}", menu, {*widths, FULL_PRECISION}
 
 
 @pytest.mark.parametrize(("name", "menu", "trained"), searches(), ids=lambda value: value if type(value) is str else "")

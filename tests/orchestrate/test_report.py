@@ -46,7 +46,7 @@ from orchestrate.runs.directory import RunDirectory
 from qalof.attacks.attack import AttackResult, AttackStatus
 from qalof.attacks.rates import Rate
 from qalof.attacks.robustness.random_precision import RandomPrecision
-from qalof.attacks.robustness.report import robustness_report
+from qalof.attacks.robustness.report import robustness_of
 from qalof.attacks.robustness.transfer import DrawTable, PredictionTable
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name
@@ -193,7 +193,7 @@ def write_attack(
         np.stack([flip(rng.uniform(0, 1, (examples, 20)) < strength * 0.7) for _ in range(3)]),
     )
     defence = RandomPrecision.of([site.name for site in sites], [8, 4], granularity="layer")
-    report = robustness_report(PredictionTable(bitmaps, labels, clean, adversarial), [(defence, draws)])
+    report = robustness_of(PredictionTable(bitmaps, labels, clean, adversarial), [(defence, draws)])
     lines = [
         AttackResult(
             i, "gbda", bitmap, AttackStatus.SKIPPED if clean[i, j] != labels[i]

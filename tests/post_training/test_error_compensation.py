@@ -64,8 +64,8 @@ def test_every_registered_method_is_tried():
 def test_with_an_identity_hessian_it_is_rounding_to_nearest_bit_for_bit(quantizer, bits, settings):
     w = weight()
     found = compensate_weight(w, torch.eye(24), quantizer, bits, settings).encoded
-    assert torch.equal(found.codes, quantizer.encode(w, bits).codes)
-    assert torch.equal(quantizer.decode(found), quantizer.fake_quantize(w, bits))
+    assert torch.equal(found.codes, quantizer.quantize(w, bits).codes)
+    assert torch.equal(quantizer.dequantize(found), quantizer.fake_quantize(w, bits))
 
 
 @pytest.mark.parametrize("settings", ORDERS, ids=["as they stand", "act order"])
@@ -77,7 +77,7 @@ def test_outputs_on_the_calibration_inputs_are_never_further_off_than_rounded_to
     def errors(rounded):
         return ((x.double() @ (w - rounded).T.double()) ** 2).mean(0)
 
-    mine, nearest = errors(quantizer.decode(found.encoded)), errors(quantizer.fake_quantize(w, bits))
+    mine, nearest = errors(quantizer.dequantize(found.encoded)), errors(quantizer.fake_quantize(w, bits))
     assert (mine <= nearest * (1 + 1e-9)).all()
     assert found.error == pytest.approx(float(mine.sum()), rel=1e-4)
     assert found.nearest_error == pytest.approx(float(nearest.sum()), rel=1e-4)
@@ -95,15 +95,15 @@ def test_it_is_the_greedy_update_of_the_paper_written_column_by_column():
     w, x = weight(3, 8), correlated(columns=8)
     quantizer, h = Quantizer.from_json("symmetric"), hessian(correlated(columns=8))
     damped = h + 0.01 * h.diagonal().mean() * torch.eye(8, dtype=torch.float64)
-    grid, work = quantizer.grid(w, 3), w.double().clone()
+    qparams, work = quantizer.qparams(w, 3), w.double().clone()
     expected = torch.zeros(3, 8)
     for j in range(8):
-        expected[:, j : j + 1] = quantizer.fake_quantize(work[:, j : j + 1].float(), 3, grid)
+        expected[:, j : j + 1] = quantizer.fake_quantize(work[:, j : j + 1].float(), 3, qparams)
         inverse = torch.linalg.inv(damped[j:, j:])
         work[:, j:] -= torch.outer((work[:, j] - expected[:, j]) / inverse[0, 0], inverse[0])
     settings = GptqSettings(act_order=False, keep_better=False, block_size=3)
     found = compensate_weight(w, hessian(x), quantizer, 3, settings)
-    assert torch.equal(quantizer.decode(found.encoded), expected)
+    assert torch.equal(quantizer.dequantize(found.encoded), expected)
 
 
 def test_blocks_of_columns_change_no_code():
@@ -120,10 +120,10 @@ def test_a_column_that_no_token_excites_is_rounded_to_nearest_and_moves_no_other
     x[:, [3, 11]] = 0
     quantizer = Quantizer.from_json("symmetric")
     found = compensate_weight(w, hessian(x), quantizer, 4).encoded
-    assert torch.equal(found.codes[:, [3, 11]], quantizer.encode(w, 4).codes[:, [3, 11]])
+    assert torch.equal(found.codes[:, [3, 11]], quantizer.quantize(w, 4).codes[:, [3, 11]])
     alive = [column for column in range(24) if column not in (3, 11)]
-    grid = quantizer.grid(w, 4)
-    alone = compensate_weight(w[:, alive], hessian(x[:, alive]), quantizer, 4, GptqSettings(damping=0), grid)
+    qparams = quantizer.qparams(w, 4)
+    alone = compensate_weight(w[:, alive], hessian(x[:, alive]), quantizer, 4, GptqSettings(damping=0), qparams)
     whole = compensate_weight(w, hessian(x), quantizer, 4, GptqSettings(damping=0))
     assert torch.equal(whole.encoded.codes[:, alive], alone.encoded.codes)
 
@@ -133,7 +133,7 @@ def test_it_is_deterministic_and_packs_to_what_it_decodes_to():
     quantizer = Quantizer.from_json({"method": "asymmetric", "scale_dtype": "float16", **GROUPS})
     first, second = (compensate_weight(w, h, quantizer, 3).encoded for _ in range(2))
     assert torch.equal(first.codes, second.codes)
-    assert torch.equal(pack(first, quantizer).dequantize(), quantizer.decode(first))
+    assert torch.equal(pack(first, quantizer).dequantize(), quantizer.dequantize(first))
 
 
 def test_moments_of_batches_are_those_of_all_tokens_at_once():

@@ -126,7 +126,7 @@ def test_codes_of_another_model_are_refused_and_the_model_stays_as_it_was(model,
         load_parameters(other, tmp_path / "c")
     linear = next(m for m in model.modules() if getattr(m, "fixed_codes", None))
     (codes,) = linear.fixed_codes.values()
-    narrow = type(codes)(codes.codes[:, :-1], codes.grid, 3)
+    narrow = type(codes)(codes.codes[:, :-1], codes.qparams, 3)
     with pytest.raises(BadInputError, match="must have the weight's shape"):
         linear.fix_codes({3: narrow})
     linear.fix_codes({})

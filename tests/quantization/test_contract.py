@@ -21,7 +21,7 @@ from qalof.quantization.methods.symmetric import Symmetric
 from qalof.quantization.methods.tanh import Tanh
 from qalof.quantization.options import QuantizerOptions
 from qalof.quantization.packing import Packed, pack, packed_bytes
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 from qalof.quantization.straight_through import StraightThrough
 
 WIDTHS = (2, 3, 4, 8, 16)
@@ -125,8 +125,8 @@ def test_fake_quantize_is_decode_of_encode_number_for_number(case, bits):
                 continue
             chosen = replace(granular(quantizer, granularity, group_size), scale_dtype=dtype)
             kept = x.clone()
-            encoded = chosen.encode(x, bits)
-            assert torch.equal(chosen.fake_quantize(x, bits), chosen.decode(encoded))
+            encoded = chosen.quantize(x, bits)
+            assert torch.equal(chosen.fake_quantize(x, bits), chosen.dequantize(encoded))
             assert torch.equal(x, kept)
             assert not encoded.codes.is_floating_point()
             assert (encoded.zero is not None) == chosen.has_zero
@@ -135,7 +135,7 @@ def test_fake_quantize_is_decode_of_encode_number_for_number(case, bits):
             assert low <= encoded.codes.min()
             assert encoded.codes.max() <= high
             assert high - low + case.levels <= 2 ** -(-bits // 1) or bits == 1
-            for part, stored in zip(encoded.grid, (chosen.stored_dtype, chosen.zero_dtype), strict=True):
+            for part, stored in zip(encoded.qparams, (chosen.stored_dtype, chosen.zero_dtype), strict=True):
                 assert part is None or torch.equal(part, part.to(stored).float())
 
 
@@ -143,9 +143,9 @@ def test_fake_quantize_is_decode_of_encode_number_for_number(case, bits):
 def test_strided_input_gives_the_numbers_of_contiguous_input(quantizer, bits):
     x = sample(17, 6).T
     assert torch.equal(quantizer.fake_quantize(x, bits), quantizer.fake_quantize(x.contiguous(), bits))
-    encoded = quantizer.encode(x, bits)
+    encoded = quantizer.quantize(x, bits)
     flat = replace(encoded, codes=encoded.codes.contiguous())
-    assert torch.equal(quantizer.decode(flat), quantizer.fake_quantize(x, bits))
+    assert torch.equal(quantizer.dequantize(flat), quantizer.fake_quantize(x, bits))
 
 
 @pytest.mark.parametrize(("quantizer", "bits"), pairs("half_step"))
@@ -156,7 +156,7 @@ def test_error_is_at_most_half_a_step(quantizer, bits):
         for dtype in ("float32", "float16"):
             x = sample(5, 33, seed=seed) + (0.1 if isinstance(quantizer, Asymmetric) else 0.0)
             chosen = replace(quantizer, scale_dtype=dtype)
-            step = chosen.encode(x, bits).scale
+            step = chosen.quantize(x, bits).scale
             error = (chosen.fake_quantize(x, bits) - x).abs()
             assert (error <= step / 2 * (1 + 1e-4) + x.abs() * 1e-6).all()
 
@@ -178,12 +178,12 @@ def test_scaling_by_a_power_of_two_passes_through_exactly(quantizer, bits):
 @pytest.mark.parametrize(("quantizer", "bits"), pairs("idempotent_on_grid"))
 def test_a_second_rounding_on_the_same_grid_changes_nothing(quantizer, bits):
     x = sample(5, 17)
-    encoded = quantizer.encode(x, bits)
-    once = quantizer.decode(encoded)
+    encoded = quantizer.quantize(x, bits)
+    once = quantizer.dequantize(encoded)
     if one_bit_mean(quantizer, bits):
-        assert torch.equal(quantizer.fake_quantize(once, bits, encoded.grid), once)
+        assert torch.equal(quantizer.fake_quantize(once, bits, encoded.qparams), once)
         return
-    assert torch.equal(quantizer.encode(once, bits, encoded.grid).codes, encoded.codes)
+    assert torch.equal(quantizer.quantize(once, bits, encoded.qparams).codes, encoded.codes)
 
 
 @pytest.mark.parametrize(("quantizer", "bits"), pairs("idempotent"))
@@ -235,7 +235,7 @@ def test_a_short_last_group_is_a_group_of_its_own(quantizer, bits):
     grouped, alone = granular(quantizer, "group", 7), granular(quantizer, "channel")
     parts = [alone.fake_quantize(part.contiguous(), bits) for part in x.split(7, dim=-1)]
     assert torch.equal(grouped.fake_quantize(x, bits), torch.cat(parts, dim=-1))
-    assert grouped.encode(x, bits).scale.shape == (2, 3, 3)
+    assert grouped.quantize(x, bits).scale.shape == (2, 3, 3)
 
 
 @pytest.mark.parametrize(("quantizer", "bits"), pairs())
@@ -263,7 +263,7 @@ def test_pass_through_gives_the_input_tensor_itself(name):
     sixteen = replace(quantizer, passthrough_bits=16)
     assert sixteen.fake_quantize(x, 16) is x
     with pytest.raises(BadInputError, match="pass-through has no codes"):
-        sixteen.encode(x, 16)
+        sixteen.quantize(x, 16)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -280,7 +280,7 @@ def test_encoding_what_is_not_finite_is_refused(name, bad):
     x = sample(2, 4)
     x[1, 2] = bad
     with pytest.raises(BadInputError, match="must be finite"):
-        CASES[name].quantizer.encode(x, CASES[name].widths[0])
+        CASES[name].quantizer.quantize(x, CASES[name].widths[0])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -304,7 +304,7 @@ def test_mixed_widths_are_the_average_of_both_sides_and_have_a_gradient_in_the_w
         mixed.fake_quantize(x, width).sum().backward()
         torch.testing.assert_close(width.grad, (high - low).sum())
         with pytest.raises(BadInputError, match="mixed widths have no codes"):
-            mixed.encode(x, bits)
+            mixed.quantize(x, bits)
     else:
         assert torch.equal(mixed.fake_quantize(x, bits), quantizer.fake_quantize(x, bits))
 
@@ -316,13 +316,13 @@ def test_range_estimator_stops_the_gradient_outside_a_given_grid_only(quantizer,
     free = x.clone().requires_grad_(True)
     ranged.fake_quantize(free, bits).sum().backward()
     assert torch.equal(free.grad, torch.ones_like(x))
-    encoded = ranged.encode(x, bits)
+    encoded = ranged.quantize(x, bits)
     low, high = ranged.code_range(bits)
-    ends = [ranged.decode(replace(encoded, codes=torch.full_like(encoded.codes, code))) for code in (low, high)]
+    ends = [ranged.dequantize(replace(encoded, codes=torch.full_like(encoded.codes, code))) for code in (low, high)]
     far = torch.stack([ends[0] - 1, ends[1] + 1, (ends[0] + ends[1]) / 2]).requires_grad_(True)
     for part in far:
         part.retain_grad()
-    sum(ranged.fake_quantize(part, bits, encoded.grid).sum() for part in far).backward()
+    sum(ranged.fake_quantize(part, bits, encoded.qparams).sum() for part in far).backward()
     assert (far.grad[0] == 0).all()
     assert (far.grad[1] == 0).all()
     assert (far.grad[2] == 1).all()
@@ -338,16 +338,16 @@ def test_a_packed_weight_is_the_fake_quantized_one_number_for_number(name, shape
     quantizer = replace(case.quantizer, granularity=shape[0], group_size=shape[1], scale_dtype=dtype)
     weight = sample(7, 37)
     for bits in [bits for bits in case.widths if bits >= 2]:
-        packed = pack(quantizer.encode(weight, bits), quantizer)
+        packed = pack(quantizer.quantize(weight, bits), quantizer)
         again = Packed.of(packed.tensors(), json.loads(json.dumps(packed.settings())))
         assert torch.equal(again.dequantize(), quantizer.fake_quantize(weight, bits))
-        assert torch.equal(again.unpack().codes, quantizer.encode(weight, bits).codes)
+        assert torch.equal(again.unpack().codes, quantizer.quantize(weight, bits).codes)
         assert packed.nbytes == packed_bytes(7, 37, bits, quantizer)
 
 
 def test_grid_is_a_named_pair_whose_second_part_may_be_missing():
-    assert Grid(torch.ones(())).zero is None
-    assert Symmetric().encode(sample(2, 2), 4).zero is None
+    assert QParams(torch.ones(())).zero is None
+    assert Symmetric().quantize(sample(2, 2), 4).zero is None
     assert Granularity("head").grouped
 
 
@@ -365,14 +365,14 @@ def test_a_tensor_in_float64_is_never_narrowed(narrowing, quantizer, bits):
             leaf = x.clone().requires_grad_()
             with narrowing() as found:
                 rounded = chosen.fake_quantize(leaf, bits)
-                on_grid = chosen.fake_quantize(leaf, bits, chosen.grid(leaf, bits))
+                on_grid = chosen.fake_quantize(leaf, bits, chosen.qparams(leaf, bits))
                 (rounded + on_grid).sum().backward()
-                encoded = chosen.encode(x, bits)
-                decoded = chosen.decode(encoded)
+                encoded = chosen.quantize(x, bits)
+                decoded = chosen.dequantize(encoded)
                 if granularity not in ("channel",):
                     chosen.static_grid(x, bits)
             assert not found, (granularity, options)
-            grids = [part for part in encoded.grid if part is not None]
+            grids = [part for part in encoded.qparams if part is not None]
             assert {t.dtype for t in (rounded, leaf.grad, decoded, *grids)} == {torch.float64}
             # exp2 and atanh of float64 differ in their last bit between short and long tensors
             rtol = 1e-14 if isinstance(quantizer, Log | Tanh) else 0
@@ -401,11 +401,11 @@ def test_half_a_step_of_float64_bounds_the_error_in_float64(quantizer, bits):
     for granularity, group_size in GRANULARITIES:
         chosen = granular(quantizer, granularity, group_size)
         x = sample(5, 33).double()
-        encoded = chosen.encode(x, bits)
+        encoded = chosen.quantize(x, bits)
         sizes = encoded.scale
         if granularity == "group":
             sizes = sizes.repeat_interleave(group_size, dim=-1)[:, :33]
-        error = (chosen.decode(encoded) - x).abs()
+        error = (chosen.dequantize(encoded) - x).abs()
         assert (error <= sizes / 2 * (1 + 1e-12) + x.abs() * 1e-15).all()
 
 

@@ -26,7 +26,9 @@ def test_a_weights_steps_start_from_the_weight_for_each_width(parametrization, g
     quantizer = Lsq(parametrization=parametrization, granularity=granularity)
     steps = weight_steps(quantizer)
     for bits in (4, 8):
-        torch.testing.assert_close(steps.grid(WEIGHT, bits, start=False).scale, quantizer.grid(WEIGHT, bits).scale)
+        torch.testing.assert_close(
+            steps.qparams(WEIGHT, bits, start=False).scale, quantizer.qparams(WEIGHT, bits).scale
+        )
     assert len(list(steps.parameters())) == 2
 
 
@@ -34,9 +36,9 @@ def test_a_shared_step_scales_with_the_largest_code():
     quantizer = Lsq(step_mode="shared")
     steps = weight_steps(quantizer)
     assert len(list(steps.parameters())) == 1
-    at4, at8 = (steps.grid(WEIGHT, bits, start=False).scale for bits in (4, 8))
+    at4, at8 = (steps.qparams(WEIGHT, bits, start=False).scale for bits in (4, 8))
     torch.testing.assert_close(at4, at8 * 127 / 7)
-    quantizer.fake_quantize(WEIGHT, 4, steps.grid(WEIGHT, 4, start=False)).sum().backward()
+    quantizer.fake_quantize(WEIGHT, 4, steps.qparams(WEIGHT, 4, start=False)).sum().backward()
     assert steps.steps["shared"].grad.abs().sum() > 0
 
 
@@ -49,7 +51,7 @@ def test_different_quantizers_cannot_share_one_step():
 def test_only_the_step_of_the_width_in_use_has_a_gradient():
     quantizer = Lsq()
     steps = weight_steps(quantizer)
-    quantizer.fake_quantize(WEIGHT, 4, steps.grid(WEIGHT, 4, start=False)).square().sum().backward()
+    quantizer.fake_quantize(WEIGHT, 4, steps.qparams(WEIGHT, 4, start=False)).square().sum().backward()
     assert steps.steps["4"].grad is not None
     assert steps.steps["8"].grad is None
 
@@ -61,20 +63,20 @@ def test_training_the_step_brings_the_error_down_and_keeps_it_positive(parametri
     optimizer = torch.optim.Adam(steps.parameters(), lr=0.02)
     errors = []
     for _ in range(60):
-        error = (quantizer.fake_quantize(WEIGHT, 3, steps.grid(WEIGHT, 3, start=False)) - WEIGHT).square().mean()
+        error = (quantizer.fake_quantize(WEIGHT, 3, steps.qparams(WEIGHT, 3, start=False)) - WEIGHT).square().mean()
         optimizer.zero_grad()
         error.backward()
         optimizer.step()
         errors.append(error.item())
     assert errors[-1] < 0.9 * errors[0]
-    assert steps.grid(WEIGHT, 3, start=False).scale > 0
+    assert steps.qparams(WEIGHT, 3, start=False).scale > 0
 
 
 def test_a_step_that_fell_below_zero_is_clamped_and_can_come_back():
     steps = weight_steps(Lsq(granularity="tensor"), (4,))
     with torch.no_grad():
         steps.steps["4"].fill_(-0.5)
-    step = steps.grid(WEIGHT, 4, start=False).scale
+    step = steps.qparams(WEIGHT, 4, start=False).scale
     assert step.item() == pytest.approx(1e-8)
     step.backward()
     assert steps.steps["4"].grad == 1
@@ -84,46 +86,46 @@ def test_an_activations_step_is_set_once_by_the_first_batch_in_the_same_paramete
     steps = input_steps()
     parameter = steps.steps["4"]
     with pytest.raises(BadInputError, match=r"set by a first batch: h.0.mlp.c_fc activation has none at 4 bits"):
-        steps.grid(X, 4, start=False)
-    first = steps.grid(X, 4, start=True).scale
+        steps.qparams(X, 4, start=False)
+    first = steps.qparams(X, 4, start=True).scale
     torch.testing.assert_close(first, 2 * X.abs().mean() / 7**0.5)
-    assert torch.equal(steps.grid(100 * X, 4, start=True).scale, first)
+    assert torch.equal(steps.qparams(100 * X, 4, start=True).scale, first)
     assert steps.steps["4"] is parameter
     with pytest.raises(BadInputError, match="8 bits"):
-        steps.grid(X, 8, start=False)
+        steps.qparams(X, 8, start=False)
 
 
 def test_that_a_step_is_set_travels_with_the_state():
     steps = input_steps()
-    steps.grid(X, 4, start=True)
+    steps.qparams(X, 4, start=True)
     fresh = input_steps()
     fresh.load_state_dict(steps.state_dict())
-    assert torch.equal(fresh.grid(100 * X, 4, start=True).scale, steps.grid(X, 4, start=False).scale)
+    assert torch.equal(fresh.qparams(100 * X, 4, start=True).scale, steps.qparams(X, 4, start=False).scale)
     with pytest.raises(BadInputError, match="first batch"):
-        fresh.grid(X, 8, start=False)
+        fresh.qparams(X, 8, start=False)
 
 
 def test_groups_of_an_activation_have_a_step_each():
     quantizer = Lsq(granularity="group", group_size=8, gradient_count="features")
     steps = input_steps(quantizer)
-    scale = steps.grid(X, 4, start=True).scale
+    scale = steps.qparams(X, 4, start=True).scale
     expected = [2 * part.abs().mean() / 7**0.5 for part in X.split(8, dim=-1)]
     torch.testing.assert_close(scale, torch.stack(expected))
-    assert quantizer.fake_quantize(X, 4, steps.grid(X, 4, start=False)).shape == X.shape
+    assert quantizer.fake_quantize(X, 4, steps.qparams(X, 4, start=False)).shape == X.shape
 
 
 def test_a_step_that_is_stored_in_half_precision_is_used_in_it():
     quantizer = Lsq(scale_dtype="float16")
-    scale = weight_steps(quantizer).grid(WEIGHT, 4, start=False).scale
+    scale = weight_steps(quantizer).qparams(WEIGHT, 4, start=False).scale
     assert torch.equal(scale, scale.half().float())
     assert scale.requires_grad
 
 
 def test_a_width_without_a_step_and_a_first_batch_that_is_not_finite_are_refused():
     with pytest.raises(BadInputError, match=r"a step for each of \[4, 8\] bits: got 5"):
-        weight_steps(Lsq()).grid(WEIGHT, 5, start=False)
+        weight_steps(Lsq()).qparams(WEIGHT, 5, start=False)
     with pytest.raises(BadInputError, match="must be finite: h.0.mlp.c_fc activation"):
-        input_steps().grid(X * float("nan"), 4, start=True)
+        input_steps().qparams(X * float("nan"), 4, start=True)
 
 
 @pytest.mark.parametrize("parametrization", ["clamp", "log"])
@@ -138,7 +140,7 @@ def test_steps_in_float64_and_their_gradients_are_never_narrowed(narrowing, para
     for steps, tensor in ((of_weight, WEIGHT.double()), (of_input, x)):
         quantizer = steps.quantizers[4]
         with narrowing() as found:
-            rounded = quantizer.fake_quantize(tensor, 4, steps.grid(tensor, 4, start=True))
+            rounded = quantizer.fake_quantize(tensor, 4, steps.qparams(tensor, 4, start=True))
             rounded.sum().backward()
         assert not found
         assert rounded.dtype is torch.float64

@@ -13,7 +13,7 @@ from qalof.quantization.methods.midrise import MidRise
 from qalof.quantization.methods.nf4 import CODEBOOK, NormalFloat4
 from qalof.quantization.methods.symmetric import Symmetric
 from qalof.quantization.methods.tanh import Tanh
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 
 VECTOR = torch.tensor([[0.30, -0.70, 0.06, 0.699]])
 
@@ -26,13 +26,13 @@ def normal(*shape, seed=0):
 
 
 def test_real_width_keeps_a_real_divisor_and_clamps_to_it_rounded_half_up():
-    encoded = Symmetric().encode(torch.tensor([[1.0, -0.6, 0.25, 0.0]]), 4.7)
+    encoded = Symmetric().quantize(torch.tensor([[1.0, -0.6, 0.25, 0.0]]), 4.7)
     assert encoded.codes.tolist() == [[12, -7, 3, 0]]
     assert encoded.scale.item() == pytest.approx(0.0833609, abs=1e-7)
 
 
 def test_floor_of_a_real_width_is_the_grid_of_whole_levels():
-    encoded = Symmetric(real_bits="floor").encode(torch.tensor([[1.0, -0.6, 0.25, 0.0]]), 4.7)
+    encoded = Symmetric(real_bits="floor").quantize(torch.tensor([[1.0, -0.6, 0.25, 0.0]]), 4.7)
     assert encoded.scale.item() == pytest.approx(1 / 11)
     assert encoded.codes.tolist() == [[11, -7, 3, 0]]
 
@@ -42,14 +42,14 @@ def test_floor_of_a_real_width_is_the_grid_of_whole_levels():
 def test_whole_width_given_as_a_real_number_is_the_whole_width(kind, real_bits):
     x = normal(3, 9)
     for bits in (2, 5, 16):
-        a, b = kind().encode(x, bits), kind(real_bits=real_bits).encode(x, float(bits))
+        a, b = kind().quantize(x, bits), kind(real_bits=real_bits).quantize(x, float(bits))
         assert torch.equal(a.codes, b.codes)
         assert torch.equal(a.scale, b.scale)
 
 
 def test_full_range_is_the_convention_of_compressed_tensors():
     x = torch.tensor([[127.5, -127.5, 63.8]])  # a step of exactly 1
-    encoded = Symmetric(range="full").encode(x, 8)
+    encoded = Symmetric(range="full").quantize(x, 8)
     assert encoded.scale.item() == 1
     assert encoded.codes.tolist() == [[127, -128, 64]]
 
@@ -68,7 +68,7 @@ def test_two_bits_are_ternary_and_flush_most_of_a_normal_row_to_zero():
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_per_channel_scales_factor_out_of_the_product(bits):
     weight, x = normal(7, 12), normal(3, 12, seed=1)
-    encoded = Symmetric().encode(weight, bits)
+    encoded = Symmetric().quantize(weight, bits)
     expected = (x @ encoded.codes.float().T) * encoded.scale.squeeze(-1)
     torch.testing.assert_close(x @ Symmetric().fake_quantize(weight, bits).T, expected)
 
@@ -85,7 +85,7 @@ def test_zero_padding_is_harmless_for_a_symmetric_group_and_not_for_an_asymmetri
 
 
 def test_asymmetric_worked_vector():
-    encoded = Asymmetric().encode(VECTOR, 4)
+    encoded = Asymmetric().quantize(VECTOR, 4)
     assert encoded.codes.tolist() == [[11, 0, 8, 15]]
     assert encoded.scale.item() == pytest.approx(0.0932667, abs=1e-7)
 
@@ -102,16 +102,16 @@ def test_integer_zero_point_has_zero_among_its_levels_and_is_a_code(bits):
     quantizer = Asymmetric(zero_point="integer")
     for offset in (-3.0, 0.0, 0.4, 3.0):
         x = normal(4, 30) + offset
-        encoded = quantizer.encode(x, bits)
+        encoded = quantizer.quantize(x, bits)
         assert ((encoded.zero >= 0) & (encoded.zero <= 2**bits - 1)).all()
         assert torch.equal(encoded.zero, encoded.zero.round())
-        assert (quantizer.fake_quantize(torch.zeros_like(x), bits, encoded.grid) == 0).all()
+        assert (quantizer.fake_quantize(torch.zeros_like(x), bits, encoded.qparams) == 0).all()
 
 
 def test_anchored_range_holds_zero():
     x = normal(4, 30).abs() + 2
-    assert (Asymmetric(anchor_zero=True).encode(x, 4).zero == 0).all()
-    assert (Asymmetric().encode(x, 4).zero >= 2).all()
+    assert (Asymmetric(anchor_zero=True).quantize(x, 4).zero == 0).all()
+    assert (Asymmetric().quantize(x, 4).zero >= 2).all()
 
 
 # --- log ---
@@ -159,7 +159,7 @@ def test_fitted_reach_has_the_least_squared_error_of_all_candidates_in_every_cha
 
 
 def test_tanh_worked_vector():
-    encoded = Tanh(rescale="none").encode(VECTOR, 4)
+    encoded = Tanh(rescale="none").quantize(VECTOR, 4)
     assert encoded.scale.item() == pytest.approx(0.6043678, abs=1e-6)
     assert Tanh(rescale="none").fake_quantize(VECTOR, 4).tolist() == [pytest.approx([7 / 15, -1, 1 / 15, 1])]
     linear = Tanh().fake_quantize(VECTOR, 4)
@@ -201,7 +201,7 @@ def test_gradient_of_a_step_by_hand(ratio, slope, to_x):
     step = torch.tensor(0.5, requires_grad=True)
     x = torch.tensor([ratio * 0.5], requires_grad=True)
     quantizer = Lsq(granularity=Granularity.TENSOR)
-    quantizer.fake_quantize(x, 4, Grid(step)).sum().backward()
+    quantizer.fake_quantize(x, 4, QParams(step)).sum().backward()
     scale = (1 * 7) ** -0.5
     assert step.grad.item() == pytest.approx(slope * scale, abs=1e-6)
     assert x.grad.item() == to_x
@@ -220,15 +220,15 @@ def test_gradient_scale_counts_what_shares_a_step(granularity, count, expected):
     x = normal(5, 12)
     grads = []
     for each in (quantizer, bare):
-        step = each.grid(x, 4).scale.clone().requires_grad_(True)
-        each.fake_quantize(x, 4, Grid(step)).sum().backward()
+        step = each.qparams(x, 4).scale.clone().requires_grad_(True)
+        each.fake_quantize(x, 4, QParams(step)).sum().backward()
         grads.append(step.grad)
     torch.testing.assert_close(grads[0], grads[1] / (expected * 7) ** 0.5)
 
 
 def test_starting_step_is_two_means_over_the_root_of_the_largest_code():
     x = normal(2, 500)
-    step = Lsq().grid(x, 4).scale
+    step = Lsq().qparams(x, 4).scale
     torch.testing.assert_close(step, 2 * x.abs().mean(-1, keepdim=True) / 7**0.5)
 
 
@@ -261,8 +261,8 @@ def test_llm_qat_parity_is_its_formula_and_loses_codes_near_its_epsilon():
     x = normal(4, 100)
     s = 127 / (x.abs().amax(-1, keepdim=True) + 1e-6)
     assert torch.equal(LlmQat().fake_quantize(x, 8), torch.round(x * s) / (s + 1e-6))
-    assert LlmQat().encode(x * 1e-6 / x.abs().amax(), 8).codes.abs().max() == 64
-    assert Symmetric().encode(x * 1e-6 / x.abs().amax(), 8).codes.abs().max() == 127
+    assert LlmQat().quantize(x * 1e-6 / x.abs().amax(), 8).codes.abs().max() == 64
+    assert Symmetric().quantize(x * 1e-6 / x.abs().amax(), 8).codes.abs().max() == 127
     torch.testing.assert_close(LlmQat().fake_quantize(x, 8), Symmetric().fake_quantize(x, 8), atol=1e-4, rtol=1e-4)
 
 
@@ -281,7 +281,7 @@ def test_masked_estimator_has_no_gradient_from_its_limit_on():
 def test_a_group_size_that_does_not_divide_is_refused_where_asked_and_names_what_would_do():
     weight = normal(2, 768)
     ragged = Symmetric(granularity="group", group_size=100)
-    assert ragged.encode(weight, 4).scale.shape == (2, 8)
+    assert ragged.quantize(weight, 4).scale.shape == (2, 8)
     strict = Symmetric(granularity="group", group_size=100, strict_groups=True)
     with pytest.raises(BadInputError, match=r"group_size must divide in_features: got 100 for 768; 96 or 128 would"):
         strict.fake_quantize(weight, 4)
@@ -294,7 +294,7 @@ def test_heads_are_groups_of_the_head_size():
         head.fake_quantize(x, 4)
     known = head.for_heads(8)
     assert torch.equal(known.fake_quantize(x, 4), Symmetric(granularity="group", group_size=8).fake_quantize(x, 4))
-    assert known.encode(x, 4).scale.shape == (2, 3, 4)
+    assert known.quantize(x, 4).scale.shape == (2, 3, 4)
     with pytest.raises(BadInputError, match="must divide"):
         head.for_heads(5).fake_quantize(x, 4)
 

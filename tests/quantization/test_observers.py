@@ -67,12 +67,12 @@ def test_mse_range_rounds_no_worse_than_any_shrunken_extremes(quantizer, bits):
 
     def error(share):
         if share is None:
-            grid = quantizer.grid_of_range(low, high, bits)
+            qparams = quantizer.grid_of_range(low, high, bits)
         else:
-            grid = quantizer.grid_of_range(
+            qparams = quantizer.grid_of_range(
                 *(share * end for end in batch_range(x, bits, quantizer, ObserverSpec())), bits
             )
-        return float((quantizer.fake_quantize(x, bits, grid) - x).square().mean())
+        return float((quantizer.fake_quantize(x, bits, qparams) - x).square().mean())
 
     assert error(None) <= min(error(share) for share in (1.0, 0.9, 0.7, 0.5, 0.3)) * 1.0001
     assert bits == 8 or error(None) < error(1.0)
@@ -90,18 +90,18 @@ def test_frozen_range_gives_every_batch_the_same_grid_and_clips():
     ranges = StaticRanges(ObserverSpec(), "here")
     ranges.observe(torch.tensor([[[1.0, -2.0]]]), 4, TENSOR)
     for x in BATCHES:
-        grid = ranges.grid(x, 4, TENSOR)
-        assert grid.scale == torch.tensor(2.0) / 7
-        assert TENSOR.fake_quantize(x, 4, grid).abs().max() <= 2.0001
+        qparams = ranges.qparams(x, 4, TENSOR)
+        assert qparams.scale == torch.tensor(2.0) / 7
+        assert TENSOR.fake_quantize(x, 4, qparams).abs().max() <= 2.0001
 
 
 def test_observing_updates_and_frozen_does_not():
     ranges = StaticRanges(ObserverSpec(), "here")
     ranges.observing = True
-    ranges.grid(BATCHES[0], 4, TENSOR)
+    ranges.qparams(BATCHES[0], 4, TENSOR)
     ranges.observing = False
     before = ranges.high_4.clone()
-    ranges.grid(100 * BATCHES[0], 4, TENSOR)
+    ranges.qparams(100 * BATCHES[0], 4, TENSOR)
     assert torch.equal(ranges.high_4, before)
 
 
@@ -109,12 +109,12 @@ def test_each_width_has_its_own_range_unless_shared():
     ranges = StaticRanges(ObserverSpec(), "h.0.mlp.c_fc activation")
     ranges.observe(BATCHES[0], 4, TENSOR)
     with pytest.raises(BadInputError, match=r"observed before it is used: h.0.mlp.c_fc activation has none at 8 bits"):
-        ranges.grid(BATCHES[0], 8, TENSOR)
+        ranges.qparams(BATCHES[0], 8, TENSOR)
     shared = StaticRanges(ObserverSpec(shared=True), "here")
     shared.observe(BATCHES[0], 4, TENSOR)
     shared.observe(BATCHES[2], 8, TENSOR)
     assert shared.high_all == max(BATCHES[0].max(), BATCHES[2].max())
-    assert shared.grid(BATCHES[0], 5, TENSOR).scale == shared.high_all.maximum(-shared.low_all) / 15
+    assert shared.qparams(BATCHES[0], 5, TENSOR).scale == shared.high_all.maximum(-shared.low_all) / 15
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -134,7 +134,7 @@ def test_state_loads_into_a_fresh_module_and_replaces_what_was_there():
     fresh.observe(BATCHES[1], 8, TENSOR)
     fresh.load_state_dict(ranges.state_dict())
     assert fresh.state_dict().keys() == ranges.state_dict().keys()
-    assert torch.equal(fresh.grid(BATCHES[1], 4, TENSOR).scale, ranges.grid(BATCHES[1], 4, TENSOR).scale)
+    assert torch.equal(fresh.qparams(BATCHES[1], 4, TENSOR).scale, ranges.qparams(BATCHES[1], 4, TENSOR).scale)
 
 
 def test_a_pass_that_backward_repeats_is_not_observed_again():
@@ -142,7 +142,7 @@ def test_a_pass_that_backward_repeats_is_not_observed_again():
     ranges.observing = True
 
     def run(x):
-        return TENSOR.fake_quantize(x, 4, ranges.grid(x, 4, TENSOR)).square()
+        return TENSOR.fake_quantize(x, 4, ranges.qparams(x, 4, TENSOR)).square()
 
     x = BATCHES[0].clone().requires_grad_(True)
     torch.utils.checkpoint.checkpoint(run, x, use_reentrant=False).sum().backward()
@@ -155,7 +155,7 @@ def test_per_token_ranges_and_methods_without_ranges_are_refused():
     ranges = StaticRanges(ObserverSpec(), "here")
     ranges.observe(BATCHES[0], 4, TENSOR)
     with pytest.raises(BadInputError, match="needs a number of octaves"):
-        ranges.grid(BATCHES[0], 4, Log(granularity="tensor"))
+        ranges.qparams(BATCHES[0], 4, Log(granularity="tensor"))
 
 
 @pytest.mark.parametrize(
@@ -186,11 +186,11 @@ def test_ranges_of_batches_in_float64_are_never_narrowed(narrowing, kind, quanti
     ranges.observing = True
     with narrowing() as found:
         for batch in BATCHES:
-            grid = ranges.grid(batch.double(), 4, quantizer)
+            qparams = ranges.qparams(batch.double(), 4, quantizer)
     assert not found
-    assert grid.scale.dtype is torch.float64
+    assert qparams.scale.dtype is torch.float64
     narrow = StaticRanges(ObserverSpec(kind=kind), "here")
     narrow.observing = True
     for batch in BATCHES:
-        grid32 = narrow.grid(batch, 4, quantizer)
-    torch.testing.assert_close(grid32.scale.double(), grid.scale, rtol=1e-6, atol=0)
+        grid32 = narrow.qparams(batch, 4, quantizer)
+    torch.testing.assert_close(grid32.scale.double(), qparams.scale, rtol=1e-6, atol=0)

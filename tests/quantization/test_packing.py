@@ -12,7 +12,7 @@ from qalof.quantization.methods.asymmetric import Asymmetric
 from qalof.quantization.methods.log import Log
 from qalof.quantization.methods.symmetric import Symmetric
 from qalof.quantization.packing import Packed, pack, pack_rows, packed_bytes, unpack_rows
-from qalof.quantization.quantizer import Grid
+from qalof.quantization.quantizer import QParams
 from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 from qalof.site import Site
 
@@ -40,7 +40,7 @@ def test_bits_are_dense_little_endian_and_a_row_starts_at_a_byte(bits):
 
 
 def test_four_bits_are_the_known_nibbles_and_an_odd_row_ends_in_a_code_of_zero():
-    encoded = Symmetric().encode(torch.tensor([[0.30, -0.70, 0.06], [0.7, 0.0, -0.1]]), 4)
+    encoded = Symmetric().quantize(torch.tensor([[0.30, -0.70, 0.06], [0.7, 0.0, -0.1]]), 4)
     assert encoded.codes.tolist() == [[3, -7, 1], [7, 0, -1]]
     assert pack(encoded, Symmetric()).data.tolist() == [[11 | 1 << 4, 9 | 8 << 4], [15 | 8 << 4, 7 | 8 << 4]]
 
@@ -49,7 +49,7 @@ def test_four_bits_are_the_known_nibbles_and_an_odd_row_ends_in_a_code_of_zero()
 @pytest.mark.parametrize("columns", [768, 3072, 37])
 def test_size_is_that_of_the_cost_model_to_the_byte(bits, columns):
     quantizer = Symmetric(scale_dtype="float16")
-    packed = pack(quantizer.encode(normal(24, columns), bits), quantizer)
+    packed = pack(quantizer.quantize(normal(24, columns), bits), quantizer)
     scheme = QuantizationScheme(TensorScheme(quantizer))
     assert packed.nbytes == weight_bytes(Site("h.0.mlp.c_fc", columns, 24, True, quantization=scheme), bits)
     assert packed.data.element_size() * packed.data.numel() == 24 * -(-columns * bits // 8)
@@ -67,7 +67,7 @@ def test_stand_ins_have_their_known_bits_a_weight():
 def test_a_packed_file_survives_safetensors(tmp_path):
     quantizer = Asymmetric(zero_point="integer", scale_dtype="float16")
     weight = normal(6, 33)
-    packed = pack(quantizer.encode(weight, 5), quantizer)
+    packed = pack(quantizer.quantize(weight, 5), quantizer)
     save_file(packed.tensors(), tmp_path / "w.safetensors")
     again = Packed.of(load_file(tmp_path / "w.safetensors"), packed.settings())
     assert torch.equal(again.dequantize(), quantizer.fake_quantize(weight, 5))
@@ -77,8 +77,8 @@ def test_rounding_a_scale_to_half_precision_never_clips():
     weight = normal(64, 48) * torch.logspace(-6, 4, 64).unsqueeze(1)
     for bits in (4, 8, 12, 16):
         half = Symmetric(scale_dtype="float16")
-        scale = half.encode(weight, bits).scale
-        exact = Symmetric().encode(weight, bits).scale
+        scale = half.quantize(weight, bits).scale
+        exact = Symmetric().quantize(weight, bits).scale
         normal_range = exact > 2.0**-14
         assert (scale >= exact).all()
         assert (scale <= exact * (1 + 2.0**-10))[normal_range].all()
@@ -89,12 +89,12 @@ def test_what_cannot_be_packed_is_one_clear_error():
     quantizer = Symmetric(scale_dtype="float16")
     weight = normal(4, 8)
     with pytest.raises(BadInputError, match="exact in torch.float16"):
-        pack(quantizer.encode(weight, 4, Grid(torch.full((4, 1), 0.1))), quantizer)
+        pack(quantizer.quantize(weight, 4, QParams(torch.full((4, 1), 0.1))), quantizer)
     with pytest.raises(BadInputError, match="2 to 16 bits: got 1"):
-        pack(quantizer.encode(weight, 1), quantizer)
+        pack(quantizer.quantize(weight, 1), quantizer)
     with pytest.raises(BadInputError, match=r"must be \(rows, columns\)"):
-        pack(quantizer.encode(normal(2, 3, 4), 4), quantizer)
-    packed = pack(quantizer.encode(weight, 4), quantizer)
+        pack(quantizer.quantize(normal(2, 3, 4), 4), quantizer)
+    packed = pack(quantizer.quantize(weight, 4), quantizer)
     broken = packed.tensors() | {"data": packed.data[:, :-1]}
     with pytest.raises(BadInputError, match="must have 24 bytes: got 20"):
         Packed.of(broken, packed.settings())
@@ -105,7 +105,7 @@ def test_packing_a_whole_gpt2_takes_seconds():
     import time
 
     quantizer = Symmetric(scale_dtype="float16")
-    encoded = quantizer.encode(normal(3072, 768), 4)
+    encoded = quantizer.quantize(normal(3072, 768), 4)
     start = time.process_time()
     for _ in range(4):
         pack(encoded, quantizer).unpack()

@@ -3,10 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qalof.bitmap import PASS_THROUGH
+from qalof.bitmap import FULL_PRECISION
 from qalof.errors import BadInputError
 from qalof.quantization.granularity import Granularity
-from qalof.quantization.quantizers import decode, encode, fake_quantize, largest_code
+from qalof.quantization.quantizers import dequantize, fake_quantize, largest_code, quantize
 
 CHANNEL, TOKEN, TENSOR = Granularity.CHANNEL, Granularity.TOKEN, Granularity.TENSOR
 widths = st.integers(2, 16)
@@ -19,13 +19,13 @@ def sample(seed: int, scale: float = 1.0) -> torch.Tensor:
 
 
 def test_worked_vector_at_four_bits():
-    encoded = encode(torch.tensor([[0.30, -0.70, 0.06, 0.699]]), 4, CHANNEL)
+    encoded = quantize(torch.tensor([[0.30, -0.70, 0.06, 0.699]]), 4, CHANNEL)
     assert encoded.codes.tolist() == [[3, -7, 1, 7]]
     assert encoded.scale.item() == pytest.approx(0.1)
 
 
 def test_worked_vector_at_three_bits():
-    codes = encode(torch.tensor([[1.0, -0.6, 0.25, 0.0]]), 3, CHANNEL).codes
+    codes = quantize(torch.tensor([[1.0, -0.6, 0.25, 0.0]]), 3, CHANNEL).codes
     assert codes.tolist() == [[3, -2, 1, 0]]
 
 
@@ -34,14 +34,14 @@ def test_worked_vector_at_three_bits():
 def test_fake_quantize_is_decode_of_encode_bit_for_bit(seed, bits, scale):
     x = sample(seed, scale)
     for granularity in (TENSOR, CHANNEL, TOKEN):
-        assert torch.equal(fake_quantize(x, bits, granularity), decode(encode(x, bits, granularity), granularity))
+        assert torch.equal(fake_quantize(x, bits, granularity), dequantize(quantize(x, bits, granularity), granularity))
 
 
 @given(seeds, widths, scales)
 @settings(max_examples=50, deadline=None)
 def test_error_is_at_most_half_a_step(seed, bits, scale):
     x = sample(seed, scale)
-    step = encode(x, bits, CHANNEL).scale
+    step = quantize(x, bits, CHANNEL).scale
     assert ((fake_quantize(x, bits, CHANNEL) - x).abs() <= step / 2 * (1 + 1e-5) + x.abs() * 1e-6).all()
 
 
@@ -70,7 +70,7 @@ def test_second_rounding_changes_nothing_beyond_float_noise(seed, bits):
 @settings(max_examples=50, deadline=None)
 def test_codes_stay_in_the_narrow_range_and_the_maximum_is_kept(seed, bits):
     x = sample(seed)
-    codes = encode(x, bits, CHANNEL).codes
+    codes = quantize(x, bits, CHANNEL).codes
     assert codes.abs().max() == largest_code(bits)
     largest = x.abs().amax(-1)
     torch.testing.assert_close(fake_quantize(x, bits, CHANNEL).abs().amax(-1), largest, rtol=3e-7, atol=0)
@@ -78,7 +78,7 @@ def test_codes_stay_in_the_narrow_range_and_the_maximum_is_kept(seed, bits):
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_a_channel_has_at_most_two_to_the_bits_less_one_codes(bits):
-    codes = encode(torch.randn(3, 10_000), bits, CHANNEL).codes
+    codes = quantize(torch.randn(3, 10_000), bits, CHANNEL).codes
     assert all(len(row.unique()) <= 2**bits - 1 for row in codes)
 
 
@@ -89,7 +89,7 @@ def test_per_token_rounding_does_not_depend_on_the_batch():
 
 def test_per_channel_scales_factor_out_of_the_product():
     weight, x = torch.randn(7, 12, dtype=torch.float64).float(), torch.randn(3, 12)
-    encoded = encode(weight, 4, CHANNEL)
+    encoded = quantize(weight, 4, CHANNEL)
     expected = (x @ encoded.codes.float().T) * encoded.scale.squeeze(-1)
     torch.testing.assert_close(x @ fake_quantize(weight, 4, CHANNEL).T, expected)
 
@@ -103,9 +103,9 @@ def test_zero_and_single_element_groups_stay_finite(bits):
 
 def test_pass_through_gives_the_input_tensor_itself():
     x = torch.randn(2, 2)
-    assert fake_quantize(x, PASS_THROUGH, TOKEN) is x
+    assert fake_quantize(x, FULL_PRECISION, TOKEN) is x
     with pytest.raises(BadInputError, match="pass-through has no codes"):
-        encode(x, PASS_THROUGH, TOKEN)
+        quantize(x, FULL_PRECISION, TOKEN)
 
 
 def test_gradient_passes_straight_through():

@@ -62,7 +62,7 @@ def test_a_packed_weight_takes_what_its_method_said_and_what_its_site_costs(quan
     for rows, columns in ((3, 37), (1, 8), (5, 32)):
         weight = sample(rows, columns)
         for bits in widths(quantizer):
-            packed = pack(quantizer.encode(weight, bits), quantizer)
+            packed = pack(quantizer.quantize(weight, bits), quantizer)
             size = quantizer.stored_size(rows, columns, bits)
             found = {name: part.numel() * part.element_size() for name, part in packed.tensors().items()}
             said = {"data": size.codes, "scale": size.scales, "zero": size.zero_points}
@@ -80,7 +80,7 @@ def test_a_packed_weight_takes_what_its_method_said_and_what_its_site_costs(quan
 def test_what_a_token_takes_is_what_its_codes_and_grid_take(quantizer):
     scheme = TensorScheme(quantizer)
     for bits in [bits for bits in widths(quantizer) if bits == int(bits)]:
-        packed = pack(quantizer.encode(sample(1, 37), bits), quantizer)
+        packed = pack(quantizer.quantize(sample(1, 37), bits), quantizer)
         own = packed.data.numel() if isinstance(quantizer, Lsq) else packed.nbytes
         assert scheme.token_size(37, bits).total == own
 
@@ -99,7 +99,7 @@ def test_the_cache_of_a_token_takes_what_its_codes_and_grids_take(method, granul
         token = sample(1, 12)
         if granularity == "token":
             token = token.unflatten(-1, (kv.scales, -1))
-        encoded = quantizer.for_heads(4).encode(token, bits)
+        encoded = quantizer.for_heads(4).quantize(token, bits)
         grids = encoded.scale.numel() * quantizer.scale_bytes
         grids += 0 if encoded.zero is None else encoded.zero.numel() * quantizer.zero_point_bytes
         assert kv_bytes(site, bits) == 2 * (12 * bits // 8 + grids)

@@ -11,14 +11,14 @@ from orchestrate.document.findings import recorded, well_formed
 from orchestrate.document.record import Step
 from orchestrate.runs.layout import ATTACK_RECORD
 from qalof.attacks.attack import AttackResult
-from qalof.attacks.robustness.report import RobustnessReport
+from qalof.attacks.robustness.report import RobustnessResult
 
 
 @dataclass(frozen=True)
 class Attacked:
     """What ``attack`` found: the figures, and the results at each bitmap, in order (empty if they were not kept)."""
 
-    robustness: RobustnessReport
+    robustness: RobustnessResult
     results: Mapping[str, tuple[AttackResult, ...]]
 
 
@@ -33,7 +33,7 @@ def attacked(folder: Path, result: Mapping[str, Any]) -> Attacked:
     Raises:
         BadInputError: a file is missing or damaged.
     """
-    report = RobustnessReport.from_json(result["robustness"])
+    report = RobustnessResult.from_json(result["robustness"])
     path = folder / ATTACK_RECORD
     by_source: dict[str, list[AttackResult]] = {bitmap: [] for bitmap in report.bitmaps}
     with well_formed(path, "attack record"):

@@ -35,11 +35,11 @@ from orchestrate.jobs.shared.scores import log_at, record_bitmap
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import ATTACK_RECORD, ROBUSTNESS
 from orchestrate.runs.mlflow_tracker import Run
-from orchestrate.runs.progress import report
+from orchestrate.runs.progress import progress_bar
 from qalof.attacks.attack import AttackExample, AttackResult, AttackSettings, attack_at
 from qalof.attacks.examples import fitting
 from qalof.attacks.robustness.random_precision import BATCH_SIZE, RandomPrecision
-from qalof.attacks.robustness.report import RobustnessReport, robustness_report
+from qalof.attacks.robustness.report import RobustnessResult, robustness_of
 from qalof.attacks.robustness.transfer import draw_table, prediction_table
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name
@@ -126,7 +126,7 @@ def check(config: AttackConfig) -> Checked:
 
 def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
     """Attack, report to MLflow, and give the result."""
-    with report("attack", len(checked.examples) * len(checked.bitmaps)) as progress:
+    with progress_bar("attack", len(checked.examples) * len(checked.bitmaps)) as progress:
         results, robustness = attack(
             config,
             checked,
@@ -163,7 +163,7 @@ def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: R
 
 def attack(
     config: AttackConfig, checked: Checked, folder: Path, on_result: OnResult | None = None
-) -> tuple[list[list[AttackResult]], RobustnessReport]:
+) -> tuple[list[list[AttackResult]], RobustnessResult]:
     """Attack every text at every bitmap, then measure transfer and random precision; Ray is connected already.
 
     Returns:
@@ -193,11 +193,11 @@ def attack(
     return results, _report(checked, results, config.random_precision.draws)
 
 
-def _report(checked: Checked, results: Sequence[Sequence[AttackResult]], draws: int) -> RobustnessReport:
+def _report(checked: Checked, results: Sequence[Sequence[AttackResult]], draws: int) -> RobustnessResult:
     judge = checked.settings.judge(checked.model, checked.task.tokenizer)  # type: ignore[attr-defined]
     table = prediction_table(judge, results, checked.bitmaps)
     drawn = [(defence, draw_table(judge, results, defence, draws)) for defence in checked.defences]
-    return robustness_report(table, drawn)
+    return robustness_of(table, drawn)
 
 
 def _percent(share: float | None) -> float:

@@ -11,7 +11,7 @@ from orchestrate.jobs.attack.findings import attacked_of
 from orchestrate.jobs.attack.view import drawn_from, rate
 from orchestrate.jobs.attack.wording import CLASSIFIER, Wording, wording
 from qalof.attacks.rates import Rate
-from qalof.attacks.robustness.report import RandomPrecisionReport, RobustnessReport
+from qalof.attacks.robustness.report import RandomPrecisionReport, RobustnessResult
 
 
 def attack_statements(step: Step) -> list[Statement]:
@@ -33,7 +33,7 @@ def attack_statements(step: Step) -> list[Statement]:
     return [*found, Statement(words.caution, caution=True)]
 
 
-def _defended(robustness: RobustnessReport, defence: RandomPrecisionReport, phrases: Wording) -> list[Statement]:
+def _defended(robustness: RobustnessResult, defence: RandomPrecisionReport, phrases: Wording) -> list[Statement]:
     names, sources = robustness.bitmaps, defence.sources
     random = _by_bitmap(names, [source.success_mean for source in sources], "built at")
     text = f"Under random precision ({drawn_from(defence)}), the same attacks succeed in the mean draw"

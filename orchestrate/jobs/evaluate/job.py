@@ -18,7 +18,7 @@ from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import EVALUATIONS
 from orchestrate.runs.mlflow_tracker import Run
-from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.bitmap_names import short_name, summary
 from qalof.checkpoint.opening import OpenCheckpoint, is_packed
 from qalof.files import write_bytes, write_json
@@ -52,7 +52,7 @@ def check_evaluate(config: EvaluateConfig) -> Checked:
     specs = config.bitmaps
     if specs is None:
         widths = {int(name) for name in opened.model.adapters if name != SHARED}
-        specs = sorted(widths | {PASS_THROUGH}, reverse=True)
+        specs = sorted(widths | {FULL_PRECISION}, reverse=True)
     return opened, parse_bitmaps(specs, opened.model.sites)
 
 

@@ -23,7 +23,7 @@ from qalof.export.gguf_file import check_target as check_gguf
 from qalof.export.packed import check_target as check_packed
 from qalof.export.packed import save_packed
 from qalof.files import MANIFEST, sealed_folder
-from qalof.layer_bits import PASS_THROUGH, LayerBits, check_width
+from qalof.layer_bits import FULL_PRECISION, LayerBits, check_width
 from qalof.locks import held
 from qalof.model.at_bitmap import layers_of
 from qalof.model.layers.lora_linear import MergeOrder
@@ -173,7 +173,7 @@ def _open(checkpoint: Path, bitmap: str, form: str, embedding_bits: str | None) 
             "--embedding-bits none leaves it as it is"
         ) from None
     asked = Bitmap.parse(bitmap, [site.name for site in model.sites if site.has_adapter])
-    width = LayerBits(bits, PASS_THROUGH, PASS_THROUGH)
+    width = LayerBits(bits, FULL_PRECISION, FULL_PRECISION)
     return _Opened(model, asked, Bitmap({name: asked.get(name, width) for name in model.site_names}), bits)
 
 
@@ -201,8 +201,8 @@ def _read_bits(text: str | None) -> int | None:
         return EMBEDDING_BITS
     if text != "none" and not text.isdecimal():
         raise BadInputError(f"--embedding-bits must be none or a width from 2 to 16, or 32: got {text!r}; 8 is usual")
-    bits = PASS_THROUGH if text == "none" else check_width(int(text), "--embedding-bits")
-    return None if bits == PASS_THROUGH else bits
+    bits = FULL_PRECISION if text == "none" else check_width(int(text), "--embedding-bits")
+    return None if bits == FULL_PRECISION else bits
 
 
 def _embedding(opened: _Opened) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def _is_ours(folder: Path) -> bool:
 
 def _reads_unrounded(bitmap: Bitmap) -> bool:
     """Whether the model itself rounds no activation and no cache, like a plain reader of F32 tensors."""
-    return all(bits.activation == bits.kv == PASS_THROUGH for bits in (bitmap[name] for name in bitmap))
+    return all(bits.activation == bits.kv == FULL_PRECISION for bits in (bitmap[name] for name in bitmap))
 
 
 def _describe_embedding(result: Mapping[str, Any]) -> list[str]:

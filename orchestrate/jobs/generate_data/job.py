@@ -29,7 +29,7 @@ from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.generate_data.findings import Generated, generated
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
-from orchestrate.runs.progress import report
+from orchestrate.runs.progress import progress_bar
 from qalof.digests import tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.files import MANIFEST, read_json_lines, seal, write_text
@@ -123,7 +123,7 @@ def work(config: GenerateConfig, source: TextSource, directory: RunDirectory, ru
     wanted = shards(config, source, directory.path)
     missing = [shard for shard in wanted if not Path(shard.path).is_file()]
     done = source.count - sum(shard.end - shard.first for shard in missing)
-    with report("generate", source.count) as progress:
+    with progress_bar("generate", source.count) as progress:
 
         def show(index: int, counts: Mapping[str, int]) -> None:
             nonlocal done

@@ -32,7 +32,7 @@ from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import record_bitmap
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
-from orchestrate.runs.progress import report
+from orchestrate.runs.progress import progress_bar
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
 from qalof.checkpoint.opening import OpenCheckpoint
@@ -135,7 +135,7 @@ def work(config: ProfileConfig, checked: Checked, directory: RunDirectory, run: 
     sites = opened.model.sites
     arguments = (config.model_dump(), opened, threads_of(config.workers))
     pool = pool_of(ProfileActor, config.workers, *arguments, size=1)
-    with closing(pool), report("profile", len(bitmaps)) as progress:
+    with closing(pool), progress_bar("profile", len(bitmaps)) as progress:
 
         def show(index: int, metrics: dict[str, float]) -> None:
             record_bitmap(run, f"profile {short_name(bitmaps[index])}", bitmaps[index], metrics, "profile")

@@ -36,7 +36,7 @@ from orchestrate.jobs.shared.scores import bitmap_tags, rows
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
-from orchestrate.runs.progress import report
+from orchestrate.runs.progress import progress_bar
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name
 from qalof.checkpoint.opening import OpenCheckpoint
@@ -148,7 +148,7 @@ def _carry_out(config: PtqConfig, checked: Checked, folders: Sequence[Path], mis
     items = [(index, checked.bitmaps[index], str(folders[index])) for index in missing]
     arguments = (to_plain(config), checked.opened, threads_of(workers))
     pool = pool_of(MethodActor, workers, *arguments, size=min(workers.count, len(items)))
-    with closing(pool), report("ptq", len(items)) as progress:
+    with closing(pool), progress_bar("ptq", len(items)) as progress:
 
         def keep(place: int, outcome: dict[str, Any]) -> None:
             index = missing[place]

@@ -32,7 +32,7 @@ from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.range_test.findings import RangeTested, range_tested
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
-from orchestrate.runs.progress import report
+from orchestrate.runs.progress import progress_bar
 from qalof.errors import BadInputError
 from qalof.laws import Count, Share, Width
 from qalof.layer_bits import LayerBits
@@ -120,7 +120,7 @@ def check(config: RangeTestConfig) -> TrainComponents:
 def range_test(config: RangeTestConfig, parts: TrainComponents, directory: RunDirectory, run: Run) -> dict[str, Any]:
     """Run the test; return the table and the bounds that it recommends, which are None where no width learns."""
     widths = config.highest - config.lowest + 1
-    with report("range-test", widths) as progress:
+    with progress_bar("range-test", widths) as progress:
         found = _work(to_plain(config)) if config.workers.in_process else _on_ray(config)
         progress.update(widths, f"recommended: {found['lowest']} to {found['highest']} bits")
     for row in found["widths"]:

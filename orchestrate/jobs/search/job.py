@@ -27,10 +27,10 @@ from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import FRONT, SEARCH_RECORD
 from orchestrate.runs.mlflow_tracker import Run
-from orchestrate.runs.progress import report
+from orchestrate.runs.progress import progress_bar
 from qalof.checkpoint.opening import OpenCheckpoint
 from search import BitmapSpace, Score, SearchResult, Study, parse_objectives
-from search import run as search_here
+from search import run as search_in_process
 from search.space import DEFAULT_WIDTHS
 
 Checked = tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...]]
@@ -68,9 +68,9 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
     find: Any = search_job.search
     evaluator: Any = search_job.CheckpointEvaluator(opened, config.limit, config.workers)
     if config.workers.in_process:
-        find = search_here
+        find = search_in_process
         evaluator = EvaluationPool(opened, space.sites, config.limit, config.workers)
-    with report("search", config.max_evaluations or len(space.units) * 2) as progress:
+    with progress_bar("search", config.max_evaluations or len(space.units) * 2) as progress:
         done = 0
 
         def on_score(score: Score) -> None:

@@ -16,7 +16,7 @@ from orchestrate.jobs.search.findings import Searched, searched_of
 from orchestrate.jobs.search.references import references
 from orchestrate.jobs.shared.compare import is_shown, paired
 from orchestrate.jobs.shared.findings import scored_of
-from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.bitmap_names import short_name
 from qalof.evaluation.result import Evaluation
 from qalof.statistics import Interval
@@ -56,7 +56,7 @@ def front_order(searched: Searched) -> list[int]:
 
 def full_precision(known: dict[Bitmap, Evaluation]) -> Evaluation | None:
     """The evaluation at the bitmap that leaves every site as it is, if there is one."""
-    return next((e for bitmap, e in known.items() if all(b.weight == PASS_THROUGH for b in bitmap.values())), None)
+    return next((e for bitmap, e in known.items() if all(b.weight == FULL_PRECISION for b in bitmap.values())), None)
 
 
 def is_uniform(bitmap: Bitmap) -> bool:

@@ -36,7 +36,7 @@ from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import EVALUATION_RECORD
 from orchestrate.runs.mlflow_tracker import Run
-from orchestrate.runs.progress import report
+from orchestrate.runs.progress import progress_bar
 from qalof.bitmap import Bitmap
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.errors import BadInputError
@@ -80,7 +80,7 @@ def sensitivity(config: SensitivityConfig, checked: Plan, directory: RunDirector
     _, space, metric, options = checked
     total = 1 + len(space.units) * len(config.lowered)
     pool = EvaluationPool(opened, space.sites, config.limit, config.workers)
-    with closing(pool), report("sensitivity", total) as progress:
+    with closing(pool), progress_bar("sensitivity", total) as progress:
 
         def show(score: Score) -> None:
             metrics = {**score.evaluation.metrics, **score.cost.as_metrics()}

@@ -18,8 +18,8 @@ from orchestrate.cluster.evaluation_pool import pool_of, threads_of
 from orchestrate.jobs.sensitivity.config import SensitivityConfig
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
-from orchestrate.runs.progress import report
-from qalof.bitmap import PASS_THROUGH
+from orchestrate.runs.progress import progress_bar
+from qalof.bitmap import FULL_PRECISION
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.errors import BadInputError
 from qalof.files import write_json
@@ -70,8 +70,8 @@ def plan_of(config: SensitivityConfig, checkpoint: OpenCheckpoint) -> ErrorPlan:
     names: dict[LayerBits, str] = {}
     for spec in config.lowered:
         bits = LayerBits.parse(spec)
-        if bits in names or bits == LayerBits.of(PASS_THROUGH):
-            raise BadInputError(f"lowered must hold different widths below {PASS_THROUGH}: got {config.lowered}")
+        if bits in names or bits == LayerBits.of(FULL_PRECISION):
+            raise BadInputError(f"lowered must hold different widths below {FULL_PRECISION}: got {config.lowered}")
         names[bits] = str(spec)
     found = len(checkpoint.task.train_features())
     return ErrorPlan(checkpoint, names, min(config.limit or EXAMPLES, found))
@@ -83,7 +83,7 @@ def output_errors(config: SensitivityConfig, plan: ErrorPlan, directory: RunDire
     workers = config.workers
     arguments = (plan, threads_of(workers), workers.device)
     pool = pool_of(ErrorActor, workers, *arguments, size=min(workers.count, count))
-    with closing(pool), report("output errors", count) as progress:
+    with closing(pool), progress_bar("output errors", count) as progress:
         sums = added(pool.map(list(range(count)), lambda *_: progress.advance()))
     errors = to_json(sums, plan.names)
     write_json(directory.path / SENSITIVITY_JSON, errors)

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrate.cluster.evaluation_pool import EvaluationPool
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.runs.mlflow_tracker import Run
-from orchestrate.runs.progress import report
+from orchestrate.runs.progress import progress_bar
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
 from qalof.checkpoint.opening import OpenCheckpoint
@@ -33,7 +33,7 @@ def evaluate_bitmaps(
     ``rest`` is what the model holds apart from its sites, which counts in totals.
     """
     pool = EvaluationPool(checkpoint, sites, limit, workers)
-    with closing(pool), report("evaluate", len(bitmaps)) as progress:
+    with closing(pool), progress_bar("evaluate", len(bitmaps)) as progress:
 
         def show(index: int, evaluation: Evaluation) -> None:
             shown = "  ".join(f"{name} {value:.2f}" for name, value in evaluation.metrics.items())

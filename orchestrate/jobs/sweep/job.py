@@ -32,12 +32,12 @@ from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.sweep.config import RangeConfig, SweepConfig
 from orchestrate.jobs.sweep.findings import Swept, swept
 from orchestrate.jobs.sweep.plan import SweepPlan, sweep_configs, trial_config
-from orchestrate.jobs.sweep.trial import Report, TrialRun
+from orchestrate.jobs.sweep.trial import Rung, TrialRun
 from orchestrate.jobs.train.best_checkpoint import Watched, watched
 from orchestrate.jobs.train.job import describe_training
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
-from orchestrate.runs.progress import report
+from orchestrate.runs.progress import progress_bar
 from qalof.errors import BadInputError
 from qalof.files import read_json, write_json
 
@@ -72,7 +72,7 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
     """Run every trial, and return the table of them, the best first."""
     plan = SweepPlan(config)
     total = config.samples or len(plan.points)
-    with report("sweep", total) as progress:
+    with progress_bar("sweep", total) as progress:
         searcher = PlanSearcher(plan, directory.path / TRIALS, lambda: progress.update(len(searcher.reports)))
         if plan.waiting():
             workers = config.workers
@@ -104,7 +104,7 @@ class PlanSearcher(StatelessSearcher):
     def __init__(self, plan: SweepPlan, folder: Path, on_end: Callable[[], None]) -> None:
         super().__init__()
         self.plan, self.folder, self._on_end = plan, folder, on_end
-        self.reports: dict[int, Report] = {}
+        self.reports: dict[int, Rung] = {}
         self.known: set[int] = set()
         self._running: dict[str, int] = {}
 
@@ -138,21 +138,21 @@ class PlanSearcher(StatelessSearcher):
         if last is not None:
             self.known.add(number)
         else:
-            last = Report.from_json(json.loads(result["report"]))
+            last = Rung.from_json(json.loads(result["report"]))
             last = replace(last, state="stopped") if last.state == "running" else last
             write_json(folder / TRIAL, {"trial": number, "params": self.plan.points[number], "last": asdict(last)})
         self.plan.tell(number, last.score)
         self.reports[number] = last
         self._on_end()
 
-    def _earlier(self, folder: Path) -> Report | None:
+    def _earlier(self, folder: Path) -> Rung | None:
         """Read the last report of a trial that an earlier run ended."""
         path = folder / TRIAL
         if not path.is_file():
             return None
         data = read_json(path, "trial file")
         try:
-            return Report.from_json(data["last"])
+            return Rung.from_json(data["last"])
         except (KeyError, TypeError):
             raise BadInputError(f"trial file {path} is damaged; delete {folder} to run that trial again") from None
 
@@ -205,7 +205,7 @@ def _scheduler(config: SweepConfig) -> TrialScheduler:
     )
 
 
-def _row(number: int, plan: SweepPlan, last: Report, seen: Watched) -> dict[str, Any]:
+def _row(number: int, plan: SweepPlan, last: Rung, seen: Watched) -> dict[str, Any]:
     value = None if last.score is None else seen.signed(last.score)
     found = {"state": last.state, "step": last.step, "value": value, "by_bitmap": dict(last.by_bitmap)}
     return {"trial": number, "params": plan.points[number], **found, "folder": f"{TRIALS}/{number:03d}"}

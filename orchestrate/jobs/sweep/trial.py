@@ -34,7 +34,7 @@ State = Literal["running", "finished", "diverged", "stopped"]
 
 
 @dataclass(frozen=True)
-class Report:
+class Rung:
     """A trial after ``step`` steps; a better one has a higher ``score``, which is None where not finite; ``by_bitmap``
     is as measured.
     """
@@ -45,7 +45,7 @@ class Report:
     state: State
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Report:
+    def from_json(cls, data: Mapping[str, Any]) -> Rung:
         """Read what :func:`dataclasses.asdict` made."""
         return cls(data["step"], data["score"], data["by_bitmap"], data["state"])
 
@@ -67,13 +67,13 @@ class TrialRun:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
         tidy(self._checkpoint)
-        self._reports: list[Report] = []
+        self._reports: list[Rung] = []
         if self._checkpoint.is_dir():
-            self._reports = [Report.from_json(entry) for entry in read_manifest(self._checkpoint)["extra"]["reports"]]
+            self._reports = [Rung.from_json(entry) for entry in read_manifest(self._checkpoint)["extra"]["reports"]]
         self._told = 0
         self._built: tuple[TrainComponents, Trainer, Watched] | None = None
 
-    def advance(self) -> Report:
+    def advance(self) -> Rung:
         """Train to the next score and return it; one that is recorded is returned without training."""
         if self._told == len(self._reports):
             self._train()
@@ -88,12 +88,12 @@ class TrialRun:
             while trainer.step < until:
                 posts.append(trainer.train_step())
         except NonFiniteLossError as error:
-            self._reports.append(Report(error.step, None, {}, "diverged"))
+            self._reports.append(Rung(error.step, None, {}, "diverged"))
         else:
             losses = [fmean(post.losses.values()) for post in posts]
             score, values = seen.measure(parts.model, parts.task, trainer.world, losses)
             state: State = "finished" if until == self.config.training.steps else "running"
-            self._reports.append(Report(until, score, values, state))
+            self._reports.append(Rung(until, score, values, state))
         append_lines(self.folder / LOSSES, lines_of(posts))
         extra = {"task": describe_task(parts.task), "config": to_plain(self.config)}
         save_checkpoint(trainer, self._checkpoint, {**extra, "reports": [asdict(r) for r in self._reports]})

@@ -12,7 +12,7 @@ import torch
 
 from orchestrate.config.build import parse_bitmaps, trained_widths
 from orchestrate.config.train import TrainConfig
-from qalof.bitmap import PASS_THROUGH, Bitmap
+from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.errors import BadInputError
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
@@ -83,6 +83,6 @@ def watched(config: TrainConfig, model: SwitchableModel, task: Task) -> Watched 
     if objective.is_cost:
         raise BadInputError(f"keep_best.metric must change in training: got the cost {objective}; max:f1 would do")
     objective.check((*task.metrics, TRAIN_LOSS))
-    specs = wanted.bitmaps or [width for width in trained_widths(model, config) if width != PASS_THROUGH]
+    specs = wanted.bitmaps or [width for width in trained_widths(model, config) if width != FULL_PRECISION]
     limit = config.evaluation.limit if wanted.limit is None else wanted.limit
     return Watched(objective, tuple(parse_bitmaps(specs, model.sites)), limit)

@@ -45,18 +45,18 @@ from orchestrate.config.loader import to_plain
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import SCORE, Watched, watched
-from orchestrate.jobs.train.in_process import train_here
+from orchestrate.jobs.train.in_process import train_in_process
 from orchestrate.jobs.train.losses import lines_of, unrecorded
 from orchestrate.jobs.train.storage import NAME, Kept, keep_best, kept_checkpoints, prepare
 from orchestrate.jobs.train.worker import as_metrics, work
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import BEST_CHECKPOINT, CHECKPOINT, LOSSES
 from orchestrate.runs.mlflow_tracker import Run
-from orchestrate.runs.progress import report, say
+from orchestrate.runs.progress import progress_bar, say
 from qalof.errors import BadInputError, QalofError
 from qalof.files import append_lines, copy_folder, tidy
 from qalof.reading import first_line
-from qalof.training.loop import StepReport
+from qalof.training.loop import StepMetrics
 
 RAY_FOLDER = "ray"
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -105,9 +105,9 @@ def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, 
         QalofError: what the work raised; or workers, or the controller, died more than ``workers.max_failures`` times.
     """
     steps = config.training.steps
-    with report("train", steps) as progress:
+    with progress_bar("train", steps) as progress:
 
-        def show(posts: list[StepReport]) -> None:
+        def show(posts: list[StepMetrics]) -> None:
             if not posts:
                 return
             append_lines(directory.path / LOSSES, lines_of(posts))
@@ -118,7 +118,7 @@ def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, 
         seen = watched(config, parts.model, parts.task)
         target, place = directory.path / CHECKPOINT, directory.path / BEST_CHECKPOINT
         if config.workers.in_process:
-            return _trained(seen, target, train_here(config, parts, target, place, show))
+            return _trained(seen, target, train_in_process(config, parts, target, place, show))
         show(_lost(directory))
         with watched_queue(show) as queue:
             outcome = _fit_through(config, directory, queue)
@@ -133,7 +133,7 @@ def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, 
     return trained
 
 
-def _lost(directory: RunDirectory) -> list[StepReport]:
+def _lost(directory: RunDirectory) -> list[StepMetrics]:
     """The steps up to the last checkpoint whose losses are not on record."""
     found = kept_checkpoints(_storage(directory))
     return unrecorded(directory.path / LOSSES, _storage(directory), found[-1].step if found else 0)

@@ -21,11 +21,11 @@ from orchestrate.jobs.train.worker import run_steps
 from qalof.checkpoint.trainer import begin, save_checkpoint
 from qalof.files import tidy
 from qalof.tasks.factory import describe_task
-from qalof.training.loop import StepReport
+from qalof.training.loop import StepMetrics
 
 
-def train_here(
-    config: TrainConfig, parts: TrainComponents, target: Path, place: Path, on_step: Callable[[list[StepReport]], None]
+def train_in_process(
+    config: TrainConfig, parts: TrainComponents, target: Path, place: Path, on_step: Callable[[list[StepMetrics]], None]
 ) -> Kept | None:
     """Train ``parts`` as they were built, or go on from the checkpoint at ``target``, where the last one is kept.
 
@@ -48,7 +48,7 @@ def train_here(
             return None
         return keep_best(whole_ones(folder for folder in (place, target) if folder.exists()), place)
 
-    def on_checkpoint(posts: Sequence[StepReport], score: float | None) -> None:
+    def on_checkpoint(posts: Sequence[StepMetrics], score: float | None) -> None:
         save_checkpoint(trainer, target, {**extra, SCORE: score})
         best()
 

@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from qalof.files import read_whole_lines, write_text
-from qalof.training.loop import StepReport
+from qalof.training.loop import StepMetrics
 
 """The file has one line per step: step, learning_rate, losses (cross entropy by bitmap), objective (the optimized
 loss).
@@ -29,7 +29,7 @@ SHARE = 10
 _START = b'{"step"'
 
 
-def lines_of(posts: Sequence[StepReport]) -> list[str]:
+def lines_of(posts: Sequence[StepMetrics]) -> list[str]:
     """Write one line of JSON per step, as in :data:`LOSSES`."""
     return [json.dumps(asdict(post)) for post in posts]
 
@@ -73,7 +73,7 @@ def training_loss(path: Path, steps: int) -> dict[str, float | int | None]:
     }
 
 
-def keep_losses(storage: Path, posts: Sequence[StepReport]) -> None:
+def keep_losses(storage: Path, posts: Sequence[StepMetrics]) -> None:
     """Write the losses since the last checkpoint next to the checkpoints; call this before the next one is saved.
 
     There is one file per checkpoint, whole or not at all: a worker that outlives its controller may write the same one.
@@ -81,7 +81,7 @@ def keep_losses(storage: Path, posts: Sequence[StepReport]) -> None:
     write_text(storage / f"losses-{posts[-1].step + 1:06d}.jsonl", "".join(f"{line}\n" for line in lines_of(posts)))
 
 
-def unrecorded(record: Path, storage: Path, before: int) -> list[StepReport]:
+def unrecorded(record: Path, storage: Path, before: int) -> list[StepMetrics]:
     """Find the steps before a checkpoint that a record of losses lacks, each once and in order.
 
     Args:
@@ -91,4 +91,4 @@ def unrecorded(record: Path, storage: Path, before: int) -> list[StepReport]:
     """
     known = {int(entry["step"]) for entry in entries(record)}
     kept = {int(entry["step"]): entry for path in sorted(storage.glob("losses-*.jsonl")) for entry in entries(path)}
-    return [StepReport(**kept[step]) for step in sorted(kept) if step < before and step not in known]
+    return [StepMetrics(**kept[step]) for step in sorted(kept) if step < before and step not in known]

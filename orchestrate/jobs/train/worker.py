@@ -36,7 +36,7 @@ from qalof.bitmap_names import short_name
 from qalof.checkpoint.trainer import begin, save_checkpoint
 from qalof.errors import NonFiniteLossError, QalofError
 from qalof.tasks.factory import describe_task
-from qalof.training.loop import ProcessGroup, StepReport, Trainer
+from qalof.training.loop import ProcessGroup, StepMetrics, Trainer
 
 
 def work(settings: dict[str, Any]) -> dict[str, Any]:
@@ -77,11 +77,11 @@ def _train(settings: dict[str, Any]) -> None:
     seen = watched(config, parts.model, parts.task)
     queue: Queue = settings["queue"]
 
-    def on_step(done: StepReport) -> None:
+    def on_step(done: StepMetrics) -> None:
         if trainer.world.rank == 0:
             put(queue, done)
 
-    def on_checkpoint(posts: Sequence[StepReport], score: float | None) -> None:
+    def on_checkpoint(posts: Sequence[StepMetrics], score: float | None) -> None:
         _report(trainer, posts, {**extra, SCORE: score}, Path(settings["storage"]))
 
     run_steps(trainer, seen, on_step, on_checkpoint)
@@ -90,8 +90,8 @@ def _train(settings: dict[str, Any]) -> None:
 def run_steps(
     trainer: Trainer,
     seen: Watched | None,
-    on_step: Callable[[StepReport], None],
-    on_checkpoint: Callable[[Sequence[StepReport], float | None], None],
+    on_step: Callable[[StepMetrics], None],
+    on_checkpoint: Callable[[Sequence[StepMetrics], float | None], None],
 ) -> None:
     """Train to the end.
 
@@ -105,7 +105,7 @@ def run_steps(
     Raises:
         NonFiniteLossError: the loss is not finite.
     """
-    posts: list[StepReport] = []
+    posts: list[StepMetrics] = []
     steps, every = trainer.settings.steps, trainer.settings.checkpoint_every
     while trainer.step < steps:
         posts.append(trainer.train_step())
@@ -117,7 +117,7 @@ def run_steps(
             posts = []
 
 
-def _report(trainer: Trainer, posts: Sequence[StepReport], extra: Mapping[str, Any], storage: Path) -> None:
+def _report(trainer: Trainer, posts: Sequence[StepMetrics], extra: Mapping[str, Any], storage: Path) -> None:
     score = WORST if extra[SCORE] is None else extra[SCORE]
     metrics = {"step": trainer.step, SCORE: score, **as_metrics(posts[-1])}
     if trainer.world.rank != 0:
@@ -130,7 +130,7 @@ def _report(trainer: Trainer, posts: Sequence[StepReport], extra: Mapping[str, A
     ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
 
 
-def as_metrics(done: StepReport) -> dict[str, float]:
+def as_metrics(done: StepMetrics) -> dict[str, float]:
     """A step's losses and learning rate, under the names that the record has."""
     # MLflow cuts long names, and two bitmaps that begin alike would be one metric
     losses = {f"train.loss.{short_name(bitmap).lstrip('#')}": loss for bitmap, loss in done.losses.items()}

@@ -27,7 +27,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, words_changed
 from qalof.attacks.examples import text_misfit, texts_or_paragraphs
-from qalof.attacks.goal import DEFAULT_RISE, Goal, Verdict, label_or_continuation
+from qalof.attacks.goal import DEFAULT_RISE, Goal, GoalFunctionResult, label_or_continuation
 from qalof.attacks.substitutes.stop_words import is_stop_word
 from qalof.attacks.substitutes.synonyms import Thesaurus, read_thesaurus
 from qalof.attacks.words import Words
@@ -181,7 +181,7 @@ class _Asked:
         self._goal, self._original, self._label = goal, original, label
         self.queries = 1
 
-    def verdicts(self, texts: Sequence[str]) -> list[Verdict]:
+    def verdicts(self, texts: Sequence[str]) -> list[GoalFunctionResult]:
         """Return the verdict on each text; equal texts are read once, and the original is never read again."""
         distinct = list(dict.fromkeys(texts))
         if not distinct:
@@ -191,7 +191,7 @@ class _Asked:
         return [found[text] for text in texts]
 
 
-def best_swap(swaps: Sequence[Swap], verdicts: Sequence[Verdict]) -> tuple[Swap, Verdict]:
+def best_swap(swaps: Sequence[Swap], verdicts: Sequence[GoalFunctionResult]) -> tuple[Swap, GoalFunctionResult]:
     """Return the most similar swap that breaks the victim; where none does, the one with the largest damage."""
     pairs = list(zip(swaps, verdicts, strict=True))
     breaking = [pair for pair in pairs if pair[1].broken]

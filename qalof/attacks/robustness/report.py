@@ -15,7 +15,7 @@ import numpy as np
 
 from qalof.attacks.rates import Mask, Rate
 from qalof.attacks.robustness.random_precision import RandomPrecision
-from qalof.attacks.robustness.transfer import Among, DrawTable, PredictionTable, predicted_success, transfer_matrix
+from qalof.attacks.robustness.transfer import DrawTable, Population, PredictionTable, predicted_success, transfer_matrix
 from qalof.errors import BadInputError
 
 FORMAT_VERSION = 2
@@ -61,7 +61,7 @@ class RandomPrecisionReport:
 
 
 @dataclass(frozen=True)
-class RobustnessReport:
+class RobustnessResult:
     """One model's robustness.  Per bitmap, in the order of ``bitmaps``; matrices are [source][target].
 
     ``transfer_of_successes`` counts only attacks that worked where they were built; ``random_precision``: one entry per
@@ -103,20 +103,18 @@ class RobustnessReport:
         )
 
 
-def robustness_report(
-    table: PredictionTable, drawn: Sequence[tuple[RandomPrecision, DrawTable]] = ()
-) -> RobustnessReport:
+def robustness_of(table: PredictionTable, drawn: Sequence[tuple[RandomPrecision, DrawTable]] = ()) -> RobustnessResult:
     """Compute all figures from the tables; ``drawn`` has each defense with the answers under its draws."""
     matrix = transfer_matrix(table)
     right = table.clean_right
-    return RobustnessReport(
+    return RobustnessResult(
         bitmaps=table.bitmaps,
         examples=len(table.labels),
         clean_accuracy=tuple(Rate.of(right[:, j]) for j in range(len(table.bitmaps))),
         attack_success=tuple(row[i] for i, row in enumerate(matrix)),
         transfer=matrix,
-        transfer_unconditional=transfer_matrix(table, Among.ALL),
-        transfer_of_successes=transfer_matrix(table, Among.BROKEN_AT_SOURCE),
+        transfer_unconditional=transfer_matrix(table, Population.ALL),
+        transfer_of_successes=transfer_matrix(table, Population.BROKEN_AT_SOURCE),
         random_precision=tuple(_under_draws(table, draws, defence) for defence, draws in drawn),
     )
 

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qalof.attacks.attack import AttackResult
-from qalof.attacks.goal import Judge
+from qalof.attacks.goal import GoalFunction
 from qalof.attacks.rates import Mask, Rate
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.victim import frozen
@@ -95,7 +95,7 @@ class DrawTable:
         )
 
 
-class Among(Enum):
+class Population(Enum):
     """The inputs that a matrix counts."""
 
     RIGHT_AT_BOTH = "clean text right at source and target"
@@ -103,17 +103,19 @@ class Among(Enum):
     ALL = "all"
 
 
-def transfer_matrix(table: PredictionTable, among: Among = Among.RIGHT_AT_BOTH) -> tuple[tuple[Rate, ...], ...]:
+def transfer_matrix(
+    table: PredictionTable, among: Population = Population.RIGHT_AT_BOTH
+) -> tuple[tuple[Rate, ...], ...]:
     """Return M with counts: row = source, column = target; see the docstring of the module."""
     wrong, size = table.adversarial_wrong, range(len(table.bitmaps))
     return tuple(tuple(Rate.of(wrong[i, :, j], _counted(table, i, j, among)) for j in size) for i in size)
 
 
-def _counted(table: PredictionTable, source: int, target: int, among: Among) -> Mask | None:
-    if among is Among.ALL:
+def _counted(table: PredictionTable, source: int, target: int, among: Population) -> Mask | None:
+    if among is Population.ALL:
         return None
     counted: Mask = table.clean_right[:, source] & table.clean_right[:, target]
-    return counted & table.adversarial_wrong[source, :, source] if among is Among.BROKEN_AT_SOURCE else counted
+    return counted & table.adversarial_wrong[source, :, source] if among is Population.BROKEN_AT_SOURCE else counted
 
 
 def predicted_success(
@@ -136,7 +138,7 @@ def predicted_success(
 
 
 def prediction_table(
-    judge: Judge,
+    judge: GoalFunction,
     results: Sequence[Sequence[AttackResult]],
     bitmaps: Sequence[Bitmap],
     *,
@@ -168,7 +170,7 @@ def prediction_table(
 
 
 def draw_table(
-    judge: Judge,
+    judge: GoalFunction,
     results: Sequence[Sequence[AttackResult]],
     defence: RandomPrecision,
     draws: int,

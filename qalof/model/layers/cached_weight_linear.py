@@ -4,9 +4,9 @@ Frozen weights are rounded once per width and cached, since re-quantizing a weig
 short batch. A weight (or an LSQ step) that is being trained is rounded on every forward that has a graph, with its
 gradient. The cache is dropped when the weight changes: by a move, a cast, an in-place write, or another tensor in its
 place. One kind of change is not noticed, since torch does not count it: a write through ``weight.data``; call
-:meth:`HoldingLinear.forget` after one.  In a graph of ``torch.compile`` the weight is rounded in the graph, fused: a
-graph cannot check whether the weight has changed, and a stale one would be silently wrong. The bits are guards of the
-graph, so each configuration compiles once.
+:meth:`CachedWeightLinear.forget` after one.  In a graph of ``torch.compile`` the weight is rounded in the graph, fused:
+a graph cannot check whether the weight has changed, and a stale one would be silently wrong. The bits are guards of
+the graph, so each configuration compiles once.
 
 A width may have *fixed* codes instead, found by calibration rather than by rounding to nearest
 (:mod:`qalof.post_training`).  They keep the grid on which they were found: their largest value need not be that of the
@@ -18,8 +18,8 @@ on each forward; that is not noticeable with 16 x 128 tokens, and it doubles the
 ``held="packed"`` keeps b bits per weight, and without gradients multiplies integers where a kernel can
 (:mod:`qalof.model.layers.packed_weight`); ``held="int8"`` keeps values and codes, 5 bytes per weight, and multiplies
 integers in training too (:mod:`qalof.model.layers.int8_weight`). Values are the default, because a model that is small
-enough to be trained here fits into memory a few times. :meth:`HoldingLinear.held_bytes` says how much is cached.
-:meth:`HoldingLinear.pack` drops the weight itself.
+enough to be trained here fits into memory a few times. :meth:`CachedWeightLinear.held_bytes` says how much is cached.
+:meth:`CachedWeightLinear.pack` drops the weight itself.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from qalof.model.layers.int8_weight import Int8Weight
 from qalof.model.layers.packed_weight import PackedWeight, bytes_in
 from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.quantization.packing import pack
-from qalof.quantization.quantizer import Encoded, Grid
+from qalof.quantization.quantizer import QParams, QuantizedTensor
 from qalof.quantization.scheme import QuantizationScheme
 
-Held = torch.Tensor | Encoded | PackedWeight | Int8Weight
+Held = torch.Tensor | QuantizedTensor | PackedWeight | Int8Weight
 """A rounded weight as it is cached: values, codes, packed codes, or values and codes."""
 
 
-class HoldingLinear(nn.Linear):
+class CachedWeightLinear(nn.Linear):
     """The part of :class:`qalof.model.layers.switchable_linear.SwitchableLinear` that concerns its weight.
 
     Attributes:
@@ -59,7 +59,7 @@ class HoldingLinear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool) -> None:
         super().__init__(in_features, out_features, bias=bias, device="meta")
-        self._fixed: dict[float, Encoded] = {}
+        self._fixed: dict[float, QuantizedTensor] = {}
         self.packed_only = False
         self._held: dict[float, Held] = {}
         self._held_for: tuple[tuple[torch.Tensor, int], ...] = ()
@@ -93,7 +93,7 @@ class HoldingLinear(nn.Linear):
         return self._held_weight(bits)
 
     @torch.no_grad()
-    def encoded_weight(self, bits: float) -> Encoded:
+    def encoded_weight(self, bits: float) -> QuantizedTensor:
         """Return codes and grid of the weight, for a packed file.
 
         Raises:
@@ -102,14 +102,14 @@ class HoldingLinear(nn.Linear):
         if bits in self._fixed:
             return self._fixed[bits]
         quantizer = self.scheme.weight.at(bits)
-        return quantizer.encode(self.weight, bits, self.weight_quantizer.grid(self.weight, bits, quantizer))
+        return quantizer.quantize(self.weight, bits, self.weight_quantizer.qparams(self.weight, bits, quantizer))
 
     @property
-    def fixed_codes(self) -> dict[float, Encoded]:
+    def fixed_codes(self) -> dict[float, QuantizedTensor]:
         """The codes, by width, that were found by another method than rounding to nearest, such as GPTQ."""
         return dict(self._fixed)
 
-    def fix_codes(self, codes: Mapping[float, Encoded]) -> None:
+    def fix_codes(self, codes: Mapping[float, QuantizedTensor]) -> None:
         """Run these codes at their widths from now on, whatever the weight is; an empty mapping releases them.
 
         Raises:
@@ -160,7 +160,9 @@ class HoldingLinear(nn.Linear):
         elif isinstance(held, torch.Tensor):
             self._held[bits] = tensors["values"]
         else:
-            self._held[bits] = Encoded(tensors["codes"], Grid(tensors["scale"], tensors.get("zero")), held.bits)
+            self._held[bits] = QuantizedTensor(
+                tensors["codes"], QParams(tensors["scale"], tensors.get("zero")), held.bits
+            )
 
     def forget(self) -> None:
         """Drop all cached weights; this is needed only after a write through ``weight.data``."""
@@ -173,7 +175,7 @@ class HoldingLinear(nn.Linear):
             return held
         if isinstance(held, Int8Weight):
             return held.values
-        decoded = held.decode() if isinstance(held, PackedWeight) else self.scheme.weight.at(bits).decode(held)
+        decoded = held.dequantize() if isinstance(held, PackedWeight) else self.scheme.weight.at(bits).dequantize(held)
         return decoded.to(self.weight.dtype)
 
     def _hold(self, bits: float) -> Held:
@@ -188,15 +190,15 @@ class HoldingLinear(nn.Linear):
                 self._held[bits] = self._to_hold(bits)
         return self._held[bits]
 
-    def _decoded(self, encoded: Encoded) -> torch.Tensor:
-        return self.scheme.weight.at(encoded.bits).decode(encoded).to(self.weight.dtype)
+    def _decoded(self, encoded: QuantizedTensor) -> torch.Tensor:
+        return self.scheme.weight.at(encoded.bits).dequantize(encoded).to(self.weight.dtype)
 
     def _packed(self, weight: torch.Tensor, bits: float) -> PackedWeight:
         quantizer = self.scheme.weight.at(bits)
         if bits in self._fixed:
             return PackedWeight(pack(self._fixed[bits], quantizer), self.scheme.activation)
-        grid = self.weight_quantizer.grid(weight, bits, quantizer)
-        return PackedWeight.of(weight, bits, quantizer, self.scheme.activation, grid)
+        qparams = self.weight_quantizer.qparams(weight, bits, quantizer)
+        return PackedWeight.of(weight, bits, quantizer, self.scheme.activation, qparams)
 
     def _learning(self) -> bool:
         return torch.is_grad_enabled() and any(source.requires_grad for source in self._sources())
@@ -212,7 +214,7 @@ class HoldingLinear(nn.Linear):
         lowest, highest = quantizer.code_range(bits)
         for dtype in (torch.int8, torch.uint8):
             if torch.iinfo(dtype).min <= lowest and highest <= torch.iinfo(dtype).max:
-                return Encoded(encoded.codes.to(dtype), encoded.grid, bits)
+                return QuantizedTensor(encoded.codes.to(dtype), encoded.qparams, bits)
         return encoded
 
     def _values(self, bits: float) -> torch.Tensor:
@@ -254,10 +256,10 @@ class HoldingLinear(nn.Linear):
         return moved
 
 
-def _moved(encoded: Encoded, device: torch.device) -> Encoded:
+def _moved(encoded: QuantizedTensor, device: torch.device) -> QuantizedTensor:
     """Return ``encoded`` on ``device``; a cast of the weight leaves a grid in fp32."""
     zero = None if encoded.zero is None else encoded.zero.to(device)
-    return Encoded(encoded.codes.to(device), Grid(encoded.scale.to(device), zero), encoded.bits)
+    return QuantizedTensor(encoded.codes.to(device), QParams(encoded.scale.to(device), zero), encoded.bits)
 
 
 def _tensors(held: Held) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ import torch
 from qalof.model.layers.packed_weight import INT_MM, Kernel, PackedWeight
 from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.quantization.packing import Packed
-from qalof.quantization.quantizer import Encoded, Quantizer
+from qalof.quantization.quantizer import QuantizedTensor, Quantizer
 from qalof.quantization.scheme import TensorScheme
 from qalof.quantization.straight_through import StraightThrough
 
@@ -38,12 +38,12 @@ class Int8Weight:
     codes: PackedWeight | None
 
     @classmethod
-    def of(cls, values: torch.Tensor, encoded: Encoded, quantizer: Quantizer, activation: TensorScheme) -> Self:
+    def of(cls, values: torch.Tensor, encoded: QuantizedTensor, quantizer: Quantizer, activation: TensorScheme) -> Self:
         """Make it from ``values`` and ``encoded``, the same weight, and ``activation``, the scheme of its inputs."""
         lowest, highest = quantizer.code_range(encoded.bits)
         if lowest < -128 or highest > 127 or not quantizer.scaled_codes:
             return cls(values, None)
-        codes = Packed(encoded.codes.to(torch.int8), encoded.grid, values.shape[1], encoded.bits, quantizer)
+        codes = Packed(encoded.codes.to(torch.int8), encoded.qparams, values.shape[1], encoded.bits, quantizer)
         return cls(values, PackedWeight(codes, activation))
 
     def kernel(self, quantizer: TensorQuantizer, bits: float) -> Kernel:

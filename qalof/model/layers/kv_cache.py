@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import torch
 
-from qalof.layer_bits import PASS_THROUGH
+from qalof.layer_bits import FULL_PRECISION
 from qalof.model.layers.kv_layout import map_kv
 from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.quantization.granularity import Granularity
@@ -32,7 +32,7 @@ def quantize_kv(
         bits: the width of the cache.
         quantizers: the quantizers of keys, of values, or of both, as the layout has them.
     """
-    if bits == PASS_THROUGH or layout is None:
+    if bits == FULL_PRECISION or layout is None:
         return projected
     scales, each = layout.scales, iter(quantizers)
 

@@ -8,9 +8,9 @@ kernel multiplies depends on both widths of a site; it is reported and never rep
             times scale (symmetric, lsq), and input scales per token or per tensor.  Fake quantization sums the same
             products in fp32, so both agree up to the rounding of sums.  With scales by group the sum is exact in each
             group.
-``decode``  the weight becomes fp32 for the moment of the product, exactly the numbers of fake quantization.  All other
-            cases use this: inputs above 8 bits, grids with a zero, 9 to 16 bits, devices without an integer product,
-            and gradients.
+``dequantize``  the weight becomes fp32 for the moment of the product, exactly the numbers of fake quantization.  All
+            other cases use this: inputs above 8 bits, grids with a zero, 9 to 16 bits, devices without an integer
+            product, and gradients.
 
 Widths 8, 4 and 2 are never unpacked for ``int_mm``: codes that share a byte are cut out as planes, the plane of every
 second (fourth) weight is multiplied with every second (fourth) input, and the storage offset is taken off the sum:
@@ -33,7 +33,7 @@ from qalof.precision import at_least_float32
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.integer_matmul import integer_product, refused_shape, unusable
 from qalof.quantization.packing import Packed, pack, unpack_rows
-from qalof.quantization.quantizer import Encoded, Grid, Quantizer
+from qalof.quantization.quantizer import QParams, QuantizedTensor, Quantizer
 from qalof.quantization.scheme import TensorScheme
 
 _PLANES = {2: 4, 4: 2}
@@ -42,7 +42,7 @@ _INT8_BITS = 8
 
 @dataclass(frozen=True)
 class Kernel:
-    """The kernel of a site, ``int_mm``, ``decode`` or ``float``, and the reason why no faster one is used."""
+    """The kernel of a site, ``int_mm``, ``dequantize`` or ``float``, and the reason why no faster one is used."""
 
     name: str
     reason: str = ""
@@ -72,7 +72,12 @@ class PackedWeight:
 
     @classmethod
     def of(
-        cls, weight: torch.Tensor, bits: float, quantizer: Quantizer, activation: TensorScheme, grid: Grid | None = None
+        cls,
+        weight: torch.Tensor,
+        bits: float,
+        quantizer: Quantizer,
+        activation: TensorScheme,
+        qparams: QParams | None = None,
     ) -> Self:
         """Pack ``weight`` (rows, columns), whose decoded form must equal its fake quantization.
 
@@ -80,8 +85,8 @@ class PackedWeight:
             BadInputError: The codes of the quantizer do not give its fake quantization, or the width has no codes.
         """
         with torch.no_grad():
-            made = cls(pack(quantizer.encode(weight, bits, grid), quantizer), activation)
-            if not torch.equal(made.decode(), quantizer.fake_quantize(weight, bits, grid).to(torch.float32)):
+            made = cls(pack(quantizer.quantize(weight, bits, qparams), quantizer), activation)
+            if not torch.equal(made.dequantize(), quantizer.fake_quantize(weight, bits, qparams).to(torch.float32)):
                 raise BadInputError(
                     f"a packed weight must be what the model runs with: quantizer {quantizer.method} at {bits} bits is "
                     "not, since its codes and its fake quantization differ; take another quantizer at this width"
@@ -99,13 +104,15 @@ class PackedWeight:
         Raises:
             BadInputError: ``change`` is a cast, which would change the scales.
         """
-        grid = self.stored.grid
-        scale, zero = change(grid.scale), None if grid.zero is None else change(grid.zero)
-        if scale.dtype is not grid.scale.dtype:
+        qparams = self.stored.qparams
+        scale, zero = change(qparams.scale), None if qparams.zero is None else change(qparams.zero)
+        if scale.dtype is not qparams.scale.dtype:
             raise BadInputError(
-                f"a packed weight keeps its scales in {grid.scale.dtype}: got a cast to {scale.dtype}; cast it before"
+                f"a packed weight keeps its scales in {qparams.scale.dtype}: got {scale.dtype}; cast it before"
             )
-        return type(self)(replace(self.stored, data=change(self.stored.data), grid=Grid(scale, zero)), self.activation)
+        return type(self)(
+            replace(self.stored, data=change(self.stored.data), qparams=QParams(scale, zero)), self.activation
+        )
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the tensors that are kept, by name."""
@@ -115,7 +122,7 @@ class PackedWeight:
         """Replace the tensors by equal ``tensors`` with the names of :meth:`tensors`, such as those of a shared
         file.
         """
-        self.stored = replace(self.stored, data=tensors["data"], grid=Grid(tensors["scale"], tensors.get("zero")))
+        self.stored = replace(self.stored, data=tensors["data"], qparams=QParams(tensors["scale"], tensors.get("zero")))
 
     # --- the product ---
 
@@ -139,7 +146,7 @@ class PackedWeight:
             bias: (rows,) or None.
         """
         if self.kernel(bits, x.device) is not INT_MM:
-            return functional.linear(quantizer(x, bits), self.decode().to(x.dtype), bias)
+            return functional.linear(quantizer(x, bits), self.dequantize().to(x.dtype), bias)
         encoded = quantizer.encode_int8(x, bits)
         codes = encoded.codes.reshape(-1, self.stored.columns)
         product = self.integer_linear(codes, at_least_float32(x).dtype)
@@ -157,7 +164,7 @@ class PackedWeight:
         spare = -codes.shape[-1] % count
         padded = functional.pad(codes, (0, spare)) if spare else codes
         inputs = [padded[:, at::count].contiguous() for at in range(count)]
-        scale = self.stored.grid.scale.to(dtype)
+        scale = self.stored.qparams.scale.to(dtype)
         size = self._group_size()
         if size is None:
             whole = self._sum(inputs, planes, offset, slice(None))
@@ -169,23 +176,25 @@ class PackedWeight:
             total = part if group == 0 else total.add_(part)
         return total
 
-    def decode(self) -> torch.Tensor:
+    def dequantize(self) -> torch.Tensor:
         """Return (rows, columns) in fp32, the numbers of fake quantization."""
         stored = self.stored
         if stored.data.dtype is not torch.int8 and stored.bits not in _PLANES:
             return stored.dequantize()
         planes, offset = self._planes()
         codes = planes[0] if len(planes) == 1 else torch.stack(planes, dim=-1).flatten(-2) - offset
-        return stored.quantizer.decode(Encoded(codes[:, : stored.columns], stored.wide_grid(), stored.bits))
+        return stored.quantizer.dequantize(
+            QuantizedTensor(codes[:, : stored.columns], stored.wide_qparams(), stored.bits)
+        )
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         """Return only the rows at ``indices`` (count,), decoded: (count, columns), fp32."""
-        grid = self.stored.grid
+        qparams = self.stored.qparams
         by_row = self.stored.quantizer.granularity is not Granularity.TENSOR
-        scale = grid.scale[indices] if by_row else grid.scale
-        zero = grid.zero if grid.zero is None or not by_row else grid.zero[indices]
-        part = replace(self.stored, data=self.stored.data[indices], grid=Grid(scale, zero))
-        return type(self)(part, self.activation).decode()
+        scale = qparams.scale[indices] if by_row else qparams.scale
+        zero = qparams.zero if qparams.zero is None or not by_row else qparams.zero[indices]
+        part = replace(self.stored, data=self.stored.data[indices], qparams=QParams(scale, zero))
+        return type(self)(part, self.activation).dequantize()
 
     def _sum(self, inputs: list[torch.Tensor], planes: list[torch.Tensor], offset: int, part: slice) -> torch.Tensor:
         """Return the exact sum over one part of the columns, int32 (tokens, rows)."""

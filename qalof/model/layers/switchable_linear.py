@@ -19,8 +19,8 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from qalof.errors import BadInputError
-from qalof.layer_bits import PASS_THROUGH, LayerBits
-from qalof.model.layers.cached_weight_linear import HoldingLinear
+from qalof.layer_bits import FULL_PRECISION, LayerBits
+from qalof.model.layers.cached_weight_linear import CachedWeightLinear
 from qalof.model.layers.int8_weight import Int8Weight
 from qalof.model.layers.packed_weight import FLOAT, INT_MM, Kernel, PackedWeight
 from qalof.model.layers.real_tokens import RealTokens
@@ -29,7 +29,7 @@ from qalof.quantization.scheme import QuantizationScheme
 from qalof.site import KvLayout
 
 
-class SwitchableLinear(HoldingLinear):
+class SwitchableLinear(CachedWeightLinear):
     """``nn.Linear`` with fake-quantized weight and input; :attr:`bits` has their widths.
 
     The input is (..., in), and the output (..., out).
@@ -56,7 +56,7 @@ class SwitchableLinear(HoldingLinear):
         if bias is not None:
             self.bias = nn.Parameter(bias, requires_grad=False)
         self.place = name
-        self.bits = LayerBits.of(PASS_THROUGH)
+        self.bits = LayerBits.of(FULL_PRECISION)
         self.scheme = scheme or QuantizationScheme()
         widths = self.scheme.widths
         self.weight_quantizer = TensorQuantizer(self.scheme.weight, in_features, f"{name} weight", widths, self.weight)

@@ -14,7 +14,7 @@ from qalof.quantization.granularity import Granularity
 from qalof.quantization.lsq_steps import LsqSteps
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.observers import StaticRanges
-from qalof.quantization.quantizer import Encoded, Grid, Quantizer
+from qalof.quantization.quantizer import QParams, QuantizedTensor, Quantizer
 from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 
 
@@ -58,24 +58,24 @@ class TensorQuantizer(nn.Module):
             return self._beside_outliers(x, bits, quantizer, self.scheme.outliers)
         if self._one_range_per_row(quantizer):
             return self._rounded_by_row(x, bits)
-        return quantizer.fake_quantize(x, bits, self.grid(x, bits, quantizer))
+        return quantizer.fake_quantize(x, bits, self.qparams(x, bits, quantizer))
 
-    def encode_int8(self, x: torch.Tensor, bits: float) -> Encoded:
+    def encode_int8(self, x: torch.Tensor, bits: float) -> QuantizedTensor:
         """Return codes in int8 and their grid, whose values :meth:`forward` returns; there are no outliers and no
         gradient.
         """
         quantizer = self.scheme.at(bits)
         if self._one_range_per_row(quantizer):
             return quantizer.encode_int8(x, bits, self._grid_per_row(x, bits, quantizer))
-        return quantizer.encode_int8(x, bits, self.grid(x, bits, quantizer))
+        return quantizer.encode_int8(x, bits, self.qparams(x, bits, quantizer))
 
-    def grid(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> Grid | None:
+    def qparams(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> QParams | None:
         """Return the grid that steps or ranges give; None for a dynamic one."""
         if self.steps is not None and isinstance(quantizer, Lsq):
             start = (self.training or self.calibrating) and not self.steps.ready(bits)
-            return self.steps.grid(self._real(x) if start else x, bits, start=start)
+            return self.steps.qparams(self._real(x) if start else x, bits, start=start)
         if self.ranges is not None:
-            return self.ranges.grid(x, bits, quantizer, seen=self._real(x) if self.ranges.observing else x)
+            return self.ranges.qparams(x, bits, quantizer, seen=self._real(x) if self.ranges.observing else x)
         return None
 
     def _real(self, x: torch.Tensor) -> torch.Tensor:
@@ -103,15 +103,15 @@ class TensorQuantizer(nn.Module):
         return torch.stack(rounded).reshape(x.shape)
 
     @torch.no_grad()
-    def _grid_per_row(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> Grid:
+    def _grid_per_row(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> QParams:
         """Return a scale for each token of ``x``, which is the scale of its row: (..., tokens, 1)."""
         assert self.tokens is not None
         rows, mask = self.tokens.rows(x)
         kept = list(rows)
         if mask is not None:
             kept = [row[real] if bool(real.any()) else row for row, real in zip(rows, mask, strict=True)]
-        scales = torch.stack([quantizer.grid(row, bits).scale for row in kept])
-        return Grid(scales.reshape(-1, 1, 1).expand(*rows.shape[:2], 1).reshape(*x.shape[:-1], 1))
+        scales = torch.stack([quantizer.qparams(row, bits).scale for row in kept])
+        return QParams(scales.reshape(-1, 1, 1).expand(*rows.shape[:2], 1).reshape(*x.shape[:-1], 1))
 
     def _beside_outliers(self, x: torch.Tensor, bits: float, quantizer: Quantizer, threshold: float) -> torch.Tensor:
         tokens = self.tokens or RealTokens()

@@ -18,12 +18,12 @@ from typing import ClassVar, Literal
 
 import torch
 
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asymmetric(Quantizer, method="asymmetric"):
-    """Codes start at 0; ``grid.zero`` is ``lo`` or the integer zero point."""
+    """Codes start at 0; ``qparams.zero`` is ``lo`` or the integer zero point."""
 
     zero_point: Literal["float", "integer"] = "float"
     """``float`` keeps the lowest value as it is; ``integer`` makes zero a level."""
@@ -49,7 +49,7 @@ class Asymmetric(Quantizer, method="asymmetric"):
         divisor, highest = self._levels(2**bits - 1)
         return 0, highest if self.zero_point == "float" else math.ceil(divisor)
 
-    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+    def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:
         if self.anchor_zero or self.zero_point == "integer":
             low, high = low.clamp(max=0), high.clamp(min=0)
         divisor, _ = self._levels(2**bits - 1)
@@ -58,18 +58,18 @@ class Asymmetric(Quantizer, method="asymmetric"):
         scale = self._stored((high - low) / divisor)
         scale = torch.where(scale == 0, torch.ones_like(scale), scale)
         zero = low if self.zero_point == "float" else (-low / scale).round_().clamp_(*self.code_range(bits))
-        return Grid(scale, zero)
+        return QParams(scale, zero)
 
-    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        assert grid.zero is not None
+    def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        assert qparams.zero is not None
         if self.zero_point == "float":
-            steps = torch.sub(x, grid.zero).div_(grid.scale).round_()
+            steps = torch.sub(x, qparams.zero).div_(qparams.scale).round_()
         else:
-            steps = torch.div(x, grid.scale).round_().add_(grid.zero)
+            steps = torch.div(x, qparams.scale).round_().add_(qparams.zero)
         return steps.clamp_(*self.code_range(bits))
 
-    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        assert grid.zero is not None
+    def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        assert qparams.zero is not None
         if self.zero_point == "float":
-            return codes.mul_(grid.scale).add_(grid.zero)
-        return codes.sub_(grid.zero).mul_(grid.scale)
+            return codes.mul_(qparams.scale).add_(qparams.zero)
+        return codes.sub_(qparams.zero).mul_(qparams.scale)

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 
 from qalof.quantization.granularity import absolute_maximum
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 
 _HIGHEST = 127
 _LARGEST_HALF = torch.finfo(torch.float16).max
@@ -26,7 +26,7 @@ _STEP = 7.874015718698502e-3
 
 @dataclass(frozen=True, kw_only=True)
 class BnbInt8(Quantizer, method="bnb_int8"):
-    """Codes are -127..127; ``grid.scale`` is m, which fp16 represents exactly."""
+    """Codes are -127..127; ``qparams.scale`` is m, which fp16 represents exactly."""
 
     only_bits: ClassVar[int | None] = 8
 
@@ -34,18 +34,18 @@ class BnbInt8(Quantizer, method="bnb_int8"):
         """The codes reach from -127 to 127."""
         return -_HIGHEST, _HIGHEST
 
-    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
-        return Grid(absolute_maximum(_half(x)))
+    def _grid_of(self, x: torch.Tensor, bits: float) -> QParams:
+        return QParams(absolute_maximum(_half(x)))
 
-    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
-        return Grid(_half(torch.maximum(high, -low)))
+    def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:
+        return QParams(_half(torch.maximum(high, -low)))
 
-    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        factor = _HIGHEST / torch.where(grid.scale == 0, 1.0, grid.scale)
+    def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        factor = _HIGHEST / torch.where(qparams.scale == 0, 1.0, qparams.scale)
         return (_half(x) * factor).round_().clamp_(-_HIGHEST, _HIGHEST)
 
-    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        return codes.mul_(grid.scale).mul_(_STEP)
+    def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        return codes.mul_(qparams.scale).mul_(_STEP)
 
 
 def _half(x: torch.Tensor) -> torch.Tensor:

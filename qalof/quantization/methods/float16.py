@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 
 from qalof.quantization.granularity import Granularity
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 
 _LARGEST = torch.finfo(torch.float16).max
 _LARGEST_CODE = 0x7BFF
@@ -34,13 +34,13 @@ class Float16(Quantizer, method="float16"):
         """The codes reach from that of -65504 to that of 65504."""
         return -_LARGEST_CODE, _LARGEST_CODE
 
-    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
-        return Grid(torch.ones_like(low))
+    def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:
+        return QParams(torch.ones_like(low))
 
-    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+    def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
         half = x.clamp(-_LARGEST, _LARGEST).to(torch.float16)
         return half.abs().view(torch.int16).to(x.dtype) * half.to(x.dtype).sign()
 
-    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+    def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
         magnitudes = codes.abs().to(torch.int16).view(torch.float16).to(codes.dtype)
         return magnitudes * codes.sign()

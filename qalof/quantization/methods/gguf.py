@@ -36,7 +36,7 @@ import torch
 from qalof.errors import BadInputError
 from qalof.quantization.granularity import Granularity, absolute_maximum
 from qalof.quantization.options import GroupSize
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 
 BLOCK = 32
 _LARGEST = torch.finfo(torch.float16).max
@@ -85,15 +85,15 @@ class Gguf(_Blocks, method="gguf"):
         half = 2 ** (int(bits) - 1)
         return (-127, 127) if bits == 8 else (-half, half - 1)
 
-    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
-        return Grid(self._stored(_own_scale(x, bits)))
+    def _grid_of(self, x: torch.Tensor, bits: float) -> QParams:
+        return QParams(self._stored(_own_scale(x, bits)))
 
-    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+    def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:
         extreme = torch.where(-low >= high, low, high)
-        return Grid(self._stored(extreme.abs() / 127 if bits == 8 else extreme / -(2 ** (int(bits) - 1))))
+        return QParams(self._stored(extreme.abs() / 127 if bits == 8 else extreme / -(2 ** (int(bits) - 1))))
 
-    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        scale = grid.scale
+    def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        scale = qparams.scale
         if self._coded_alone:
             own = _own_scale(x, bits)
             scale = torch.where(self._stored(own) == scale, own, scale)
@@ -106,13 +106,13 @@ class Gguf(_Blocks, method="gguf"):
         rounded = floors.add_((magnitudes.sub_(floors) * 2).floor_()).clamp_(max=highest)
         return rounded.mul_(products.sign()).add_(0.0)  # adding 0 turns -0 into +0, as an integer is
 
-    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        return codes.mul_(grid.scale)
+    def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        return codes.mul_(qparams.scale)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GgufAffine(_Blocks, method="gguf_affine"):
-    """The formats are Q5_1 and Q4_1, by width; ``grid.zero`` is the minimum."""
+    """The formats are Q5_1 and Q4_1, by width; ``qparams.zero`` is the minimum."""
 
     widths: ClassVar[tuple[int, ...]] = (4, 5)
     has_zero: ClassVar[bool] = True
@@ -121,12 +121,12 @@ class GgufAffine(_Blocks, method="gguf_affine"):
         """The codes reach from 0 to 2^b - 1."""
         return 0, 2 ** int(bits) - 1
 
-    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
-        return Grid(self._stored((high - low) / self.code_range(bits)[1]), self._stored(low))
+    def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:
+        return QParams(self._stored((high - low) / self.code_range(bits)[1]), self._stored(low))
 
-    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        assert grid.zero is not None
-        highest, scale, zero = self.code_range(bits)[1], grid.scale, grid.zero
+    def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        assert qparams.zero is not None
+        highest, scale, zero = self.code_range(bits)[1], qparams.scale, qparams.zero
         if self._coded_alone:
             low, high = x.amin(dim=-1, keepdim=True), x.amax(dim=-1, keepdim=True)
             own = (high - low) / highest
@@ -134,9 +134,9 @@ class GgufAffine(_Blocks, method="gguf_affine"):
             scale, zero = torch.where(mine, own, scale), torch.where(mine, low, zero)
         return (x - zero).mul_(_inverse(scale)).add_(0.5).trunc_().clamp_(0, highest)
 
-    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        assert grid.zero is not None
-        return codes.mul_(grid.scale).add_(grid.zero)
+    def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        assert qparams.zero is not None
+        return codes.mul_(qparams.scale).add_(qparams.zero)
 
 
 def _own_scale(x: torch.Tensor, bits: float) -> torch.Tensor:

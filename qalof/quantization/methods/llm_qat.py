@@ -16,14 +16,14 @@ import torch
 
 from qalof.errors import BadInputError
 from qalof.quantization.granularity import absolute_maximum
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 
 _EPSILON = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlmQat(Quantizer, method="llm_qat"):
-    """Codes are -Q..Q; ``grid.scale`` is S, which is steps per unit instead of units per step."""
+    """Codes are -Q..Q; ``qparams.scale`` is S, which is steps per unit instead of units per step."""
 
     lowest_bits: ClassVar[int] = 2
 
@@ -39,17 +39,17 @@ class LlmQat(Quantizer, method="llm_qat"):
         _, highest = self._levels(2 ** (bits - 1) - 1)
         return -highest, highest
 
-    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
+    def _grid_of(self, x: torch.Tensor, bits: float) -> QParams:
         maximum = absolute_maximum(x)
-        return self._grid_of_range(-maximum, maximum, bits)
+        return self._qparams_of_range(-maximum, maximum, bits)
 
-    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+    def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:
         divisor, _ = self._levels(2 ** (bits - 1) - 1)
-        return Grid(divisor / (torch.maximum(high, -low) + _EPSILON))
+        return QParams(divisor / (torch.maximum(high, -low) + _EPSILON))
 
-    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+    def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
         # the clamp never changes a code in a group's own range, but it does in a static one
-        return (x * grid.scale).round_().clamp_(*self.code_range(bits))
+        return (x * qparams.scale).round_().clamp_(*self.code_range(bits))
 
-    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        return codes.div_(grid.scale + _EPSILON)
+    def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        return codes.div_(qparams.scale + _EPSILON)

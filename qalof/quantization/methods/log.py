@@ -24,14 +24,14 @@ import torch
 from qalof.errors import BadInputError
 from qalof.laws import Positive
 from qalof.quantization.granularity import absolute_maximum, mean_magnitude
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 
 CANDIDATES = range(1, 13)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Log(Quantizer, method="log"):
-    """Signed codes for geometric magnitudes; ``grid.scale`` is m and ``grid.zero`` is R."""
+    """Signed codes for geometric magnitudes; ``qparams.scale`` is m and ``qparams.zero`` is R."""
 
     octaves: Literal["mse", "power_of_two"] | Positive = "mse"
     """R, the reach below the maximum in octaves: a number, ``mse`` for the one of the least squared error, or
@@ -44,24 +44,24 @@ class Log(Quantizer, method="log"):
         highest = max(1, self._levels(2 ** (bits - 1) - 1)[1])
         return -highest, highest
 
-    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
+    def _grid_of(self, x: torch.Tensor, bits: float) -> QParams:
         if bits == 1:
             mean = self._stored(mean_magnitude(x))
-            return Grid(mean, torch.ones_like(mean))
+            return QParams(mean, torch.ones_like(mean))
         maximum = absolute_maximum(x)
         if self.octaves != "mse":
-            return self._grid_of_range(-maximum, maximum, bits)
+            return self._qparams_of_range(-maximum, maximum, bits)
         x, maximum = x.contiguous(), self._stored(maximum)
         best, least = torch.ones_like(maximum), torch.full_like(maximum, torch.inf)
         for octaves in CANDIDATES:
             reach = torch.full_like(maximum, octaves)
-            grid = Grid(maximum, reach)
-            error = (self._values(self._codes(x, grid, bits), grid, bits) - x).square().mean(dim=-1, keepdim=True)
+            qparams = QParams(maximum, reach)
+            error = (self._values(self._codes(x, qparams, bits), qparams, bits) - x).square().mean(dim=-1, keepdim=True)
             best = torch.where(error < least, reach, best)
             least = torch.minimum(error, least)
-        return Grid(maximum, best)
+        return QParams(maximum, best)
 
-    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+    def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:
         if bits == 1 or self.octaves == "mse":
             raise BadInputError(
                 "log quantization in a static range needs a number of octaves and 2 bits or more: "
@@ -69,31 +69,31 @@ class Log(Quantizer, method="log"):
             )
         maximum = self._stored(torch.maximum(high, -low))
         octaves = self.code_range(bits)[1] - 1 if self.octaves == "power_of_two" else self.octaves
-        return Grid(maximum, self._stored(torch.full_like(maximum, float(octaves))))
+        return QParams(maximum, self._stored(torch.full_like(maximum, float(octaves))))
 
-    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+    def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
         if bits == 1:
             return torch.ones_like(x).masked_fill_(x < 0, -1)
         count = self.code_range(bits)[1]
-        ratio = x.abs() / torch.where(grid.scale == 0, 1.0, grid.scale)
+        ratio = x.abs() / torch.where(qparams.scale == 0, 1.0, qparams.scale)
         if count == 1:
             return x.sign() * (ratio >= 0.5)
-        level = ratio.clamp_(min=torch.finfo(ratio.dtype).tiny).log2_().div_(self._step(grid, count))
+        level = ratio.clamp_(min=torch.finfo(ratio.dtype).tiny).log2_().div_(self._step(qparams, count))
         reached = level >= 0.5 - count
         magnitude = level.round_().clamp_(1 - count, 0).add_(count)
         return magnitude.mul_(x.sign()).mul_(reached)
 
-    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+    def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
         count = self.code_range(bits)[1]
         if bits == 1 or count == 1:
-            return codes.mul_(grid.scale)
+            return codes.mul_(qparams.scale)
         sign = codes.sign()
-        exponent = codes.abs_().sub_(count).mul_(self._step(grid, count))
+        exponent = codes.abs_().sub_(count).mul_(self._step(qparams, count))
         # in fp64, since fp32 exp2 differs in its last bit between strided, short and long tensors
-        return exponent.to(torch.float64).exp2_().to(exponent.dtype).mul_(grid.scale).mul_(sign)
+        return exponent.to(torch.float64).exp2_().to(exponent.dtype).mul_(qparams.scale).mul_(sign)
 
     @staticmethod
-    def _step(grid: Grid, count: int) -> torch.Tensor:
+    def _step(qparams: QParams, count: int) -> torch.Tensor:
         """Return D, in octaves."""
-        assert grid.zero is not None
-        return grid.zero / (count - 1)
+        assert qparams.zero is not None
+        return qparams.zero / (count - 1)

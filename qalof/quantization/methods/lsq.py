@@ -20,7 +20,7 @@ import torch
 from qalof.errors import BadInputError
 from qalof.quantization import granularity as grouping
 from qalof.quantization.granularity import mean_magnitude
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +47,21 @@ class Lsq(Quantizer, method="lsq"):
             return 0, self._levels(2**bits - 1)[1]
         return -self._levels(2 ** (bits - 1))[1], self._levels(2 ** (bits - 1) - 1)[1]
 
-    def fake_quantize(self, x: torch.Tensor, bits: float | torch.Tensor, grid: Grid | None = None) -> torch.Tensor:
-        """Round ``x`` as every quantizer does, with gradients to ``x`` and to ``grid.scale``."""
-        if isinstance(bits, torch.Tensor) or grid is None or bits >= self.passthrough_bits:
-            return super().fake_quantize(x, bits, grid)
+    def fake_quantize(
+        self, x: torch.Tensor, bits: float | torch.Tensor, qparams: QParams | None = None
+    ) -> torch.Tensor:
+        """Round ``x`` as every quantizer does, with gradients to ``x`` and to ``qparams.scale``."""
+        if isinstance(bits, torch.Tensor) or qparams is None or bits >= self.passthrough_bits:
+            return super().fake_quantize(x, bits, qparams)
         self.check_bits(bits)
         rounded = []
-        for piece, part in self._pieces(x, grid):
+        for piece, part in self._pieces(x, qparams):
             count = self._gradient_scale(piece, part, x, bits)
             value: torch.Tensor = _LearnedRounding.apply(piece, part.scale, self.code_range(bits), count)
             rounded.append(value)
         return grouping.from_groups(rounded, self.granularity, x.shape).to(x.dtype)
 
-    def _gradient_scale(self, piece: torch.Tensor, part: Grid, x: torch.Tensor, bits: float) -> float:
+    def _gradient_scale(self, piece: torch.Tensor, part: QParams, x: torch.Tensor, bits: float) -> float:
         """g."""
         counts = {
             "shared": piece.numel() / part.scale.numel(),
@@ -69,19 +71,19 @@ class Lsq(Quantizer, method="lsq"):
         count = counts.get(self.gradient_count)
         return 1.0 if count is None else float((count * self.code_range(bits)[1]) ** -0.5)
 
-    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
+    def _grid_of(self, x: torch.Tensor, bits: float) -> QParams:
         step = 2 * mean_magnitude(x) / self.code_range(bits)[1] ** 0.5
         step = self._stored(step)
-        return Grid(torch.where(step == 0, torch.ones_like(step), step))
+        return QParams(torch.where(step == 0, torch.ones_like(step), step))
 
-    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+    def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:
         raise BadInputError("lsq learns its steps and takes no observed range: drop the observer, or take symmetric")
 
-    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        return (x / grid.scale).clamp_(*self.code_range(bits)).round_()
+    def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        return (x / qparams.scale).clamp_(*self.code_range(bits)).round_()
 
-    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        return codes.mul_(grid.scale)
+    def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        return codes.mul_(qparams.scale)
 
 
 class _LearnedRounding(torch.autograd.Function):

@@ -16,14 +16,14 @@ import torch
 
 from qalof.errors import BadInputError
 from qalof.quantization.granularity import mean_magnitude
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 
 _CLIP = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
 class MidRise(Quantizer, method="midrise2"):
-    """Codes are -2..1; ``grid.scale`` is twice the mean."""
+    """Codes are -2..1; ``qparams.scale`` is twice the mean."""
 
     only_bits: ClassVar[int | None] = 2
 
@@ -31,15 +31,15 @@ class MidRise(Quantizer, method="midrise2"):
         """The codes reach from -2 to 1."""
         return -2, 1
 
-    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
-        return Grid(self._stored(2 * mean_magnitude(x)))
+    def _grid_of(self, x: torch.Tensor, bits: float) -> QParams:
+        return QParams(self._stored(2 * mean_magnitude(x)))
 
-    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+    def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:
         raise BadInputError("midrise2 is scaled by a mean, which a static range does not know: take symmetric")
 
-    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        scaled = x / torch.where(grid.scale == 0, 1.0, grid.scale)
+    def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        scaled = x / torch.where(qparams.scale == 0, 1.0, qparams.scale)
         return scaled.clamp_(-_CLIP, _CLIP).mul_(2).sub_(0.5).round_()
 
-    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        return codes.add_(0.5).mul_(grid.scale).div_(2)
+    def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        return codes.add_(0.5).mul_(qparams.scale).div_(2)

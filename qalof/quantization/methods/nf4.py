@@ -15,7 +15,7 @@ import torch
 
 from qalof.quantization.granularity import Granularity, absolute_maximum
 from qalof.quantization.options import GroupSize
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 
 CODEBOOK = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
@@ -39,17 +39,17 @@ class NormalFloat4(Quantizer, method="nf4"):
         """The codes reach from 0 to 15."""
         return 0, 15
 
-    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
+    def _grid_of(self, x: torch.Tensor, bits: float) -> QParams:
         maximum = absolute_maximum(x)
-        return self._grid_of_range(-maximum, maximum, bits)
+        return self._qparams_of_range(-maximum, maximum, bits)
 
-    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+    def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:
         scale = self._stored(torch.maximum(high, -low))
-        return Grid(torch.where(scale == 0, torch.ones_like(scale), scale))
+        return QParams(torch.where(scale == 0, torch.ones_like(scale), scale))
 
-    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+    def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
         levels = torch.tensor(CODEBOOK, dtype=x.dtype, device=x.device)
-        return torch.bucketize((x * (1 / grid.scale)).contiguous(), (levels[1:] + levels[:-1]) / 2).to(x.dtype)
+        return torch.bucketize((x * (1 / qparams.scale)).contiguous(), (levels[1:] + levels[:-1]) / 2).to(x.dtype)
 
-    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        return torch.tensor(CODEBOOK, dtype=codes.dtype, device=codes.device)[codes.long()] * grid.scale
+    def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        return torch.tensor(CODEBOOK, dtype=codes.dtype, device=codes.device)[codes.long()] * qparams.scale

@@ -20,7 +20,7 @@ import torch
 
 from qalof.errors import BadInputError
 from qalof.quantization.granularity import absolute_maximum, mean_magnitude
-from qalof.quantization.quantizer import Grid, Quantizer
+from qalof.quantization.quantizer import QParams, Quantizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +42,19 @@ class Symmetric(Quantizer, method="symmetric"):
             return -highest, highest
         return -math.floor(divisor + 0.5), math.ceil(divisor - 0.5)
 
-    def _grid_of(self, x: torch.Tensor, bits: float) -> Grid:
+    def _grid_of(self, x: torch.Tensor, bits: float) -> QParams:
         if bits == 1:
-            return Grid(self._stored(mean_magnitude(x)))
+            return QParams(self._stored(mean_magnitude(x)))
         return self._grid_of_maximum(absolute_maximum(x), bits)
 
-    def _grid_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> Grid:
+    def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:
         if bits == 1:
             raise BadInputError("one bit is scaled by a mean, which a static range does not know: take 2 bits or more")
         return self._grid_of_maximum(torch.maximum(high, -low), bits)
 
-    def _grid_of_maximum(self, maximum: torch.Tensor, bits: float) -> Grid:
+    def _grid_of_maximum(self, maximum: torch.Tensor, bits: float) -> QParams:
         scale = self._stored(maximum / self._divisor(bits))
-        return Grid(torch.where(scale == 0, torch.ones_like(scale), scale))
+        return QParams(torch.where(scale == 0, torch.ones_like(scale), scale))
 
     def _divisor(self, bits: float) -> float:
         """Return how many steps reach from 0 to the maximum: Q, or half of 2^b - 1."""
@@ -62,10 +62,10 @@ class Symmetric(Quantizer, method="symmetric"):
         steps = math.floor(steps) if self.real_bits == "floor" else steps
         return steps if self.range == "narrow" else steps / 2
 
-    def _codes(self, x: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
+    def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
         if bits == 1:
             return torch.ones_like(x).masked_fill_(x < 0, -1)
-        return (x / grid.scale).round_().clamp_(*self.code_range(bits))
+        return (x / qparams.scale).round_().clamp_(*self.code_range(bits))
 
-    def _values(self, codes: torch.Tensor, grid: Grid, bits: float) -> torch.Tensor:
-        return codes.mul_(grid.scale)
+    def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
+        return codes.mul_(qparams.scale)

@@ -67,7 +67,7 @@ def main() -> None:
 
     variants: dict[str, Callable[[], torch.Tensor]] = {
         "lora": lambda: lora(ids).start_logits,
-        "pass_through": at(ours, "32"),
+        "full_precision": at(ours, "32"),
         "mixed": at(ours, "striped84"),
         "mixed_held_as_codes": at(codes, "striped84"),
         "naive": at(ours, "striped84", again=True),

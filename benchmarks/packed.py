@@ -3,7 +3,7 @@ a span head, so that no unquantized vocabulary product dilutes the difference.
 
     python benchmarks/packed.py > benchmarks/results/packed.json
 
-``float``: pass-through.  ``values`` and ``codes``: fake-quantized at 8 and 4 bits in turn, weights held so.
+``float``: full precision.  ``values`` and ``codes``: fake-quantized at 8 and 4 bits in turn, weights held so.
 ``packed8``, ``packed4``, ``packed_mixed``: the weights dropped, 8 and 4 bits held as packed integers.  ``decoded4``:
 the same with 16-bit inputs, which no integer kernel takes.  Times are interleaved; resident bytes come from one
 process a variant, after a forward of 16 x 128 tokens: its private memory (USS) and tensors, less what it began with.

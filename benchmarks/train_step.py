@@ -136,7 +136,7 @@ def variants(made: dict[str, Any], ids: torch.Tensor, parts: bool) -> dict[str, 
         "requantized": at("sp", "8", "4", forget=True),
     }
     ones = {
-        "pass_through": ("32", "32"),
+        "full_precision": ("32", "32"),
         "weights_only": ("w8a32", "w4a32"),
         "activations_only": ("w32a8", "w32a4"),
         "cache_only": ("w32a32kv8", "w32a32kv4"),

@@ -3,7 +3,7 @@
 Functions of plain values (sites and a bitmap), so a search can compute the costs of millions of bitmaps without a
 model. The formulas are in docs/methods/cost.md. Bytes are those of the packed file (:mod:`qalof.export.packed`),
 exactly: each site knows its quantizers, and these say what they store
-(:meth:`qalof.quantization.options.QuantizerOptions.stored_size`).  A pass-through weight is counted as fp32.
+(:meth:`qalof.quantization.options.QuantizerOptions.stored_size`).  A full precision weight is counted as fp32.
 
 :class:`Cost` is what a bitmap can change and is per bitmap.  ``weight_bytes`` are the sites' weights alone.  Where it
 is known what a model holds beside its sites (:class:`Rest`), ``adapter_bytes`` are the adapters that this bitmap runs,
@@ -256,7 +256,7 @@ def _shared_bytes(
 
 
 def _passes_through(site: Site, bits: int) -> bool:
-    return bits >= site.quantization.weight.at(bits).passthrough_bits
+    return bits >= site.quantization.weight.at(bits).full_precision_bits
 
 
 def _check_sites(bitmap: Bitmap, sites: Sequence[Site]) -> None:

@@ -27,7 +27,7 @@ def check_width(bits: int, what: str = "bits") -> int:
         BadInputError: not a whole number from 2 to 16, nor 32.
     """
     if isinstance(bits, bool) or not isinstance(bits, int) or bits not in WIDTHS:
-        raise BadInputError(f"{what} must be a whole number from 2 to 16, or 32 for pass-through: got {bits!r}")
+        raise BadInputError(f"{what} must be a whole number from 2 to 16, or 32 for full precision: got {bits!r}")
     return bits
 
 

@@ -272,8 +272,8 @@ def _widths_of(site: Site, bits: LayerBits) -> tuple[int, int, int]:
     return bits.weight, 0 if site.is_embedding else bits.activation, bits.kv if site.kv_features else 0
 
 
-def _layer(weight: int | None, activation: int | None, kv: int | None, pass_through: bool) -> LayerBits:
+def _layer(weight: int | None, activation: int | None, kv: int | None, full_precision: bool) -> LayerBits:
     assert weight is not None
     # a KV width without effect follows the weight, so a uniform bitmap reads as one number
-    cache = FULL_PRECISION if pass_through else kv
+    cache = FULL_PRECISION if full_precision else kv
     return LayerBits(weight, activation or weight, cache or weight)

@@ -48,7 +48,7 @@ def test_rows_are_padded_to_whole_bytes():
     assert cost_of(Bitmap.parse("w3a8", [s.name for s in SITES]), SITES).weight_bytes == 70 * (4 + 2)
 
 
-def test_pass_through_costs_four_bytes_a_weight_and_no_scale():
+def test_full_precision_costs_four_bytes_a_weight_and_no_scale():
     assert cost_of(Bitmap.parse("32", [s.name for s in SITES]), SITES).weight_bytes == 700 * 4
 
 

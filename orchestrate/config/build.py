@@ -88,7 +88,7 @@ def check_length(task: Task, model: Any) -> None:
 
 
 def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[BitmapSpec]:
-    """The widths to score after training, from high to low: pass-through and all that were trained."""
+    """The widths to score after training, from high to low: full precision and all that were trained."""
     if isinstance(config.objective, CptObjective):
         return [FULL_PRECISION, *(spec for spec in config.objective.trained if spec != FULL_PRECISION)]
     widths = {int(name) for name in model.adapters} or set(objective_widths(config.objective, model.sites))

@@ -26,10 +26,10 @@ def save_fixed_codes(model: nn.Module, folder: Path) -> None:
     """Write the fixed codes of all sites into ``folder``; write nothing where there are none."""
     tensors = {}
     for path, linear in _linears(model):
-        for bits, encoded in linear.fixed_codes.items():
+        for bits, quantized in linear.fixed_codes.items():
             lowest, highest = linear.scheme.weight.at(bits).code_range(bits)
             dtype = next(d for d in _TYPES if torch.iinfo(d).min <= lowest and highest <= torch.iinfo(d).max)
-            parts = {"codes": encoded.codes.to(dtype), "scale": encoded.scale, "zero": encoded.zero}
+            parts = {"codes": quantized.codes.to(dtype), "scale": quantized.scale, "zero": quantized.zero_point}
             for name, tensor in parts.items():
                 if tensor is not None:
                     tensors[f"{path}/{int(bits)}/{name}"] = tensor.detach().cpu().contiguous().clone()
@@ -69,13 +69,13 @@ def _read(
     quantizer.check_bits(bits)
     lowest, highest = quantizer.code_range(bits)
     own = quantizer.qparams(linear.weight, bits)
-    zero = stored.get(f"{prefix}/zero")
-    fits = scale is not None and scale.shape == own.scale.shape and (zero is None) == (own.zero is None)
+    zero_point = stored.get(f"{prefix}/zero")
+    fits = scale is not None and scale.shape == own.scale.shape and (zero_point is None) == (own.zero_point is None)
     if not fits or codes.shape != linear.weight.shape or codes.min() < lowest or codes.max() > highest:
         raise BadInputError(f"{path} must fit this model: {prefix} has codes or a grid of another quantizer or shape")
     assert scale is not None
     wide = torch.int32 if highest > torch.iinfo(torch.int16).max else torch.int16
-    return QuantizedTensor(codes.to(wide), QParams(scale, zero), bits)
+    return QuantizedTensor(codes.to(wide), QParams(scale, zero_point), bits)
 
 
 def _linears(model: nn.Module) -> Iterator[tuple[str, SwitchableLinear]]:

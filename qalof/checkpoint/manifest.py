@@ -8,6 +8,7 @@ Format versions:
    that covers a head which is not tied.  Version 1 cannot express any of these, so the number is new.
 3. Perhaps codes of weights that are not rounded to nearest (:mod:`qalof.checkpoint.fixed_codes`), which a reader of
    version 2 would ignore.
+4. Other names for four settings of quantizers (:data:`qalof.quantization.strict.RENAMED`).
 
 The manifest also names the convention of the integer range, because the same numbers mean other weights under another
 one.
@@ -27,10 +28,11 @@ from qalof.model.adapters import AdapterPolicy, AdapterSpec
 from qalof.model.gguf_source import ORIGIN
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
+from qalof.quantization.strict import under_new_names
 
 KIND = "switchable-model"
 """What a manifest says that it is of."""
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 OLDEST_VERSION = 1
 
@@ -136,6 +138,7 @@ def describe(manifest: Mapping[str, Any], folder: Path) -> Described:
         if not isinstance(manifest["extra"], dict):
             raise TypeError("extra is not an object")
         settings = {"policy": AdapterPolicy(manifest["policy"])} if version == 1 else manifest["settings"]
+        settings = under_new_names(settings) if version < 4 else settings
         return Described(
             BaseModel(str(stored["source"]), HeadKind(stored["head"]), int(stored["seed"]), stored["labels"]),
             str(stored["sha256"]),

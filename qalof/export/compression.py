@@ -95,7 +95,7 @@ def _dequantized(model: SwitchableModel, bitmap: Bitmap) -> Iterator[torch.Tenso
         bits = bitmap[site.name].weight
         linear, _ = layers_of(model, site)
         weight = effective_weight(model, site)
-        rounds = bits < linear.scheme.weight.at(bits).passthrough_bits
+        rounds = bits < linear.scheme.weight.at(bits).full_precision_bits
         if not rounds and site.is_head and model.settings.head_mode in TIED:
             continue  # the embedding itself
         yield linear.quantize_weight(weight, bits) if rounds else weight

@@ -88,9 +88,9 @@ def quantize(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
     if not torch.isfinite(wide).all():
         raise BadInputError(f"a tensor must be finite to become {kind}: it holds NaN or infinity")
     _check_range(wide, kind)
-    encoded = kind.quantizer.quantize(wide, kind.bits)
-    parts = [part.to(torch.float16).reshape(-1, 1).view(torch.uint8) for part in encoded.qparams if part is not None]
-    codes = encoded.codes.reshape(-1, BLOCK)
+    quantized = kind.quantizer.quantize(wide, kind.bits)
+    parts = [part.to(torch.float16).reshape(-1, 1).view(torch.uint8) for part in quantized.qparams if part is not None]
+    codes = quantized.codes.reshape(-1, BLOCK)
     if kind is BlockType.Q8_0:
         parts.append(codes.to(torch.int8).view(torch.uint8))
     else:

@@ -175,7 +175,7 @@ def tensor_type(site: Site, bits: int, plain: str = "F32") -> str:
         BadInputError: The width has no type, or the model itself does not have it.
     """
     quantizer = site.quantization.weight.at(bits)
-    if bits < quantizer.passthrough_bits:
+    if bits < quantizer.full_precision_bits:
         quantizer.check_bits(bits)
     own = block_type(quantizer, bits)
     if own is None and bits not in TYPES:
@@ -271,5 +271,5 @@ def _is_embedding(model: SwitchableModel, site: Site, bits: int, merge: bool) ->
     if model.settings.head_mode is not HeadMode.TIED_VIEW:
         return False
     lora = layers_of(model, site)[1] if merge else None
-    rounds = bits < site.quantization.weight.at(bits).passthrough_bits
+    rounds = bits < site.quantization.weight.at(bits).full_precision_bits
     return not rounds and (lora is None or lora.active is None)

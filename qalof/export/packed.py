@@ -3,7 +3,7 @@
 A sealed folder:
 
 ``packed.safetensors``  the sites' weights: ``NAME/data``, ``/scale``, perhaps ``/zero`` (:mod:`.packing`), or
-                        ``/weight`` as plain numbers at pass-through; a tied head at pass-through is not stored again
+                        ``/weight`` as plain numbers at full precision, where a tied head is not stored again
 ``rest.safetensors``    plain numbers: ``bias/NAME``; ``rest/PATH``, norms, positions, and embeddings and heads that
                         are not sites; in fp32: ``branch/NAME/a`` and ``/b``, the active adapter; ``state/NAME/...``,
                         learned steps and static ranges
@@ -45,7 +45,9 @@ from qalof.quantization.packing import pack
 from qalof.site import HeadMode, Site
 from qalof.writing import check_folder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 has other names for four settings (:data:`qalof.quantization.strict.RENAMED`)."""
+OLDEST_VERSION = 1
 
 KIND = "packed-model"
 
@@ -126,7 +128,7 @@ def save_packed(
         folder: the new folder, which appears complete or not at all; only an older packed model there is replaced.
         tokenizer: a tokenizer that is written into the folder.
         extra: JSON that is stored too.
-        float_type: the type of what is not quantized: norms, biases, embeddings, weights at pass-through.
+        float_type: the type of what is not quantized: norms, biases, embeddings, weights at full precision.
 
     Raises:
         BadInputError: The model cannot run the bitmap, the scale dtype cannot represent a grid, a number is beyond the
@@ -215,7 +217,7 @@ def _add_weight(model: SwitchableModel, site: Site, bits: int, parts: _Parts) ->
     """Return ``tied``, ``float``, or the settings of the packed weight."""
     linear, _ = layers_of(model, site)
     weight, quantizer = effective_weight(model, site), linear.scheme.weight.at(bits)
-    if bits >= quantizer.passthrough_bits:
+    if bits >= quantizer.full_precision_bits:
         view = site.is_head and model.settings.head_mode is HeadMode.TIED_VIEW
         if view and weight.data_ptr() == linear.weight.data_ptr():
             return "tied"

@@ -89,7 +89,7 @@ class PackedLinear(nn.Linear):
         """Return the kernel that multiplies here, where no gradient is needed."""
         if self.packed is not None:
             return self.packed.kernel(self.bits.activation, self.weight.device)
-        passes = self.bits.weight >= self.site.quantization.weight.at(self.bits.weight).passthrough_bits
+        passes = self.bits.weight >= self.site.quantization.weight.at(self.bits.weight).full_precision_bits
         return FLOAT if passes else Kernel("float", "the weight is held decoded")
 
     def _product(self, input: torch.Tensor, quantizer: TensorQuantizer) -> torch.Tensor:

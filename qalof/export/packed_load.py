@@ -20,7 +20,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.export.float_type import FloatType
-from qalof.export.packed import FORMAT_VERSION, KIND, LAYOUT_FILE, PACKED_FILE, REST_FILE, rest_names
+from qalof.export.packed import FORMAT_VERSION, KIND, LAYOUT_FILE, OLDEST_VERSION, PACKED_FILE, REST_FILE, rest_names
 from qalof.export.packed_embedding import PackedEmbedding, PackedTiedHead
 from qalof.export.packed_linear import Branch, PackedLinear
 from qalof.files import open_sealed, read_json
@@ -31,6 +31,7 @@ from qalof.model.pretrained import _AUTO_CLASSES, HeadKind
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import site_path
 from qalof.quantization.packing import Packed
+from qalof.quantization.strict import under_new_names
 from qalof.site import HeadMode, Site
 
 _GENERATION = "generation_config.json"
@@ -81,7 +82,7 @@ def read_layout(folder: str | Path) -> dict[str, Any]:
         BadInputError: The folder is missing, damaged, newer, or of another kind.
     """
     folder = Path(folder)
-    manifest = open_sealed(folder, "packed model", FORMAT_VERSION)
+    manifest = open_sealed(folder, "packed model", FORMAT_VERSION, OLDEST_VERSION)
     if manifest.get("kind") != KIND:
         raise BadInputError(f"{folder} must be a packed model: it is a {manifest.get('kind')!r}; export it first")
     for file in (LAYOUT_FILE, PACKED_FILE, REST_FILE, "config.json"):
@@ -90,7 +91,8 @@ def read_layout(folder: str | Path) -> dict[str, Any]:
     layout = read_json(folder / LAYOUT_FILE, "layout of packed model")
     if not isinstance(layout, dict):
         raise BadInputError(f"packed model {folder} is damaged: {LAYOUT_FILE} does not hold an object; restore it")
-    return layout
+    named: dict[str, Any] = under_new_names(layout) if manifest["format_version"] == 1 else layout
+    return named
 
 
 def load_packed(
@@ -102,7 +104,7 @@ def load_packed(
 
     Args:
         folder: the folder, which must stay as it is while the model lives, or be replaced as a whole.
-        kernel: ``decoded``: weights in fp32, with exactly the outputs of the model that was packed; ``integer``:
+        kernel: ``dequantized``: weights in fp32, with exactly the outputs of the model that was packed; ``integer``:
             weights as they lie in the file, multiplied as integers where a kernel can, equal up to the rounding of
             sums (:func:`kernels` says where).
         layout: what :func:`read_layout` returned, where the folder has been checked already.

@@ -72,7 +72,7 @@ class AdapterPolicy(StrEnum):
 def adapter_for(bits: int, names: Sequence[str], policy: AdapterPolicy) -> str | None:
     """Return the adapter that serves weights of ``bits``, or None for no branch.
 
-    ``nearest_higher`` takes the highest adapter where none is higher than ``bits``, for example at pass-through.
+    ``nearest_higher`` takes the highest adapter where none is higher than ``bits``, for example at full precision.
 
     Raises:
         BadInputError: The policy is ``exact``, and no adapter has this width.

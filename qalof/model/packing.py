@@ -1,7 +1,7 @@
 """A switchable model without its weights: it keeps packed integers of the widths that it will run at.
 
 It is switched as before. Embeddings, norms, biases and adapters stay as they are. Each site holds one packed weight per
-width and nothing in fp32, except at pass-through.  Under ``merge_then_quantize`` a width's adapter is in its packed
+width and nothing in fp32, except at full precision.  Under ``merge_then_quantize`` a width's adapter is in its packed
 weight.
 """
 

@@ -111,7 +111,7 @@ def _held(model: SwitchableModel) -> dict[str, torch.Tensor]:
     for switch in model.switches:
         for bits, tensors in switch.linear.held_tensors().items():
             for name, tensor in tensors.items():
-                # pass-through under packing keeps a parameter, which may be the embedding's own
+                # full precision under packing keeps a parameter, which may be the embedding's own
                 if not isinstance(tensor, torch.nn.Parameter) and tensor.numel():
                     named[f"held/{switch.site.name}/{bits}/{name}"] = tensor.detach()
     return named

@@ -86,7 +86,7 @@ class SwitchableModel(nn.Module):
             for parameter in group.values():
                 parameter.requires_grad_(True)
         own = [int(name) for name in self.adapters if name != lora.SHARED]
-        # under ``exact`` a model without an adapter for pass-through cannot start there
+        # under ``exact`` a model without an adapter for full precision cannot start there
         start = max(own) if self.policy is AdapterPolicy.EXACT and own else FULL_PRECISION
         # the width at which it starts was not requested, so there is no warning of its stand-in
         self._told = {(start, lora.adapter_for(start, tuple(self.adapters), self.policy))}

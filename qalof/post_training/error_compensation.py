@@ -69,7 +69,7 @@ class Compensated:
     nearest on the same grid.
     """
 
-    encoded: QuantizedTensor
+    quantized: QuantizedTensor
     error: float
     nearest_error: float
 
@@ -164,9 +164,9 @@ def _round_columns(
             place = int(order[at])
             column = work[:, at : at + 1]
             qparams = _column_grid(nearest.qparams, quantizer, place, len(work))
-            encoded = alone.quantize(column.to(qparams.scale.dtype), nearest.bits, qparams)
-            codes[:, place] = encoded.codes[:, 0].to(codes.dtype)
-            error = (column - alone.dequantize(encoded)) / factor[at, at]
+            quantized = alone.quantize(column.to(qparams.scale.dtype), nearest.bits, qparams)
+            codes[:, place] = quantized.codes[:, 0].to(codes.dtype)
+            error = (column - alone.dequantize(quantized)) / factor[at, at]
             work[:, at + 1 : end] -= error * factor[at, at + 1 : end]
             errors[:, at - start : at - start + 1] = error
         work[:, end:] -= errors @ factor[start:end, end:]
@@ -204,7 +204,7 @@ def _column_grid(qparams: QParams, quantizer: Quantizer, column: int, rows: int)
         group = column // quantizer.group_size
         return values[:, group : group + 1]
 
-    return QParams(part(qparams.scale), None if qparams.zero is None else part(qparams.zero))
+    return QParams(part(qparams.scale), None if qparams.zero_point is None else part(qparams.zero_point))
 
 
 def _row_errors(weight: torch.Tensor, rounded: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:

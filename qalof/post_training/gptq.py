@@ -68,7 +68,7 @@ def compensate(
     Args:
         model: a model, which returns to its bitmap and mode; on an error it keeps the codes that it had.
         batches: keyword arguments of the model; with an ``attention_mask``, padding does not count.
-        widths: widths below pass-through.
+        widths: widths below full precision.
         settings: the settings of the compensation.
         progress: a function that is called with (groups of layers done, all groups).
 
@@ -125,8 +125,8 @@ def _check(model: SwitchableModel, batches: Batches, widths: Sequence[int]) -> N
         )
     for bits in widths:
         quantizer = model.settings.quantization.weight.at(bits)
-        if bits >= quantizer.passthrough_bits:
-            raise BadInputError(f"widths must have codes to compensate: got pass-through {bits}; take less")
+        if bits >= quantizer.full_precision_bits:
+            raise BadInputError(f"widths must have codes to compensate: got full precision {bits}; take less")
         quantizer.check_bits(bits)
 
 
@@ -158,7 +158,7 @@ def _compensate_group(
     errors = []
     for name, linear in linears.items():
         found = _compensate_site(linear, moments[name].hessian(), bits, settings)
-        linear.fix_codes(linear.fixed_codes | {float(bits): found.encoded})
+        linear.fix_codes(linear.fixed_codes | {float(bits): found.quantized})
         errors.append(SiteError(name, bits, found.error, found.nearest_error))
     return errors
 

@@ -33,18 +33,18 @@ class QuantizerOptions:
     group_size: GroupSize | None = None
     """How many features share a scale under granularity ``group`` or ``head``; null is right for the other
     granularities, and under ``head`` it takes the model's head size."""
-    strict_groups: bool = False
+    require_divisible: bool = False
     """Whether a row that the group size does not divide is refused, as formats of other runtimes do."""
     ste: StraightThrough = StraightThrough.IDENTITY
     """Which gradient passes the rounding."""
     ste_limit: Positive = 2.0
     """The magnitude from which the estimator ``masked`` stops the gradient."""
-    real_bits: Literal["round", "floor", "mix"] = "round"
+    fractional_bits: Literal["round", "floor", "interpolate"] = "round"
     """What a bit-width between two whole ones means; see :mod:`qalof.quantization.quantizer`."""
     scale_dtype: Literal["float32", "float16"] = "float32"
     """The type of the scales in a packed file. The scale is rounded to it *before* the codes are made, so a packed file
     holds exactly what was fake-quantized. From 12 bits on fp16 resolves less than the codes do."""
-    passthrough_bits: Annotated[int, Law(ge=2, le=FULL_PRECISION)] = FULL_PRECISION
+    full_precision_bits: Annotated[int, Law(ge=2, le=FULL_PRECISION)] = FULL_PRECISION
     """The bit-width from which the tensor is left alone (16 in GGUF-like runs)."""
 
     method: ClassVar[str]
@@ -53,7 +53,7 @@ class QuantizerOptions:
     """The lowest bit-width: 1, or 2 where the method has no one-bit form."""
     only_bits: ClassVar[int | None] = None
     """The one bit-width that the method has; None where it has many."""
-    has_zero: ClassVar[bool] = False
+    has_zero_point: ClassVar[bool] = False
     """Whether a stored group has a zero point, or another second number, alongside its scale."""
     scaled_codes: ClassVar[bool] = False
     """Whether a value is its code times the scale and nothing else, so that integer products serve."""
@@ -86,7 +86,8 @@ class QuantizerOptions:
         if not (2 <= bits <= HIGHEST_BITS or bits == self.lowest_bits):
             one = "1 or " if self.lowest_bits == 1 else ""
             raise BadInputError(
-                f"bits must be {one}from 2 to {HIGHEST_BITS}, or {self.passthrough_bits} for pass-through: got {bits}"
+                f"bits must be {one}from 2 to {HIGHEST_BITS}, or {self.full_precision_bits} for full precision: "
+                f"got {bits}"
             )
 
     def check_shape(self, features: int) -> None:
@@ -99,7 +100,7 @@ class QuantizerOptions:
             return
         if self.group_size is None:
             raise BadInputError("granularity head needs the model's head size: none is set; use for_heads(head_size)")
-        if self.strict_groups or self.granularity is Granularity.HEAD:
+        if self.require_divisible or self.granularity is Granularity.HEAD:
             check_divides(self.group_size, features)
 
     @property
@@ -110,7 +111,7 @@ class QuantizerOptions:
     @property
     def zero_point_bytes(self) -> int:
         """The size of a stored zero point in bytes; 0 where the method has none."""
-        return self.scale_bytes if self.has_zero else 0
+        return self.scale_bytes if self.has_zero_point else 0
 
     def scale_count(self, rows: int, columns: int) -> int:
         """Return how many scales a (rows, columns) tensor has."""
@@ -124,12 +125,13 @@ class QuantizerOptions:
         Pass-through counts fp32.
 
         Raises:
-            BadInputError: This method does not have the width, or the width has no codes (``real_bits: mix``).
+            BadInputError: This method does not have the width, or the width has no codes
+                (``fractional_bits: interpolate``).
         """
-        if bits >= self.passthrough_bits:
+        if bits >= self.full_precision_bits:
             return StoredSize(rows * columns * FLOAT_BYTES)
         self.check_bits(bits)
-        if self.real_bits == "mix" and bits != int(bits):
+        if self.fractional_bits == "interpolate" and bits != int(bits):
             raise BadInputError(f"mixed widths have no codes to store: got {bits} bits; take a whole width")
         count = self.scale_count(rows, columns)
         return StoredSize(code_bytes(rows, columns, bits), count * self.scale_bytes, count * self.zero_point_bytes)

@@ -4,8 +4,8 @@
 A code q is stored as u = q + 2^(b-1) (methods without negative codes store u = q) with b bits, the lowest bit first,
 one code directly after the other; a row starts at a byte. So at 4 bits a byte is u[2i] | u[2i+1] << 4. The bits left
 over at the end of a row are those of a code of 0. A real width takes the bits of the next whole one. Scales, and
-``zero`` where a method has one, follow in the dtypes of the quantizer. The quantizer says beforehand how many bytes
-that is (:meth:`qalof.quantization.options.QuantizerOptions.stored_size`), and :mod:`qalof.cost` relies on it.
+``zero_point`` where a method has one, follow in the dtypes of the quantizer. The quantizer says beforehand how many
+bytes that is (:meth:`qalof.quantization.options.QuantizerOptions.stored_size`), and :mod:`qalof.cost` relies on it.
 
 Grids are rounded to these dtypes before anything is encoded, so unpacking gives exactly the codes, the grid
 and the values that the fake-quantized model runs with.  (compressed-tensors packs floor(32 / b) codes into an int32
@@ -65,7 +65,8 @@ class Packed:
     def wide_qparams(self) -> QParams:
         """Return the grid in fp32."""
         return QParams(
-            _as_float(self.qparams.scale), None if self.qparams.zero is None else _as_float(self.qparams.zero)
+            _as_float(self.qparams.scale),
+            None if self.qparams.zero_point is None else _as_float(self.qparams.zero_point),
         )
 
     def dequantize(self) -> torch.Tensor:
@@ -74,7 +75,7 @@ class Packed:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return ``data``, ``scale`` and perhaps ``zero``, for a safetensors file; :meth:`settings` has the rest."""
-        parts = {"data": self.data, "scale": self.qparams.scale, "zero": self.qparams.zero}
+        parts = {"data": self.data, "scale": self.qparams.scale, "zero": self.qparams.zero_point}
         return {name: part for name, part in parts.items() if part is not None}
 
     def settings(self) -> dict[str, Any]:
@@ -100,32 +101,32 @@ class Packed:
         return self
 
 
-def pack(encoded: QuantizedTensor, quantizer: Quantizer) -> Packed:
+def pack(quantized: QuantizedTensor, quantizer: Quantizer) -> Packed:
     """Pack a weight's codes (rows, columns).
 
     Raises:
         BadInputError: The width is one bit, the codes are not a matrix, or the quantizer's dtypes cannot represent the
             grid (learned steps or ranges of another quantizer).
     """
-    if encoded.codes.dim() != 2:
-        raise BadInputError(f"packed codes must be (rows, columns): got shape {tuple(encoded.codes.shape)}")
-    bits, codes = stored_bits(encoded.bits), encoded.codes.to(torch.int32)
-    data = pack_rows(codes + _offset(quantizer, encoded.bits), bits, _padding(quantizer, encoded.bits))
+    if quantized.codes.dim() != 2:
+        raise BadInputError(f"packed codes must be (rows, columns): got shape {tuple(quantized.codes.shape)}")
+    bits, codes = stored_bits(quantized.bits), quantized.codes.to(torch.int32)
+    data = pack_rows(codes + _offset(quantizer, quantized.bits), bits, _padding(quantizer, quantized.bits))
     dtypes = (quantizer.stored_dtype, quantizer.zero_dtype)
-    stored = [None if p is None else _as_stored(p, dtype) for p, dtype in zip(encoded.qparams, dtypes, strict=True)]
-    for part, kept in zip(encoded.qparams, stored, strict=True):
+    stored = [None if p is None else _as_stored(p, dtype) for p, dtype in zip(quantized.qparams, dtypes, strict=True)]
+    for part, kept in zip(quantized.qparams, stored, strict=True):
         if part is not None and kept is not None and not torch.equal(_as_float(kept).to(part.dtype), part):
             raise BadInputError(
                 f"a grid must be exact in {kept.dtype} to be packed: it is not; encode with this quantizer's own grid, "
                 "or with scale_dtype float32 and a weight in float32"
             )
-    scale, zero = stored
+    scale, zero_point = stored
     assert scale is not None
-    return Packed(data, QParams(scale, zero), encoded.codes.shape[1], encoded.bits, quantizer)
+    return Packed(data, QParams(scale, zero_point), quantized.codes.shape[1], quantized.bits, quantizer)
 
 
 def packed_bytes(rows: int, columns: int, bits: float, quantizer: Quantizer) -> int:
-    """Return how many bytes :func:`pack` will take, without packing; pass-through counts 4 bytes per weight."""
+    """Return how many bytes :func:`pack` will take, without packing; full precision counts 4 bytes per weight."""
     return quantizer.stored_size(rows, columns, bits).total
 
 

@@ -2,8 +2,8 @@
 
 A quantizer has ``quantize`` (tensor -> codes and grid), ``dequantize`` (back) and ``fake_quantize``, which equals
 ``dequantize(quantize(x))`` number for number and carries a straight-through gradient.  A *grid* is the scale of each
-group and, where the method has one, a second parameter ``zero``.  It is computed from the tensor itself (dynamic),
-or passed in: from an observer's range, from learned steps, or from a packed file.
+group and, where the method has one, a second parameter ``zero_point``.  It is computed from the tensor itself
+(dynamic), or passed in: from an observer's range, from learned steps, or from a packed file.
 
 A method is one class in one file of :mod:`qalof.quantization.methods`.  It says how a grid comes from a group's
 range, how numbers become codes, and how codes become numbers; the group is always the last dimension, in fp32, or in
@@ -38,11 +38,11 @@ class QParams(NamedTuple):
     """The parameters that say where the representable values lie, in fp32 or fp64.
 
     Its shape is () for tensor, (..., 1) for channel and token, (..., groups) for group and head. The method decides
-    what ``zero`` is: the lowest value or the zero point (asymmetric), octaves (log), or None.
+    what ``zero_point`` is: the lowest value or the zero point (asymmetric), octaves (log), or None.
     """
 
     scale: torch.Tensor
-    zero: torch.Tensor | None = None
+    zero_point: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class QuantizedTensor:
         return self.qparams.scale
 
     @property
-    def zero(self) -> torch.Tensor | None:
+    def zero_point(self) -> torch.Tensor | None:
         """The zero of the grid; None where the method has none."""
-        return self.qparams.zero
+        return self.qparams.zero_point
 
 
 class Quantizer(QuantizerOptions, ABC):
@@ -91,7 +91,7 @@ class Quantizer(QuantizerOptions, ABC):
 
     @property
     def zero_dtype(self) -> torch.dtype:
-        """The dtype in which a packed file stores ``qparams.zero``; it represents it exactly."""
+        """The dtype in which a packed file stores ``qparams.zero_point``; it represents it exactly."""
         return self.stored_dtype
 
     def _tanh_factor(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
@@ -109,13 +109,13 @@ class Quantizer(QuantizerOptions, ABC):
         """Return codes and grid of ``x``.
 
         Raises:
-            BadInputError: The width is pass-through or mixed, which have no codes, or it does not exist, or ``x``
+            BadInputError: The width is full precision or mixed, which have no codes, or it does not exist, or ``x``
                 contains NaN or infinity.
         """
-        if bits >= self.passthrough_bits:
-            raise BadInputError(f"pass-through has no codes to encode: got {bits} bits; widths below it have")
-        if self.real_bits == "mix" and bits != int(bits):
-            raise BadInputError(f"mixed widths have no codes: got {bits} bits; encode the widths on either side")
+        if bits >= self.full_precision_bits:
+            raise BadInputError(f"full precision has no codes to quantize to: got {bits} bits; widths below it have")
+        if self.fractional_bits == "interpolate" and bits != int(bits):
+            raise BadInputError(f"mixed widths have no codes: got {bits} bits; quantize to the widths on either side")
         if not torch.isfinite(x).all():
             raise BadInputError("a tensor must be finite to be quantized: it holds NaN or infinity")
         with torch.no_grad():
@@ -125,27 +125,27 @@ class Quantizer(QuantizerOptions, ABC):
         wide = self.code_range(bits)[1] > torch.iinfo(torch.int16).max
         return QuantizedTensor(codes.to(torch.int32 if wide else torch.int16), qparams, bits)
 
-    def dequantize(self, encoded: QuantizedTensor) -> torch.Tensor:
+    def dequantize(self, quantized: QuantizedTensor) -> torch.Tensor:
         """Return the values of codes, in the dtype of the grid (fp32 or fp64) and the shape of the codes."""
         with torch.no_grad():
             # integers become floats by a copy, which the method may overwrite
-            codes = encoded.codes.to(at_least_float32(encoded.qparams.scale).dtype)
-            pieces = self._pieces(codes, encoded.qparams)
-            values = [self._values(piece, part, encoded.bits) for piece, part in pieces]
-            return grouping.from_groups(values, self.granularity, encoded.codes.shape)
+            codes = quantized.codes.to(at_least_float32(quantized.qparams.scale).dtype)
+            pieces = self._pieces(codes, quantized.qparams)
+            values = [self._values(piece, part, quantized.bits) for piece, part in pieces]
+            return grouping.from_groups(values, self.granularity, quantized.codes.shape)
 
     def fake_quantize(
         self, x: torch.Tensor, bits: float | torch.Tensor, qparams: QParams | None = None
     ) -> torch.Tensor:
         """Round ``x`` to the grid of ``bits``; the result has its shape and dtype, and the estimator's gradient.
 
-        ``bits`` may be a scalar tensor under ``real_bits="mix"``, which is differentiable in it.  There is no check for
-        non-finite numbers, since this runs on every activation.
+        ``bits`` may be a scalar tensor under ``fractional_bits="interpolate"``, which is differentiable in it.  There
+        is no check for non-finite numbers, since this runs on every activation.
         """
-        if self.real_bits == "mix" and (isinstance(bits, torch.Tensor) or bits != int(bits)):
+        if self.fractional_bits == "interpolate" and (isinstance(bits, torch.Tensor) or bits != int(bits)):
             return self._mixed(x, bits, qparams)
         bits = bits.item() if isinstance(bits, torch.Tensor) else bits
-        if bits >= self.passthrough_bits:
+        if bits >= self.full_precision_bits:
             return x
         self.check_bits(bits)
         needs_factor = self.ste is not StraightThrough.IDENTITY and torch.is_grad_enabled() and x.requires_grad
@@ -159,7 +159,7 @@ class Quantizer(QuantizerOptions, ABC):
                 rounded, factor = self._by_pieces(x, bits, qparams, needs_factor)
         return straight_through(x, rounded, factor)
 
-    def encode_int8(self, x: torch.Tensor, bits: float, qparams: QParams | None = None) -> QuantizedTensor:
+    def quantize_int8(self, x: torch.Tensor, bits: float, qparams: QParams | None = None) -> QuantizedTensor:
         """Return codes of up to 8 bits in int8, for a product of integers, with one scale per row or one per tensor.
 
         There is no check for non-finite numbers here either; they make the scale NaN, and with it every product of
@@ -179,7 +179,7 @@ class Quantizer(QuantizerOptions, ABC):
         with torch.no_grad():
             parts = [self._grid_of(piece, bits) for piece in self._groups(x)]
             scale = grouping.scale_from_groups([part.scale for part in parts], self.granularity)
-            zeros = [part.zero for part in parts if part.zero is not None]
+            zeros = [part.zero_point for part in parts if part.zero_point is not None]
             return QParams(scale, grouping.scale_from_groups(zeros, self.granularity) if zeros else None)
 
     def static_grid(self, x: torch.Tensor, bits: float) -> QParams:
@@ -190,9 +190,9 @@ class Quantizer(QuantizerOptions, ABC):
         shape = () if self.granularity is Granularity.TENSOR else (-1,)
         with torch.no_grad():
             parts = [self._grid_of(piece, bits) for piece in self.static_groups(x)]
-            zeros = [part.zero for part in parts if part.zero is not None]
-            zero = torch.cat(zeros).reshape(shape) if zeros else None
-            return QParams(torch.cat([part.scale for part in parts]).reshape(shape), zero)
+            zeros = [part.zero_point for part in parts if part.zero_point is not None]
+            zero_point = torch.cat(zeros).reshape(shape) if zeros else None
+            return QParams(torch.cat([part.scale for part in parts]).reshape(shape), zero_point)
 
     def static_groups(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Return the groups of all tokens, each piece (groups, elements), in fp32 or fp64.
@@ -230,7 +230,7 @@ class Quantizer(QuantizerOptions, ABC):
 
     def _levels(self, count: float) -> tuple[float, int]:
         """Return the divisor of the range and the largest code, for ``count`` steps, which may not be whole."""
-        if self.real_bits == "floor":
+        if self.fractional_bits == "floor":
             return math.floor(count), math.floor(count)
         return count, math.floor(count + 0.5)
 
@@ -249,10 +249,12 @@ class Quantizer(QuantizerOptions, ABC):
         pieces = self._groups(x)
         features = x.shape[-1] if x.dim() else 1
         scales = grouping.scale_to_groups(qparams.scale, self.granularity, features, self.group_size)
-        if qparams.zero is None:
+        if qparams.zero_point is None:
             return ((piece, QParams(scale)) for piece, scale in zip(pieces, scales, strict=True))
-        zeros = grouping.scale_to_groups(qparams.zero, self.granularity, features, self.group_size)
-        return ((piece, QParams(scale, zero)) for piece, scale, zero in zip(pieces, scales, zeros, strict=True))
+        zeros = grouping.scale_to_groups(qparams.zero_point, self.granularity, features, self.group_size)
+        return (
+            (piece, QParams(scale, zero_point)) for piece, scale, zero_point in zip(pieces, scales, zeros, strict=True)
+        )
 
     def _factor(self, x: torch.Tensor, qparams: QParams, bits: float, *, clips: bool) -> torch.Tensor:
         if self.ste is StraightThrough.MASKED:
@@ -269,7 +271,7 @@ class Quantizer(QuantizerOptions, ABC):
 
     def _mixed(self, x: torch.Tensor, bits: float | torch.Tensor, qparams: QParams | None) -> torch.Tensor:
         if qparams is not None:
-            raise BadInputError("mixed widths have no grid of their own: got a static grid; take real_bits round")
+            raise BadInputError("mixed widths have no grid of their own: got a static grid; take fractional_bits round")
         low = math.floor(bits.item() if isinstance(bits, torch.Tensor) else bits)
         fraction = bits - low
         below = self.fake_quantize(x, low)

@@ -29,9 +29,9 @@ def quantize(x: torch.Tensor, bits: float, how: Quantizer | Granularity) -> Quan
     return as_quantizer(how).quantize(x, bits)
 
 
-def dequantize(encoded: QuantizedTensor, how: Quantizer | Granularity) -> torch.Tensor:
+def dequantize(quantized: QuantizedTensor, how: Quantizer | Granularity) -> torch.Tensor:
     """Return the values of codes, in fp32; ``how`` must be what encoded them."""
-    return as_quantizer(how).dequantize(encoded)
+    return as_quantizer(how).dequantize(quantized)
 
 
 def fake_quantize(x: torch.Tensor, bits: float, how: Quantizer | Granularity) -> torch.Tensor:

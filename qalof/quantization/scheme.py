@@ -43,7 +43,7 @@ class TensorScheme:
     """Other quantizers for some bit-widths."""
     observer: ObserverSpec | None = None
     """How static ranges are found; with null, ranges are dynamic."""
-    outliers: Annotated[float, Law(gt=0, off="null keeps none out; 6.0 is usual")] | None = None
+    outlier_threshold: Annotated[float, Law(gt=0, off="null keeps none out; 6.0 is usual")] | None = None
     """Of activations only: a feature that reaches this magnitude in any real token of a row stays in fp16 in that row,
     and counts in no range (bitsandbytes' int8 has 6.0, and looks at all rows of a batch at once). Null keeps no feature
     out."""
@@ -60,13 +60,13 @@ class TensorScheme:
         """Whether tokens are rounded by more than their own values, so rows and padding must be known."""
         shared = any(quantizer.granularity is Granularity.TENSOR for quantizer in self.all())
         learned = any(isinstance(quantizer, Lsq) for quantizer in self.all())
-        return shared or learned or self.observer is not None or self.outliers is not None
+        return shared or learned or self.observer is not None or self.outlier_threshold is not None
 
     @property
     def row_ranges(self) -> bool:
         """Whether a token is rounded by a dynamic range, or kept by outliers, of its whole row."""
         shared = any(q.granularity is Granularity.TENSOR and not isinstance(q, Lsq) for q in self.all())
-        return (shared and self.observer is None) or self.outliers is not None
+        return (shared and self.observer is None) or self.outlier_threshold is not None
 
     def all(self) -> Iterator[Quantizer]:
         """Yield every quantizer of this scheme."""
@@ -105,7 +105,7 @@ class TensorScheme:
             "quantizer": self.quantizer.to_json(),
             "by_width": {str(bits): quantizer.to_json() for bits, quantizer in self.by_width.items()},
             "observer": None if self.observer is None else self.observer.to_json(),
-            "outliers": self.outliers,
+            "outlier_threshold": self.outlier_threshold,
         }
 
     @classmethod
@@ -117,7 +117,7 @@ class TensorScheme:
         """
         if isinstance(data, cls):
             return data
-        settings = check_keys(data, ("quantizer", "by_width", "observer", "outliers"), what)
+        settings = check_keys(data, ("quantizer", "by_width", "observer", "outlier_threshold"), what)
         if "quantizer" not in settings:
             raise BadInputError(f"{what} must name its quantizer: got {sorted(settings)}")
         given = settings.get("by_width") or {}
@@ -129,7 +129,7 @@ class TensorScheme:
             Quantizer.from_json(settings["quantizer"]),
             {int(bits): Quantizer.from_json(quantizer) for bits, quantizer in by_width.items()},
             None if observer is None else ObserverSpec.from_json(observer),
-            settings.get("outliers"),
+            settings.get("outlier_threshold"),
         )
 
 
@@ -168,8 +168,8 @@ class QuantizationScheme:
         if self.weight.observer is not None:
             raise BadInputError("a weight needs no observer, its range is its own: drop it, or take lsq to learn steps")
         for role in ("weight", "kv", "embedding"):
-            if getattr(self, role).outliers is not None:
-                raise BadInputError(f"outliers are kept out of activations only: got them for {role}; drop them there")
+            if getattr(self, role).outlier_threshold is not None:
+                raise BadInputError(f"outlier_threshold belongs to activations only: got it for {role}; drop it there")
         learned = any(isinstance(quantizer, Lsq) for quantizer in self.embedding.all())
         if learned or self.embedding.observer is not None:
             raise BadInputError(
@@ -240,8 +240,10 @@ class QuantizationScheme:
 
 
 def _check_tokens(scheme: TensorScheme, role: str) -> None:
-    if scheme.outliers is not None and (scheme.observer or any(isinstance(q, Lsq) for q in scheme.all())):
-        raise BadInputError(f"{role}: outliers are taken out of dynamic ranges only: got them with an observer or lsq")
+    if scheme.outlier_threshold is not None and (scheme.observer or any(isinstance(q, Lsq) for q in scheme.all())):
+        raise BadInputError(
+            f"{role}: outlier_threshold takes values out of dynamic ranges only: got it with an observer or lsq"
+        )
     for quantizer in scheme.all():
         granularity = quantizer.granularity
         if granularity is Granularity.CHANNEL:

@@ -15,6 +15,15 @@ from typing import Any, Literal
 from qalof.errors import BadInputError, nearest_hint
 from qalof.laws import bare, hints_of, law_in, options_of
 
+RENAMED = {
+    "passthrough_bits": "full_precision_bits",
+    "strict_groups": "require_divisible",
+    "real_bits": "fractional_bits",
+    "outliers": "outlier_threshold",
+}
+"""Settings that once had another name. Whoever writes the old one reads the new one in the error; files of an older
+format version are read under the new ones."""
+
 
 def check_fields(settings: Any, what: str) -> None:
     """Check every field of a frozen dataclass against its type; enumerations may be given by value.
@@ -37,9 +46,19 @@ def check_keys(data: Any, known: Collection[str], what: str) -> Mapping[str, Any
     if not isinstance(data, Mapping):
         raise BadInputError(f"{what} must be an object of settings: got {data!r}")
     for key in data:
+        if RENAMED.get(key) in known and key not in known:
+            raise BadInputError(f"{what} has no setting {key!r}: it is named {RENAMED[key]!r} now; write that")
         if key not in known:
             raise BadInputError(f"{what} has no setting {key!r}; {nearest_hint(str(key), known)}")
     return data
+
+
+def under_new_names(data: Any) -> Any:
+    """Return stored settings of an older format version with the names that their keys have now, at any depth."""
+    if isinstance(data, Mapping):
+        named = {RENAMED.get(key, key): under_new_names(value) for key, value in data.items()}
+        return named | ({"fractional_bits": "interpolate"} if named.get("fractional_bits") == "mix" else {})
+    return [under_new_names(value) for value in data] if isinstance(data, list) else data
 
 
 def json_schema_of(read: Callable[[Any], Any]) -> Any:

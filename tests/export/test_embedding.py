@@ -56,7 +56,7 @@ def held(folder):
 
 
 @pytest.mark.parametrize("head_mode", HEADS)
-def test_at_pass_through_nothing_changes_and_below_it_the_rounded_rows_are_looked_up(make, tokens, head_mode):
+def test_at_full_precision_nothing_changes_and_below_it_the_rounded_rows_are_looked_up(make, tokens, head_mode):
     plain, model = (make(SwitchSettings(head_mode=head_mode, embedding=mode)) for mode in ("none", "site"))
     assert model.site_names == ("wte", *plain.site_names)
     plain.set_bitmap("w8a8kv8")
@@ -103,8 +103,8 @@ def test_a_tied_weight_is_in_the_file_and_in_memory_once(make, tmp_path):
     save_packed(model, at(model, 8), tmp_path / "p")
     names = [*load_file(tmp_path / "p" / PACKED_FILE), *load_file(tmp_path / "p" / REST_FILE)]
     assert {name for name in names if "wte" in name or "lm_head" in name} == {"wte/data", "wte/scale"}
-    decoded, integer = load_packed(tmp_path / "p"), load_packed(tmp_path / "p", "integer")
-    assert decoded.get_output_embeddings().weight is decoded.get_input_embeddings().weight
+    dequantized, integer = load_packed(tmp_path / "p"), load_packed(tmp_path / "p", "integer")
+    assert dequantized.get_output_embeddings().weight is dequantized.get_input_embeddings().weight
     rows, features = model.sites[0].out_features, model.sites[0].in_features
     assert integer.get_input_embeddings().packed.nbytes == rows * (features + 2)
     assert integer.get_output_embeddings().weight.numel() == 0

@@ -87,7 +87,7 @@ def test_the_norms_of_the_active_width_travel(make, tokens, tmp_path, norms):
         {"method": "nf4", "granularity": "group", "group_size": 16},
         {"method": "tanh"},
         {"method": "symmetric", "granularity": "tensor"},
-        {"method": "symmetric", "passthrough_bits": 4},
+        {"method": "symmetric", "full_precision_bits": 4},
     ],
     ids=lambda weight: f"{weight['method']}-{weight.get('granularity', 'channel')}",
 )

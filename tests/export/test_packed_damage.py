@@ -74,8 +74,8 @@ def test_no_folder_or_no_manifest(packed, tmp_path):
 
 
 def test_a_newer_version(packed):
-    reseal(packed, format_version=2)
-    refused(packed, "must have format version 1: got 2")
+    reseal(packed, format_version=3)
+    refused(packed, "must have format version 1 or 2: got 3")
 
 
 def test_another_kind_of_folder(packed):

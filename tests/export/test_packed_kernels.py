@@ -20,14 +20,14 @@ def two(model, bitmap, folder):
 @pytest.mark.parametrize("bitmap", ["w8a8", "w4a8", "8,w4a8kv4", "w3a8,w5a6", "w2a4"])
 @pytest.mark.parametrize("settings", [{}, {"merge": "merge_then_quantize"}, {"merge": "quantize_product"}], ids=str)
 def test_outputs_are_those_of_the_decoded_model_up_to_the_rounding_of_sums(make, tokens, tmp_path, bitmap, settings):
-    decoded, integer, _ = two(make(SwitchSettings(**settings)), bitmap, tmp_path / "p")
+    dequantized, integer, _ = two(make(SwitchSettings(**settings)), bitmap, tmp_path / "p")
     with torch.no_grad():
-        expected, got = decoded(tokens).logits, integer(tokens).logits
+        expected, got = dequantized(tokens).logits, integer(tokens).logits
     error = (expected - got).abs()
     assert error.median() < 1e-5 * expected.abs().max()
     assert error.max() < 0.05 * expected.abs().max()
     assert {str(kernel) for kernel in kernels(integer).values()} == {"int_mm"}
-    assert {kernel.reason for kernel in kernels(decoded).values()} == {"the weight is held decoded"}
+    assert {kernel.reason for kernel in kernels(dequantized).values()} == {"the weight is held decoded"}
 
 
 @pytest.mark.parametrize("settings", [{}, {"quantization": ASYMMETRIC}, {"head_mode": "tied_both"}], ids=str)
@@ -45,15 +45,15 @@ def test_the_tensors_take_the_bytes_of_the_file(make, tmp_path, settings):
 
 @pytest.mark.parametrize("bitmap", ["32", "w16a16", "w8a32"])
 def test_what_is_decoded_or_not_quantized_is_exact(make, tokens, tmp_path, bitmap):
-    decoded, integer, _ = two(make(), bitmap, tmp_path / "p")
+    dequantized, integer, _ = two(make(), bitmap, tmp_path / "p")
     with torch.no_grad():
-        assert torch.equal(decoded(tokens).logits, integer(tokens).logits)
+        assert torch.equal(dequantized(tokens).logits, integer(tokens).logits)
 
 
 def test_generation_is_the_same(make, tokens, tmp_path):
-    decoded, integer, _ = two(make(), "w8a8kv8", tmp_path / "p")
+    dequantized, integer, _ = two(make(), "w8a8kv8", tmp_path / "p")
     options = {"max_new_tokens": 8, "do_sample": False, "attention_mask": torch.ones_like(tokens)}
-    assert torch.equal(decoded.generate(tokens, **options), integer.generate(tokens, **options))
+    assert torch.equal(dequantized.generate(tokens, **options), integer.generate(tokens, **options))
 
 
 def test_writing_into_a_loaded_model_leaves_its_file_alone(make, tokens, tmp_path):

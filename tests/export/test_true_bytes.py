@@ -33,7 +33,7 @@ WEIGHTS = {
     "gguf": {"method": "gguf"},
     "gguf_affine": {"method": "gguf_affine"},
     "nf4": NF4,
-    "fp16": {"method": "symmetric", "scale_dtype": "float16", "passthrough_bits": 8},
+    "fp16": {"method": "symmetric", "scale_dtype": "float16", "full_precision_bits": 8},
 }
 STATIC = {"quantizer": {"method": "symmetric", "granularity": "tensor"}, "observer": {"kind": "minmax"}}
 LEARNED = {"quantizer": {"method": "lsq", "granularity": "tensor", "gradient_count": "features"}}

@@ -18,6 +18,9 @@ from qalof.model.adapters import AdapterPolicy, AdapterSpec
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import build
+from qalof.quantization.methods.symmetric import Symmetric
+from qalof.quantization.scheme import QuantizationScheme, TensorScheme
+from qalof.quantization.strict import RENAMED
 
 SPECS = {"4": AdapterSpec(4, 8), "8": AdapterSpec(2, 4)}
 
@@ -112,7 +115,7 @@ def test_a_file_that_the_manifest_does_not_list_is_no_checkpoint(checkpoint, bas
 @pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, 99, "2", True, None, ...])
 def test_another_version_is_refused(checkpoint, base, version):
     rewrite(checkpoint, format_version=version)
-    refused(checkpoint, base, "must have format version 1 or 2 or 3: got")
+    refused(checkpoint, base, "must have format version 1 or 2 or 3 or 4: got")
 
 
 @pytest.mark.parametrize("convention", ["symmetric-minmax-full", None, ...])
@@ -234,3 +237,19 @@ def test_a_stand_in_for_a_missing_adapter_is_told_of_once(base, caplog):
         "sites at 3 bits have no adapter of their own: nearest_higher takes adapter 4"
     ]
     assert model.adapter_at(3) == "4"
+
+
+def test_settings_under_the_names_of_an_older_version_are_read_as_what_they_are(families, stirred, tokens, tmp_path):
+    scheme = QuantizationScheme(TensorScheme(Symmetric(full_precision_bits=16, fractional_bits="interpolate")))
+    model = stirred(build(families("gpt2").base, SPECS, SwitchSettings(quantization=scheme)))
+    qalof.save(model, tmp_path / "c")
+    text = json.dumps(json.loads((tmp_path / "c" / MANIFEST).read_text())["settings"])
+    for old, new in RENAMED.items():
+        text = text.replace(f'"{new}"', f'"{old}"')
+    assert '"passthrough_bits": 16' in text
+    settings = json.loads(text.replace('"interpolate"', '"mix"'))
+    rewrite(tmp_path / "c", format_version=3, settings=settings)
+    assert qalof.load(tmp_path / "c").settings == model.settings
+    rewrite(tmp_path / "c", format_version=4)
+    with pytest.raises(BadInputError, match="it is named '.*' now; write that"):
+        qalof.load(tmp_path / "c")

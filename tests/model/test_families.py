@@ -43,7 +43,7 @@ def test_the_head_is_one_more_site_and_the_last(family):
     assert find_sites(model, mode)[-1].weights == model.get_output_embeddings().weight.numel()
 
 
-def test_a_fresh_model_at_pass_through_is_the_pretrained_model(family, specs, tokens):
+def test_a_fresh_model_at_full_precision_is_the_pretrained_model(family, specs, tokens):
     model = build(family.base, specs)
     torch.testing.assert_close(logits(model, tokens), logits(family.base.load(), tokens), rtol=0, atol=1e-6)
 

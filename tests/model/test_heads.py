@@ -40,7 +40,7 @@ def test_without_a_mode_the_head_is_no_site(base):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_head_at_pass_through_changes_nothing(base, mode, tokens):
+def test_a_head_at_full_precision_changes_nothing(base, mode, tokens):
     model = made(base, mode)
     assert model.site_names[-1] == "lm_head"
     assert torch.equal(logits(model, tokens), logits(build(base), tokens))

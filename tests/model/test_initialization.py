@@ -84,7 +84,7 @@ def test_loftq_makes_up_for_the_rounding_of_its_own_width(base, tokens):
         assert errors[0] < errors[1]
 
 
-def test_loftq_at_pass_through_has_nothing_to_make_up_for_and_still_trains(base):
+def test_loftq_at_full_precision_has_nothing_to_make_up_for_and_still_trains(base):
     model = build(base, {"32": AdapterSpec(4, 8, init="loftq")})
     a, b, _ = site(model).factors("32")
     assert a.any()

@@ -44,7 +44,7 @@ def test_with_b_zero_all_orders_coincide_bit_for_bit(families, family_name, lora
         assert all(torch.equal(output, outputs[0]) for output in outputs)
 
 
-def test_merging_first_at_pass_through_is_the_side_branch(base, stirred, tokens):
+def test_merging_first_at_full_precision_is_the_side_branch(base, stirred, tokens):
     branch, merged = (stirred(made(base, merge)) for merge in ("branch", "merge_then_quantize"))
     for model in (branch, merged):
         model.set_bitmap(32)

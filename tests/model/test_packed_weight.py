@@ -59,7 +59,7 @@ def test_integers_multiply_to_the_fake_quantized_product_up_to_the_rounding_of_s
 def test_sums_of_codes_are_exact_integers(bits):
     weight, x = drawn(16, 3072), drawn(4, 3072, seed=1)
     held, quantizer = packed(weight, bits, CHANNEL)
-    codes = quantizer.encode_int8(x, 8).codes
+    codes = quantizer.quantize_int8(x, 8).codes
     planes, offset = held._planes()
     count = len(planes)
     got = held._sum([codes[:, at::count] for at in range(count)], planes, offset, slice(None))

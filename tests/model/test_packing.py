@@ -111,7 +111,7 @@ def test_a_width_that_is_not_held_is_refused_by_name(families, specs):
         assert packed.bitmap == before
 
 
-def test_pass_through_can_be_one_of_the_widths(families, specs, tokens):
+def test_full_precision_can_be_one_of_the_widths(families, specs, tokens):
     model = build(families("gpt2").base, specs).eval()
     expected = both([model], 32, tokens)[0]
     model.pack_for_inference([4, 32])

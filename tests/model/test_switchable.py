@@ -51,7 +51,7 @@ def test_four_sites_a_block_by_stable_name(span_model):
     assert span_model.site_names == tuple(f"h.{block}.{leaf}" for block in range(2) for leaf in leaves)
 
 
-def test_fresh_model_at_pass_through_is_the_pretrained_model(span_model, random_model, ids):
+def test_fresh_model_at_full_precision_is_the_pretrained_model(span_model, random_model, ids):
     plain = load_pretrained(random_model, HeadKind.SPAN)
     torch.testing.assert_close(starts(span_model, ids), starts(plain, ids), rtol=0, atol=1e-6)
 

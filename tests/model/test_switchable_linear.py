@@ -53,7 +53,7 @@ SCHEMES = {
     ),
     "tanh": QuantizationScheme(TensorScheme(Tanh())),
     "by width": QuantizationScheme(TensorScheme(Symmetric(), {2: MidRise(), 4: NormalFloat4(), 8: Log(octaves=8)})),
-    "sixteen passes": QuantizationScheme(TensorScheme(Symmetric(passthrough_bits=16))),
+    "sixteen passes": QuantizationScheme(TensorScheme(Symmetric(full_precision_bits=16))),
 }
 
 
@@ -77,7 +77,7 @@ def test_a_conv1d_is_transposed_once_and_groups_run_along_its_input():
     scheme = QuantizationScheme(TensorScheme(Symmetric(granularity="group", group_size=8)))
     linear = SwitchableLinear.of(conv, "h.0.mlp.c_fc", scheme)
     assert linear.weight.shape == (6, 20)
-    assert linear.encoded_weight(4).scale.shape == (6, 3)
+    assert linear.quantized_weight(4).scale.shape == (6, 3)
 
 
 def test_every_width_held_costs_what_is_stated():
@@ -95,7 +95,7 @@ def test_every_width_held_costs_what_is_stated():
     assert codes.held_bytes() == {}
 
 
-def test_pass_through_holds_nothing_and_is_the_weight_itself():
+def test_full_precision_holds_nothing_and_is_the_weight_itself():
     linear = layer(bits="32")
     assert linear.rounded_weight(32) is linear.weight
     assert linear.held_bytes() == {}
@@ -211,19 +211,19 @@ def test_a_compiled_layer_is_one_graph_a_configuration_and_gives_the_same_number
 def test_a_packed_file_loads_to_the_weight_the_model_runs_with(bits):
     quantizer = Symmetric(scale_dtype="float16")
     linear = layer(QuantizationScheme(TensorScheme(quantizer)))
-    packed = pack(linear.encoded_weight(bits), quantizer)
+    packed = pack(linear.quantized_weight(bits), quantizer)
     assert torch.equal(packed.dequantize(), linear.rounded_weight(bits))
     assert packed.nbytes == packed_bytes(6, 20, bits, quantizer)
 
 
 def test_a_strict_group_size_that_does_not_divide_is_refused_when_the_layer_is_made():
-    scheme = QuantizationScheme(TensorScheme(Symmetric(granularity="group", group_size=8, strict_groups=True)))
+    scheme = QuantizationScheme(TensorScheme(Symmetric(granularity="group", group_size=8, require_divisible=True)))
     with pytest.raises(BadInputError, match="group_size must divide in_features: got 8 for 20; 5 or 10 would"):
         layer(scheme)
 
 
 def test_outlying_features_of_a_row_stay_in_half_precision_and_outside_the_ranges():
-    linear = layer(QuantizationScheme(activation=TensorScheme(TOKEN, outliers=6.0)), "w32a4")
+    linear = layer(QuantizationScheme(activation=TensorScheme(TOKEN, outlier_threshold=6.0)), "w32a4")
     x = X.clamp(-5, 5)
     x[0, 3, 7] = 1000.1
     seen = linear.quantize_input(x)
@@ -267,7 +267,7 @@ def test_learned_steps_pack_to_what_runs():
     linear = layer(QuantizationScheme(TensorScheme(quantizer), widths=(4,)))
     with torch.no_grad():
         linear.weight_quantizer.steps.steps["4"].mul_(0.77)
-        packed = pack(linear.encoded_weight(4), quantizer)
+        packed = pack(linear.quantized_weight(4), quantizer)
         assert torch.equal(packed.dequantize(), linear.rounded_weight(4))
 
 

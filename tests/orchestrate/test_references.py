@@ -42,7 +42,7 @@ def rounded(config: TrainConfig, tensor: str) -> set[int]:
     """Widths at which a training step really rounds ``tensor``; quantizers may pass a width through."""
     scheme = getattr(config.switch.quantization, tensor)
     widths = {getattr(bits, tensor) for bitmap in trained(config) for bits in bitmap.values()}
-    return {bits for bits in widths if bits < scheme.at(bits).passthrough_bits}
+    return {bits for bits in widths if bits < scheme.at(bits).full_precision_bits}
 
 
 @pytest.mark.parametrize("scale", ["full", "tiny"])
@@ -114,7 +114,7 @@ def test_s1_attacks_a_real_data_set_and_the_real_quantizers_at_full_scale():
     scheme = classifier.config.switch.quantization
     assert [scheme.weight.at(bits).method for bits in (8, 4)] == ["bnb_int8", "nf4"]
     assert scheme.activation.at(8).method == "bnb_int8"
-    assert scheme.activation.outliers == 6.0
+    assert scheme.activation.outlier_threshold == 6.0
     assert attack.config.bitmaps == [32, "w8a8", "w4"]
 
 

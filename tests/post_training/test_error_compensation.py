@@ -63,7 +63,7 @@ def test_every_registered_method_is_tried():
 @pytest.mark.parametrize(("quantizer", "bits"), METHODS)
 def test_with_an_identity_hessian_it_is_rounding_to_nearest_bit_for_bit(quantizer, bits, settings):
     w = weight()
-    found = compensate_weight(w, torch.eye(24), quantizer, bits, settings).encoded
+    found = compensate_weight(w, torch.eye(24), quantizer, bits, settings).quantized
     assert torch.equal(found.codes, quantizer.quantize(w, bits).codes)
     assert torch.equal(quantizer.dequantize(found), quantizer.fake_quantize(w, bits))
 
@@ -77,7 +77,7 @@ def test_outputs_on_the_calibration_inputs_are_never_further_off_than_rounded_to
     def errors(rounded):
         return ((x.double() @ (w - rounded).T.double()) ** 2).mean(0)
 
-    mine, nearest = errors(quantizer.dequantize(found.encoded)), errors(quantizer.fake_quantize(w, bits))
+    mine, nearest = errors(quantizer.dequantize(found.quantized)), errors(quantizer.fake_quantize(w, bits))
     assert (mine <= nearest * (1 + 1e-9)).all()
     assert found.error == pytest.approx(float(mine.sum()), rel=1e-4)
     assert found.nearest_error == pytest.approx(float(nearest.sum()), rel=1e-4)
@@ -103,13 +103,13 @@ def test_it_is_the_greedy_update_of_the_paper_written_column_by_column():
         work[:, j:] -= torch.outer((work[:, j] - expected[:, j]) / inverse[0, 0], inverse[0])
     settings = GptqSettings(act_order=False, keep_better=False, block_size=3)
     found = compensate_weight(w, hessian(x), quantizer, 3, settings)
-    assert torch.equal(quantizer.dequantize(found.encoded), expected)
+    assert torch.equal(quantizer.dequantize(found.quantized), expected)
 
 
 def test_blocks_of_columns_change_no_code():
     w, h = weight(), hessian(correlated())
     codes = [
-        compensate_weight(w, h, Quantizer.from_json("asymmetric"), 3, GptqSettings(block_size=size)).encoded.codes
+        compensate_weight(w, h, Quantizer.from_json("asymmetric"), 3, GptqSettings(block_size=size)).quantized.codes
         for size in (1, 5, 24, 128)
     ]
     assert all(torch.equal(codes[0], other) for other in codes)
@@ -119,19 +119,19 @@ def test_a_column_that_no_token_excites_is_rounded_to_nearest_and_moves_no_other
     w, x = weight(), correlated()
     x[:, [3, 11]] = 0
     quantizer = Quantizer.from_json("symmetric")
-    found = compensate_weight(w, hessian(x), quantizer, 4).encoded
+    found = compensate_weight(w, hessian(x), quantizer, 4).quantized
     assert torch.equal(found.codes[:, [3, 11]], quantizer.quantize(w, 4).codes[:, [3, 11]])
     alive = [column for column in range(24) if column not in (3, 11)]
     qparams = quantizer.qparams(w, 4)
     alone = compensate_weight(w[:, alive], hessian(x[:, alive]), quantizer, 4, GptqSettings(damping=0), qparams)
     whole = compensate_weight(w, hessian(x), quantizer, 4, GptqSettings(damping=0))
-    assert torch.equal(whole.encoded.codes[:, alive], alone.encoded.codes)
+    assert torch.equal(whole.quantized.codes[:, alive], alone.quantized.codes)
 
 
 def test_it_is_deterministic_and_packs_to_what_it_decodes_to():
     w, h = weight(), hessian(correlated())
     quantizer = Quantizer.from_json({"method": "asymmetric", "scale_dtype": "float16", **GROUPS})
-    first, second = (compensate_weight(w, h, quantizer, 3).encoded for _ in range(2))
+    first, second = (compensate_weight(w, h, quantizer, 3).quantized for _ in range(2))
     assert torch.equal(first.codes, second.codes)
     assert torch.equal(pack(first, quantizer).dequantize(), quantizer.dequantize(first))
 
@@ -158,7 +158,7 @@ def test_bad_input_is_named_with_its_law():
         compensate_weight(w / 0, h, quantizer, 4)
     with pytest.raises(BadInputError, match="positive definite: at damping 0 it is not"):
         compensate_weight(w, hessian(correlated(tokens=3)), quantizer, 4, GptqSettings(damping=0))
-    with pytest.raises(BadInputError, match="pass-through has no codes"):
+    with pytest.raises(BadInputError, match="full precision has no codes"):
         compensate_weight(w, h, quantizer, 32)
     for wrong in ({"damping": 1.0}, {"block_size": 0}, {"sequence": "layer"}):
         with pytest.raises(BadInputError, match=next(iter(wrong))):

@@ -35,7 +35,7 @@ INPUT_CODES = [
 ]
 INPUT_SCALES = [0.984375, 3.890625, 5.5, 3.796875]
 OUTLYING = [5, 10]
-OUTLIERS = TensorQuantizer(TensorScheme(BnbInt8(granularity="token"), outliers=6.0), 12, "layer")
+OUTLIERS = TensorQuantizer(TensorScheme(BnbInt8(granularity="token"), outlier_threshold=6.0), 12, "layer")
 
 
 def pattern(rows, columns, step):
@@ -53,16 +53,16 @@ def inputs():
 
 
 def test_nf4_codes_and_scales_are_those_written_down():
-    encoded = NormalFloat4().quantize(pattern(2, 128, 389) / 4096, 4)
-    pairs = encoded.codes.reshape(-1, 2)
+    quantized = NormalFloat4().quantize(pattern(2, 128, 389) / 4096, 4)
+    pairs = quantized.codes.reshape(-1, 2)
     assert bytes((pairs[:, 0] * 16 + pairs[:, 1]).tolist()).hex() == NF4_BYTES
-    assert (encoded.scale * 4096).tolist() == NF4_SCALES
+    assert (quantized.scale * 4096).tolist() == NF4_SCALES
 
 
 def test_int8_codes_and_scales_of_a_weight_are_those_written_down():
-    encoded = BnbInt8().quantize(pattern(3, 12, 331) / 1000, 8)
-    assert encoded.codes.tolist() == WEIGHT_CODES
-    assert encoded.scale.flatten().tolist() == WEIGHT_SCALES
+    quantized = BnbInt8().quantize(pattern(3, 12, 331) / 1000, 8)
+    assert quantized.codes.tolist() == WEIGHT_CODES
+    assert quantized.scale.flatten().tolist() == WEIGHT_SCALES
 
 
 def test_int8_inputs_are_those_written_down_and_outlying_features_stay_in_half_precision():
@@ -93,20 +93,20 @@ def numbers(*shape, seed=0):
 def test_nf4_of_the_library_itself(bnb, dtype):
     weight = (numbers(200, 640) * 0.1).to(dtype)
     packed, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4")
-    encoded = NormalFloat4().quantize(weight, 4)
+    quantized = NormalFloat4().quantize(weight, 4)
     codes = torch.stack([packed.flatten() >> 4, packed.flatten() & 15], 1).reshape(weight.shape)
-    assert torch.equal(codes, encoded.codes)
-    assert torch.equal(state.absmax.reshape(200, 10), encoded.scale)
+    assert torch.equal(codes, quantized.codes)
+    assert torch.equal(state.absmax.reshape(200, 10), quantized.scale)
     assert torch.equal(bnb.dequantize_4bit(packed, state), NormalFloat4().fake_quantize(weight, 4))
 
 
 def test_int8_weight_of_the_library_itself(bnb):
     weight = numbers(200, 640) * 0.1
     codes, scale, _ = bnb.int8_vectorwise_quant(weight.half())
-    encoded = BnbInt8().quantize(weight, 8)
-    assert torch.equal(codes, encoded.codes)
-    assert torch.equal(scale, encoded.scale.flatten())
-    assert torch.equal(bnb.int8_vectorwise_dequant(codes, scale), BnbInt8().dequantize(encoded))
+    quantized = BnbInt8().quantize(weight, 8)
+    assert torch.equal(codes, quantized.codes)
+    assert torch.equal(scale, quantized.scale.flatten())
+    assert torch.equal(bnb.int8_vectorwise_dequant(codes, scale), BnbInt8().dequantize(quantized))
 
 
 def test_int8_inputs_of_the_library_itself(bnb):

@@ -47,7 +47,7 @@ class Case:
 
 CASES = {
     "symmetric": Case(Symmetric(), (1, *WIDTHS, *REAL), half_step=True),
-    "symmetric floor": Case(Symmetric(real_bits="floor"), (1, *WIDTHS, *REAL), half_step=True),
+    "symmetric floor": Case(Symmetric(fractional_bits="floor"), (1, *WIDTHS, *REAL), half_step=True),
     "symmetric full": Case(Symmetric(range="full"), (*WIDTHS, *REAL), odd=False, half_step=True, idempotent=False,
                            levels=0),
     "asymmetric": Case(Asymmetric(), (1, *WIDTHS, *REAL), odd=False, half_step=True, keeps_zero=False, levels=0),
@@ -125,17 +125,17 @@ def test_fake_quantize_is_decode_of_encode_number_for_number(case, bits):
                 continue
             chosen = replace(granular(quantizer, granularity, group_size), scale_dtype=dtype)
             kept = x.clone()
-            encoded = chosen.quantize(x, bits)
-            assert torch.equal(chosen.fake_quantize(x, bits), chosen.dequantize(encoded))
+            quantized = chosen.quantize(x, bits)
+            assert torch.equal(chosen.fake_quantize(x, bits), chosen.dequantize(quantized))
             assert torch.equal(x, kept)
-            assert not encoded.codes.is_floating_point()
-            assert (encoded.zero is not None) == chosen.has_zero
-            assert encoded.codes.shape == x.shape
+            assert not quantized.codes.is_floating_point()
+            assert (quantized.zero_point is not None) == chosen.has_zero_point
+            assert quantized.codes.shape == x.shape
             low, high = chosen.code_range(bits)
-            assert low <= encoded.codes.min()
-            assert encoded.codes.max() <= high
+            assert low <= quantized.codes.min()
+            assert quantized.codes.max() <= high
             assert high - low + case.levels <= 2 ** -(-bits // 1) or bits == 1
-            for part, stored in zip(encoded.qparams, (chosen.stored_dtype, chosen.zero_dtype), strict=True):
+            for part, stored in zip(quantized.qparams, (chosen.stored_dtype, chosen.zero_dtype), strict=True):
                 assert part is None or torch.equal(part, part.to(stored).float())
 
 
@@ -143,8 +143,8 @@ def test_fake_quantize_is_decode_of_encode_number_for_number(case, bits):
 def test_strided_input_gives_the_numbers_of_contiguous_input(quantizer, bits):
     x = sample(17, 6).T
     assert torch.equal(quantizer.fake_quantize(x, bits), quantizer.fake_quantize(x.contiguous(), bits))
-    encoded = quantizer.quantize(x, bits)
-    flat = replace(encoded, codes=encoded.codes.contiguous())
+    quantized = quantizer.quantize(x, bits)
+    flat = replace(quantized, codes=quantized.codes.contiguous())
     assert torch.equal(quantizer.dequantize(flat), quantizer.fake_quantize(x, bits))
 
 
@@ -178,17 +178,17 @@ def test_scaling_by_a_power_of_two_passes_through_exactly(quantizer, bits):
 @pytest.mark.parametrize(("quantizer", "bits"), pairs("idempotent_on_grid"))
 def test_a_second_rounding_on_the_same_grid_changes_nothing(quantizer, bits):
     x = sample(5, 17)
-    encoded = quantizer.quantize(x, bits)
-    once = quantizer.dequantize(encoded)
+    quantized = quantizer.quantize(x, bits)
+    once = quantizer.dequantize(quantized)
     if one_bit_mean(quantizer, bits):
-        assert torch.equal(quantizer.fake_quantize(once, bits, encoded.qparams), once)
+        assert torch.equal(quantizer.fake_quantize(once, bits, quantized.qparams), once)
         return
-    assert torch.equal(quantizer.quantize(once, bits, encoded.qparams).codes, encoded.codes)
+    assert torch.equal(quantizer.quantize(once, bits, quantized.qparams).codes, quantized.codes)
 
 
 @pytest.mark.parametrize(("quantizer", "bits"), pairs("idempotent"))
 def test_a_second_rounding_changes_nothing_beyond_float_noise(quantizer, bits):
-    if bits != int(bits) and quantizer.real_bits == "round":
+    if bits != int(bits) and quantizer.fractional_bits == "round":
         pytest.skip("the largest code of a real width may lie above the maximum, and widens the second range")
     once = quantizer.fake_quantize(sample(5, 17), bits)
     torch.testing.assert_close(quantizer.fake_quantize(once, bits), once, rtol=5e-6, atol=1e-7)
@@ -257,12 +257,12 @@ def test_half_precision_is_rounded_in_single_precision(quantizer, bits):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_pass_through_gives_the_input_tensor_itself(name):
+def test_full_precision_gives_the_input_tensor_itself(name):
     quantizer, x = CASES[name].quantizer, sample(2, 2)
     assert quantizer.fake_quantize(x, 32) is x
-    sixteen = replace(quantizer, passthrough_bits=16)
+    sixteen = replace(quantizer, full_precision_bits=16)
     assert sixteen.fake_quantize(x, 16) is x
-    with pytest.raises(BadInputError, match="pass-through has no codes"):
+    with pytest.raises(BadInputError, match="full precision has no codes"):
         sixteen.quantize(x, 16)
 
 
@@ -294,7 +294,7 @@ def test_options_survive_json_exactly(name):
 
 @pytest.mark.parametrize(("quantizer", "bits"), pairs())
 def test_mixed_widths_are_the_average_of_both_sides_and_have_a_gradient_in_the_width(quantizer, bits):
-    mixed = replace(quantizer, real_bits="mix")
+    mixed = replace(quantizer, fractional_bits="interpolate")
     x = sample(3, 9)
     if bits != int(bits):
         low, high = (mixed.fake_quantize(x, b) for b in (int(bits), int(bits) + 1))
@@ -316,13 +316,13 @@ def test_range_estimator_stops_the_gradient_outside_a_given_grid_only(quantizer,
     free = x.clone().requires_grad_(True)
     ranged.fake_quantize(free, bits).sum().backward()
     assert torch.equal(free.grad, torch.ones_like(x))
-    encoded = ranged.quantize(x, bits)
+    quantized = ranged.quantize(x, bits)
     low, high = ranged.code_range(bits)
-    ends = [ranged.dequantize(replace(encoded, codes=torch.full_like(encoded.codes, code))) for code in (low, high)]
+    ends = [ranged.dequantize(replace(quantized, codes=torch.full_like(quantized.codes, code))) for code in (low, high)]
     far = torch.stack([ends[0] - 1, ends[1] + 1, (ends[0] + ends[1]) / 2]).requires_grad_(True)
     for part in far:
         part.retain_grad()
-    sum(ranged.fake_quantize(part, bits, encoded.qparams).sum() for part in far).backward()
+    sum(ranged.fake_quantize(part, bits, quantized.qparams).sum() for part in far).backward()
     assert (far.grad[0] == 0).all()
     assert (far.grad[1] == 0).all()
     assert (far.grad[2] == 1).all()
@@ -346,8 +346,8 @@ def test_a_packed_weight_is_the_fake_quantized_one_number_for_number(name, shape
 
 
 def test_grid_is_a_named_pair_whose_second_part_may_be_missing():
-    assert QParams(torch.ones(())).zero is None
-    assert Symmetric().quantize(sample(2, 2), 4).zero is None
+    assert QParams(torch.ones(())).zero_point is None
+    assert Symmetric().quantize(sample(2, 2), 4).zero_point is None
     assert Granularity("head").grouped
 
 
@@ -367,16 +367,16 @@ def test_a_tensor_in_float64_is_never_narrowed(narrowing, quantizer, bits):
                 rounded = chosen.fake_quantize(leaf, bits)
                 on_grid = chosen.fake_quantize(leaf, bits, chosen.qparams(leaf, bits))
                 (rounded + on_grid).sum().backward()
-                encoded = chosen.quantize(x, bits)
-                decoded = chosen.dequantize(encoded)
+                quantized = chosen.quantize(x, bits)
+                dequantized = chosen.dequantize(quantized)
                 if granularity not in ("channel",):
                     chosen.static_grid(x, bits)
             assert not found, (granularity, options)
-            grids = [part for part in encoded.qparams if part is not None]
-            assert {t.dtype for t in (rounded, leaf.grad, decoded, *grids)} == {torch.float64}
+            grids = [part for part in quantized.qparams if part is not None]
+            assert {t.dtype for t in (rounded, leaf.grad, dequantized, *grids)} == {torch.float64}
             # exp2 and atanh of float64 differ in their last bit between short and long tensors
             rtol = 1e-14 if isinstance(quantizer, Log | Tanh) else 0
-            torch.testing.assert_close(decoded, rounded.detach(), rtol=rtol, atol=0)
+            torch.testing.assert_close(dequantized, rounded.detach(), rtol=rtol, atol=0)
 
 
 @pytest.mark.parametrize(("quantizer", "bits"), pairs("scales"))
@@ -401,16 +401,16 @@ def test_half_a_step_of_float64_bounds_the_error_in_float64(quantizer, bits):
     for granularity, group_size in GRANULARITIES:
         chosen = granular(quantizer, granularity, group_size)
         x = sample(5, 33).double()
-        encoded = chosen.quantize(x, bits)
-        sizes = encoded.scale
+        quantized = chosen.quantize(x, bits)
+        sizes = quantized.scale
         if granularity == "group":
             sizes = sizes.repeat_interleave(group_size, dim=-1)[:, :33]
-        error = (chosen.dequantize(encoded) - x).abs()
+        error = (chosen.dequantize(quantized) - x).abs()
         assert (error <= sizes / 2 * (1 + 1e-12) + x.abs() * 1e-15).all()
 
 
 def test_mixed_widths_stay_in_float64(narrowing):
-    x, quantizer = sample(3, 9).double(), Symmetric(real_bits="mix")
+    x, quantizer = sample(3, 9).double(), Symmetric(fractional_bits="interpolate")
     for bits in (4.25, torch.tensor(4.25, dtype=torch.float64, requires_grad=True)):
         with narrowing() as found:
             mixed = quantizer.fake_quantize(x, bits)

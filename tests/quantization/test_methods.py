@@ -26,32 +26,32 @@ def normal(*shape, seed=0):
 
 
 def test_real_width_keeps_a_real_divisor_and_clamps_to_it_rounded_half_up():
-    encoded = Symmetric().quantize(torch.tensor([[1.0, -0.6, 0.25, 0.0]]), 4.7)
-    assert encoded.codes.tolist() == [[12, -7, 3, 0]]
-    assert encoded.scale.item() == pytest.approx(0.0833609, abs=1e-7)
+    quantized = Symmetric().quantize(torch.tensor([[1.0, -0.6, 0.25, 0.0]]), 4.7)
+    assert quantized.codes.tolist() == [[12, -7, 3, 0]]
+    assert quantized.scale.item() == pytest.approx(0.0833609, abs=1e-7)
 
 
 def test_floor_of_a_real_width_is_the_grid_of_whole_levels():
-    encoded = Symmetric(real_bits="floor").quantize(torch.tensor([[1.0, -0.6, 0.25, 0.0]]), 4.7)
-    assert encoded.scale.item() == pytest.approx(1 / 11)
-    assert encoded.codes.tolist() == [[11, -7, 3, 0]]
+    quantized = Symmetric(fractional_bits="floor").quantize(torch.tensor([[1.0, -0.6, 0.25, 0.0]]), 4.7)
+    assert quantized.scale.item() == pytest.approx(1 / 11)
+    assert quantized.codes.tolist() == [[11, -7, 3, 0]]
 
 
-@pytest.mark.parametrize("real_bits", ["round", "floor"])
+@pytest.mark.parametrize("fractional_bits", ["round", "floor"])
 @pytest.mark.parametrize("kind", [Symmetric, Asymmetric, Log, Tanh, Lsq])
-def test_whole_width_given_as_a_real_number_is_the_whole_width(kind, real_bits):
+def test_whole_width_given_as_a_real_number_is_the_whole_width(kind, fractional_bits):
     x = normal(3, 9)
     for bits in (2, 5, 16):
-        a, b = kind().quantize(x, bits), kind(real_bits=real_bits).quantize(x, float(bits))
+        a, b = kind().quantize(x, bits), kind(fractional_bits=fractional_bits).quantize(x, float(bits))
         assert torch.equal(a.codes, b.codes)
         assert torch.equal(a.scale, b.scale)
 
 
 def test_full_range_is_the_convention_of_compressed_tensors():
     x = torch.tensor([[127.5, -127.5, 63.8]])  # a step of exactly 1
-    encoded = Symmetric(range="full").quantize(x, 8)
-    assert encoded.scale.item() == 1
-    assert encoded.codes.tolist() == [[127, -128, 64]]
+    quantized = Symmetric(range="full").quantize(x, 8)
+    assert quantized.scale.item() == 1
+    assert quantized.codes.tolist() == [[127, -128, 64]]
 
 
 def test_one_bit_is_the_sign_times_the_mean_and_zero_counts_as_positive():
@@ -68,8 +68,8 @@ def test_two_bits_are_ternary_and_flush_most_of_a_normal_row_to_zero():
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_per_channel_scales_factor_out_of_the_product(bits):
     weight, x = normal(7, 12), normal(3, 12, seed=1)
-    encoded = Symmetric().quantize(weight, bits)
-    expected = (x @ encoded.codes.float().T) * encoded.scale.squeeze(-1)
+    quantized = Symmetric().quantize(weight, bits)
+    expected = (x @ quantized.codes.float().T) * quantized.scale.squeeze(-1)
     torch.testing.assert_close(x @ Symmetric().fake_quantize(weight, bits).T, expected)
 
 
@@ -85,9 +85,9 @@ def test_zero_padding_is_harmless_for_a_symmetric_group_and_not_for_an_asymmetri
 
 
 def test_asymmetric_worked_vector():
-    encoded = Asymmetric().quantize(VECTOR, 4)
-    assert encoded.codes.tolist() == [[11, 0, 8, 15]]
-    assert encoded.scale.item() == pytest.approx(0.0932667, abs=1e-7)
+    quantized = Asymmetric().quantize(VECTOR, 4)
+    assert quantized.codes.tolist() == [[11, 0, 8, 15]]
+    assert quantized.scale.item() == pytest.approx(0.0932667, abs=1e-7)
 
 
 @pytest.mark.parametrize("zero_point", ["float", "integer"])
@@ -102,16 +102,16 @@ def test_integer_zero_point_has_zero_among_its_levels_and_is_a_code(bits):
     quantizer = Asymmetric(zero_point="integer")
     for offset in (-3.0, 0.0, 0.4, 3.0):
         x = normal(4, 30) + offset
-        encoded = quantizer.quantize(x, bits)
-        assert ((encoded.zero >= 0) & (encoded.zero <= 2**bits - 1)).all()
-        assert torch.equal(encoded.zero, encoded.zero.round())
-        assert (quantizer.fake_quantize(torch.zeros_like(x), bits, encoded.qparams) == 0).all()
+        quantized = quantizer.quantize(x, bits)
+        assert ((quantized.zero_point >= 0) & (quantized.zero_point <= 2**bits - 1)).all()
+        assert torch.equal(quantized.zero_point, quantized.zero_point.round())
+        assert (quantizer.fake_quantize(torch.zeros_like(x), bits, quantized.qparams) == 0).all()
 
 
 def test_anchored_range_holds_zero():
     x = normal(4, 30).abs() + 2
-    assert (Asymmetric(anchor_zero=True).quantize(x, 4).zero == 0).all()
-    assert (Asymmetric().quantize(x, 4).zero >= 2).all()
+    assert (Asymmetric(anchor_zero=True).quantize(x, 4).zero_point == 0).all()
+    assert (Asymmetric().quantize(x, 4).zero_point >= 2).all()
 
 
 # --- log ---
@@ -159,11 +159,11 @@ def test_fitted_reach_has_the_least_squared_error_of_all_candidates_in_every_cha
 
 
 def test_tanh_worked_vector():
-    encoded = Tanh(rescale="none").quantize(VECTOR, 4)
-    assert encoded.scale.item() == pytest.approx(0.6043678, abs=1e-6)
+    quantized = Tanh(rescale="none").quantize(VECTOR, 4)
+    assert quantized.scale.item() == pytest.approx(0.6043678, abs=1e-6)
     assert Tanh(rescale="none").fake_quantize(VECTOR, 4).tolist() == [pytest.approx([7 / 15, -1, 1 / 15, 1])]
     linear = Tanh().fake_quantize(VECTOR, 4)
-    torch.testing.assert_close(linear, Tanh(rescale="none").fake_quantize(VECTOR, 4) * encoded.scale)
+    torch.testing.assert_close(linear, Tanh(rescale="none").fake_quantize(VECTOR, 4) * quantized.scale)
 
 
 def test_zero_is_no_level_of_tanh():
@@ -282,7 +282,7 @@ def test_a_group_size_that_does_not_divide_is_refused_where_asked_and_names_what
     weight = normal(2, 768)
     ragged = Symmetric(granularity="group", group_size=100)
     assert ragged.quantize(weight, 4).scale.shape == (2, 8)
-    strict = Symmetric(granularity="group", group_size=100, strict_groups=True)
+    strict = Symmetric(granularity="group", group_size=100, require_divisible=True)
     with pytest.raises(BadInputError, match=r"group_size must divide in_features: got 100 for 768; 96 or 128 would"):
         strict.fake_quantize(weight, 4)
 
@@ -319,7 +319,7 @@ def test_heads_are_groups_of_the_head_size():
             {"method": "symmetric", "granularity": "group", "group_size": True},
             "group_size must be a whole number of at least 1",
         ),
-        ({"method": "symmetric", "passthrough_bits": 64}, "from 2 to 32"),
+        ({"method": "symmetric", "full_precision_bits": 64}, "from 2 to 32"),
         ({"method": "llm_qat", "scale_dtype": "float16"}, "overflows float16"),
         (7, "no quantizer"),
     ],

@@ -40,9 +40,9 @@ def test_bits_are_dense_little_endian_and_a_row_starts_at_a_byte(bits):
 
 
 def test_four_bits_are_the_known_nibbles_and_an_odd_row_ends_in_a_code_of_zero():
-    encoded = Symmetric().quantize(torch.tensor([[0.30, -0.70, 0.06], [0.7, 0.0, -0.1]]), 4)
-    assert encoded.codes.tolist() == [[3, -7, 1], [7, 0, -1]]
-    assert pack(encoded, Symmetric()).data.tolist() == [[11 | 1 << 4, 9 | 8 << 4], [15 | 8 << 4, 7 | 8 << 4]]
+    quantized = Symmetric().quantize(torch.tensor([[0.30, -0.70, 0.06], [0.7, 0.0, -0.1]]), 4)
+    assert quantized.codes.tolist() == [[3, -7, 1], [7, 0, -1]]
+    assert pack(quantized, Symmetric()).data.tolist() == [[11 | 1 << 4, 9 | 8 << 4], [15 | 8 << 4, 7 | 8 << 4]]
 
 
 @pytest.mark.parametrize("bits", range(2, 17))
@@ -105,8 +105,8 @@ def test_packing_a_whole_gpt2_takes_seconds():
     import time
 
     quantizer = Symmetric(scale_dtype="float16")
-    encoded = quantizer.quantize(normal(3072, 768), 4)
+    quantized = quantizer.quantize(normal(3072, 768), 4)
     start = time.process_time()
     for _ in range(4):
-        pack(encoded, quantizer).unpack()
+        pack(quantized, quantizer).unpack()
     assert (time.process_time() - start) * 9 < 60  # 84.9 million weights are 36 such layers

@@ -19,9 +19,9 @@ def sample(seed: int, scale: float = 1.0) -> torch.Tensor:
 
 
 def test_worked_vector_at_four_bits():
-    encoded = quantize(torch.tensor([[0.30, -0.70, 0.06, 0.699]]), 4, CHANNEL)
-    assert encoded.codes.tolist() == [[3, -7, 1, 7]]
-    assert encoded.scale.item() == pytest.approx(0.1)
+    quantized = quantize(torch.tensor([[0.30, -0.70, 0.06, 0.699]]), 4, CHANNEL)
+    assert quantized.codes.tolist() == [[3, -7, 1, 7]]
+    assert quantized.scale.item() == pytest.approx(0.1)
 
 
 def test_worked_vector_at_three_bits():
@@ -89,8 +89,8 @@ def test_per_token_rounding_does_not_depend_on_the_batch():
 
 def test_per_channel_scales_factor_out_of_the_product():
     weight, x = torch.randn(7, 12, dtype=torch.float64).float(), torch.randn(3, 12)
-    encoded = quantize(weight, 4, CHANNEL)
-    expected = (x @ encoded.codes.float().T) * encoded.scale.squeeze(-1)
+    quantized = quantize(weight, 4, CHANNEL)
+    expected = (x @ quantized.codes.float().T) * quantized.scale.squeeze(-1)
     torch.testing.assert_close(x @ fake_quantize(weight, 4, CHANNEL).T, expected)
 
 
@@ -101,10 +101,10 @@ def test_zero_and_single_element_groups_stay_finite(bits):
     torch.testing.assert_close(fake_quantize(lone, bits, CHANNEL), lone)
 
 
-def test_pass_through_gives_the_input_tensor_itself():
+def test_full_precision_gives_the_input_tensor_itself():
     x = torch.randn(2, 2)
     assert fake_quantize(x, FULL_PRECISION, TOKEN) is x
-    with pytest.raises(BadInputError, match="pass-through has no codes"):
+    with pytest.raises(BadInputError, match="full precision has no codes"):
         quantize(x, FULL_PRECISION, TOKEN)
 
 

@@ -24,7 +24,7 @@ METHODS = [
     Asymmetric(zero_point="integer"),
     Log(octaves=8),
     Lsq(signed=False),
-    Symmetric(range="full", real_bits="floor"),
+    Symmetric(range="full", fractional_bits="floor"),
 ]
 SHAPES = [("channel", None), ("tensor", None), ("group", 1), ("group", 5), ("group", 32), ("group", 1000)]
 
@@ -48,7 +48,7 @@ def widths(quantizer):
             quantizer.check_bits(bits)
         except BadInputError:
             continue
-        if quantizer.real_bits != "mix":
+        if quantizer.fractional_bits != "interpolate":
             yield bits
 
 
@@ -99,9 +99,9 @@ def test_the_cache_of_a_token_takes_what_its_codes_and_grids_take(method, granul
         token = sample(1, 12)
         if granularity == "token":
             token = token.unflatten(-1, (kv.scales, -1))
-        encoded = quantizer.for_heads(4).quantize(token, bits)
-        grids = encoded.scale.numel() * quantizer.scale_bytes
-        grids += 0 if encoded.zero is None else encoded.zero.numel() * quantizer.zero_point_bytes
+        quantized = quantizer.for_heads(4).quantize(token, bits)
+        grids = quantized.scale.numel() * quantizer.scale_bytes
+        grids += 0 if quantized.zero_point is None else quantized.zero_point.numel() * quantizer.zero_point_bytes
         assert kv_bytes(site, bits) == 2 * (12 * bits // 8 + grids)
     assert kv_bytes(site, 32) == 2 * 12 * 4
 
@@ -121,4 +121,4 @@ def test_a_width_that_a_method_lacks_has_no_price():
     with pytest.raises(BadInputError, match="nf4 has 4 bits only: got 8"):
         weight_bytes(Site("h.0.a", 8, 8, False, quantization=scheme), 8)
     with pytest.raises(BadInputError, match="mixed widths have no codes"):
-        Symmetric(real_bits="mix").stored_size(2, 8, 4.5)
+        Symmetric(fractional_bits="interpolate").stored_size(2, 8, 4.5)

@@ -196,7 +196,7 @@ def _check_embedding(model: SwitchableModel, scheme: TensorScheme, bits: int) ->
 
 
 def _read_bits(text: str | None) -> int | None:
-    """Read a width below pass-through, or None, which leaves the embedding alone."""
+    """Read a width below full precision, or None, which leaves the embedding alone."""
     if text is None:
         return EMBEDDING_BITS
     if text != "none" and not text.isdecimal():

@@ -195,7 +195,7 @@ def _calibrate(
 def _compensated_widths(method: MethodConfig, bitmaps: Sequence[Bitmap]) -> list[int]:
     scheme = method.quantization.weight
     widths = {layer.weight for bitmap in bitmaps for layer in bitmap.values()}
-    return sorted((bits for bits in widths if bits < scheme.at(bits).passthrough_bits), reverse=True)
+    return sorted((bits for bits in widths if bits < scheme.at(bits).full_precision_bits), reverse=True)
 
 
 def _check_widths(method: MethodConfig, bitmap: Bitmap, sites: Sequence[Site]) -> None:
@@ -206,7 +206,7 @@ def _check_widths(method: MethodConfig, bitmap: Bitmap, sites: Sequence[Site]) -
             used.append((scheme.kv, layer.kv))
         for tensor, bits in used:
             quantizer = tensor.at(bits)
-            if bits >= quantizer.passthrough_bits:
+            if bits >= quantizer.full_precision_bits:
                 continue
             try:
                 quantizer.check_bits(bits)

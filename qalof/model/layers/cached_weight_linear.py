@@ -79,7 +79,7 @@ class CachedWeightLinear(nn.Linear):
         """
         if self.packed_only:
             return self._held_weight(bits)
-        if bits >= self.scheme.weight.at(bits).passthrough_bits:
+        if bits >= self.scheme.weight.at(bits).full_precision_bits:
             return self.weight
         if bits in self._fixed:
             if self.weight.requires_grad:
@@ -87,17 +87,17 @@ class CachedWeightLinear(nn.Linear):
                     f"a weight with fixed codes cannot be trained: {self.place} has them at {bits} bits; release them"
                 )
             fixed = self._fixed[bits]
-            return self._decoded(fixed) if torch.compiler.is_compiling() else self._held_weight(bits)
+            return self._dequantized(fixed) if torch.compiler.is_compiling() else self._held_weight(bits)
         if self._learning() or torch.compiler.is_compiling():
             return self.quantize_weight(self.weight, bits)
         return self._held_weight(bits)
 
     @torch.no_grad()
-    def encoded_weight(self, bits: float) -> QuantizedTensor:
+    def quantized_weight(self, bits: float) -> QuantizedTensor:
         """Return codes and grid of the weight, for a packed file.
 
         Raises:
-            BadInputError: The width is pass-through, or the weight is not finite.
+            BadInputError: The width is full precision, or the weight is not finite.
         """
         if bits in self._fixed:
             return self._fixed[bits]
@@ -115,13 +115,13 @@ class CachedWeightLinear(nn.Linear):
         Raises:
             BadInputError: The codes have another shape than the weight.
         """
-        for bits, encoded in codes.items():
-            if encoded.codes.shape != self.weight.shape:
-                shapes = f"{tuple(encoded.codes.shape)} for {tuple(self.weight.shape)}"
+        for bits, quantized in codes.items():
+            if quantized.codes.shape != self.weight.shape:
+                shapes = f"{tuple(quantized.codes.shape)} for {tuple(self.weight.shape)}"
                 raise BadInputError(
                     f"fixed codes must have the weight's shape: {self.place} at {bits} bits got {shapes}"
                 )
-        self._fixed = {bits: _moved(encoded, self.weight.device) for bits, encoded in codes.items()}
+        self._fixed = {bits: _moved(quantized, self.weight.device) for bits, quantized in codes.items()}
         self.forget()
 
     def pack(self, weights: Mapping[float, torch.Tensor]) -> None:
@@ -132,7 +132,7 @@ class CachedWeightLinear(nn.Linear):
         held: dict[float, Held] = {}
         for bits, weight in weights.items():
             quantizer = self.scheme.weight.at(bits)
-            if bits >= quantizer.passthrough_bits:
+            if bits >= quantizer.full_precision_bits:
                 held[bits] = weight.detach()
                 continue
             held[bits] = self._packed(weight, bits)
@@ -175,8 +175,10 @@ class CachedWeightLinear(nn.Linear):
             return held
         if isinstance(held, Int8Weight):
             return held.values
-        decoded = held.dequantize() if isinstance(held, PackedWeight) else self.scheme.weight.at(bits).dequantize(held)
-        return decoded.to(self.weight.dtype)
+        dequantized = (
+            held.dequantize() if isinstance(held, PackedWeight) else self.scheme.weight.at(bits).dequantize(held)
+        )
+        return dequantized.to(self.weight.dtype)
 
     def _hold(self, bits: float) -> Held:
         self._forget_stale()
@@ -190,8 +192,8 @@ class CachedWeightLinear(nn.Linear):
                 self._held[bits] = self._to_hold(bits)
         return self._held[bits]
 
-    def _decoded(self, encoded: QuantizedTensor) -> torch.Tensor:
-        return self.scheme.weight.at(encoded.bits).dequantize(encoded).to(self.weight.dtype)
+    def _dequantized(self, quantized: QuantizedTensor) -> torch.Tensor:
+        return self.scheme.weight.at(quantized.bits).dequantize(quantized).to(self.weight.dtype)
 
     def _packed(self, weight: torch.Tensor, bits: float) -> PackedWeight:
         quantizer = self.scheme.weight.at(bits)
@@ -208,18 +210,18 @@ class CachedWeightLinear(nn.Linear):
             return self._values(bits)
         if self.scheme.held == "packed":
             return self._packed(self.weight, bits)
-        encoded, quantizer = self.encoded_weight(bits), self.scheme.weight.at(bits)
+        quantized, quantizer = self.quantized_weight(bits), self.scheme.weight.at(bits)
         if self.scheme.held == "int8":
-            return Int8Weight.of(self._values(bits), encoded, quantizer, self.scheme.activation)
+            return Int8Weight.of(self._values(bits), quantized, quantizer, self.scheme.activation)
         lowest, highest = quantizer.code_range(bits)
         for dtype in (torch.int8, torch.uint8):
             if torch.iinfo(dtype).min <= lowest and highest <= torch.iinfo(dtype).max:
-                return QuantizedTensor(encoded.codes.to(dtype), encoded.qparams, bits)
-        return encoded
+                return QuantizedTensor(quantized.codes.to(dtype), quantized.qparams, bits)
+        return quantized
 
     def _values(self, bits: float) -> torch.Tensor:
         fixed = self._fixed.get(bits)
-        return self.quantize_weight(self.weight, bits) if fixed is None else self._decoded(fixed)
+        return self.quantize_weight(self.weight, bits) if fixed is None else self._dequantized(fixed)
 
     def _sources(self) -> list[torch.Tensor]:
         """Return the tensors that the rounded weight is a function of."""
@@ -252,14 +254,14 @@ class CachedWeightLinear(nn.Linear):
         else:
             self._held.clear()
         moved = cast(Self, super()._apply(fn, recurse))
-        self._fixed = {bits: _moved(encoded, self.weight.device) for bits, encoded in self._fixed.items()}
+        self._fixed = {bits: _moved(quantized, self.weight.device) for bits, quantized in self._fixed.items()}
         return moved
 
 
-def _moved(encoded: QuantizedTensor, device: torch.device) -> QuantizedTensor:
-    """Return ``encoded`` on ``device``; a cast of the weight leaves a grid in fp32."""
-    zero = None if encoded.zero is None else encoded.zero.to(device)
-    return QuantizedTensor(encoded.codes.to(device), QParams(encoded.scale.to(device), zero), encoded.bits)
+def _moved(quantized: QuantizedTensor, device: torch.device) -> QuantizedTensor:
+    """Return ``quantized`` on ``device``; a cast of the weight leaves a grid in fp32."""
+    zero_point = None if quantized.zero_point is None else quantized.zero_point.to(device)
+    return QuantizedTensor(quantized.codes.to(device), QParams(quantized.scale.to(device), zero_point), quantized.bits)
 
 
 def _tensors(held: Held) -> dict[str, torch.Tensor]:
@@ -267,5 +269,5 @@ def _tensors(held: Held) -> dict[str, torch.Tensor]:
         return held.tensors()
     if isinstance(held, torch.Tensor):
         return {"values": held}
-    parts = {"codes": held.codes, "scale": held.scale, "zero": held.zero}
+    parts = {"codes": held.codes, "scale": held.scale, "zero": held.zero_point}
     return {name: part for name, part in parts.items() if part is not None}

@@ -38,12 +38,14 @@ class Int8Weight:
     codes: PackedWeight | None
 
     @classmethod
-    def of(cls, values: torch.Tensor, encoded: QuantizedTensor, quantizer: Quantizer, activation: TensorScheme) -> Self:
-        """Make it from ``values`` and ``encoded``, the same weight, and ``activation``, the scheme of its inputs."""
-        lowest, highest = quantizer.code_range(encoded.bits)
+    def of(
+        cls, values: torch.Tensor, quantized: QuantizedTensor, quantizer: Quantizer, activation: TensorScheme
+    ) -> Self:
+        """Make it from ``values`` and ``quantized``, the same weight, and ``activation``, the scheme of its inputs."""
+        lowest, highest = quantizer.code_range(quantized.bits)
         if lowest < -128 or highest > 127 or not quantizer.scaled_codes:
             return cls(values, None)
-        codes = Packed(encoded.codes.to(torch.int8), encoded.qparams, values.shape[1], encoded.bits, quantizer)
+        codes = Packed(quantized.codes.to(torch.int8), quantized.qparams, values.shape[1], quantized.bits, quantizer)
         return cls(values, PackedWeight(codes, activation))
 
     def kernel(self, quantizer: TensorQuantizer, bits: float) -> Kernel:

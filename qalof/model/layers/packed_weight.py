@@ -105,13 +105,13 @@ class PackedWeight:
             BadInputError: ``change`` is a cast, which would change the scales.
         """
         qparams = self.stored.qparams
-        scale, zero = change(qparams.scale), None if qparams.zero is None else change(qparams.zero)
+        scale, zero_point = change(qparams.scale), None if qparams.zero_point is None else change(qparams.zero_point)
         if scale.dtype is not qparams.scale.dtype:
             raise BadInputError(
                 f"a packed weight keeps its scales in {qparams.scale.dtype}: got {scale.dtype}; cast it before"
             )
         return type(self)(
-            replace(self.stored, data=change(self.stored.data), qparams=QParams(scale, zero)), self.activation
+            replace(self.stored, data=change(self.stored.data), qparams=QParams(scale, zero_point)), self.activation
         )
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -147,11 +147,11 @@ class PackedWeight:
         """
         if self.kernel(bits, x.device) is not INT_MM:
             return functional.linear(quantizer(x, bits), self.dequantize().to(x.dtype), bias)
-        encoded = quantizer.encode_int8(x, bits)
-        codes = encoded.codes.reshape(-1, self.stored.columns)
+        quantized = quantizer.quantize_int8(x, bits)
+        codes = quantized.codes.reshape(-1, self.stored.columns)
         product = self.integer_linear(codes, at_least_float32(x).dtype)
         # not in place: the result must not be a view, since autograd would forbid users to write into one
-        product = product.view(*x.shape[:-1], self.stored.data.shape[0]) * encoded.scale
+        product = product.view(*x.shape[:-1], self.stored.data.shape[0]) * quantized.scale
         return (product if bias is None else product.add_(bias)).to(x.dtype)
 
     def integer_linear(self, codes: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -192,8 +192,8 @@ class PackedWeight:
         qparams = self.stored.qparams
         by_row = self.stored.quantizer.granularity is not Granularity.TENSOR
         scale = qparams.scale[indices] if by_row else qparams.scale
-        zero = qparams.zero if qparams.zero is None or not by_row else qparams.zero[indices]
-        part = replace(self.stored, data=self.stored.data[indices], qparams=QParams(scale, zero))
+        zero_point = qparams.zero_point if qparams.zero_point is None or not by_row else qparams.zero_point[indices]
+        part = replace(self.stored, data=self.stored.data[indices], qparams=QParams(scale, zero_point))
         return type(self)(part, self.activation).dequantize()
 
     def _sum(self, inputs: list[torch.Tensor], planes: list[torch.Tensor], offset: int, part: slice) -> torch.Tensor:
@@ -227,7 +227,7 @@ class PackedWeight:
     def _why_decode(self, bits: float, device: str) -> str | None:
         """Return the reason against ``int_mm``; None where there is none."""
         weight, quantizer = self.stored.quantizer, self.activation.at(bits)
-        if bits >= quantizer.passthrough_bits:
+        if bits >= quantizer.full_precision_bits:
             return "inputs are not quantized"
         for what, method, width in (("weight", weight, self.stored.bits), ("input", quantizer, bits)):
             if not method.scaled_codes:
@@ -235,7 +235,7 @@ class PackedWeight:
             lowest, highest = method.code_range(width)
             if lowest < -128 or highest > 127:
                 return f"{what} codes of {width} bits do not fit int8"
-        if self.activation.outliers is not None:
+        if self.activation.outlier_threshold is not None:
             return "inputs keep outliers in fp16"
         if not (quantizer.granularity.row_is_group or quantizer.granularity is Granularity.TENSOR):
             return f"inputs have scales by {quantizer.granularity}"

@@ -4,7 +4,7 @@ Each row, a token's vector, is rounded by itself: it is what a linear layer call
 :class:`SwitchableLinear` whose forward looks up instead of multiplying, so caching, fixed codes and files are the same
 for both.  A head that shares its weight has two forms: :class:`TiedHead` is not a site and multiplies by what the
 embedding looks up; :class:`TiedViewLinear` is a site, rounds the weight at its own width, and follows the embedding at
-pass-through.  Both hold the embedding in a tuple, which torch does not register as a child module.
+full precision.  Both hold the embedding in a tuple, which torch does not register as a child module.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class TiedHead(nn.Linear):
 
 
 class TiedViewLinear(SwitchableLinear):
-    """A head with a width of its own; at pass-through it multiplies by what the embedding looks up."""
+    """A head with a width of its own; at full precision it multiplies by what the embedding looks up."""
 
     _followed: tuple[SwitchableEmbedding, ...] = ()
 
@@ -82,7 +82,7 @@ class TiedViewLinear(SwitchableLinear):
         self._followed = (embedding,)
 
     def rounded_weight(self, bits: float) -> torch.Tensor:
-        """Return the rounded weight; at pass-through it is what the embedding looks up."""
-        if self._followed and bits >= self.scheme.weight.at(bits).passthrough_bits:
+        """Return the rounded weight; at full precision it is what the embedding looks up."""
+        if self._followed and bits >= self.scheme.weight.at(bits).full_precision_bits:
             return self._followed[0].looked_up()
         return super().rounded_weight(bits)

@@ -104,7 +104,7 @@ class SwitchableLinear(CachedWeightLinear):
     def kernel(self) -> Kernel:
         """Return the kernel at the current bits; packed integers multiply only where no gradient is needed."""
         bits = self.bits.weight
-        if bits >= self.scheme.weight.at(bits).passthrough_bits:
+        if bits >= self.scheme.weight.at(bits).full_precision_bits:
             return FLOAT
         if not self.packed_only and self.scheme.held not in ("packed", "int8"):
             return Kernel("float", f"weights are held as {self.scheme.held}")
@@ -124,7 +124,7 @@ class SwitchableLinear(CachedWeightLinear):
         bits = self.bits.weight
         if not (self.packed_only or self.scheme.held in ("packed", "int8")) or torch.compiler.is_compiling():
             return None
-        if bits >= self.scheme.weight.at(bits).passthrough_bits or self._learning():
+        if bits >= self.scheme.weight.at(bits).full_precision_bits or self._learning():
             return None
         held = self._hold(bits)
         if isinstance(held, Int8Weight):

@@ -50,24 +50,24 @@ class TensorQuantizer(nn.Module):
         self._of_rows = _as_tokens(scheme)
 
     def forward(self, x: torch.Tensor, bits: float) -> torch.Tensor:
-        """Return ``x`` (..., tokens, features) rounded to the grid of ``bits``; ``x`` itself at pass-through."""
+        """Return ``x`` (..., tokens, features) rounded to the grid of ``bits``; ``x`` itself at full precision."""
         quantizer = self.scheme.at(bits)
-        if bits >= quantizer.passthrough_bits:
+        if bits >= quantizer.full_precision_bits:
             return x
-        if self.scheme.outliers is not None:
-            return self._beside_outliers(x, bits, quantizer, self.scheme.outliers)
+        if self.scheme.outlier_threshold is not None:
+            return self._beside_outliers(x, bits, quantizer, self.scheme.outlier_threshold)
         if self._one_range_per_row(quantizer):
             return self._rounded_by_row(x, bits)
         return quantizer.fake_quantize(x, bits, self.qparams(x, bits, quantizer))
 
-    def encode_int8(self, x: torch.Tensor, bits: float) -> QuantizedTensor:
+    def quantize_int8(self, x: torch.Tensor, bits: float) -> QuantizedTensor:
         """Return codes in int8 and their grid, whose values :meth:`forward` returns; there are no outliers and no
         gradient.
         """
         quantizer = self.scheme.at(bits)
         if self._one_range_per_row(quantizer):
-            return quantizer.encode_int8(x, bits, self._grid_per_row(x, bits, quantizer))
-        return quantizer.encode_int8(x, bits, self.qparams(x, bits, quantizer))
+            return quantizer.quantize_int8(x, bits, self._grid_per_row(x, bits, quantizer))
+        return quantizer.quantize_int8(x, bits, self.qparams(x, bits, quantizer))
 
     def qparams(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> QParams | None:
         """Return the grid that steps or ranges give; None for a dynamic one."""
@@ -161,7 +161,7 @@ def _learned(scheme: TensorScheme, widths: Sequence[int], place: str) -> dict[in
     learned = {bits: quantizer for bits, quantizer in scheme.by_width.items() if isinstance(quantizer, Lsq)}
     if isinstance(scheme.quantizer, Lsq):
         own = {bits: scheme.quantizer for bits in widths if bits not in scheme.by_width}
-        own = {bits: quantizer for bits, quantizer in own.items() if bits < quantizer.passthrough_bits}
+        own = {bits: quantizer for bits, quantizer in own.items() if bits < quantizer.full_precision_bits}
         if not own:
             raise BadInputError(f"lsq must know its widths to have steps for them: {place} has none; set widths")
         learned |= own

@@ -23,14 +23,14 @@ from qalof.quantization.quantizer import QParams, Quantizer
 
 @dataclass(frozen=True, kw_only=True)
 class Asymmetric(Quantizer, method="asymmetric"):
-    """Codes start at 0; ``qparams.zero`` is ``lo`` or the integer zero point."""
+    """Codes start at 0; ``qparams.zero_point`` is ``lo`` or the integer zero point."""
 
     zero_point: Literal["float", "integer"] = "float"
     """``float`` keeps the lowest value as it is; ``integer`` makes zero a level."""
     anchor_zero: bool = False
     """Whether the range is widened to hold zero; ``integer`` always widens it."""
 
-    has_zero: ClassVar[bool] = True
+    has_zero_point: ClassVar[bool] = True
 
     @property
     def zero_dtype(self) -> torch.dtype:
@@ -57,19 +57,19 @@ class Asymmetric(Quantizer, method="asymmetric"):
             low = -self._stored(-low)  # rounded downwards, so no value falls below it
         scale = self._stored((high - low) / divisor)
         scale = torch.where(scale == 0, torch.ones_like(scale), scale)
-        zero = low if self.zero_point == "float" else (-low / scale).round_().clamp_(*self.code_range(bits))
-        return QParams(scale, zero)
+        zero_point = low if self.zero_point == "float" else (-low / scale).round_().clamp_(*self.code_range(bits))
+        return QParams(scale, zero_point)
 
     def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
-        assert qparams.zero is not None
+        assert qparams.zero_point is not None
         if self.zero_point == "float":
-            steps = torch.sub(x, qparams.zero).div_(qparams.scale).round_()
+            steps = torch.sub(x, qparams.zero_point).div_(qparams.scale).round_()
         else:
-            steps = torch.div(x, qparams.scale).round_().add_(qparams.zero)
+            steps = torch.div(x, qparams.scale).round_().add_(qparams.zero_point)
         return steps.clamp_(*self.code_range(bits))
 
     def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
-        assert qparams.zero is not None
+        assert qparams.zero_point is not None
         if self.zero_point == "float":
-            return codes.mul_(qparams.scale).add_(qparams.zero)
-        return codes.sub_(qparams.zero).mul_(qparams.scale)
+            return codes.mul_(qparams.scale).add_(qparams.zero_point)
+        return codes.sub_(qparams.zero_point).mul_(qparams.scale)

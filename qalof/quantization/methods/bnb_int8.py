@@ -4,8 +4,8 @@
 
 It differs from ``symmetric`` at 8 bits in the order of the operations and in half precision, to which the library casts
 its inputs first: both change a code now and then. Weights use it per channel and activations per token, the latter with
-``outliers: 6.0`` in their scheme, which keeps features with a large value in half precision.  A zero row, from which
-the library makes 0 / 0, comes back as zeros; values beyond the range of half precision are clipped to 65,504.
+``outlier_threshold: 6.0`` in their scheme, which keeps features with a large value in half precision.  A zero row, from
+which the library makes 0 / 0, comes back as zeros; values beyond the range of half precision are clipped to 65,504.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A number is rounded to the nearest one of fp16; a number beyond its range becomes the largest one. The code is the bit
 pattern of the magnitude with the sign of the number: the order is kept, 0 is 0, and the code fits into 16 bits. The
 grid is a scale of 1, which packed files store nevertheless, once under granularity tensor, the default.
-(``passthrough_bits: 16`` leaves 16 bits in fp32 instead. That is how a model is *evaluated*; this method is how it is
-*stored*.)
+(``full_precision_bits: 16`` leaves 16 bits in fp32 instead. That is how a model is *evaluated*; this method is how it
+is *stored*.)
 """
 
 from __future__ import annotations

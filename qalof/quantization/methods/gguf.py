@@ -112,10 +112,10 @@ class Gguf(_Blocks, method="gguf"):
 
 @dataclass(frozen=True, kw_only=True)
 class GgufAffine(_Blocks, method="gguf_affine"):
-    """The formats are Q5_1 and Q4_1, by width; ``qparams.zero`` is the minimum."""
+    """The formats are Q5_1 and Q4_1, by width; ``qparams.zero_point`` is the minimum."""
 
     widths: ClassVar[tuple[int, ...]] = (4, 5)
-    has_zero: ClassVar[bool] = True
+    has_zero_point: ClassVar[bool] = True
 
     def code_range(self, bits: float) -> tuple[int, int]:
         """The codes reach from 0 to 2^b - 1."""
@@ -125,18 +125,18 @@ class GgufAffine(_Blocks, method="gguf_affine"):
         return QParams(self._stored((high - low) / self.code_range(bits)[1]), self._stored(low))
 
     def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
-        assert qparams.zero is not None
-        highest, scale, zero = self.code_range(bits)[1], qparams.scale, qparams.zero
+        assert qparams.zero_point is not None
+        highest, scale, zero_point = self.code_range(bits)[1], qparams.scale, qparams.zero_point
         if self._coded_alone:
             low, high = x.amin(dim=-1, keepdim=True), x.amax(dim=-1, keepdim=True)
             own = (high - low) / highest
-            mine = (self._stored(own) == scale) & (self._stored(low) == zero)
-            scale, zero = torch.where(mine, own, scale), torch.where(mine, low, zero)
-        return (x - zero).mul_(_inverse(scale)).add_(0.5).trunc_().clamp_(0, highest)
+            mine = (self._stored(own) == scale) & (self._stored(low) == zero_point)
+            scale, zero_point = torch.where(mine, own, scale), torch.where(mine, low, zero_point)
+        return (x - zero_point).mul_(_inverse(scale)).add_(0.5).trunc_().clamp_(0, highest)
 
     def _values(self, codes: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:
-        assert qparams.zero is not None
-        return codes.mul_(qparams.scale).add_(qparams.zero)
+        assert qparams.zero_point is not None
+        return codes.mul_(qparams.scale).add_(qparams.zero_point)
 
 
 def _own_scale(x: torch.Tensor, bits: float) -> torch.Tensor:

@@ -31,13 +31,13 @@ CANDIDATES = range(1, 13)
 
 @dataclass(frozen=True, kw_only=True)
 class Log(Quantizer, method="log"):
-    """Signed codes for geometric magnitudes; ``qparams.scale`` is m and ``qparams.zero`` is R."""
+    """Signed codes for geometric magnitudes; ``qparams.scale`` is m and ``qparams.zero_point`` is R."""
 
     octaves: Literal["mse", "power_of_two"] | Positive = "mse"
     """R, the reach below the maximum in octaves: a number, ``mse`` for the one of the least squared error, or
     ``power_of_two`` for n - 1."""
 
-    has_zero: ClassVar[bool] = True
+    has_zero_point: ClassVar[bool] = True
 
     def code_range(self, bits: float) -> tuple[int, int]:
         """The codes reach from -n to n; n is rounded half up where the width is real."""
@@ -95,5 +95,5 @@ class Log(Quantizer, method="log"):
     @staticmethod
     def _step(qparams: QParams, count: int) -> torch.Tensor:
         """Return D, in octaves."""
-        assert qparams.zero is not None
-        return qparams.zero / (count - 1)
+        assert qparams.zero_point is not None
+        return qparams.zero_point / (count - 1)

@@ -51,7 +51,7 @@ class Lsq(Quantizer, method="lsq"):
         self, x: torch.Tensor, bits: float | torch.Tensor, qparams: QParams | None = None
     ) -> torch.Tensor:
         """Round ``x`` as every quantizer does, with gradients to ``x`` and to ``qparams.scale``."""
-        if isinstance(bits, torch.Tensor) or qparams is None or bits >= self.passthrough_bits:
+        if isinstance(bits, torch.Tensor) or qparams is None or bits >= self.full_precision_bits:
             return super().fake_quantize(x, bits, qparams)
         self.check_bits(bits)
         rounded = []

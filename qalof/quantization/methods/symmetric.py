@@ -59,7 +59,7 @@ class Symmetric(Quantizer, method="symmetric"):
     def _divisor(self, bits: float) -> float:
         """Return how many steps reach from 0 to the maximum: Q, or half of 2^b - 1."""
         steps = 2 ** (bits - 1) - 1 if self.range == "narrow" else 2**bits - 1
-        steps = math.floor(steps) if self.real_bits == "floor" else steps
+        steps = math.floor(steps) if self.fractional_bits == "floor" else steps
         return steps if self.range == "narrow" else steps / 2
 
     def _codes(self, x: torch.Tensor, qparams: QParams, bits: float) -> torch.Tensor:

@@ -1,0 +1,91 @@
+"""Batches with the rows of logits that have labels: what a likelihood, a gradient or a divergence is computed of.
+
+A causal model has a row for each token with a label, a span head two rows per window, a classifier one per text.  Where
+a language-modeling head is left out (:func:`without_head`), the rows are the last hidden states in place of logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from qalof.batching import attention_mask, pad_right
+from qalof.errors import BadInputError
+from qalof.model.pretrained import HeadKind
+from qalof.model.switchable import SwitchableModel
+
+Windows = torch.Tensor | Sequence[Sequence[int]]
+"""Token ids (windows, tokens), or rows of any lengths."""
+
+
+@dataclass(frozen=True)
+class LabeledBatch:
+    """The inputs of one forward pass, and how its labeled rows are found in the outputs."""
+
+    inputs: Mapping[str, torch.Tensor]
+    """Keyword arguments of the model, on its device."""
+    rows: Callable[[Any], tuple[torch.Tensor, torch.Tensor]]
+    """Outputs -> logits (rows, classes), in fp32 at least, and labels (rows,)."""
+
+    @property
+    def tokens(self) -> int:
+        """The number of real tokens."""
+        mask = self.inputs.get("attention_mask")
+        return int(self.inputs["input_ids"].numel() if mask is None else mask.sum())
+
+
+def labeled_windows(windows: Windows, batch_size: int = 4, device: torch.device | str = "cpu") -> list[LabeledBatch]:
+    """Return batches of text windows, in which each token but the first is the label of the row before it.
+
+    Args:
+        windows: token ids of each window, at least two.
+        batch_size: the number of windows in a batch.
+        device: where the tensors are put.
+
+    Raises:
+        BadInputError: There is no window, or one has less than two tokens.
+    """
+    ids = windows.tolist() if isinstance(windows, torch.Tensor) else [list(window) for window in windows]
+    short = [window for window in ids if len(window) < 2]
+    if not ids or short:
+        found = f"one of {len(short[0])}" if short else "none"
+        raise BadInputError(f"windows must have at least two tokens each, and there must be one: got {found}")
+    batches = [ids[at : at + batch_size] for at in range(0, len(ids), batch_size)]
+    return [_next_tokens(batch, torch.device(device)) for batch in batches]
+
+
+def _next_tokens(ids: list[list[int]], device: torch.device) -> LabeledBatch:
+    tokens, mask = pad_right(ids, 0).to(device), attention_mask(ids).to(device)
+    labeled = mask[:, 1:].bool()
+
+    def rows(outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        found = outputs.logits[:, :-1][labeled]
+        return found if found.dtype is torch.float64 else found.float(), tokens[:, 1:][labeled]
+
+    return LabeledBatch({"input_ids": tokens, "attention_mask": mask}, rows)
+
+
+def language_head(model: SwitchableModel) -> nn.Module | None:
+    """Return the module that maps hidden states to logits over the vocabulary; None for a model with another head."""
+    if model.base.head is not HeadKind.CAUSAL_LM:
+        return None
+    head = model.model.get_output_embeddings()
+    return head if isinstance(head, nn.Module) else None
+
+
+@contextmanager
+def without_head(head: nn.Module | None) -> Iterator[None]:
+    """Let ``head`` return its input within the block, so a model's logits are its last hidden states."""
+    if head is None:
+        yield
+        return
+    head.__dict__["forward"] = lambda hidden, *args, **kwargs: hidden
+    try:
+        yield
+    finally:
+        del head.__dict__["forward"]

@@ -5,7 +5,7 @@ With last hidden states h, the head E and d = (h_q - h_ref) E^T, the logits of a
     KL(p || q) = log sum p e^d - sum p d,        NLL_q = NLL_ref - d[label] + log sum p e^d,
 
 where p is the reference's distribution (docs/methods/search.md, "KL to full precision").  So the reference keeps one
-hidden state per row, not a logit per word: 2 KB in place of 200 KB.  With d centered by its mean under p, both terms
+hidden state per row, not a logit per word: 2 KB in place of 200 KB.  With d centered by its mean under p, KL
 is a sum of numbers of one sign, log1p(sum p (e^d - 1 - d)), so a KL of 1e-8 still has three digits in fp32.  The head
 may be a site too, or round its input; then d is the difference of the two heads' outputs.
 
@@ -179,7 +179,8 @@ def divergence(
     Raises:
         BadInputError: The bitmap does not fit the model.
     """
-    kl, nll = [], []
+    kl: list[Floats] = []
+    nll: list[Floats] = []
     with model.at(bitmap, eval=True):
         for index in range(len(reference.batches)):
             for kept, part in zip((kl, nll), batch_scores(model, reference, index, forward), strict=True):

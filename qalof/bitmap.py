@@ -1,17 +1,16 @@
 """A bitmap says at which bit-width each site of a model runs.
 
 A *site* is a linear layer that can be quantized, named by its dotted path (``h.0.attn.c_attn``).
-:class:`~qalof.layer_bits.LayerBits` gives the widths of one site: weight, activation and, for the projections that fill
-it, the KV cache.  :class:`Bitmap` is a frozen map site -> LayerBits in the model's order; it does not depend on a
-model, so spaces, costs and fronts are computed without one. A list may leave out the sites outside the blocks, such as
-a head: they stay at 32 bits then, so the lists of 12 and 48 entries of S2 (docs/systems.md) mean the same on a GPT-2
-whose head is a site too.
+:class:`~qalof.layer_bits.LayerBits` gives the choice of one site: the widths of weight, activation and, for the
+projections that fill it, the KV cache, and perhaps a group size of the weight.  :class:`Bitmap` is a frozen map site ->
+LayerBits in the model's order; it does not depend on a model, so spaces, costs and fronts are computed without one. A
+list may leave out the sites outside the blocks, such as a head: they stay at 32 bits then, so the lists of 12 and 48
+entries of S2 (docs/systems.md) mean the same on a GPT-2 whose head is a site too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from qalof import bitmap_patterns
@@ -21,7 +20,9 @@ from qalof.bitmap_patterns import block_name, numbered_blocks
 from qalof.errors import BadInputError, nearest_hint
 from qalof.layer_bits import FULL_PRECISION, WIDTHS, LayerBits, check_width
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest format of a bitmap's JSON: the second one has group sizes.  A bitmap without any is written as the first
+one, which every QaLoF reads."""
 
 
 class Bitmap(Mapping[str, LayerBits]):
@@ -98,7 +99,9 @@ class Bitmap(Mapping[str, LayerBits]):
 
     def to_json(self) -> dict[str, Any]:
         """Return a versioned plain dict; :meth:`from_json` reads it back."""
-        return {"version": FORMAT_VERSION, "sites": {site: asdict(bits) for site, bits in self._layers.items()}}
+        grouped = any(bits.group_size is not None for bits in self._layers.values())
+        sites = {site: bits.to_json() for site, bits in self._layers.items()}
+        return {"version": FORMAT_VERSION if grouped else 1, "sites": sites}
 
     @classmethod
     def from_json(cls, data: Any, sites: Sequence[str] | None = None) -> Bitmap:
@@ -114,8 +117,10 @@ class Bitmap(Mapping[str, LayerBits]):
         if not isinstance(data, Mapping):
             raise BadInputError(f"a bitmap file must hold a JSON object of site -> bits: got {type(data).__name__}")
         version = data.get("version", FORMAT_VERSION)
-        if version != FORMAT_VERSION:
-            raise BadInputError(f"bitmap format version must be {FORMAT_VERSION}: got {version!r}; update QaLoF")
+        if isinstance(version, bool) or version not in range(1, FORMAT_VERSION + 1):
+            raise BadInputError(
+                f"bitmap format version must be from 1 to {FORMAT_VERSION}: got {version!r}; update QaLoF"
+            )
         sites_part = data.get("sites", data)
         if not isinstance(sites_part, Mapping):
             raise BadInputError(f"a bitmap's sites must be an object of site -> bits: got {sites_part!r}")
@@ -134,7 +139,7 @@ class Bitmap(Mapping[str, LayerBits]):
     def parse(cls, spec: str | int | Sequence[int | str] | Mapping[str, Any], sites: Sequence[str]) -> Bitmap:
         """Read a bitmap as users write it, for a model with these ``sites``.
 
-        Forms: one layer form (``8``, ``w4a8``); a list of 1, of one entry per block, or of one entry per site
+        Forms: one layer form (``8``, ``4g32``, ``w4a8``); a list of 1, of one entry per block, or of one entry per site
         (``"8,8,4,4"``), with or without the sites outside the blocks; runs as printed (``8x4,4x12``); a pattern of
         :mod:`qalof.bitmap_patterns` (``all8``, ``striped84``); the path of a JSON file, and where that holds several
         bitmaps ``FILE#ID`` (:mod:`qalof.bitmap_file`); a map site -> bits.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qalof.bitmap_patterns import block_name, numbered_blocks
-from qalof.layer_bits import LayerBits
+from qalof.layer_bits import LayerBits, WeightWidth
 
 ROLES = ("weight", "activation", "kv")
 """Of which a site has a width each."""
@@ -19,11 +19,11 @@ ROLES = ("weight", "activation", "kv")
 
 @dataclass(frozen=True)
 class BlockMap:
-    """``kinds`` by ``blocks``; ``widths[kind][block]`` are a site's bits, None where a block has no such site."""
+    """``kinds`` by ``blocks``; ``widths[kind][block]`` is a site's width, None where a block has no such site."""
 
     kinds: tuple[str, ...]
     blocks: int
-    widths: tuple[tuple[int | None, ...], ...]
+    widths: tuple[tuple[WeightWidth | None, ...], ...]
 
 
 def block_map(bitmap: Mapping[str, LayerBits], role: str = "weight") -> BlockMap:
@@ -31,11 +31,21 @@ def block_map(bitmap: Mapping[str, LayerBits], role: str = "weight") -> BlockMap
     names = list(bitmap)
     blocks = numbered_blocks(names)
     kinds = {name: _kind(name) for name in names}
-    places = {(kinds[name], block or 0): getattr(bitmap[name], role) for name, block in zip(names, blocks, strict=True)}
+    places = {
+        (kinds[name], block or 0): width_of(bitmap[name], role) for name, block in zip(names, blocks, strict=True)
+    }
     rows = list(dict.fromkeys(kinds.values()))
     count = 1 + max((block for block in blocks if block is not None), default=0)
     widths = tuple(tuple(places.get((kind, block)) for block in range(count)) for kind in rows)
     return BlockMap(tuple(_shortened(rows)), count, widths)
+
+
+def width_of(bits: LayerBits, role: str) -> WeightWidth:
+    """Return a site's width of ``role``; that of a weight has its group size where it has one."""
+    if role == "weight":
+        return bits.weight_width
+    width: int = getattr(bits, role)
+    return width
 
 
 def maps_worth_showing(bitmap: Mapping[str, LayerBits]) -> list[str]:

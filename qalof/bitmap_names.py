@@ -17,13 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 
-from qalof.layer_bits import FULL_PRECISION, LayerBits
+from qalof.layer_bits import FULL_PRECISION, GroupedWidth, LayerBits, WeightWidth, width_order
 
 SHORT = 12
 """Up to this many characters, the text of a bitmap is its name."""
 
 ID_LENGTH = 6
-_TEXT = re.compile(r"[0-9wakvx,]+")
+_TEXT = re.compile(r"[0-9wgakvx,]+")
 _MOST_WIDTHS = 5
 """A summary counts this many widths of one kind separately."""
 
@@ -77,9 +77,10 @@ def short_name(bitmap: Mapping[str, LayerBits] | str) -> str:
 
 
 def summary(bitmap: Mapping[str, LayerBits], sites: Sequence[Sized] | None = None) -> str:
-    """Return one line such as ``4.5 bits: 62 % of weights at 4, 38 % at 6; activations at 8; KV at 8``.
+    """Return one line such as ``4.5 bits: 62 % of weights at 4g32, 38 % at 6; activations at 8; KV at 8``.
 
-    Activations and KV cache are mentioned where their widths are not those of the weights at every site.
+    The bits are those of codes, without scales; ``4g32`` is 4 bits in groups of 32.  Activations and KV cache are
+    mentioned where their widths are not those of the weights at every site.
 
     Args:
         bitmap: any.
@@ -87,11 +88,15 @@ def summary(bitmap: Mapping[str, LayerBits], sites: Sequence[Sized] | None = Non
     """
     known = {site.name: site for site in sites or ()}
     sizes = {name: known[name].weights if known else 1 for name in bitmap}
-    weights = _shares({name: bits.weight for name, bits in bitmap.items()}, sizes)
+    weights = _shares({name: bits.weight_width for name, bits in bitmap.items()}, sizes)
     average = sum(bits.weight * sizes[name] for name, bits in bitmap.items()) / sum(sizes.values())
     counted = "weights" if known else "sites"
     first = f"{average:.4g} bits" if average == int(average) else f"{average:.2f} bits"
-    parts = [first if len(weights) == 1 else f"{first}: {_told(weights, counted)}"]
+    (only, *others) = weights
+    if others:
+        parts = [f"{first}: {_told(weights, counted)}"]
+    else:
+        parts = [f"{first} in groups of {only.group_size}" if isinstance(only, GroupedWidth) else first]
     inputs = {name: bits.activation for name, bits in bitmap.items()}
     if any(bits != bitmap[name].weight for name, bits in inputs.items()):
         parts.append(f"activations {_told(_shares(inputs, dict.fromkeys(inputs, 1)), 'sites')}")
@@ -108,21 +113,21 @@ def _text(bitmap: Mapping[str, LayerBits] | str) -> str:
     return bitmap if isinstance(bitmap, str) else text_of(bitmap.values())
 
 
-def _shares(widths: Mapping[str, int], sizes: Mapping[str, int]) -> dict[int, float]:
+def _shares(widths: Mapping[str, WeightWidth], sizes: Mapping[str, int]) -> dict[WeightWidth, float]:
     """Return width -> its share of the sizes, from few bits to many."""
-    counts: Counter[int] = Counter()
+    counts: Counter[WeightWidth] = Counter()
     for name, bits in widths.items():
         counts[bits] += sizes[name]
     total = sum(counts.values())
-    return {bits: counts[bits] / total for bits in sorted(counts)}
+    return {bits: counts[bits] / total for bits in sorted(counts, key=width_order)}
 
 
-def _told(shares: Mapping[int, float], what: str) -> str:
+def _told(shares: Mapping[WeightWidth, float], what: str) -> str:
     """Return ``at 8``, or ``62 % of weights at 4, 38 % at 6``."""
     if len(shares) == 1:
         return f"at {next(iter(shares))}"
     largest = sorted(shares, key=lambda bits: -shares[bits])[:_MOST_WIDTHS]
-    parts = [f"{_percent(shares[bits])} at {bits}" for bits in sorted(largest)]
+    parts = [f"{_percent(shares[bits])} at {bits}" for bits in sorted(largest, key=width_order)]
     if rest := len(shares) - len(largest):
         parts.append(f"{rest} more widths")
     first, *others = parts

@@ -3,27 +3,38 @@
 Functions of plain values (sites and a bitmap), so a search can compute the costs of millions of bitmaps without a
 model. The formulas are in docs/methods/cost.md. Bytes are those of the packed file (:mod:`qalof.export.packed`),
 exactly: each site knows its quantizers, and these say what they store
-(:meth:`qalof.quantization.options.QuantizerOptions.stored_size`).  A full precision weight is counted as fp32.
+(:meth:`qalof.quantization.options.QuantizerOptions.stored_size`).  A pass-through weight is counted as fp32.
 
 :class:`Cost` is what a bitmap can change and is per bitmap.  ``weight_bytes`` are the sites' weights alone.  Where it
 is known what a model holds beside its sites (:class:`Rest`), ``adapter_bytes`` are the adapters that this bitmap runs,
 on a line of their own, and ``total_bytes`` is the whole packed model.  :class:`Storage` has these lines by themselves.
 A tied head that is quantized as a view takes two copies, the packed one in the weights and the embedding among the
 unquantized; at 32 bits it is the embedding itself, and totals do not count the second copy.
+
+Every cost adds up over sites: :mod:`qalof.site_cost` says what one site adds at one choice, and :func:`cost_of` is the
+sum of these together with what no bitmap changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.layer_bits import FULL_PRECISION
 from qalof.quantization.stored_size import FLOAT_BYTES
 from qalof.site import Site, Unquantized
-
-FLOAT_BITS = 32
+from qalof.site_cost import (
+    Rest,
+    SiteCost,
+    activation_bytes,
+    bit_operations,
+    in_full_precision,
+    kv_bytes,
+    shared_bytes,
+    site_cost,
+    weight_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -69,34 +80,6 @@ COST_NAMES = tuple(Cost.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
-class Rest:
-    """What a packed model holds alongside the weights of its sites.
-
-    Attributes:
-        unquantized: embeddings, norms, biases, and heads that are no sites; fp32.
-        adapter_ranks: weight width -> rank of the adapter that a site of this width is packed with; 0 for none.
-        merged_widths: the weight widths at which an adapter is in the weight, so a tied head differs from the embedding
-            there.
-        quantizer_bytes: learned steps and observed ranges of inputs and cache.
-    """
-
-    unquantized: Unquantized
-    adapter_ranks: Mapping[int, int] = field(default_factory=dict)
-    merged_widths: frozenset[int] = frozenset()
-    quantizer_bytes: int = 0
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes that no bitmap changes."""
-        return FLOAT_BYTES * self.unquantized.parameters + self.unquantized.buffer_bytes + self.quantizer_bytes
-
-    def adapter_bytes(self, site: Site, bits: int) -> int:
-        """Return the bytes of the branch that is packed with ``site`` at ``bits``."""
-        rank = self.adapter_ranks.get(bits, 0) if site.has_adapter else 0
-        return FLOAT_BYTES * rank * (site.in_features + site.out_features)
-
-
-@dataclass(frozen=True)
 class Storage:
     """Bytes of a stored model at one bitmap.
 
@@ -116,51 +99,6 @@ class Storage:
         return self.weight_bytes + self.adapter_bytes + self.unquantized_bytes + self.quantizer_bytes
 
 
-def weight_bytes(site: Site, bits: int) -> int:
-    """Packed bytes of one site's weight at ``bits``, scales and zero points included.
-
-    Raises:
-        BadInputError: a width that the site's quantizer does not have.
-    """
-    return site.quantization.weight.at(bits).stored_size(site.out_features, site.in_features, bits).total
-
-
-def activation_bytes(site: Site, bits: int) -> int:
-    """Return the bytes of one token's input to a site at ``bits``, with the scales of the token; 0 for a look-up.
-
-    Raises:
-        BadInputError: a width that the site's quantizer does not have.
-    """
-    if site.is_embedding:
-        return 0
-    return site.quantization.activation.token_size(site.in_features, bits).total
-
-
-def kv_bytes(site: Site, bits: int) -> int:
-    """Return the bytes that one token adds to the KV cache through this site at ``bits``, scales and zero points
-    included.
-
-    Raises:
-        BadInputError: a width that the site's quantizer does not have.
-    """
-    if site.kv is None or bits == FULL_PRECISION:
-        return site.kv_features * FLOAT_BYTES
-    cache = site.quantization.kv.for_heads(site.kv.head_dim)
-    return len(site.kv.parts) * cache.token_size(site.kv.heads * site.kv.head_dim, bits, site.kv.scales).total
-
-
-def bit_operations(site: Site, weight: int, activation: int, kv: int, context: int = 0) -> int:
-    """Return the bit operations of one token at a site: MACs times the bits of both factors.
-
-    With a ``context`` of T tokens, each of keys and values adds T MACs per query feature; the other factor there, a
-    query or a probability, is not quantized.  A look-up in an embedding multiplies nothing.
-    """
-    if site.is_embedding:
-        return 0
-    attended = context * site.kv.query_features * len(site.kv.parts) if site.kv else 0
-    return site.weights * weight * activation + attended * kv * FLOAT_BITS
-
-
 def average_bits(bitmap: Bitmap, sites: Sequence[Site]) -> float:
     """Return the weight bits, averaged with the number of parameters as weights.
 
@@ -172,7 +110,7 @@ def average_bits(bitmap: Bitmap, sites: Sequence[Site]) -> float:
 
 
 def cost_of(bitmap: Bitmap, sites: Sequence[Site], context: int = 0, rest: Rest | None = None) -> Cost:
-    """Compute the cost of ``bitmap`` on ``sites``.
+    """Compute the cost of ``bitmap`` on ``sites``: the sum of :func:`site_cost` with what no bitmap changes.
 
     Args:
         bitmap: names exactly ``sites``.
@@ -183,17 +121,17 @@ def cost_of(bitmap: Bitmap, sites: Sequence[Site], context: int = 0, rest: Rest 
     Raises:
         BadInputError: the bitmap does not name exactly these sites, or gives one a width that its quantizers lack.
     """
-    mean = average_bits(bitmap, sites)
-    pairs = [(site, bitmap[site.name]) for site in sites]
-    stored = None if rest is None else packed_storage(bitmap, sites, rest)
+    _check_sites(bitmap, sites)
+    first, *others = (site_cost(site, bitmap[site.name], context, rest) for site in sites)
+    added = sum(others, first)
     return Cost(
-        average_bits=mean,
-        weight_bytes=sum(weight_bytes(site, bits.weight) for site, bits in pairs),
-        kv_bytes_per_token=sum(kv_bytes(site, bits.kv) for site, bits in pairs),
-        bit_operations_per_token=sum(bit_operations(s, b.weight, b.activation, b.kv, context) for s, b in pairs),
-        activation_bytes_per_token=sum(activation_bytes(site, bits.activation) for site, bits in pairs),
-        adapter_bytes=None if stored is None else stored.adapter_bytes,
-        total_bytes=None if stored is None else stored.total_bytes,
+        average_bits=added.weight_bits / sum(site.weights for site in sites),
+        weight_bytes=added.weight_bytes,
+        kv_bytes_per_token=added.kv_bytes_per_token,
+        bit_operations_per_token=added.bit_operations_per_token,
+        activation_bytes_per_token=added.activation_bytes_per_token,
+        adapter_bytes=added.adapter_bytes,
+        total_bytes=None if rest is None or added.total_bytes is None else added.total_bytes + rest.nbytes,
     )
 
 
@@ -210,14 +148,13 @@ def packed_storage(bitmap: Bitmap, sites: Sequence[Site], rest: Rest, float_byte
         BadInputError: as :func:`cost_of`.
     """
     _check_sites(bitmap, sites)
-    widths = [(site, bitmap[site.name].weight) for site in sites]
-    packed = sum(weight_bytes(site, bits) for site, bits in widths)
-    packed -= _shared_bytes(bitmap, sites, rest.unquantized, rest.merged_widths)
-    whole = sum(weight_bytes(site, bits) for site, bits in widths if _passes_through(site, bits))
-    whole -= _shared_bytes(bitmap, sites, rest.unquantized, rest.merged_widths)
+    widths = [(site, bitmap[site.name].weight_width) for site in sites]
+    shared = sum(shared_bytes(site, width, rest.unquantized, rest.merged_widths) for site, width in widths)
+    packed = sum(weight_bytes(site, width) for site, width in widths) - shared
+    whole = sum(weight_bytes(site, width) for site, width in widths if in_full_precision(site, width)) - shared
     return Storage(
         packed - whole + whole // FLOAT_BYTES * float_bytes,
-        sum(rest.adapter_bytes(site, bits) for site, bits in widths),
+        sum(rest.adapter_bytes(site, bitmap[site.name].weight) for site in sites),
         float_bytes * rest.unquantized.parameters + rest.unquantized.buffer_bytes,
         rest.quantizer_bytes,
     )
@@ -236,27 +173,12 @@ def storage_of(bitmap: Bitmap, sites: Sequence[Site], unquantized: Unquantized, 
         BadInputError: as :func:`cost_of`.
     """
     _check_sites(bitmap, sites)
-    packed = sum(weight_bytes(site, bitmap[site.name].weight) for site in sites)
+    widths = [(site, bitmap[site.name].weight_width) for site in sites]
     return Storage(
-        packed - _shared_bytes(bitmap, sites, unquantized),
+        sum(weight_bytes(site, width) - shared_bytes(site, width, unquantized) for site, width in widths),
         FLOAT_BYTES * adapter_parameters,
         FLOAT_BYTES * unquantized.parameters + unquantized.buffer_bytes,
     )
-
-
-def _shared_bytes(
-    bitmap: Bitmap, sites: Sequence[Site], unquantized: Unquantized, merged_widths: frozenset[int] = frozenset()
-) -> int:
-    """Return the bytes of a head that is the embedding itself at this bitmap, which are counted there."""
-    heads = [(site, bitmap[site.name].weight) for site in sites if site.is_head and unquantized.head_view]
-    own = [
-        site for site, bits in heads if not (site.has_adapter and bits in merged_widths) and _passes_through(site, bits)
-    ]
-    return sum(FLOAT_BYTES * site.weights for site in own)
-
-
-def _passes_through(site: Site, bits: int) -> bool:
-    return bits >= site.quantization.weight.at(bits).full_precision_bits
 
 
 def _check_sites(bitmap: Bitmap, sites: Sequence[Site]) -> None:
@@ -264,3 +186,22 @@ def _check_sites(bitmap: Bitmap, sites: Sequence[Site]) -> None:
         raise BadInputError(
             f"a bitmap must name the model's {len(sites)} sites to be priced: it names {len(bitmap)} others"
         )
+
+
+__all__ = [
+    "COST_NAMES",
+    "FLOAT_BYTES",
+    "Cost",
+    "Rest",
+    "SiteCost",
+    "Storage",
+    "activation_bytes",
+    "average_bits",
+    "bit_operations",
+    "cost_of",
+    "kv_bytes",
+    "packed_storage",
+    "site_cost",
+    "storage_of",
+    "weight_bytes",
+]

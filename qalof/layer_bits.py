@@ -1,7 +1,13 @@
-"""Bit-widths of one site: its weight, its input activations and its share of the KV cache.
+"""The choice of one site: the bit-widths of its weight, its input activations and its share of the KV cache, and how
+many input features of the weight share a scale.
 
 Widths are whole bits from 2 to 16, or 32, which leaves the tensor untouched.  A KV width at a site
 that feeds no cache is inert: it keeps uniform bitmaps and the list forms short to write.
+
+``w4g32`` is a weight of 4 bits in groups of 32 input features, whatever granularity the model's quantizer has by
+itself; without ``g`` the quantizer decides.  The group size belongs to the choice and not to the scheme alone because
+it outweighs the width: at 4 bits a small language model loses more by scales per output channel than by the allocation
+of all its widths, and each site pays for its scales in bytes (:mod:`qalof.cost`).
 """
 
 from __future__ import annotations
@@ -9,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import total_ordering
 
 from qalof.errors import BadInputError
 
@@ -17,7 +24,8 @@ FULL_PRECISION = 32
 
 WIDTHS = (*range(2, 17), FULL_PRECISION)
 
-_LAYER_FORM = re.compile(r"w([0-9]+)(?:a([0-9]+))?(?:kv([0-9]+))?$")
+_LAYER_FORM = re.compile(r"w([0-9]+)(?:g([0-9]{1,9}))?(?:a([0-9]+))?(?:kv([0-9]+))?$")
+_UNIFORM_FORM = re.compile(r"([0-9]+)(?:g([0-9]{1,9}))?$")
 
 
 def check_width(bits: int, what: str = "bits") -> int:
@@ -31,26 +39,82 @@ def check_width(bits: int, what: str = "bits") -> int:
     return bits
 
 
-@dataclass(frozen=True, order=True)
+@total_ordering
+@dataclass(frozen=True)
+class GroupedWidth:
+    """A weight's width with a group size of its own, printed ``4g32``; sorted by bits, then from few scales to many."""
+
+    bits: int
+    group_size: int
+
+    def __lt__(self, other: GroupedWidth) -> bool:
+        return (self.bits, -self.group_size) < (other.bits, -other.group_size)
+
+    def __str__(self) -> str:
+        return f"{self.bits}g{self.group_size}"
+
+
+WeightWidth = float | GroupedWidth
+"""What a weight is rounded to: bits under the granularity of its quantizer, or bits in groups of a size."""
+
+
+def bits_of(width: WeightWidth) -> float:
+    """Return the bits of a code."""
+    return width.bits if isinstance(width, GroupedWidth) else width
+
+
+def width_order(width: WeightWidth) -> tuple[float, float]:
+    """Return a key that sorts widths by bits, each first without a group size and then from few scales to many."""
+    return (width.bits, 1 / width.group_size) if isinstance(width, GroupedWidth) else (width, 0)
+
+
+@total_ordering
+@dataclass(frozen=True)
 class LayerBits:
-    """Bit-widths of one site: of its weight, its input activations and its share of the KV cache."""
+    """The choice of one site: bits of its weight, its input activations and its share of the KV cache.
+
+    ``group_size``: how many input features of the weight share a scale; None leaves that to the quantizer.
+
+    Raises:
+        BadInputError: A width does not exist, or a group size is given to a weight that is not rounded.
+    """
 
     weight: int
     activation: int
     kv: int = FULL_PRECISION
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name, bits in asdict(self).items():
-            check_width(bits, name)
+        for name in ("weight", "activation", "kv"):
+            check_width(getattr(self, name), name)
+        size = self.group_size
+        if size is None:
+            return
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise BadInputError(f"group_size must be a whole number of at least 1, or null for none: got {size!r}")
+        if self.weight == FULL_PRECISION:
+            raise BadInputError(
+                f"a group shares a scale, which a weight at {FULL_PRECISION} bits does not have: got "
+                f"w{self.weight}g{size}; leave the group size out"
+            )
+
+    @property
+    def weight_width(self) -> int | GroupedWidth:
+        """The weight's bits, with its group size where it has one: what the weight is rounded to."""
+        return self.weight if self.group_size is None else GroupedWidth(self.weight, self.group_size)
 
     @classmethod
-    def of(cls, bits: int) -> LayerBits:
-        """Return the same width for weight, activation and KV cache."""
-        return cls(bits, bits, bits)
+    def of(cls, width: int | GroupedWidth) -> LayerBits:
+        """Return the same width for weight, activation and KV cache, and a group size for the weight."""
+        if isinstance(width, GroupedWidth):
+            return cls(width.bits, width.bits, width.bits, width.group_size)
+        return cls(width, width, width)
 
     @classmethod
     def parse(cls, text: str | int | LayerBits) -> LayerBits:
         """Read ``8`` as 8 for all, and ``w4``, ``w4a8`` or ``w4a8kv8`` as widths of their own, with 32 for the others.
+
+        A weight's bits may be followed by its group size: ``4g32``, ``w4g32``, ``w4g32a8kv8``.
 
         Raises:
             BadInputError: The form is another one, or a width does not exist.
@@ -60,32 +124,48 @@ class LayerBits:
         if isinstance(text, int):
             return cls.of(check_width(text))
         form = text.strip()
-        if form.isascii() and form.isdigit():
-            return cls.of(int(form))
+        uniform = _UNIFORM_FORM.match(form)
+        if uniform is not None:
+            bits, size = uniform.groups()
+            return cls(int(bits), int(bits), int(bits), None if size is None else int(size))
         match = _LAYER_FORM.match(form)
         if match is None:
-            raise BadInputError(f"a layer's bits must read like 8 or w4 or w4a8 or w4a8kv8: got {text!r}")
-        weight, activation, kv = match.groups()
-        return cls(int(weight), int(activation or FULL_PRECISION), int(kv or FULL_PRECISION))
+            raise BadInputError(f"a layer's bits must read like 8, 4g32, w4, w4g32, w4a8 or w4g32a8kv8: got {text!r}")
+        weight, size, activation, kv = match.groups()
+        sized = None if size is None else int(size)
+        return cls(int(weight), int(activation or FULL_PRECISION), int(kv or FULL_PRECISION), sized)
 
     @classmethod
     def from_json(cls, bits: object) -> LayerBits:
-        """Read a number or form, as :meth:`parse` does, or an object of ``weight``, ``activation`` and perhaps ``kv``.
+        """Read a number or form, as :meth:`parse` does, or an object of ``weight``, ``activation`` and perhaps ``kv``
+        and ``group_size``.
 
         Raises:
             BadInputError: none of these.
         """
         if isinstance(bits, Mapping):
-            unknown = set(bits) - {"weight", "activation", "kv"}
+            unknown = set(bits) - {"weight", "activation", "kv", "group_size"}
             if unknown or "weight" not in bits or "activation" not in bits:
-                raise BadInputError(f"layer bits must have weight, activation and perhaps kv: got {sorted(bits)}")
+                raise BadInputError(
+                    f"layer bits must have weight, activation and perhaps kv and group_size: got {sorted(bits)}"
+                )
             return cls(**bits)
         if isinstance(bits, int | str):
             return cls.parse(bits)
         raise BadInputError(f"layer bits must be a number, a form like w4a8, or an object: got {bits!r}")
 
+    def to_json(self) -> dict[str, int]:
+        """Return an object that :meth:`from_json` reads back; without a group size it is as in format version 1."""
+        return {name: bits for name, bits in asdict(self).items() if bits is not None}
+
+    def __lt__(self, other: LayerBits) -> bool:
+        return self._order() < other._order()
+
+    def _order(self) -> tuple[float, ...]:
+        return *width_order(self.weight_width), self.activation, self.kv
+
     def __str__(self) -> str:
         if self.weight == self.activation == self.kv:
-            return str(self.weight)
+            return str(self.weight_width)
         kv = "" if self.kv == FULL_PRECISION else f"kv{self.kv}"
-        return f"w{self.weight}a{self.activation}{kv}"
+        return f"w{self.weight_width}a{self.activation}{kv}"

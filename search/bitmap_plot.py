@@ -1,7 +1,8 @@
 """Bitmaps as pictures: one panel per bitmap, blocks to the right, kinds of layer downwards, color by width.
 
-Few bits are dark and many are light, on one scale for all panels and all pictures, so two runs can be compared.  Each
-width is also written into its cell while there is room, since color alone is not for every reader.
+Few bits are dark and many are light, on one scale for all panels and all pictures, so two runs can be compared.  A
+weight in groups of its own size is hatched, more densely the smaller its groups are.  Each width is also written into
+its cell while there is room, since color alone is not for every reader.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from qalof.bitmap_map import block_map, maps_worth_showing
-from qalof.layer_bits import LayerBits
+from qalof.bitmap_map import block_map, maps_worth_showing, width_of
+from qalof.layer_bits import GroupedWidth, LayerBits, WeightWidth, bits_of, width_order
 
 MOST_PANELS = 12
 """The most bitmaps in one picture; of more, an evenly spread choice is drawn."""
@@ -34,8 +35,9 @@ _SCALE = ((2, 0.05), (3, 0.2), (4, 0.35), (5, 0.47), (6, 0.58), (8, 0.75), (16, 
 Layers = Mapping[str, LayerBits]
 
 
-def color_of(bits: int) -> tuple[int, int, int]:
-    """Return red, green and blue of a width, each from 0 to 255."""
+def color_of(width: WeightWidth) -> tuple[int, int, int]:
+    """Return red, green and blue of a width, each from 0 to 255; a group size does not change the color."""
+    bits = bits_of(width)
     place = _SCALE[-1][1]
     for (low, start), (high, end) in pairwise(_SCALE):
         if bits <= high:
@@ -45,9 +47,9 @@ def color_of(bits: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def ink_on(bits: int) -> Literal["black", "white"]:
+def ink_on(width: WeightWidth) -> Literal["black", "white"]:
     """Return the color of text that can be read on a width's color."""
-    red, green, blue = color_of(bits)
+    red, green, blue = color_of(width)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
 
 
@@ -60,8 +62,8 @@ def draw_bitmaps(bitmaps: Mapping[str, Layers]) -> Figure:
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for place, (title, bitmap, role) in zip(axes, panels, strict=True):
         _panel(place, bitmap, role, title if role == "weight" else f"{title}, {role}")
-    widths = {getattr(bits, role) for _, bitmap, role in panels for bits in bitmap.values()}
-    handles = [Patch(facecolor=_fraction(bits), edgecolor="gray", label=f"{bits}") for bits in sorted(widths)]
+    widths = sorted({width_of(bits, role) for _, bitmap, role in panels for bits in bitmap.values()}, key=width_order)
+    handles = [Patch(facecolor=_fraction(w), edgecolor="gray", hatch=hatch_of(w), label=str(w)) for w in widths]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(12, len(handles)), title="bits", frameon=False)
     return figure
 
@@ -87,9 +89,14 @@ def _panel(axes: Axes, bitmap: Layers, role: str, title: str) -> None:
         for column, bits in enumerate(widths):
             if bits is None:
                 continue
-            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=_fraction(bits), edgecolor="none"))
+            hatch, corner = hatch_of(bits), (column - 0.5, row - 0.5)
+            edge = "gray" if hatch else "none"
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor=_fraction(bits), edgecolor=edge, linewidth=0, hatch=hatch))
             if found.blocks <= _WRITTEN:
-                axes.text(column, row, str(bits), ha="center", va="center", fontsize=5.5, color=ink_on(bits))
+                text, size = str(bits).replace("g", "\ng"), 4.5 if isinstance(bits, GroupedWidth) else 5.5
+                axes.text(
+                    column, row, text, ha="center", va="center", fontsize=size, linespacing=0.9, color=ink_on(bits)
+                )
     axes.set(xlim=(-0.5, found.blocks - 0.5), ylim=(len(found.kinds) - 0.5, -0.5))
     axes.set_yticks(range(len(found.kinds)), found.kinds, fontsize=7)
     axes.tick_params(axis="x", labelsize=7)
@@ -98,6 +105,13 @@ def _panel(axes: Axes, bitmap: Layers, role: str, title: str) -> None:
     axes.grid(False)
 
 
-def _fraction(bits: int) -> tuple[float, float, float]:
-    red, green, blue = color_of(bits)
+def hatch_of(width: WeightWidth) -> str | None:
+    """Return the hatching of a width: none without a group size, and more lines the smaller the groups are."""
+    if not isinstance(width, GroupedWidth):
+        return None
+    return "/" * (2 if width.group_size > 64 else 3 if width.group_size > 32 else 4)
+
+
+def _fraction(width: WeightWidth) -> tuple[float, float, float]:
+    red, green, blue = color_of(width)
     return red / 255, green / 255, blue / 255

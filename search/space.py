@@ -1,11 +1,18 @@
 """The bitmaps that a search may choose from, and the budget that none of them exceeds.
 
-A space lists the choices of every site, from cheap to expensive; sites that must change together (``group="block"``)
-form one *unit* and are chosen by one index.  A limit bounds a cost of :mod:`qalof.cost` from above.  It is kept by
-construction: :meth:`BitmapSpace.project` lowers widths until every limit holds, so no bitmap above the budget is ever
-evaluated. Penalties and constraint callbacks were rejected, since they only discourage such bitmaps and spend
+A space has *units*: sites that are chosen together, each with a *menu* of choices (:class:`qalof.layer_bits.LayerBits`,
+from cheap to expensive), of which one index picks one.  A limit bounds a cost of :mod:`qalof.cost` from above.  It is
+kept by construction: :meth:`BitmapSpace.project` lowers choices until every limit holds, so no bitmap above the budget
+is ever evaluated. Penalties and constraint callbacks were rejected, since they only discourage such bitmaps and spend
 evaluations on them. This requires that the first choice of a unit is its cheapest in every cost: then one bitmap is the
 cheapest of the space, every limit above its costs can be met, and the limits can be met together.
+
+What a strategy or a knapsack needs of it, in plain numbers:
+
+    space.units                     tuple of Unit: name, sites (their names), menu (tuple of LayerBits)
+    space.bitmap(picks)             the bitmap of one index per unit; space.encode(bitmap) gives the indices back
+    space.costs(name)               by unit and choice, whole numbers that add up over units to the cost of a bitmap
+    space.allowance(name, limit)    the greatest sum of these within a limit: sum <= allowance is exactly cost <= limit
 """
 
 from __future__ import annotations
@@ -15,19 +22,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from qalof.bitmap import FULL_PRECISION, Bitmap, LayerBits, block_name, check_width
-from qalof.cost import Cost, Rest, cost_of
+from qalof.bitmap import Bitmap, LayerBits
+from qalof.cost import Cost, Rest, SiteCost, cost_of, site_cost
 from qalof.errors import BadInputError
-from qalof.model.adapter_spec import SHARED, untrained_widths
 from qalof.site import Site
-from search.budget import BASE_NAMES, Budget, Indices, Price, check_limit
+from search.budget import BASE_NAMES, TOTAL, Budget, Indices, Price, check_limit
+from search.grouping import Group, Grouping, Unit
+from search.menu import Menu, WeightWidths, choices_of, menus_by_site
 
-Group = Literal["site", "block"]
-DEFAULT_WIDTHS = (2, 4, 8)
-"""The widths of a space whose model has no others."""
 _log = logging.getLogger(__name__)
 
 
@@ -41,15 +45,6 @@ class HasSites(Protocol):
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Sites that are chosen together: a name, their positions in the model's order, and the number of their choices."""
-
-    name: str
-    members: tuple[int, ...]
-    choices: int
-
-
-@dataclass(frozen=True)
 class BitmapSpace:
     """Every bitmap that takes, at each unit, one of its choices, and costs no more than the limits.
 
@@ -58,7 +53,7 @@ class BitmapSpace:
         choices: the choices by site, from cheap to expensive; sites of one unit have equally many.
         limits: cost name -> greatest allowed value: ``weight_bytes`` bounds the sites' packed weights, ``total_bytes``
             all tensors of the packed model, its adapters included.
-        group: whether a unit is a site or a block.
+        grouping: which sites are chosen together.
         rest: what the model holds alongside its sites; None where only sites are known, without ``total_bytes``.
 
     Raises:
@@ -68,7 +63,7 @@ class BitmapSpace:
     sites: tuple[Site, ...]
     choices: tuple[tuple[LayerBits, ...], ...]
     limits: Mapping[str, float] = field(default_factory=dict)
-    group: Group = "site"
+    grouping: Grouping = field(default_factory=Grouping)
     rest: Rest | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -81,69 +76,76 @@ class BitmapSpace:
             if len({len(self.choices[member]) for member in unit.members}) > 1:
                 raise BadInputError(f"sites of a unit must have equally many choices: those of {unit.name} do not")
         self.budget  # noqa: B018 - built now, so a limit out of reach is refused now
+        if self._scales_are_free():
+            _log.warning(
+                "average_bits counts codes and no scales, so every group size is free under it: "
+                "limit weight_bytes too, which counts both"
+            )
 
     @classmethod
     def of(
         cls,
         model: HasSites | Sequence[Site],
-        weight: Sequence[int] | None = None,
+        weight: WeightWidths | None = None,
         activation: Sequence[int] | Literal["same"] = "same",
         kv: Sequence[int] | Literal["same"] | None = "same",
         *,
         limits: Mapping[str, float] | None = None,
         group: Group = "site",
+        tied: Sequence[str] = (),
+        menus: Mapping[str, Menu | Mapping[str, Any]] | None = None,
+        fixed: Mapping[str, int | str | LayerBits] | None = None,
     ) -> BitmapSpace:
-        """Make the space of all combinations of widths at every site.
+        """Make the space of all combinations of widths at every unit.
 
         Args:
             model: a model, or its sites.
-            weight: the widths of a weight; None takes those that have an adapter, or 2, 4 and 8 without such adapters.
-                The log mentions a width without an adapter of its own.
+            weight: the widths of a weight, ``4`` or, in groups of 32, ``"4g32"``; None takes those that have an
+                adapter, or 3 to 8 without such adapters.  The log mentions a width without an adapter of its own.
             activation: the widths of its input; ``same`` takes the weight's.
             kv: the widths of the cache where a site fills it; ``same`` takes the weight's, and None leaves the cache as
                 it is.
             limits: cost name -> greatest allowed value.
-            group: ``block`` ties the sites of a block to one choice.
+            group: which sites are chosen together (:mod:`search.grouping`).
+            tied: patterns of site names, each of which ties all sites that match it to one choice.
+            menus: pattern of site names -> a menu of their own (:class:`search.menu.Menu`), or settings of it.
+            fixed: pattern of site names -> the layer bits that these sites keep.
 
         Raises:
-            BadInputError: There are no widths, a width does not exist, or a limit is out of reach.
+            BadInputError: There are no widths, a width or a pattern does not exist, sites of a unit have different
+                menus, or a limit is out of reach.
         """
         sites = tuple(model if isinstance(model, Sequence) else model.sites)
-        if group not in ("site", "block"):
-            raise BadInputError(f"group must be 'site' or 'block': got {group!r}")
-        axes = [_widths("weight", _menu(model, weight))]
-        axes.append((None,) if activation == "same" else _widths("activation", activation))
-        axes.append((None,) if kv is None or kv == "same" else _widths("kv", kv))
-        choices: list[tuple[LayerBits, ...]] = [()] * len(sites)
-        for _, members in _grouped(sites, group):
-            fills_cache = any(sites[member].kv_features for member in members)
-            multiplies = any(not sites[member].is_embedding for member in members)
-            varied = (axes[0], axes[1] if multiplies else (None,), axes[2] if fills_cache else (None,))
-            combinations = list(product(*varied))
-            for member in members:
-                inert = kv is None or not sites[member].kv_features
-                choices[member] = tuple(_layer(w, a, None if inert else k, kv is None) for w, a, k in combinations)
+        grouping = Grouping(group, tuple(tied))
+        default = Menu.of(model, sites, weight, activation, kv)
+        choices = choices_of(model, sites, grouping, menus_by_site(sites, default, menus or {}, fixed or {}))
         rest = None if isinstance(model, Sequence) else getattr(model, "rest", None)
-        return cls(sites, tuple(choices), dict(limits or {}), group, rest)
+        return cls(sites, choices, dict(limits or {}), grouping, rest)
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
         """The units that are chosen, in the model's order."""
-        grouped = _grouped(self.sites, self.group)
-        return tuple(Unit(name, members, len(self.choices[members[0]])) for name, members in grouped)
+        names = [site.name for site in self.sites]
+        found = []
+        for name, members in self.grouping.units(names):
+            shown = next((member for member in members if self.sites[member].kv_features), members[0])
+            found.append(Unit(name, tuple(names[member] for member in members), members, self.choices[shown]))
+        return tuple(found)
 
     @property
     def size(self) -> int:
         """The number of index vectors, without regard to limits."""
         return math.prod(unit.choices for unit in self.units)
 
-    def decode(self, indices: Sequence[int]) -> Bitmap:
-        """Return the bitmap with these choices, one index per unit. It may exceed the limits: :meth:`project` it."""
-        chosen = {member: index for unit, index in zip(self.units, indices, strict=True) for member in unit.members}
+    def bitmap(self, picks: Sequence[int]) -> Bitmap:
+        """Return the bitmap of these picks, one index into its menu per unit, in order; :meth:`project` it where it may
+        exceed the limits.
+        """
+        chosen = {member: pick for unit, pick in zip(self.units, picks, strict=True) for member in unit.members}
         return Bitmap({site.name: self.choices[i][chosen[i]] for i, site in enumerate(self.sites)})
 
     def encode(self, bitmap: Bitmap) -> Indices:
-        """Invert :meth:`decode`; KV widths are ignored where a site feeds no cache, and activations at a look-up.
+        """Invert :meth:`bitmap`; KV widths are ignored where a site feeds no cache, and activations at a look-up.
 
         Raises:
             BadInputError: A unit of the bitmap has none of the space's choices.
@@ -168,20 +170,19 @@ class BitmapSpace:
 
     def label(self, unit: int, index: int) -> str:
         """Return the text of a choice of a unit: its layer bits at the member that fills the cache, if any does."""
-        members = self.units[unit].members
-        return str(self.choices[next((m for m in members if self.sites[m].kv_features), members[0])][index])
+        return str(self.units[unit].menu[index])
 
     def uniform(self) -> tuple[Bitmap, ...]:
         """Return the bitmaps within the limits with the same layer bits at every site, from cheap to expensive."""
         found = []
         for layer in sorted({bits for choices in self.choices for bits in choices}):
             try:
-                bitmap = self.decode([self.find(unit, layer) for unit in range(len(self.units))])
+                bitmap = self.bitmap([self.find(unit, layer) for unit in range(len(self.units))])
             except BadInputError:
                 continue
             if self.fits(bitmap) and bitmap not in found:
                 found.append(bitmap)
-        return tuple(found)
+        return tuple(sorted(found, key=lambda bitmap: (self.cost(bitmap).average_bits, self.cost(bitmap).weight_bytes)))
 
     def cost(self, bitmap: Bitmap) -> Cost:
         """Return the cost of a bitmap of this model."""
@@ -213,67 +214,85 @@ class BitmapSpace:
         Raises:
             BadInputError: The bitmap is not of this space.
         """
-        return self.decode(self.budget.lowered(self.encode(bitmap)))
+        return self.bitmap(self.budget.lowered(self.encode(bitmap)))
 
     @cached_property
     def budget(self) -> Budget:
         """The prices and limits, for code that steps along the choices."""
         for name in self.limits:
             check_limit(name)
-        prices = tuple(tuple(self._price(unit, index) for index in range(unit.choices)) for unit in self.units)
+        prices = tuple(
+            tuple(self._price(index, pick) for pick in range(unit.choices)) for index, unit in enumerate(self.units)
+        )
         constant = None if self.rest is None else self.rest.nbytes
         budget = Budget(prices, sum(site.weights for site in self.sites), self.limits, constant)
         for index, (unit, rows) in enumerate(zip(self.units, prices, strict=True)):
             if any(rows[0][column] > row[column] for row in rows for column in budget.watched(index)):
-                raise BadInputError(f"a unit's first choice must be its cheapest in every cost: {unit.name}'s is not")
+                raise BadInputError(
+                    f"a unit's first choice must be its cheapest in every cost: {unit.name}'s, {unit.menu[0]}, is not; "
+                    "add a choice that is, or drop this one"
+                )
         return budget
 
-    def _price(self, unit: Unit, index: int) -> Price:
-        sites = [self.sites[member] for member in unit.members]
-        layers = {self.sites[member].name: self.choices[member][index] for member in unit.members}
-        cost = cost_of(Bitmap(layers), sites, rest=self.rest)
-        bits = sum(site.weights * layers[site.name].weight for site in sites)
-        costs = [float(bits) if name == "average_bits" else cost.value(name) for name in BASE_NAMES]
-        if self.rest is not None:
-            costs.append(cost.value("total_bytes") - self.rest.nbytes)
-        widths = [_widths_of(site, layers[site.name]) for site in sites]
-        return *costs, *(float(width) for row in widths for width in row)
+    def costs(self, name: str) -> tuple[tuple[int, ...], ...]:
+        """Return, by unit and choice, what adds up over the units to a cost of the bitmap, without limits.
+
+        For ``average_bits`` that are the bits of all codes, and for ``total_bytes`` the bytes that choices change;
+        :meth:`allowance` says which sum a limit allows.
+
+        Raises:
+            BadInputError: There is no such cost, or it is not known of sites alone.
+        """
+        column = self.budget.column(name)
+        return tuple(tuple(int(price[column]) for price in prices) for prices in self.budget.prices)
+
+    def allowance(self, name: str, limit: float) -> int:
+        """Return the greatest sum of :meth:`costs` of a bitmap whose cost is within ``limit``, exactly.
+
+        Raises:
+            BadInputError: There is no such cost, or the limit is not finite.
+        """
+        self.budget.column(name)
+        if not math.isfinite(limit):
+            raise BadInputError(f"a limit on {name} must be a finite number: got {limit}")
+        weights = sum(site.weights for site in self.sites)
+        if name != "average_bits":
+            return math.floor(limit) - (self.rest.nbytes if name == TOTAL and self.rest else 0)
+        most = math.floor(limit * weights)
+        # the product is rounded, and so is the quotient that a cost is: the one next to it may be the last within
+        return max(total for total in (most - 1, most, most + 1) if total / weights <= limit)
+
+    def unit_cost(self, unit: int, pick: int) -> SiteCost:
+        """Return what a unit adds to the costs of a bitmap with this choice."""
+        members = self.units[unit].members
+        first, *others = (site_cost(self.sites[m], self.choices[m][pick], rest=self.rest) for m in members)
+        return sum(others, first)
+
+    def _price(self, unit: int, pick: int) -> Price:
+        cost = self.unit_cost(unit, pick)
+        names = BASE_NAMES if self.rest is None else (*BASE_NAMES, TOTAL)
+        members = self.units[unit].members
+        widths = [width for m in members for width in _widths_of(self.sites[m], self.choices[m][pick])[:3]]
+        return *(cost.value(name) for name in names), *widths
+
+    def _scales_are_free(self) -> bool:
+        """Whether a limit on average bits is meant to choose between group sizes, which it cannot tell apart."""
+        bounded = set(self.limits)
+        if "average_bits" not in bounded or bounded & {"weight_bytes", TOTAL}:
+            return False
+        return any(len({bits.group_size for bits in unit.menu}) > 1 for unit in self.units)
 
     def _same(self, member: int, left: LayerBits, right: LayerBits) -> bool:
         return _widths_of(self.sites[member], left) == _widths_of(self.sites[member], right)
 
 
-def _grouped(sites: Sequence[Site], group: Group) -> list[tuple[str, tuple[int, ...]]]:
-    groups: dict[str, list[int]] = {}
-    for index, site in enumerate(sites):
-        groups.setdefault(block_name(site.name) if group == "block" else site.name, []).append(index)
-    return [(name, tuple(members)) for name, members in groups.items()]
-
-
-def _menu(model: object, weight: Sequence[int] | None) -> Sequence[int]:
-    """Return the weight widths to choose from; the log mentions those that another width's adapter would serve."""
-    names = tuple(getattr(model, "adapters", ()))
-    own = sorted(int(name) for name in names if name != SHARED)
-    if weight is None:
-        return own or DEFAULT_WIDTHS
-    if not isinstance(weight, str) and own and (said := untrained_widths(weight, names, model.policy)):  # type: ignore[attr-defined]
-        _log.warning("%s", said)
-    return weight
-
-
-def _widths(what: str, widths: Sequence[int] | str | None) -> tuple[int | None, ...]:
-    if isinstance(widths, str) or not widths:
-        raise BadInputError(f"{what} must be a list of widths: got {widths!r}; for example (2, 4, 8)")
-    return tuple(sorted({check_width(bits, what) for bits in widths}))
-
-
-def _widths_of(site: Site, bits: LayerBits) -> tuple[int, int, int]:
-    """Return the widths of weight, activation and cache that matter at ``site``; 0 for one without effect."""
-    return bits.weight, 0 if site.is_embedding else bits.activation, bits.kv if site.kv_features else 0
-
-
-def _layer(weight: int | None, activation: int | None, kv: int | None, full_precision: bool) -> LayerBits:
-    assert weight is not None
-    # a KV width without effect follows the weight, so a uniform bitmap reads as one number
-    cache = FULL_PRECISION if full_precision else kv
-    return LayerBits(weight, activation or weight, cache or weight)
+def _widths_of(site: Site, bits: LayerBits) -> tuple[int, int, int, int]:
+    """Return what matters at ``site`` of a choice, 0 for what has no effect: the widths of weight, activation and
+    cache, and the group size.
+    """
+    return (
+        bits.weight,
+        0 if site.is_embedding else bits.activation,
+        bits.kv if site.kv_features else 0,
+        bits.group_size or 0,
+    )

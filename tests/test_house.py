@@ -16,7 +16,7 @@ SOURCES = [(wing, path) for wing in FORBIDDEN for path in sorted((ROOT / wing).r
 ROOMS = {
     "qalof": """
         values
-        tiny quantization site cost
+        tiny quantization site site_cost cost
         model.layers model
         evaluation tasks
         training.objectives training post_training export
@@ -24,7 +24,7 @@ ROOMS = {
         attacks attacks.substitutes attacks.methods attacks.robustness
     """,
     "search": """
-        budget objective front point bitmap_plot space
+        budget objective front point bitmap_plot grouping menu space
         scores strategies plot result
         study record evaluator loop
     """,

@@ -57,7 +57,8 @@ def terminal_map(bitmap: Bitmap, width: int) -> Iterator[Text]:
     for role in maps_worth_showing(bitmap):
         found = block_map(bitmap, role)
         margin = min(max(map(len, found.kinds)), width // 2)
-        most = max(1, (width - margin - 1) // 3)
+        cell = 1 + max(2, *(len(str(bits)) for widths in found.widths for bits in widths if bits is not None))
+        most = max(1, (width - margin - 1) // cell)
         for first in range(0, found.blocks, most):
             last = min(first + most, found.blocks) - 1
             yield Text(f"{role}, blocks {first} to {last}" if found.blocks > 1 else role, style="bold")
@@ -65,7 +66,7 @@ def terminal_map(bitmap: Bitmap, width: int) -> Iterator[Text]:
                 line = Text(kind[-margin:].ljust(margin) + " ")
                 for bits in widths[first : last + 1]:
                     style = "" if bits is None else "{} on rgb({},{},{})".format(ink_on(bits), *color_of(bits))
-                    line.append("   " if bits is None else f"{bits:>2} ", style=style)
+                    line.append(" " * cell if bits is None else f"{bits!s:>{cell - 1}} ", style=style)
                 yield line
 
 

@@ -142,6 +142,16 @@ class QuantizerOptions:
             return self
         return replace(self, group_size=head_size)
 
+    def in_groups(self, group_size: int) -> Self:
+        """Return this quantizer with granularity ``group`` and that size, whatever granularity it has.
+
+        Raises:
+            BadInputError: The method has no form whose scales are of groups of any size.
+        """
+        if self.granularity is Granularity.GROUP and self.group_size == group_size:
+            return self
+        return replace(self, granularity=Granularity.GROUP, group_size=group_size)
+
     def to_json(self) -> dict[str, Any]:
         """Return ``method`` and all options."""
         return {"method": self.method} | asdict(self)

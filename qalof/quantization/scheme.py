@@ -14,12 +14,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 import torch
 
 from qalof.errors import BadInputError
 from qalof.laws import Law, Width, check_numbers
+from qalof.layer_bits import GroupedWidth, WeightWidth, bits_of
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.methods.symmetric import Symmetric
@@ -51,9 +53,16 @@ class TensorScheme:
     def __post_init__(self) -> None:
         check_numbers(self)
 
-    def at(self, bits: float) -> Quantizer:
-        """Return the quantizer of a width."""
-        return self.by_width.get(bits, self.quantizer)  # type: ignore[call-overload, no-any-return]
+    def at(self, width: WeightWidth) -> Quantizer:
+        """Return the quantizer of a width, in groups where the width has a group size.
+
+        Raises:
+            BadInputError: The method has no form in groups of any size.
+        """
+        quantizer: Quantizer = self.by_width.get(bits_of(width), self.quantizer)  # type: ignore[call-overload]
+        if not isinstance(width, GroupedWidth) or bits_of(width) >= quantizer.full_precision_bits:
+            return quantizer
+        return _in_groups(quantizer, width.group_size)
 
     @property
     def sees_rows(self) -> bool:
@@ -131,6 +140,12 @@ class TensorScheme:
             None if observer is None else ObserverSpec.from_json(observer),
             settings.get("outlier_threshold"),
         )
+
+
+@lru_cache(maxsize=1024)
+def _in_groups(quantizer: Quantizer, group_size: int) -> Quantizer:
+    # every forward asks, and a quantizer checks its options when it is made
+    return quantizer.in_groups(group_size)
 
 
 _EMBEDDING = TensorScheme(Symmetric(granularity=Granularity.CHANNEL, scale_dtype="float16"))

@@ -88,7 +88,7 @@ def greedy(
         order = yield from measure(context, current, targets, size, trace=False)
     else:
         order = _given(context.space, targets, sensitivity)
-    (origin,) = yield [context.space.decode(current)]
+    (origin,) = yield [context.space.bitmap(current)]
     queue = [_entry(order, step) for step in _next_steps(context.space, current, range(len(current)))]
     heapq.heapify(queue)
     while queue:

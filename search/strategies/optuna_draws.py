@@ -74,7 +74,7 @@ class Draws:
             if indices not in self.scores and indices not in fresh:
                 fresh[indices] = None
                 self.waiting.append(_Asked(None, indices, indices))
-        return [self.context.space.decode(indices) for indices in fresh]
+        return [self.context.space.bitmap(indices) for indices in fresh]
 
     def tell(self, scores: Sequence[Score]) -> None:
         """Give the sampler the scores of the last generation, in their order."""

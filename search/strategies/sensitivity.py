@@ -100,7 +100,7 @@ def targets_below(space: BitmapSpace, reference: Indices) -> list[Target]:
 def replaced(space: BitmapSpace, indices: Indices, target: Target) -> Bitmap:
     """Return the bitmap of ``indices`` with one unit at another choice."""
     unit, choice = target
-    return space.decode((*indices[:unit], choice, *indices[unit + 1 :]))
+    return space.bitmap((*indices[:unit], choice, *indices[unit + 1 :]))
 
 
 def measure(
@@ -111,7 +111,7 @@ def measure(
     With ``trace``, the context's trace holds the ranking so far, with intervals, after each generation.
     """
     space, metric = context.space, context.primary_metric().metric
-    (origin,) = yield [space.decode(reference)]
+    (origin,) = yield [space.bitmap(reference)]
     drops: dict[Target, float] = {}
     found: list[Sensitivity] = []
     for first in range(0, len(targets), generation_size):

@@ -32,7 +32,7 @@ class TableEvaluator:
 
 @pytest.fixture
 def space(plain_sites):
-    return BitmapSpace.of(plain_sites)
+    return BitmapSpace.of(plain_sites, weight=(2, 4, 8))
 
 
 @pytest.fixture

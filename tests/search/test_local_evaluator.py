@@ -68,7 +68,7 @@ def test_the_bitmap_comes_back_when_an_evaluation_fails(model):
 
     before = model.bitmap
     with pytest.raises(MemoryError):
-        LocalEvaluator(model, Broken()).evaluate([BitmapSpace.of(model).uniform()[0]])
+        LocalEvaluator(model, Broken()).evaluate([BitmapSpace.of(model, weight=(2, 4, 8)).uniform()[0]])
     assert model.bitmap == before
 
 

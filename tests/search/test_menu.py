@@ -21,7 +21,7 @@ def weights(space):
 
 @pytest.mark.parametrize(
     ("adapters", "menu"),
-    [(("8", "4"), [4, 8]), (("16", "5", "3"), [3, 5, 16]), ((), [2, 4, 8]), ((SHARED,), [2, 4, 8])],
+    [(("8", "4"), [4, 8]), (("16", "5", "3"), [3, 5, 16]), ((), [3, 4, 5, 6, 7, 8]), ((SHARED,), [3, 4, 5, 6, 7, 8])],
 )
 def test_without_a_menu_a_space_has_the_widths_that_have_adapters(sites, adapters, menu, caplog):
     assert weights(BitmapSpace.of(Trained(sites, adapters))) == menu

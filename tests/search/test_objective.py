@@ -11,7 +11,7 @@ def test_an_objective_reads_as_it_prints(text):
 
 
 def test_values_come_from_the_evaluation_or_the_cost(sites):
-    space = BitmapSpace.of(sites)
+    space = BitmapSpace.of(sites, weight=(2, 4, 8))
     bitmap = space.uniform()[0]
     objectives = parse_objectives(["max:f1", "min:average_bits"])
     score = Score.of(bitmap, Evaluation({"f1": 70.0}, 5), space.cost(bitmap), objectives)
@@ -43,7 +43,7 @@ def test_lists_that_make_no_sense_are_refused(objectives, message):
 
 
 def test_an_unknown_metric_names_the_nearest(sites):
-    cost = BitmapSpace.of(sites).cost(BitmapSpace.of(sites).uniform()[0])
+    cost = BitmapSpace.of(sites, weight=(2, 4, 8)).cost(BitmapSpace.of(sites, weight=(2, 4, 8)).uniform()[0])
     with pytest.raises(BadInputError, match="did you mean 'exact_match'"):
         Objective.parse("max:exact_mach").value(Evaluation({"f1": 1.0, "exact_match": 1.0}, 1), cost)
     with pytest.raises(BadInputError, match="did you mean 'weight_bytes'"):

@@ -17,7 +17,9 @@ OBJECTIVES = ("max:f1", "min:weight_bytes")
 @pytest.fixture(scope="session")
 def result(sites, make_evaluator):
     evaluator = make_evaluator(sites, per_example=True)
-    return search.run(BitmapSpace.of(sites), evaluator, OBJECTIVES, "random", 20, limits={"average_bits": 6})
+    return search.run(
+        BitmapSpace.of(sites, weight=(2, 4, 8)), evaluator, OBJECTIVES, "random", 20, limits={"average_bits": 6}
+    )
 
 
 def test_the_front_is_a_table_with_intervals_and_costs(result):
@@ -62,7 +64,7 @@ def test_an_unknown_budget_names_the_nearest(result):
 
 def test_equal_scores_go_to_the_cheaper_bitmap(plain_sites, make_evaluator):
     evaluator = make_evaluator(plain_sites, dict.fromkeys((site.name for site in plain_sites), 0.0))
-    result = search.run(BitmapSpace.of(plain_sites), evaluator, max_evaluations=9)
+    result = search.run(BitmapSpace.of(plain_sites, weight=(2, 4, 8)), evaluator, max_evaluations=9)
     assert str(result.best().bitmap) == "2"
 
 
@@ -77,7 +79,7 @@ def test_a_saved_result_comes_back_as_it_was(result, tmp_path):
 
 
 def test_a_trace_is_saved_as_a_table_of_its_own(sites, make_evaluator, tmp_path):
-    result = search.run(BitmapSpace.of(sites), make_evaluator(sites), OBJECTIVES, "greedy", None)
+    result = search.run(BitmapSpace.of(sites, weight=(2, 4, 8)), make_evaluator(sites), OBJECTIVES, "greedy", None)
     result.save(tmp_path)
     rows = pd.read_csv(tmp_path / "trace.csv")
     assert list(rows) == ["step", "layer", "bits", "f1", "drop", "average_bits", "weight_bytes", "accepted"]
@@ -86,7 +88,7 @@ def test_a_trace_is_saved_as_a_table_of_its_own(sites, make_evaluator, tmp_path)
 
 def test_a_collapsed_point_survives_saving_as_not_a_number(sites, make_evaluator, tmp_path):
     evaluator = make_evaluator(sites, {site.name: math.inf for site in sites}, per_example=True)
-    result = search.run(BitmapSpace.of(sites), evaluator, max_evaluations=2)
+    result = search.run(BitmapSpace.of(sites, weight=(2, 4, 8)), evaluator, max_evaluations=2)
     result.save(tmp_path)
     loaded = SearchResult.load(tmp_path)
     assert all(math.isnan(point.values[0]) for point in loaded.points)
@@ -98,7 +100,9 @@ def test_a_collapsed_point_survives_saving_as_not_a_number(sites, make_evaluator
     "objectives", [OBJECTIVES, ("max:f1",), ("max:f1", "min:loss"), ("max:f1", "worst:average_bits")]
 )
 def test_a_plot_is_a_picture_whatever_the_objectives(sites, make_evaluator, tmp_path, objectives):
-    search.run(BitmapSpace.of(sites), make_evaluator(sites), objectives, "random", 8).plot(tmp_path / "a" / "front.png")
+    search.run(BitmapSpace.of(sites, weight=(2, 4, 8)), make_evaluator(sites), objectives, "random", 8).plot(
+        tmp_path / "a" / "front.png"
+    )
     assert imread(tmp_path / "a" / "front.png").std() > 0
 
 

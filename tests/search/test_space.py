@@ -25,20 +25,24 @@ def test_choices_are_sorted_from_cheap_to_dear_and_kv_varies_only_where_it_is_ca
 
 @pytest.mark.parametrize(("kv", "expected"), [("same", LayerBits.of(4)), (None, LayerBits(4, 4, 32))])
 def test_same_and_none_say_what_the_cache_gets(sites, kv, expected):
-    assert all(choices[1] == expected for choices in BitmapSpace.of(sites, kv=kv).choices)
+    assert all(choices[1] == expected for choices in BitmapSpace.of(sites, weight=(2, 4, 8), kv=kv).choices)
 
 
 def test_uniform_bitmaps_read_as_one_number_and_keep_the_limits(sites):
-    assert [str(bitmap) for bitmap in BitmapSpace.of(sites).uniform()] == ["2", "4", "8"]
-    assert [str(bitmap) for bitmap in BitmapSpace.of(sites, limits={"average_bits": 4}).uniform()] == ["2", "4"]
-    assert Bitmap.uniform([site.name for site in sites], 8) in BitmapSpace.of(sites, kv=(4, 8)).uniform()
+    assert [str(bitmap) for bitmap in BitmapSpace.of(sites, weight=(2, 4, 8)).uniform()] == ["2", "4", "8"]
+    assert [
+        str(bitmap) for bitmap in BitmapSpace.of(sites, weight=(2, 4, 8), limits={"average_bits": 4}).uniform()
+    ] == ["2", "4"]
+    assert (
+        Bitmap.uniform([site.name for site in sites], 8) in BitmapSpace.of(sites, weight=(2, 4, 8), kv=(4, 8)).uniform()
+    )
 
 
 def test_a_block_is_one_choice_and_its_kv_width_goes_to_the_site_that_has_one(sites):
     space = BitmapSpace.of(sites, weight=(4, 8), kv=(2, 8), group="block")
     assert [unit.name for unit in space.units] == ["h.0", "h.1"]
     assert space.size == 4**2
-    bitmap = space.decode((2, 3))
+    bitmap = space.bitmap((2, 3))
     assert bitmap["h.0.attn.c_attn"] == LayerBits(8, 8, 2)
     assert bitmap["h.0.mlp.c_fc"] == LayerBits(8, 8, 8)
 
@@ -47,7 +51,7 @@ def test_a_block_is_one_choice_and_its_kv_width_goes_to_the_site_that_has_one(si
 @given(data=st.data())
 def test_encode_undoes_decode(space, data):
     indices = tuple(data.draw(st.integers(0, unit.choices - 1)) for unit in space.units)
-    assert space.encode(space.decode(indices)) == indices
+    assert space.encode(space.bitmap(indices)) == indices
 
 
 @settings(max_examples=80, deadline=None)
@@ -58,7 +62,7 @@ def test_projection_keeps_every_limit_lowers_only_and_leaves_what_fits(space, da
         low, high = space.reachable(name)
         limits[name] = data.draw(st.floats(low, high))
     bounded = space.within(limits)
-    bitmap = space.decode([data.draw(st.integers(0, unit.choices - 1)) for unit in space.units])
+    bitmap = space.bitmap([data.draw(st.integers(0, unit.choices - 1)) for unit in space.units])
     projected = bounded.project(bitmap)
     cost = cost_of(projected, space.sites).as_metrics()
     assert all(cost[name] <= limit for name, limit in limits.items())
@@ -73,38 +77,40 @@ def test_projection_keeps_every_limit_lowers_only_and_leaves_what_fits(space, da
 
 def test_projection_to_the_cheapest_costs_at_once_reaches_the_cheapest_bitmap(space):
     bounded = space.within({name: space.reachable(name)[0] for name in BASE_NAMES})
-    dearest = space.decode([unit.choices - 1 for unit in space.units])
-    assert bounded.project(dearest) == space.decode([0] * len(space.units))
+    dearest = space.bitmap([unit.choices - 1 for unit in space.units])
+    assert bounded.project(dearest) == space.bitmap([0] * len(space.units))
 
 
 @pytest.mark.parametrize("name", BASE_NAMES)
 def test_reachable_is_what_the_ends_of_the_space_cost(space, name):
-    ends = [space.decode([0] * len(space.units)), space.decode([unit.choices - 1 for unit in space.units])]
+    ends = [space.bitmap([0] * len(space.units)), space.bitmap([unit.choices - 1 for unit in space.units])]
     assert space.reachable(name) == tuple(space.cost(bitmap).as_metrics()[name] for bitmap in ends)
 
 
 def test_a_budget_out_of_reach_is_refused_with_the_range_that_is_not(sites):
     with pytest.raises(BadInputError, match=r"average_bits must be within reach: got 1.5.* goes from 2 to 8"):
-        BitmapSpace.of(sites, limits={"average_bits": 1.5})
-    low, high = BitmapSpace.of(sites).reachable("weight_bytes")
+        BitmapSpace.of(sites, weight=(2, 4, 8), limits={"average_bits": 1.5})
+    low, high = BitmapSpace.of(sites, weight=(2, 4, 8)).reachable("weight_bytes")
     with pytest.raises(BadInputError, match=f"goes from {low:.0f} to {high:.0f}"):
-        BitmapSpace.of(sites).within({"weight_bytes": low - 1})
-    assert BitmapSpace.of(sites, limits={"weight_bytes": low}).fits(BitmapSpace.of(sites).decode([0] * 8))
+        BitmapSpace.of(sites, weight=(2, 4, 8)).within({"weight_bytes": low - 1})
+    assert BitmapSpace.of(sites, weight=(2, 4, 8), limits={"weight_bytes": low}).fits(
+        BitmapSpace.of(sites, weight=(2, 4, 8)).bitmap([0] * 8)
+    )
 
 
 @pytest.mark.parametrize("limit", [math.nan, math.inf])
 def test_a_limit_that_is_no_number_is_refused(sites, limit):
     with pytest.raises(BadInputError, match="within reach"):
-        BitmapSpace.of(sites, limits={"average_bits": limit})
+        BitmapSpace.of(sites, weight=(2, 4, 8), limits={"average_bits": limit})
 
 
 def test_an_unknown_limit_names_the_nearest(sites):
     with pytest.raises(BadInputError, match="did you mean 'average_bits'"):
-        BitmapSpace.of(sites, limits={"avg_bits": 4})
+        BitmapSpace.of(sites, weight=(2, 4, 8), limits={"avg_bits": 4})
 
 
 def test_the_lower_of_two_limits_holds(sites):
-    space = BitmapSpace.of(sites, limits={"average_bits": 4})
+    space = BitmapSpace.of(sites, weight=(2, 4, 8), limits={"average_bits": 4})
     assert space.within({"average_bits": 6}).limits == {"average_bits": 4}
     assert space.within({"average_bits": 3, "weight_bytes": 10**6}).limits == {"average_bits": 3, "weight_bytes": 10**6}
 
@@ -115,7 +121,7 @@ def test_the_lower_of_two_limits_holds(sites):
         ({"weight": ()}, "weight must be a list of widths"),
         ({"weight": (1, 4)}, "from 2 to 16"),
         ({"activation": "sane"}, "activation must be a list of widths"),
-        ({"group": "layer"}, "'site' or 'block'"),
+        ({"group": "layer"}, "'site', 'block', 'component' or 'fused'"),
     ],
 )
 def test_widths_and_groups_that_do_not_exist_are_refused(sites, arguments, message):

@@ -17,7 +17,7 @@ def strategy(request):
 
 @pytest.fixture
 def space(sites):
-    return BitmapSpace.of(sites)
+    return BitmapSpace.of(sites, weight=(2, 4, 8))
 
 
 def table(result):
@@ -90,7 +90,7 @@ def test_a_collapsed_bitmap_does_not_stop_the_search(strategy, space, make_evalu
 
 def test_tied_blocks_stay_tied(strategy, sites, make_evaluator):
     evaluator = make_evaluator(sites)
-    search.run(BitmapSpace.of(sites, group="block"), evaluator, OBJECTIVES, strategy, 9)
+    search.run(BitmapSpace.of(sites, weight=(2, 4, 8), group="block"), evaluator, OBJECTIVES, strategy, 9)
     for bitmap in evaluator.seen:
         layers = list(bitmap.values())
         assert len(set(layers[:4])) == len(set(layers[4:])) == 1

@@ -14,7 +14,7 @@ OBJECTIVES = ("max:f1", "min:weight_bytes")
 
 @pytest.fixture
 def space(sites):
-    return BitmapSpace.of(sites)
+    return BitmapSpace.of(sites, weight=(2, 4, 8))
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_shorter_search_is_the_beginning_of_a_longer_one(space, evaluate):
 
 def test_a_strategy_that_breaks_the_budget_is_stopped_before_evaluation(space, monkeypatch):
     def wild(context):
-        yield [context.space.decode([2] * len(context.space.units))]
+        yield [context.space.bitmap([2] * len(context.space.units))]
 
     monkeypatch.setitem(STRATEGIES, "wild", wild)
     with pytest.raises(RuntimeError, match="wild must stay within the limits"):

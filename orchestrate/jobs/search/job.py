@@ -31,7 +31,7 @@ from orchestrate.runs.progress import progress_bar
 from qalof.checkpoint.opening import OpenCheckpoint
 from search import BitmapSpace, Score, SearchResult, Study, parse_objectives
 from search import run as search_in_process
-from search.space import DEFAULT_WIDTHS
+from search.menu import DEFAULT_WIDTHS
 
 Checked = tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...]]
 """The checkpoint, the space and the objectives."""

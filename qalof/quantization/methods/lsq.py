@@ -13,13 +13,13 @@ gradient by sqrt(out); ``gradient_count="tensor"`` is that.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 
 from qalof.errors import BadInputError
 from qalof.quantization import granularity as grouping
-from qalof.quantization.granularity import mean_magnitude
+from qalof.quantization.granularity import Granularity, mean_magnitude
 from qalof.quantization.quantizer import QParams, Quantizer
 
 
@@ -40,6 +40,20 @@ class Lsq(Quantizer, method="lsq"):
 
     lowest_bits: ClassVar[int] = 2
     scaled_codes: ClassVar[bool] = True
+
+    def in_groups(self, group_size: int) -> Self:
+        """Refuse: the steps are learned for the granularity of the scheme alone.
+
+        Raises:
+            BadInputError: The group size is not that of the scheme.
+        """
+        if self.granularity is Granularity.GROUP and self.group_size == group_size:
+            return self
+        own = f"granularity {self.granularity}" + (f" {self.group_size}" if self.group_size else "")
+        raise BadInputError(
+            f"lsq learns its steps for the granularity of its scheme alone: got a group size of {group_size} for "
+            f"{own}; leave the group size out of the bitmap, or give the scheme this granularity"
+        )
 
     def code_range(self, bits: float) -> tuple[int, int]:
         """The codes reach from -Qn to Qp, which are rounded half up where the width is real."""

@@ -132,6 +132,10 @@ class SwitchableModel(nn.Module):
         parsed = bitmap if isinstance(bitmap, Bitmap) else Bitmap.parse(bitmap, self.site_names)
         if parsed.sites != self.site_names:
             parsed = Bitmap.from_json(parsed.to_json(), self.site_names)
+        if any(layer.group_size is not None for layer in parsed.values()):
+            raise BadInputError(
+                f"a model runs at widths without group sizes: got {parsed}; give the scheme a group size"
+            )
         if not self._cache_is_known and any(layer.kv != FULL_PRECISION for layer in parsed.values()):
             raise BadInputError(
                 f"a KV width needs to know where {type(self.model).__name__} keeps its keys and values: got {parsed}; "

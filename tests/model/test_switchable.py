@@ -224,7 +224,7 @@ def test_flipped_byte_is_noticed(trained, tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value", "law"),
-    [("format_version", 4, "format version 1 or 2 or 3: got 4"), ("convention", "full", "convention")],
+    [("format_version", 5, "format version 1 or 2 or 3 or 4: got 5"), ("convention", "full", "convention")],
 )
 def test_newer_version_and_other_convention_are_refused(trained, tmp_path, key, value, law):
     qalof.save(trained, tmp_path / "c")

@@ -269,7 +269,7 @@ def test_full_precision_gives_the_input_tensor_itself(name):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("bits", [0, 1.5, 17, 31.9, -4])
 def test_a_width_that_does_not_exist_is_refused(name, bits):
-    for call in (CASES[name].quantizer.encode, CASES[name].quantizer.fake_quantize):
+    for call in (CASES[name].quantizer.quantize, CASES[name].quantizer.fake_quantize):
         with pytest.raises(BadInputError, match="bits"):
             call(sample(2, 2), bits)
 

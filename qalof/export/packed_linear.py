@@ -18,9 +18,10 @@ from torch import nn
 from torch.nn import functional
 
 from qalof.layer_bits import LayerBits
+from qalof.model.layers.held_weight import FLOAT, Kernel
 from qalof.model.layers.kv_cache import quantize_kv
 from qalof.model.layers.lora_linear import LoraInput, MergeOrder
-from qalof.model.layers.packed_weight import FLOAT, Kernel, PackedWeight
+from qalof.model.layers.packed_weight import PackedWeight
 from qalof.model.layers.real_tokens import RealTokens
 from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.model.settings import SwitchSettings

@@ -25,7 +25,8 @@ from qalof.export.packed_embedding import PackedEmbedding, PackedTiedHead
 from qalof.export.packed_linear import Branch, PackedLinear
 from qalof.files import open_sealed, read_json
 from qalof.layer_bits import LayerBits
-from qalof.model.layers.packed_weight import Kernel, PackedWeight
+from qalof.model.layers.held_weight import Kernel
+from qalof.model.layers.packed_weight import PackedWeight
 from qalof.model.layers.tensor_quantizer import share_tokens
 from qalof.model.pretrained import _AUTO_CLASSES, HeadKind
 from qalof.model.settings import SwitchSettings

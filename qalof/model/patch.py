@@ -84,7 +84,7 @@ def patch(
         outer = model.get_submodule(site_path(model, site))
         layer = outer if isinstance(outer, SwitchableLora) else None
         if layer is not None:
-            layer.merge_order, layer.lora_input = settings.merge, settings.lora_input
+            layer.merge_by(settings.merge, settings.lora_input)
         switch = SwitchableSite(site, linears[site.name], layer)
         if site.kv is not None:
             outer.register_forward_hook(switch.quantize_kv)

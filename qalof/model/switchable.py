@@ -28,8 +28,8 @@ from qalof.model import adapters as lora
 from qalof.model.activation_checkpointing import checkpointed_blocks, keep_switches
 from qalof.model.adapters import AdapterPolicy, AdapterSpec
 from qalof.model.base_weights import BASE, base_parameters
+from qalof.model.layers.held_weight import Kernel
 from qalof.model.layers.lora_linear import MergeOrder
-from qalof.model.layers.packed_weight import Kernel
 from qalof.model.layers.real_tokens import Shown
 from qalof.model.layers.tensor_quantizer import share_tokens
 from qalof.model.norms import trained_norms

@@ -119,9 +119,7 @@ def test_the_gradient_is_straight_through(base, merge, stirred):
 def test_a_kept_merged_weight_follows_training(base, merge, fused, stirred, tokens):
     model = stirred(made(base, merge)).eval()
     model.set_bitmap(4)
-    layer = model.model.transformer.h[0].mlp.c_fc
     logits(model, tokens)
-    assert layer._kept
     parameters = list(model.trainable_groups()["4"].values())
     optimizer = torch.optim.AdamW(parameters, lr=0.1, fused=fused)
     model.train()
@@ -129,20 +127,30 @@ def test_a_kept_merged_weight_follows_training(base, merge, fused, stirred, toke
     optimizer.step()
     model.eval()
     after = logits(model, tokens)
-    for module in model.modules():
-        getattr(module, "_kept", {}).clear()
+    for switch in model.switches:
+        switch.lora.forget()
     assert torch.equal(logits(model, tokens), after)
 
 
-def test_a_kept_merged_weight_is_computed_once(base, stirred, tokens, monkeypatch):
-    model = stirred(made(base, "merge_then_quantize")).eval()
+@pytest.mark.parametrize("merge", ["merge_then_quantize", "quantize_product"])
+def test_a_merged_weight_is_computed_once_per_width_and_again_after_a_write(base, merge, stirred, tokens, monkeypatch):
+    model = stirred(made(base, merge)).eval()
+    layer = model.switches[0].lora
+    computed = []
+    product = layer.product
+    monkeypatch.setattr(layer, "product", lambda name: computed.append(name) or product(name))
+    for bits in (4, 8, 4, 8):
+        model.set_bitmap(bits)
+        logits(model, tokens)
+        with torch.inference_mode():
+            model(tokens)
+    assert computed == ["4", "8"]
+    with torch.no_grad():
+        layer.lora_A["8"].weight.mul_(2)
+    logits(model, tokens)
     model.set_bitmap(4)
     logits(model, tokens)
-    layer = model.model.transformer.h[0].mlp.c_fc
-    kept = layer._kept[("4", 4)][1]
-    with torch.inference_mode():
-        model(tokens)
-    assert layer._kept[("4", 4)][1] is kept
+    assert computed == ["4", "8", "8"]
 
 
 @pytest.mark.parametrize("merge", ORDERS)

@@ -6,7 +6,8 @@ from torch.nn import functional
 
 from qalof.errors import BadInputError
 from qalof.layer_bits import LayerBits
-from qalof.model.layers.packed_weight import INT_MM, PackedWeight
+from qalof.model.layers.held_weight import INT_MM
+from qalof.model.layers.packed_weight import PackedWeight
 from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.quantization.integer_matmul import integer_product, refused_shape, unusable

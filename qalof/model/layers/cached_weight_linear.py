@@ -12,12 +12,9 @@ A width may have *fixed* codes instead, found by calibration rather than by roun
 (:mod:`qalof.post_training`).  They keep the grid on which they were found: their largest value need not be that of the
 weight, so a grid that is computed again would be another one.
 
-The cost of caching: ``held="values"`` keeps each width as it is multiplied, 4 bytes per weight in fp32 (340 MB per
-width for GPT-2's 48 layers). ``held="codes"`` keeps integers, 1 byte per weight up to 8 bits (85 MB), and decodes them
-on each forward; that is not noticeable with 16 x 128 tokens, and it doubles the time of decoding one token at a time.
-``held="packed"`` keeps b bits per weight, and without gradients multiplies integers where a kernel can
-(:mod:`qalof.model.layers.packed_weight`); ``held="int8"`` keeps values and codes, 5 bytes per weight, and multiplies
-integers in training too (:mod:`qalof.model.layers.int8_weight`). Values are the default, because a model that is small
+``held`` of the scheme is the form in which a width is cached (:mod:`qalof.model.layers.held_weight`). Values cost
+340 MB per width for GPT-2's 48 layers, codes 85 MB; decoding these on each forward is not noticeable with 16 x 128
+tokens, and it doubles the time of decoding one token at a time. Values are the default, because a model that is small
 enough to be trained here fits into memory a few times. :meth:`CachedWeightLinear.held_bytes` says how much is cached.
 :meth:`CachedWeightLinear.pack` drops the weight itself.
 """
@@ -31,15 +28,14 @@ import torch
 from torch import nn
 
 from qalof.errors import BadInputError
+from qalof.model.layers.held_weight import HeldCodes, HeldValues, HeldWeight
 from qalof.model.layers.int8_weight import Int8Weight
 from qalof.model.layers.packed_weight import PackedWeight, bytes_in
 from qalof.model.layers.tensor_quantizer import TensorQuantizer
+from qalof.model.layers.weight_cache import WeightCache
 from qalof.quantization.packing import pack
 from qalof.quantization.quantizer import QParams, QuantizedTensor
 from qalof.quantization.scheme import QuantizationScheme
-
-Held = torch.Tensor | QuantizedTensor | PackedWeight | Int8Weight
-"""A rounded weight as it is cached: values, codes, packed codes, or values and codes."""
 
 
 class CachedWeightLinear(nn.Linear):
@@ -60,9 +56,9 @@ class CachedWeightLinear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, bias: bool) -> None:
         super().__init__(in_features, out_features, bias=bias, device="meta")
         self._fixed: dict[float, QuantizedTensor] = {}
+        self._cache: WeightCache[float, HeldWeight] = WeightCache()
         self.packed_only = False
-        self._held: dict[float, Held] = {}
-        self._held_for: tuple[tuple[torch.Tensor, int], ...] = ()
+        self._packed: dict[float, HeldValues | PackedWeight] = {}
 
     def quantize_weight(self, weight: torch.Tensor, bits: float) -> torch.Tensor:
         """Round any weight of this site, (rows, columns), as the site's own weight is rounded at ``bits``.
@@ -129,74 +125,52 @@ class CachedWeightLinear(nn.Linear):
 
         ``weights`` are (out, in) each, unrounded; a width at which the quantizer passes through is kept as it is.
         """
-        held: dict[float, Held] = {}
-        for bits, weight in weights.items():
-            quantizer = self.scheme.weight.at(bits)
-            if bits >= quantizer.full_precision_bits:
-                held[bits] = weight.detach()
-                continue
-            held[bits] = self._packed(weight, bits)
-        self._held, self.packed_only, self._fixed = held, True, {}
+        self._packed = {bits: self._pack(weight, bits) for bits, weight in weights.items()}
+        self.packed_only, self._fixed = True, {}
+        self._cache.clear()
         self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def held_bytes(self) -> dict[float, int]:
         """Return, by width, the bytes of the cached rounded weight, scales included; the weight itself is not
         counted.
         """
-        self._forget_stale()
         return {bits: bytes_in(tensors) for bits, tensors in self.held_tensors().items()}
 
     def held_tensors(self) -> dict[float, dict[str, torch.Tensor]]:
         """Return, by width, the cached tensors by name."""
-        return {bits: _tensors(held) for bits, held in self._held.items()}
+        return {bits: held.tensors() for bits, held in self._held().items()}
 
     def put_held(self, bits: float, tensors: dict[str, torch.Tensor]) -> None:
         """Replace the cached tensors by equal ``tensors`` with the names of :meth:`held_tensors`."""
-        held = self._held[bits]
-        if isinstance(held, PackedWeight):
-            held.put(tensors)
-        elif isinstance(held, Int8Weight):
-            self._held[bits] = held.put(tensors)
-        elif isinstance(held, torch.Tensor):
-            self._held[bits] = tensors["values"]
-        else:
-            self._held[bits] = QuantizedTensor(
-                tensors["codes"], QParams(tensors["scale"], tensors.get("zero")), held.bits
-            )
+        held = self._held()
+        held[bits] = held[bits].over(tensors)
 
     def forget(self) -> None:
         """Drop all cached weights; this is needed only after a write through ``weight.data``."""
-        if not self.packed_only:
-            self._held.clear()
+        self._cache.clear()
+
+    def _held(self) -> dict[float, Any]:
+        return self._packed if self.packed_only else self._cache.of(self._sources())
 
     def _held_weight(self, bits: float) -> torch.Tensor:
-        held = self._hold(bits)
-        if isinstance(held, torch.Tensor):
-            return held
-        if isinstance(held, Int8Weight):
-            return held.values
-        dequantized = (
-            held.dequantize() if isinstance(held, PackedWeight) else self.scheme.weight.at(bits).dequantize(held)
-        )
-        return dequantized.to(self.weight.dtype)
+        return self._hold(bits).weight().to(self.weight.dtype)
 
-    def _hold(self, bits: float) -> Held:
-        self._forget_stale()
-        if bits not in self._held:
-            if self.packed_only:
-                raise BadInputError(
-                    f"a packed model runs at the widths it holds, {sorted(self._held)}: got {bits} at {self.place}"
-                )
-            # a tensor made in inference mode could never serve a later training step
-            with torch.inference_mode(False), torch.no_grad():
-                self._held[bits] = self._to_hold(bits)
-        return self._held[bits]
+    def _hold(self, bits: float) -> HeldWeight:
+        if not self.packed_only:
+            return self._cache.get(bits, self._sources(), lambda: self._to_hold(bits))
+        if bits not in self._packed:
+            raise BadInputError(
+                f"a packed model runs at the widths it holds, {sorted(self._packed)}: got {bits} at {self.place}"
+            )
+        return self._packed[bits]
 
     def _dequantized(self, quantized: QuantizedTensor) -> torch.Tensor:
         return self.scheme.weight.at(quantized.bits).dequantize(quantized).to(self.weight.dtype)
 
-    def _packed(self, weight: torch.Tensor, bits: float) -> PackedWeight:
+    def _pack(self, weight: torch.Tensor, bits: float) -> HeldValues | PackedWeight:
         quantizer = self.scheme.weight.at(bits)
+        if bits >= quantizer.full_precision_bits:
+            return HeldValues(weight.detach())
         if bits in self._fixed:
             return PackedWeight(pack(self._fixed[bits], quantizer), self.scheme.activation)
         qparams = self.weight_quantizer.qparams(weight, bits, quantizer)
@@ -205,19 +179,17 @@ class CachedWeightLinear(nn.Linear):
     def _learning(self) -> bool:
         return torch.is_grad_enabled() and any(source.requires_grad for source in self._sources())
 
-    def _to_hold(self, bits: float) -> Held:
-        if self.scheme.held == "values":
-            return self._values(bits)
-        if self.scheme.held == "packed":
-            return self._packed(self.weight, bits)
-        quantized, quantizer = self.quantized_weight(bits), self.scheme.weight.at(bits)
-        if self.scheme.held == "int8":
-            return Int8Weight.of(self._values(bits), quantized, quantizer, self.scheme.activation)
-        lowest, highest = quantizer.code_range(bits)
-        for dtype in (torch.int8, torch.uint8):
-            if torch.iinfo(dtype).min <= lowest and highest <= torch.iinfo(dtype).max:
-                return QuantizedTensor(quantized.codes.to(dtype), quantized.qparams, bits)
-        return quantized
+    def _to_hold(self, bits: float) -> HeldWeight:
+        match self.scheme.held:
+            case "values":
+                return HeldValues(self._values(bits))
+            case "codes":
+                return HeldCodes.of(self.quantized_weight(bits), self.scheme.weight.at(bits))
+            case "packed":
+                return self._pack(self.weight, bits)
+            case "int8":
+                quantized, quantizer = self.quantized_weight(bits), self.scheme.weight.at(bits)
+                return Int8Weight.of(self._values(bits), quantized, quantizer, self.scheme.activation)
 
     def _values(self, bits: float) -> torch.Tensor:
         fixed = self._fixed.get(bits)
@@ -228,31 +200,17 @@ class CachedWeightLinear(nn.Linear):
         steps = self.weight_quantizer.steps
         return [self.weight] if steps is None else [self.weight, *steps.parameters()]
 
-    def _forget_stale(self) -> None:
-        if self.packed_only:
-            return
-        now = tuple((source, source._version) for source in self._sources())
-        same = len(now) == len(self._held_for) and all(
-            a is b and version == seen for (a, version), (b, seen) in zip(now, self._held_for, strict=True)
-        )
-        if not same:
-            self._held.clear()
-            self._held_for = now
-
     def train(self, mode: bool = True) -> Self:
         """Set the mode, and drop the cache of a trained weight, since the writes of fused optimizers are not
         noticed.
         """
         if mode and any(source.requires_grad for source in self._sources()):
-            self._held.clear()
+            self._cache.clear()
         return super().train(mode)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        if self.packed_only:
-            for bits, held in self._held.items():
-                self._held[bits] = held.moved(fn) if isinstance(held, PackedWeight) else fn(held)
-        else:
-            self._held.clear()
+        self._cache.clear()
+        self._packed = {bits: held.moved(fn) for bits, held in self._packed.items()}
         moved = cast(Self, super()._apply(fn, recurse))
         self._fixed = {bits: _moved(quantized, self.weight.device) for bits, quantized in self._fixed.items()}
         return moved
@@ -262,12 +220,3 @@ def _moved(quantized: QuantizedTensor, device: torch.device) -> QuantizedTensor:
     """Return ``quantized`` on ``device``; a cast of the weight leaves a grid in fp32."""
     zero_point = None if quantized.zero_point is None else quantized.zero_point.to(device)
     return QuantizedTensor(quantized.codes.to(device), QParams(quantized.scale.to(device), zero_point), quantized.bits)
-
-
-def _tensors(held: Held) -> dict[str, torch.Tensor]:
-    if isinstance(held, PackedWeight | Int8Weight):
-        return held.tensors()
-    if isinstance(held, torch.Tensor):
-        return {"values": held}
-    parts = {"codes": held.codes, "scale": held.scale, "zero": held.zero_point}
-    return {name: part for name, part in parts.items() if part is not None}

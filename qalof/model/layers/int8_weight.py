@@ -6,18 +6,20 @@ Backwards  dL/dx = dL/dy fq(W)                   straight through the input's ro
 
 Both give the numbers of fake quantization up to the rounding of sums; the product of the gradient is exactly the same.
 Rounding gradients to integers as well was rejected: it changes what is learned, which ``gradient_bits`` of an objective
-does on purpose. Where no integer kernel can be used (:meth:`Int8Weight.kernel` says why), values multiply in both
+does on purpose. Where no integer kernel can be used (:meth:`Int8Weight.kernel_for` says why), values multiply in both
 passes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 
-from qalof.model.layers.packed_weight import INT_MM, Kernel, PackedWeight
+from qalof.model.layers.held_weight import INT_MM, HeldWeight, Kernel
+from qalof.model.layers.packed_weight import PackedWeight
 from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.quantization.packing import Packed
 from qalof.quantization.quantizer import QuantizedTensor, Quantizer
@@ -26,7 +28,7 @@ from qalof.quantization.straight_through import StraightThrough
 
 
 @dataclass(frozen=True)
-class Int8Weight:
+class Int8Weight(HeldWeight):
     """One weight at one width.
 
     Attributes:
@@ -48,31 +50,35 @@ class Int8Weight:
         codes = Packed(quantized.codes.to(torch.int8), quantized.qparams, values.shape[1], quantized.bits, quantizer)
         return cls(values, PackedWeight(codes, activation))
 
-    def kernel(self, quantizer: TensorQuantizer, bits: float) -> Kernel:
-        """Return the kernel that multiplies inputs that ``quantizer`` rounds to ``bits``."""
+    def weight(self) -> torch.Tensor:
+        """Return the values themselves."""
+        return self.values
+
+    def kernel_for(self, inputs: TensorQuantizer, bits: float) -> Kernel:
+        """Return the kernel that multiplies inputs that ``inputs`` rounds to ``bits``."""
         if self.codes is None:
             return Kernel("float", "weight values are not int8 codes times scales")
-        if quantizer.steps is not None or quantizer.scheme.at(bits).ste is not StraightThrough.IDENTITY:
+        if inputs.steps is not None or inputs.scheme.at(bits).ste is not StraightThrough.IDENTITY:
             return Kernel("float", "inputs have a gradient of their own")
         found = self.codes.kernel(bits, self.values.device)
         return found if found is INT_MM else Kernel("float", found.reason)
 
-    def linear(
-        self, x: torch.Tensor, quantizer: TensorQuantizer, bits: float, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return fq(x) W^T + bias by the integer kernel: (..., in) -> (..., out), with a gradient in ``x``."""
-        product: torch.Tensor = _Product.apply(x, bias, self, quantizer, bits)
+    def product(
+        self, x: torch.Tensor, inputs: TensorQuantizer, bits: float, bias: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """Return fq(x) W^T + bias by the integer kernel, (..., out), with a gradient in ``x``; None without one."""
+        if self.kernel_for(inputs, bits) is not INT_MM:
+            return None
+        product: torch.Tensor = _Product.apply(x, bias, self, inputs, bits)
         return product
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the tensors that are kept, by name."""
         return {"values": self.values} | ({} if self.codes is None else self.codes.tensors())
 
-    def put(self, tensors: dict[str, torch.Tensor]) -> Self:
+    def over(self, tensors: Mapping[str, torch.Tensor]) -> Self:
         """Return the same weight over equal ``tensors`` with the names of :meth:`tensors`."""
-        if self.codes is not None:
-            self.codes.put(tensors)
-        return type(self)(tensors["values"], self.codes)
+        return type(self)(tensors["values"], None if self.codes is None else self.codes.over(tensors))
 
 
 class _Product(torch.autograd.Function):

@@ -30,6 +30,7 @@ from peft.tuners import lora
 from torch.nn import functional
 
 from qalof.model.layers.switchable_linear import SwitchableLinear
+from qalof.model.layers.weight_cache import WeightCache
 
 
 class MergeOrder(StrEnum):
@@ -65,10 +66,14 @@ class SwitchableLora(lora.Linear):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.merge_order = MergeOrder.BRANCH
-        self.lora_input = LoraInput.RAW
+        self.merge_by(MergeOrder.BRANCH, LoraInput.RAW)
         self.start: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._kept: dict[tuple[str, int], tuple[tuple[int, ...], torch.Tensor]] = {}
+        self._cached: dict[str, WeightCache[float, torch.Tensor]] = {}
+
+    def merge_by(self, order: MergeOrder, lora_input: LoraInput) -> None:
+        """Set the order of adding and rounding, and the input of the branch, which choose the forward to run."""
+        self.merge_order, self.lora_input = order, lora_input
+        self._forward = _FORWARDS[order]
 
     @property
     def active(self) -> str | None:
@@ -103,66 +108,94 @@ class SwitchableLora(lora.Linear):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Map (..., in) to (..., out), at the width that the base layer is set to."""
-        name, raw = self.active, self.lora_input is LoraInput.RAW
+        name = self.active
         if name is None:
             return cast(torch.Tensor, super().forward(x, *args, **kwargs))
-        if self.merge_order is MergeOrder.BRANCH and raw:
-            return self._beside(name, x, *args, **kwargs)
-        base = cast(SwitchableLinear, self.base_layer)
-        bits = base.bits.weight
-        if self.merge_order is MergeOrder.MERGE_THEN_QUANTIZE:
-            if base.packed_only:  # the packed weight contains the branch
-                return cast(torch.Tensor, base(x))
-            merged = self._merged(name, lambda: base.quantize_weight(self.merged_weight(name), bits))
-            return functional.linear(base.quantize_input(x), merged, base.bias)
-        if self.merge_order is MergeOrder.QUANTIZE_PRODUCT:
-            product = self._merged(name, lambda: base.quantize_weight(self.product(name), bits))
-            return cast(torch.Tensor, base(x) + functional.linear(base.quantize_input(x), product))
-        a, b, scaling = self.factors(name)
-        seen = self.lora_dropout[name](x if raw else base.quantize_input(x))
-        if self.merge_order is MergeOrder.QUANTIZE_FACTORS:
-            a, b = base.quantize_weight(a, bits), base.quantize_weight(b, bits)
-        return cast(torch.Tensor, base(x) + functional.linear(functional.linear(seen, a), b) * scaling)
+        return self._forward(self, name, x, *args, **kwargs)
 
-    def _beside(self, name: str, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Compute (a) with fewer passes over the output than PEFT's own code; the numbers are exactly the same.
+    def merged_once(self, name: str, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Return what ``compute`` makes of the weight and the branch ``name`` at the current width.
 
-        The sum goes into the output of the frozen layer.  A scaling by a power of two, which is exact at any place,
-        goes to the narrow side of the branch.
+        It is computed once in eval mode without gradients, and on every call otherwise.
         """
-        if self.merged or args or kwargs or name in self.lora_variant:
-            return cast(torch.Tensor, super().forward(x, *args, **kwargs))
-        a, b, scaling = self.factors(name)
-        low = functional.linear(self.lora_dropout[name](x.to(a.dtype)), a)
-        if math.frexp(scaling)[0] == 0.5:
-            branch = functional.linear(low if scaling == 1 else low * scaling, b)
-        else:
-            branch = functional.linear(low, b) * scaling
-        plain: torch.Tensor = self.base_layer(x)
-        return plain.add_(branch) if plain.dtype == branch.dtype else (plain + branch).to(plain.dtype)
-
-    def _merged(self, name: str, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        sources = (self.base_layer.weight, *self.factors(name)[:2])
+        base = cast(SwitchableLinear, self.base_layer)
+        sources = (base.weight, *self.factors(name)[:2])
         if self.training or (torch.is_grad_enabled() and any(source.requires_grad for source in sources)):
             return compute()
-        key = (name, self.base_layer.bits.weight)
-        versions = tuple(number for source in sources for number in (source._version, source.data_ptr()))
-        if key not in self._kept or self._kept[key][0] != versions:
-            # a tensor made in inference mode could never serve a later training step
-            with torch.inference_mode(False), torch.no_grad():
-                self._kept[key] = (versions, compute())
-        return self._kept[key][1]
+        return self._cached.setdefault(name, WeightCache()).get(base.bits.weight, sources, compute)
 
     def forget(self) -> None:
         """Drop what is cached for inference: rounded products and merged weights."""
-        self._kept.clear()
+        self._cached.clear()
 
     def train(self, mode: bool = True) -> SwitchableLora:
         """Set the mode, and drop what was cached for inference."""
         if mode:
-            self._kept.clear()
+            self._cached.clear()
         return cast(SwitchableLora, super().train(mode))
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SwitchableLora:
-        self._kept.clear()
+        self._cached.clear()
         return cast(SwitchableLora, super()._apply(fn, recurse))
+
+
+Forward = Callable[..., torch.Tensor]
+"""A forward with a branch: (layer, name of the adapter, x, and what else the layer was called with) -> (..., out)."""
+
+
+def _branch(layer: SwitchableLora, name: str, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Compute (a), from x itself with fewer passes over the output than PEFT's own code; the numbers are the same.
+
+    The sum goes into the output of the frozen layer.  A scaling by a power of two, which is exact at any place,
+    goes to the narrow side of the branch.
+    """
+    a, b, scaling = layer.factors(name)
+    if layer.lora_input is LoraInput.QUANTIZED:
+        return _sum(layer, name, x, a, b)
+    if layer.merged or args or kwargs or name in layer.lora_variant:
+        return cast(torch.Tensor, lora.Linear.forward(layer, x, *args, **kwargs))
+    low = functional.linear(layer.lora_dropout[name](x.to(a.dtype)), a)
+    if math.frexp(scaling)[0] == 0.5:
+        branch = functional.linear(low if scaling == 1 else low * scaling, b)
+    else:
+        branch = functional.linear(low, b) * scaling
+    plain: torch.Tensor = layer.base_layer(x)
+    return plain.add_(branch) if plain.dtype == branch.dtype else (plain + branch).to(plain.dtype)
+
+
+def _merge_then_quantize(layer: SwitchableLora, name: str, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Compute (b)."""
+    base = cast(SwitchableLinear, layer.base_layer)
+    if base.packed_only:  # the packed weight contains the branch
+        return cast(torch.Tensor, base(x))
+    merged = layer.merged_once(name, lambda: base.quantize_weight(layer.merged_weight(name), base.bits.weight))
+    return functional.linear(base.quantize_input(x), merged, base.bias)
+
+
+def _quantize_product(layer: SwitchableLora, name: str, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Compute (c)."""
+    base = cast(SwitchableLinear, layer.base_layer)
+    product = layer.merged_once(name, lambda: base.quantize_weight(layer.product(name), base.bits.weight))
+    return cast(torch.Tensor, base(x) + functional.linear(base.quantize_input(x), product))
+
+
+def _quantize_factors(layer: SwitchableLora, name: str, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Compute (d)."""
+    base = cast(SwitchableLinear, layer.base_layer)
+    a, b, _ = layer.factors(name)
+    return _sum(layer, name, x, base.quantize_weight(a, base.bits.weight), base.quantize_weight(b, base.bits.weight))
+
+
+def _sum(layer: SwitchableLora, name: str, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return fq(W) x^ + s B A x, with A and B as given."""
+    base = cast(SwitchableLinear, layer.base_layer)
+    seen = layer.lora_dropout[name](x if layer.lora_input is LoraInput.RAW else base.quantize_input(x))
+    return cast(torch.Tensor, base(x) + functional.linear(functional.linear(seen, a), b) * layer.scaling[name])
+
+
+_FORWARDS: dict[MergeOrder, Forward] = {
+    MergeOrder.BRANCH: _branch,
+    MergeOrder.MERGE_THEN_QUANTIZE: _merge_then_quantize,
+    MergeOrder.QUANTIZE_PRODUCT: _quantize_product,
+    MergeOrder.QUANTIZE_FACTORS: _quantize_factors,
+}

@@ -20,14 +20,15 @@ sum_k q_x (u_w - o) = sum_k q_x u_w - o sum_k q_x.  Other widths are unpacked to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from torch.nn import functional
 
 from qalof.errors import BadInputError
+from qalof.model.layers.held_weight import INT_MM, HeldWeight, Kernel
 from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.precision import at_least_float32
 from qalof.quantization.granularity import Granularity
@@ -40,21 +41,7 @@ _PLANES = {2: 4, 4: 2}
 _INT8_BITS = 8
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """The kernel of a site, ``int_mm``, ``dequantize`` or ``float``, and the reason why no faster one is used."""
-
-    name: str
-    reason: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.reason})" if self.reason else self.name
-
-
-INT_MM, FLOAT = Kernel("int_mm"), Kernel("float")
-
-
-class PackedWeight:
+class PackedWeight(HeldWeight):
     """One weight at one width.
 
     Args:
@@ -118,11 +105,14 @@ class PackedWeight:
         """Return the tensors that are kept, by name."""
         return self.stored.tensors()
 
-    def put(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Replace the tensors by equal ``tensors`` with the names of :meth:`tensors`, such as those of a shared
-        file.
-        """
-        self.stored = replace(self.stored, data=tensors["data"], qparams=QParams(tensors["scale"], tensors.get("zero")))
+    def over(self, tensors: Mapping[str, torch.Tensor]) -> Self:
+        """Return the same weight over equal ``tensors`` with the names of :meth:`tensors`."""
+        qparams = QParams(tensors["scale"], tensors.get("zero"))
+        return type(self)(replace(self.stored, data=tensors["data"], qparams=qparams), self.activation)
+
+    def weight(self) -> torch.Tensor:
+        """Return the numbers of fake quantization in fp32, (rows, columns)."""
+        return self.dequantize()
 
     # --- the product ---
 
@@ -133,6 +123,16 @@ class PackedWeight:
             reason = self._why_decode(bits, device.type)
             self._kernels[key] = INT_MM if reason is None else Kernel("decode", reason)
         return self._kernels[key]
+
+    def kernel_for(self, inputs: TensorQuantizer, bits: float) -> Kernel:
+        """Return the kernel that multiplies inputs that ``inputs`` rounds to ``bits``."""
+        return self.kernel(bits, self.stored.data.device)
+
+    def product(
+        self, x: torch.Tensor, inputs: TensorQuantizer, bits: float, bias: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """Return :meth:`linear` of ``x``; None where ``x`` needs a gradient, which packed integers do not have."""
+        return None if torch.is_grad_enabled() and x.requires_grad else self.linear(x, inputs, bits, bias)
 
     def linear(
         self, x: torch.Tensor, quantizer: TensorQuantizer, bits: float, bias: torch.Tensor | None

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from qalof.errors import BadInputError
-from qalof.model.layers.packed_weight import Kernel
+from qalof.model.layers.held_weight import Kernel
 from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.quantization.scheme import QuantizationScheme
 

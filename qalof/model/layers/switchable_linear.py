@@ -21,8 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from qalof.errors import BadInputError
 from qalof.layer_bits import FULL_PRECISION, LayerBits
 from qalof.model.layers.cached_weight_linear import CachedWeightLinear
-from qalof.model.layers.int8_weight import Int8Weight
-from qalof.model.layers.packed_weight import FLOAT, INT_MM, Kernel, PackedWeight
+from qalof.model.layers.held_weight import FLOAT, Kernel
 from qalof.model.layers.real_tokens import RealTokens
 from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.quantization.scheme import QuantizationScheme
@@ -91,9 +90,11 @@ class SwitchableLinear(CachedWeightLinear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Map (..., in) to (..., out)."""
-        integers = self._integers_for(input)
-        if integers is not None:
-            return integers.linear(input, self.input_quantizer, self.bits.activation, self.bias)
+        if self._holds_integers() and not (torch.compiler.is_compiling() or self._learning()):
+            held = self._hold(self.bits.weight)
+            product = held.product(input, self.input_quantizer, self.bits.activation, self.bias)
+            if product is not None:
+                return product
         return functional.linear(self.quantize_input(input), self.rounded_weight(self.bits.weight), self.bias)
 
     def quantize_input(self, input: torch.Tensor) -> torch.Tensor:
@@ -106,32 +107,20 @@ class SwitchableLinear(CachedWeightLinear):
         bits = self.bits.weight
         if bits >= self.scheme.weight.at(bits).full_precision_bits:
             return FLOAT
-        if not self.packed_only and self.scheme.held not in ("packed", "int8"):
+        if not self._holds_integers():
             return Kernel("float", f"weights are held as {self.scheme.held}")
-        held = self._hold(bits)
-        if isinstance(held, Int8Weight):
-            return held.kernel(self.input_quantizer, self.bits.activation)
-        assert isinstance(held, PackedWeight)
-        return held.kernel(self.bits.activation, self.weight.device)
+        return self._hold(bits).kernel_for(self.input_quantizer, self.bits.activation)
 
     @property
     def kv_quantizers(self) -> list[TensorQuantizer]:
         """Return the quantizers of keys, of values or of both, where the output holds any."""
         return [cast(TensorQuantizer, quantizer) for quantizer in self._kv_quantizers]
 
-    def _integers_for(self, input: torch.Tensor) -> PackedWeight | Int8Weight | None:
-        """Return the integers that multiply ``input``; None where values do."""
-        bits = self.bits.weight
-        if not (self.packed_only or self.scheme.held in ("packed", "int8")) or torch.compiler.is_compiling():
-            return None
-        if bits >= self.scheme.weight.at(bits).full_precision_bits or self._learning():
-            return None
-        held = self._hold(bits)
-        if isinstance(held, Int8Weight):
-            return held if held.kernel(self.input_quantizer, self.bits.activation) is INT_MM else None
-        # packed integers have no gradients
-        wanted = torch.is_grad_enabled() and input.requires_grad
-        return held if isinstance(held, PackedWeight) and not wanted else None
+    def _holds_integers(self) -> bool:
+        """Whether the weight is kept in a form whose codes may multiply, at the current width."""
+        if not (self.packed_only or self.scheme.held in ("packed", "int8")):
+            return False
+        return self.bits.weight < self.scheme.weight.at(self.bits.weight).full_precision_bits
 
 
 def _make_kv_quantizers(scheme: QuantizationScheme, kv: KvLayout | None, name: str) -> Iterator[TensorQuantizer]:

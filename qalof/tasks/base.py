@@ -8,7 +8,7 @@ the batch is split, and every objective (cross entropy, distillation) is weighte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -22,6 +22,18 @@ Batch = dict[str, torch.Tensor]
 
 Feature = Mapping[str, Any]
 """One tokenized training example: plain lists and numbers."""
+
+
+class TrainingData(NamedTuple):
+    """What a task trains on.
+
+    Attributes:
+        features: the examples, tokenized.
+        counts: how many were left out or cut, by reason; zeros are included.
+    """
+
+    features: Sequence[Feature]
+    counts: dict[str, int]
 
 
 class Task(Protocol):

@@ -34,7 +34,7 @@ from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
 from qalof.precision import at_least_float32
 from qalof.reading import exists, parse_json, read_lines
-from qalof.tasks.base import Batch, Feature
+from qalof.tasks.base import Batch, Feature, TrainingData
 from qalof.tasks.classification_hub import hub_labels, hub_texts, is_hub_name
 from qalof.tasks.squad_data import parse_split
 from qalof.tiny import REVIEWS_DIR
@@ -122,8 +122,6 @@ class ClassificationTask:
         self.settings = settings or ClassificationSettings()
         self.label_names = self.settings.label_names()
         self.labels: int | None = len(self.label_names)
-        self.truncated: dict[str, int] = {}
-        """By split, how many texts were longer than ``max_length``; known once the split was tokenized."""
 
     @cached_property
     def validation(self) -> list[LabelledText]:
@@ -139,27 +137,31 @@ class ClassificationTask:
 
     def train_features(self) -> Sequence[Feature]:
         """Return input_ids and label of every training text."""
-        examples = self.settings.read(self.settings.train_split)
-        ids, _ = self._encode("train", [example.text for example in examples])
-        return [{"input_ids": row, "label": example.label} for row, example in zip(ids, examples, strict=True)]
+        return self._training.features
 
     def train_counts(self) -> dict[str, int]:
         """Return ``truncated``, the number of texts longer than ``max_length``."""
-        return {"truncated": self.truncated.get("train", 0)}
+        return self._training.counts
 
-    def _encode(self, split: str, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+    @cached_property
+    def _training(self) -> TrainingData:
+        examples = self.settings.read(self.settings.train_split)
+        ids, cut = self._encode([example.text for example in examples])
+        features = [{"input_ids": row, "label": example.label} for row, example in zip(ids, examples, strict=True)]
+        return TrainingData(features, {"truncated": sum(cut)})
+
+    def _encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Return the token ids of each text, and whether it was cut."""
         encoded = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
         limit = self.settings.max_length
         cut = [len(ids) > limit for ids in encoded]
-        self.truncated[split] = sum(cut)
         # a text of which the tokenizer keeps nothing still gets one token, since a classifier reads the last one
         nothing = [int(self.tokenizer.pad_token_id or 0)]
         return [ids[:limit] or nothing for ids in encoded], cut
 
     @cached_property
     def _validation_ids(self) -> tuple[list[list[int]], list[bool]]:
-        return self._encode("validation", [example.text for example in self.validation])
+        return self._encode([example.text for example in self.validation])
 
     def units(self, feature: Feature) -> float:
         """Return 1: a text has one label row."""

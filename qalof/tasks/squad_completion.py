@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from qalof.model.pretrained import HeadKind
 from qalof.model.special_tokens import special_token
 from qalof.paths import DataPath
 from qalof.tasks import squad_metrics
-from qalof.tasks.base import Feature
+from qalof.tasks.base import Feature, TrainingData
 from qalof.tasks.feature_cache import column, map_cached
 from qalof.tasks.next_token import NextToken
 from qalof.tasks.squad_data import SquadExample, gold_counts, load_squad
@@ -61,6 +61,13 @@ class CompletionSettings:
             raise BadInputError(f"max_new_tokens must be below max_length {self.max_length}: got {self.max_new_tokens}")
 
 
+class Prompt(NamedTuple):
+    """The token ids of a prompt, and whether its context lost its beginning."""
+
+    ids: list[int]
+    cut: bool
+
+
 class CompletionTask(NextToken):
     """``squad-completion``; see :class:`qalof.tasks.base.Task`."""
 
@@ -73,10 +80,6 @@ class CompletionTask(NextToken):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: CompletionSettings | None = None) -> None:
         self.tokenizer = tokenizer
         self.settings = settings or CompletionSettings()
-        self.truncated = 0
-        """How many prompts lost part of their context so far."""
-        self._counts = {"no_answer": 0, "truncated": 0, "question_too_long": 0}
-        self._features: Sequence[Feature] | None = None
         self._eos = special_token(tokenizer, "eos", "task squad-completion", "take another model")
 
     @cached_property
@@ -101,8 +104,18 @@ class CompletionTask(NextToken):
         Raises:
             BadInputError: No question has an answer that fits.
         """
-        if self._features is not None:
-            return self._features
+        return self._training.features
+
+    def train_counts(self) -> dict[str, int]:
+        """Return the numbers of questions that were left out or cut.
+
+        ``no_answer`` were left out because the answer is empty, ``question_too_long`` because question and answer leave
+        no room for a context; the prompts of ``truncated`` lost part of their context.
+        """
+        return self._training.counts
+
+    @cached_property
+    def _training(self) -> TrainingData:
         found = load_squad(self.settings.data, self.settings.train_split)
         examples = [e for e in found if e.answers and e.texts[0].strip()]
         if not examples:
@@ -112,22 +125,12 @@ class CompletionTask(NextToken):
         kept = map_cached(rows, self._encode_rows, self._key(examples))
         if not kept:
             raise self._no_room()
-        # read from the features, since a cached map never calls the encoder
-        self._counts = {
+        counts = {
             "no_answer": len(found) - len(examples),
             "truncated": sum(column(kept, "cut")),
             "question_too_long": len(examples) - len(kept),
         }
-        self._features = kept
-        return kept
-
-    def train_counts(self) -> dict[str, int]:
-        """Return the numbers of questions that were left out or cut.
-
-        ``no_answer`` were left out because the answer is empty, ``question_too_long`` because question and answer leave
-        no room for a context; the prompts of ``truncated`` lost part of their context.
-        """
-        return self._counts
+        return TrainingData(kept, counts)
 
     def _encode_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """Return token ids, how many belong to the answer, and whether the context was cut; rows without room are left
@@ -142,23 +145,19 @@ class CompletionTask(NextToken):
         answers = self._many([f" {answer}" for answer in rows["answer"]])
         for question, context, answer, ended in zip(asked, contexts, answers, rows["ended"], strict=True):
             target = self._target(answer, ended)
-            before = self.truncated
             prompt = self._joined(context, question, self.settings.max_length - len(target))
             if prompt is None:
                 continue
-            for name, value in (
-                ("input_ids", [*prompt, *target]),
-                ("answer_tokens", len(target)),
-                ("cut", self.truncated - before),
-            ):
-                result[name].append(value)
+            result["input_ids"].append([*prompt.ids, *target])
+            result["answer_tokens"].append(len(target))
+            result["cut"].append(int(prompt.cut))
         return result
 
     def _encode(self, question: str, context: str, answer: str) -> tuple[list[int], int] | None:
         """Return token ids of prompt and answer, and how many belong to the answer; None where no context fits."""
         target = self._target(self._ids(" " + answer), True)
         prompt = self.prompt(question, context, room=self.settings.max_length - len(target))
-        return None if prompt is None else ([*prompt, *target], len(target))
+        return None if prompt is None else ([*prompt.ids, *target], len(target))
 
     def _target(self, answer: list[int], ended: bool) -> list[int]:
         # an answer that was cut off must not teach that it ends there
@@ -175,8 +174,8 @@ class CompletionTask(NextToken):
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def prompt(self, question: str, context: str, room: int) -> list[int] | None:
-        """Return the token ids of the prompt, at most ``room``; a longer context loses its beginning and is counted.
+    def prompt(self, question: str, context: str, room: int) -> Prompt | None:
+        """Return the prompt in at most ``room`` tokens; a longer context loses its beginning.
 
         The result is None where the question leaves no room for a context.
         """
@@ -186,12 +185,9 @@ class CompletionTask(NextToken):
     def _before(self) -> list[int]:
         return self._ids(_TEMPLATE[0])
 
-    def _joined(self, body: list[int], after: list[int], room: int) -> list[int] | None:
+    def _joined(self, body: list[int], after: list[int], room: int) -> Prompt | None:
         space = room - len(self._before) - len(after)
-        if space < 1:
-            return None
-        self.truncated += len(body) > space
-        return [*self._before, *body[-space:], *after]
+        return None if space < 1 else Prompt([*self._before, *body[-space:], *after], len(body) > space)
 
     def fitting(self, questions: Sequence[str], room: int) -> list[int]:
         """Return the indices of the questions whose prompts have room for a context in ``room`` tokens."""
@@ -222,13 +218,13 @@ class CompletionTask(NextToken):
             )
         texts = [""] * len(examples)
         room = self.settings.max_length - self.settings.max_new_tokens
-        before = self.truncated
         prompts = [self.prompt(e.question, e.context, room) for e in examples]
-        asked = [(index, prompt) for index, prompt in enumerate(prompts) if prompt is not None]
+        asked = [(index, prompt.ids) for index, prompt in enumerate(prompts) if prompt is not None]
+        cut = sum(prompt.cut for prompt in prompts if prompt is not None)
         too_long = len(prompts) - len(asked)
-        counts = {"truncated": self.truncated - before, **gold_counts(examples), "question_too_long": too_long}
+        counts = {"truncated": cut, **gold_counts(examples), "question_too_long": too_long}
         done = 0
-        for batch in by_length([len(prompt) for _, prompt in asked], self.settings.eval_batch_size):
+        for batch in by_length([len(ids) for _, ids in asked], self.settings.eval_batch_size):
             for i, text in zip(batch, self._complete(model, [asked[i][1] for i in batch]), strict=True):
                 texts[asked[i][0]] = text
             done += len(batch)

@@ -29,7 +29,7 @@ from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
 from qalof.precision import at_least_float32
 from qalof.tasks import squad_metrics
-from qalof.tasks.base import Batch, Feature
+from qalof.tasks.base import Batch, Feature, TrainingData
 from qalof.tasks.feature_cache import column, map_cached
 from qalof.tasks.squad_data import SquadExample, gold_counts, load_squad
 
@@ -76,13 +76,6 @@ class SpanTask:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: SpanSettings | None = None) -> None:
         self.tokenizer = tokenizer
         self.settings = settings or SpanSettings()
-        self._features: Sequence[Feature] | None = None
-        self.skipped = 0
-        """How many training questions were left out because no window holds their answer; set by
-        :meth:`train_features`.
-        """
-        self.too_long = 0
-        """How many of them leave no room for a context."""
 
     @cached_property
     def validation(self) -> list[SquadExample]:
@@ -100,8 +93,18 @@ class SpanTask:
 
     def train_features(self) -> Sequence[Feature]:
         """Return the windows that hold the answer of their question: input_ids, start, end."""
-        if self._features is not None:
-            return self._features
+        return self._training.features
+
+    def train_counts(self) -> dict[str, int]:
+        """Return the numbers of questions that were left out.
+
+        ``no_answer_in_window`` counts all of them: no window holds their answer.  ``question_too_long`` counts those of
+        them that leave their context no room.
+        """
+        return self._training.counts
+
+    @cached_property
+    def _training(self) -> TrainingData:
         examples = load_squad(self.settings.data, self.settings.train_split)
         learnable = [example for example in examples if example.span is not None]
         rows = [
@@ -111,19 +114,10 @@ class SpanTask:
         if not features:
             raise BadInputError(f"training needs at least one answer inside a window: {self.settings.data} has none")
         learned = set(column(features, "id"))
-        self.skipped = len(examples) - len(learned)
         left_out = [example.question for example in examples if example.id not in learned]
-        self.too_long = len(left_out) - len(self._fitting(left_out))
-        self._features = features
-        return features
-
-    def train_counts(self) -> dict[str, int]:
-        """Return the numbers of questions that were left out.
-
-        ``no_answer_in_window`` counts all of them: no window holds their answer.  ``question_too_long`` counts those of
-        them that leave their context no room.
-        """
-        return {"no_answer_in_window": self.skipped, "question_too_long": self.too_long}
+        too_long = len(left_out) - len(self._fitting(left_out))
+        counts = {"no_answer_in_window": len(examples) - len(learned), "question_too_long": too_long}
+        return TrainingData(features, counts)
 
     def _fitting(self, questions: Sequence[str]) -> list[int]:
         """Return the indices of the questions that leave room for more context than ``stride``, so windows can move

@@ -151,7 +151,8 @@ class TextSource:
     def _prompted(self, index: int) -> Plan:
         settings = self.settings
         example = self.example(index)
-        prompt = tuple(self._task.prompt(example.question, example.context, self._room) or ())
+        found = self._task.prompt(example.question, example.context, self._room)
+        prompt = () if found is None else tuple(found.ids)
         share = random_share(settings.seed, index, _GREEDY)
         greedy = settings.greedy_length[0] + int(share * settings.greedy_choices)
         longest = len(prompt) + settings.max_new_tokens

@@ -106,6 +106,19 @@ def test_counts_do_not_depend_on_the_cache(random_model, tmp_path, monkeypatch):
     assert counts == [{"no_answer": 1, "truncated": 1, "question_too_long": 0}] * 2
 
 
+@pytest.mark.parametrize("name", ["squad-span", "squad-completion"])
+def test_counts_are_the_same_before_and_after_features_and_scores_are_read(random_model, tmp_path, name):
+    data = write(tmp_path / "d.json", [GOOD, *BAD, question(6, [("end", 600)], context="word " * 120 + "end")])
+    options = {"stride": 8, "max_length": 64} if name == "squad-span" else {"max_length": 72, "max_new_tokens": 4}
+    task = qalof.task(name, source=random_model, data=data, **options)
+    before = task.train_counts()
+    assert any(before.values())
+    for _ in range(2):
+        assert len(task.train_features())
+        task.evaluate(load_pretrained(random_model, task.head))
+        assert task.train_counts() == before
+
+
 def test_a_sequence_longer_than_the_model_is_refused_before_it_runs(random_model):
     task = qalof.task("squad-span", source=random_model, max_length=786, stride=128)
     model = load_pretrained(random_model, task.head)

@@ -104,7 +104,7 @@ def test_long_texts_keep_their_beginning_and_are_counted(tokenizer: Any, folder:
     features = task.train_features()
     assert max(len(feature["input_ids"]) for feature in features) == 5
     assert tokenizer.decode(features[1]["input_ids"]) == "not g"
-    assert task.truncated == {"train": 2}
+    assert task.train_counts() == {"truncated": 2}
 
 
 def test_the_fingerprint_follows_data_and_settings_but_not_batches(tokenizer: Any, folder: Path) -> None:

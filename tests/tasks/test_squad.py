@@ -179,7 +179,7 @@ def test_a_prompt_too_long_loses_the_beginning_of_its_context(tokenizer, tmp_pat
     task = CompletionTask(tokenizer, CompletionSettings(data=path, max_length=40))
     (feature,) = task.train_features()
     assert len(feature["input_ids"]) == 40
-    assert task.truncated == 1
+    assert task.train_counts()["truncated"] == 1
     assert "word end\nQuestion: Which?\nAnswer: end" in tokenizer.decode(feature["input_ids"])
 
 

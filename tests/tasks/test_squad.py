@@ -112,7 +112,7 @@ def test_an_answer_outside_its_context_is_skipped_counted_and_still_scored(token
     pairs = [("Who?", "Bob sings .", "Bob", 0), ("Who else?", "Bob sings .", "Ann", 0)]
     task = SpanTask(tokenizer, SpanSettings(data=squad_file(tmp_path / "d.json", pairs), max_length=64, stride=0))
     assert len(task.train_features()) == 1
-    assert task.skipped == 1
+    assert task.train_counts()["no_answer_in_window"] == 1
     assert task.evaluate(Oracle(lambda ids: [])).examples == 2
 
 

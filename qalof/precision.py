@@ -17,3 +17,15 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     Integers and booleans become float32.
     """
     return tensor if tensor.dtype is torch.float64 else tensor.to(torch.float32)
+
+
+def all_finite(tensor: torch.Tensor) -> bool:
+    """Return whether ``tensor``, of any shape, holds neither NaN nor infinity; an empty one holds neither.
+
+    The extremes tell: NaN is among them if it is anywhere. This is one pass without a copy, where ``torch.isfinite``
+    takes several passes and copies, and seconds for the weights of a model of 135 M parameters.
+    """
+    if not tensor.numel():
+        return True
+    lowest, highest = torch.aminmax(tensor.detach())
+    return bool(torch.isfinite(lowest) & torch.isfinite(highest))

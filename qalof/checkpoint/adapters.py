@@ -22,6 +22,7 @@ from qalof.model.adapter_spec import AdapterSpec
 from qalof.model.adapters import adapter_layers, peft_config, take_out
 from qalof.model.initialization import Factors, takes_from_weight
 from qalof.model.layers.lora_linear import SwitchableLora
+from qalof.precision import all_finite
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 
@@ -119,7 +120,7 @@ def _read(path: Path, wanted: Mapping[str, tuple[int, ...]], prefix: str = "") -
         if tuple(tensor.shape) != wanted[name]:
             shapes = f"{tuple(tensor.shape)}, the model {wanted[name]}"
             raise BadInputError(f"{path} must fit this model: {name} is {shapes}")
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise BadInputError(f"{path} must hold finite numbers: {name} does not; restore it")
     return found
 

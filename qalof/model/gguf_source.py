@@ -19,7 +19,6 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,9 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qalof.cache import cache_dir
+from qalof.digests import file_digest
 from qalof.errors import BadInputError
-from qalof.files import MANIFEST, digest, sealed_folder
+from qalof.files import MANIFEST, sealed_folder
 from qalof.model.byte_level_splits import canonical, pre_tokenizer
 from qalof.writing import disk_errors
 
@@ -80,8 +80,7 @@ def converted(path: Path) -> Path:
         BadInputError: The file is damaged or cut, or it holds something that is not known here.
         DiskError: The disk is full.
     """
-    status = path.stat()
-    sha = _digest(path, status.st_size, status.st_mtime_ns)
+    sha = file_digest(path)
     folder = cache_dir() / "converted" / f"{sha[:32]}-{CONVERSION}-{transformers.__version__}"
     with disk_errors(folder):
         try:
@@ -118,12 +117,6 @@ class _Header:
     """The number of weights of each type."""
     layers: str
     """The type of most weights in the blocks' layers."""
-
-
-@lru_cache(maxsize=8)
-def _digest(path: Path, size: int, changed: int) -> str:
-    """Return the SHA-256 of a file, which is read once as long as its size and time stay the same."""
-    return digest(path)
 
 
 def _convert(path: Path, sha: str, folder: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from qalof.errors import BadInputError
+from qalof.precision import all_finite
 from qalof.quantization.granularity import Granularity, group_count
 from qalof.quantization.methods.lsq import Lsq
 from qalof.quantization.quantizer import QParams
@@ -101,7 +102,7 @@ class LsqSteps(nn.Module):
 
     @torch.no_grad()
     def _start(self, x: torch.Tensor, bits: int, quantizer: Lsq) -> None:
-        if not torch.isfinite(x).all():
+        if not all_finite(x):
             raise BadInputError(f"calibration data must be finite: {self.place} got NaN or infinity")
         key = self._key(bits)
         step = quantizer.static_grid(x, self._own_bits(bits)).scale

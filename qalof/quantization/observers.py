@@ -23,6 +23,7 @@ from torch import nn
 
 from qalof.errors import BadInputError
 from qalof.laws import Law
+from qalof.precision import all_finite
 from qalof.quantization.quantizer import QParams, Quantizer
 from qalof.quantization.strict import check_fields, check_keys
 
@@ -99,7 +100,7 @@ class StaticRanges(nn.Module):
         """
         if not x.numel():
             raise BadInputError(f"calibration needs at least one number: {self.place} got an empty batch")
-        if not torch.isfinite(x).all():
+        if not all_finite(x):
             raise BadInputError(f"calibration data must be finite: {self.place} got NaN or infinity")
         low, high = _across_ranks(*batch_range(x, bits, quantizer, self.spec), self.spec)
         key, size = self._key(bits), torch.tensor(x.numel(), device=x.device)

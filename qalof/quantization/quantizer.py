@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 
 from qalof.errors import BadInputError
-from qalof.precision import at_least_float32
+from qalof.precision import all_finite, at_least_float32
 from qalof.quantization import granularity as grouping
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.options import HIGHEST_BITS, QuantizerOptions
@@ -116,7 +116,7 @@ class Quantizer(QuantizerOptions, ABC):
             raise BadInputError(f"full precision has no codes to quantize to: got {bits} bits; widths below it have")
         if self.fractional_bits == "interpolate" and bits != int(bits):
             raise BadInputError(f"mixed widths have no codes: got {bits} bits; quantize to the widths on either side")
-        if not torch.isfinite(x).all():
+        if not all_finite(x):
             raise BadInputError("a tensor must be finite to be quantized: it holds NaN or infinity")
         with torch.no_grad():
             qparams = qparams or self.qparams(x, bits)

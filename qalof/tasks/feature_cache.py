@@ -2,20 +2,22 @@
 
 The key is the digest of the texts, the tokenizer and the settings, so equal inputs share a cache file, also between
 workers, and a stale one is never read. ``datasets`` writes a temporary file and renames it.
+
+Where the texts are local files, the digest of the files stands for them. It is kept between processes
+(:mod:`qalof.digests`), so a second run reads no text at all (:func:`cached_features`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from pathlib import Path
+from typing import Any, overload
 
 from qalof.cache import cache_dir
+from qalof.files import read_json, write_json
 from qalof.locks import held
+from qalof.tasks.base import TrainingData
 from qalof.writing import disk_errors
-
-if TYPE_CHECKING:
-    pass
-
 
 SMALL = 20_000
 """Below this many rows a map in memory is faster than a file."""
@@ -55,6 +57,22 @@ def column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
     return rows.column(name) if isinstance(rows, StoredRows) else [row[name] for row in rows]
 
 
+def cached_features(key: str, make: Callable[[], TrainingData]) -> TrainingData:
+    """Return features and what was counted while they were made; ``make`` is called only if the cache lacks either.
+
+    Args:
+        key: the digest of everything that the features depend on.
+        make: makes both, the features by :func:`map_cached` under the same ``key``.
+    """
+    file, counted = _file(key), _file(key).with_suffix(".json")
+    if file.is_file() and counted.is_file():
+        return TrainingData(_stored(file), read_json(counted, "counts of features"))
+    made = make()
+    if isinstance(made.features, StoredRows):
+        write_json(counted, made.counts)
+    return made
+
+
 def map_cached(
     rows: Sequence[dict[str, Any]], encode: Callable[[dict[str, list[Any]]], dict[str, list[Any]]], key: str
 ) -> Sequence[dict[str, Any]]:
@@ -67,12 +85,11 @@ def map_cached(
         return [row for batch in batches for row in _rows(encode(_columns(batch)))]
     import datasets
 
-    folder = cache_dir() / "features"
-    file = folder / f"{key}.arrow"
+    file = _file(key)
     # the first process tokenizes, the others read
     with held(file, "the file of tokenized examples", wait=True), disk_errors(file):
         if file.is_file():
-            return StoredRows(datasets.Dataset.from_file(str(file)))
+            return _stored(file)
         datasets.disable_progress_bars()
         raw = datasets.Dataset.from_list(list(rows))
         mapped = raw.map(
@@ -84,6 +101,16 @@ def map_cached(
             new_fingerprint=key[:32],
         )
     return StoredRows(mapped)
+
+
+def _file(key: str) -> Path:
+    return cache_dir() / "features" / f"{key}.arrow"
+
+
+def _stored(file: Path) -> StoredRows:
+    import datasets
+
+    return StoredRows(datasets.Dataset.from_file(str(file)))
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

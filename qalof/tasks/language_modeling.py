@@ -103,16 +103,17 @@ class LanguageModelingTask(NextToken):
 
     def train_features(self) -> Sequence[Feature]:
         """Return blocks of max_length tokens; a shorter rest is left out unless there is nothing more."""
-        ids, length = self._train_ids(), self.settings.max_length
+        ids, length = self._train_ids, self.settings.max_length
         blocks = [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)] or [ids]
         return [{"input_ids": block, "first": 1} for block in blocks]
 
     def train_counts(self) -> dict[str, int]:
         """Return ``rest_tokens``, the number of tokens after the last whole block, which are left out."""
         length = self.settings.max_length
-        tokens = len(self._train_ids())
+        tokens = len(self._train_ids)
         return {"rest_tokens": tokens % length if tokens > length else 0}
 
+    @cached_property
     def _train_ids(self) -> list[int]:
         settings = self.settings
         if (folder := find_generated(settings.data)) is None:
@@ -121,6 +122,10 @@ class LanguageModelingTask(NextToken):
 
     def windows(self) -> list[dict[str, Any]]:
         """Return windows over the validation text: input_ids, and ``first``, the index of the first scored token."""
+        return self._windows
+
+    @cached_property
+    def _windows(self) -> list[dict[str, Any]]:
         ids, settings = self._ids(self.validation), self.settings
         # the first token of a window has nothing before it, so windows without overlap still share one token
         step = min(settings.stride, settings.max_length - 1)

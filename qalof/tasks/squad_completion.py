@@ -28,11 +28,14 @@ from qalof.model.special_tokens import special_token
 from qalof.paths import DataPath
 from qalof.tasks import squad_metrics
 from qalof.tasks.base import Feature, TrainingData
-from qalof.tasks.feature_cache import column, map_cached
+from qalof.tasks.feature_cache import cached_features, column, map_cached
 from qalof.tasks.next_token import NextToken
-from qalof.tasks.squad_data import SquadExample, gold_counts, load_squad
+from qalof.tasks.squad_data import SquadExample, digest_and_reader, gold_counts, load_squad
 
 _TEMPLATE = ("Context: ", "\nQuestion: {question}\nAnswer:")
+
+FEATURES = 1
+"""The version of the features: it is raised when equal texts become other features than before."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +119,18 @@ class CompletionTask(NextToken):
 
     @cached_property
     def _training(self) -> TrainingData:
-        found = load_squad(self.settings.data, self.settings.train_split)
+        texts, read = digest_and_reader(self.settings.data, self.settings.train_split)
+        parts = (self.name, FEATURES, texts, self.settings.max_length, tokenizer_digest(self.tokenizer))
+        key = content_digest(*parts)
+        return cached_features(key, lambda: self._made(read(), key))
+
+    def _made(self, found: Sequence[SquadExample], key: str) -> TrainingData:
         examples = [e for e in found if e.answers and e.texts[0].strip()]
         if not examples:
             raise BadInputError(f"training needs at least one answer: {self.settings.data} has none")
         names = ("question", "context", "answer", "ended")
         rows = [dict(zip(names, (e.question, e.context, e.texts[0], e.ended), strict=True)) for e in examples]
-        kept = map_cached(rows, self._encode_rows, self._key(examples))
+        kept = map_cached(rows, self._encode_rows, key)
         if not kept:
             raise self._no_room()
         counts = {

@@ -8,11 +8,13 @@ and it is skipped and counted where a span must be learned.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from qalof.digests import content_digest, file_digest
 from qalof.errors import BadInputError
 from qalof.files import read_json
 from qalof.home import expanded
@@ -97,6 +99,24 @@ def load_squad(source: str, split: str) -> list[SquadExample]:
         raise BadInputError(f"a split must hold at least one question: {source} {split} holds none")
     _check_ids(kept, f"{source} {split}")
     return kept
+
+
+def digest_and_reader(source: str, split: str) -> tuple[str, Callable[[], list[SquadExample]]]:
+    """Return a digest of a split's texts, and a function that reads them by :func:`load_squad`.
+
+    The digest of local files is that of their bytes, so nothing is read before the reader is called. Texts of a hub or
+    a generator are read at once.
+
+    Raises:
+        BadInputError: The data cannot be read, as in :func:`load_squad`.
+    """
+    name, limit = parse_split(split)
+    path = SQUAD_DIR if source == "tiny" else expanded(source)
+    if find_generated(source) is None and exists(path):
+        digests = [file_digest(file) for file in _files(path, name)]
+        return content_digest(digests, limit), partial(load_squad, source, split)
+    found = load_squad(source, split)
+    return content_digest([vars(example) for example in found]), lambda: found
 
 
 def _check_ids(examples: Sequence[SquadExample], where: str) -> None:

@@ -30,8 +30,11 @@ from qalof.paths import DataPath
 from qalof.precision import at_least_float32
 from qalof.tasks import squad_metrics
 from qalof.tasks.base import Batch, Feature, TrainingData
-from qalof.tasks.feature_cache import column, map_cached
-from qalof.tasks.squad_data import SquadExample, gold_counts, load_squad
+from qalof.tasks.feature_cache import cached_features, column, map_cached
+from qalof.tasks.squad_data import SquadExample, digest_and_reader, gold_counts, load_squad
+
+FEATURES = 1
+"""The version of the features: it is raised when equal texts become other features than before."""
 
 NO_ANSWER = "empty"
 """The answer of an example without any legal span."""
@@ -105,12 +108,18 @@ class SpanTask:
 
     @cached_property
     def _training(self) -> TrainingData:
-        examples = load_squad(self.settings.data, self.settings.train_split)
+        settings = self.settings
+        texts, read = digest_and_reader(settings.data, settings.train_split)
+        parts = (self.name, FEATURES, texts, settings.max_length, settings.stride, tokenizer_digest(self.tokenizer))
+        key = content_digest(*parts)
+        return cached_features(key, lambda: self._made(read(), key))
+
+    def _made(self, examples: Sequence[SquadExample], key: str) -> TrainingData:
         learnable = [example for example in examples if example.span is not None]
         rows = [
             {"id": e.id, "question": e.question, "context": e.context, "span": list(e.span or ())} for e in learnable
         ]
-        features = map_cached(rows, self._encode_training, self._key(learnable))
+        features = map_cached(rows, self._encode_training, key)
         if not features:
             raise BadInputError(f"training needs at least one answer inside a window: {self.settings.data} has none")
         learned = set(column(features, "id"))

@@ -60,6 +60,9 @@ class CachedWeightLinear(nn.Linear):
         self.packed_only = False
         self._packed: dict[float, HeldValues | PackedWeight] = {}
 
+    def reset_parameters(self) -> None:
+        """Draw nothing, since weight and bias are taken over from another layer."""
+
     def quantize_weight(self, weight: torch.Tensor, bits: float) -> torch.Tensor:
         """Round any weight of this site, (rows, columns), as the site's own weight is rounded at ``bits``.
 

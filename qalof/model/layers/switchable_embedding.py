@@ -18,6 +18,7 @@ from torch.nn import functional
 from qalof.errors import BadInputError
 from qalof.model.layers.held_weight import Kernel
 from qalof.model.layers.switchable_linear import SwitchableLinear
+from qalof.precision import all_finite
 from qalof.quantization.scheme import QuantizationScheme
 
 
@@ -38,7 +39,7 @@ class SwitchableEmbedding(SwitchableLinear):
         """
         weight = table.weight
         assert isinstance(weight, nn.Parameter)
-        if not weight.is_meta and not torch.isfinite(weight).all():
+        if not weight.is_meta and not all_finite(weight):
             raise BadInputError(
                 f"weights must be finite to be quantized: {name} holds NaN or infinity; load another checkpoint"
             )

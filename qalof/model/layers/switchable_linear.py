@@ -24,6 +24,7 @@ from qalof.model.layers.cached_weight_linear import CachedWeightLinear
 from qalof.model.layers.held_weight import FLOAT, Kernel
 from qalof.model.layers.real_tokens import RealTokens
 from qalof.model.layers.tensor_quantizer import TensorQuantizer
+from qalof.precision import all_finite
 from qalof.quantization.scheme import QuantizationScheme
 from qalof.site import KvLayout
 
@@ -82,7 +83,7 @@ class SwitchableLinear(CachedWeightLinear):
         weight = layer.weight.detach()
         if isinstance(layer, Conv1D):
             weight = weight.T.contiguous()
-        if not weight.is_meta and not torch.isfinite(weight).all():
+        if not weight.is_meta and not all_finite(weight):
             raise BadInputError(
                 f"weights must be finite to be quantized: {name} holds NaN or infinity; load another checkpoint"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -47,7 +48,6 @@ class TensorQuantizer(nn.Module):
         self.steps = LsqSteps(learned, features, weight, place) if learned else None
         self.ranges = None if scheme.observer is None else StaticRanges(scheme.observer, place)
         self.calibrating = False
-        self._of_rows = _as_tokens(scheme)
 
     def forward(self, x: torch.Tensor, bits: float) -> torch.Tensor:
         """Return ``x`` (..., tokens, features) rounded to the grid of ``bits``; ``x`` itself at full precision."""
@@ -59,6 +59,10 @@ class TensorQuantizer(nn.Module):
         if self._one_range_per_row(quantizer):
             return self._rounded_by_row(x, bits)
         return quantizer.fake_quantize(x, bits, self.qparams(x, bits, quantizer))
+
+    @cached_property
+    def _of_rows(self) -> TensorScheme:
+        return _as_tokens(self.scheme)
 
     def quantize_int8(self, x: torch.Tensor, bits: float) -> QuantizedTensor:
         """Return codes in int8 and their grid, whose values :meth:`forward` returns; there are no outliers and no

@@ -1,0 +1,91 @@
+"""What a command does before its work: nothing twice, and nothing that it has no use for."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from qalof.model.layers.switchable_linear import SwitchableLinear
+from qalof.precision import all_finite
+from qalof.tasks.factory import make_task
+
+LENGTHS = {"squad-span": {"max_length": 96, "stride": 16}, "squad-completion": {"max_length": 96, "max_new_tokens": 4}}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_a_second_start_reads_no_text_and_finds_the_same_features_and_counts(name, tmp_path, monkeypatch, random_model):
+    monkeypatch.setenv("QALOF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("qalof.tasks.feature_cache.SMALL", 1)
+    settings = {**LENGTHS[name], "train_split": "train[:40]"}
+    first = make_task(name, settings, random_model)
+    features = list(first.train_features())
+    monkeypatch.setattr("qalof.tasks.squad_data.read_json", None)
+    # what is scored does not change what is trained on
+    again = make_task(name, {**settings, "validation_split": "validation[:3]"}, random_model)
+    assert list(again.train_features()) == features
+    assert again.train_counts() == first.train_counts()
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+@pytest.mark.parametrize("change", ["text", "split", "length"])
+def test_other_texts_splits_or_lengths_have_other_features(name, change, tmp_path, monkeypatch, random_model):
+    monkeypatch.setenv("QALOF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("qalof.tasks.feature_cache.SMALL", 1)
+    data = tmp_path / "train.json"
+
+    def features(question: str, split: str, length: int):
+        paragraph = {"context": "The tower was built in 1889 by a company of builders."}
+        answer = {"text": "1889", "answer_start": paragraph["context"].index("1889")}
+        asked = [{"id": str(n), "question": f"{question} {n}", "answers": [answer]} for n in range(4)]
+        data.write_text(json.dumps({"data": [{"paragraphs": [{**paragraph, "qas": asked}]}]}))
+        settings = {**LENGTHS[name], "max_length": length, "data": str(data), "train_split": split}
+        return list(make_task(name, settings, random_model).train_features())
+
+    before = features("When was it built, number", "train", 96)
+    other = {
+        "text": ("In which year was it built, number", "train", 96),
+        "split": ("When was it built, number", "train[:2]", 96),
+        "length": ("When was it built, number", "train", 48),
+    }[change]
+    after = features(*other)
+    assert (after != before) or change == "length"
+    assert len(list((tmp_path / "cache" / "features").glob("*.arrow"))) == 2
+    assert features("When was it built, number", "train", 96) == before
+
+
+def test_a_text_is_tokenized_once_however_often_it_is_scored(random_model, tmp_path, monkeypatch):
+    (tmp_path / "text.txt").write_text("one small text that is scored again and again " * 20)
+    task = make_task(
+        "language-modeling", {"data": str(tmp_path / "text.txt"), "max_length": 32, "stride": 16}, random_model
+    )
+    seen: list[str] = []
+    tokenize = type(task)._ids
+    monkeypatch.setattr(type(task), "_ids", lambda self, text: seen.append(text) or tokenize(self, text))
+    assert task.windows() == task.windows()
+    assert task.train_features() == task.train_features()
+    assert task.train_counts() == task.train_counts()
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_number_that_is_not_finite_is_found_wherever_it_stands(dtype, bad):
+    torch.manual_seed(0)
+    values = torch.randn(7, 5, dtype=torch.float64).to(dtype)
+    values[3, 3] = torch.finfo(dtype).max
+    assert all_finite(values)
+    for place in range(values.numel()):
+        spoiled = values.clone()
+        spoiled.view(-1)[place] = bad
+        assert not all_finite(spoiled)
+    assert all_finite(values.new_empty(0, 5))
+
+
+def test_a_layer_that_takes_its_weight_over_draws_none(monkeypatch):
+    layer = nn.Linear(6, 4)
+    monkeypatch.setattr("torch.nn.init._no_grad_uniform_", None)
+    with pytest.raises(TypeError):
+        nn.Linear(6, 4)
+    assert torch.equal(SwitchableLinear.of(layer, "site").weight, layer.weight)

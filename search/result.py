@@ -12,20 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from qalof.bitmap_names import short_name
 from qalof.cost import COST_NAMES
 from qalof.errors import BadInputError, nearest_hint
 from qalof.files import read_json, write_bytes, write_json, write_text
 from qalof.statistics import to_nullable
-from search.bitmap_plot import bitmaps_picture, thinned
 from search.front import non_dominated
 from search.objective import Objective
-from search.plot import front_png
 from search.point import Point
+
+if TYPE_CHECKING:
+    import pandas as pd  # pandas and matplotlib take a second, and only a finished search needs them
 
 FORMAT_VERSION = 2
 
@@ -58,12 +57,12 @@ class SearchResult:
     @property
     def front(self) -> pd.DataFrame:
         """Return the front as a table: id, bitmap, summary, metrics with ``_low`` and ``_high``, costs."""
-        return pd.DataFrame([point.as_row() for point in self.front_points])
+        return _table([point.as_row() for point in self.front_points])
 
     @property
     def all(self) -> pd.DataFrame:
         """Return all points as a table, in the order of the requests."""
-        return pd.DataFrame([point.as_row() for point in self.points])
+        return _table([point.as_row() for point in self.points])
 
     def best(self, **budget: float) -> Point:
         """Return the best point by the first objective among those within a budget; of equal ones, the one with fewer
@@ -87,15 +86,19 @@ class SearchResult:
 
     def plot(self, path: str | Path) -> None:
         """Draw all points with error bars and the front, as a PNG."""
+        from search.plot import front_png
+
         title = f"{self.strategy}, {len(self.points)} bitmaps; bars are 95 % intervals"
         write_bytes(Path(path), front_png(self.points, self.front_points, self.objectives, title))
 
     def save(self, folder: str | Path) -> None:
         """Write ``front.json``, ``front.csv``, ``front.png``, ``front_bitmaps.png`` and, for a trace, ``trace.csv``."""
+        from search.bitmap_plot import bitmaps_picture, thinned
+
         place = Path(folder)
         write_text(place / FRONT_CSV, self.front.to_csv(index=False))
         if self.trace:
-            write_text(place / TRACE_CSV, pd.DataFrame(self.trace).to_csv(index=False))
+            write_text(place / TRACE_CSV, _table(self.trace).to_csv(index=False))
         self.plot(place / FRONT_PNG)
         if self.front_points:
             titled = {f"{short_name(point.bitmap)}: {point.summary}": point.bitmap for point in self.front_points}
@@ -146,6 +149,12 @@ class SearchResult:
             return "no bitmap has been evaluated to a finite score yet: there is no best one"
         ranges = [f"{name} from {min(c):.10g} to {max(c):.10g}" for name, c in _columns(usable, budget).items()]
         return f"no evaluated bitmap has {asked}: they have {', '.join(ranges)}; search with limits={dict(budget)}"
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame([dict(row) for row in rows])
 
 
 def _columns(points: Sequence[Point], names: Mapping[str, float]) -> dict[str, list[float]]:

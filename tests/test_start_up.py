@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,28 @@ from torch import nn
 from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.precision import all_finite
 from qalof.tasks.factory import make_task
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("ray", "pandas", "matplotlib", "mlflow", "optuna", "lm_eval")
+VALIDATED = """
+import sys
+from pathlib import Path
+from orchestrate.cli import app
+from orchestrate.jobs import run
+from orchestrate.pipeline.describe import describe_config
+for name in ("train/sp_tiny.yaml", "demo.yaml", "sweep/tiny.yaml"):
+    describe_config(Path("configs") / name, [])
+print(*sorted({name.split(".")[0] for name in sys.modules}))
+"""
+
+
+def test_checking_a_config_imports_no_library_of_the_work():
+    told = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", VALIDATED]
+    done = subprocess.run(words, cwd=ROOT, env=told, capture_output=True, text=True, check=True)
+    assert {"torch", "transformers", "peft"} <= set(done.stdout.split())
+    assert not set(done.stdout.split()) & set(HEAVY)
+
 
 LENGTHS = {"squad-span": {"max_length": 96, "stride": 16}, "squad-completion": {"max_length": 96, "max_new_tokens": 4}}
 

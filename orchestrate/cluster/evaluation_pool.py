@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
 from orchestrate.cluster.admission import Request, admitted, fitting, nodes_of
@@ -123,6 +122,8 @@ def pool_of(kind: type, workers: WorkersConfig, *arguments: Any, size: int | Non
     """
     if workers.in_process:
         return LocalPool(partial(kind, *arguments))
+    import ray
+
     request = admitted(workers, size)
     actor: Any = ray.remote(Made).options(**as_options(request))
     count = min(request.count, max(request.least, fitting(nodes_of(), request.each)))

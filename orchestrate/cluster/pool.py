@@ -15,15 +15,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, Generic, TypeVar
-
-import ray
-from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from orchestrate.cluster.admission import Request, told_what_is_missing
 from orchestrate.cluster.failure_policy import Decision, Failure, FailurePolicy
 from qalof.reading import first_line
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -125,6 +124,9 @@ class ActorPool(Pool[Item, Result]):
         running: dict[Any, tuple[int, int]],
     ) -> list[Result]:
         """Fill ``running`` (call -> index of its item, place of its actor) and empty it, until nothing is left."""
+        import ray
+        from ray.exceptions import RayActorError, RayTaskError
+
         waiting = list(range(len(items)))[::-1]
         failures = [0] * len(items)
         results: dict[int, Result] = {}
@@ -160,6 +162,8 @@ class ActorPool(Pool[Item, Result]):
 
     def _end(self, place: int) -> None:
         """End the actor at ``place``; one that is only out of reach would otherwise go on with its item."""
+        import ray
+
         actor, self._actors[place] = self._actors[place], None
         if actor is not None:
             ray.kill(actor)

@@ -138,7 +138,7 @@ def test_every_step_of_a_run_is_compared_with_the_cluster_before_the_first_begin
 
 
 def test_two_long_bitmaps_that_begin_alike_are_two_metrics_of_training():
-    from orchestrate.jobs.train.worker import as_metrics
+    from orchestrate.jobs.train.steps import as_metrics
     from orchestrate.runs.mlflow_values import valid_name
     from qalof.training.loop import StepMetrics
 

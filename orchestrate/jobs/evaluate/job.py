@@ -23,7 +23,6 @@ from qalof.bitmap_names import short_name, summary
 from qalof.checkpoint.opening import OpenCheckpoint, is_packed
 from qalof.files import write_bytes, write_json
 from qalof.model.adapters import SHARED
-from search.bitmap_plot import bitmaps_picture, thinned
 
 BITMAPS = "bitmaps.png"
 """The file name of a picture of the bitmaps that are not uniform."""
@@ -65,6 +64,8 @@ def evaluate(config: EvaluateConfig, checked: Checked, directory: RunDirectory, 
     scored = evaluate_bitmaps(opened, sites, bitmaps, config.limit, config.workers, run, rest)
     write_json(directory.path / EVALUATIONS, per_example(bitmaps, scored))
     if mixed := {f"{short_name(one)}: {summary(one, sites)}": one for one in bitmaps if not one.is_uniform}:
+        from search.bitmap_plot import bitmaps_picture, thinned
+
         shown = {title: mixed[title] for title in thinned(list(mixed))}
         write_bytes(directory.path / BITMAPS, bitmaps_picture(shown))
     return {"task": opened.task.name, "rows": rows(bitmaps, scored, sites, rest)}

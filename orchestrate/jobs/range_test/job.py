@@ -12,10 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import ray
 import torch
 from pydantic import field_serializer, model_validator
-from ray.exceptions import NodeDiedError, RayTaskError, WorkerCrashedError
 from rich.console import RenderableType
 
 from orchestrate.cluster.admission import admitted, told_what_is_missing
@@ -129,6 +127,9 @@ def range_test(config: RangeTestConfig, parts: TrainComponents, directory: RunDi
 
 
 def _on_ray(config: RangeTestConfig) -> dict[str, Any]:
+    import ray
+    from ray.exceptions import NodeDiedError, RayTaskError, WorkerCrashedError
+
     request, policy = admitted(config.workers, count=1), FailurePolicy(config.workers.max_failures)
     with told_what_is_missing(request):
         # Ray begins a task again whose worker was lost, but not one that raised an error

@@ -18,7 +18,6 @@ from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.record import Record, Step
 from orchestrate.document.table_config import Place
 from orchestrate.jobs.base import Job, Offer, Result
-from orchestrate.jobs.search import on_tune as search_job
 from orchestrate.jobs.search.config import SearchConfig
 from orchestrate.jobs.search.findings import Searched, searched
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
@@ -65,11 +64,7 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
     opened, space, objectives = checked
     if not config.workers.in_process:
         opened.drop_model()
-    find: Any = search_job.search
-    evaluator: Any = search_job.CheckpointEvaluator(opened, config.limit, config.workers)
-    if config.workers.in_process:
-        find = search_in_process
-        evaluator = EvaluationPool(opened, space.sites, config.limit, config.workers)
+    find, evaluator = _means(config, opened, space)
     with progress_bar("search", config.max_evaluations or len(space.units) * 2) as progress:
         done = 0
 
@@ -97,6 +92,15 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
         run.artifact(directory.path / name)
     run.log_metrics({"evaluations": len(found.points), "front.size": len(found.front_points), **_best(found)})
     return {"evaluations": len(found.points), "front": found.front.to_dict("records"), "strategy": config.strategy}
+
+
+def _means(config: SearchConfig, opened: OpenCheckpoint, space: BitmapSpace) -> tuple[Any, Any]:
+    """Return the function that searches and the evaluator it takes, in this process or on Ray Tune."""
+    if config.workers.in_process:
+        return search_in_process, EvaluationPool(opened, space.sites, config.limit, config.workers)
+    from orchestrate.jobs.search import on_tune
+
+    return on_tune.search, on_tune.CheckpointEvaluator(opened, config.limit, config.workers)
 
 
 def _best(found: SearchResult) -> dict[str, float]:

@@ -1,30 +1,15 @@
-"""A sweep of training settings on Ray Tune: trials run on reused actors, and each has its own folder.
-
-Tune asks :class:`PlanSearcher` for points and schedules them, with its own ASHA where asked for.  Its own searchers
-were rejected for the reason of :mod:`orchestrate.jobs.search.on_tune`: trials are reported to them in the order in
-which these happen to end.  What a trial found is in ``trials/NNN/trial.json``; on a rerun such a trial reports its
-recorded scores again for ASHA's rungs, and trains no step.
-"""
+"""``sweep``: many trainings at other settings, compared (:mod:`orchestrate.jobs.sweep.on_tune` runs them)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
 from rich.console import RenderableType
 
-from orchestrate.cluster.evaluation_pool import threads_of
-from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_here, run_trials
 from orchestrate.config.base import BaseConfig
 from orchestrate.config.build import build_training
-from orchestrate.config.loader import to_plain, validate
-from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
 from orchestrate.document.formats import count_of
 from orchestrate.document.record import Record, Step
@@ -32,19 +17,10 @@ from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.sweep.config import RangeConfig, SweepConfig
 from orchestrate.jobs.sweep.findings import Swept, swept
 from orchestrate.jobs.sweep.plan import SweepPlan, sweep_configs, trial_config
-from orchestrate.jobs.sweep.trial import Rung, TrialRun
 from orchestrate.jobs.train.best_checkpoint import Watched, watched
 from orchestrate.jobs.train.job import describe_training
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
-from orchestrate.runs.progress import progress_bar
-from qalof.errors import BadInputError
-from qalof.files import read_json, write_json
-
-TRIALS = "trials"
-TRIAL = "trial.json"
-_WORST = -1e30
-"""What Tune's scheduler gets for a trial without a score, since it compares numbers."""
 
 
 def check(config: SweepConfig) -> Watched:
@@ -66,153 +42,6 @@ def check(config: SweepConfig) -> Watched:
     seen = watched(base, parts.model, parts.task)
     assert seen is not None
     return seen
-
-
-def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run) -> dict[str, Any]:
-    """Run every trial, and return the table of them, the best first."""
-    plan = SweepPlan(config)
-    total = config.samples or len(plan.points)
-    with progress_bar("sweep", total) as progress:
-        searcher = PlanSearcher(plan, directory.path / TRIALS, lambda: progress.update(len(searcher.reports)))
-        if plan.waiting():
-            workers = config.workers
-            given = {"threads": threads_of(workers), "device": workers.device, "report_every": config.report_every}
-            if workers.in_process:
-                run_here(OneTrial, searcher, given, _scheduler(config))
-            else:
-                run_trials(SweepTrial, searcher, given, workers, directory.path, _scheduler(config))
-    rows = [_row(number, plan, searcher.reports[number], seen) for number in range(len(plan.points))]
-    # finished ones come first: another's score is of fewer steps, or of weights that no longer exist
-    rows.sort(key=lambda row: (row["state"] != "finished", row["value"] is None, -_signed(seen, row), row["trial"]))
-    for row in rows:
-        if row["trial"] not in searcher.known:
-            metrics = {f"best.{seen.objective.name}": row["value"]} if row["value"] is not None else {}
-            run.child(f"trial {row['trial']}", row["params"], metrics, {"state": row["state"], "command": "sweep"})
-    best = rows[0] if rows[0]["state"] == "finished" and rows[0]["value"] is not None else None
-    if best is not None:
-        run.log_metrics({f"best.{seen.objective.name}": best["value"]})
-    return {"metric": str(seen.objective), "strategy": config.strategy, "trials": rows, "best": best}
-
-
-class PlanSearcher(StatelessSearcher):
-    """Tune's view of a plan.
-
-    ``reports`` holds the last report of each trial by number, ``known`` the numbers of trials that an earlier run
-    ended.
-    """
-
-    def __init__(self, plan: SweepPlan, folder: Path, on_end: Callable[[], None]) -> None:
-        super().__init__()
-        self.plan, self.folder, self._on_end = plan, folder, on_end
-        self.reports: dict[int, Rung] = {}
-        self.known: set[int] = set()
-        self._running: dict[str, int] = {}
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next trial; None while a generation's last ones run; FINISHED at the end."""
-        try:
-            waiting = [] if self.over else self.plan.waiting()
-            free = [number for number in waiting if number not in self._running.values()]
-            if not waiting:
-                return str(Searcher.FINISHED)
-            if not free:
-                return None
-            config = trial_config(self.plan.config, self.plan.points[free[0]])
-            folder = self.folder / f"{free[0]:03d}"
-            earlier = self._earlier(folder)
-        except Exception as error:
-            self.error = error
-            return str(Searcher.FINISHED)
-        self._running[trial_id] = free[0]
-        # as text, because Tune flattens what it is given
-        ended = None if earlier is None else earlier.step
-        return {"trial": json.dumps({"folder": str(folder), "config": to_plain(config), "ended": ended})}
-
-    def ended(self, trial_id: str, result: dict[str, Any] | None) -> None:
-        """Write down what a trial found, unless an earlier run did, and report it to the plan."""
-        number = self._running.pop(trial_id)
-        if result is None:
-            return
-        folder = self.folder / f"{number:03d}"
-        last = self._earlier(folder)
-        if last is not None:
-            self.known.add(number)
-        else:
-            last = Rung.from_json(json.loads(result["report"]))
-            last = replace(last, state="stopped") if last.state == "running" else last
-            write_json(folder / TRIAL, {"trial": number, "params": self.plan.points[number], "last": asdict(last)})
-        self.plan.tell(number, last.score)
-        self.reports[number] = last
-        self._on_end()
-
-    def _earlier(self, folder: Path) -> Rung | None:
-        """Read the last report of a trial that an earlier run ended."""
-        path = folder / TRIAL
-        if not path.is_file():
-            return None
-        data = read_json(path, "trial file")
-        try:
-            return Rung.from_json(data["last"])
-        except (KeyError, TypeError):
-            raise BadInputError(f"trial file {path} is damaged; delete {folder} to run that trial again") from None
-
-
-class OneTrial:
-    """Open a trial that the searcher gave out: it begins, or goes on where it was cut off."""
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        torch.set_num_threads(config["threads"])
-        wanted = json.loads(config["trial"])
-        trained = validate(TrainConfig, wanted["config"], "the trial's config")
-        every = config["report_every"] or trained.training.checkpoint_every
-        self._ended: int | None = wanted["ended"]
-        self._trial = TrialRun(Path(wanted["folder"]), trained, every, config["device"])
-
-    def step(self) -> dict[str, Any]:
-        """Train to the next score."""
-        said = self._trial.advance()
-        score = _WORST if said.score is None else said.score
-        done = said.state != "running" or said.step == self._ended
-        return {"report": json.dumps(asdict(said)), "score": score, "step": said.step, "done": done}
-
-
-class SweepTrial(StatelessTrial):
-    """One trial after another, in one actor."""
-
-    unscored: ClassVar[Mapping[str, Any]] = {"score": _WORST, "step": 0}
-
-    def begin(self) -> None:
-        """Begin a trial."""
-        self._one = OneTrial(self.config)
-
-    def next(self) -> None:
-        """Begin the next trial."""
-        self.begin()
-
-    def advance(self) -> dict[str, Any]:
-        """Do what :meth:`OneTrial.step` says."""
-        return self._one.step()
-
-
-def _scheduler(config: SweepConfig) -> TrialScheduler:
-    if config.scheduler == "none":
-        return FIFOScheduler()
-    longest = config.space.get("training.steps", [trial_config(config, {}).training.steps])
-    most = int(longest.high if isinstance(longest, RangeConfig) else max(longest))
-    grace = min(config.asha.grace_steps, most)
-    return ASHAScheduler(
-        "step", "score", "max", max_t=most, grace_period=grace, reduction_factor=config.asha.reduction_factor
-    )
-
-
-def _row(number: int, plan: SweepPlan, last: Rung, seen: Watched) -> dict[str, Any]:
-    value = None if last.score is None else seen.signed(last.score)
-    found = {"state": last.state, "step": last.step, "value": value, "by_bitmap": dict(last.by_bitmap)}
-    return {"trial": number, "params": plan.points[number], **found, "folder": f"{TRIALS}/{number:03d}"}
-
-
-def _signed(seen: Watched, row: Mapping[str, Any]) -> float:
-    return 0.0 if row["value"] is None else seen.signed(row["value"])
 
 
 class SweepJob(Job[SweepConfig, Watched]):
@@ -238,6 +67,8 @@ class SweepJob(Job[SweepConfig, Watched]):
 
     def work(self, config: SweepConfig, checked: Watched, directory: RunDirectory, run: Run) -> Result:
         """Run every trial."""
+        from orchestrate.jobs.sweep.on_tune import sweep
+
         return sweep(config, checked, directory, run)
 
     def stands_for(self, config: SweepConfig) -> Mapping[str, BaseConfig]:

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optuna
 
 from orchestrate.config.loader import to_plain, validate
 from orchestrate.config.sections import KeepBestConfig
 from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.sweep.config import RangeConfig, SweepConfig
 from qalof.errors import BadInputError
+
+if TYPE_CHECKING:
+    import optuna
 
 Point = dict[str, Any]
 """A point: dotted key -> value."""
@@ -68,6 +70,8 @@ class SweepPlan:
         self._scores: dict[int, float | None] = {}
         self._asked: list[optuna.trial.Trial] = []
         if config.strategy == "tpe":
+            import optuna
+
             optuna.logging.set_verbosity(optuna.logging.WARNING)
             sampler = optuna.samplers.TPESampler(seed=config.seed, multivariate=False)
             self._study = optuna.create_study(sampler=sampler, direction="maximize")
@@ -85,10 +89,12 @@ class SweepPlan:
         self._scores[number] = score
 
     def _next_generation(self) -> None:
+        from optuna.trial import TrialState
+
         first = len(self.points) - len(self._asked)
         for number, trial in enumerate(self._asked, start=first):
             score = self._scores[number]
-            state = None if score is not None else optuna.trial.TrialState.FAIL
+            state = None if score is not None else TrialState.FAIL
             self._study.tell(trial, score, state=state)
         count = min(self.config.generation, (self.config.samples or 0) - len(self.points))
         self._asked = [self._study.ask() for _ in range(count)]

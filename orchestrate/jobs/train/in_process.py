@@ -16,8 +16,8 @@ from orchestrate.config.build import TrainComponents
 from orchestrate.config.loader import to_plain
 from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import SCORE, watched
+from orchestrate.jobs.train.steps import run_steps
 from orchestrate.jobs.train.storage import Kept, keep_best, whole_ones
-from orchestrate.jobs.train.worker import run_steps
 from qalof.checkpoint.trainer import begin, save_checkpoint
 from qalof.files import tidy
 from qalof.tasks.factory import describe_task

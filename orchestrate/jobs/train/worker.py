@@ -12,9 +12,8 @@ returns it.  Other errors are taken for what the loss of one worker does to the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import ray.train
@@ -29,10 +28,10 @@ from orchestrate.cluster.progress_queue import put
 from orchestrate.config.build import build_training
 from orchestrate.config.loader import validate
 from orchestrate.config.train import TrainConfig
-from orchestrate.jobs.train.best_checkpoint import SCORE, WORST, Watched, watched
+from orchestrate.jobs.train.best_checkpoint import SCORE, WORST, watched
 from orchestrate.jobs.train.losses import keep_losses
+from orchestrate.jobs.train.steps import as_metrics, run_steps
 from orchestrate.jobs.train.storage import leave_error, left_error, step_folder
-from qalof.bitmap_names import short_name
 from qalof.checkpoint.trainer import begin, save_checkpoint
 from qalof.errors import NonFiniteLossError, QalofError
 from qalof.tasks.factory import describe_task
@@ -87,36 +86,6 @@ def _train(settings: dict[str, Any]) -> None:
     run_steps(trainer, seen, on_step, on_checkpoint)
 
 
-def run_steps(
-    trainer: Trainer,
-    seen: Watched | None,
-    on_step: Callable[[StepMetrics], None],
-    on_checkpoint: Callable[[Sequence[StepMetrics], float | None], None],
-) -> None:
-    """Train to the end.
-
-    Args:
-        trainer: the trainer, at any step.
-        seen: scores each checkpoint, where it is given.
-        on_step: takes each step's metrics.
-        on_checkpoint: takes the metrics since the checkpoint before, and the score, which is None where none is asked
-            for or it is not finite.
-
-    Raises:
-        NonFiniteLossError: the loss is not finite.
-    """
-    posts: list[StepMetrics] = []
-    steps, every = trainer.settings.steps, trainer.settings.checkpoint_every
-    while trainer.step < steps:
-        posts.append(trainer.train_step())
-        on_step(posts[-1])
-        if trainer.step % every == 0 or trainer.step == steps:
-            losses = [fmean(post.losses.values()) for post in posts]
-            score = seen.measure(trainer.model, trainer.task, trainer.world, losses)[0] if seen else None
-            on_checkpoint(posts, score)
-            posts = []
-
-
 def _report(trainer: Trainer, posts: Sequence[StepMetrics], extra: Mapping[str, Any], storage: Path) -> None:
     score = WORST if extra[SCORE] is None else extra[SCORE]
     metrics = {"step": trainer.step, SCORE: score, **as_metrics(posts[-1])}
@@ -128,11 +97,3 @@ def _report(trainer: Trainer, posts: Sequence[StepMetrics], extra: Mapping[str, 
     save_checkpoint(trainer, folder, extra)
     checkpoint = Checkpoint.from_directory(str(folder))
     ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
-
-
-def as_metrics(done: StepMetrics) -> dict[str, float]:
-    """A step's losses and learning rate, under the names that the record has."""
-    # MLflow cuts long names, and two bitmaps that begin alike would be one metric
-    losses = {f"train.loss.{short_name(bitmap).lstrip('#')}": loss for bitmap, loss in done.losses.items()}
-    optimized = {} if done.objective is None else {"train.objective": done.objective}
-    return {"train.learning_rate": done.learning_rate, **optimized, **losses}

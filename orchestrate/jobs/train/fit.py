@@ -85,11 +85,7 @@ def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, 
             return _trained(seen, target, train_in_process(config, parts, target, place, show))
         from orchestrate.jobs.train.on_ray import train_on_ray
 
-        best, error = train_on_ray(config, directory, target, place, show)
-    trained = _trained(seen, target, best)
-    if error is not None:
-        raise error
-    return trained
+        return _trained(seen, target, train_on_ray(config, directory, target, place, show))
 
 
 def _trained(seen: Watched | None, target: Path, best: Kept | None) -> Trained:

@@ -1,7 +1,7 @@
 """Training on Ray Train: N workers, one flat all-reduce per step, and checkpoints through ``ray.train.report``.
 
-Each worker builds its own model from the plain config and runs
-:class:`qalof.training.loop.Trainer` on its share of every global batch (see :mod:`orchestrate.jobs.train.worker`).
+Each worker builds its own model from the plain config and runs :class:`qalof.training.loop.Trainer` on its share of
+every global batch (see :mod:`orchestrate.jobs.train.worker`).
 
 A worker that dies takes its group with it, and the group goes on from the last registered checkpoint; Train's
 controller is started again in the same way, and so is a whole job that was killed, by the same command.  Where
@@ -64,7 +64,7 @@ def train_on_ray(
     target: Path,
     place: Path,
     on_steps: Callable[[list[StepMetrics]], None],
-) -> tuple[Kept | None, Exception | None]:
+) -> Kept | None:
     """Train, or go on training, on Ray, which is connected already; the last checkpoint goes to ``target``.
 
     Args:
@@ -75,10 +75,10 @@ def train_on_ray(
         on_steps: takes the metrics of steps, a few at a time.
 
     Returns:
-        The best checkpoint, at ``place``, where the config has ``keep_best``, otherwise None; and what the work raised,
-        if it did, as it was raised.
+        The best checkpoint, at ``place``, where the config has ``keep_best``; otherwise None.
 
     Raises:
+        Exception: what the work raised, as it was raised; the last good checkpoint, if there is one, is at ``target``.
         QalofError: workers, or the controller, died more than ``workers.max_failures`` times.
     """
     on_steps(_lost(directory))
@@ -89,8 +89,10 @@ def train_on_ray(
     tidy(target)
     if found:
         copy_folder(found[-1].folder, target)
-    error = outcome.get("error")
-    return keep_best(found, place), None if error is None else error_of_text(error)
+    best = keep_best(found, place)
+    if error := outcome.get("error"):
+        raise error_of_text(error)
+    return best
 
 
 def _lost(directory: RunDirectory) -> list[StepMetrics]:

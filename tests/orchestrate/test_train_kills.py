@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -29,7 +30,7 @@ STEPS = 200
 
 @pytest.fixture(scope="module")
 def config(random_model, tmp_path_factory) -> TrainConfig:
-    """Many steps, of milliseconds each, so that a kill falls in the middle; one worker, for two wait for each other."""
+    """Many steps, of milliseconds each, so that a kill falls in the middle."""
     data = {"max_length": 96, "stride": 16, "train_split": "train[:48]", "validation_split": "validation[:8]"}
     return TrainConfig.model_validate(
         {
@@ -52,6 +53,13 @@ def whole(ray_session, config, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
     execute("train", config, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def of_two(config) -> TrainConfig:
+    """Two workers, which wait for each other in every step; half as many steps."""
+    workers = config.workers.model_copy(update={"count": 2})
+    return config.model_copy(update={"workers": workers, "training": replace(config.training, steps=STEPS // 2)})
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -80,31 +88,54 @@ def reached(folder: Path, step: int) -> bool:
     return len(read_whole_lines(folder / "losses.jsonl")) > step
 
 
+def of_title(title: str) -> list[psutil.Process]:
+    """The processes of that title, of this session's Ray and no other."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if " ".join(process.cmdline()).startswith(f"ray::{title}"):
+                found.append(process)
+    return found
+
+
 def kill_at(folder: Path, step: int, title: str, killed: list[int]) -> None:
-    """SIGKILL one process of that title, of this session's Ray and no other, once ``step`` is reported."""
+    """SIGKILL one process of that title once ``step`` is reported, and note how many steps were reported by then."""
     until = time.monotonic() + 240
+    while time.monotonic() < until and not reached(folder, 0):
+        time.sleep(0.02)
+    targets = of_title(title)  # this takes as long as some steps, so it is done while there are many left
     while time.monotonic() < until:
         if reached(folder, step):
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    if " ".join(process.cmdline()).startswith(f"ray::{title}"):
-                        process.kill()
-                        killed.append(process.pid)
-                        return
+            targets[-1].kill()
+            killed.append(len(read_whole_lines(folder / "losses.jsonl")))
+            return
         time.sleep(0.02)
+
+
+def execute_and_kill(config: TrainConfig, folder: Path, step: int, title: str) -> None:
+    """Run a training in which a process of that title is killed in the middle."""
+    killed: list[int] = []
+    watcher = threading.Thread(target=kill_at, args=(folder, step, title, killed))
+    watcher.start()
+    execute("train", config, folder)
+    watcher.join()
+    assert len(killed) == 1
+    assert killed[0] < config.training.steps, "the kill fell into the steps"
 
 
 @pytest.mark.parametrize("title", ["RayTrainWorker", "TrainController"])
 def test_a_killed_worker_or_controller_does_not_change_a_bit(config, whole, tmp_path, title):
-    killed: list[int] = []
-    watcher = threading.Thread(target=kill_at, args=(tmp_path / "run", 60, title, killed))
-    watcher.start()
-    execute("train", config, tmp_path / "run")
-    watcher.join()
-    assert len(killed) == 1
+    execute_and_kill(config, tmp_path / "run", 60, title)
     assert_undisturbed(tmp_path / "run", whole)
     # a worker may outlive its controller for a while: whether steps are repeated is a matter of timing
     assert set(steps_on_record(tmp_path / "run")) == set(range(STEPS))
+
+
+def test_a_killed_worker_of_two_does_not_change_a_bit(ray_session, of_two, tmp_path):
+    execute("train", of_two, tmp_path / "whole")
+    execute_and_kill(of_two, tmp_path / "run", 35, "RayTrainWorker")
+    assert_undisturbed(tmp_path / "run", tmp_path / "whole")
+    assert set(steps_on_record(tmp_path / "run")) == set(range(of_two.training.steps))
 
 
 def test_a_killed_driver_goes_on_by_the_same_command_without_a_changed_bit(config, whole, tmp_path):

@@ -80,7 +80,8 @@ class Watch:
         spans = {name: round(seconds, 3) for name, seconds in self.spans.items()}
         spans["other"] = round(total - sum(spans.values()), 3)
         cpu = time.process_time() if self.cpu is None else self.cpu
-        found = {"seconds": round(total, 3), "cpu_seconds": round(cpu, 3), "first_step": self.first_step, "spans": spans}
+        measured = {"seconds": round(total, 3), "cpu_seconds": round(cpu, 3), "first_step": self.first_step}
+        found = {**measured, "spans": spans}
         (folder / SPANS).write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -6,13 +6,26 @@ Standard output stays free for results, so ``--json`` can be piped.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 console = Console(stderr=True, highlight=False)
+
+
+class _NotedProgress(Progress):
+    """A bar with its note on the lines below: beside it in 80 columns, either would be cut."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bar, and then the note."""
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            if task.fields["note"]:
+                yield Padding(Text(task.fields["note"]), (0, 0, 0, 2))
 
 
 class Reporter:
@@ -47,14 +60,13 @@ def progress_bar(description: str, total: int) -> Iterator[Reporter]:
         yield Reporter(None, description, total)
         return
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as progress:
+    with _NotedProgress(*columns, console=console) as progress:
         yield Reporter(progress, description, total)
 
 

@@ -17,6 +17,7 @@ from orchestrate.document.formats import count_of
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.record import Record, Step
 from orchestrate.document.table_config import Place
+from orchestrate.document.terminal import level, mib
 from orchestrate.jobs.base import Job, Offer, Result
 from orchestrate.jobs.search.config import SearchConfig
 from orchestrate.jobs.search.findings import Searched, searched
@@ -28,7 +29,7 @@ from orchestrate.runs.layout import FRONT, SEARCH_RECORD
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
 from qalof.checkpoint.opening import OpenCheckpoint
-from search import BitmapSpace, Score, SearchResult, Study, parse_objectives
+from search import BitmapSpace, Objective, Score, SearchResult, Study, parse_objectives
 from search import run as search_in_process
 from search.menu import DEFAULT_WIDTHS
 
@@ -73,8 +74,7 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
             done += 1
             metrics = {**score.evaluation.metrics, **score.cost.as_metrics()}
             record_bitmap(run, f"trial {done}", score.bitmap, metrics, "search")
-            shown = (f"{name} {value:,.6g}" for name, value in zip(objectives, score.values, strict=True))
-            progress.update(done, "  ".join(shown))
+            progress.update(done, "  ".join(map(_shown, parse_objectives(objectives), score.values)))
 
         found = find(
             space,
@@ -101,6 +101,10 @@ def _means(config: SearchConfig, opened: OpenCheckpoint, space: BitmapSpace) -> 
     from orchestrate.jobs.search import on_tune
 
     return on_tune.search, on_tune.CheckpointEvaluator(opened, config.limit, config.workers)
+
+
+def _shown(objective: Objective, value: float) -> str:
+    return f"{objective.name} {mib(value) if objective.name.endswith('_bytes') else level(value)}"
 
 
 def _best(found: SearchResult) -> dict[str, float]:

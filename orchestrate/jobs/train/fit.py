@@ -21,6 +21,7 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import BEST_CHECKPOINT, CHECKPOINT, LOSSES
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
+from qalof.bitmap_names import short_name
 from qalof.errors import BadInputError
 from qalof.files import append_lines
 from qalof.training.loop import StepMetrics
@@ -77,7 +78,7 @@ def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, 
             append_lines(directory.path / LOSSES, lines_of(posts))
             run.log_series([(p.step, as_metrics(p)) for p in posts])
             last = posts[-1]
-            progress.update(last.step + 1, "  ".join(f"{b}: {loss:.3f}" for b, loss in last.losses.items()))
+            progress.update(last.step + 1, "  ".join(f"{short_name(b)}: {loss:.3f}" for b, loss in last.losses.items()))
 
         seen = watched(config, parts.model, parts.task)
         target, place = directory.path / CHECKPOINT, directory.path / BEST_CHECKPOINT

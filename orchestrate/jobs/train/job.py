@@ -176,6 +176,8 @@ def describe_training(config: TrainConfig, parts: fit.TrainComponents | None = N
     if parts is None:
         return line
     runs = training_passes(config, parts.objective)
+    examples, drawn = len(parts.task.train_features()), training.steps * training.batch_size
+    passes = f"{drawn / examples:.1f} passes" if drawn >= examples else f"of which {drawn:,} are used"
     model = parts.model.model
     adapters = {name: sum(p.numel() for p in adapter_parameters(model, name).values()) for name in parts.model.adapters}
     return "\n".join(
@@ -184,8 +186,7 @@ def describe_training(config: TrainConfig, parts: fit.TrainComponents | None = N
             f"  model {config.model.source}: {sum(p.numel() for p in model.parameters()):,} parameters with adapters, "
             f"{len(parts.model.sites)} sites",
             f"  adapters: {', '.join(f'{name} with {count:,} parameters' for name, count in adapters.items())}",
-            f"  data: {len(parts.task.train_features()):,} training examples, "
-            f"{training.steps * training.batch_size / len(parts.task.train_features()):.1f} passes",
+            f"  data: {examples:,} training examples, {passes}",
             f"  cost: {runs:,} forward and backward passes of {training.batch_size} sequences, "
             f"{training.batch_size // workers} per worker",
         ]

@@ -16,6 +16,8 @@ from search.objective import Objective, Score, parse_objectives
 from search.point import Point
 from search.record import EvaluationRecord
 from search.result import SearchResult
+from search.scores.compute import compute as compute_scores
+from search.scores.table import ScoreTable
 from search.space import BitmapSpace, Unit
 from search.strategies import STRATEGIES
 from search.study import Study
@@ -29,9 +31,11 @@ __all__ = [
     "Objective",
     "Point",
     "Score",
+    "ScoreTable",
     "SearchResult",
     "Study",
     "Unit",
+    "compute_scores",
     "non_dominated",
     "parse_objectives",
     "run",

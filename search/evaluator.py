@@ -14,6 +14,7 @@ from typing import Protocol
 
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
+from qalof.model.fingerprint import tensors_digest
 from qalof.model.switchable import SwitchableModel
 from qalof.site import Site
 from qalof.tasks.base import Task
@@ -91,8 +92,4 @@ class LocalEvaluator:
 
     def _model_digest(self) -> str:
         # the base's own digest is not enough: two checkpoints on one base differ in adapters and head
-        digest = hashlib.sha256(json.dumps(self.model.settings.to_json(), sort_keys=True).encode())
-        for name, tensor in sorted(self.model.model.state_dict().items()):
-            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return tensors_digest(self.model, json.dumps(self.model.settings.to_json(), sort_keys=True).encode())

@@ -91,6 +91,8 @@ def reference_of(
     model: SwitchableModel,
     batches: Sequence[LabeledBatch],
     bitmap: Bitmap | str | int = FULL_PRECISION,
+    *,
+    forward: Forward | None = None,
     progress: Progress | None = None,
 ) -> Reference:
     """Run ``model`` at the reference bitmap, and keep what it predicts.
@@ -99,6 +101,7 @@ def reference_of(
         model: a model, which returns to its bitmap and mode.
         batches: such as :func:`qalof.evaluation.label_rows.labeled_windows` returns.
         bitmap: the bitmap that others are compared with; full precision unless given.
+        forward: as in :func:`batch_scores`.
         progress: a function that is called with (batches done, all batches).
 
     Raises:
@@ -112,7 +115,7 @@ def reference_of(
         _check_head(model, head, batches[0])
         for batch in batches:
             with without_head(head):
-                state, label = batch.rows(model(**batch.inputs))
+                state, label = batch.rows((forward or model)(**batch.inputs))
             states.append(state.clone())
             labels.append(label)
             if progress:

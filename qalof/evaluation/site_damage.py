@@ -29,7 +29,7 @@ from qalof.evaluation.label_rows import LabeledBatch
 from qalof.layer_bits import FULL_PRECISION, LayerBits
 from qalof.model.layers.kv_cache import quantize_kv
 from qalof.model.layers.switchable_embedding import SwitchableEmbedding, TiedHead
-from qalof.model.patch import Switch
+from qalof.model.patch import SwitchableSite
 from qalof.model.switchable import SwitchableModel
 from qalof.precision import at_least_float32
 from qalof.site import HeadMode
@@ -70,7 +70,7 @@ class DamageSums:
 class _Place:
     """A module whose output depends on a site's rounding: usually the outermost module of the site, and it alone."""
 
-    switch: Switch
+    switch: SwitchableSite
     module: nn.Module
     run: Callable[[torch.Tensor], torch.Tensor]
 
@@ -116,7 +116,7 @@ def damage_sums(
             if formula.labels == "model":
                 assert generator is not None
                 labels = sampled_labels(logits, generator)
-            cross_entropy(logits, labels, reduction="sum").backward()  # type: ignore[no-untyped-call]
+            cross_entropy(logits, labels, reduction="sum").backward()
     return DamageSums(watch.found(), len(labels), batch.tokens)
 
 
@@ -167,7 +167,7 @@ class _Watch:
                 values[role].setdefault(switch.site.name, {})[choice] = self.sums[key].tolist()
         return values
 
-    def _pairs(self, switch: Switch) -> Iterator[tuple[str, str]]:
+    def _pairs(self, switch: SwitchableSite) -> Iterator[tuple[str, str]]:
         for role, choices in self.choices.items():
             inert = (role == "kv" and switch.site.kv is None) or (role != "weight" and switch.site.is_embedding)
             yield from () if inert else ((role, choice) for choice in choices)
@@ -180,7 +180,7 @@ class _Watch:
                 return None
             if not output.requires_grad:
                 output = y.requires_grad_()
-            output.register_hook(lambda gradient: self._add(place, x, y.detach(), gradient))  # type: ignore[no-untyped-call]
+            output.register_hook(lambda gradient: self._add(place, x, y.detach(), gradient))
             return output
 
         return see
@@ -228,7 +228,7 @@ class _Watch:
                     switch.lora.forget()
 
 
-def _places(model: SwitchableModel, switch: Switch) -> list[_Place]:
+def _places(model: SwitchableModel, switch: SwitchableSite) -> list[_Place]:
     """Return the modules whose output depends on the rounding of a site, its own first."""
     outer = switch.lora or switch.linear
     found = [_Place(switch, outer, outer.forward)]

@@ -98,7 +98,8 @@ def test_over_all_sites_it_halves_the_products(families, specs):
                     shared(**batch)
 
     whole = counted(model, lambda: model(**batch)) * 6 * len(model.site_names)
-    assert 0 < counted(model, one_at_a_time) < 0.55 * whole
+    # the sites of two such blocks have 58 % of the products at and after them; those of many have a half
+    assert 0.57 * whole < counted(model, one_at_a_time) < 0.6 * whole
 
 
 def test_several_sites_share_what_stands_before_the_first(families):

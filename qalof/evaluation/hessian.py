@@ -3,9 +3,9 @@
 With v of independent signs, E[v_i (H v)_i] = Tr(H_ii), the block of site i, whatever the other blocks are; so one
 probe, one gradient of a gradient, serves all sites.  H is that of the mean cross entropy of the true labels at the
 reference. The score of a choice is (Tr(H_ii) / n_i) |Q(W_i) - W_i|^2, n_i the number of weights.
-Attention must not be fused, since fused kernels have no second derivative; weights must be in full precision, since
-rounding
-has none.
+
+Attention must not be fused, since fused kernels have no second derivative.  Weights must be in full precision, since
+rounding has no second derivative either.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ of all its widths, and each site pays for its scales in bytes (:mod:`qalof.cost`
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import total_ordering
 
@@ -66,6 +66,11 @@ def bits_of(width: WeightWidth) -> float:
 def width_order(width: WeightWidth) -> tuple[float, float]:
     """Return a key that sorts widths by bits, each first without a group size and then from few scales to many."""
     return (width.bits, 1 / width.group_size) if isinstance(width, GroupedWidth) else (width, 0)
+
+
+def listed(widths: Iterable[WeightWidth]) -> str:
+    """Return widths as an error lists them, from low to high: ``[4, 4g32, 8]``."""
+    return f"[{', '.join(map(str, sorted(widths, key=width_order)))}]"
 
 
 @total_ordering

@@ -1,11 +1,13 @@
 """Fixed codes of weights in a checkpoint: one safetensors file, which exists only if any site has some.
 
-Tensors ``PATH/BITS/codes`` (out, in) in the smallest integer type that holds the width's codes, ``PATH/BITS/scale``
-and perhaps ``PATH/BITS/zero``, the grid in fp32.  PATH is that of the layer in the patched model.
+Tensors ``PATH/WIDTH/codes`` (out, in) in the smallest integer type that holds the width's codes, ``PATH/WIDTH/scale``
+and perhaps ``PATH/WIDTH/zero``, the grid in fp32.  PATH is that of the layer in the patched model; WIDTH is ``4``, or
+``4g32`` in groups of 32.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from qalof.errors import BadInputError
+from qalof.layer_bits import GroupedWidth, LayerBits, WeightWidth, bits_of
 from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.quantization.quantizer import QParams, QuantizedTensor
 
 CODES_FILE = "fixed_codes.safetensors"
+_WIDTH = re.compile(r"[0-9]+(g[0-9]+)?")
 _TYPES = (torch.int8, torch.uint8, torch.int16, torch.int32)
 
 
@@ -26,13 +30,14 @@ def save_fixed_codes(model: nn.Module, folder: Path) -> None:
     """Write the fixed codes of all sites into ``folder``; write nothing where there are none."""
     tensors = {}
     for path, linear in _linears(model):
-        for bits, quantized in linear.fixed_codes.items():
-            lowest, highest = linear.scheme.weight.at(bits).code_range(bits)
+        for width, quantized in linear.fixed_codes.items():
+            label = str(width if isinstance(width, GroupedWidth) else int(width))
+            lowest, highest = linear.scheme.weight.at(width).code_range(bits_of(width))
             dtype = next(d for d in _TYPES if torch.iinfo(d).min <= lowest and highest <= torch.iinfo(d).max)
             parts = {"codes": quantized.codes.to(dtype), "scale": quantized.scale, "zero": quantized.zero_point}
             for name, tensor in parts.items():
                 if tensor is not None:
-                    tensors[f"{path}/{int(bits)}/{name}"] = tensor.detach().cpu().contiguous().clone()
+                    tensors[f"{path}/{label}/{name}"] = tensor.detach().cpu().contiguous().clone()
     if tensors:
         save_file(tensors, folder / CODES_FILE)
 
@@ -49,23 +54,24 @@ def load_fixed_codes(model: nn.Module, folder: Path) -> None:
         stored = load_file(path) if path.is_file() else {}
     except (OSError, SafetensorError) as error:
         raise BadInputError(f"{path} must be a readable safetensors file: {error}; restore it") from None
-    found: dict[str, dict[float, QuantizedTensor]] = {name: {} for name in linears}
+    found: dict[str, dict[WeightWidth, QuantizedTensor]] = {name: {} for name in linears}
     for key in stored:
         site, _, rest = key.partition("/")
-        bits, _, part = rest.partition("/")
-        if site not in linears or not bits.isdigit() or part not in ("codes", "scale", "zero"):
+        text, _, part = rest.partition("/")
+        if site not in linears or not _WIDTH.fullmatch(text) or part not in ("codes", "scale", "zero"):
             raise BadInputError(f"{path} must fit this model: it has no site for {key}")
         if part == "codes":
-            found[site][float(bits)] = _read(stored, f"{site}/{bits}", linears[site], int(bits), path)
+            width = LayerBits.parse(text).weight_width
+            found[site][width] = _read(stored, f"{site}/{text}", linears[site], width, path)
     for name, linear in linears.items():
         linear.fix_codes(found[name])
 
 
 def _read(
-    stored: dict[str, torch.Tensor], prefix: str, linear: SwitchableLinear, bits: int, path: Path
+    stored: dict[str, torch.Tensor], prefix: str, linear: SwitchableLinear, width: WeightWidth, path: Path
 ) -> QuantizedTensor:
     codes, scale = stored[f"{prefix}/codes"], stored.get(f"{prefix}/scale")
-    quantizer = linear.scheme.weight.at(bits)
+    quantizer, bits = linear.scheme.weight.at(width), bits_of(width)
     quantizer.check_bits(bits)
     lowest, highest = quantizer.code_range(bits)
     own = quantizer.qparams(linear.weight, bits)

@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from qalof.bitmap import Bitmap
 from qalof.cost import FLOAT_BYTES
 from qalof.export.packed import PACKED_FILE, REST_FILE, rest_names, save_packed, skeleton
+from qalof.layer_bits import bits_of
 from qalof.model.at_bitmap import active_tensor, effective_weight, layers_of
 from qalof.model.pretrained import HeadKind
 from qalof.model.settings import TIED
@@ -92,13 +93,13 @@ def _memory(tensor: torch.Tensor) -> bytes:
 def _dequantized(model: SwitchableModel, bitmap: Bitmap) -> Iterator[torch.Tensor]:
     """Yield the tensors of a plain fp32 checkpoint in which the weights of sites are rounded."""
     for site in model.sites:
-        bits = bitmap[site.name].weight
+        width = bitmap[site.name].weight_width
         linear, _ = layers_of(model, site)
         weight = effective_weight(model, site)
-        rounds = bits < linear.scheme.weight.at(bits).full_precision_bits
+        rounds = bits_of(width) < linear.scheme.weight.at(width).full_precision_bits
         if not rounds and site.is_head and model.settings.head_mode in TIED:
             continue  # the embedding itself
-        yield linear.quantize_weight(weight, bits) if rounds else weight
+        yield linear.quantize_weight(weight, width) if rounds else weight
         if linear.bias is not None:
             yield linear.bias
     for name in rest_names(skeleton(model), model.sites, model.settings.head_mode):

@@ -1,10 +1,12 @@
 """The tensors of a GGUF file, with their values, names and types.
 
 A weight width names a type: 4 is Q4_0, 5 is Q5_0, 8 is Q8_0, 16 is F16 and 32 is F32; a model quantized by
-``gguf_affine`` has Q4_1 and Q5_1.  An embedding that is a site has a width too.  Biases, norms and positions are F32,
-and so are other matrices without a width, unless another float type is requested. A tied head that rounds nothing
-itself is not written again: readers take the embedding. The size of the tensors is known before they are written
-(:func:`tensor_bytes`); for the quantizers ``gguf`` and ``gguf_affine`` it is what :mod:`qalof.cost` says.
+``gguf_affine`` has Q4_1 and Q5_1.  A group size must be that of the blocks, 32: a site at ``4g32`` is Q4_0, rounded as
+GGUF rounds, whatever its quantizer; every other group size is refused.  An embedding that is a site has a width too.
+Biases, norms and positions are F32, and so are other matrices without a width, unless another float type is requested.
+A tied head that rounds nothing itself is not written again: readers take the embedding. The size of the tensors is
+known before they are written (:func:`tensor_bytes`); for the quantizers ``gguf`` and ``gguf_affine`` it is what
+:mod:`qalof.cost` says.
 
 :func:`departures` compares every weight of the file with the one that the model computes with. They are equal, bit for
 bit, where the model was made with ``method: gguf`` (groups of 32, fp16 scales) and ``merge: merge_then_quantize``, with
@@ -24,7 +26,7 @@ from qalof.export import gguf_blocks
 from qalof.export.float_type import FloatType
 from qalof.export.gguf_blocks import BlockType, block_type
 from qalof.export.gguf_families import Family, family_of
-from qalof.layer_bits import FULL_PRECISION
+from qalof.layer_bits import FULL_PRECISION, GroupedWidth, WeightWidth, bits_of
 from qalof.model.at_bitmap import active_tensor, layers_of
 from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.pretrained import HeadKind
@@ -112,13 +114,15 @@ def departures(
         for site in model.sites:
             name, short = tensors.sites[site.name], tensors.family.tensor_of(site.name)[1]
             held = values_of(tensors.stored(name), tensors.types[name])
-            used = tensors.family.rows(short, computed_weight(model, site, parsed[site.name].weight, merge), config)
+            used = tensors.family.rows(
+                short, computed_weight(model, site, parsed[site.name].weight_width, merge), config
+            )
             if not torch.equal(held, used.cpu()):
                 found[site.name] = float((held - used.cpu()).abs().max())
     return found
 
 
-def computed_weight(model: SwitchableModel, site: Site, bits: float, branch: bool = True) -> torch.Tensor:
+def computed_weight(model: SwitchableModel, site: Site, width: WeightWidth, branch: bool = True) -> torch.Tensor:
     """Return the matrix by which the active configuration multiplies a site's input, (out, in), with or without branch.
 
     It is exact under ``merge_then_quantize``, where the model itself has one matrix; otherwise it is the sum of its
@@ -126,16 +130,16 @@ def computed_weight(model: SwitchableModel, site: Site, bits: float, branch: boo
     """
     linear, lora = layers_of(model, site)
     if lora is None or lora.active is None or not branch:
-        return linear.rounded_weight(bits)
+        return linear.rounded_weight(width)
     name, order = lora.active, model.settings.merge
     if order is MergeOrder.MERGE_THEN_QUANTIZE:
-        return linear.quantize_weight(lora.merged_weight(name), bits)
-    weight = linear.rounded_weight(bits)
+        return linear.quantize_weight(lora.merged_weight(name), width)
+    weight = linear.rounded_weight(width)
     if order is MergeOrder.QUANTIZE_PRODUCT:
-        return weight + linear.quantize_weight(lora.product(name), bits)
+        return weight + linear.quantize_weight(lora.product(name), width)
     a, b, scaling = lora.factors(name)
     if order is MergeOrder.QUANTIZE_FACTORS:
-        a, b = linear.quantize_weight(a, bits), linear.quantize_weight(b, bits)
+        a, b = linear.quantize_weight(a, width), linear.quantize_weight(b, width)
     return weight + scaling * (b @ a)
 
 
@@ -168,22 +172,26 @@ def tensor_bytes(kind: str, numbers: int) -> int:
     return numbers * _DTYPES[kind].itemsize
 
 
-def tensor_type(site: Site, bits: int, plain: str = "F32") -> str:
-    """Return the type of a site's weight at ``bits``, ``plain`` where it has no codes.
+def tensor_type(site: Site, width: WeightWidth, plain: str = "F32") -> str:
+    """Return the type of a site's weight at ``width``, ``plain`` where it has no codes.
 
     Raises:
-        BadInputError: The width has no type, or the model itself does not have it.
+        BadInputError: The width has no type, or the model itself does not have it, or its groups are no blocks of GGUF.
     """
-    quantizer = site.quantization.weight.at(bits)
+    quantizer, bits = site.quantization.weight.at(width), bits_of(width)
     if bits < quantizer.full_precision_bits:
         quantizer.check_bits(bits)
     own = block_type(quantizer, bits)
     if own is None and bits not in TYPES:
-        law = ", ".join(f"{width} ({kind})" for width, kind in TYPES.items())
-        raise BadInputError(f"weight widths of a GGUF file are {law}: {site.name} has {bits}")
-    if bits >= FULL_PRECISION:
-        return plain
-    return TYPES[bits] if own is None else str(own)
+        law = ", ".join(f"{known} ({kind})" for known, kind in TYPES.items())
+        raise BadInputError(f"weight widths of a GGUF file are {law}: {site.name} has {width}")
+    kind = plain if bits >= FULL_PRECISION else TYPES[int(bits)] if own is None else str(own)
+    if isinstance(width, GroupedWidth) and not (kind in set(BlockType) and width.group_size == BLOCK):
+        raise BadInputError(
+            f"groups of a GGUF file have {BLOCK} weights, at widths of fewer than 16 bits: {site.name} has {width}; "
+            f"take groups of {BLOCK} there, or export packed integers"
+        )
+    return kind
 
 
 def merged_weight(model: SwitchableModel, site: Site, merge: bool = True) -> torch.Tensor:
@@ -216,7 +224,7 @@ def _add_plain(tensors: Tensors, model: SwitchableModel, bitmap: Bitmap) -> None
     tensors.types[EMBEDDING] = tensors.plain
     for site in model.sites:
         if site.is_embedding:
-            tensors.types[EMBEDDING] = tensor_type(site, bitmap[site.name].weight, tensors.plain)
+            tensors.types[EMBEDDING] = tensor_type(site, bitmap[site.name].weight_width, tensors.plain)
             tensors.sites[site.name] = EMBEDDING
     for index in range(model.model.config.num_hidden_layers):
         for leaf, short in family.norms.items():
@@ -246,7 +254,7 @@ def _add_linear(
         )
     else:
         weight, bias = merged_weight(model, site, merge), layers_of(model, site)[0].bias
-        kind, tensors.sites[name] = tensor_type(site, bitmap[name].weight, tensors.plain), f"{goal}.weight"
+        kind, tensors.sites[name] = tensor_type(site, bitmap[name].weight_width, tensors.plain), f"{goal}.weight"
     tensors.add(f"{goal}.weight", tensors.family.rows(short, weight.detach(), config), kind)
     if bias is not None:
         tensors.add(f"{goal}.bias", tensors.family.rows(short, bias.detach(), config))
@@ -255,10 +263,12 @@ def _add_linear(
 def _add_head(tensors: Tensors, model: SwitchableModel, heads: list[Site], bitmap: Bitmap, merge: bool) -> None:
     for site in heads:
         both = model.settings.head_mode is HeadMode.TIED_BOTH
-        name = EMBEDDING if both or _is_embedding(model, site, bitmap[site.name].weight, merge) else "output.weight"
+        name = (
+            EMBEDDING if both or _is_embedding(model, site, bitmap[site.name].weight_width, merge) else "output.weight"
+        )
         tensors.sites[site.name] = name
         if both or name != EMBEDDING:
-            kind = tensor_type(site, bitmap[site.name].weight, tensors.plain)
+            kind = tensor_type(site, bitmap[site.name].weight_width, tensors.plain)
             tensors.add(name, merged_weight(model, site, merge), kind)
     if not heads and not model.model.config.tie_word_embeddings:
         head = model.model.get_output_embeddings()
@@ -266,10 +276,10 @@ def _add_head(tensors: Tensors, model: SwitchableModel, heads: list[Site], bitma
         tensors.add("output.weight", head.weight, tensors.plain)
 
 
-def _is_embedding(model: SwitchableModel, site: Site, bits: int, merge: bool) -> bool:
+def _is_embedding(model: SwitchableModel, site: Site, width: WeightWidth, merge: bool) -> bool:
     """Return whether a head multiplies by the embedding as it is looked up."""
     if model.settings.head_mode is not HeadMode.TIED_VIEW:
         return False
     lora = layers_of(model, site)[1] if merge else None
-    rounds = bits < site.quantization.weight.at(bits).full_precision_bits
+    rounds = bits_of(width) < site.quantization.weight.at(width).full_precision_bits
     return not rounds and (lora is None or lora.active is None)

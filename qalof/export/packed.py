@@ -36,6 +36,7 @@ from qalof.errors import BadInputError
 from qalof.export.float_type import FloatType
 from qalof.export.packed_linear import make_quantizers
 from qalof.files import sealed_folder, write_json
+from qalof.layer_bits import WeightWidth, bits_of
 from qalof.model.at_bitmap import active_branch, active_tensor, effective_weight, layers_of
 from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.layers.packed_weight import bytes_in
@@ -190,16 +191,16 @@ def skeleton(model: SwitchableModel) -> PreTrainedModel:
 def _gather(model: SwitchableModel, bitmap: Bitmap, float_type: FloatType) -> _Parts:
     parts = _Parts(float_type)
     for site in model.sites:
-        parts.sites[site.name] = _add_site(model, site, bitmap[site.name].weight, parts)
+        parts.sites[site.name] = _add_site(model, site, bitmap[site.name].weight_width, parts)
     for name in rest_names(skeleton(model), model.sites, model.settings.head_mode):
         parts.rest[f"rest/{name}"] = parts.plain(active_tensor(model.model, name), name)
     return parts
 
 
-def _add_site(model: SwitchableModel, site: Site, bits: int, parts: _Parts) -> dict[str, Any]:
+def _add_site(model: SwitchableModel, site: Site, width: WeightWidth, parts: _Parts) -> dict[str, Any]:
     """Put a site's tensors into ``parts``, and return what is needed to read them."""
     linear, lora = layers_of(model, site)
-    described: dict[str, Any] = {"weight": _add_weight(model, site, bits, parts), "scaling": None}
+    described: dict[str, Any] = {"weight": _add_weight(model, site, width, parts), "scaling": None}
     branch = active_branch(lora)
     if branch is not None and model.settings.merge is not MergeOrder.MERGE_THEN_QUANTIZE:
         a, b, described["scaling"] = branch
@@ -213,24 +214,24 @@ def _add_site(model: SwitchableModel, site: Site, bits: int, parts: _Parts) -> d
     return described
 
 
-def _add_weight(model: SwitchableModel, site: Site, bits: int, parts: _Parts) -> Any:
+def _add_weight(model: SwitchableModel, site: Site, width: WeightWidth, parts: _Parts) -> Any:
     """Return ``tied``, ``float``, or the settings of the packed weight."""
     linear, _ = layers_of(model, site)
-    weight, quantizer = effective_weight(model, site), linear.scheme.weight.at(bits)
-    if bits >= quantizer.full_precision_bits:
+    weight, quantizer = effective_weight(model, site), linear.scheme.weight.at(width)
+    if bits_of(width) >= quantizer.full_precision_bits:
         view = site.is_head and model.settings.head_mode is HeadMode.TIED_VIEW
         if view and weight.data_ptr() == linear.weight.data_ptr():
             return "tied"
         parts.packed[f"{site.name}/weight"] = parts.plain(weight, site.name)
         return "float"
-    fixed = linear.fixed_codes.get(bits)  # there are no such codes where adapters are merged before rounding
-    qparams = None if fixed else linear.weight_quantizer.qparams(weight, bits, quantizer)
-    stored = pack(fixed or quantizer.quantize(weight, bits, qparams), quantizer)
+    fixed = linear.fixed_codes.get(width)  # there are no such codes where adapters are merged before rounding
+    qparams = None if fixed else linear.weight_quantizer.qparams(weight, width, quantizer)
+    stored = pack(fixed or quantizer.quantize(weight, bits_of(width), qparams), quantizer)
     if not torch.equal(
-        stored.dequantize(), linear.rounded_weight(bits) if fixed else linear.quantize_weight(weight, bits)
+        stored.dequantize(), linear.rounded_weight(width) if fixed else linear.quantize_weight(weight, width)
     ):
         raise BadInputError(
-            f"a packed weight must be what the model runs with: {site.name} at {bits} bits is not, since its codes "
+            f"a packed weight must be what the model runs with: {site.name} at {width} bits is not, since its codes "
             "and its fake quantization differ; take another quantizer at this width"
         )
     parts.packed.update({f"{site.name}/{part}": _plain(tensor) for part, tensor in stored.tensors().items()})

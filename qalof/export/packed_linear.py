@@ -90,7 +90,8 @@ class PackedLinear(nn.Linear):
         """Return the kernel that multiplies here, where no gradient is needed."""
         if self.packed is not None:
             return self.packed.kernel(self.bits.activation, self.weight.device)
-        passes = self.bits.weight >= self.site.quantization.weight.at(self.bits.weight).full_precision_bits
+        width = self.bits.weight_width
+        passes = self.bits.weight >= self.site.quantization.weight.at(width).full_precision_bits
         return FLOAT if passes else Kernel("float", "the weight is held decoded")
 
     def _product(self, input: torch.Tensor, quantizer: TensorQuantizer) -> torch.Tensor:
@@ -108,16 +109,16 @@ class PackedLinear(nn.Linear):
 
     def _install(self, branch: Branch) -> None:
         """Keep what the merge order adds to the product with the weight, rounded where it rounds."""
-        merge, self.scaling = self.settings.merge, branch.scaling
+        merge, width, self.scaling = self.settings.merge, self.bits.weight_width, branch.scaling
         if merge is MergeOrder.BRANCH:
             parts = {"a": branch.a, "b": branch.b}
         else:
             # there are no learned steps here: settings refuse them with the merge orders that round a branch
             fresh = TensorQuantizer(self.settings.quantization.weight, self.in_features, f"{self.site.name} branch")
             if merge is MergeOrder.QUANTIZE_PRODUCT:
-                parts = {"product": fresh(branch.scaling * (branch.b @ branch.a), self.bits.weight)}
+                parts = {"product": fresh(branch.scaling * (branch.b @ branch.a), width)}
             else:
-                parts = {"a": fresh(branch.a, self.bits.weight), "b": fresh(branch.b, self.bits.weight)}
+                parts = {"a": fresh(branch.a, width), "b": fresh(branch.b, width)}
         for name, part in parts.items():
             self.register_buffer(name, part, persistent=False)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from qalof.errors import BadInputError
-from qalof.layer_bits import check_width
+from qalof.layer_bits import GroupedWidth, LayerBits, WeightWidth, bits_of, check_width, width_order
 from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.patch import SwitchableSite
 from qalof.model.settings import SwitchSettings
@@ -21,8 +21,10 @@ from qalof.quantization.scheme import QuantizationScheme
 from qalof.site import HeadMode, Site
 
 
-def check_packable(sites: Sequence[Site], settings: SwitchSettings, widths: Sequence[int]) -> list[int]:
-    """Return the widths, from low to high.
+def check_packable(
+    sites: Sequence[Site], settings: SwitchSettings, widths: Sequence[int | str | GroupedWidth]
+) -> list[WeightWidth]:
+    """Return the widths, from low to high; ``"4g32"`` is read as 4 bits in groups of 32.
 
     Raises:
         BadInputError: There are no widths or illegal ones, or the settings need the weights.
@@ -43,11 +45,33 @@ def check_packable(sites: Sequence[Site], settings: SwitchSettings, widths: Sequ
             "an embedding with a width looks tokens up in its weight, which packing would drop: take embedding none, "
             "or export a packed folder"
         )
-    return sorted({check_width(bits, "widths") for bits in widths})
+    chosen = {_width(width) for width in widths}
+    for width in chosen:
+        for site in sites:
+            check_width_of(site, width)
+    return sorted(chosen, key=width_order)
+
+
+def check_width_of(site: Site, width: WeightWidth) -> None:
+    """Refuse a group size that a site's weight cannot have; a width without one is checked as it is rounded.
+
+    Raises:
+        BadInputError: The quantizer has no form in groups, or the size does not divide a row that it must divide.
+    """
+    if not isinstance(width, GroupedWidth):
+        return
+    try:
+        quantizer = site.quantization.weight.at(width)
+        if bits_of(width) < quantizer.full_precision_bits:
+            quantizer.check_shape(site.in_features)
+    except BadInputError as error:
+        raise BadInputError(f"{site.name} at {width} bits: {error}") from None
 
 
 @torch.no_grad()
-def pack_sites(switches: Sequence[SwitchableSite], adapters: Mapping[int, str | None], merge: MergeOrder) -> None:
+def pack_sites(
+    switches: Sequence[SwitchableSite], adapters: Mapping[WeightWidth, str | None], merge: MergeOrder
+) -> None:
     """Pack every site and drop its weight, site by site, so the peak is one site above the start.
 
     A site is packed as a whole or stays.  An error leaves the sites before it packed; the model cannot be used then.
@@ -58,16 +82,22 @@ def pack_sites(switches: Sequence[SwitchableSite], adapters: Mapping[int, str | 
         merge: under ``merge_then_quantize`` a width's adapter goes into its packed weight.
     """
     for switch in switches:
-        switch.linear.pack({bits: _unrounded(switch, name, merge) for bits, name in adapters.items()})
+        switch.linear.pack({width: _unrounded(switch, name, merge) for width, name in adapters.items()})
 
 
-def predicted_bytes(sites: Sequence[Site], scheme: QuantizationScheme, widths: Sequence[int]) -> int:
+def predicted_bytes(sites: Sequence[Site], scheme: QuantizationScheme, widths: Sequence[WeightWidth]) -> int:
     """Return the bytes of packed sites, scales and zero points included, summed over ``widths``, without packing."""
     return sum(
-        packed_bytes(site.out_features, site.in_features, bits, scheme.weight.at(bits))
+        packed_bytes(site.out_features, site.in_features, bits_of(width), scheme.weight.at(width))
         for site in sites
-        for bits in widths
+        for width in widths
     )
+
+
+def _width(width: int | str | GroupedWidth) -> WeightWidth:
+    if isinstance(width, GroupedWidth):
+        return width
+    return LayerBits.parse(width).weight_width if isinstance(width, str) else check_width(width, "widths")
 
 
 def _unrounded(switch: SwitchableSite, adapter: str | None, merge: MergeOrder) -> torch.Tensor:

@@ -68,7 +68,7 @@ class SwitchableSite:
 
     def look_up(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         """Look tokens up in the rounded weight of the head, as the forward hook of a tied embedding."""
-        weight = self.linear.rounded_weight(self.linear.bits.weight)
+        weight = self.linear.rounded_weight(self.linear.bits.weight_width)
         return functional.embedding(inputs[0], weight, getattr(module, "padding_idx", None))
 
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.cost import Rest, Storage, storage_of
 from qalof.errors import BadInputError
-from qalof.layer_bits import LayerBits
+from qalof.layer_bits import GroupedWidth, LayerBits, WeightWidth, bits_of, listed
 from qalof.model import adapters as lora
 from qalof.model.activation_checkpointing import checkpointed_blocks, keep_switches
 from qalof.model.adapters import AdapterPolicy, AdapterSpec
@@ -33,7 +33,7 @@ from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.layers.real_tokens import Shown
 from qalof.model.layers.tensor_quantizer import share_tokens
 from qalof.model.norms import trained_norms
-from qalof.model.packing import check_packable, pack_sites
+from qalof.model.packing import check_packable, check_width_of, pack_sites
 from qalof.model.patch import initialize, patch
 from qalof.model.pretrained import BaseModel, HeadKind, weights_digest
 from qalof.model.quantizer_state import STEPS, learned_steps
@@ -67,7 +67,7 @@ class SwitchableModel(nn.Module):
     ) -> None:
         super().__init__()
         self.base, self.adapters, self.settings = base, dict(adapters), settings or SwitchSettings()
-        self.packed_widths: tuple[int, ...] | None = None
+        self.packed_widths: tuple[WeightWidth, ...] | None = None
         self.settings.check_adapters(self.adapters)
         # a model without data has sizes, but no weights to identify it by
         self.base_digest = "" if next(model.parameters()).is_meta else weights_digest(model)
@@ -126,16 +126,14 @@ class SwitchableModel(nn.Module):
             The bitmap, parsed.
 
         Raises:
-            BadInputError: A site or width is unknown, a width has no adapter under policy ``exact``, or the bitmap has
-                a KV width in a family whose cache is not known.
+            BadInputError: A site or width is unknown, a width has no adapter under policy ``exact``, a packed model
+                does not hold one, a quantizer cannot have a group size, or the bitmap has a KV width in a family whose
+                cache is not known.
         """
         parsed = bitmap if isinstance(bitmap, Bitmap) else Bitmap.parse(bitmap, self.site_names)
         if parsed.sites != self.site_names:
             parsed = Bitmap.from_json(parsed.to_json(), self.site_names)
-        if any(layer.group_size is not None for layer in parsed.values()):
-            raise BadInputError(
-                f"a model runs at widths without group sizes: got {parsed}; give the scheme a group size"
-            )
+        self._check_widths(parsed)
         if not self._cache_is_known and any(layer.kv != FULL_PRECISION for layer in parsed.values()):
             raise BadInputError(
                 f"a KV width needs to know where {type(self.model).__name__} keeps its keys and values: got {parsed}; "
@@ -175,10 +173,8 @@ class SwitchableModel(nn.Module):
         """Return the adapter that serves sites of ``bits``, None for no branch; the log mentions a stand-in once.
 
         Raises:
-            BadInputError: The width has none under policy ``exact``, or a packed model does not hold it.
+            BadInputError: The width has none under policy ``exact``.
         """
-        if self.packed_widths is not None and bits not in self.packed_widths:
-            raise BadInputError(f"a packed model runs at the widths it holds, {list(self.packed_widths)}: got {bits}")
         name = lora.adapter_for(bits, tuple(self.adapters), self.policy)
         if self.adapters and name not in (str(bits), lora.SHARED) and (bits, name) not in self._told:
             self._told.add((bits, name))
@@ -195,8 +191,20 @@ class SwitchableModel(nn.Module):
         for switch in self.switches:
             switch.use(name)
 
-    def pack_for_inference(self, widths: Sequence[int]) -> None:
+    def _check_widths(self, bitmap: Bitmap) -> None:
+        held = self.packed_widths
+        for site, layer in zip(self.sites, bitmap.values(), strict=True):
+            if layer.group_size is not None:
+                check_width_of(site, layer.weight_width)
+            if held is not None and layer.weight_width not in held:
+                raise BadInputError(
+                    f"a packed model runs at the widths it holds, {listed(held)}: got {layer.weight_width}"
+                )
+
+    def pack_for_inference(self, widths: Sequence[int | str | GroupedWidth]) -> None:
         """Keep packed integers of ``widths`` only and drop the weights permanently (:mod:`qalof.model.packing`).
+
+        A width is a number, or in groups of 32 ``"4g32"``.
 
         A model at a bitmap with other widths is set to the lowest of them, with inputs and cache unquantized.
 
@@ -205,25 +213,25 @@ class SwitchableModel(nn.Module):
                 policy ``exact``, or its settings need its weights.
         """
         if self.packed_widths is not None:
-            raise BadInputError(f"a model is packed once: it holds {list(self.packed_widths)}; load it again")
+            raise BadInputError(f"a model is packed once: it holds {listed(self.packed_widths)}; load it again")
         chosen = check_packable(self.sites, self.settings, widths)
-        adapters = {bits: self.adapter_at(bits) for bits in chosen}
+        adapters = {width: self.adapter_at(int(bits_of(width))) for width in chosen}
         pack_sites(self.switches, adapters, self.settings.merge)
         self.packed_widths = tuple(chosen)
-        if not {layer.weight for layer in self.bitmap.values()} <= set(chosen):
-            self.set_bitmap(Bitmap.uniform(self.site_names, LayerBits(chosen[0], FULL_PRECISION, FULL_PRECISION)))
+        if not {layer.weight_width for layer in self.bitmap.values()} <= set(chosen):
+            self.set_bitmap(Bitmap.uniform(self.site_names, f"w{chosen[0]}"))
         self.eval()
 
     def kernels(self) -> dict[str, Kernel]:
         """Return the kernel of each site at the current bitmap; see :mod:`qalof.model.layers.packed_weight`."""
         return {switch.site.name: switch.linear.kernel() for switch in self.switches}
 
-    def held_bytes(self) -> dict[float, int]:
+    def held_bytes(self) -> dict[WeightWidth, int]:
         """Return, by width, the bytes of the rounded weights that all sites hold for it."""
-        total: dict[float, int] = {}
+        total: dict[WeightWidth, int] = {}
         for switch in self.switches:
-            for bits, count in switch.linear.held_bytes().items():
-                total[bits] = total.get(bits, 0) + count
+            for width, count in switch.linear.held_bytes().items():
+                total[width] = total.get(width, 0) + count
         return total
 
     def recompute_activations(self) -> None:

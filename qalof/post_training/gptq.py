@@ -28,7 +28,7 @@ from torch import nn
 from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.bitmap_patterns import block_name
 from qalof.errors import BadInputError
-from qalof.layer_bits import LayerBits
+from qalof.layer_bits import GroupedWidth, LayerBits, WeightWidth, bits_of
 from qalof.model.at_bitmap import layers_of
 from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.layers.real_tokens import RealTokens, watching
@@ -43,10 +43,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class SiteError:
-    """The squared output error per token on the calibration inputs, of the codes found and of rounding to nearest."""
+    """The squared output error per token on the calibration inputs, of the codes found and of rounding to nearest.
+
+    ``bits`` is a number, or a text such as ``4g32`` where the width has a group size.
+    """
 
     site: str
-    bits: int
+    bits: int | str
     error: float
     nearest_error: float
 
@@ -59,7 +62,7 @@ class _Seen(Exception):
 def compensate(
     model: SwitchableModel,
     batches: Batches,
-    widths: Sequence[int],
+    widths: Sequence[int | GroupedWidth],
     settings: GptqSettings | None = None,
     progress: Progress | None = None,
 ) -> list[SiteError]:
@@ -68,7 +71,7 @@ def compensate(
     Args:
         model: a model, which returns to its bitmap and mode; on an error it keeps the codes that it had.
         batches: keyword arguments of the model; with an ``attention_mask``, padding does not count.
-        widths: widths below full precision.
+        widths: widths below full precision, with or without a group size.
         settings: the settings of the compensation.
         progress: a function that is called with (groups of layers done, all groups).
 
@@ -86,11 +89,11 @@ def compensate(
     errors: list[SiteError] = []
     try:
         with model.at(eval=True):
-            for bits in widths:
+            for width in widths:
                 done: list[str] = []
                 for group in groups:
-                    _run_at(model, bits, done)
-                    errors += _compensate_group(model, group, batches, bits, settings)
+                    _run_at(model, width, done)
+                    errors += _compensate_group(model, group, batches, width, settings)
                     done += group
                     if progress:
                         progress(len(errors), len(widths) * len(model.sites))
@@ -115,7 +118,7 @@ def calibration_batches(task: Task, examples: int, *, batch_size: int = 8, seed:
     return [task.model_inputs(task.collate(picked[at : at + batch_size])) for at in range(0, len(picked), batch_size)]
 
 
-def _check(model: SwitchableModel, batches: Batches, widths: Sequence[int]) -> None:
+def _check(model: SwitchableModel, batches: Batches, widths: Sequence[int | GroupedWidth]) -> None:
     if not batches:
         raise BadInputError("calibration needs at least one batch: got none; give examples of the training split")
     if model.adapters and model.settings.merge is MergeOrder.MERGE_THEN_QUANTIZE:
@@ -123,11 +126,11 @@ def _check(model: SwitchableModel, batches: Batches, widths: Sequence[int]) -> N
             "fixed codes are those of one weight: merge merge_then_quantize rounds another one for each adapter; "
             "take merge branch"
         )
-    for bits in widths:
-        quantizer = model.settings.quantization.weight.at(bits)
-        if bits >= quantizer.full_precision_bits:
-            raise BadInputError(f"widths must have codes to compensate: got full precision {bits}; take less")
-        quantizer.check_bits(bits)
+    for width in widths:
+        quantizer = model.settings.quantization.weight.at(width)
+        if bits_of(width) >= quantizer.full_precision_bits:
+            raise BadInputError(f"widths must have codes to compensate: got full precision {width}; take less")
+        quantizer.check_bits(bits_of(width))
 
 
 def _groups(model: SwitchableModel, settings: GptqSettings) -> list[list[str]]:
@@ -141,35 +144,42 @@ def _groups(model: SwitchableModel, settings: GptqSettings) -> list[list[str]]:
     return list(groups.values())
 
 
-def _run_at(model: SwitchableModel, bits: int, done: Sequence[str]) -> None:
-    """Run the weights of ``done`` at ``bits``, all others in full precision, and the adapter of ``bits`` at every
+def _run_at(model: SwitchableModel, width: int | GroupedWidth, done: Sequence[str]) -> None:
+    """Run the weights of ``done`` at ``width``, all others in full precision, and the adapter of its bits at every
     site.
     """
-    free, rounded = LayerBits.of(FULL_PRECISION), LayerBits(bits, FULL_PRECISION, FULL_PRECISION)
+    free, rounded = LayerBits.of(FULL_PRECISION), LayerBits.parse(f"w{width}")
     model.set_bitmap(Bitmap({name: rounded if name in done else free for name in model.site_names}))
-    model.use_adapter(model.adapter_at(bits))
+    model.use_adapter(model.adapter_at(rounded.weight))
 
 
 def _compensate_group(
-    model: SwitchableModel, group: Sequence[str], batches: Batches, bits: int, settings: GptqSettings
+    model: SwitchableModel,
+    group: Sequence[str],
+    batches: Batches,
+    width: int | GroupedWidth,
+    settings: GptqSettings,
 ) -> list[SiteError]:
     linears = {name: _linear(model, name) for name in group}
     moments = _gather(model, linears, batches)
     errors = []
     for name, linear in linears.items():
-        found = _compensate_site(linear, moments[name].hessian(), bits, settings)
-        linear.fix_codes(linear.fixed_codes | {float(bits): found.quantized})
-        errors.append(SiteError(name, bits, found.error, found.nearest_error))
+        found = _compensate_site(linear, moments[name].hessian(), width, settings)
+        linear.fix_codes(linear.fixed_codes | {width: found.quantized})
+        shown = str(width) if isinstance(width, GroupedWidth) else width
+        errors.append(SiteError(name, shown, found.error, found.nearest_error))
     return errors
 
 
-def _compensate_site(linear: SwitchableLinear, hessian: torch.Tensor, bits: int, settings: GptqSettings) -> Compensated:
-    quantizer = linear.scheme.weight.at(bits)
-    qparams = linear.weight_quantizer.qparams(linear.weight, bits, quantizer)
+def _compensate_site(
+    linear: SwitchableLinear, hessian: torch.Tensor, width: int | GroupedWidth, settings: GptqSettings
+) -> Compensated:
+    quantizer = linear.scheme.weight.at(width)
+    qparams = linear.weight_quantizer.qparams(linear.weight, width, quantizer)
     try:
-        return compensate_weight(linear.weight, hessian, quantizer, bits, settings, qparams)
+        return compensate_weight(linear.weight, hessian, quantizer, int(bits_of(width)), settings, qparams)
     except BadInputError as error:
-        raise BadInputError(f"{linear.place} at {bits} bits: {error}") from None
+        raise BadInputError(f"{linear.place} at {width} bits: {error}") from None
 
 
 def _gather(
@@ -211,7 +221,7 @@ def _gathering(
             handle.remove()
 
 
-def _fixed(model: SwitchableModel) -> dict[str, dict[float, Any]]:
+def _fixed(model: SwitchableModel) -> dict[str, dict[WeightWidth, Any]]:
     return {name: _linear(model, name).fixed_codes for name in model.site_names}
 
 

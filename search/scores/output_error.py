@@ -178,7 +178,7 @@ def _site_sums(
     found = {}
     for bits in widths:
         rounded = linear.input_quantizer(x, bits.activation)
-        got = functional.linear(rounded, linear.rounded_weight(bits.weight), linear.bias)
+        got = functional.linear(rounded, linear.rounded_weight(bits.weight_width), linear.bias)
         error = (quantize_kv(got, site.kv, bits.kv, linear.kv_quantizers) - y).double()
         found[bits] = ErrorSums(float(error.square().sum()), float(error.abs().sum()), output, error.numel())
     return found

@@ -211,7 +211,7 @@ def _embedding(opened: _Opened) -> dict[str, Any]:
     moved = 0.0
     for site in added:
         linear, _ = layers_of(opened.model, site)
-        rounded = linear.quantize_weight(linear.weight.detach(), opened.bitmap[site.name].weight)
+        rounded = linear.quantize_weight(linear.weight.detach(), opened.bitmap[site.name].weight_width)
         moved = max(moved, float((rounded - linear.weight.detach()).abs().max()))
     return {
         "bits": opened.embedding_bits,

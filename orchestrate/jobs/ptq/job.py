@@ -32,7 +32,7 @@ from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.ptq.config import MethodConfig, PtqConfig
 from orchestrate.jobs.ptq.findings import PtqScores, ptq_scores
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
-from orchestrate.jobs.shared.scores import bitmap_tags, rows
+from orchestrate.jobs.shared.scores import bitmap_tags, rows, site_params
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
@@ -44,12 +44,13 @@ from qalof.cost import cost_of
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import json_ready, read_json, write_json
+from qalof.layer_bits import GroupedWidth, WeightWidth, bits_of, width_order
 from qalof.model.calibration import calibrate
 from qalof.model.pretrained import BaseModel
 from qalof.model.quantizer_state import quantizers_of
 from qalof.model.switchable import SwitchableModel, build
 from qalof.post_training.gptq import calibration_batches, compensate
-from qalof.quantization.scheme import QuantizationScheme
+from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 from qalof.site import Site
 from qalof.statistics import paired_difference
 from qalof.tasks.base import Task
@@ -192,24 +193,26 @@ def _calibrate(
     return [asdict(each) for each in errors]
 
 
-def _compensated_widths(method: MethodConfig, bitmaps: Sequence[Bitmap]) -> list[int]:
+def _compensated_widths(method: MethodConfig, bitmaps: Sequence[Bitmap]) -> list[int | GroupedWidth]:
     scheme = method.quantization.weight
-    widths = {layer.weight for bitmap in bitmaps for layer in bitmap.values()}
-    return sorted((bits for bits in widths if bits < scheme.at(bits).full_precision_bits), reverse=True)
+    widths = {layer.weight_width for bitmap in bitmaps for layer in bitmap.values()}
+    below = [width for width in widths if bits_of(width) < scheme.at(width).full_precision_bits]
+    return sorted(below, key=width_order, reverse=True)
 
 
 def _check_widths(method: MethodConfig, bitmap: Bitmap, sites: Sequence[Site]) -> None:
     scheme = method.quantization
     for site, layer in zip(sites, bitmap.values(), strict=True):
-        used = [(scheme.weight, layer.weight), (scheme.activation, layer.activation)]
+        used: list[tuple[TensorScheme, WeightWidth]] = [(scheme.weight, layer.weight_width)]
+        used.append((scheme.activation, layer.activation))
         if site.kv_features:
             used.append((scheme.kv, layer.kv))
-        for tensor, bits in used:
-            quantizer = tensor.at(bits)
-            if bits >= quantizer.full_precision_bits:
-                continue
+        for tensor, width in used:
             try:
-                quantizer.check_bits(bits)
+                quantizer = tensor.at(width)
+                if bits_of(width) >= quantizer.full_precision_bits:
+                    continue
+                quantizer.check_bits(bits_of(width))
                 if tensor is not scheme.kv:
                     quantizer.check_shape(site.in_features)
             except BadInputError as error:
@@ -229,7 +232,7 @@ def _compare(found: Sequence[dict[str, Any]], reference: str) -> None:
 
 def _record(run: Run, method: MethodConfig, bitmap: Bitmap, evaluation: Evaluation, cost: Mapping[str, Any]) -> None:
     costs = {name: value for name, value in cost.items() if isinstance(value, int | float)}
-    params = {"method": method.name, "kind": method.kind, "bits": {s: layer.weight for s, layer in bitmap.items()}}
+    params = {"method": method.name, "kind": method.kind, **site_params(bitmap)}
     tags = {**bitmap_tags(bitmap), "command": "ptq", "method": method.name}
     run.child(f"{method.name} at {short_name(bitmap)}", params, {**evaluation.metrics, **costs}, tags)
 

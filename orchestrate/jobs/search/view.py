@@ -19,6 +19,7 @@ from orchestrate.jobs.shared.findings import scored_of
 from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.bitmap_names import short_name
 from qalof.evaluation.result import Evaluation
+from qalof.layer_bits import width_order
 from qalof.statistics import Interval
 from search.bitmap_plot import MOST_PANELS, draw_bitmaps
 from search.point import Point
@@ -166,10 +167,10 @@ def _width_map(searched: Searched, order: Sequence[int], prefix: str) -> list[Bl
     if large:
         return [_picture({f"№ {place + 1}": point for place, point in zip(chosen, points, strict=True)}, prefix)]
     bitmaps = [point.bitmap for point in points]
-    widths = sorted({bits.weight for bitmap in bitmaps for bits in bitmap.values()})
+    widths = sorted({bits.weight_width for bitmap in bitmaps for bits in bitmap.values()}, key=width_order)
     shade = {width: 0.0 if len(widths) == 1 else 1 - rank / (len(widths) - 1) for rank, width in enumerate(widths)}
     rows = [
-        [Cell(site), *(Cell(str(bitmap[site]), heat=shade[bitmap[site].weight]) for bitmap in bitmaps)]
+        [Cell(site), *(Cell(str(bitmap[site]), heat=shade[bitmap[site].weight_width]) for bitmap in bitmaps)]
         for site in bitmaps[0].sites
     ]
     left_out = f" {len(chosen)} of the front's {len(order)} are shown." if len(chosen) < len(order) else ""

@@ -77,11 +77,18 @@ def per_example(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation]) -> list
 def record_bitmap(run: Run, name: str, bitmap: Bitmap, metrics: Mapping[str, float], command: str) -> None:
     """Record a child run for one bitmap.
 
-    It has one parameter per site, so a parallel-coordinates plot has one axis per site.  The bitmap itself is a tag: as
-    a parameter it would be one more axis, without an order.
+    The bitmap itself is a tag: as a parameter it would be one more axis, without an order.
     """
-    params = {"bits": {site: bits.weight for site, bits in bitmap.items()}}
-    run.child(name, params, metrics, {**bitmap_tags(bitmap), "command": command})
+    run.child(name, site_params(bitmap), metrics, {**bitmap_tags(bitmap), "command": command})
+
+
+def site_params(bitmap: Bitmap) -> dict[str, Any]:
+    """Return the parameters of a child run: the weight's bits by site, so a parallel-coordinates plot has one axis per
+    site, and the group size of those that have one.
+    """
+    sizes = {site: bits.group_size for site, bits in bitmap.items() if bits.group_size is not None}
+    bits = {site: bits.weight for site, bits in bitmap.items()}
+    return {"bits": bits} | ({"group_size": sizes} if sizes else {})
 
 
 def bitmap_tags(bitmap: Bitmap) -> dict[str, str]:

@@ -29,6 +29,7 @@ import torch
 from peft.tuners import lora
 from torch.nn import functional
 
+from qalof.layer_bits import WeightWidth
 from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.model.layers.weight_cache import WeightCache
 
@@ -68,7 +69,7 @@ class SwitchableLora(lora.Linear):
         super().__init__(*args, **kwargs)
         self.merge_by(MergeOrder.BRANCH, LoraInput.RAW)
         self.start: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._cached: dict[str, WeightCache[float, torch.Tensor]] = {}
+        self._cached: dict[str, WeightCache[WeightWidth, torch.Tensor]] = {}
 
     def merge_by(self, order: MergeOrder, lora_input: LoraInput) -> None:
         """Set the order of adding and rounding, and the input of the branch, which choose the forward to run."""
@@ -122,7 +123,7 @@ class SwitchableLora(lora.Linear):
         sources = (base.weight, *self.factors(name)[:2])
         if self.training or (torch.is_grad_enabled() and any(source.requires_grad for source in sources)):
             return compute()
-        return self._cached.setdefault(name, WeightCache()).get(base.bits.weight, sources, compute)
+        return self._cached.setdefault(name, WeightCache()).get(base.bits.weight_width, sources, compute)
 
     def forget(self) -> None:
         """Drop what is cached for inference: rounded products and merged weights."""
@@ -168,14 +169,14 @@ def _merge_then_quantize(layer: SwitchableLora, name: str, x: torch.Tensor, *arg
     base = cast(SwitchableLinear, layer.base_layer)
     if base.packed_only:  # the packed weight contains the branch
         return cast(torch.Tensor, base(x))
-    merged = layer.merged_once(name, lambda: base.quantize_weight(layer.merged_weight(name), base.bits.weight))
+    merged = layer.merged_once(name, lambda: base.quantize_weight(layer.merged_weight(name), base.bits.weight_width))
     return functional.linear(base.quantize_input(x), merged, base.bias)
 
 
 def _quantize_product(layer: SwitchableLora, name: str, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     """Compute (c)."""
     base = cast(SwitchableLinear, layer.base_layer)
-    product = layer.merged_once(name, lambda: base.quantize_weight(layer.product(name), base.bits.weight))
+    product = layer.merged_once(name, lambda: base.quantize_weight(layer.product(name), base.bits.weight_width))
     return cast(torch.Tensor, base(x) + functional.linear(base.quantize_input(x), product))
 
 
@@ -183,7 +184,9 @@ def _quantize_factors(layer: SwitchableLora, name: str, x: torch.Tensor, *args: 
     """Compute (d)."""
     base = cast(SwitchableLinear, layer.base_layer)
     a, b, _ = layer.factors(name)
-    return _sum(layer, name, x, base.quantize_weight(a, base.bits.weight), base.quantize_weight(b, base.bits.weight))
+    return _sum(
+        layer, name, x, base.quantize_weight(a, base.bits.weight_width), base.quantize_weight(b, base.bits.weight_width)
+    )
 
 
 def _sum(layer: SwitchableLora, name: str, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

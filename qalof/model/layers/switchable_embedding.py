@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from qalof.errors import BadInputError
+from qalof.layer_bits import WeightWidth, bits_of
 from qalof.model.layers.held_weight import Kernel
 from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.precision import all_finite
@@ -23,7 +24,7 @@ from qalof.quantization.scheme import QuantizationScheme
 
 
 class SwitchableEmbedding(SwitchableLinear):
-    """``nn.Embedding`` with a fake-quantized weight; ``bits.weight`` is its width.
+    """``nn.Embedding`` with a fake-quantized weight; ``bits.weight_width`` is its width.
 
     The weight is (vocabulary, features), the input (...) of token ids, and the output (..., features).
     """
@@ -53,7 +54,7 @@ class SwitchableEmbedding(SwitchableLinear):
 
     def looked_up(self) -> torch.Tensor:
         """Return the weight, (vocabulary, features), rounded at the current width."""
-        return self.rounded_weight(self.bits.weight)
+        return self.rounded_weight(self.bits.weight_width)
 
     def kernel(self) -> Kernel:
         """Return the kernel ``float``, since a look-up multiplies nothing."""
@@ -82,8 +83,8 @@ class TiedViewLinear(SwitchableLinear):
         """Set the embedding whose weight this is."""
         self._followed = (embedding,)
 
-    def rounded_weight(self, bits: float) -> torch.Tensor:
+    def rounded_weight(self, width: WeightWidth) -> torch.Tensor:
         """Return the rounded weight; at full precision it is what the embedding looks up."""
-        if self._followed and bits >= self.scheme.weight.at(bits).full_precision_bits:
+        if self._followed and bits_of(width) >= self.scheme.weight.at(width).full_precision_bits:
             return self._followed[0].looked_up()
-        return super().rounded_weight(bits)
+        return super().rounded_weight(width)

@@ -92,11 +92,11 @@ class SwitchableLinear(CachedWeightLinear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Map (..., in) to (..., out)."""
         if self._holds_integers() and not (torch.compiler.is_compiling() or self._learning()):
-            held = self._hold(self.bits.weight)
+            held = self._hold(self.bits.weight_width)
             product = held.product(input, self.input_quantizer, self.bits.activation, self.bias)
             if product is not None:
                 return product
-        return functional.linear(self.quantize_input(input), self.rounded_weight(self.bits.weight), self.bias)
+        return functional.linear(self.quantize_input(input), self.rounded_weight(self.bits.weight_width), self.bias)
 
     def quantize_input(self, input: torch.Tensor) -> torch.Tensor:
         """Return the input, (..., in), rounded at the current activation width."""
@@ -105,12 +105,12 @@ class SwitchableLinear(CachedWeightLinear):
 
     def kernel(self) -> Kernel:
         """Return the kernel at the current bits; packed integers multiply only where no gradient is needed."""
-        bits = self.bits.weight
-        if bits >= self.scheme.weight.at(bits).full_precision_bits:
+        width = self.bits.weight_width
+        if self.bits.weight >= self.scheme.weight.at(width).full_precision_bits:
             return FLOAT
         if not self._holds_integers():
             return Kernel("float", f"weights are held as {self.scheme.held}")
-        return self._hold(bits).kernel_for(self.input_quantizer, self.bits.activation)
+        return self._hold(width).kernel_for(self.input_quantizer, self.bits.activation)
 
     @property
     def kv_quantizers(self) -> list[TensorQuantizer]:
@@ -121,7 +121,7 @@ class SwitchableLinear(CachedWeightLinear):
         """Whether the weight is kept in a form whose codes may multiply, at the current width."""
         if not (self.packed_only or self.scheme.held in ("packed", "int8")):
             return False
-        return self.bits.weight < self.scheme.weight.at(self.bits.weight).full_precision_bits
+        return self.bits.weight < self.scheme.weight.at(self.bits.weight_width).full_precision_bits
 
 
 def _make_kv_quantizers(scheme: QuantizationScheme, kv: KvLayout | None, name: str) -> Iterator[TensorQuantizer]:

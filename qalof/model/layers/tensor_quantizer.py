@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from qalof.errors import BadInputError
+from qalof.layer_bits import WeightWidth, bits_of
 from qalof.model.layers.real_tokens import RealTokens, watch
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.lsq_steps import LsqSteps
@@ -49,9 +50,12 @@ class TensorQuantizer(nn.Module):
         self.ranges = None if scheme.observer is None else StaticRanges(scheme.observer, place)
         self.calibrating = False
 
-    def forward(self, x: torch.Tensor, bits: float) -> torch.Tensor:
-        """Return ``x`` (..., tokens, features) rounded to the grid of ``bits``; ``x`` itself at full precision."""
-        quantizer = self.scheme.at(bits)
+    def forward(self, x: torch.Tensor, width: WeightWidth) -> torch.Tensor:
+        """Return ``x`` (..., tokens, features) rounded to the grid of ``width``; ``x`` itself at full precision.
+
+        Only a weight has widths with a group size.
+        """
+        quantizer, bits = self.scheme.at(width), bits_of(width)
         if bits >= quantizer.full_precision_bits:
             return x
         if self.scheme.outlier_threshold is not None:
@@ -73,8 +77,9 @@ class TensorQuantizer(nn.Module):
             return quantizer.quantize_int8(x, bits, self._grid_per_row(x, bits, quantizer))
         return quantizer.quantize_int8(x, bits, self.qparams(x, bits, quantizer))
 
-    def qparams(self, x: torch.Tensor, bits: float, quantizer: Quantizer) -> QParams | None:
+    def qparams(self, x: torch.Tensor, width: WeightWidth, quantizer: Quantizer) -> QParams | None:
         """Return the grid that steps or ranges give; None for a dynamic one."""
+        bits = bits_of(width)
         if self.steps is not None and isinstance(quantizer, Lsq):
             start = (self.training or self.calibrating) and not self.steps.ready(bits)
             return self.steps.qparams(self._real(x) if start else x, bits, start=start)

@@ -44,7 +44,7 @@ RESTS = [
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=["channel", "groups", "fp16"])
 @pytest.mark.parametrize("rest", RESTS, ids=["sites", "branches", "merged", "tied"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(layers=st.lists(LAYER, min_size=5, max_size=5), context=st.sampled_from((0, 1024)))
 def test_the_cost_of_a_bitmap_is_the_sum_of_its_sites_and_a_constant(scheme, rest, layers, context):
     sites = make_sites(scheme)

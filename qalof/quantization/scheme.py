@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -62,7 +62,16 @@ class TensorScheme:
         quantizer: Quantizer = self.by_width.get(bits_of(width), self.quantizer)  # type: ignore[call-overload]
         if not isinstance(width, GroupedWidth) or bits_of(width) >= quantizer.full_precision_bits:
             return quantizer
-        return _in_groups(quantizer, width.group_size)
+        # every forward asks, and a quantizer checks its options when it is made; the key has plain numbers, because a
+        # graph of torch.compile looks one up too
+        key = (width.bits, width.group_size)
+        if key not in self._grouped:
+            self._grouped[key] = quantizer.in_groups(width.group_size)
+        return self._grouped[key]
+
+    @cached_property
+    def _grouped(self) -> dict[tuple[float, int], Quantizer]:
+        return {}
 
     @property
     def sees_rows(self) -> bool:
@@ -140,12 +149,6 @@ class TensorScheme:
             None if observer is None else ObserverSpec.from_json(observer),
             settings.get("outlier_threshold"),
         )
-
-
-@lru_cache(maxsize=1024)
-def _in_groups(quantizer: Quantizer, group_size: int) -> Quantizer:
-    # every forward asks, and a quantizer checks its options when it is made
-    return quantizer.in_groups(group_size)
 
 
 _EMBEDDING = TensorScheme(Symmetric(granularity=Granularity.CHANNEL, scale_dtype="float16"))

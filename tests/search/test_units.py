@@ -84,7 +84,7 @@ def test_kinds_of_units(model):
     assert of(group="block", tied=["*.v_proj"]) == ["layers.0", "*.v_proj", "layers.1", "lm_head"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_a_bitmap_takes_each_units_pick_at_all_its_sites(model, data):
     group = data.draw(st.sampled_from(("site", "block", "component", "fused")))
@@ -98,7 +98,7 @@ def test_a_bitmap_takes_each_units_pick_at_all_its_sites(model, data):
     assert space.encode(bitmap) == tuple(picks)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_costs_add_up_over_units_and_an_allowance_is_exactly_a_limit(model, data):
     space = BitmapSpace.of(

@@ -35,7 +35,7 @@ def switchable(held: str) -> SwitchableModel:
     plain = GPT2ForQuestionAnswering(GPT2Config()).eval()
     specs = {"4": AdapterSpec(8, 16), "8": AdapterSpec(8, 16)}
     settings = SwitchSettings(quantization=QuantizationScheme(held=held))  # type: ignore[arg-type]
-    model = SwitchableModel(plain, BaseModel("random GPT2Config()", HeadKind.SPAN), specs, settings)
+    model = SwitchableModel.of(plain, BaseModel("random GPT2Config()", HeadKind.SPAN), specs, settings)
     return model.eval()
 
 

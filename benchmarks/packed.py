@@ -49,7 +49,7 @@ def make(name: str, layers: int) -> SwitchableModel:
     plain = GPT2ForQuestionAnswering(GPT2Config(n_layer=layers)).eval()
     specs = {"4": AdapterSpec(8, 16), "8": AdapterSpec(8, 16)}
     settings = SwitchSettings(quantization=QuantizationScheme(held=held))  # type: ignore[arg-type]
-    model = SwitchableModel(plain, BaseModel("random GPT2Config()", HeadKind.SPAN), specs, settings)
+    model = SwitchableModel.of(plain, BaseModel("random GPT2Config()", HeadKind.SPAN), specs, settings)
     del plain
     if widths:
         model.pack_for_inference(widths)

@@ -41,7 +41,7 @@ def write_files(folder: Path, layers: int) -> dict[str, Path]:
     torch.manual_seed(0)
     plain = GPT2LMHeadModel(config(layers)).eval()
     settings = SwitchSettings(head_mode="tied_both", quantization={"weight": {"quantizer": {"method": "gguf"}}})  # type: ignore[arg-type]
-    model = SwitchableModel(plain, BaseModel("random GPT2Config()", HeadKind.CAUSAL_LM), {}, settings).eval()
+    model = SwitchableModel.of(plain, BaseModel("random GPT2Config()", HeadKind.CAUSAL_LM), {}, settings).eval()
     tokenizer = load_tokenizer(str(MODEL_DIR))
     files = {name: folder / f"{name}.gguf" for name in WIDTHS}
     for name, bits in WIDTHS.items():

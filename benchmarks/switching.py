@@ -53,7 +53,7 @@ def main() -> None:
     torch.set_num_threads(1)
     specs = {"4": AdapterSpec(8, 16), "8": AdapterSpec(8, 16)}
     base = BaseModel("random GPT2Config()", HeadKind.CAUSAL_LM)
-    ours = SwitchableModel(GPT2LMHeadModel(GPT2Config()).eval(), base, specs)
+    ours = SwitchableModel.of(GPT2LMHeadModel(GPT2Config()).eval(), base, specs)
     naive = Naive(GPT2LMHeadModel(GPT2Config()).eval())
     maps = itertools.cycle([Bitmap.parse(form, ours.site_names) for form in ("striped84", "striped48")])
     texts = itertools.cycle(["striped84", "striped48"])

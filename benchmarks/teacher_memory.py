@@ -39,7 +39,7 @@ def trainer(widths: list[int], batch: int, layers: int, width: int) -> Trainer:
     torch.manual_seed(0)
     base = GPT2LMHeadModel(GPT2Config(n_layer=layers, n_embd=width, n_head=width // 32))
     specs = {str(bits): AdapterSpec(8, 16) for bits in widths}
-    model = SwitchableModel(base, BaseModel("random GPT2Config()", HeadKind.CAUSAL_LM), specs)
+    model = SwitchableModel.of(base, BaseModel("random GPT2Config()", HeadKind.CAUSAL_LM), specs)
     bitmaps = [Bitmap.uniform(model.site_names, bits) for bits in widths]
     objective = SwitchablePrecision(bitmaps, model.sites, Distillation())
     return Trainer(model, work, objective, TrainSettings(1, batch, learning_rate=0.0))

@@ -83,7 +83,7 @@ def models(layers: int, width: int) -> dict[str, Any]:
         specs = {"4": AdapterSpec(8, 16), "8": AdapterSpec(8, 16)}
         settings = SwitchSettings(quantization=QuantizationScheme(held=held))
         pretrained = BaseModel("random GPT2Config()", HeadKind.SPAN)
-        made[name] = SwitchableModel(base(), pretrained, specs, settings).train()
+        made[name] = SwitchableModel.of(base(), pretrained, specs, settings).train()
     return made
 
 

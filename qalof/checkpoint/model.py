@@ -85,7 +85,7 @@ def rebuild(
     settings = replace(stored.settings, quantization=quantization or stored.settings.quantization)
     if embedding is not None:
         settings = settings.with_embedding(embedding)
-    model = SwitchableModel(stored.base.load(), stored.base, stored.adapters, settings)
+    model = SwitchableModel.of(stored.base.load(), stored.base, stored.adapters, settings)
     copy_parameters(model, stored, quantizers=quantization is None)
     return model.eval()
 

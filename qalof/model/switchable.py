@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -27,19 +27,17 @@ from qalof.layer_bits import GroupedWidth, LayerBits, WeightWidth, bits_of, list
 from qalof.model import adapters as lora
 from qalof.model.activation_checkpointing import checkpointed_blocks, keep_switches
 from qalof.model.adapters import AdapterPolicy, AdapterSpec
-from qalof.model.base_weights import BASE, base_parameters
 from qalof.model.layers.held_weight import Kernel
 from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.layers.real_tokens import Shown
 from qalof.model.layers.tensor_quantizer import share_tokens
-from qalof.model.norms import trained_norms
+from qalof.model.origin import Origin
 from qalof.model.packing import check_packable, check_width_of, pack_sites
-from qalof.model.patch import initialize, patch
-from qalof.model.pretrained import BaseModel, HeadKind, weights_digest
-from qalof.model.quantizer_state import STEPS, learned_steps
+from qalof.model.patch import SwitchableSite, initialize, patch
+from qalof.model.pretrained import BaseModel
 from qalof.model.rest import rest_of
 from qalof.model.settings import SwitchSettings
-from qalof.model.sites import count_unquantized, feeds_known_cache
+from qalof.model.trainable import head_parameters, trainable_groups
 from qalof.rng import portable_draws
 
 _log = logging.getLogger(__name__)
@@ -63,36 +61,50 @@ class SwitchableModel(nn.Module):
         model: PreTrainedModel,
         base: BaseModel,
         adapters: Mapping[str, AdapterSpec],
-        settings: SwitchSettings | None = None,
+        settings: SwitchSettings,
+        switches: Sequence[SwitchableSite],
+        origin: Origin,
     ) -> None:
         super().__init__()
-        self.base, self.adapters, self.settings = base, dict(adapters), settings or SwitchSettings()
+        self.model, self.base, self.adapters, self.settings = model, base, dict(adapters), settings
+        self.base_digest, self.unquantized = origin.digest, origin.unquantized
+        self.switches = list(switches)
+        self.sites = tuple(switch.site for switch in switches)
         self.packed_widths: tuple[WeightWidth, ...] | None = None
-        self.settings.check_adapters(self.adapters)
-        # a model without data has sizes, but no weights to identify it by
-        self.base_digest = "" if next(model.parameters()).is_meta else weights_digest(model)
-        chosen = self.settings
-        self.sites = chosen.sites_of(model)
         self._site_names = tuple(site.name for site in self.sites)
-        self.unquantized = count_unquantized(model, self.sites, chosen.head_mode)
-        self._cache_is_known = feeds_known_cache(model)
+        self._cache_is_known = origin.cache_is_known
+        self._tokens = share_tokens(model, settings.quantization)
+        self._blocks = checkpointed_blocks(model)
+        self._warned: set[tuple[int, str | None]] = set()
+        self.bitmap = self.set_bitmap(self._first_bitmap(), quiet=True)
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        base: BaseModel,
+        adapters: Mapping[str, AdapterSpec] | None = None,
+        settings: SwitchSettings | None = None,
+    ) -> Self:
+        """Make ``model`` switchable in place, with fresh adapters that are drawn from torch's generator.
+
+        Exactly the parameters of :meth:`trainable_groups` then require a gradient. It starts at the highest width that
+        has an adapter of its own under policy ``exact``, and at full precision otherwise.
+
+        Raises:
+            BadInputError: Settings, adapters and model do not fit together.
+        """
+        adapters, settings = dict(adapters or {}), settings or SwitchSettings()
+        settings.check_adapters(adapters)
+        sites = settings.sites_of(model)
+        origin = Origin.of(model, sites, settings)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        self.switches = patch(model, self.sites, self.adapters, self.settings)
-        self.model = model
-        self._tokens = share_tokens(model, chosen.quantization)
-        self._blocks = checkpointed_blocks(model)
-        for group in self.trainable_groups().values():
+        switches = patch(model, sites, adapters, settings)
+        for group in trainable_groups(model, base.head, adapters, settings).values():
             for parameter in group.values():
                 parameter.requires_grad_(True)
-        own = [int(name) for name in self.adapters if name != lora.SHARED]
-        # under ``exact`` a model without an adapter for full precision cannot start there
-        start = max(own) if self.policy is AdapterPolicy.EXACT and own else FULL_PRECISION
-        # the width at which it starts was not requested, so there is no warning of its stand-in
-        self._told = {(start, lora.adapter_for(start, tuple(self.adapters), self.policy))}
-        first = LayerBits(start, start, start if self._cache_is_known else FULL_PRECISION)
-        self.bitmap = self.set_bitmap(Bitmap.uniform(self.site_names, first))
-        self._told.clear()
+        return cls(model, base, adapters, settings, switches, origin)
 
     @property
     def site_names(self) -> tuple[str, ...]:
@@ -119,8 +131,12 @@ class SwitchableModel(nn.Module):
         """Run ``generate`` of the transformers model at the current bitmap, which quantizes the KV cache too."""
         return self.model.generate(*args, **kwargs)
 
-    def set_bitmap(self, bitmap: Bitmap | str | int) -> Bitmap:
+    def set_bitmap(self, bitmap: Bitmap | str | int, *, quiet: bool = False) -> Bitmap:
         """Run at ``bitmap`` from now on; this takes O(sites) and copies no weight.
+
+        Args:
+            bitmap: any form of :meth:`Bitmap.parse`.
+            quiet: whether a width whose adapter stands in for its own goes without a warning.
 
         Returns:
             The bitmap, parsed.
@@ -140,7 +156,7 @@ class SwitchableModel(nn.Module):
                 "take a form with weight and activation only, such as w8a8"
             )
         adapted = {layer.weight for site, layer in zip(self.sites, parsed.values(), strict=True) if site.has_adapter}
-        chosen = {bits: self.adapter_at(bits) for bits in adapted}
+        chosen = {bits: self.adapter_at(bits, quiet=quiet) for bits in adapted}
         for switch, layer in zip(self.switches, parsed.values(), strict=True):
             switch.set(layer, chosen[layer.weight] if switch.site.has_adapter else None)
         self.bitmap = parsed
@@ -169,15 +185,16 @@ class SwitchableModel(nn.Module):
             self.train(training)
             self.set_bitmap(before)
 
-    def adapter_at(self, bits: int) -> str | None:
-        """Return the adapter that serves sites of ``bits``, None for no branch; the log mentions a stand-in once.
+    def adapter_at(self, bits: int, *, quiet: bool = False) -> str | None:
+        """Return the adapter that serves sites of ``bits``, None for no branch; the log mentions a stand-in once,
+        unless ``quiet``.
 
         Raises:
             BadInputError: The width has none under policy ``exact``.
         """
         name = lora.adapter_for(bits, tuple(self.adapters), self.policy)
-        if self.adapters and name not in (str(bits), lora.SHARED) and (bits, name) not in self._told:
-            self._told.add((bits, name))
+        if not quiet and self.adapters and name not in (str(bits), lora.SHARED) and (bits, name) not in self._warned:
+            self._warned.add((bits, name))
             stand_in = "no adapter" if name is None else f"adapter {name}"
             _log.warning("sites at %d bits have no adapter of their own: %s takes %s", bits, self.policy, stand_in)
         return name
@@ -241,6 +258,13 @@ class SwitchableModel(nn.Module):
         """
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
+    def _first_bitmap(self) -> Bitmap:
+        own = [int(name) for name in self.adapters if name != lora.SHARED]
+        # under ``exact`` a model without an adapter for full precision cannot start there
+        start = max(own) if self.policy is AdapterPolicy.EXACT and own else FULL_PRECISION
+        cache = start if self._cache_is_known else FULL_PRECISION
+        return Bitmap.uniform(self.site_names, LayerBits(start, start, cache))
+
     def _states(self) -> tuple[Shown | None, list[tuple[LayerBits, str | None]]]:
         return self._tokens.shown, [switch.state for switch in self.switches]
 
@@ -255,31 +279,11 @@ class SwitchableModel(nn.Module):
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of a task head by path; a causal LM has none, since its head is pretrained."""
-        if self.base.head is HeadKind.CAUSAL_LM:
-            return {}
-        prefix = f"{self.model.base_model_prefix}."
-        return {path: p for path, p in self.model.named_parameters() if not path.startswith(prefix)}
+        return head_parameters(self.model, self.base.head)
 
     def trainable_groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """Return the trainable parameters by owner, whether active or not.
-
-        There is one group per adapter, with the norms that are copied for it; ``head``; ``norms`` that all widths
-        share; ``steps`` that LSQ learns; and ``base``, the pretrained weights, under ``full_finetune``.
-        """
-        norms = self.settings.norms
-        groups = {
-            name: lora.adapter_parameters(self.model, name) | trained_norms(self.model, norms, name)
-            for name in self.adapters
-        }
-        shared = {
-            "head": self.head_parameters(),
-            "norms": trained_norms(self.model, norms),
-            STEPS: learned_steps(self.model),
-        }
-        groups |= {name: group for name, group in shared.items() if group}
-        if self.settings.full_finetune:
-            groups[BASE] = base_parameters(self.model, groups.values())
-        return groups
+        """Return the trainable parameters by owner, whether active or not; :mod:`qalof.model.trainable` lists them."""
+        return trainable_groups(self.model, self.base.head, self.adapters, self.settings)
 
     @property
     def rest(self) -> Rest:
@@ -312,6 +316,6 @@ def build(
     model = pretrained or base.load()
     with torch.random.fork_rng(devices=[]), portable_draws():
         torch.manual_seed(seed)
-        switchable = SwitchableModel(model, base, adapters or {}, settings)
+        switchable = SwitchableModel.of(model, base, adapters, settings)
         switchable.initialize()
         return switchable

@@ -8,8 +8,9 @@ extremes that round each batch with the least squared error. The last two averag
 range belongs to one site and one width: for a site alone the extremes are the same at every width, but behind other
 quantized sites they are not, and the best clipping depends on the width itself. ``shared`` keeps one range for all
 widths, as CPT does.  While ``observing``, a forward pass updates the range and rounds by it; frozen, it only rounds,
-and a range never observed is an error.  A pass that runs again inside backward (activation checkpointing) updates
-nothing. Under ``torch.distributed`` the ranks agree on each batch's range before it counts.
+and a range never observed is an error.  Ranges are observed without gradients
+(:func:`qalof.model.calibration.calibrate`), so no pass runs a second time inside backward. Under ``torch.distributed``
+the ranks agree on each batch's range before it counts.
 """
 
 from __future__ import annotations
@@ -79,9 +80,15 @@ class StaticRanges(nn.Module):
         ``seen`` is observed in place of ``x``, for example its real tokens alone.
 
         Raises:
-            BadInputError: The width was never observed, or ``x`` is observed and not finite.
+            BadInputError: The width was never observed, or ``x`` is observed and not finite or with gradients.
         """
-        if self.observing and torch._C._current_graph_task_id() == -1:  # not while backward recomputes
+        if self.observing:
+            if torch.is_grad_enabled():
+                # activation checkpointing runs a pass with a graph again inside backward, which would count it twice
+                raise BadInputError(
+                    f"ranges must be observed without gradients: {self.place} saw a pass with a graph; "
+                    "call calibrate(model, batches)"
+                )
             self.observe(x if seen is None else seen, bits, quantizer)
         key = self._key(bits)
         if not hasattr(self, f"low_{key}"):

@@ -103,4 +103,4 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Victim:
 @pytest.fixture(scope="module")
 def language(victim: Victim) -> SwitchableModel:
     """The language model as a victim."""
-    return SwitchableModel(victim.lm, BaseModel("in memory", HeadKind.CAUSAL_LM), {})
+    return SwitchableModel.of(victim.lm, BaseModel("in memory", HeadKind.CAUSAL_LM), {})

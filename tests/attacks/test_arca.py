@@ -30,7 +30,7 @@ EXAMPLES = [AttackExample(n, "", HELD, target) for n, target in TARGETS.items()]
 def language(victim: Any) -> SwitchableModel:
     # in float64, where a search takes the same turns on every processor
     lm = copy.deepcopy(victim.lm).double()
-    return SwitchableModel(lm, BaseModel("in memory", HeadKind.CAUSAL_LM), {})
+    return SwitchableModel.of(lm, BaseModel("in memory", HeadKind.CAUSAL_LM), {})
 
 
 @pytest.fixture(scope="module", params=list(Proposal))

@@ -62,7 +62,7 @@ def test_a_label_that_the_classifier_does_not_have_is_left_out(method: str, labe
 
 @pytest.fixture(scope="module")
 def language(victim: Any) -> SwitchableModel:
-    return SwitchableModel(victim.lm, BaseModel("in memory", HeadKind.CAUSAL_LM), {})
+    return SwitchableModel.of(victim.lm, BaseModel("in memory", HeadKind.CAUSAL_LM), {})
 
 
 @pytest.mark.parametrize("prefix", ["", "We found", "food " * 30, "\x07", "🙂"])

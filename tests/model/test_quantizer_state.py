@@ -143,6 +143,24 @@ def test_calibrating_twice_forgets_the_first_unless_told_to_go_on(random_model, 
     assert seen() == {name: count // 3 * 4 for name, count in first.items()}
 
 
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_calibration_counts_each_batch_once_and_records_no_graph_that_could_run_it_again(
+    random_model, batches, recomputed
+):
+    model = make(random_model, STATIC).train()
+    if recomputed:
+        model.recompute_activations()
+    outputs = []
+    model.model.register_forward_hook(lambda module, inputs, output: outputs.append(output.start_logits))
+    calibrate(model, batches)
+    seen = {int(value) for name, value in model.named_buffers() if name.endswith("input_quantizer.ranges.seen_4")}
+    # three batches of 2 x 12 tokens, of 32 features or, before the second projection of the feed-forward layer, of 128
+    assert seen == {3 * 2 * 12 * 32, 3 * 2 * 12 * 128}
+    assert outputs
+    assert not any(output.requires_grad for output in outputs)
+    assert model.training
+
+
 def test_empty_and_non_finite_calibration_is_refused_and_leaves_the_model_as_it_was(random_model, batches):
     model = make(random_model, STATIC)
     model.set_bitmap("w4a8")

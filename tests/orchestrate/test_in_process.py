@@ -135,7 +135,7 @@ def test_training_in_process_gives_the_weights_of_one_worker_on_ray(ray_session,
 @pytest.fixture
 def loads(monkeypatch):
     """Each time that pretrained weights are loaded, or all of them hashed."""
-    from qalof.model import pretrained, switchable
+    from qalof.model import origin, pretrained
 
     seen = {"loaded": 0, "hashed": 0}
 
@@ -147,7 +147,7 @@ def loads(monkeypatch):
         return call
 
     monkeypatch.setattr(pretrained, "load_pretrained", counted("loaded", pretrained.load_pretrained))
-    monkeypatch.setattr(switchable, "weights_digest", counted("hashed", switchable.weights_digest))
+    monkeypatch.setattr(origin, "weights_digest", counted("hashed", origin.weights_digest))
     return seen
 
 

@@ -21,7 +21,7 @@ for kind in ("minmax", "ema", "percentile"):
     ranges.observe(x, 4, Symmetric(granularity="tensor"))
     print(kind, float(ranges.low_4), float(ranges.high_4))
 steps = LsqSteps({4: Lsq(granularity="tensor", gradient_count="features")}, 4, None, "here")
-print("lsq", round(float(steps.grid(x, 4, start=True).scale), 6))
+print("lsq", round(float(steps.qparams(x, 4, start=True).scale), 6))
 torch.distributed.destroy_process_group()
 """
 

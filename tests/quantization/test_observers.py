@@ -95,6 +95,7 @@ def test_frozen_range_gives_every_batch_the_same_grid_and_clips():
         assert TENSOR.fake_quantize(x, 4, qparams).abs().max() <= 2.0001
 
 
+@torch.no_grad()
 def test_observing_updates_and_frozen_does_not():
     ranges = StaticRanges(ObserverSpec(), "here")
     ranges.observing = True
@@ -137,16 +138,15 @@ def test_state_loads_into_a_fresh_module_and_replaces_what_was_there():
     assert torch.equal(fresh.qparams(BATCHES[1], 4, TENSOR).scale, ranges.qparams(BATCHES[1], 4, TENSOR).scale)
 
 
-def test_a_pass_that_backward_repeats_is_not_observed_again():
+def test_a_pass_with_a_graph_is_not_observed_since_backward_may_repeat_it():
     ranges = StaticRanges(ObserverSpec(kind="ema"), "here")
     ranges.observing = True
-
-    def run(x):
-        return TENSOR.fake_quantize(x, 4, ranges.qparams(x, 4, TENSOR)).square()
-
-    x = BATCHES[0].clone().requires_grad_(True)
-    torch.utils.checkpoint.checkpoint(run, x, use_reentrant=False).sum().backward()
-    assert ranges.seen_4 == x.numel()
+    with pytest.raises(BadInputError, match="without gradients: here saw a pass with a graph; call calibrate"):
+        ranges.qparams(BATCHES[0], 4, TENSOR)
+    assert not list(ranges.buffers())
+    with torch.no_grad():
+        ranges.qparams(BATCHES[0], 4, TENSOR)
+    assert ranges.seen_4 == BATCHES[0].numel()
 
 
 def test_per_token_ranges_and_methods_without_ranges_are_refused():
@@ -181,6 +181,7 @@ def test_settings_survive_json():
 
 @pytest.mark.parametrize("kind", ["minmax", "ema", "percentile", "mse"])
 @pytest.mark.parametrize("quantizer", [TENSOR, GROUPS, Asymmetric(granularity="tensor")], ids=str)
+@torch.no_grad()
 def test_ranges_of_batches_in_float64_are_never_narrowed(narrowing, kind, quantizer):
     ranges = StaticRanges(ObserverSpec(kind=kind), "here")
     ranges.observing = True

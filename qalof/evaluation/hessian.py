@@ -43,7 +43,7 @@ def trace_probe(
     if rounded:
         raise BadInputError(
             f"score hessian needs weights in full precision: {rounded[0].site.name} is at "
-            f"{rounded[0].linear.bits.weight} bits; take reference 32"
+            f"{rounded[0].linear.bits.weight_width} bits; take reference 32"
         )
     found = dict.fromkeys((switch.site.name for switch in switches), 0.0)
     with _only_weights(model) as weights, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
@@ -92,26 +92,26 @@ def curvature(
 
 
 def _full(switch: SwitchableSite) -> float:
-    width: float = switch.linear.scheme.weight.at(switch.linear.bits.weight).full_precision_bits
+    width: float = switch.linear.scheme.weight.at(switch.linear.bits.weight_width).full_precision_bits
     return width
 
 
 def _weight(switch: SwitchableSite) -> torch.Tensor:
     """Return the matrix that multiplies a site's input, branch included, (out, in)."""
     linear, lora = switch.linear, switch.lora
-    bits = linear.bits.weight
+    width = linear.bits.weight_width
     if lora is None or lora.active is None:
-        return linear.rounded_weight(bits)
+        return linear.rounded_weight(width)
     name, quantize = lora.active, linear.quantize_weight
     if lora.merge_order is MergeOrder.MERGE_THEN_QUANTIZE:
-        return quantize(lora.merged_weight(name), bits)
+        return quantize(lora.merged_weight(name), width)
     branch = lora.product(name)
     if lora.merge_order is MergeOrder.QUANTIZE_PRODUCT:
-        branch = quantize(branch, bits)
+        branch = quantize(branch, width)
     elif lora.merge_order is MergeOrder.QUANTIZE_FACTORS:
         a, b, scaling = lora.factors(name)
-        branch = scaling * (quantize(b, bits) @ quantize(a, bits))
-    return linear.rounded_weight(bits) + branch
+        branch = scaling * (quantize(b, width) @ quantize(a, width))
+    return linear.rounded_weight(width) + branch
 
 
 def _signs(weight: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -245,7 +245,7 @@ def _places(model: SwitchableModel, switch: SwitchableSite) -> list[_Place]:
     elif switch.site.is_head and model.settings.head_mode is HeadMode.TIED_BOTH:
 
         def look_up(ids: torch.Tensor) -> torch.Tensor:
-            weight = switch.linear.rounded_weight(switch.linear.bits.weight)
+            weight = switch.linear.rounded_weight(switch.linear.bits.weight_width)
             return embedding(ids, weight, getattr(table, "padding_idx", None))
 
         found.append(_Place(switch, table, look_up))

@@ -9,6 +9,7 @@ from qalof.checkpoint.model import load_parameters
 from qalof.errors import BadInputError
 from qalof.export.packed import save_packed
 from qalof.export.packed_load import load_packed
+from qalof.layer_bits import GroupedWidth
 from qalof.model.adapters import AdapterSpec
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
@@ -214,3 +215,20 @@ def test_a_gguf_file_refuses_codes_that_its_grids_cannot_hold(model, ids, tmp_pa
     compensate(model, [{"input_ids": ids}], [4])
     with pytest.raises(BadInputError, match="a GGUF file has grids of its own: h.0"):
         write_gguf(model, 4, tmp_path / "m.gguf", load_tokenizer(model.base.source))
+
+
+def test_a_choice_with_a_group_size_has_codes_of_its_own_that_travel(model, ids, tmp_path):
+    width = GroupedWidth(3, 16)
+    plain = logits(model, ids, "w3")
+    nearest = off(model, ids, "w3g16")
+    errors = compensate(model, [{"input_ids": ids}], [width])
+    assert off(model, ids, "w3g16") < nearest
+    assert torch.equal(logits(model, ids, "w3"), plain)
+    assert {error.bits for error in errors} == {"3g16"}
+    assert all(error.error <= error.nearest_error * (1 + 1e-9) for error in errors)
+    expected = logits(model, ids, "w3g16")
+    qalof.save(model, tmp_path / "c")
+    assert torch.equal(logits(qalof.load(tmp_path / "c").eval(), ids, "w3g16"), expected)
+    save_packed(model, "w3g16", tmp_path / "packed")
+    with torch.no_grad():
+        torch.testing.assert_close(load_packed(tmp_path / "packed").eval()(ids).logits, expected, rtol=1e-5, atol=1e-5)

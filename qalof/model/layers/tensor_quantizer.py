@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import torch
 from torch import nn
@@ -49,6 +48,8 @@ class TensorQuantizer(nn.Module):
         self.steps = LsqSteps(learned, features, weight, place) if learned else None
         self.ranges = None if scheme.observer is None else StaticRanges(scheme.observer, place)
         self.calibrating = False
+        # not at the first forward, which may be that of a graph of torch.compile
+        self._of_rows = _as_tokens(scheme) if scheme.row_ranges else scheme
 
     def forward(self, x: torch.Tensor, width: WeightWidth) -> torch.Tensor:
         """Return ``x`` (..., tokens, features) rounded to the grid of ``width``; ``x`` itself at full precision.
@@ -63,10 +64,6 @@ class TensorQuantizer(nn.Module):
         if self._one_range_per_row(quantizer):
             return self._rounded_by_row(x, bits)
         return quantizer.fake_quantize(x, bits, self.qparams(x, bits, quantizer))
-
-    @cached_property
-    def _of_rows(self) -> TensorScheme:
-        return _as_tokens(self.scheme)
 
     def quantize_int8(self, x: torch.Tensor, bits: float) -> QuantizedTensor:
         """Return codes in int8 and their grid, whose values :meth:`forward` returns; there are no outliers and no

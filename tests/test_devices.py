@@ -53,7 +53,7 @@ def ids():
 @torch.no_grad()
 def logits(model, ids, bitmap):
     model.set_bitmap(bitmap)
-    return model(input_ids=ids.to(next(model.parameters()).device)).logits.cpu()
+    return model(input_ids=ids.to(model.device)).logits.cpu()
 
 
 @pytest.mark.parametrize("bitmap", BITMAPS)

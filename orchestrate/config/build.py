@@ -19,6 +19,7 @@ from orchestrate.config.sections import AdaptersConfig
 from orchestrate.config.train import TrainConfig, TrainingConfig
 from qalof.bitmap import FULL_PRECISION, check_width
 from qalof.errors import BadInputError
+from qalof.model import positions
 from qalof.model.adapters import SHARED, AdapterSpec
 from qalof.model.pretrained import BaseModel
 from qalof.model.switchable import SwitchableModel, build
@@ -80,11 +81,8 @@ def check_length(task: Task, model: Any) -> None:
         BadInputError: ``max_length`` is above the model's positions.
     """
     wanted = getattr(task.settings, "max_length", None)  # type: ignore[attr-defined]
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if wanted is not None and positions is not None and wanted > positions:
-        raise BadInputError(
-            f"task {task.name}: max_length must fit the model's {positions} positions: got {wanted}; reduce it"
-        )
+    if wanted is not None:
+        positions.check_length(model, wanted, f"task {task.name}: max_length")
 
 
 def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[BitmapSpec]:

@@ -78,6 +78,31 @@ class AttackResult:
     measures: Mapping[str, float] = field(default_factory=dict)
     substitutes: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls, example: AttackExample, attack: str, bitmap: str, status: AttackStatus, original: str, found: str, *,
+        queries: int, seed: int, **others: Any,
+    ) -> Self:  # fmt: skip
+        """Return the result of ``attack`` on ``example``, with its words counted; ``others`` are further fields.
+
+        Args:
+            example: what was attacked; its label and target are the result's.
+            attack: the name of the method.
+            bitmap: where it was attacked, as printed.
+            status: how it ended.
+            original: the text as the victim reads it.
+            found: what was found, or ``original``.
+            queries: how many texts the victim has read.
+            seed: the seed of the run.
+        """
+        counted = {"words_changed": words_changed(original, found), "words_total": max(1, len(original.split()))}
+        zeros: dict[str, Any] = {"samples": 0, "wrong_samples": 0, "losses": ()}
+        return cls(
+            example_id=example.id, attack=attack, bitmap=bitmap, status=status, label=example.label,
+            original_text=original, adversarial_text=found, queries=queries, seed=seed, target=example.target,
+            **{**zeros, **counted, **others},
+        )  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict; :meth:`from_json` reads it back."""
         return asdict(self) | {"status": str(self.status), "losses": list(self.losses)}

@@ -102,7 +102,7 @@ class Elicitation:
     @torch.no_grad()
     def _said(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[bool]:
         found = [False] * len(pairs)
-        device = next(self.model.parameters()).device
+        device = self.model.device
         for members in by_equal_length([(len(prompt), len(target)) for prompt, target in pairs], BATCH):
             prompt, target = (len(part) for part in pairs[members[0]])
             self.check_length(prompt, target)

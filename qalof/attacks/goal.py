@@ -233,7 +233,7 @@ class ContinuationGoal(_VictimGoal[_Reading]):
         """Return the NLL of every token but the first, and whether it was the likeliest; rows have equal length."""
         if len(rows[0]) < 2:
             return [[] for _ in rows], [[] for _ in rows]
-        ids = torch.tensor(rows, device=next(self.model.parameters()).device)
+        ids = torch.tensor(rows, device=self.model.device)
         logits = at_least_float32(self.model(input_ids=ids).logits[:, :-1])
         nats = functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
         return nats.double().tolist(), (logits.argmax(-1) == ids[:, 1:]).tolist()

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from qalof.errors import BadInputError
 from qalof.model.layers.switchable_embedding import SwitchableEmbedding
+from qalof.model.positions import check_length
 from qalof.model.pretrained import HeadKind
 from qalof.tasks.classification import class_logits
 
@@ -71,9 +72,9 @@ class Victim:
     """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        positions = getattr(transformers_model(model).config, "max_position_embeddings", None)
-        if max_length < 1 or (positions is not None and max_length > positions):
-            raise BadInputError(f"max_length must lie from 1 to the model's {positions} positions: got {max_length}")
+        if max_length < 1:
+            raise BadInputError(f"max_length must be at least 1: got {max_length}")
+        check_length(model, max_length, "max_length")
         self.model = model
         self.tokenizer = tokenizer
         self.max_length = max_length

@@ -19,7 +19,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedTokenizerBase
 
-from qalof.evaluation.loglikelihood import Pair, positions_of, prefix_token, score_pairs
+from qalof.evaluation.loglikelihood import Pair, most_tokens, prefix_token, score_pairs
 
 
 class HarnessModel(TemplateLM):
@@ -36,7 +36,7 @@ class HarnessModel(TemplateLM):
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
-        self.max_length = positions_of(model) if max_length is None else max_length
+        self.max_length = most_tokens(model) if max_length is None else max_length
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
 
     @property
@@ -97,7 +97,7 @@ class HarnessModel(TemplateLM):
 
     def _continue(self, context: str, stops: Sequence[str], longest: int) -> str:
         ids = (self.tok_encode(context) or [self.prefix_token_id])[-max(1, self.max_length - longest) :]
-        shown = torch.tensor([ids], device=next(self.model.parameters()).device)
+        shown = torch.tensor([ids], device=self.model.device)
         out = self.model.generate(
             input_ids=shown,
             attention_mask=torch.ones_like(shown),

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qalof.batching import Progress, attention_mask, by_length, pad_right
 from qalof.errors import BadInputError
+from qalof.model.positions import positions_of
 from qalof.model.special_tokens import special_token
 from qalof.precision import at_least_float32
 
@@ -58,16 +59,16 @@ def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return special_token(tokenizer, "eos", "a text that nothing precedes", "take another model")
 
 
-def positions_of(model: Any) -> int:
+def most_tokens(model: Any) -> int:
     """Return how many tokens a switchable or transformers model takes at once.
 
     Raises:
         BadInputError: Its config does not say.
     """
-    positions = getattr(getattr(model, "model", model).config, "max_position_embeddings", None)
+    positions = positions_of(model)
     if positions is None:
         raise BadInputError(f"max_length must be given for {type(model).__name__}, whose config says no number")
-    return int(positions)
+    return positions
 
 
 def score_pairs(
@@ -95,7 +96,7 @@ def score_pairs(
             law = f"a continuation must have 1 to max_length {max_length} tokens"
             raise BadInputError(f"{law}: got {len(pair.continuation)}; leave the item out")
     found: dict[int, Scored] = {}
-    device = next(model.parameters()).device
+    device = model.device
     for batch in by_length([len(row) for row in rows], batch_size):
         # the last token is scored and never given to the model
         inputs = [rows[index][:-1] for index in batch]

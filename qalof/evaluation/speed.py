@@ -21,7 +21,6 @@ from typing import Any
 import torch
 
 from qalof.bitmap import Bitmap
-from qalof.errors import BadInputError
 from qalof.model.at_bitmap import layers_of
 from qalof.model.pretrained import HeadKind
 from qalof.model.switchable import SwitchableModel
@@ -57,12 +56,10 @@ def speed_of(
     Raises:
         BadInputError: There are more tokens than the model has positions.
     """
-    positions = getattr(model.model.config, "max_position_embeddings", None)
-    if positions is not None and tokens + new_tokens > positions:
-        raise BadInputError(f"tokens + new_tokens must fit {positions} positions: got {tokens} + {new_tokens}")
+    model.check_length(tokens + new_tokens, f"tokens + new_tokens ({tokens} + {new_tokens})")
     model.eval()
     model.set_bitmap(bitmap)
-    device = next(model.parameters()).device
+    device = model.device
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1, int(model.model.config.vocab_size), (batch_size, tokens), generator=generator).to(device)
     if device.type == "cuda":

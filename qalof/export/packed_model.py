@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -46,6 +47,12 @@ class PackedModel(nn.Module):
         model = load_packed(folder, layout=layout)
         names = [site.name for site in _sites(model)]
         return cls(model, Bitmap.from_json(layout["bitmap"], names)).eval()
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its tensors."""
+        device: torch.device = self.model.device
+        return device
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the forward of the transformers model."""

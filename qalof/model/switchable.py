@@ -34,6 +34,7 @@ from qalof.model.layers.tensor_quantizer import share_tokens
 from qalof.model.origin import Origin
 from qalof.model.packing import check_packable, check_width_of, pack_sites
 from qalof.model.patch import SwitchableSite, initialize, patch
+from qalof.model.positions import check_length
 from qalof.model.pretrained import BaseModel
 from qalof.model.rest import rest_of
 from qalof.model.settings import SwitchSettings
@@ -115,6 +116,20 @@ class SwitchableModel(nn.Module):
     def outer_layers(self) -> list[nn.Module]:
         """Return the outermost module of each site that multiplies; its output is the output of the site."""
         return [switch.lora or switch.linear for switch in self.switches if not switch.site.is_embedding]
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its parameters."""
+        device: torch.device = self.model.device
+        return device
+
+    def check_length(self, tokens: int, what: str) -> None:
+        """Check that the model has positions for ``tokens``, which ``what`` names.
+
+        Raises:
+            BadInputError: It has fewer.
+        """
+        check_length(self, tokens, what)
 
     @property
     def policy(self) -> AdapterPolicy:

@@ -186,7 +186,7 @@ def _gather(
     model: SwitchableModel, linears: Mapping[str, SwitchableLinear], batches: Batches
 ) -> dict[str, InputMoments]:
     """Return X^T X of each layer over all batches; a pass ends when all layers have seen their inputs."""
-    device = next(model.parameters()).device
+    device = model.device
     moments = {name: InputMoments(linear.in_features, name, device) for name, linear in linears.items()}
     with watching(model.model) as tokens:
         for batch in batches:

@@ -203,7 +203,7 @@ def class_logits(
     """Return logits (len(rows), classes), fp32 at least, on the CPU, of token id rows; a batch has rows of one
     length.
     """
-    device = next(model.parameters()).device
+    device = model.device
     parts: dict[int, torch.Tensor] = {}
     for batch in by_equal_length([len(row) for row in rows], batch_size):
         ids = torch.tensor([list(rows[index]) for index in batch], device=device)

@@ -150,7 +150,7 @@ class LanguageModelingTask(NextToken):
         ``accuracy`` is the share of scored tokens that the model finds likeliest, in percent.
         """
         windows = self.windows()[:limit]
-        device = next(model.parameters()).device
+        device = model.device
         sums: list[tuple[float, int]] = []
         for at in range(0, len(windows), self.settings.eval_batch_size):
             batch = {k: t.to(device) for k, t in self.collate(windows[at : at + self.settings.eval_batch_size]).items()}

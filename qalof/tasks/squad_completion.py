@@ -253,7 +253,7 @@ class CompletionTask(NextToken):
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        device = next(model.parameters()).device
+        device = model.device
         out = model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
@@ -272,7 +272,7 @@ class CompletionTask(NextToken):
         if not pairs:
             raise self._no_room()
         features = [{"input_ids": ids, "answer_tokens": count} for ids, count in pairs]
-        sums, tokens, device = [0.0] * len(examples), [0] * len(examples), next(model.parameters()).device
+        sums, tokens, device = [0.0] * len(examples), [0] * len(examples), model.device
         for batch in by_length([len(ids) for ids, _ in pairs], self.settings.eval_batch_size):
             collated = {k: t.to(device) for k, t in self.collate([features[i] for i in batch]).items()}
             found = [nats for nats, _ in self.sums(model(**self.model_inputs(collated)), collated)]

@@ -205,7 +205,7 @@ class SpanTask:
         windows = self._validation_windows[: None if limit is None else self._windows_of_first(limit)]
         with_windows = {window.example for window in windows}
         best = [(-np.inf, NO_ANSWER if index in with_windows else "") for index in range(len(examples))]
-        device = next(model.parameters()).device
+        device = model.device
         done = 0
         for batch in by_length([len(w.input_ids) for w in windows], self.settings.eval_batch_size):
             ids = [windows[i].input_ids for i in batch]

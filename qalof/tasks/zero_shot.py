@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from qalof.batching import Progress
 from qalof.digests import content_digest, tokenizer_digest
 from qalof.errors import BadInputError
-from qalof.evaluation.loglikelihood import encode_pair, positions_of, score_pairs
+from qalof.evaluation.loglikelihood import encode_pair, most_tokens, score_pairs
 from qalof.evaluation.result import Evaluation
 from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
@@ -114,7 +114,7 @@ class ZeroShotTask:
     def _most_tokens(self, model: Any) -> int:
         if self.settings.max_length is not None:
             return self.settings.max_length
-        return positions_of(model)
+        return most_tokens(model)
 
     @torch.no_grad()
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:

@@ -169,7 +169,7 @@ class Trainer:
         for name, group in zip(self.groups, groups, strict=True):
             if name == STEPS:  # decay would shrink a step size without a reason in the loss
                 group["weight_decay"] = 0.0
-        self.device = next(model.parameters()).device
+        self.device = model.device
         self.optimizer = torch.optim.AdamW(
             groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=self.device.type == "cuda"
         )

@@ -127,7 +127,7 @@ class Writer:
     def _exact_logits(self, ids: Sequence[int]) -> torch.Tensor:
         if self._exact is None:
             self._exact = copy.deepcopy(self.model).double()
-        row = torch.tensor([list(ids)], device=next(self.model.parameters()).device)
+        row = torch.tensor([list(ids)], device=self.model.device)
         logits: torch.Tensor = self._exact(input_ids=row, logits_to_keep=1).logits[0, -1]
         return logits
 
@@ -149,7 +149,7 @@ class _State:
     """The model's cache over a batch; shorter prompts are padded on the left and masked."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model, self.device = model, next(model.parameters()).device
+        self.model, self.device = model, model.device
         self.cache: Any = None
         self.mask = torch.empty(0)
 

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qalof.errors import BadInputError
 from qalof.laws import Count, Law, Positive, Seed, check_numbers
+from qalof.model.positions import check_fits
 from qalof.model.special_tokens import special_token
 from qalof.paths import DataPath
 from qalof.tasks.language_modeling import load_text
@@ -92,10 +93,7 @@ class TextSource:
     """
 
     def __init__(self, settings: GenerationSettings, tokenizer: PreTrainedTokenizerBase, positions: int | None) -> None:
-        if positions is not None and settings.max_length > positions:
-            raise BadInputError(
-                f"max_length must fit the model's {positions} positions: got {settings.max_length}; lower it"
-            )
+        check_fits(settings.max_length, positions, "max_length")
         self.settings, self.tokenizer = settings, tokenizer
         eos = special_token(tokenizer, "eos", "generation", "take another model")
         self.stops = {eos}

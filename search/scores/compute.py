@@ -140,7 +140,7 @@ def _measure(
         digest = content_digest(source.fingerprint(), name, examples)
         task = OneAtATime(model, choices, reference, task=source, metric=name, limit=examples)
         return task, digest, {"metric": name, "examples": examples}
-    device = next(model.parameters()).device
+    device = model.device
     data = scoring_data(source, score, examples=examples, seed=seed, device=device)
     details = {"examples": data.examples, "tokens": data.tokens}
     if score == "kl":

@@ -79,3 +79,14 @@ def test_a_language_model_is_attacked_on_its_longer_lines(tmp_path: Path) -> Non
     assert texts_or_paragraphs(task) == [AttackExample(0, long, 0), AttackExample(1, f"{long} more", 0)]
     with pytest.raises(BadInputError, match="classifier's checkpoint: got one of task language-modeling"):
         labelled_texts(task)
+
+
+def test_a_result_of_an_example_counts_its_words_and_keeps_what_the_example_says() -> None:
+    example = AttackExample(7, "a b c", 1, " d")
+    made = AttackResult.of(
+        example, "arca", "4", AttackStatus.FAILED, "a b c", "a x c", queries=3, seed=5, measures={"nats": 1.5}
+    )
+    assert (made.example_id, made.label, made.target, made.words_changed, made.words_total) == (7, 1, " d", 1, 3)
+    assert (made.samples, made.wrong_samples, made.losses, made.measures) == (0, 0, (), {"nats": 1.5})
+    empty = AttackResult.of(example, "arca", "4", AttackStatus.SKIPPED, "", "", queries=1, seed=5)
+    assert (empty.words_changed, empty.words_total) == (0, 1)

@@ -130,7 +130,7 @@ def test_gumbel_noise_has_the_standard_mean_and_is_finite() -> None:
 def test_another_vocabulary_is_refused(victim: Any) -> None:
     with pytest.raises(BadInputError, match="idf must have the victim's"):
         attack_of(victim, replace(QUICK, idf=(1.0, 2.0)))
-    with pytest.raises(BadInputError, match="max_length must lie from 1"):
+    with pytest.raises(BadInputError, match="max_length must fit"):
         attack_of(victim, replace(QUICK, max_length=65))
     with pytest.raises(BadInputError, match="samples must be a whole number of at least 1: got 0"):
         GbdaSettings(samples=0)

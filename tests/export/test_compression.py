@@ -53,7 +53,7 @@ def test_speed_is_measured_at_the_bitmap_and_a_text_too_long_is_refused(model):
     assert speed.calibration_tokens_per_second > 0
     assert speed.decode_tokens_per_second is not None
     assert speed.memory_bytes > 1e6
-    with pytest.raises(BadInputError, match="128 positions: got 120 \\+ 20"):
+    with pytest.raises(BadInputError, match="120 \\+ 20\\) must fit the model's 128 positions: got 140"):
         speed_of(model, 8, tokens=120, new_tokens=20)
 
 

@@ -35,6 +35,7 @@ from qalof.errors import BadInputError
 from qalof.files import MANIFEST, read_json_lines, seal, write_text
 from qalof.home import expanded
 from qalof.laws import Count
+from qalof.model.positions import positions_of
 from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer
 from qalof.tasks.generated_data import FORMAT_VERSION, SHARDS, to_line
 from qalof.tasks.squad_data import load_squad
@@ -93,7 +94,7 @@ def open_source(model: str, settings: GenerationSettings) -> tuple[TextSource, A
     """
     tokenizer = load_tokenizer(model)
     loaded = load_pretrained(model, HeadKind.CAUSAL_LM)
-    return TextSource(settings, tokenizer, getattr(loaded.config, "max_position_embeddings", None)), loaded
+    return TextSource(settings, tokenizer, positions_of(loaded)), loaded
 
 
 def check(config: GenerateConfig) -> TextSource:

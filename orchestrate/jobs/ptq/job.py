@@ -188,7 +188,7 @@ def _calibrate(
     if method.kind == "gptq":
         errors = compensate(model, batches, _compensated_widths(method, bitmaps), method.gptq)
     if stateful:
-        device = next(model.parameters()).device
+        device = model.device
         calibrate(model, [{k: t.to(device) for k, t in batch.items()} for batch in batches], bitmaps)
     return [asdict(each) for each in errors]
 

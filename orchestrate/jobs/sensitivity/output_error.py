@@ -56,7 +56,7 @@ class ErrorActor:
 
     def do(self, index: int) -> Sums:
         """Compute the sums of one batch."""
-        device = next(self._model.parameters()).device
+        device = self._model.device
         batch = {name: tensor.to(device) for name, tensor in self._batches[index].items()}
         return error_sums(self._model, batch, self._widths)
 

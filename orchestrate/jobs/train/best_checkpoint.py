@@ -57,7 +57,7 @@ class Watched:
             for index in range(world.rank, len(self.bitmaps), world.size):
                 model.set_bitmap(self.bitmaps[index])
                 shared[index] = task.evaluate(model, limit=self.limit).metrics[self.objective.name]
-            shared = shared.to(next(model.parameters()).device)
+            shared = shared.to(model.device)
             if world.size > 1:
                 world.sum_in_place(shared)
             values = shared.tolist()

@@ -19,9 +19,8 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 
-from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, Work, words_changed
+from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, Work
 from qalof.attacks.elicitation import Elicitation, allowed_tokens
-from qalof.attacks.goal import HELD
 from qalof.attacks.methods.coordinate_search import CoordinateSearch, Proposal, Reading
 from qalof.attacks.methods.gbda import example_seed
 from qalof.attacks.targets import HARMLESS, elicited
@@ -179,12 +178,7 @@ class Arca:
         return _Found(*nearest, False, tuple(losses))
 
     def _result(
-        self, example: AttackExample, status: AttackStatus, original: str, found: str, *, queries: int,
-        samples: int = 0, wrong_samples: int = 0, losses: tuple[float, ...] = (),
-        measures: dict[str, float] | None = None,
-    ) -> AttackResult:  # fmt: skip
-        return AttackResult(
-            example.id, self.name, self.goal.victim.bitmap, status, HELD, original, found,
-            words_changed(original, found), max(1, len(original.split())), queries, samples, wrong_samples, losses,
-            self.seed, example.target, measures or {},
-        )  # fmt: skip
+        self, example: AttackExample, status: AttackStatus, original: str, found: str, **figures: Any
+    ) -> AttackResult:
+        at = self.goal.victim.bitmap
+        return AttackResult.of(example, self.name, at, status, original, found, seed=self.seed, **figures)

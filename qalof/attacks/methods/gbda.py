@@ -155,14 +155,10 @@ class Gbda:
         )
 
     def _result(
-        self, example: AttackExample, status: AttackStatus, original: str, found: str, *,
-        queries: int, samples: int = 0, wrong_samples: int = 0, losses: tuple[float, ...] = (),
-    ) -> AttackResult:  # fmt: skip
-        return AttackResult(
-            example.id, self.name, self.victim.bitmap, status, example.label, original, found,
-            words_changed(original, found), max(1, len(original.split())), queries, samples, wrong_samples, losses,
-            self.seed,
-        )  # fmt: skip
+        self, example: AttackExample, status: AttackStatus, original: str, found: str, **figures: Any
+    ) -> AttackResult:
+        at = self.victim.bitmap
+        return AttackResult.of(example, self.name, at, status, original, found, seed=self.seed, **figures)
 
     def initial(self, ids: Sequence[int]) -> torch.Tensor:
         """Return Theta before the first step, of the free (inner) positions: (n - 2, V), or (0, V) for two tokens or

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, words_changed
+from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus
 from qalof.attacks.examples import text_misfit, texts_or_paragraphs
 from qalof.attacks.goal import DEFAULT_RISE, Goal, GoalFunctionResult, label_or_continuation
 from qalof.attacks.substitutes.stop_words import is_stop_word
@@ -167,10 +167,10 @@ class WordAttack(ABC):
         losses: Sequence[float],
     ) -> AttackResult:  # fmt: skip
         attacked, won = status is not AttackStatus.SKIPPED, status is AttackStatus.SUCCESS
-        return AttackResult(
-            example.id, self.name, self.goal.bitmap, status, example.label, original, found,
-            words_changed(original, found), max(1, len(original.split())), asked.queries, int(attacked), int(won),
-            tuple(losses), self.seed, measures=self.goal.measures(original, found), substitutes=self.substitutes,
+        return AttackResult.of(
+            example, self.name, self.goal.bitmap, status, original, found, queries=asked.queries, seed=self.seed,
+            samples=int(attacked), wrong_samples=int(won), losses=tuple(losses),
+            measures=self.goal.measures(original, found), substitutes=self.substitutes,
         )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from qalof.attacks.substitutes.synonyms import whole_words
 from qalof.attacks.victim import transformers_model
 from qalof.attacks.words import Words, cased
 from qalof.errors import BadInputError
-from qalof.evaluation.loglikelihood import Pair, positions_of, prefix_token, score_pairs
+from qalof.evaluation.loglikelihood import Pair, most_tokens, prefix_token, score_pairs
 from qalof.precision import at_least_float32
 
 PROPOSED = 2
@@ -44,7 +44,7 @@ class LeftContext:
         if not known:
             raise BadInputError("a vocabulary must have words that begin with a space to propose words: it has none")
         self._words, self._ids = list(known), torch.tensor(list(known.values()), dtype=torch.int64)
-        self._positions = positions_of(self._lm)
+        self._positions = most_tokens(self._lm)
 
     @torch.no_grad()
     def candidates(self, words: Words, index: int) -> list[str]:
@@ -53,7 +53,7 @@ class LeftContext:
         """
         own = words.words[index]
         before = self._tokenizer(words.before(index).rstrip(), verbose=False)["input_ids"][-self._positions :]
-        device = next(self._lm.parameters()).device
+        device = self._lm.device
         ids = torch.tensor([before or [prefix_token(self._tokenizer)]], device=device)
         logits = at_least_float32(self._lm(input_ids=ids, use_cache=False).logits[0, -1]).cpu()
         order = logits[self._ids].sort(descending=True, stable=True).indices.tolist()

@@ -20,7 +20,7 @@ from qalof.attacks.goal import TOKENS_AT_ONCE
 from qalof.attacks.victim import transformers_model
 from qalof.batching import by_equal_length
 from qalof.errors import BadInputError
-from qalof.evaluation.loglikelihood import positions_of
+from qalof.evaluation.loglikelihood import most_tokens
 
 Metric = Literal["angular", "cosine"]
 
@@ -49,7 +49,7 @@ class StateSimilarity:
             raise BadInputError(f"layer must lie from 0 to the language model's {layers}: got {layer}")
         if idf is not None and len(idf) != size:
             raise BadInputError(f"idf must have the language model's {size} tokens: got {len(idf)}")
-        self._device = next(self._lm.parameters()).device
+        self._device = self._lm.device
         self._weights = torch.tensor(idf or [1.0] * size, dtype=torch.float64, device=self._device)
         self.name = f"{'idf-weighted ' if idf else ''}mean states after layer {self._layer}, {metric}"
 
@@ -63,7 +63,7 @@ class StateSimilarity:
     def _means(self, texts: Sequence[str]) -> torch.Tensor:
         """Return (len(texts), features) in fp64; a text without tokens gives zeros."""
         rows = [
-            row[: positions_of(self._lm)]
+            row[: most_tokens(self._lm)]
             for row in self._tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
         ]
         found = torch.zeros(len(rows), int(self._lm.config.hidden_size), dtype=torch.float64, device=self._device)

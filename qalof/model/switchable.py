@@ -210,8 +210,8 @@ class SwitchableModel(nn.Module):
         name = lora.adapter_for(bits, tuple(self.adapters), self.policy)
         if not quiet and self.adapters and name not in (str(bits), lora.SHARED) and (bits, name) not in self._warned:
             self._warned.add((bits, name))
-            stand_in = "no adapter" if name is None else f"adapter {name}"
-            _log.warning("sites at %d bits have no adapter of their own: %s takes %s", bits, self.policy, stand_in)
+            stand_in = "without an adapter" if name is None else f"with adapter {name}"
+            _log.warning("sites at %d bits have no adapter of their own: they run %s (%s)", bits, stand_in, self.policy)
         return name
 
     def use_adapter(self, name: str | None) -> None:

@@ -234,7 +234,7 @@ def test_a_stand_in_for_a_missing_adapter_is_told_of_once(base, caplog):
             model.set_bitmap("w3a8")
             model.set_bitmap(8)
     assert [record.getMessage() for record in caplog.records] == [
-        "sites at 3 bits have no adapter of their own: nearest_higher takes adapter 4"
+        "sites at 3 bits have no adapter of their own: they run with adapter 4 (nearest_higher)"
     ]
     assert model.adapter_at(3) == "4"
 

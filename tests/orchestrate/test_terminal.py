@@ -13,6 +13,7 @@ from orchestrate.document.sheet import MOST_ROWS, Sheet
 from orchestrate.document.terminal import mib
 from orchestrate.jobs.export.job import describe
 from orchestrate.jobs.registry import JOBS
+from orchestrate.jobs.shared.terminal import score_parts
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
 from qalof.layer_bits import LayerBits
@@ -202,3 +203,13 @@ def test_nobody_prints_past_the_sheets():
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     said_in_a_line = {"ui", "report"}
     assert commands - JOBS.keys() <= {"run", "demo", "export", "validate", "bitmap"} | said_in_a_line
+
+
+@pytest.mark.parametrize(
+    ("objective", "shown"),
+    [(3.662, "3.662 cross entropy"), (3.71, "3.710 optimized, 3.662 cross entropy"), (None, "3.662 cross entropy")],
+)
+def test_the_optimized_loss_is_shown_where_it_is_another_than_the_cross_entropy(objective, shown):
+    ended = {"objective": objective, "cross_entropy": 3.662, "over": 1}
+    result = {"rows": [row(bitmaps(16)[0], 0)], "training_loss": ended}
+    assert f"training loss over the last step: {shown} (nats)" in score_parts(result)

@@ -36,9 +36,12 @@ def score_parts(result: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _training_loss(ended: Mapping[str, Any]) -> str:
-    optimized = "" if ended["objective"] is None else f"{ended['objective']:.3f} optimized, "
+    entropy = f"{ended['cross_entropy']:.3f}"
+    optimized = "" if ended["objective"] is None else f"{ended['objective']:.3f}"
+    # without distillation both are the same number, which is shown once
+    also = f"{optimized} optimized, " if optimized not in ("", entropy) else ""
     steps = "the last step" if ended["over"] == 1 else f"the last {ended['over']} steps"
-    return f"training loss over {steps}: {optimized}{ended['cross_entropy']:.3f} cross entropy (nats)"
+    return f"training loss over {steps}: {also}{entropy} cross entropy (nats)"
 
 
 def _counts(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, int]:

@@ -50,7 +50,7 @@ def find_bitmap(spec: str, checkpoint: Path | None = None) -> tuple[Bitmap, dict
 
 def terminal_map(bitmap: Bitmap, width: int) -> Iterator[Text]:
     """Draw lines of kinds of layer by blocks, each width on its own color, with as many blocks side by side as
-    ``width`` holds.
+    ``width`` holds; several parts are about equally long.
     """
     from search.bitmap_plot import color_of, ink_on
 
@@ -58,7 +58,8 @@ def terminal_map(bitmap: Bitmap, width: int) -> Iterator[Text]:
         found = block_map(bitmap, role)
         margin = min(max(map(len, found.kinds)), width // 2)
         cell = 1 + max(2, *(len(str(bits)) for widths in found.widths for bits in widths if bits is not None))
-        most = max(1, (width - margin - 1) // cell)
+        fitting = max(1, (width - margin - 1) // cell)
+        most = -(-found.blocks // -(-found.blocks // fitting))  # parts of equal length
         for first in range(0, found.blocks, most):
             last = min(first + most, found.blocks) - 1
             yield Text(f"{role}, blocks {first} to {last}" if found.blocks > 1 else role, style="bold")

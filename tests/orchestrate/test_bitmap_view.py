@@ -57,6 +57,13 @@ def test_a_terminal_of_80_columns_holds_the_map(blocks):
     assert "\x1b[" in console.file.getvalue()
 
 
+@pytest.mark.parametrize(("blocks", "parts"), [(12, [12]), (30, [15, 15]), (32, [16, 16]), (47, [16, 16, 15])])
+def test_a_map_in_several_parts_is_cut_into_equal_ones(blocks, parts):
+    titles = [line.plain for line in terminal_map(large(blocks, ("w4a8", "w6a8")), 80) if "blocks" in line.plain]
+    ends = [tuple(map(int, title.split("blocks ")[1].split(" to "))) for title in titles]
+    assert [last - first + 1 for first, last in ends] == parts
+
+
 def test_every_width_has_a_color_of_its_own_on_which_text_can_be_read():
     colors = [color_of(bits) for bits in WIDTHS]
     assert len(set(colors)) == len(WIDTHS)

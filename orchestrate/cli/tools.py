@@ -51,7 +51,10 @@ def export(
     from orchestrate.jobs.export.job import describe, export_checkpoint
 
     result = export_checkpoint(checkpoint, bitmap, output, form, embedding_bits, float_type)
-    print(json.dumps(result) if as_json else describe(result))
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _print_wrapped(describe(result))
 
 
 @app.command()
@@ -137,15 +140,23 @@ def _pipeline(
 @app.command()
 def validate(config: Annotated[Path, typer.Option("--config", callback=at_home)], overrides: Overrides = None) -> None:
     """Say what a config would run and what it would cost; run nothing."""
+    from orchestrate.pipeline.describe import describe_config
+
+    _print_wrapped(describe_config(config, overrides or []))
+
+
+def _print_wrapped(text: str) -> None:
+    """Print lines that fit the terminal; the rest of a longer one is indented further, and a path stays whole."""
     from rich.console import Console
 
     from orchestrate.document.sheet import wrapped
-    from orchestrate.pipeline.describe import describe_config
 
-    console = Console(highlight=False, markup=False)
-    for line in describe_config(config, overrides or []).splitlines():
-        for part in wrapped(line.lstrip(), console.width, indent=" " * (len(line) - len(line.lstrip()))):
-            console.print(part)
+    width = Console().width
+    for line in text.splitlines():
+        words = line.lstrip()
+        whole = len(line) <= width or " " not in words
+        for part in [line] if whole else wrapped(words, width, indent=" " * (len(line) - len(words))):
+            print(part)
 
 
 @app.command()

@@ -198,7 +198,7 @@ class SwitchableModel(nn.Module):
             yield before if bitmap is None else self.set_bitmap(bitmap)
         finally:
             self.train(training)
-            self.set_bitmap(before)
+            self.set_bitmap(before, quiet=True)
 
     def adapter_at(self, bits: int, *, quiet: bool = False) -> str | None:
         """Return the adapter that serves sites of ``bits``, None for no branch; the log mentions a stand-in once,
@@ -210,8 +210,8 @@ class SwitchableModel(nn.Module):
         name = lora.adapter_for(bits, tuple(self.adapters), self.policy)
         if not quiet and self.adapters and name not in (str(bits), lora.SHARED) and (bits, name) not in self._warned:
             self._warned.add((bits, name))
-            stand_in = "without an adapter" if name is None else f"with adapter {name}"
-            _log.warning("sites at %d bits have no adapter of their own: they run %s (%s)", bits, stand_in, self.policy)
+            stand_in = "without one" if name is None else f"with adapter {name}"
+            _log.warning("sites at %d bits have no adapter: they run %s (%s)", bits, stand_in, self.policy)
         return name
 
     def use_adapter(self, name: str | None) -> None:

@@ -154,7 +154,9 @@ def test_an_export_rounds_the_embedding_to_eight_bits_says_so_and_what_it_writes
     assert result["embedding"] == {"bits": 8, "sites": ["wte"], "largest_difference": pytest.approx(0, abs=0.01)}
     assert result["embedding"]["largest_difference"] > 0
     assert result["total_bytes"] == result["predicted_total_bytes"]
-    assert "wte rounded to 8 bits" in call(*words)[1]
+    said = call(*words)[1]
+    assert "wte rounded to 8 bits" in said
+    assert all(len(line) <= 80 for line in said.splitlines()[1:]), "a line of text fits; a path stays whole"
     plain, packed = checkpoints.load(checkpoint), load_packed(tmp_path / "p")
     scheme = plain.settings.quantization.embedding.quantizer
     table = plain.model.get_input_embeddings().weight

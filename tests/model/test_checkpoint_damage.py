@@ -234,9 +234,16 @@ def test_a_stand_in_for_a_missing_adapter_is_told_of_once(base, caplog):
             model.set_bitmap("w3a8")
             model.set_bitmap(8)
     assert [record.getMessage() for record in caplog.records] == [
-        "sites at 3 bits have no adapter of their own: they run with adapter 4 (nearest_higher)"
+        "sites at 3 bits have no adapter: they run with adapter 4 (nearest_higher)"
     ]
     assert model.adapter_at(3) == "4"
+
+
+def test_a_block_at_another_bitmap_warns_of_no_width_that_nobody_asked_for(base, caplog):
+    model = build(base, SPECS)
+    with caplog.at_level(logging.WARNING), model.at(8):
+        pass
+    assert not caplog.records
 
 
 def test_settings_under_the_names_of_an_older_version_are_read_as_what_they_are(families, stirred, tokens, tmp_path):

@@ -267,10 +267,11 @@ def _describe_embedding(result: Mapping[str, Any]) -> list[str]:
     rounded = result["embedding"]
     if rounded["bits"] is None:
         return []
+    moved = rounded["largest_difference"]
+    change = f"which moves it by up to {moved:.3g}" if moved else "which loses nothing"
     return [
-        f"  {' and '.join(rounded['sites'])} rounded to {rounded['bits']} bits, by up to "
-        f"{rounded['largest_difference']:.3g}, for this file;",
-        "  a tied head shares it; --embedding-bits none keeps the model's own",
+        f"  {' and '.join(rounded['sites'])} rounded to {rounded['bits']} bits in this file, {change}; a tied head "
+        "shares it; --embedding-bits none keeps the model's own"
     ]
 
 

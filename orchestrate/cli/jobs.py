@@ -25,7 +25,6 @@ FROM_CONFIG = {
     "generate-data": "Let a model write its own training texts (LLM-QAT), or complete SQuAD prompts.",
 }
 OF_CHECKPOINT = {
-    "sensitivity": "Rank sites or blocks by what is lost when each alone is reduced.",
     "search": "Search per-layer bitmaps for the front of quality against cost.",
     "attack": "Attack a model at several bitmaps; measure transfer and random precision inference.",
     "ptq": "Score quantization without training: rounding to nearest with any quantizer, and GPTQ.",
@@ -48,6 +47,23 @@ def evaluate(
     """``qalof evaluate``."""
     bitmaps = {"bitmaps": list(bitmap)} if bitmap else {}
     run_job("evaluate", config, overrides, output, as_json, address, checkpoint_given(checkpoint) | bitmaps)
+
+
+@app.command(help="Rank sites or blocks by what is lost when each alone is reduced, or score them for a search.")
+def sensitivity(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+    checkpoint: CheckpointOption = None,
+    score: Annotated[
+        list[str] | None, typer.Option("--score", help="metric, output_error, fisher, kl, ...; several are compared.")
+    ] = None,
+) -> None:
+    """``qalof sensitivity``."""
+    scores = {"score": score[0] if len(score) == 1 else list(score)} if score else {}
+    run_job("sensitivity", config, overrides, output, as_json, address, checkpoint_given(checkpoint) | scores)
 
 
 def _add_from_config(name: str, what: str) -> None:

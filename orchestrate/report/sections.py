@@ -53,8 +53,7 @@ def lead(step: Step) -> str:
 def _files(step: Step, places: Places) -> list[FileLink]:
     found = []
     for name, holds in FILES.items():
-        path = step.folder / name
-        if path.exists():
-            shown = f"{name}/" if path.is_dir() else name
+        for path in sorted(step.folder.glob(name)):
+            shown = f"{path.name}/" if path.is_dir() else path.name
             found.append(FileLink(places.link(path), shown, holds))
     return found

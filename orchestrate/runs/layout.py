@@ -19,6 +19,8 @@ SEARCH_RECORD = "search.jsonl"
 FRONT = "front.json"
 ATTACK_RECORD = "attacks.jsonl"
 ROBUSTNESS = "robustness.json"
+SCORE_TABLE = "scores_{score}.json"
+"""The table of one score of all sites."""
 
 FILES = {
     CONFIG: "resolved config; runs as it stands",
@@ -34,10 +36,11 @@ FILES = {
     SEARCH_RECORD: "record of evaluations, with scores of every example",
     ROBUSTNESS: "success, transfer, random precision",
     ATTACK_RECORD: "every attacked text",
+    SCORE_TABLE.format(score="*"): "the scores of all sites at all choices, for a search",
     "trials": "each trial's config, checkpoint, losses and scores",
     "methods": "each method's checkpoint and scores of every example",
     "data": "the generated data, with checksums",
     ENVIRONMENT: "commit, versions, hardware",
     TRACKING: "the run in MLflow",
 }
-"""What a report says of each file that it links to, in this order."""
+"""What a report says of each file that it links to, in this order; a name may be a pattern."""

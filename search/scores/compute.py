@@ -31,7 +31,7 @@ from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
 from search.scores.data import scoring_data
 from search.scores.formulas import ONE_PASS
-from search.scores.measures import Hessian, Measure, OneAtATime, OnePass, Part, takes_part
+from search.scores.measures import Hessian, Measure, OneAtATime, OnePass, Part, check_weights_alone, takes_part
 from search.scores.table import FULL, ROLES, ScoreTable, fingerprint_of
 
 _log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def compute(
         BadInputError: The score, a choice or the metric does not exist, there is nothing to score, or the task has no
             likelihood where the score needs one.
     """
-    wanted = _checked(model, choices)
+    wanted = check_choices(model, score, choices)
     bitmap = _bitmap(model, reference)
     measure, digest, details = _measure(model, source, score, wanted, bitmap, metric, examples, seed)
     settings = content_digest(score, wanted, bitmap.to_json(), metric, seed)
@@ -103,6 +103,22 @@ def compute(
         table.save(path)
         _partial_of(Path(path)).unlink(missing_ok=True)
     return table
+
+
+def check_choices(
+    model: SwitchableModel, score: str, choices: Mapping[str, Sequence[str | int]]
+) -> dict[str, tuple[str, ...]]:
+    """Return the choices of a score as text, without full precision, whose damage is zero.
+
+    Raises:
+        BadInputError: The score or a choice does not exist, the model has nothing to round in some role, or the score
+            does not weigh that role.
+    """
+    check_score(score)
+    wanted = _checked(model, choices)
+    if score == "hessian":
+        check_weights_alone(wanted)
+    return wanted
 
 
 def check_score(score: str) -> str:
@@ -127,7 +143,6 @@ def _measure(
     seed: int,
 ) -> tuple[Measure, str, dict[str, Any]]:
     """Return what is measured, a digest of its data, and what the table tells of it."""
-    check_score(score)
     if metric is not None and score != "metric":
         raise BadInputError(f"a metric belongs to the score metric: got metric {metric!r} with score {score}")
     if score == "metric":

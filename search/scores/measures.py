@@ -179,11 +179,6 @@ class Hessian:
     """The relative change of the mean trace below which no further probe is made."""
     unit: str = "nats"
 
-    def __post_init__(self) -> None:
-        others = [role for role in self.choices if role != "weight"]
-        if others:
-            raise BadInputError(f"score hessian weighs errors of weights alone: got role {others[0]}; take fisher")
-
     def do(self, index: int) -> Part:
         """Return v H v by site for one probe v."""
         generator = torch.Generator().manual_seed(random.Random(f"{self.seed}/{index}").getrandbits(63))
@@ -204,6 +199,17 @@ class Hessian:
         with self.model.at(self.reference, eval=True):
             found = curvature(self.model, traces, self.choices["weight"])
         return non_increasing({"weight": found})
+
+
+def check_weights_alone(choices: Choices) -> None:
+    """Refuse any role but weights, of which alone there is a Hessian.
+
+    Raises:
+        BadInputError: There is another role.
+    """
+    others = [role for role in choices if role != "weight"]
+    if others:
+        raise BadInputError(f"score hessian weighs errors of weights alone: got role {others[0]}; take fisher")
 
 
 def takes_part(switch: SwitchableSite, role: str) -> bool:

@@ -37,6 +37,8 @@ def offered(step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) ->
     if step.config.score == "output_error":
         units = of.partition(AT)[0]
         return [f"{units}{AT}{bits}" for bits in step.config.lowered], list(OutputError.__dataclass_fields__)
+    if step.config.tables:
+        return [], []  # a table of scores is for a search, and no cell takes a number from it
     return None, [f"{metric}{DROP}" for metric in metrics()]
 
 

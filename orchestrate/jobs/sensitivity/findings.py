@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrate.document.record import Step
 from orchestrate.jobs.sensitivity.output_error_view import OutputErrors, output_errors
+from orchestrate.jobs.sensitivity.table_view import TableScores, table_findings
 from qalof.errors import BadInputError
 from qalof.metrics import DROP
 from qalof.statistics import Interval
@@ -42,12 +43,14 @@ def ranked_of(step: Step) -> Ranked | None:
     return step.findings if isinstance(step.findings, Ranked) else None
 
 
-def ranked(folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors:
-    """Read the result of a sensitivity analysis, by metric or by output error.
+def ranked(folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors | TableScores:
+    """Read the result of a sensitivity analysis, by metric, by output error, or of tables of scores.
 
     Raises:
-        BadInputError: it ranks nothing.
+        BadInputError: it ranks nothing, or a table is missing or damaged.
     """
+    if isinstance(result.get("score"), list):
+        return table_findings(folder, result)
     if result.get("score") == "output_error":
         return output_errors(result)
     metric, reference = str(result["metric"]), result["reference"]

@@ -30,6 +30,8 @@ from orchestrate.jobs.sensitivity.config import SensitivityConfig
 from orchestrate.jobs.sensitivity.findings import Ranked, ranked
 from orchestrate.jobs.sensitivity.output_error import EXAMPLES, ErrorPlan, output_errors, plan_of
 from orchestrate.jobs.sensitivity.output_error_view import OutputErrors
+from orchestrate.jobs.sensitivity.table_scores import TablePlan, table_plan, table_scores
+from orchestrate.jobs.sensitivity.table_view import TableScores
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import record_bitmap
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
@@ -43,13 +45,14 @@ from qalof.errors import BadInputError
 from qalof.metrics import DROP
 from search import BitmapSpace, Objective, Score, Study
 from search import run as run_search
+from search.scores.data import TOKENS
 
-Plan = tuple[OpenCheckpoint, BitmapSpace, str, dict[str, Any]] | ErrorPlan
-"""The checkpoint, the space, the metric, and the strategy's options; or what output errors are measured of."""
+Plan = tuple[OpenCheckpoint, BitmapSpace, str, dict[str, Any]] | ErrorPlan | TablePlan
+"""The checkpoint, the space, the metric, and the strategy's options; or what output errors or tables are made of."""
 
 
 def check_sensitivity(config: SensitivityConfig) -> Plan:
-    """Open the checkpoint; find space, metric and the strategy's options, or what output errors are measured of.
+    """Open the checkpoint; find space, metric and the strategy's options, or what errors or tables are made of.
 
     Raises:
         BadInputError: a checkpoint, width or unit cannot be used.
@@ -57,6 +60,8 @@ def check_sensitivity(config: SensitivityConfig) -> Plan:
     opened = open_checkpoint(config.checkpoint)
     if config.score == "output_error":
         return plan_of(config, opened)
+    if config.tables:
+        return table_plan(config, opened)
     above = [bits for bits in config.widths if bits >= config.reference]
     if above:
         raise BadInputError(f"lowered must hold widths below the reference {config.reference}: got {above[0]}")
@@ -71,12 +76,16 @@ def check_sensitivity(config: SensitivityConfig) -> Plan:
 
 
 def sensitivity(config: SensitivityConfig, checked: Plan, directory: RunDirectory, run: Run) -> Result:
-    """Rank the units by what reducing each alone costs (S1's one-at-a-time analysis), or by output errors (S2)."""
-    opened = checked.checkpoint if isinstance(checked, ErrorPlan) else checked[0]
+    """Rank the units by what reducing each alone costs (S1's one-at-a-time analysis), by output errors (S2), or by
+    the scores of a table.
+    """
+    opened = checked.checkpoint if isinstance(checked, ErrorPlan | TablePlan) else checked[0]
     if not config.workers.in_process:
         opened.drop_model()
     if isinstance(checked, ErrorPlan):
         return output_errors(config, checked, directory, run)
+    if isinstance(checked, TablePlan):
+        return table_scores(config, checked, directory, run)
     _, space, metric, options = checked
     total = 1 + len(space.units) * len(config.lowered)
     pool = EvaluationPool(opened, space.sites, config.limit, config.workers)
@@ -116,6 +125,16 @@ def _lowered(bitmap: Bitmap, reference: int) -> str:
     return f"{sites[0]}{' ...' if len(sites) > 1 else ''} at {lowered[sites[0]]}"
 
 
+def _tables(config: SensitivityConfig, trained: TrainConfig) -> Estimate:
+    """Count forward passes over the examples: some per score and choice, or per site where sites are run alone."""
+    choices, sites = sum(map(len, config.choices.values())), len(sites_of(trained))
+    passes = {"kl": sites * choices / 2, "hessian": 600}
+    tokens = sequence_tokens(trained.task)
+    examples = config.limit or max(1, TOKENS // tokens)
+    each = sum(passes.get(score, 3 + choices) for score in config.tables)
+    return forward(examples * round(each), tokens, parameters_of(trained))
+
+
 class SensitivityJob(Job[SensitivityConfig, Plan]):
     """``qalof sensitivity``."""
 
@@ -145,10 +164,12 @@ class SensitivityJob(Job[SensitivityConfig, Plan]):
             # one pass that captures the inputs, and the products of every width in addition
             sequences = (config.limit or EXAMPLES) * (1 + len(config.lowered))
             return forward(sequences, sequence_tokens(trained.task), parameters_of(trained))
+        if config.tables:
+            return _tables(config, trained)
         units = blocks_of(trained) if config.unit == "block" else len(sites_of(trained))
         return scored_at(trained, trained.task, config.limit, 1 + len(config.lowered) * units)
 
-    def findings(self, folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors:
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors | TableScores:
         """The ranking."""
         return ranked(folder, result)
 
@@ -166,8 +187,11 @@ class SensitivityJob(Job[SensitivityConfig, Plan]):
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         """Show the ranking, with the least sensitive unit first."""
+        from orchestrate.jobs.sensitivity.table_view import table_sheets
         from orchestrate.jobs.sensitivity.terminal import errors_table, ranking_table
 
+        if isinstance(result.get("score"), list):
+            return [*table_sheets(result, folder)]
         return [errors_table(result) if result.get("score") == "output_error" else ranking_table(result, folder)]
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:

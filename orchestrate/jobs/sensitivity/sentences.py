@@ -10,6 +10,7 @@ from orchestrate.document.formats import count_of, in_prose, listed, name_of
 from orchestrate.document.record import Record, Step
 from orchestrate.jobs.sensitivity.findings import Ranked, ranked_of
 from orchestrate.jobs.sensitivity.output_error_view import OutputErrors, error_statements
+from orchestrate.jobs.sensitivity.table_view import TableScores, table_statements
 from orchestrate.jobs.shared.compare import is_shown
 from qalof.metrics import described, is_percent
 
@@ -20,6 +21,8 @@ def ranking_statements(record: Record, step: Step) -> list[Statement]:
     """State the largest losses, and for how many units none is shown."""
     if isinstance(step.findings, OutputErrors):
         return error_statements(step.findings)
+    if isinstance(step.findings, TableScores):
+        return table_statements(step.findings)
     ranked = ranked_of(step)
     if ranked is None:
         return []

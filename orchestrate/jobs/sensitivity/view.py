@@ -13,6 +13,7 @@ from orchestrate.document.formats import natural
 from orchestrate.document.record import Step
 from orchestrate.jobs.sensitivity.findings import Drop, Ranked, ranked_of
 from orchestrate.jobs.sensitivity.output_error_view import OutputErrors, error_blocks
+from orchestrate.jobs.sensitivity.table_view import TableScores, table_blocks
 from qalof.bitmap import block_name
 
 
@@ -20,6 +21,8 @@ def ranking_blocks(step: Step, prefix: str) -> list[Block]:
     """Make a ranking and a map of blocks for each width that units were reduced to, and the table."""
     if isinstance(step.findings, OutputErrors):
         return error_blocks(step.findings)
+    if isinstance(step.findings, TableScores):
+        return table_blocks(step.findings)
     ranked = ranked_of(step)
     if ranked is None:
         return []

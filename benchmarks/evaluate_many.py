@@ -5,10 +5,11 @@ and by Fisher's information from one pass.
 
 Weights are random, since no time depends on them.  A site is rounded to 4 bits alone, all others stay in full
 precision, and each site is timed in full and shared right after one another.  Seconds are those of the processor, on
-one thread, so what else the machine does counts little.  That the outputs are equal bit for bit is checked on the way.  Two heads: spans (the tasks of S1 and S2,
-where the blocks are nearly all of the work) and language modeling with KL per token, where every evaluation also pays
-for the head.  A table at six widths takes six times the seconds of one width; Fisher's table of the same six widths is
-timed as it is computed.
+one thread, so what else the machine does counts little.  That the outputs are equal bit for bit is checked on the way.
+
+There are two heads: spans (the tasks of S1 and S2, where the blocks are nearly all of the work), and language modeling
+with KL per token, where every evaluation also pays for the head.  A table at six widths takes six times the seconds of
+one width; Fisher's table of the same six widths is timed as it is computed.
 """
 
 from __future__ import annotations

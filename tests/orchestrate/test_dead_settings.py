@@ -91,7 +91,7 @@ RUNS: dict[str, tuple[str, list[dict[str, Any]]]] = {
         ],
     ),
     "evaluate": ("span", [{"limit": 2, "bitmaps": [8]}]),
-    "sensitivity": ("span", [{"limit": 2, "unit": "block"}]),
+    "sensitivity": ("span", [{"limit": 2, "unit": "block"}, {"limit": 2, "score": "mse", "weight": [4], "kv": [4]}]),
     "search": ("span", [{"limit": 2, "max_evaluations": 2, "strategy": "random", "space": {"group": "block"}}]),
     "profile": ("span", [{"sequences": 1, "tokens": 8, "repeats": 1, "bitmaps": [8]}]),
     "attack": (

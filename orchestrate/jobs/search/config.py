@@ -9,20 +9,55 @@ from pydantic import Field
 from orchestrate.config.base import BaseConfig
 from orchestrate.config.sections import CheckpointConfig
 from qalof.laws import Law, Seed, Width
+from search.grouping import Group
+
+WeightChoices = list[Width | str]
+"""Weight widths, such as ``4``, or ``4g32`` in groups of 32 input features that share a scale."""
 
 
-class SpaceConfig(BaseConfig):
-    """Which bit-widths a search may give to a site."""
+class MenuConfig(BaseConfig):
+    """The menu of the sites that a pattern matches; what is left out is that of the space."""
 
-    weight: list[Width] | None = Field(None, min_length=1)
-    """The bit-widths of a weight; null takes every one that has an adapter (2, 4 and 8 where adapters have no widths).
-    """
+    weight: WeightChoices = Field([], min_length=1)
+    """The bit-widths of a weight, each with or without a group size."""
     activation: Literal["same"] | list[Width] = "same"
     """The bit-widths of a layer's input; ``same`` follows the weight."""
     kv: Literal["same"] | list[Width] | None = "same"
     """The bit-widths of the KV cache; ``same`` follows the weight, and null leaves the cache as it is."""
-    group: Literal["site", "block"] = "site"
-    """What gets one choice: each ``site``, or all sites of a ``block`` together."""
+
+
+class SpaceConfig(BaseConfig):
+    """Which choices a search may give to a site."""
+
+    weight: WeightChoices | None = Field(None, min_length=1)
+    """The bit-widths of a weight, each with or without a group size (``4g32``: 32 input features share a scale); null
+    takes every width that has an adapter, or 3 to 8 where adapters have no widths."""
+    activation: Literal["same"] | list[Width] = "same"
+    """The bit-widths of a layer's input; ``same`` follows the weight."""
+    kv: Literal["same"] | list[Width] | None = "same"
+    """The bit-widths of the KV cache; ``same`` follows the weight, and null leaves the cache as it is."""
+    group: Group = "site"
+    """What gets one choice: each ``site``; all sites of a ``block`` together; its attention, and its MLP
+    (``component``); or query, key and value, and gate and up projections, which runtimes fuse (``fused``)."""
+    tied: list[str] = Field([])
+    """Patterns of site names, each of which ties all sites that match it to one choice, across blocks; they come
+    before ``group``."""
+    fixed: dict[str, Width | str] = Field({})
+    """Pattern of site names -> the layer bits that these sites keep, such as ``w8a8``."""
+    menus: dict[str, MenuConfig] = Field({})
+    """Pattern of site names -> a menu of their own."""
+
+    def of_space(self) -> dict[str, Any]:
+        """Return the arguments of :meth:`search.space.BitmapSpace.of`."""
+        return {
+            "weight": self.weight,
+            "activation": self.activation,
+            "kv": self.kv,
+            "group": self.group,
+            "tied": self.tied,
+            "fixed": self.fixed,
+            "menus": {pattern: menu.model_dump(exclude_unset=True) for pattern, menu in self.menus.items()},
+        }
 
 
 class SearchConfig(CheckpointConfig):
@@ -31,7 +66,7 @@ class SearchConfig(CheckpointConfig):
     command: Literal["search"] = "search"
     """The command that reads this config."""
     space: SpaceConfig = SpaceConfig()
-    """Which bit-widths a site may get."""
+    """Which choices a site may get."""
     objectives: list[str] | None = None
     """What is optimized, such as ``max:f1`` and ``min:weight_bytes``; null takes the task's metric and the bytes of the
     weights."""

@@ -12,7 +12,7 @@ from orchestrate.cluster.evaluation_pool import EvaluationPool
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
 from orchestrate.document.cell import Cell
-from orchestrate.document.estimate import Estimate, blocks_of, scored_at, sites_of
+from orchestrate.document.estimate import Estimate, scored_at, sites_of
 from orchestrate.document.formats import count_of
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.record import Record, Step
@@ -31,6 +31,7 @@ from orchestrate.runs.progress import progress_bar
 from qalof.checkpoint.opening import OpenCheckpoint
 from search import BitmapSpace, Objective, Score, SearchResult, Study, parse_objectives
 from search import run as search_in_process
+from search.grouping import Grouping
 from search.menu import DEFAULT_WIDTHS
 
 Checked = tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...]]
@@ -44,14 +45,7 @@ def check_search(config: SearchConfig) -> Checked:
         BadInputError: a checkpoint, objective, strategy or option cannot be used.
     """
     opened = open_checkpoint(config.checkpoint)
-    space = BitmapSpace.of(
-        opened.model,
-        weight=config.space.weight,
-        activation=config.space.activation,
-        kv=config.space.kv,
-        limits=config.limits,
-        group=config.space.group,
-    )
+    space = BitmapSpace.of(opened.model, limits=config.limits, **config.space.of_space())
     objectives = tuple(config.objectives or (opened.task.primary_metric, "weight_bytes"))
     for objective in parse_objectives(objectives):
         objective.check(opened.task.metrics)
@@ -153,7 +147,8 @@ class SearchJob(Job[SearchConfig, Checked]):
         if trained is None:
             return None
         config: Any = step.config
-        units = blocks_of(trained) if config.space.group == "block" else len(sites_of(trained))
+        grouping = Grouping(config.space.group, tuple(config.space.tied))
+        units = len(grouping.units([site.name for site in sites_of(trained)]))
         # greedy measures every step down once, and then tries it once
         greedy = 1 + 2 * units * (len(config.space.weight or DEFAULT_WIDTHS) - 1)
         return scored_at(trained, trained.task, config.limit, config.max_evaluations or greedy)

@@ -1,0 +1,93 @@
+"""The space of a search in a config: choices with group sizes, units, fixed sites and menus by pattern."""
+
+import json
+import sys
+
+import pytest
+
+from orchestrate.cli.app import main
+from orchestrate.jobs.search.config import SearchConfig
+from orchestrate.jobs.search.job import check_search
+from qalof.bitmap import Bitmap
+from qalof.layer_bits import LayerBits
+
+SMALL = [
+    "limit=2", "max_evaluations=6", "strategy=random", "workers.count=1", "workers.in_process=true",
+    "limits.weight_bytes=20000",
+]  # fmt: skip
+SPACE = {
+    "weight": [4, "4g32", "4g16", 8],
+    "activation": [8],
+    "kv": [8],
+    "group": "component",
+    "menus": {"h.1.mlp.*": {"weight": [8, "8g32"]}},
+}
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["qalof", *map(str, words), "--json"])
+        main()
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run
+
+
+def test_a_space_reads_choices_and_menus(span_checkpoint):
+    config = SearchConfig.model_validate({"checkpoint": str(span_checkpoint), "space": SPACE})
+    _, space, _ = check_search(config)
+    by_name = {unit.name: [str(bits) for bits in unit.menu] for unit in space.units}
+    assert by_name["h.0.attention"] == ["w4a8kv8", "w4g32a8kv8", "w4g16a8kv8", "8"]
+    assert by_name["h.1.mlp"] == ["8", "8g32"]
+
+
+def test_a_search_over_group_sizes_keeps_its_limit_and_writes_what_every_command_reads(call, span_checkpoint, tmp_path):
+    spaces = [f"space.{key}={json.dumps(value)}" for key, value in SPACE.items()]
+    found = call("search", "--checkpoint", span_checkpoint, *SMALL, *spaces, "--output", tmp_path / "out")
+    assert found["evaluations"] == 6
+    assert all(row["weight_bytes"] <= 20000 for row in found["front"])
+    points = json.loads((tmp_path / "out" / "front.json").read_text())["points"]
+    bitmaps = [Bitmap.from_json(point["bitmap"]) for point in points]
+    assert {bits.group_size for bitmap in bitmaps for bits in bitmap.values()} == {None, 16, 32}
+    assert all(bitmap["h.1.mlp.c_fc"].weight == 8 for bitmap in bitmaps)
+    chosen = f"{tmp_path / 'out' / 'front.json'}#{bitmaps[-1].id}"
+    picture = tmp_path / "bitmap.png"
+    told = call("bitmap", chosen, "--checkpoint", span_checkpoint, "--picture", picture)
+    assert told["bitmap"] == str(bitmaps[-1])
+    assert picture.is_file()
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("space.weight=[4q]", "must read like 8, 4g32"),
+        ("space.weight=[w4a8]", "a weight width must read like 4, w4 or 4g32"),
+        ("space.weight=[4g0]", "of at least 1"),
+        ("space.fixed={nowhere: 8}", "a menu must be of a site: 'nowhere' matches none"),
+        ("space.tied=[nowhere]", "tied must match a site: 'nowhere' matches none"),
+        ("space.menus={nowhere: {weight: [4]}}", "a menu must be of a site"),
+        ("space.menus={h.*: {wieght: [4]}}", "wieght"),
+        ("space.group=layer", "space.group"),
+    ],
+)
+def test_what_no_space_can_be_is_one_line(call, capsys, span_checkpoint, space, message):
+    with pytest.raises(SystemExit) as stopped:
+        call("search", "--checkpoint", span_checkpoint, *SMALL, space)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert message in " ".join(said.split())
+    assert "Traceback" not in said
+
+
+def test_a_training_config_reads_group_sizes_in_its_bitmaps_and_has_adapters_by_width():
+    from orchestrate.config.build_objective import objective_widths, parse_bitmaps
+    from orchestrate.config.objective import SpnetObjective
+    from qalof.site import Site
+
+    sites = [Site("h.0.a", 32, 8, False), Site("h.0.b", 32, 8, False)]
+    config = SpnetObjective.model_validate({"name": "spnet", "bitmaps": [8, "4g32", "w4a8", "4g32,8"]})
+    assert objective_widths(config, sites) == [4, 8]
+    assert parse_bitmaps(config.bitmaps, sites)[1]["h.0.a"] == LayerBits.parse("4g32")

@@ -18,13 +18,15 @@ from qalof.model.fingerprint import tensors_digest
 from qalof.model.switchable import SwitchableModel
 from qalof.site import Site
 from qalof.tasks.base import Task
+from search.measurement import Measurement, Taken
 
 
 class Evaluator(Protocol):
     """Measures bitmaps of one model on one task.
 
     An evaluator that also has a ``primary_metric``, the name of the metric that the model is judged by, can be used by
-    searches that name no objectives.
+    searches that name no objectives.  One that also has ``measure(measurement)``, which returns what
+    :meth:`search.measurement.Measurement.take` does, serves the strategies that need scores or gradients.
     """
 
     @property
@@ -81,6 +83,11 @@ class LocalEvaluator:
         self.model.eval()
         with self.model.at():
             return [self._evaluate(bitmap, examples) for bitmap in bitmaps]
+
+    def measure(self, measurement: Measurement) -> Taken:
+        """Take a measurement of the model."""
+        with self.model.at():
+            return measurement.take(self.model, self.task)
 
     def fingerprint(self) -> str:
         """Digest of every tensor of the model, its settings and the task; taken anew, for a model may be trained on."""

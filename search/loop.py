@@ -8,6 +8,7 @@ from typing import Any
 
 from qalof.errors import BadInputError
 from search.evaluator import Evaluator
+from search.measurement import Measurement, Taken
 from search.objective import Objective
 from search.record import record_at
 from search.result import SearchResult
@@ -72,16 +73,39 @@ def run(
             max_evaluations=max_evaluations,
             seed=seed,
             known={} if record is None else record.load(fingerprint, evaluator.limit, names),
+            taken={} if record is None else record.measurements(fingerprint),
             options=options,
             on_score=on_score,
         )
-        while waiting := study.ask():
+        while waiting := study.ask() or study.measurement:
+            if isinstance(waiting, Measurement):
+                taken = measured(evaluator, waiting)
+                if record is not None:
+                    record.add_measurement(fingerprint, waiting.key, taken)
+                study.put(waiting, taken)
+                continue
             batch = waiting[: max(1, evaluator.at_once)]
             for bitmap, evaluation in zip(batch, evaluator.evaluate(batch), strict=True):
                 if record is not None:
                     record.add(fingerprint, evaluator.limit, bitmap, evaluation)
                 study.tell(bitmap, evaluation)
         return study.result()
+
+
+def measured(evaluator: object, measurement: Measurement) -> Taken:
+    """Let an evaluator take a measurement.
+
+    Raises:
+        BadInputError: The evaluator cannot take any, or the measurement cannot be taken of its model and task.
+    """
+    take = getattr(evaluator, "measure", None)
+    if take is None:
+        raise BadInputError(
+            f"this strategy must have an evaluator that can measure scores and gradients: {type(evaluator).__name__} "
+            "has no method measure; take another strategy, such as tpe"
+        )
+    found: Taken = take(measurement)
+    return found
 
 
 def _check_sites(space: BitmapSpace, evaluator: Evaluator) -> None:

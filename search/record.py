@@ -5,6 +5,8 @@ are not measured again. So the state of a strategy is not stored, no finished ev
 used by any number of strategies and budgets.  (A database was rejected: it would tie the format to Optuna's and to one
 strategy's view.)
 
+From version 2 on a line may also hold a measurement (:mod:`search.measurement`) of a model and task, for any limit.
+
 A line that a kill cut off lacks its newline; it is dropped on reading and cut off before the next is appended.  One
 search uses a record at a time, in whichever process it runs (:func:`record_at`).  NaN is written as Python's ``json``
 writes it, since a collapsed model's score must come back as it was.
@@ -25,8 +27,9 @@ from qalof.files import append_lines, read_whole_lines
 from qalof.home import expanded
 from qalof.locks import held
 from qalof.writing import check_file
+from search.measurement import Taken
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class EvaluationRecord:
@@ -53,9 +56,33 @@ class EvaluationRecord:
         known: dict[Bitmap, Evaluation] = {}
         for number, line in enumerate(read_whole_lines(self.path), start=1):
             entry = self._parse(number, line)
+            if "measurement" in entry:
+                continue
             if entry["fingerprint"] == fingerprint and entry["limit"] == limit:
                 known[Bitmap.from_json(entry["bitmap"], sites)] = Evaluation.from_json(entry["evaluation"])
         return known
+
+    def measurements(self, fingerprint: str) -> dict[str, Taken]:
+        """Return the measurements that were taken of a model and task, by their keys.
+
+        Raises:
+            BadInputError: A line is not a record of this format.
+        """
+        entries = (self._parse(number, line) for number, line in enumerate(read_whole_lines(self.path), start=1))
+        return {
+            entry["measurement"]: entry["taken"]
+            for entry in entries
+            if "measurement" in entry and entry["fingerprint"] == fingerprint
+        }
+
+    def add_measurement(self, fingerprint: str, key: str, taken: Taken) -> None:
+        """Append the result of one measurement and flush it to disk.
+
+        Raises:
+            DiskError: The disk is full; the earlier record stays.
+        """
+        entry = {"version": FORMAT_VERSION, "fingerprint": fingerprint, "measurement": key, "taken": taken}
+        append_lines(self.path, [json.dumps(entry, default=float)])
 
     def add(self, fingerprint: str, limit: int | None, bitmap: Bitmap, evaluation: Evaluation) -> None:
         """Append one evaluation and flush it to disk.
@@ -81,8 +108,10 @@ class EvaluationRecord:
                 f"a record must hold one evaluation per line: line {number} of {self.path} does not; "
                 "give another file, or delete that line"
             ) from None
-        if version != FORMAT_VERSION:
-            raise BadInputError(f"record {self.path} must have version {FORMAT_VERSION}: got {version!r}; update QaLoF")
+        if version not in (1, FORMAT_VERSION):
+            raise BadInputError(
+                f"record {self.path} must have version 1 or {FORMAT_VERSION}: got {version!r}; update QaLoF"
+            )
         assert isinstance(entry, dict)
         return entry
 

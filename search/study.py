@@ -4,6 +4,9 @@ A study connects a strategy with the code that runs models.  :meth:`Study.ask` g
 be evaluated; each comes back through :meth:`Study.tell`, in any order; the strategy gets them in its own order. So a
 process, a pool of actors or a cluster drives the same search to the same result.
 
+A strategy may also ask for a :class:`search.measurement.Measurement`, such as a table of scores.  It waits in
+:attr:`Study.measurement` and comes back through :meth:`Study.put`; it is no evaluation and is not counted as one.
+
 A bitmap that is ``known`` from a record is answered without being handed out, and still counts as an evaluation: a
 search that resumes after a kill makes the choices of an uninterrupted one and ends at the same point.
 """
@@ -16,6 +19,7 @@ from typing import Any
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
 from qalof.laws import Count, Seed, check_keywords
+from search.measurement import Measurement, Taken
 from search.objective import Objective, Score, parse_objectives
 from search.point import Point
 from search.result import SearchResult
@@ -35,6 +39,7 @@ class Study:
         max_evaluations: the study ends after so many different bitmaps; None lets the strategy decide.
         seed: the seed of every draw.
         known: evaluations that need not be made again.
+        taken: results of measurements that need not be taken again, by their keys.
         options: options of the strategy.
         on_score: a function that is called for each scored bitmap, known ones included.
 
@@ -51,6 +56,7 @@ class Study:
         max_evaluations: Count | None = 50,
         seed: Seed = 0,
         known: Mapping[Bitmap, Evaluation] | None = None,
+        taken: Mapping[str, Taken] | None = None,
         options: Mapping[str, Any] | None = None,
         on_score: OnScore | None = None,
     ) -> None:
@@ -59,6 +65,7 @@ class Study:
         check_keywords(Study.__init__, {"max_evaluations": max_evaluations, "seed": seed}, "search:")
         self.max_evaluations = max_evaluations
         self._known = dict(known or {})
+        self._taken = dict(taken or {})
         self._on_score = on_score
         self._context = StrategyContext(space, self.objectives, seed)
         self._generator = start(strategy, self._context, options)
@@ -67,6 +74,7 @@ class Study:
         self._points: dict[Bitmap, Point] = {}
         self._pending: list[Bitmap] = []
         self._asked: list[Bitmap] = []
+        self._measurement: Measurement | None = None
         self._done = False
         self._cut = False
         # the first generation is requested now, so a strategy refuses bad options before work starts
@@ -88,17 +96,39 @@ class Study:
         return list(self._context.trace)
 
     def ask(self) -> list[Bitmap]:
-        """Bitmaps to evaluate now; the same ones until all of them are told; none when the search is over."""
-        while not self._pending and not self._done:
+        """Bitmaps to evaluate now; the same ones until all of them are told; none when the search is over, or while
+        :attr:`measurement` waits.
+        """
+        while not self._pending and not self._done and self._measurement is None:
             if self._generation is None:
                 if not self._cut:
                     self._generation = self._advance([self._scores[bitmap] for bitmap in self._asked])
                 if self._generation is None:
-                    self._finish()
+                    if self._measurement is None:
+                        self._finish()
                     break
             self._open(self._generation)
             self._generation = None
         return list(self._pending)
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """The measurement that the strategy waits for; certain once :meth:`ask` has returned nothing."""
+        return self._measurement
+
+    def put(self, measurement: Measurement, taken: Taken) -> None:
+        """Take the result of :attr:`measurement`.
+
+        Raises:
+            ValueError: The measurement is another one.
+        """
+        if self._measurement is None or measurement.key != self._measurement.key:
+            raise ValueError(f"put must answer the measurement that waits: got {measurement}")
+        self._measurement = None
+        self._taken[measurement.key] = taken
+        self._generation = self._advance([taken])
+        if self._generation is None and self._measurement is None:
+            self._finish()
 
     def tell(self, bitmap: Bitmap, evaluation: Evaluation) -> Score:
         """Take the evaluation of a bitmap that :meth:`ask` gave out.
@@ -123,9 +153,15 @@ class Study:
         limits = dict(self.space.limits)
         return SearchResult(points, self.objectives, self.strategy, self.seed, limits, tuple(self.trace))
 
-    def _advance(self, scores: list[Score] | None) -> list[Bitmap] | None:
+    def _advance(self, answers: list[Any] | None) -> list[Bitmap] | None:
+        """Hand over the answers and return the next generation; None at the end, or where a measurement waits."""
         try:
-            generation = next(self._generator) if scores is None else self._generator.send(scores)
+            generation = next(self._generator) if answers is None else self._generator.send(answers)
+            while isinstance(generation, Measurement):
+                if generation.key not in self._taken:
+                    self._measurement = generation
+                    return None
+                generation = self._generator.send([self._taken[generation.key]])
         except StopIteration:
             return None
         for bitmap in generation:

@@ -6,10 +6,10 @@ With x a bitmap, p the distribution of the full-precision model at a labeled pos
     G_i     = d KL / d W_i at the weights as x rounds them, straight through the rounding
     F_i(c)  = <G_i, E_i(c) - E_i(x_i)>
 
-where E_i(c) is the weight that site i runs with under choice c, its adapter's product included (unrounded, where a merge
-order rounds the product).  F_i(c) is the first
-order change of KL(x) when site i alone goes from x_i to c (docs/methods/guided_search.md).  The gradient costs one
-forward at full precision, and one forward and backward at x, per batch; all choices of all sites are read from it.
+where E_i(c) is the weight that site i runs with under choice c, its adapter's product included (unrounded, where a
+merge order rounds the product).  F_i(c) is the first-order change of KL(x) when site i alone goes from x_i to c
+(docs/methods/guided_search.md).  The gradient costs one forward at full precision, and one forward and backward at x,
+per batch; all choices of all sites are read from it.
 
 A layer that is a look-up, and not a product, has no gradient here and is left out.
 """

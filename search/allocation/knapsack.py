@@ -73,9 +73,7 @@ def exact(damages: Rows, prices: Sequence[Rows], limits: Sequence[float]) -> Pic
     if found.status != _OPTIMAL:
         raise RuntimeError(f"the knapsack was not solved: {found.message}")
     starts = np.cumsum([0, *sizes[:-1]])
-    picks = tuple(
-        int(np.argmax(found.x[start : start + size])) for start, size in zip(starts, sizes, strict=True)
-    )
+    picks = tuple(int(np.argmax(found.x[start : start + size])) for start, size in zip(starts, sizes, strict=True))
     return _kept(damages, prices, limits, picks)
 
 
@@ -115,7 +113,8 @@ def _at_rate(damage: NDArray[np.float64], price: NDArray[np.float64], rate: floa
     charged = damage + rate * np.where(np.isfinite(price), price, 0.0)
     # of equal ones the cheaper, so that the budget is not spent on nothing
     least = charged.min(axis=1, keepdims=True)
-    return np.argmin(np.where(charged <= least, price, np.inf), axis=1)
+    cheapest: NDArray[np.intp] = np.argmin(np.where(charged <= least, price, np.inf), axis=1)
+    return cheapest
 
 
 def _sum(price: NDArray[np.float64], picks: NDArray[np.intp]) -> float:
@@ -161,28 +160,29 @@ def _check(damages: Rows, prices: Sequence[Rows], limits: Sequence[float]) -> No
 
 def _infeasible(damages: Rows, prices: Sequence[Rows], limits: Sequence[float]) -> str:
     least = [
-        math.fsum(min(p for p, d in zip(row, damage, strict=True) if math.isfinite(d))
-                  for row, damage in zip(rows, damages, strict=True))
+        math.fsum(
+            min(p for p, d in zip(row, damage, strict=True) if math.isfinite(d))
+            for row, damage in zip(rows, damages, strict=True)
+        )
         for rows in prices
     ]
-    said = "; ".join(f"at least {low:.10g} for a limit of {limit:.10g}" for low, limit in zip(least, limits, strict=True))
+    said = "; ".join(
+        f"at least {low:.10g} for a limit of {limit:.10g}" for low, limit in zip(least, limits, strict=True)
+    )
     return f"some choice of every unit must keep the limits together: the cheapest take {said}; raise a limit"
 
 
 def _kept(damages: Rows, prices: Sequence[Rows], limits: Sequence[float], picks: Picks) -> Picks:
     """Check the solver's picks against the limits themselves, whose tolerance is finer than the solver's."""
-    for rows, limit in zip(prices, limits, strict=True):
-        if total(rows, picks) > limit + SLACK * abs(limit):
-            return _lowered(damages, prices, limits, picks)
+    if _broken(prices, limits, picks):
+        return _lowered(damages, prices, limits, picks)
     return picks
 
 
 def _lowered(damages: Rows, prices: Sequence[Rows], limits: Sequence[float], picks: Picks) -> Picks:
     """Step down where it costs the least damage until every limit holds exactly."""
     now = list(picks)
-    while broken := [
-        l for l, limit in enumerate(limits) if total(prices[l], now) > limit + SLACK * abs(limit)
-    ]:
+    while broken := _broken(prices, limits, now):
         rows = prices[broken[0]]
         steps = [
             ((damages[u][c] - damages[u][now[u]]) / (rows[u][now[u]] - rows[u][c]), u, c)
@@ -195,3 +195,9 @@ def _lowered(damages: Rows, prices: Sequence[Rows], limits: Sequence[float], pic
         _, unit, choice = min(steps)
         now[unit] = choice
     return tuple(now)
+
+
+def _broken(prices: Sequence[Rows], limits: Sequence[float], picks: Sequence[int]) -> list[int]:
+    """Return the positions of the limits that picks exceed."""
+    pairs = enumerate(zip(prices, limits, strict=True))
+    return [index for index, (rows, limit) in pairs if total(rows, picks) > limit + SLACK * abs(limit)]

@@ -10,10 +10,12 @@ from qalof.errors import BadInputError, nearest_hint
 from qalof.laws import check_keywords
 from search.strategies.base import Row, Strategy, StrategyContext, StrategyFunction
 from search.strategies.greedy import greedy
+from search.strategies.guided import guided
 from search.strategies.sampled import nsga2, random, tpe
 from search.strategies.sensitivity import one_at_a_time
 
 STRATEGIES: Mapping[str, StrategyFunction] = {
+    "guided": guided,
     "tpe": tpe,
     "nsga2": nsga2,
     "random": random,

@@ -9,6 +9,8 @@ the study answers from what it knows.  It must
 * make generations whose size does not depend on how many workers there are, for the same reason;
 * end by itself when it finds nothing new, since a study counts only what is new.
 
+It may also yield a :class:`search.measurement.Measurement`, and then receives a list of its one result.
+
 Its further results (steps, ranks) are written to ``context.trace``, row by row, so they can be read at any time.
 """
 
@@ -21,10 +23,11 @@ from typing import Any
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.metrics import METRICS, Metric, described
-from search.objective import Objective, Score
+from search.measurement import Measurement
+from search.objective import Objective
 from search.space import BitmapSpace
 
-Strategy = Generator[list[Bitmap], list[Score], None]
+Strategy = Generator[list[Bitmap] | Measurement, list[Any], None]
 StrategyFunction = Callable[..., Strategy]
 """Called with a :class:`StrategyContext` and the strategy's own options by keyword."""
 

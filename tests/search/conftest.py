@@ -4,6 +4,8 @@ import pytest
 
 from qalof.evaluation.result import Evaluation
 from qalof.site import KvLayout, Site
+from search.measurement import ScoresWanted
+from search.scores.table import ScoreTable
 
 SHAPES = {"attn.c_attn": (8, 24, 16), "attn.c_proj": (8, 8, 0), "mlp.c_fc": (8, 32, 0), "mlp.c_proj": (32, 8, 0)}
 
@@ -14,7 +16,7 @@ class FormulaEvaluator:
     def __init__(self, sites, sensitivity=None, at_once=1, limit=None, name="formula", per_example=False):
         self.sites, self.at_once, self.limit, self.name = sites, at_once, limit, name
         self.sensitivity = sensitivity or {site.name: 1 + index % 3 for index, site in enumerate(sites)}
-        self.seen, self.per_example = [], per_example
+        self.seen, self.measured, self.per_example = [], [], per_example
         self.fail_at = None
 
     def fingerprint(self):
@@ -22,6 +24,28 @@ class FormulaEvaluator:
 
     def evaluate(self, bitmaps, limit=None):
         return [self._evaluate(bitmap) for bitmap in bitmaps]
+
+    def measure(self, wanted):
+        """The formula's own numbers: a table of what each width adds to the loss, or the changes of the loss."""
+        self.measured.append(wanted)
+        # a collapsed model has a table nevertheless: gradients are taken at full precision
+        finite = {site: s if s == s else 1.0 for site, s in self.sensitivity.items()}
+        if isinstance(wanted, ScoresWanted):
+            values = {
+                role: {site: {w: s * 2.0 ** -float(w.split("g")[0]) for w in widths}
+                       for site, s in finite.items()}
+                for role, widths in wanted.choices.items() if role != "kv"
+            }  # fmt: skip
+            if "kv" in wanted.choices:
+                values["kv"] = {site: dict.fromkeys(wanted.choices["kv"], 0.0) for site in self.sensitivity}
+            return ScoreTable(wanted.score, "nats", "", values).to_json()
+        changes = {
+            site: {str(b.weight_width): self.sensitivity[site] * (2.0**-b.weight - 2.0 ** -wanted.bitmap[site].weight)
+                   for b in layers}
+            for site, layers in wanted.choices.items()
+        }  # fmt: skip
+        errors = [self.sensitivity[s] * (2.0**-b.weight + 2.0**-b.activation) for s, b in wanted.bitmap.items()]
+        return {"kl": sum(errors), "rows": 4, "changes": changes}
 
     def _evaluate(self, bitmap):
         if self.fail_at is not None and len(self.seen) == self.fail_at:

@@ -78,7 +78,7 @@ def test_negative_damages_are_gains():
     assert exact(damages, [[[0.0, 1.0]] * 3], [1.0]) == (0, 1, 0)
 
 
-@pytest.mark.parametrize("solve", [lambda d, p, l: exact(d, [p], [l]), lagrangian], ids=["exact", "lagrangian"])
+@pytest.mark.parametrize("solve", [lambda d, p, limit: exact(d, [p], [limit]), lagrangian], ids=["exact", "lagrangian"])
 def test_a_limit_below_the_cheapest_choices_is_refused_with_what_they_take(solve):
     damages, (prices,) = drawn(1, 4, 3)
     with pytest.raises(BadInputError, match="the cheapest take at least"):

@@ -21,6 +21,10 @@ from qalof.evaluation.result import Evaluation
 from qalof.model.shared_memory import share_large
 from qalof.model.switchable import SwitchableModel
 from qalof.site import Site
+from search.measurement import Measurement, Taken
+
+Item = tuple[Bitmap, int | None] | Measurement
+"""The work of an actor: a bitmap with the number of examples to score it on, or a measurement."""
 
 
 class Scorer:
@@ -46,6 +50,10 @@ class Scorer:
         self.model.set_bitmap(bitmap)
         return self.task.evaluate(self.model, limit=limit)
 
+    def measure(self, measurement: Measurement) -> Taken:
+        """Take a measurement of the model."""
+        return measurement.take(self.model, self.task)
+
 
 class EvaluationActor:
     """A :class:`Scorer` in a process of its own."""
@@ -53,9 +61,9 @@ class EvaluationActor:
     def __init__(self, checkpoint: str | OpenCheckpoint, threads: int, device: str) -> None:
         self._scorer = Scorer(checkpoint, threads, device)
 
-    def do(self, item: tuple[Bitmap, int | None]) -> Evaluation:
-        """Score (bitmap, limit)."""
-        return self._scorer.score(*item)
+    def do(self, item: Item) -> Evaluation | Taken:
+        """Score (bitmap, limit), or take a measurement."""
+        return self._scorer.measure(item) if isinstance(item, Measurement) else self._scorer.score(*item)
 
 
 class EvaluationPool:
@@ -81,7 +89,7 @@ class EvaluationPool:
         self._opened = OpenCheckpoint.of(checkpoint, other)
         self.limit, self.sites, self.at_once = limit, tuple(sites), workers.count
         made = pool_of(EvaluationActor, workers, self._opened, threads_of(workers), workers.device)
-        self._pool: Pool[tuple[Bitmap, int | None], Evaluation] = made
+        self._pool: Pool[Item, Any] = made
 
     def evaluate(
         self,
@@ -92,6 +100,12 @@ class EvaluationPool:
         """Score the bitmaps, in their order; ``on_result(index, evaluation)`` is called as each result arrives."""
         examples = self.limit if limit is None else limit
         return self._pool.map([(bitmap, examples) for bitmap in bitmaps], on_result)
+
+    def measure(self, measurement: Measurement) -> Taken:
+        """Let one actor take a measurement."""
+        (taken,) = self._pool.map([measurement])
+        found: Taken = taken
+        return found
 
     @property
     def primary_metric(self) -> str:

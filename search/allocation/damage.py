@@ -67,25 +67,20 @@ def damages_of(space: BitmapSpace, table: ScoreTable) -> Damages:
 
 
 def allocated(
-    space: BitmapSpace,
-    damages: Sequence[Sequence[float]],
-    limits: Mapping[str, float],
-    changes: tuple[Sequence[int], int] | None = None,
+    space: BitmapSpace, damages: Sequence[Sequence[float]], changes: tuple[Sequence[int], int] | None = None
 ) -> Picks:
-    """Return the picks of the least damage within limits, those of the space included.
+    """Return the picks of the least damage within the limits of a space.
 
     Args:
         space: the space.
         damages: by unit and choice; infinity forbids a choice.
-        limits: cost name -> greatest allowed value.
         changes: picks, and how many units may differ from them at most; None lets all differ.
 
     Raises:
         BadInputError: No bitmap keeps all limits.
     """
-    merged = space.within(limits).limits
-    prices = [space.costs(name) for name in merged]
-    allowances = [float(space.allowance(name, limit)) for name, limit in merged.items()]
+    prices = [space.costs(name) for name in space.limits]
+    allowances = [float(space.allowance(name, limit)) for name, limit in space.limits.items()]
     if changes is not None:
         now, most = changes
         differs = ((int(pick != at) for pick in range(len(row))) for at, row in zip(now, damages, strict=True))
@@ -94,21 +89,20 @@ def allocated(
     return exact(damages, prices, allowances)
 
 
-def allocated_fast(space: BitmapSpace, damages: Sequence[Sequence[float]], limits: Mapping[str, float]) -> Picks:
-    """Return picks of nearly the least damage within limits, a hundred times faster than :func:`allocated`.
+def allocated_fast(space: BitmapSpace, damages: Sequence[Sequence[float]]) -> Picks:
+    """Return picks of nearly the least damage within the limits of a space, a hundred times faster.
 
     Under several limits the knapsack of one of them is taken that keeps the others too, or is lowered until it does.
 
     Raises:
         BadInputError: as :func:`allocated`.
     """
-    inner = space.within(limits)
     picks: Picks = tuple(min(range(len(row)), key=row.__getitem__) for row in damages)
-    for name, limit in inner.limits.items():
+    for name, limit in space.limits.items():
         picks = lagrangian(damages, space.costs(name), float(space.allowance(name, limit)))
-        if not inner.budget.exceeded(picks):
+        if not space.budget.exceeded(picks):
             break
-    return inner.budget.lowered(picks)
+    return space.budget.lowered(picks)
 
 
 def allocate(space: BitmapSpace, table: ScoreTable, limits: Mapping[str, float] | None = None) -> Bitmap:
@@ -122,8 +116,9 @@ def allocate(space: BitmapSpace, table: ScoreTable, limits: Mapping[str, float] 
     Raises:
         BadInputError: No bitmap keeps all limits, no limit is given, or the table lacks a site or a width.
     """
-    if not space.within(limits).limits:
+    inner = space.within(limits)
+    if not inner.limits:
         raise BadInputError(
             "an allocation needs a limit, such as average_bits=4.5: without one every unit takes its best"
         )
-    return space.bitmap(allocated(space, damages_of(space, table), limits or {}))
+    return inner.bitmap(allocated(inner, damages_of(inner, table)))

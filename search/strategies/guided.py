@@ -87,32 +87,33 @@ def guided(
     search = _Guided(context, objective.name, examples, generation_size)
     (taken,) = yield ScoresWanted(score, roles_of(context.space), examples, context.seed)
     search.damages = damages_of(context.space, ScoreTable.from_json(taken))
-    first = [search.knapsack(limits) for limits in plans]
+    first = [allocated(plan, search.damages) for plan in plans]
     yield from search.scored([*map(context.space.bitmap, first), *context.space.uniform()])
-    for limits, picks in zip(plans, first, strict=True):
+    for plan, picks in zip(plans, first, strict=True):
         best = search.known[context.space.bitmap(picks)]
-        search.note("knapsack", limits, best)
+        search.note("knapsack", plan, best)
         if best.cost.average_bits < step_below:
-            best = yield from search.step(limits, picks, best)
+            best = yield from search.step(plan, picks, best)
         search.best.append(best)
     if rounds == 0 or (rounds is None and objective.name in LIKELIHOODS):
         return
     yield from search.refined(plans, rounds)
 
 
-def _plans(space: BitmapSpace, budgets: Sequence[float] | None, budget_of: str) -> list[dict[str, float]]:
+def _plans(space: BitmapSpace, budgets: Sequence[float] | None, budget_of: str) -> list[BitmapSpace]:
+    """Return the space within each budget."""
     if budget_of not in COST_NAMES:
         raise BadInputError(f"budget_of must name a cost: got {budget_of!r}; {nearest_hint(budget_of, COST_NAMES)}")
     check_limit(budget_of)
     if budgets is None and space.limits:
-        return [dict(space.limits)]
+        return [space]
     if budgets is None:
         low, high = space.reachable(budget_of)
         budgets = [low + (high - low) * (index + 1) / (BUDGETS + 1) for index in range(BUDGETS)]
     if not budgets:
         raise BadInputError("budgets must name at least one value: got none; null spreads them over the space")
-    # a space within an unreachable limit cannot be made, so the error comes before any work
-    return [dict(space.within({budget_of: value}).limits) for value in budgets]
+    # a space within a limit out of reach cannot be made, so the error comes before any work
+    return [space.within({budget_of: value}) for value in budgets]
 
 
 @dataclass
@@ -129,9 +130,6 @@ class _Guided:
         self.known: dict[Bitmap, Score] = {}
         self.best: list[Score] = []
 
-    def knapsack(self, limits: Mapping[str, float]) -> Picks:
-        return allocated(self.space, self.damages, limits)
-
     def scored(self, bitmaps: Sequence[Bitmap]) -> Generator[list[Bitmap] | Measurement, list[Any], list[Score]]:
         """Have bitmaps scored that are not known yet, and return the scores of all."""
         new = [bitmap for bitmap in dict.fromkeys(bitmaps) if bitmap not in self.known]
@@ -140,7 +138,7 @@ class _Guided:
             self.known |= dict(zip(new, scores, strict=True))
         return [self.known[bitmap] for bitmap in bitmaps]
 
-    def step(self, limits: Mapping[str, float], picks: Picks, best: Score) -> Steps:
+    def step(self, plan: BitmapSpace, picks: Picks, best: Score) -> Steps:
         """Take step 3 from ``picks``, and return what is best then."""
         near = [[p for p in (pick - 1, pick, pick + 1) if 0 <= p < u.choices]
                 for pick, u in zip(picks, self.space.units, strict=True)]  # fmt: skip
@@ -158,35 +156,35 @@ class _Guided:
             table = self._gains(picks, near, taken, strength)
             for each in CHANGED:
                 most = max(len(picks) // each, 20 // each)
-                tried.append(self.space.bitmap(allocated(self.space, table, limits, (picks, most))))
+                tried.append(self.space.bitmap(allocated(plan, table, (picks, most))))
         for score in (yield from self.scored(tried)):
             taken_over = self._is_better(score, best)
-            self.note("gradient step", limits, score, taken_over)
+            self.note("gradient step", plan, score, taken_over)
             best = score if taken_over else best
         return best
 
-    def refined(self, plans: Sequence[Mapping[str, float]], rounds: int | None) -> Strategy:
+    def refined(self, plans: Sequence[BitmapSpace], rounds: int | None) -> Strategy:
         """Take step 4, one generation per budget in turn, until rounds or new bitmaps are at an end."""
         done, spread, barren = 0, SPREAD, 0
         while rounds is None or done < rounds:
             found = False
-            for index, limits in enumerate(plans):
-                fresh = self._varied(limits, self.space.encode(self.best[index].bitmap), spread)
+            for index, plan in enumerate(plans):
+                fresh = self._varied(plan, self.space.encode(self.best[index].bitmap), spread)
                 found = found or bool(fresh)
                 for score in (yield from self.scored(fresh)):
                     if self._beats(score, self.best[index]):
                         self.best[index] = score
-                        self.note("refined", limits, score, True)
+                        self.note("refined", plan, score)
             done += 1
             barren = 0 if found else barren + 1
             spread = SPREAD if found else spread * 2
-            if barren > 3:
+            if barren > 1:
                 return
 
-    def note(self, stage: str, limits: Mapping[str, float], score: Score, taken_over: bool = True) -> None:
+    def note(self, stage: str, plan: BitmapSpace, score: Score, taken_over: bool = True) -> None:
         """Write a row of the trace."""
         predicted = total(self.damages, self.space.encode(score.bitmap))
-        row = {"stage": stage, **{f"limit {name}": value for name, value in limits.items()}, "id": score.bitmap.id}
+        row = {"stage": stage, **{f"limit {name}": value for name, value in plan.limits.items()}, "id": score.bitmap.id}
         value = score.evaluation[self.metric]
         self.context.trace.append(row | {"predicted_damage": predicted, self.metric: value, "taken_over": taken_over})
 
@@ -210,10 +208,10 @@ class _Guided:
             table.append(row)
         return table
 
-    def _varied(self, limits: Mapping[str, float], around: Picks, spread: float) -> list[Bitmap]:
+    def _varied(self, plan: BitmapSpace, around: Picks, spread: float) -> list[Bitmap]:
         """Return new bitmaps of knapsacks with varied damages, in which the best so far counts as half as harmful."""
         found: dict[Bitmap, None] = {}
-        for _ in range(8 * self.size):
+        for _ in range(3 * self.size):
             if len(found) == self.size:
                 break
             varied = [
@@ -221,7 +219,7 @@ class _Guided:
                  for index, value in enumerate(row)]
                 for row, pick in zip(self.damages, around, strict=True)
             ]  # fmt: skip
-            bitmap = self.space.bitmap(allocated_fast(self.space, varied, limits))
+            bitmap = self.space.bitmap(allocated_fast(plan, varied))
             if bitmap not in self.known:
                 found[bitmap] = None
         return list(found)

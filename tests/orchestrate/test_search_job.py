@@ -21,8 +21,13 @@ def space(span_checkpoint):
     return search.BitmapSpace.of(qalof.load(span_checkpoint), weight=(2, 4, 8))
 
 
-def test_a_search_on_ray_finds_what_the_same_search_finds_in_process(ray_session, span_checkpoint, space, tmp_path):
-    arguments = {"strategy": "tpe", "max_evaluations": 14, "limits": {"average_bits": 6.0}, "seed": 5}
+@pytest.mark.parametrize("strategy", ["tpe", "guided"])
+def test_a_search_on_ray_finds_what_the_same_search_finds_in_process(
+    ray_session, span_checkpoint, space, tmp_path, strategy
+):
+    arguments = {"strategy": strategy, "max_evaluations": 14, "limits": {"average_bits": 6.0}, "seed": 5}
+    if strategy == "guided":
+        arguments["options"] = {"step_below": 6.5}
     evaluator = search.LocalEvaluator(qalof.load(span_checkpoint), qalof.task_of(span_checkpoint), 8)
     here = search.run(space, evaluator, storage=tmp_path / "here.jsonl", **arguments)
     workers = WorkersConfig(count=2, threads=1)

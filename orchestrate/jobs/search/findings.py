@@ -69,7 +69,11 @@ def searched(folder: Path, result: Mapping[str, Any]) -> Searched:
 
 def _recorded(path: Path) -> dict[Bitmap, Evaluation]:
     with well_formed(path, "record of evaluations"):
-        return {Bitmap.from_json(line["bitmap"]): evaluation_of(line["evaluation"]) for line in recorded(path)}
+        return {
+            Bitmap.from_json(line["bitmap"]): evaluation_of(line["evaluation"])
+            for line in recorded(path)
+            if "bitmap" in line
+        }
 
 
 def _fitting(point: Point, evaluation: Evaluation | None) -> Evaluation | None:

@@ -26,6 +26,7 @@ from qalof.evaluation.result import Evaluation
 from qalof.home import expanded
 from search import BitmapSpace, Objective, Score, SearchResult, Study
 from search.loop import objectives_of
+from search.measurement import Measurement, Taken
 from search.record import record_at
 
 
@@ -90,14 +91,20 @@ def search(
             max_evaluations=max_evaluations,
             seed=seed,
             known=record.load(fingerprint, evaluator.limit, [site.name for site in space.sites]),
+            taken=record.measurements(fingerprint),
             options=options,
             on_score=on_score,
         )
 
-        def keep(bitmap: Bitmap, evaluation: Evaluation) -> None:
-            record.add(fingerprint, evaluator.limit, bitmap, evaluation)
+        def keep(item: Bitmap | Measurement, found: Evaluation | Taken) -> None:
+            if isinstance(found, Evaluation):
+                assert isinstance(item, Bitmap)
+                record.add(fingerprint, evaluator.limit, item, found)
+            else:
+                assert isinstance(item, Measurement)
+                record.add_measurement(fingerprint, item.key, found)
 
-        if study.ask():
+        if study.ask() or study.measurement:
             workers = evaluator.workers
             given = {
                 "checkpoint": str(evaluator.checkpoint),
@@ -110,49 +117,60 @@ def search(
 
 
 class StudySearcher(StatelessSearcher):
-    """Tune's view of a study, which gives out bitmaps as trials and takes their evaluations back."""
+    """Tune's view of a study, which gives out bitmaps and measurements as trials and takes their results back."""
 
-    def __init__(self, study: Study, keep: Callable[[Bitmap, Evaluation], None]) -> None:
+    def __init__(self, study: Study, keep: Callable[[Bitmap | Measurement, Evaluation | Taken], None]) -> None:
         super().__init__()
         self.study, self._keep = study, keep
-        self._running: dict[str, Bitmap] = {}
+        self._running: dict[str, Bitmap | Measurement] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next bitmap; None while a generation's last ones are out; FINISHED at the end."""
+        """Return the next bitmap or measurement; None while a generation's last ones are out; FINISHED at the end."""
         if self.over:
             return str(Searcher.FINISHED)
         try:
-            waiting = self.study.ask()
+            waiting: Sequence[Bitmap | Measurement] = self.study.ask()
         except Exception as error:
             self.error = error
             return str(Searcher.FINISHED)
+        if not waiting and self.study.measurement is not None:
+            waiting = [self.study.measurement]
         if not waiting:
             return str(Searcher.FINISHED)
-        free = [bitmap for bitmap in waiting if bitmap not in self._running.values()]
+        free = [item for item in waiting if item not in self._running.values()]
         if not free:
             return None
-        self._running[trial_id] = free[0]
-        return {"bitmap": free[0].to_json()}
+        self._running[trial_id] = item = free[0]
+        return {"measurement": item} if isinstance(item, Measurement) else {"bitmap": item.to_json()}
 
     def ended(self, trial_id: str, result: dict[str, Any] | None) -> None:
-        """Record the evaluation and report it to the study."""
-        bitmap = self._running.pop(trial_id)
-        if result is not None:
-            evaluation = Evaluation.from_json(json.loads(result["evaluation"]))
-            self._keep(bitmap, evaluation)
-            self.study.tell(bitmap, evaluation)
+        """Record what a trial found, and report it to the study."""
+        item = self._running.pop(trial_id)
+        if result is None:
+            return
+        found = json.loads(result["found"])
+        if isinstance(item, Measurement):
+            self._keep(item, found)
+            self.study.put(item, found)
+            return
+        evaluation = Evaluation.from_json(found)
+        self._keep(item, evaluation)
+        self.study.tell(item, evaluation)
 
 
 class BitmapTrial(StatelessTrial):
-    """One evaluation; its actor and model serve one trial after another."""
+    """One evaluation or measurement; its actor and model serve one trial after another."""
 
     def begin(self) -> None:
         """Load the model once per actor."""
         self._scorer = Scorer(self.config["checkpoint"], self.config["threads"], self.config["device"])
 
     def advance(self) -> dict[str, Any]:
-        """Evaluate."""
-        bitmap = Bitmap.from_json(self.config["bitmap"])
-        evaluation = self._scorer.score(bitmap, self.config["limit"])
+        """Evaluate, or measure."""
+        if "measurement" in self.config:
+            found = self._scorer.measure(self.config["measurement"])
+        else:
+            bitmap = Bitmap.from_json(self.config["bitmap"])
+            found = self._scorer.score(bitmap, self.config["limit"]).to_json()
         # as text, because Tune flattens whatever a searcher gets, examples and all
-        return {"evaluation": json.dumps(evaluation.to_json()), "done": True}
+        return {"found": json.dumps(found), "done": True}

@@ -25,7 +25,7 @@ ROOMS = {
     """,
     "search": """
         budget objective front point bitmap_plot grouping menu space
-        scores strategies plot result
+        scores allocation measurement strategies plot result
         study record evaluator loop
     """,
     "orchestrate": """

@@ -87,7 +87,7 @@ def converted(path: Path) -> Path:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_name(f"{folder.name}.lock")):
                 if not (folder / MANIFEST).is_file():
-                    _log.warning("%s is converted once, into %s", path, folder)
+                    _log.warning("%s is dequantized once, into the cache", path.name)
                     _convert(path, sha, folder)
         except PermissionError as error:
             raise BadInputError(f"a GGUF file is converted into the cache: {error}; set QALOF_CACHE") from None

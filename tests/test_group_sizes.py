@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from orchestrate.cli.bitmap_view import terminal_map
+from orchestrate.document.formats import bitmap_name
 from qalof.bitmap import Bitmap
 from qalof.bitmap_file import read_spec
 from qalof.bitmap_map import block_map
@@ -142,3 +143,11 @@ def test_a_picture_of_a_choice_differs_from_that_of_its_bits_alone():
     pictures = [imread(BytesIO(bitmaps_picture({"one": Bitmap.parse(text, SITES)}))) for text in ("4", "4g32", "4g128")]
     shapes = {picture.shape for picture in pictures}
     assert len(shapes) > 1 or all((pictures[0] != other).any() for other in pictures[1:])
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("4", "4 bits"), ("32", "full precision"), ("4g32", "4 bits in groups of 32"), ("w4g32a8", "w4g32a8")],
+)
+def test_prose_names_a_uniform_choice_in_words(text, name):
+    assert bitmap_name(text) == name

@@ -156,10 +156,13 @@ def moment(timestamp: float) -> str:
 
 
 def bitmap_name(text: str) -> str:
-    """Name a bitmap in prose: uniform ones in words, long ones by their id (:mod:`qalof.bitmap_names`)."""
+    """Name a bitmap in prose: uniform ones in words, such as ``4 bits in groups of 32``, and long ones by their id
+    (:mod:`qalof.bitmap_names`).
+    """
     if text.isdigit():
         return "full precision" if text == "32" else f"{text} bits"
-    return short_name(text)
+    bits, _, size = text.partition("g")
+    return f"{bits} bits in groups of {size}" if bits.isdigit() and size.isdigit() else short_name(text)
 
 
 def bitmap_heading(text: str) -> str:

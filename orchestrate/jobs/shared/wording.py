@@ -31,7 +31,8 @@ def shown_or_not(difference: Interval, metric: str) -> str:
 def bits_of(point: Point) -> str:
     """Name a bitmap by its bits: ``4 bits``, ``a mixed bitmap of 3.75 average bits``."""
     name = str(point.bitmap)
-    return bitmap_name(name) if name.isdigit() else f"a mixed bitmap of {point.cost.average_bits:.2f} average bits"
+    uniform = name.replace("g", "", 1).isdigit()
+    return bitmap_name(name) if uniform else f"a mixed bitmap of {point.cost.average_bits:.2f} average bits"
 
 
 def with_size(point: Point) -> str:

@@ -81,17 +81,18 @@ class Menu:
             caches = (None,)
         if all(site.is_embedding for site in sites):
             activations = (None,)
+        # a KV width without effect is the only one that there is, or the weight's: a uniform bitmap then reads as one
+        without_effect = self.kv[0] if isinstance(self.kv, tuple) and len(self.kv) == 1 else None
         combinations = list(product(weights, activations, caches))
         found = []
         for site in sites:
             inert = not site.kv_features
-            layers = [self._layer(w, a, None if inert else k) for w, a, k in combinations]
+            layers = [self._layer(w, a, without_effect if inert else k) for w, a, k in combinations]
             found.append(tuple(layers))
         return found
 
     def _layer(self, width: WeightWidth, activation: Any, kv: Any) -> LayerBits:
         plain = LayerBits.of(width)  # type: ignore[arg-type]
-        # a KV width without effect follows the weight, so a uniform bitmap reads as one number
         cache = FULL_PRECISION if self.kv is None else kv or plain.weight
         return replace(plain, activation=activation or plain.activation, kv=cache)
 

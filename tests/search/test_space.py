@@ -38,6 +38,13 @@ def test_uniform_bitmaps_read_as_one_number_and_keep_the_limits(sites):
     )
 
 
+@pytest.mark.parametrize("group", ["site", "block"])
+def test_with_one_width_for_inputs_and_one_for_the_cache_a_uniform_bitmap_reads_as_its_widths(sites, group):
+    space = BitmapSpace.of(sites, weight=(4, 8), activation=(8,), kv=(8,), group=group)
+    assert [str(bitmap) for bitmap in space.uniform()] == ["w4a8kv8", "8"]
+    assert str(space.bitmap([0] * len(space.units))) == "w4a8kv8"
+
+
 def test_a_block_is_one_choice_and_its_kv_width_goes_to_the_site_that_has_one(sites):
     space = BitmapSpace.of(sites, weight=(4, 8), kv=(2, 8), group="block")
     assert [unit.name for unit in space.units] == ["h.0", "h.1"]

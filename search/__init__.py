@@ -9,6 +9,7 @@ It works in one process with any evaluator; :func:`run` does the whole search in
 
 from __future__ import annotations
 
+from search.allocation.damage import allocate
 from search.evaluator import Evaluator, LocalEvaluator
 from search.front import non_dominated
 from search.loop import run
@@ -35,6 +36,7 @@ __all__ = [
     "SearchResult",
     "Study",
     "Unit",
+    "allocate",
     "compute_scores",
     "non_dominated",
     "parse_objectives",

@@ -140,6 +140,22 @@ def test_the_families_it_calls_alike_have_the_heads_that_it_says():
     assert "span head for Phi" in README
 
 
+def test_the_schemes_have_the_numbers_of_their_benchmark():
+    found = json.loads((ROOT / "benchmarks" / "results" / "schemes.json").read_text())
+    rows = {(row["scheme"], row["bitmap"]): row for row in found["rows"]}
+    (table,) = re.findall(r"^\| scheme \| weights .*?\n\n(?=.*?schemes\.json)", README, flags=re.S | re.M)
+    heading, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().split("\n")]
+    assert {line[0].split("`")[1] for line in lines} == {scheme for scheme, _ in rows if "groups of" not in scheme}
+    for line in lines:
+        said = dict(zip(heading, line, strict=True))
+        for bitmap in ("w4a16kv16", "w4a8kv8"):
+            row = rows[said["scheme"].split("`")[1], bitmap]
+            value, low, high = row["perplexity"]
+            assert said[bitmap] == f"{value:.1f} [{low:.1f}, {high:.1f}]"
+            assert said["MiB"] == f"{row['weight_bytes'] / 2**20:.0f}"
+    assert f"commit `{found['commit'][:7]}`" in README
+
+
 def test_what_was_planted_stands_beside_every_number_of_the_tiny_model():
     tables = re.split(r"(?<=\n)\n(?=\|)", README)
     for about in ("fine-tuned at full precision, then rounded", "| `spnet` |"):

@@ -8,7 +8,6 @@ import pytest
 from orchestrate.cli.app import main
 from orchestrate.jobs.search.config import SearchConfig
 from orchestrate.jobs.search.job import check_search
-from qalof.bitmap import Bitmap
 from qalof.layer_bits import LayerBits
 
 SMALL = [
@@ -42,22 +41,6 @@ def test_a_space_reads_choices_and_menus(span_checkpoint):
     by_name = {unit.name: [str(bits) for bits in unit.menu] for unit in space.units}
     assert by_name["h.0.attention"] == ["w4a8kv8", "w4g32a8kv8", "w4g16a8kv8", "8"]
     assert by_name["h.1.mlp"] == ["8", "8g32"]
-
-
-def test_a_search_over_group_sizes_keeps_its_limit_and_writes_what_every_command_reads(call, span_checkpoint, tmp_path):
-    spaces = [f"space.{key}={json.dumps(value)}" for key, value in SPACE.items()]
-    found = call("search", "--checkpoint", span_checkpoint, *SMALL, *spaces, "--output", tmp_path / "out")
-    assert found["evaluations"] == 6
-    assert all(row["weight_bytes"] <= 20000 for row in found["front"])
-    points = json.loads((tmp_path / "out" / "front.json").read_text())["points"]
-    bitmaps = [Bitmap.from_json(point["bitmap"]) for point in points]
-    assert {bits.group_size for bitmap in bitmaps for bits in bitmap.values()} == {None, 16, 32}
-    assert all(bitmap["h.1.mlp.c_fc"].weight == 8 for bitmap in bitmaps)
-    chosen = f"{tmp_path / 'out' / 'front.json'}#{bitmaps[-1].id}"
-    picture = tmp_path / "bitmap.png"
-    told = call("bitmap", chosen, "--checkpoint", span_checkpoint, "--picture", picture)
-    assert told["bitmap"] == str(bitmaps[-1])
-    assert picture.is_file()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from search.allocation.damage import allocate
 from search.evaluator import Evaluator, LocalEvaluator
 from search.front import non_dominated
+from search.judge import Judgement, judge
 from search.loop import run
 from search.objective import Objective, Score, parse_objectives
 from search.point import Point
@@ -28,6 +29,7 @@ __all__ = [
     "BitmapSpace",
     "EvaluationRecord",
     "Evaluator",
+    "Judgement",
     "LocalEvaluator",
     "Objective",
     "Point",
@@ -38,6 +40,7 @@ __all__ = [
     "Unit",
     "allocate",
     "compute_scores",
+    "judge",
     "non_dominated",
     "parse_objectives",
     "run",

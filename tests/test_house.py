@@ -26,7 +26,7 @@ ROOMS = {
     "search": """
         budget objective front point bitmap_plot grouping menu space
         scores allocation measurement strategies plot result
-        study record evaluator loop
+        study record evaluator judge loop
     """,
     "orchestrate": """
         config runs cluster document

@@ -1,0 +1,138 @@
+"""The finalists of a search, scored on data that no search has seen, beside the uniform bitmaps of the same budget.
+
+The best of many measured bitmaps is partly the luckiest one, so the numbers by which a search chose are too good.
+Here the best mixed bitmap and the best uniform bitmap of each budget, as the search chose them, are evaluated again by
+an evaluator of other examples, and their difference has a paired bootstrap interval over these.  "No mixed bitmap is
+shown to beat uniform" is a possible answer, and :attr:`Judgement.text` begins with the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qalof.bitmap_names import short_name
+from qalof.errors import BadInputError
+from qalof.metrics import Metric
+from qalof.statistics import Interval
+from search.evaluator import Evaluator
+from search.objective import Score
+from search.point import Point
+from search.result import SearchResult
+from search.strategies.sensitivity import drop_interval
+
+
+@dataclass(frozen=True)
+class Finalists:
+    """The two bitmaps of one budget on data of their own.
+
+    ``mixed`` and ``uniform``: their points there; ``gain``: by how much mixed is better in the metric, positive where
+    it is, with its paired 95 % interval.
+    """
+
+    budget: Mapping[str, float]
+    mixed: Point
+    uniform: Point
+    gain: Interval
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the interval lies above zero."""
+        return self.gain.low > 0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All budgets' finalists, in the order of the budgets, and the metric that they were compared by."""
+
+    metric: Metric
+    finalists: tuple[Finalists, ...]
+    examples: int
+
+    @property
+    def text(self) -> str:
+        """The answer, in one or two sentences."""
+        shown = [one for one in self.finalists if one.is_shown]
+        said = f"{len(self.finalists)} {'comparison' if len(self.finalists) == 1 else 'comparisons'}"
+        of = f"on {self.examples} examples that the search has not seen, {said}, intervals of 95 % each"
+        if not shown:
+            return f"No mixed bitmap is shown to beat the uniform one of its budget in {self.metric.label} ({of})."
+        budgets = "; ".join(", ".join(f"{name} {limit:.6g}" for name, limit in one.budget.items()) for one in shown)
+        return f"A mixed bitmap beats the uniform one in {self.metric.label} at {budgets} ({of})."
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one flat row per budget, for a table."""
+        return [
+            {
+                **one.budget,
+                "mixed": short_name(one.mixed.bitmap),
+                **one.mixed.metrics[self.metric.name].to_columns(self.metric.name),
+                "uniform": short_name(one.uniform.bitmap),
+                **one.uniform.metrics[self.metric.name].to_columns(f"uniform_{self.metric.name}"),
+                **one.gain.to_columns("gain"),
+                "is_shown": one.is_shown,
+            }
+            for one in self.finalists
+        ]
+
+
+def judge(result: SearchResult, evaluator: Evaluator, budgets: Sequence[Mapping[str, float]]) -> Judgement:
+    """Score the finalists of each budget on the examples of another evaluator.
+
+    Args:
+        result: a search whose evaluator had other examples.
+        evaluator: an evaluator of the same model, on examples that the search has not seen.
+        budgets: cost name -> greatest allowed value, such as ``{"average_bits": 4.5}``.
+
+    Raises:
+        BadInputError: No budget is given, all objectives are costs, or within a budget there is no mixed or no uniform
+            bitmap with a finite score.
+    """
+    if not budgets:
+        raise BadInputError("a judgement needs at least one budget, such as {'average_bits': 4.5}: got none")
+    measured = next((objective for objective in result.objectives if not objective.is_cost), None)
+    if measured is None:
+        raise BadInputError("a judgement needs an objective that is measured: all of this search's are costs")
+    pairs = [(_best(result, budget, uniform=False), _best(result, budget, uniform=True)) for budget in budgets]
+    bitmaps = list(dict.fromkeys(point.bitmap for pair in pairs for point in pair))
+    costs = {point.bitmap: point.cost for pair in pairs for point in pair}
+    evaluations = []
+    for start in range(0, len(bitmaps), max(1, evaluator.at_once)):
+        evaluations += evaluator.evaluate(bitmaps[start : start + max(1, evaluator.at_once)])
+    scores = {
+        bitmap: Score.of(bitmap, evaluation, costs[bitmap], result.objectives)
+        for bitmap, evaluation in zip(bitmaps, evaluations, strict=True)
+    }
+    finalists = []
+    for budget, (mixed, uniform) in zip(budgets, pairs, strict=True):
+        first, second = scores[mixed.bitmap], scores[uniform.bitmap]
+        # what uniform loses against mixed is what mixed gains
+        gain = drop_interval(measured.metric, first, second)
+        finalists.append(Finalists(dict(budget), _scored(first, mixed), _scored(second, uniform), gain))
+    return Judgement(measured.metric, tuple(finalists), evaluations[0].examples)
+
+
+def _scored(score: Score, point: Point) -> Point:
+    found = Point.of(score)
+    return Point(found.bitmap, found.cost, found.metrics, found.values, found.examples, point.summary)
+
+
+def _best(result: SearchResult, budget: Mapping[str, float], *, uniform: bool) -> Point:
+    index = next(i for i, objective in enumerate(result.objectives) if not objective.is_cost)
+    sign = result.objectives[index].sign
+    within = [
+        point
+        for point in result.points
+        if point.bitmap.is_uniform is uniform
+        and math.isfinite(point.values[index])
+        and all(point.value(name) <= limit for name, limit in budget.items())
+    ]
+    if not within:
+        kind = "uniform" if uniform else "mixed"
+        raise BadInputError(
+            f"a judgement needs a {kind} bitmap within each budget: the search has scored none within {dict(budget)}; "
+            "search with this budget, or raise it"
+        )
+    return min(within, key=lambda point: (-sign * point.values[index], point.cost.weight_bytes))

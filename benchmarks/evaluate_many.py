@@ -80,13 +80,13 @@ def main() -> None:
     torch.set_num_threads(1)
     ids = torch.randint(0, 50000, (options.windows, options.tokens))
 
-    spans = SwitchableModel(GPT2ForQuestionAnswering(GPT2Config()), BaseModel("GPT2Config()", HeadKind.SPAN), {}).eval()
+    spans = SwitchableModel.of(GPT2ForQuestionAnswering(GPT2Config()), BaseModel("GPT2Config()", HeadKind.SPAN)).eval()
     chosen = list(spans.site_names)[:: len(spans.sites) // options.sites]
     batches = labeled_windows(ids, options.windows)
     with torch.inference_mode():
         of_spans = one_at_a_time(spans, batches, lambda call: call(**batches[0].inputs).start_logits, chosen)
 
-    model = SwitchableModel(GPT2LMHeadModel(GPT2Config()), BaseModel("GPT2Config()", HeadKind.CAUSAL_LM), {}).eval()
+    model = SwitchableModel.of(GPT2LMHeadModel(GPT2Config()), BaseModel("GPT2Config()", HeadKind.CAUSAL_LM)).eval()
     reference = reference_of(model, batches)
 
     def kl(call: Any) -> torch.Tensor:

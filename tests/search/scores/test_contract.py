@@ -165,6 +165,15 @@ def test_every_task_with_a_likelihood_has_fisher_scores_and_kl(random_model, nam
         assert all(0 < choices["3"] < 100 for choices in table.values["weight"].values())
 
 
+@pytest.mark.parametrize("score", ["fisher", "mse", "kl", "hessian"])
+def test_a_choice_may_have_groups_of_its_own(plain_model, windows, score):
+    table = compute(plain_model, windows, score, {"weight": ("3", "3g8", "4", "4g8")})
+    assert table.choices("weight") == ("3", "3g8", "4", "4g8")
+    sums = {choice: sum(by[choice] for by in table.values["weight"].values()) for choice in table.choices("weight")}
+    assert sums["3g8"] < sums["3"]
+    assert sums["4g8"] < sums["4"]
+
+
 def test_a_task_without_a_likelihood_is_refused_for_all_but_its_metric(plain_model):
     task = qalof.task("zero-shot", dataset="boolq", data="tiny")
     for score in ON_WINDOWS:

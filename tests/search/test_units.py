@@ -143,7 +143,7 @@ def test_a_pattern_has_a_menu_of_its_own_and_takes_the_rest_from_the_spaces(mode
     by_name = {unit.name: [str(bits) for bits in unit.menu] for unit in space.units}
     assert by_name["layers.0.self_attn.v_proj"] == ["w8a4kv8", "8", "w8g4a4kv8", "8g4"]
     assert by_name["lm_head"] == ["w6a8", "w8a8"]
-    assert by_name["layers.0.self_attn.o_proj"] == ["4", "w4a8kv4", "w8a4kv8", "8"]
+    assert by_name["layers.0.self_attn.o_proj"] == ["w4a4kv8", "w4a8kv8", "w8a4kv8", "8"]
 
 
 def test_keys_are_chosen_apart_from_values_where_they_are_sites_of_their_own(model):

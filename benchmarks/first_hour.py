@@ -80,7 +80,8 @@ STEPS = (
         "Search bitmaps",
         f"qalof search --config configs/search/real.yaml --checkpoint {CHECKPOINT} limit=2 workers.threads=1",
         "20 bitmaps of 30 blocks at 4 or 8 bits, for the front of loss against bytes.",
-        "Every bitmap that is too long to read has an id; the files hold it whole.",
+        "Every bitmap that is too long to read has an id; the files hold it whole. Two questions give intervals as wide "
+        "as these, so a search that is to mean something takes a larger `limit`.",
     ),
     Step(
         "Look at one of them",
@@ -172,7 +173,8 @@ def ran(command: str, folder: Path, environ: dict[str, str]) -> Ran:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     os.close(leader)
     screen = Screen()
-    screen.write(b"".join(pieces).decode("utf-8", errors="replace"))
+    # the cache of a user stands elsewhere, and lines are as long as its name makes them
+    screen.write(b"".join(pieces).decode("utf-8", errors="replace").replace(environ["QALOF_CACHE"], "~/.cache/qalof"))
     if code:
         sys.exit(f"{command} ended with exit code {code}:\n{screen.text()}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -241,8 +243,7 @@ def main() -> None:
         for step in STEPS[: options.steps]:
             found = ran(step.command, folder, environ)
             total += found.seconds
-            shown = found.shown.replace(str(folder / "cache"), "~/.cache/qalof")
-            parts.append(section(step, Ran(shown, found.seconds, found.cpu)))
+            parts.append(section(step, found))
         text = "\n\n".join([head(total, load), *parts]) + "\n"
         if options.steps < len(STEPS):
             print(text)

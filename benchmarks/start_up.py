@@ -120,7 +120,7 @@ def child(command: str, config: str, folder: Path) -> None:
 
     loop.Trainer.train_step = first  # type: ignore[method-assign]
     output = ["--output", str(folder / "run")] if command == "train" else []
-    extra = [f"tracking.root={folder / 'run'}"] if command == "train" else []
+    extra = [f"tracking.root={folder / 'record'}"] if command == "train" else []
     sys.argv = ["qalof", command, "--config", config, *output, *extra]
     with suppress(Enough):
         app.main()

@@ -80,8 +80,8 @@ STEPS = (
         "Search bitmaps",
         f"qalof search --config configs/search/real.yaml --checkpoint {CHECKPOINT} limit=2 workers.threads=1",
         "20 bitmaps of 30 blocks at 4 or 8 bits, for the front of loss against bytes.",
-        "Every bitmap that is too long to read has an id; the files hold it whole. Two questions give intervals as wide "
-        "as these, so a search that is to mean something takes a larger `limit`.",
+        "Every bitmap that is too long to read has an id; the files hold it whole. Two questions give intervals as "
+        "wide as these, so a search that is to mean something takes a larger `limit`.",
     ),
     Step(
         "Look at one of them",

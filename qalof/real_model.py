@@ -156,7 +156,7 @@ def main() -> int:
         for weights in ALL:
             folder = fetch(weights)
             size = sum((folder / name).stat().st_size for name in weights.files)
-            print(f"cache:{weights.name}  {size / 2**20:.0f} MiB in {folder}")
+            print(f"cache:{weights.name}  {size / 2**20:.0f} MiB\n  {folder}")
     except QalofError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -27,6 +27,7 @@ import transformers
 from filelock import FileLock
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from qalof.cache import cache_dir
 from qalof.digests import file_digest
@@ -121,6 +122,7 @@ class _Header:
 
 def _convert(path: Path, sha: str, folder: Path) -> None:
     header = {"kind": "converted-gguf", "format_version": CONVERSION, "from": path.name, "sha256": sha}
+    transformers_logging.disable_progress_bar()
     try:
         found = _read_header(path)
         origin = {"file": path.name, "sha256": sha, "types": found.types, "layers": found.layers}

@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
+from orchestrate.document import formats
 from orchestrate.document.sheet import Sheet
-from orchestrate.document.terminal import level
+from orchestrate.document.terminal import plain
 from orchestrate.jobs.registry import JOBS
 
 
@@ -22,7 +23,7 @@ def show(command: str, result: Mapping[str, Any], folder: Path, console: Console
 
 def parts_of(command: str, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
     """Make what is printed of a command's result, from top to bottom."""
-    return [*JOBS[command].terminal(result, folder), f"{folder}  ({result['seconds']:.0f} s)"]
+    return [*JOBS[command].terminal(result, folder), f"{folder}  ({formats.duration(result['seconds'])})"]
 
 
 def show_table(table: Mapping[str, Any], console: Console | None = None) -> None:
@@ -42,11 +43,9 @@ def reference_table(table: Mapping[str, Any]) -> Sheet:
 
 
 def _table_cell(cell: Mapping[str, Any]) -> str:
-    theirs = "" if cell["reference"] is None else f"\ntheirs {cell['reference']:,.10g}"
+    theirs = "" if cell["reference"] is None else f"\ntheirs {formats.as_given(cell['reference'])}"
     if cell["value"] is None:
         return f"{cell['reason']}{theirs}"
-    ours = level(cell["value"])
-    if cell["low"] < cell["high"]:
-        ours += f" [{level(cell['low'])}, {level(cell['high'])}]"
-    difference = f", {level(cell['difference'], '+')}" if "difference" in cell else ""
+    ours = plain(formats.by_magnitude_with_interval(cell["value"], cell["low"], cell["high"]))
+    difference = f", {formats.by_magnitude(cell['difference'], plus=True)}" if "difference" in cell else ""
     return f"{ours}{theirs}{difference}"

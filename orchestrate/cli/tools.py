@@ -70,7 +70,7 @@ def bitmap(
     from rich.console import Console
 
     from orchestrate.cli.bitmap_view import find_bitmap, terminal_map, write_picture
-    from orchestrate.document.terminal import mib
+    from orchestrate.document.terminal import size
 
     found, said = find_bitmap(spec, checkpoint)
     if picture is not None:
@@ -81,7 +81,7 @@ def bitmap(
     console = Console(highlight=False, markup=False)
     console.print(f"#{said['id']}: {said['summary']}")
     if "cost" in said:
-        console.print(f"{said['sites']:,} sites, weights {mib(said['cost']['weight_bytes'])}")
+        console.print(f"{said['sites']:,} sites, weights {size(said['cost']['weight_bytes'])}")
     for line in terminal_map(found, console.width):
         console.print(line, no_wrap=True)
 
@@ -115,6 +115,7 @@ def _pipeline(
     config: Path, overrides: list[str] | None, output: Path | None, as_json: bool, address: str | None
 ) -> None:
     from orchestrate.cli.terminal import show_table
+    from orchestrate.document.formats import duration
     from orchestrate.pipeline.run import load_pipeline, run_pipeline
     from orchestrate.report import write_report
     from orchestrate.report.page import REPORT
@@ -133,7 +134,7 @@ def _pipeline(
         return
     if "table" in summary:
         show_table(summary["table"])
-    say(f"done in {summary['seconds']:.0f} s; report: {page}")
+    say(f"done in {duration(summary['seconds'])}; report: {page}")
     say(f"MLflow: `qalof ui --root {loaded.tracking.root}` shows the runs at {MLFLOW_PAGE}")
 
 

@@ -1,7 +1,9 @@
-"""How numbers and names are written: one way of rounding for sentences, tables and plots.
+"""How numbers and names are written: one way of rounding for the terminal, and for a report's sentences, tables and
+plots.
 
 Levels in percent have one decimal, since their intervals are wider than that; differences have two, so an interval that
-excludes zero does not round to one that holds it.  Bytes are binary units.
+excludes zero does not round to one that holds it.  Sizes are in MiB, so those of one column compare; small ones are in
+KiB or bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from qalof.statistics import Interval
 DASH = "–"
 NBSP = "\u00a0"
 """A space that keeps a number with its unit, and the two ends of an interval, on one line."""
+_BYTES = {"bytes": 1.0, "KiB": 2.0**10, "MiB": 2.0**20}
 
 
 def name_of(metric: str) -> str:
@@ -49,7 +52,9 @@ def level(value: float, metric: str) -> str:
 
 
 def level_with_interval(interval: Interval, metric: str) -> str:
-    """Write ``78.3 [72.1, 84.0]``, or a bare value where there is no interval."""
+    """Write ``78.3 [72.1, 84.0]``, or a bare value where there is no interval; bytes are a size."""
+    if metric.endswith("_bytes") and math.isfinite(interval.estimate):
+        return size(interval.estimate)
     text = level(interval.estimate, metric)
     if interval.low == interval.high or not math.isfinite(interval.estimate):
         return text
@@ -80,9 +85,49 @@ def size_of_difference(interval: Interval) -> str:
 
 
 def signed(value: float, decimals: int) -> str:
-    """Write fixed decimals with a true minus, and never ``−0.0``."""
-    text = f"{value:.{decimals}f}"
-    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+    """Write fixed decimals with a true minus and commas between thousands, and never ``−0.0``."""
+    text = f"{value:,.{decimals}f}"
+    return text.lstrip("-") if not text.strip("-0.,") else text.replace("-", "−")
+
+
+def by_magnitude(value: float, plus: bool = False) -> str:
+    """Write a number of which only the value is known: counts whole, percents with one decimal, losses with three.
+
+    ``plus``: whether a positive number has a sign too, as differences have.
+    """
+    text = signed(value, 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 3)
+    return f"+{text}" if plus and value > 0 else text
+
+
+def by_magnitude_with_interval(value: float, low: float, high: float) -> str:
+    """Write ``78.3 [72.1, 84.0]`` as :func:`by_magnitude` does, or a bare value where there is no interval."""
+    text = by_magnitude(value)
+    return f"{text} [{by_magnitude(low)},{NBSP}{by_magnitude(high)}]" if low < high else text
+
+
+def as_given(value: float) -> str:
+    """Write another's number with all digits that it has, and commas between thousands."""
+    return f"{value:,.10g}".replace("-", "−")
+
+
+def bits(value: float) -> str:
+    """Write a mean number of bits."""
+    return f"{value:.2f}"
+
+
+def three_digits(value: float) -> str:
+    """Write a number of any size, such as a squared error, with three digits."""
+    return f"{value:.3g}"
+
+
+def count(value: float) -> str:
+    """Write a whole number."""
+    return f"{value:,.0f}"
+
+
+def mean_count(value: float) -> str:
+    """Write the mean of a count, such as tokens per text."""
+    return f"{value:,.1f}"
 
 
 def percent(value: float, decimals: int = 1) -> str:
@@ -106,15 +151,11 @@ def share_with_interval(estimate: float | None, low: float, high: float) -> str:
 
 
 def size(count: float) -> str:
-    """Write bytes in binary units, with three digits."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or unit == "GiB":
-            break
-        count /= 1024
-    if unit == "bytes":
-        return f"{count:.0f}{NBSP}bytes"
-    decimals = 0 if count >= 100 else 1 if count >= 10 else 2
-    return f"{count:.{decimals}f}{NBSP}{unit}"
+    """Write bytes in MiB with at least three digits; below a tenth of one in KiB, and below one of these in bytes."""
+    unit = "bytes" if abs(count) < 1024 else "KiB" if abs(count) < 0.1 * _BYTES["MiB"] else "MiB"
+    value = count / _BYTES[unit]
+    decimals = 0 if unit == "bytes" or abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{decimals}f}{NBSP}{unit}"
 
 
 def cost(value: float, name: str) -> str:
@@ -135,7 +176,7 @@ def axis(name: str, most: float) -> tuple[float, str]:
         factor = 10.0 ** (3 * int(math.log10(most) // 3)) if most >= 1e4 else 1.0
         return factor, heading(name) if factor == 1 else f"{heading(name)} ({factor:.0e})"
     unit = size(most).partition(NBSP)[2]
-    return 1024.0 ** ("bytes", "KiB", "MiB", "GiB").index(unit), f"{heading(name)} ({unit})"
+    return _BYTES[unit], f"{heading(name)} ({unit})"
 
 
 def duration(seconds: float | None) -> str:

@@ -1,47 +1,39 @@
-"""How the terminal shows numbers, sizes and bitmaps, within 80 columns."""
+"""How the terminal writes numbers, sizes and bitmaps within 80 columns: as reports do, with plain spaces.
+
+A space that keeps a number with its unit on one line is of use in a page only; in a terminal it would hinder whoever
+searches or copies the text.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrate.document import formats
 from qalof.bitmap_names import short_name
 from qalof.metrics import described
 from qalof.statistics import Interval
 
-MIB = 2**20
 
-
-def level(value: float, sign: str = "") -> str:
-    """The decimals of a metric: three for losses, one for percents, none for counts."""
-    decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 3
-    return f"{value:{sign},.{decimals}f}"
+def plain(text: str) -> str:
+    """Return a text of :mod:`orchestrate.document.formats` with plain spaces."""
+    return text.replace(formats.NBSP, " ")
 
 
 def interval(metric: str, interval: Interval) -> str:
     """Write ``83.2 [80.1, 86.0]`` in the metric's decimals, or a bare value where there is no interval."""
-    value, low, high = interval.estimate, interval.low, interval.high
-    if not all(map(math.isfinite, (value, low, high))):
-        return "not finite"
-    if metric.endswith("_bytes"):
-        return mib(value)
-    decimals = described(metric).decimals
-    if low == high:
-        return f"{value:,.{decimals}f}"
-    return f"{value:,.{decimals}f} [{low:,.{decimals}f}, {high:,.{decimals}f}]"
+    return plain(formats.level_with_interval(interval, metric))
 
 
 def heading(metric: str) -> str:
-    """Make a heading of label and unit; bytes are shown in MiB, which stands with each number."""
+    """Make a heading of label and unit; bytes have their unit with each number."""
     known = described(metric)
     return f"{known.label} ({known.unit})" if known.unit and not metric.endswith("_bytes") else known.label
 
 
-def mib(count: float) -> str:
-    """Write bytes in MiB, with at least three digits."""
-    size = count / MIB
-    return f"{size:,.{0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3}f} MiB"
+def size(count: float) -> str:
+    """Write bytes in MiB, and few of them in KiB or bytes."""
+    return plain(formats.size(count))
 
 
 def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -52,6 +44,4 @@ def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def rate(rate: Mapping[str, Any]) -> str:
     """Write a share in percent: ``83 % [80, 86]``."""
-    if rate["estimate"] is None:
-        return "–"
-    return f"{100 * rate['estimate']:.0f} % [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
+    return plain(formats.share_with_interval(rate["estimate"], rate["low"], rate["high"]))

@@ -56,22 +56,11 @@ def _statements(data: Mapping[str, Any]) -> list[Statement]:
 
 
 def _cell(cell: Mapping[str, Any]) -> Cell:
-    theirs = "" if cell["reference"] is None else f"; theirs {_level(float(cell['reference']))}"
+    theirs = "" if cell["reference"] is None else f"; theirs {formats.as_given(cell['reference'])}"
     where = str(cell.get("of", ""))
     if cell["value"] is None:
         return Cell(f"{cell['reason']}{theirs}", where)
-    ours = _level(float(cell["value"]))
-    if cell["low"] < cell["high"]:
-        ours += f" [{_level(float(cell['low']))},{formats.NBSP}{_level(float(cell['high']))}]"
+    ours = formats.by_magnitude_with_interval(cell["value"], cell["low"], cell["high"])
     if "difference" not in cell:
         return Cell(f"{ours}{theirs}", where)
-    difference = float(cell["difference"])
-    plus = "+" if difference > 0 else ""
-    return Cell(f"{ours}{theirs}, difference {plus}{_level(difference)}", where)
-
-
-def _level(value: float) -> str:
-    """Write counts whole, percents with one decimal, losses with three."""
-    if abs(value) >= 1000:
-        return f"{value:,.0f}".replace("-", "−")
-    return formats.signed(value, 1 if abs(value) >= 10 else 3)
+    return Cell(f"{ours}{theirs}, difference {formats.by_magnitude(cell['difference'], plus=True)}", where)

@@ -10,7 +10,7 @@ from rich.console import Console
 from orchestrate.cli.app import app
 from orchestrate.cli.terminal import show, show_table
 from orchestrate.document.sheet import MOST_ROWS, Sheet
-from orchestrate.document.terminal import mib
+from orchestrate.document.terminal import size
 from orchestrate.jobs.export.job import describe
 from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.shared.terminal import score_parts
@@ -193,9 +193,10 @@ def test_empty_values_are_left_out_of_a_row_by_itself():
     assert not [line for line in printed(lambda console: console.print(sheet)) if "b" in line]
 
 
-def test_sizes_are_in_mib_with_three_digits():
-    assert [mib(n) for n in (2**20, 175e6, 2**31, 10_000)] == ["1.000 MiB", "166.9 MiB", "2,048 MiB", "0.010 MiB"]
-    assert math.isclose(float(mib(123_456).split()[0]), 123_456 / 2**20, rel_tol=5e-3)
+def test_sizes_are_in_mib_with_three_digits_and_small_ones_in_smaller_units():
+    assert [size(n) for n in (2**20, 175e6, 2**31, 500_000)] == ["1.00 MiB", "167 MiB", "2,048 MiB", "0.477 MiB"]
+    assert [size(n) for n in (10_000, 1023)] == ["9.77 KiB", "1,023 bytes"]
+    assert math.isclose(float(size(123_456).split()[0]), 123_456 / 2**20, rel_tol=5e-3)
 
 
 def test_nobody_prints_past_the_sheets():

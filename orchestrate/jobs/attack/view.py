@@ -135,7 +135,7 @@ def _fixed_table(attacked: Attacked) -> Table:
                 _cell(robustness.attack_success[index]),
                 after,
                 *((Cell(formats.share(changed)),) if words.rewords else ()),
-                Cell(formats.DASH if queries is None else f"{queries:,.0f}"),
+                Cell(formats.DASH if queries is None else formats.count(queries)),
             ]
         )
     changed_head = ("Words changed",) if words.rewords else ()

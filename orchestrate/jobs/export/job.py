@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from orchestrate.document.terminal import mib
+from orchestrate.document.terminal import size
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
 from qalof.checkpoint import opening as checkpoints
@@ -251,7 +251,7 @@ def _export_gguf(
 
 
 def _size(name: str, count: int) -> str:
-    return f"  {name:<28} {count:>15,} bytes {mib(count):>14}"
+    return f"  {name:<28} {count:>15,} bytes {size(count):>14}"
 
 
 def _is_ours(folder: Path) -> bool:

@@ -23,6 +23,7 @@ from orchestrate.config.sections import JobConfig, SourceConfig
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
 from orchestrate.document.estimate import SEQUENCE_TOKENS, SQUAD_EXAMPLES, Estimate, bare_model, forward
+from orchestrate.document.formats import mean_count
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.record import Record, Step
 from orchestrate.jobs.base import Job, Result
@@ -241,5 +242,5 @@ class GenerateJob(Job[GenerateConfig, TextSource]):
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         """Show how much was written, and where."""
-        counted = f"{result['texts']:,} {result['kind']} of {result['mean_tokens']:.0f} tokens on average"
+        counted = f"{result['texts']:,} {result['kind']} of {mean_count(result['mean_tokens'])} tokens on average"
         return [f"{counted}, {result['ended']:,} to their own end; data: {result['data']}"]

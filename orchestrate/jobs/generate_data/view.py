@@ -12,7 +12,7 @@ def generated_table(found: Generated) -> Table:
     row = cells(
         f"{found.texts:,}",
         f"{found.tokens:,}",
-        f"{found.tokens / found.texts:.1f}",
+        formats.mean_count(found.tokens / found.texts),
         f"{found.ended:,} ({formats.percent(100 * found.ended / found.texts, 0)})",
         f"{found.empty:,}",
     )
@@ -23,5 +23,5 @@ def generated_table(found: Generated) -> Table:
 def generated_statement(found: Generated) -> Statement:
     """State how much was written."""
     ended = f"{found.ended:,} to their own end" + (f", {found.empty:,} of them empty" if found.empty else "")
-    mean = f"{found.tokens / found.texts:.1f} tokens on average ({found.tokens:,} tokens)"
+    mean = f"{formats.mean_count(found.tokens / found.texts)} tokens on average ({found.tokens:,} tokens)"
     return Statement(f"The model wrote {found.texts:,} {found.kind} of {mean}, {ended}.")

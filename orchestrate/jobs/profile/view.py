@@ -29,7 +29,7 @@ def profile_table(found: Measured) -> Table:
             Cell(formats.bitmap_heading(bitmap), bitmap),
             *(_size_cell(metrics, name) for name in sizes),
             *(Cell(formats.size(metrics["memory_bytes"])) for _ in memory),
-            *(Cell(f"{metrics[name]:,.0f}") for name in speeds),
+            *(Cell(formats.count(metrics[name])) for name in speeds),
         ]
         for bitmap, metrics in found.rows
     ]
@@ -41,7 +41,9 @@ def profile_table(found: Measured) -> Table:
 
 def _size_cell(metrics: Mapping[str, float], name: str) -> Cell:
     count = metrics[f"{name}_bytes"]
-    return Cell(f"{formats.size(count)} ({formats.percent(metrics[f'{name}_percent'])})", f"{count:,.0f} bytes")
+    return Cell(
+        f"{formats.size(count)} ({formats.percent(metrics[f'{name}_percent'])})", f"{formats.count(count)} bytes"
+    )
 
 
 def profile_statements(found: Measured) -> list[Statement]:
@@ -56,6 +58,7 @@ def profile_statements(found: Measured) -> list[Statement]:
             (bitmap, metrics[name]) for bitmap, metrics in found.rows if math.isfinite(metrics.get(name, math.nan))
         ]
         if known:
-            values = [f"{value:,.1f}{unit}" if "percent" in name else f"{value:,.0f}{unit}" for _, value in known]
+            written = formats.mean_count if "percent" in name else formats.count
+            values = [f"{written(value)}{unit}" for _, value in known]
             statements.append(Statement(f"{what}: {formats.by_bitmap([bitmap for bitmap, _ in known], values)}."))
     return statements

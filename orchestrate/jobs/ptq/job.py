@@ -25,6 +25,7 @@ from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
 from orchestrate.document.cell import Cell
 from orchestrate.document.estimate import Estimate, scored_at
+from orchestrate.document.formats import duration
 from orchestrate.document.planned_step import PlannedStep, bitmap_specs
 from orchestrate.document.record import Record, Step
 from orchestrate.document.table_config import Place
@@ -154,7 +155,7 @@ def _carry_out(config: PtqConfig, checked: Checked, folders: Sequence[Path], mis
         def keep(place: int, outcome: dict[str, Any]) -> None:
             index = missing[place]
             write_json(folders[index] / OUTCOME, outcome)
-            progress.advance(f"{config.methods[index].name}: {outcome['seconds']:.0f} s")
+            progress.advance(f"{config.methods[index].name}: {duration(outcome['seconds'])}")
 
         pool.map(items, keep)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrate.document.sheet import Sheet
-from orchestrate.document.terminal import heading, interval, mib, summaries
+from orchestrate.document.terminal import heading, interval, size, summaries
 from qalof.bitmap_names import short_name
 from qalof.statistics import Interval
 
@@ -21,8 +21,8 @@ def ptq_table(result: Mapping[str, Any]) -> Sheet:
             f"{interval(name, Interval.from_json(values))}{apart.get(name, '')}"
             for name, values in row["metrics"].items()
         ]
-        size = mib(row["cost"]["stored_weight_bytes"])
-        shown.append([row["method"], short_name(row["bitmap"]), *metrics, size])
+        stored = size(row["cost"]["stored_weight_bytes"])
+        shown.append([row["method"], short_name(row["bitmap"]), *metrics, stored])
     caption = [f"{name}: {note}" for name, note in summaries(rows).items()]
     if any(row["difference"] for row in rows):
         caption.append(f"In parentheses: the paired difference from {result['reference']} at the same bitmap.")

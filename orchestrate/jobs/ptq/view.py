@@ -47,7 +47,7 @@ def _ptq_table(found: PtqScores, metric: str) -> Table:
                 Cell(formats.bitmap_heading(score.bitmap), score.bitmap),
                 *(Cell(formats.level_with_interval(score.metrics[name], name)) for name in metrics),
                 *((Cell(formats.DASH if difference is None else formats.difference(difference)),) if compared else ()),
-                Cell(f"{score.average_bits:.2f}"),
+                Cell(formats.bits(score.average_bits)),
                 Cell(formats.size(score.stored_bytes), f"{score.stored_bytes:,} bytes"),
             ]
         )

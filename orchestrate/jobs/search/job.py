@@ -13,11 +13,11 @@ from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
 from orchestrate.document.cell import Cell
 from orchestrate.document.estimate import Estimate, scored_at, sites_of
-from orchestrate.document.formats import count_of
+from orchestrate.document.formats import by_magnitude, count_of
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.record import Record, Step
 from orchestrate.document.table_config import Place
-from orchestrate.document.terminal import level, mib
+from orchestrate.document.terminal import size
 from orchestrate.jobs.base import Job, Offer, Result
 from orchestrate.jobs.search.config import SearchConfig
 from orchestrate.jobs.search.findings import Searched, searched
@@ -98,7 +98,7 @@ def _means(config: SearchConfig, opened: OpenCheckpoint, space: BitmapSpace) -> 
 
 
 def _shown(objective: Objective, value: float) -> str:
-    return f"{objective.name} {mib(value) if objective.name.endswith('_bytes') else level(value)}"
+    return f"{objective.name} {size(value) if objective.name.endswith('_bytes') else by_magnitude(value)}"
 
 
 def _best(found: SearchResult) -> dict[str, float]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrate.document.formats import bits
 from orchestrate.document.sheet import Sheet
-from orchestrate.document.terminal import heading, interval, mib, summaries
+from orchestrate.document.terminal import heading, interval, size, summaries
 from orchestrate.runs.layout import FRONT
 from qalof.bitmap_names import short_name
 from qalof.statistics import Interval
@@ -23,8 +24,8 @@ def front_table(result: Mapping[str, Any], folder: Path) -> Sheet:
     shown = []
     for number, row in enumerate(front, start=1):
         intervals = [interval(name, Interval.from_columns(row, name)) for name in metrics]
-        bits, size = f"{row['average_bits']:.2f}", mib(row["weight_bytes"])
-        shown.append([short_name(row["bitmap"]), str(number), *intervals, bits, size])
+        costs = [bits(row["average_bits"]), size(row["weight_bytes"])]
+        shown.append([short_name(row["bitmap"]), str(number), *intervals, *costs])
     place = str(folder / FRONT)
     example = f"; evaluate or export one with --bitmap {place}#{front[0].get('id', 1)}" if front else ""
     title = f"Front of {result['evaluations']} evaluations{example}"

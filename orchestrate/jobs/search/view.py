@@ -134,7 +134,7 @@ def _front_table(searched: Searched, order: Sequence[int], known: dict[Bitmap, E
             Cell(f"№ {number}"),
             *(Cell(formats.level_with_interval(points[index].metrics[one], one)) for one in metrics),
             *((_difference(difference),) if compared else ()),
-            Cell(f"{points[index].cost.average_bits:.2f}"),
+            Cell(formats.bits(points[index].cost.average_bits)),
             Cell(formats.size(points[index].cost.weight_bytes), f"{points[index].cost.weight_bytes:,} bytes"),
             Cell(formats.size(points[index].cost.kv_bytes_per_token)),
             Cell(short_name(points[index].bitmap), points[index].summary),

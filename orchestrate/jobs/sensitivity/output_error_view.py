@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrate.document.blocks import Block, Statement, Table, cells
-from orchestrate.document.formats import count_of
+from orchestrate.document.formats import count_of, three_digits
 from qalof.statistics import from_nullable
 from search.scores.output_error import OutputError
 
@@ -34,8 +34,7 @@ def output_errors(result: Mapping[str, Any]) -> OutputErrors:
 def error_blocks(found: OutputErrors) -> list[Block]:
     """Make the table, from the least error to the largest."""
     rows = [
-        cells(site, bits, f"{error.mse:.3g}", f"{error.mae:.3g}", f"{error.rel:.3g}")
-        for site, bits, error in found.rows
+        cells(site, bits, *map(three_digits, (error.mse, error.mae, error.rel))) for site, bits, error in found.rows
     ]
     note = (
         "Inputs are those of the full-precision model without adapters; the site alone is rounded. Across sites an "
@@ -51,7 +50,7 @@ def error_statements(found: OutputErrors) -> list[Statement]:
     for bits in dict.fromkeys(bits for _, bits, _ in found.rows):
         at = [(site, error) for site, width, error in found.rows if width == bits]
         (first, least), (last, most) = at[0], at[-1]
-        ends = f"least at {first} (MSE {least.mse:.3g}) and most at {last} ({most.mse:.3g})"
+        ends = f"least at {first} (MSE {three_digits(least.mse)}) and most at {last} ({three_digits(most.mse)})"
         text = f"Rounded to {bits}, outputs move {ends}"
         statements.append(Statement(f"{text}, over {count_of(len(at), 'site')}."))
     return statements

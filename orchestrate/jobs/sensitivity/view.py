@@ -86,7 +86,7 @@ def _ranking_table(ranked: Ranked) -> Table:
             drop.bits,
             formats.difference(drop.drop),
             _reading(drop),
-            f"{drop.average_bits:.2f}",
+            formats.bits(drop.average_bits),
             formats.size(drop.weight_bytes),
         )
         for drop in ranked.drops

@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from orchestrate.document.formats import bits, level
 from orchestrate.document.sheet import Sheet
-from orchestrate.document.terminal import heading, interval, mib, summaries
+from orchestrate.document.terminal import heading, interval, size, summaries
 from qalof.bitmap_names import short_name
 from qalof.statistics import Interval
 
@@ -20,7 +21,7 @@ def bitmap_table(rows: Sequence[Mapping[str, Any]]) -> Sheet:
     for row in rows:
         metrics = [interval(name, Interval.from_json(values)) for name, values in row["metrics"].items()]
         cost = row["cost"]
-        shown.append([short_name(row["bitmap"]), *metrics, f"{cost['average_bits']:.2f}", mib(cost["weight_bytes"])])
+        shown.append([short_name(row["bitmap"]), *metrics, bits(cost["average_bits"]), size(cost["weight_bytes"])])
     return Sheet(headings, shown, notes=summaries(rows))
 
 
@@ -36,8 +37,8 @@ def score_parts(result: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _training_loss(ended: Mapping[str, Any]) -> str:
-    entropy = f"{ended['cross_entropy']:.3f}"
-    optimized = "" if ended["objective"] is None else f"{ended['objective']:.3f}"
+    entropy = level(ended["cross_entropy"], "loss")
+    optimized = "" if ended["objective"] is None else level(ended["objective"], "loss")
     # without distillation both are the same number, which is shown once
     also = f"{optimized} optimized, " if optimized not in ("", entropy) else ""
     steps = "the last step" if ended["over"] == 1 else f"the last {ended['over']} steps"

@@ -76,7 +76,7 @@ def _score_table(name: str, scored: Scored) -> Table:
                 Cell(formats.bitmap_heading(bitmap), bitmap),
                 *(Cell(formats.level_with_interval(point.metrics[metric], metric)) for metric in metrics),
                 *((_difference_cell(compared.get(bitmap)),) if compared else ()),
-                Cell(f"{point.cost.average_bits:.2f}"),
+                Cell(formats.bits(point.cost.average_bits)),
                 Cell(formats.size(point.cost.weight_bytes), f"{point.cost.weight_bytes:,} bytes"),
                 Cell(formats.size(point.cost.kv_bytes_per_token), f"{point.cost.kv_bytes_per_token:,} bytes"),
             ]

@@ -31,8 +31,9 @@ def shown_or_not(difference: Interval, metric: str) -> str:
 def bits_of(point: Point) -> str:
     """Name a bitmap by its bits: ``4 bits``, ``a mixed bitmap of 3.75 average bits``."""
     name = str(point.bitmap)
-    uniform = name.replace("g", "", 1).isdigit()
-    return bitmap_name(name) if uniform else f"a mixed bitmap of {point.cost.average_bits:.2f} average bits"
+    if name.replace("g", "", 1).isdigit():
+        return bitmap_name(name)
+    return f"a mixed bitmap of {formats.bits(point.cost.average_bits)} average bits"
 
 
 def with_size(point: Point) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrate.document.formats import level
 from orchestrate.document.sheet import Sheet
-from qalof.metrics import described
 
 
 def sweep_table(result: Mapping[str, Any]) -> Sheet:
@@ -15,7 +15,7 @@ def sweep_table(result: Mapping[str, Any]) -> Sheet:
     headings = ["trial", *trials[0]["params"], result["metric"], "state", "steps"]
     shown = []
     for row in trials:
-        value = "not finite" if row["value"] is None else f"{row['value']:.{described(result['metric']).decimals}f}"
+        value = "not finite" if row["value"] is None else level(row["value"], result["metric"])
         params = [str(setting) for setting in row["params"].values()]
         shown.append([str(row["trial"]), *params, value, row["state"], str(row["step"])])
     return Sheet(headings, shown)

@@ -98,9 +98,10 @@ def _described(curves: Sequence[LossCurve], window: int, logs: bool) -> str:
     parts = []
     for curve in curves:
         means = smoothed(curve.values, window, logs)
+        first, least, last = map(formats.three_digits, (means[0], min(means), means[-1]))
         parts.append(
-            f"{formats.bitmap_name(curve.bitmap)}: {means[0]:.3g} at step {curve.steps[0]}, lowest {min(means):.3g}, "
-            f"{means[-1]:.3g} at step {curve.steps[-1]}"
+            f"{formats.bitmap_name(curve.bitmap)}: {first} at step {curve.steps[0]}, lowest {least}, "
+            f"{last} at step {curve.steps[-1]}"
         )
     kind = "smoothed, " if window > 1 else ""
     axis = "on a logarithmic axis" if logs else "on a linear axis"

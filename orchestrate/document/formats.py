@@ -120,6 +120,11 @@ def three_digits(value: float) -> str:
     return f"{value:.3g}"
 
 
+def two_digits(value: float) -> str:
+    """Write a number of any size in a cell of a map, whose color tells it from its neighbors."""
+    return f"{value:.2g}"
+
+
 def count(value: float) -> str:
     """Write a whole number."""
     return f"{value:,.0f}"

@@ -74,7 +74,7 @@ def _heat_map(table: ScoreTable, role: str) -> Table:
     choices, sites = table.choices(role), table.values[role]
     most = max(value for by_choice in sites.values() for value in by_choice.values())
     rows = [
-        [Cell(site), *(Cell(f"{by_choice[c]:.2g}", heat=heat(by_choice[c], most)) for c in choices)]
+        [Cell(site), *(Cell(formats.two_digits(by_choice[c]), heat=heat(by_choice[c], most)) for c in choices)]
         for site, by_choice in sites.items()
     ]
     unit = f" in {table.unit}" if table.unit else ""
@@ -127,4 +127,4 @@ def _shaded(value: float, most: float) -> str:
 
 
 def _rho(value: float | None) -> str:
-    return formats.DASH if value is None else f"{value:.2f}"
+    return formats.DASH if value is None else formats.signed(value, 2)

@@ -245,8 +245,11 @@ def _recorded(record: Path | None, fingerprint: str) -> tuple[list[Part], float]
     """Return the parts of this table that stand in the record, in order, and the seconds that they took."""
     if record is None:
         return [], 0.0
-    lines = [json.loads(line) for line in read_whole_lines(record)]
-    if not lines or lines[0].get("fingerprint") != fingerprint:
+    try:
+        lines = [json.loads(line) for line in read_whole_lines(record)]
+        if not lines or lines[0]["fingerprint"] != fingerprint:
+            return [], 0.0
+        return [line["part"] for line in lines[1:]], float(sum(line["seconds"] for line in lines[1:]))
+    except (KeyError, TypeError, ValueError):
+        _log.warning("score record %s is damaged: its parts are computed anew", record)
         return [], 0.0
-    kept = lines[1:]
-    return [line["part"] for line in kept], float(sum(line["seconds"] for line in kept))

@@ -136,6 +136,17 @@ def test_parts_of_another_model_are_dropped(plain_model, windows, tmp_path):
     assert table.values == compute(plain_model, windows, choices=WEIGHTS).values
 
 
+@pytest.mark.parametrize("line", ["{", "[]", "7", '{"item": 0}', '{"part": {}, "seconds": "long"}'])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_damaged_record_is_begun_again(plain_model, windows, tmp_path, caplog, line, place):
+    whole = compute(plain_model, windows, "mse", WEIGHTS)
+    lines = [json.dumps({"fingerprint": whole.fingerprint})]
+    lines.insert(place, line)
+    (tmp_path / "scores.partial.jsonl").write_text("".join(f"{each}\n" for each in lines))
+    assert compute(plain_model, windows, "mse", WEIGHTS, path=tmp_path / "scores.json").values == whole.values
+    assert "is damaged" in caplog.text
+
+
 @pytest.mark.parametrize("part", ["model", "data", "scheme", "settings"])
 def test_the_fingerprint_says_what_differs(make_model, windows, part):
     first = compute(make_model(), windows, "mse", WEIGHTS)

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.quantization.stored_size import FLOAT_BYTES
+from qalof.layer_bits import FLOAT_BYTES
 from qalof.site import Site, Unquantized
 from qalof.site_cost import (
     Rest,

@@ -22,6 +22,9 @@ from qalof.errors import BadInputError
 FULL_PRECISION = 32
 """The width at which a tensor stays as it is."""
 
+FLOAT_BYTES = 4
+"""The size in bytes of a number that is not quantized, in fp32."""
+
 WIDTHS = (*range(2, 17), FULL_PRECISION)
 
 _LAYER_FORM = re.compile(r"w([0-9]+)(?:g([0-9]{1,9}))?(?:a([0-9]+))?(?:kv([0-9]+))?$")

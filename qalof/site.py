@@ -20,11 +20,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from qalof.errors import BadInputError
-from qalof.quantization.scheme import QuantizationScheme
+
+if TYPE_CHECKING:
+    from qalof.quantization.scheme import QuantizationScheme
 
 Slices = tuple[tuple[int, int], ...]
+
+
+def _default_scheme() -> QuantizationScheme:
+    # quantizers need torch; a cost or a bitmap of sites that are given does not
+    from qalof.quantization.scheme import QuantizationScheme
+
+    return QuantizationScheme()
 
 
 class KvGranularity(StrEnum):
@@ -110,7 +120,7 @@ class Site:
     kv: KvLayout | None = None
     fan_in_fan_out: bool = False
     is_head: bool = False
-    quantization: QuantizationScheme = field(default_factory=QuantizationScheme, hash=False, repr=False)
+    quantization: QuantizationScheme = field(default_factory=_default_scheme, hash=False, repr=False)
     is_embedding: bool = False
     has_adapter: bool = True
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from qalof.errors import BadInputError
-from qalof.layer_bits import FULL_PRECISION, LayerBits, WeightWidth, bits_of
-from qalof.quantization.stored_size import FLOAT_BYTES
+from qalof.layer_bits import FLOAT_BYTES, FULL_PRECISION, LayerBits, WeightWidth, bits_of
 from qalof.site import Site, Unquantized
 
 FLOAT_BITS = 32

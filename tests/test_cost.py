@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -133,3 +135,9 @@ def test_a_tied_view_counts_both_copies_once_they_differ(unquantized, bits, weig
 def test_a_bitmap_of_other_sites_has_no_price():
     with pytest.raises(BadInputError, match="must name the model's 2 sites"):
         cost_of(Bitmap.uniform(["elsewhere"], 8), SITES)
+
+
+@pytest.mark.parametrize("name", ["bitmap", "cost", "digests", "files", "metrics", "site", "statistics"])
+def test_values_are_imported_without_torch(name):
+    code = f"import sys, qalof.{name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

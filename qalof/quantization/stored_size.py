@@ -12,11 +12,10 @@ import math
 from dataclasses import dataclass
 
 from qalof.errors import BadInputError
+from qalof.layer_bits import FLOAT_BYTES as FLOAT_BYTES
 
 LOWEST_BITS, HIGHEST_BITS = 2, 16
 """The fewest and the most bits of a stored code."""
-FLOAT_BYTES = 4
-"""The size in bytes of a number that is not quantized, in fp32."""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,11 @@ class Metric:
             )
 
     @property
+    def is_likelihood(self) -> bool:
+        """Whether it is a loss in nats or made of one alone, so that a divergence between distributions bounds it."""
+        return self.unit == NATS or self.name in ("perplexity", "word_perplexity")
+
+    @property
     def is_percent(self) -> bool:
         """Whether it lies on a scale of 0 to 100 of which a difference is in points."""
         return self.unit == PERCENT

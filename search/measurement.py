@@ -96,8 +96,7 @@ class GradientWanted(Measurement):
         from qalof.evaluation.weight_gradient import weight_gradient
         from search.scores.data import scoring_data
 
-        device = next(model.parameters()).device
-        data = scoring_data(task, "gradient", examples=self.examples, seed=self.seed, device=device)
+        data = scoring_data(task, "gradient", examples=self.examples, seed=self.seed, device=model.device)
         found = weight_gradient(model, reference_of(model, data.batches), self.bitmap, self.choices)
         changes = {site: dict(choices) for site, choices in found.changes.items()}
         return {"kl": found.mean_kl, "rows": len(found.kl), "changes": changes}

@@ -29,7 +29,9 @@ from qalof.model.switchable import SwitchableModel
 from qalof.tasks.classification import label_names, read_texts
 from qalof.tasks.generated_data import open_generated
 from search.record import record_at
+from search.scores.compute import compute
 from search.scores.output_error import read_errors
+from search.scores.table import ScoreTable
 from tests.orchestrate.conftest import save_checkpoint
 from tests.test_public_paths import functions, paths_of
 
@@ -88,6 +90,7 @@ READS: dict[str, tuple[Callable[[Path, SwitchableModel], Any], set[str]]] = {
     "read_texts": (lambda path, _: read_texts(path, 2), set()),
     "open_generated": (lambda path, _: open_generated(path, "texts"), set()),
     "read_errors": (lambda path, _: read_errors(path), set()),
+    "ScoreTable.load": (lambda path, _: ScoreTable.load(path), set()),
     "SearchResult.load": (lambda path, _: search.SearchResult.load(path), set()),
     "orchestrate.search": (_search, {"packed"}),
     "CheckpointEvaluator": (
@@ -109,6 +112,8 @@ WRITES: dict[str, Callable[[Path, SwitchableModel], Any]] = {
     "EvaluationRecord": lambda path, _: search.EvaluationRecord(path).add(
         "", None, Bitmap({}), SimpleNamespace(to_json=dict)
     ),
+    "ScoreTable.save": lambda path, _: ScoreTable("fisher", "nats", "", {}).save(path),
+    "compute": lambda path, model: compute(model, [[5, 6, 7]], "mse", {"weight": ("8",)}, path=path),
     "SearchResult.save": lambda path, _: search.SearchResult((), (), "random", 0, {}, ()).save(path),
 }
 BY_OTHERS = {

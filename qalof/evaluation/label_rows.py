@@ -18,6 +18,7 @@ from qalof.batching import attention_mask, pad_right
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
 from qalof.model.switchable import SwitchableModel
+from qalof.precision import at_least_float32
 
 Windows = torch.Tensor | Sequence[Sequence[int]]
 """Token ids (windows, tokens), or rows of any lengths."""
@@ -65,7 +66,7 @@ def _next_tokens(ids: list[list[int]], device: torch.device) -> LabeledBatch:
 
     def rows(outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         found = outputs.logits[:, :-1][labeled]
-        return found if found.dtype is torch.float64 else found.float(), tokens[:, 1:][labeled]
+        return at_least_float32(found), tokens[:, 1:][labeled]
 
     return LabeledBatch({"input_ids": tokens, "attention_mask": mask}, rows)
 

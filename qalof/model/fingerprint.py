@@ -29,4 +29,4 @@ def tensors_digest(model: SwitchableModel, start: bytes = b"") -> str:
 
 def _update(digest: hashlib._Hash, name: str, tensor: torch.Tensor) -> None:
     digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -29,6 +29,7 @@ from qalof.metrics import metric_of
 from qalof.model.fingerprint import tensors_digest
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
+from qalof.writing import check_file
 from search.scores.data import scoring_data
 from search.scores.formulas import ONE_PASS
 from search.scores.measures import Hessian, Measure, OneAtATime, OnePass, Part, check_weights_alone, takes_part
@@ -79,7 +80,7 @@ def compute(
 
     Raises:
         BadInputError: The score, a choice or the metric does not exist, there is nothing to score, or the task has no
-            likelihood where the score needs one.
+            likelihood where the score needs one, or ``path`` cannot be written.
     """
     wanted = check_choices(model, score, choices)
     bitmap = _bitmap(model, reference)
@@ -115,6 +116,8 @@ def check_choices(
             does not weigh that role.
     """
     check_score(score)
+    if path is not None:
+        check_file(Path(path), "the path of a table of scores")
     wanted = _checked(model, choices)
     if score == "hessian":
         check_weights_alone(wanted)

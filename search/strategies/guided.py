@@ -45,8 +45,6 @@ CHANGED = (20, 10)
 """One unit in so many may change in a gradient step, at least one and two units."""
 BUDGETS = 6
 """How many budgets a search without any has: evenly spread from the cheapest bitmap to the most expensive one."""
-LIKELIHOODS = ("kl", "loss", "perplexity", "word_perplexity", "bits_per_byte")
-"""Metrics that KL to full precision stands for."""
 SPREAD = 0.5
 """The standard deviation of the logarithm of the random factors of step 4."""
 STANDARD_ERRORS = 2.0
@@ -95,7 +93,7 @@ def guided(
         if best.cost.average_bits < step_below:
             best = yield from search.step(plan, picks, best)
         search.best.append(best)
-    if rounds == 0 or (rounds is None and objective.name in LIKELIHOODS):
+    if rounds == 0 or (rounds is None and objective.metric.is_likelihood):
         return
     yield from search.refined(plans, rounds)
 

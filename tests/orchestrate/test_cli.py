@@ -173,13 +173,15 @@ def test_whoever_writes_the_old_name_of_a_command_is_told_the_new_one(call, tmp_
     refused(call(old), f"{old} is named {new} now")
 
 
-def test_what_validate_says_fits_80_columns_and_loses_no_word(monkeypatch, capsys):
+def test_what_validate_says_fits_80_columns_loses_no_word_and_cuts_no_path(monkeypatch, capsys):
     said = "\n".join(["a title of a pipeline", "  cost: " + "many words of what it costs, " * 9, "/a/path" * 20])
     monkeypatch.setattr("orchestrate.pipeline.describe.describe_config", lambda *given: said)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys, "argv", ["qalof", "validate", "--config", "any.yaml"])
     main()
     shown = capsys.readouterr().out
-    assert max(map(len, shown.splitlines())) <= 80
+    lines = shown.splitlines()
+    assert lines.pop() == "/a/path" * 20
+    assert max(map(len, lines)) <= 80
     assert "".join(shown.split()) == "".join(said.split())
     assert shown.startswith("a title of a pipeline\n  cost: many")

@@ -251,7 +251,8 @@ def _export_gguf(
 
 
 def _size(name: str, count: int) -> str:
-    return f"  {name:<28} {count:>15,} bytes {size(count):>14}"
+    row = f"  {name:<28} {count:>15,} bytes {size(count):>14}"
+    return row if count >= 1024 else row[: row.index(" bytes") + len(" bytes")]
 
 
 def _is_ours(folder: Path) -> bool:

@@ -82,6 +82,8 @@ def compute(
         BadInputError: The score, a choice or the metric does not exist, there is nothing to score, or the task has no
             likelihood where the score needs one, or ``path`` cannot be written.
     """
+    if path is not None:
+        check_file(Path(path), "the path of a table of scores")
     wanted = check_choices(model, score, choices)
     bitmap = _bitmap(model, reference)
     measure, digest, details = _measure(model, source, score, wanted, bitmap, metric, examples, seed)
@@ -116,8 +118,6 @@ def check_choices(
             does not weigh that role.
     """
     check_score(score)
-    if path is not None:
-        check_file(Path(path), "the path of a table of scores")
     wanted = _checked(model, choices)
     if score == "hessian":
         check_weights_alone(wanted)

@@ -155,7 +155,8 @@ class _Guided:
             for each in CHANGED:
                 most = max(len(picks) // each, 20 // each)
                 tried.append(self.space.bitmap(allocated(plan, table, (picks, most))))
-        for score in (yield from self.scored(tried)):
+        # several settings often lead to the same bitmap
+        for score in (yield from self.scored(list(dict.fromkeys(tried)))):
             taken_over = self._is_better(score, best)
             self.note("gradient step", plan, score, taken_over)
             best = score if taken_over else best

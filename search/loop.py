@@ -48,7 +48,8 @@ def run(
         evaluator: an evaluator that measures bitmaps of the same model.
         objectives: names of metrics and costs, each pushed in its own direction (:mod:`search.objective`); None for the
             evaluator's ``primary_metric`` (``f1`` where it has none) and ``weight_bytes``.
-        strategy: ``guided``, ``tpe``, ``nsga2``, ``random``, ``one_at_a_time`` or ``greedy``.
+        strategy: ``guided``, ``tpe``, ``nsga2``, ``random``, ``evolutionary``, ``one_at_a_time`` or
+            ``greedy``.
         max_evaluations: the search ends after so many different bitmaps; None lets the strategy decide.
         limits: cost name -> greatest allowed value, on top of the space's own; no evaluated bitmap exceeds them.
         storage: the file of the record; an interrupted search resumes from it when it is run again.  Only one search

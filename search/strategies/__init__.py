@@ -9,6 +9,7 @@ from typing import Any
 from qalof.errors import BadInputError, nearest_hint
 from qalof.laws import check_keywords
 from search.strategies.base import Row, Strategy, StrategyContext, StrategyFunction
+from search.strategies.evolutionary import evolutionary
 from search.strategies.greedy import greedy
 from search.strategies.guided import guided
 from search.strategies.sampled import nsga2, random, tpe
@@ -19,6 +20,7 @@ STRATEGIES: Mapping[str, StrategyFunction] = {
     "tpe": tpe,
     "nsga2": nsga2,
     "random": random,
+    "evolutionary": evolutionary,
     "one_at_a_time": one_at_a_time,
     "greedy": greedy,
 }

@@ -103,7 +103,7 @@ def test_without_a_metric_a_language_model_is_ranked_by_what_its_loss_rises(call
 SMALL = ["space={weight: [4, 8], group: block}", "max_evaluations=4"]
 
 
-@pytest.mark.parametrize("strategy", ["random", "tpe", "nsga2", "greedy", "one_at_a_time"])
+@pytest.mark.parametrize("strategy", ["random", "tpe", "nsga2", "evolutionary", "guided", "greedy", "one_at_a_time"])
 def test_a_search_of_a_language_model_looks_for_the_lowest_loss(call, place, strategy):
     ends = strategy in ("greedy", "one_at_a_time")
     call("search", strategy, *SMALL[:1], f"strategy={strategy}", "max_evaluations=" + ("null" if ends else "4"))

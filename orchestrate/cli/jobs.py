@@ -25,7 +25,6 @@ FROM_CONFIG = {
     "generate-data": "Let a model write its own training texts (LLM-QAT), or complete SQuAD prompts.",
 }
 OF_CHECKPOINT = {
-    "search": "Search per-layer bitmaps for the front of quality against cost.",
     "attack": "Attack a model at several bitmaps; measure transfer and random precision inference.",
     "ptq": "Score quantization without training: rounding to nearest with any quantizer, and GPTQ.",
     "profile": "Measure what a checkpoint takes at each bitmap: bytes in four measures, memory, and tokens per second.",
@@ -64,6 +63,23 @@ def sensitivity(
     """``qalof sensitivity``."""
     scores = {"score": score[0] if len(score) == 1 else list(score)} if score else {}
     run_job("sensitivity", config, overrides, output, as_json, address, checkpoint_given(checkpoint) | scores)
+
+
+@app.command(help="Search per-layer bitmaps for the front of quality against cost.")
+def search(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+    checkpoint: CheckpointOption = None,
+    budget: Annotated[
+        list[float] | None, typer.Option("--budget", help="Average bits; the best bitmap of each is found (guided).")
+    ] = None,
+) -> None:
+    """``qalof search``."""
+    guided = {"strategy": "guided", "strategy_options.budgets": list(budget)} if budget else {}
+    run_job("search", config, overrides, output, as_json, address, checkpoint_given(checkpoint) | guided)
 
 
 def _add_from_config(name: str, what: str) -> None:

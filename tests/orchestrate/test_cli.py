@@ -1,5 +1,6 @@
 """The command line on bad input: exit code 2, one line, and no worker started."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from orchestrate.cli.app import main
 from orchestrate.config.renamed import RENAMED
 from orchestrate.jobs import run as jobs
+from search import SearchResult
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TRAIN = ["train", "--config", str(CONFIGS / "train" / "sp_tiny.yaml")]
@@ -117,6 +119,28 @@ def test_a_budget_that_no_bitmap_of_the_space_meets(call, span_checkpoint):
         "3",
         "4",
     )
+
+
+def test_budgets_of_the_command_line_get_their_best_bitmaps_and_further_ones_measure_nothing_again(
+    monkeypatch, capsys, span_checkpoint, tmp_path
+):
+    here = ["limit=4", "space={weight: [4, 8], group: block}", "max_evaluations=12", "strategy_options.rounds=0",
+            "workers={count: 1, threads: 1, in_process: true}", f"tracking.root={tmp_path}/m", "--json"]  # fmt: skip
+    words = ["qalof", "search", "--checkpoint", str(span_checkpoint), "--output", str(tmp_path / "s"), *here]
+
+    def found(*budgets: str) -> tuple[dict, list[dict]]:
+        monkeypatch.setattr(sys, "argv", [*words, *(word for budget in budgets for word in ("--budget", budget))])
+        main()
+        lines = (tmp_path / "s" / "search.jsonl").read_text().splitlines()
+        return json.loads(capsys.readouterr().out.splitlines()[-1]), [json.loads(line) for line in lines]
+
+    result, record = found("5", "6.5")
+    assert result["strategy"] == "guided"
+    bits = {point.cost.average_bits for point in SearchResult.load(tmp_path / "s").points}
+    assert bits == {4.0, 6.0, 8.0}
+    result, more = found("5", "6.5", "7")
+    assert more[: len(record)] == record
+    assert not [line for line in more[len(record) :] if "measurement" in line]
 
 
 def test_searches_and_attacks_that_cannot_start(call, span_checkpoint):

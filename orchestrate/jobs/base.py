@@ -52,6 +52,9 @@ class Job(ABC, Generic[Config, Checked]):
     """What a report shows of its config: pairs of a heading and a dotted key."""
     record: ClassVar[tuple[str, str] | None] = None
     """A file in its run directory that grows line by line, and the word for what a line holds."""
+    carried: ClassVar[Sequence[str]] = ()
+    """Files whose lines say themselves what they belong to, so a run of another config takes them over from the run
+    that it replaces in its folder."""
     is_about: ClassVar[str] = ""
     """A sentence at the head of its section in a report."""
 

@@ -53,7 +53,7 @@ def execute(
     checked = job.check(config)
     tracker = tracker_of(config.tracking)
     with held(output, "--output", wait=wait):
-        directory = RunDirectory.open(output, command, to_plain(config), job.inputs(config))
+        directory = RunDirectory.open(output, command, to_plain(config), job.inputs(config), job.carried)
         if (finished := directory.result) is not None:
             return _taken(command, directory.path, finished)
         return _executed(job, config, checked, directory, tracker, address)

@@ -8,12 +8,14 @@
 
 The same command on a directory that is unfinished goes on in it; on one that is finished it returns the result.
 Where the config or an input has changed, the old directory is moved aside (``NAME.1``, ``NAME.2`` ...), never
-overwritten.  Workers, tracking and ``batch_size`` are not part of the fingerprint, since no result depends on them.
+overwritten; records whose lines say themselves what they belong to are copied into the new one.  Workers, tracking and
+``batch_size`` are not part of the fingerprint, since no result depends on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,12 @@ class RunDirectory:
 
     @classmethod
     def open(
-        cls, path: Path, command: str, config: Mapping[str, Any], inputs: Mapping[str, str] | None = None
+        cls,
+        path: Path,
+        command: str,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, str] | None = None,
+        carried: Sequence[str] = (),
     ) -> RunDirectory:
         """Open a new, unfinished or finished run at ``path``.
 
@@ -70,12 +77,14 @@ class RunDirectory:
             command: the command's name, such as ``train``.
             config: the resolved config, as plain data.
             inputs: see :func:`orchestrate.runs.inputs.input_digests`.
+            carried: names of files that a run of another config takes over from the run that it replaces.
 
         Raises:
             BadInputError: the same as for :meth:`check`.
         """
         path = expanded(path).absolute()
         inputs = inputs or {}
+        before: Path | None = None
         fingerprint = fingerprint_of(command, config, inputs)
         self = cls(path, command)
         cls.check(path)
@@ -84,9 +93,14 @@ class RunDirectory:
             if run.get("fingerprint") == fingerprint:
                 return self
             cause = _changed(run.get("inputs", {}), inputs)
-            say(f"{path} holds a run of {cause}: moved to {_move_aside(path).name}")
+            before = _move_aside(path)
+            say(f"{path} holds a run of {cause}: moved to {before.name}")
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
+            if before is not None and run.get("command") == command:
+                for name in carried:
+                    if (before / name).is_file():
+                        shutil.copyfile(before / name, path / name)
         header = f"# qalof {command} --config {path / 'config.yaml'}\n"
         write_text(path / CONFIG, header + yaml.safe_dump(dict(config), sort_keys=False))
         write_json(path / ENVIRONMENT, describe())

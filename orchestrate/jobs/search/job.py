@@ -126,6 +126,7 @@ class SearchJob(Job[SearchConfig, Checked]):
         ("Seed", "seed"),
     )
     record = (SEARCH_RECORD, "evaluation")
+    carried = (SEARCH_RECORD,)
     is_about = "A search over bitmaps for the front of quality against cost."
 
     def check(self, config: SearchConfig) -> Checked:

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from qalof.errors import BadInputError
 from qalof.evaluation.label_rows import LabeledBatch
 from qalof.evaluation.site_damage import layer_bits_at
-from qalof.model.layers.lora_linear import MergeOrder
+from qalof.model.at_bitmap import running_weight
 from qalof.model.patch import SwitchableSite
 from qalof.model.switchable import SwitchableModel
 
@@ -97,21 +97,8 @@ def _full(switch: SwitchableSite) -> float:
 
 
 def _weight(switch: SwitchableSite) -> torch.Tensor:
-    """Return the matrix that multiplies a site's input, branch included, (out, in)."""
-    linear, lora = switch.linear, switch.lora
-    width = linear.bits.weight_width
-    if lora is None or lora.active is None:
-        return linear.rounded_weight(width)
-    name, quantize = lora.active, linear.quantize_weight
-    if lora.merge_order is MergeOrder.MERGE_THEN_QUANTIZE:
-        return quantize(lora.merged_weight(name), width)
-    branch = lora.product(name)
-    if lora.merge_order is MergeOrder.QUANTIZE_PRODUCT:
-        branch = quantize(branch, width)
-    elif lora.merge_order is MergeOrder.QUANTIZE_FACTORS:
-        a, b, scaling = lora.factors(name)
-        branch = scaling * (quantize(b, width) @ quantize(a, width))
-    return linear.rounded_weight(width) + branch
+    lora = switch.lora
+    return running_weight(switch.linear, lora, switch.linear.bits.weight_width, None if lora is None else lora.active)
 
 
 def _signs(weight: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -110,7 +110,7 @@ def damage_sums(
         BadInputError: A choice is no width, or not one of the site's quantizer.
     """
     watch = _Watch(model, batch, choices, formula)
-    with _frozen(model), watch.hooked(), torch.set_grad_enabled(formula.labels is not None):
+    with frozen(model), watch.hooked(), torch.set_grad_enabled(formula.labels is not None):
         logits, labels = batch.rows(model(**batch.inputs))
         if formula.labels is not None:
             if formula.labels == "model":
@@ -253,7 +253,7 @@ def _places(model: SwitchableModel, switch: SwitchableSite) -> list[_Place]:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Let no parameter ask for a gradient within the block."""
     asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:

@@ -6,10 +6,10 @@ With x a bitmap, p the distribution of the full-precision model at a labeled pos
     G_i     = d KL / d W_i at the weights as x rounds them, straight through the rounding
     F_i(c)  = <G_i, E_i(c) - E_i(x_i)>
 
-where E_i(c) is the weight that site i runs with under choice c, its adapter's product included (unrounded, where a
-merge order rounds the product).  F_i(c) is the first-order change of KL(x) when site i alone goes from x_i to c
-(docs/methods/guided_search.md).  The gradient costs one forward at full precision, and one forward and backward at x,
-per batch; all choices of all sites are read from it.
+where E_i(c) is the weight that site i runs with under choice c, its adapter's product included.  F_i(c) is the
+first-order change of KL(x) when site i alone goes from x_i to c (docs/methods/guided_search.md).  The gradient costs
+one forward at full precision, and one forward and backward at x, per
+batch; all choices of all sites are read from it.
 
 A layer that is a look-up, and not a product, has no gradient here and is left out.
 """
@@ -28,8 +28,9 @@ from qalof.batching import Progress
 from qalof.bitmap import Bitmap, LayerBits
 from qalof.errors import BadInputError
 from qalof.evaluation.kl import Reference, batch_scores
-from qalof.model.at_bitmap import layers_of
-from qalof.model.layers.lora_linear import MergeOrder, SwitchableLora
+from qalof.evaluation.site_damage import frozen
+from qalof.model.at_bitmap import layers_of, running_weight
+from qalof.model.layers.lora_linear import SwitchableLora
 from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.model.sites import site_path
 from qalof.model.switchable import SwitchableModel
@@ -79,24 +80,19 @@ def weight_gradient(
     weights = {site.name: layers_of(model, site)[0].weight for site in sites}
     sums = {name: at_least_float32(torch.zeros_like(weight)) for name, weight in weights.items()}
     kl: list[float] = []
-    with model.at(bitmap, eval=True):
+    with model.at(bitmap, eval=True), frozen(model):
         for index in range(len(reference.batches)):
             with torch.enable_grad(), _gathering(model, modules, sums):
                 each, _ = batch_scores(model, reference, index)
                 if each.numel():
                     each.sum().backward()
-            model.zero_grad(set_to_none=True)
             kl += each.detach().double().tolist()
             if progress:
                 progress(index + 1, len(reference.batches))
         if not kl:
             raise BadInputError("a gradient needs at least one labeled row: the calibration examples have none")
-        effects = _Weights(model, bitmap)
         changes = {
-            site.name: {
-                str(bits.weight_width): effects.change(site, bits, sums[site.name]) / len(kl)
-                for bits in choices[site.name]
-            }
+            site.name: _changes(model, site, bitmap[site.name], choices[site.name], sums[site.name], len(kl))
             for site in sites
         }
     return WeightGradient(tuple(kl), changes)
@@ -138,26 +134,27 @@ def _gathering(
             hook.remove()
 
 
-class _Weights:
-    """The weights that sites run with under a choice, adapters included."""
+@torch.no_grad()
+def _changes(
+    model: SwitchableModel,
+    site: Site,
+    now: LayerBits,
+    choices: Sequence[LayerBits],
+    gradient: torch.Tensor,
+    rows: int,
+) -> dict[str, float]:
+    """Return <G, E(c) - E(now)> by choice, in float64 sums of fp32 products; ``gradient`` is the sum over ``rows``."""
+    linear, lora = layers_of(model, site)
 
-    def __init__(self, model: SwitchableModel, bitmap: Bitmap) -> None:
-        self.model, self.bitmap = model, bitmap
+    def weight(bits: LayerBits) -> torch.Tensor:
+        return running_weight(linear, lora, bits.weight_width, None if lora is None else model.adapter_at(bits.weight))
 
-    def change(self, site: Site, bits: LayerBits, gradient: torch.Tensor) -> float:
-        """Return <G, E(bits) - E(now)>, computed in float64 sums of fp32 products."""
-        now = self.bitmap[site.name]
+    here = weight(now)
+
+    def change(bits: LayerBits) -> float:
         if bits.weight_width == now.weight_width:
             return 0.0
-        difference = self._weight(site, bits) - self._weight(site, now)
-        return float((difference.to(gradient.dtype) * gradient).sum(dtype=torch.float64))
+        difference = (weight(bits) - here).to(gradient.dtype)
+        return float((difference * gradient).sum(dtype=torch.float64)) / rows
 
-    @torch.no_grad()
-    def _weight(self, site: Site, bits: LayerBits) -> torch.Tensor:
-        linear, lora = layers_of(self.model, site)
-        adapter = None if lora is None else self.model.adapter_at(bits.weight)
-        if lora is None or adapter is None:
-            return linear.rounded_weight(bits.weight_width)
-        if self.model.settings.merge is MergeOrder.MERGE_THEN_QUANTIZE:
-            return linear.quantize_weight(lora.merged_weight(adapter), bits.weight_width)
-        return linear.rounded_weight(bits.weight_width) + lora.product(adapter)
+    return {str(bits.weight_width): change(bits) for bits in choices}

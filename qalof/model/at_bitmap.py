@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from qalof.layer_bits import WeightWidth
 from qalof.model.layers.lora_linear import MergeOrder, SwitchableLora
 from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.model.norms import SwitchableNorm
@@ -46,3 +47,28 @@ def effective_weight(model: SwitchableModel, site: Site) -> torch.Tensor:
     if lora is None or lora.active is None or model.settings.merge is not MergeOrder.MERGE_THEN_QUANTIZE:
         return linear.weight.detach()
     return lora.merged_weight(lora.active).detach()
+
+
+def running_weight(
+    linear: SwitchableLinear, lora: SwitchableLora | None, width: WeightWidth, adapter: str | None
+) -> torch.Tensor:
+    """Return the matrix that multiplies a site's input at ``width`` with the branch of ``adapter`` in it, (out, in).
+
+    Args:
+        linear: the site's layer.
+        lora: its branches, if it has any.
+        width: what the weight is rounded to.
+        adapter: the name of the branch that runs; None for none.
+    """
+    if lora is None or adapter is None:
+        return linear.rounded_weight(width)
+    quantize = linear.quantize_weight
+    if lora.merge_order is MergeOrder.MERGE_THEN_QUANTIZE:
+        return quantize(lora.merged_weight(adapter), width)
+    branch = lora.product(adapter)
+    if lora.merge_order is MergeOrder.QUANTIZE_PRODUCT:
+        branch = quantize(branch, width)
+    elif lora.merge_order is MergeOrder.QUANTIZE_FACTORS:
+        a, b, scaling = lora.factors(adapter)
+        branch = scaling * (quantize(b, width) @ quantize(a, width))
+    return linear.rounded_weight(width) + branch

@@ -110,13 +110,9 @@ def judge(result: SearchResult, evaluator: Evaluator, budgets: Sequence[Mapping[
         first, second = scores[mixed.bitmap], scores[uniform.bitmap]
         # what uniform loses against mixed is what mixed gains
         gain = drop_interval(measured.metric, first, second)
-        finalists.append(Finalists(dict(budget), _scored(first, mixed), _scored(second, uniform), gain))
+        there = Point.of(first, evaluator.sites), Point.of(second, evaluator.sites)
+        finalists.append(Finalists(dict(budget), there[0], there[1], gain))
     return Judgement(measured.metric, tuple(finalists), evaluations[0].examples)
-
-
-def _scored(score: Score, point: Point) -> Point:
-    found = Point.of(score)
-    return Point(found.bitmap, found.cost, found.metrics, found.values, found.examples, point.summary)
 
 
 def _best(result: SearchResult, budget: Mapping[str, float], *, uniform: bool) -> Point:

@@ -1,5 +1,7 @@
 """Checkpoints of a random model, without training."""
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,3 +72,16 @@ def job_of() -> Callable[..., Job[Any, Any]]:
         return made
 
     return make
+
+
+@pytest.fixture
+def json_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """``json_of("evaluate", ...)`` runs a command in the present folder, and returns the JSON that it prints last."""
+    from orchestrate.cli.app import main
+
+    def run(*words: object) -> Any:
+        monkeypatch.setattr(sys, "argv", ["qalof", *map(str, words), "--json"])
+        main()
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run

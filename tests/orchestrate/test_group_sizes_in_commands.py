@@ -1,12 +1,10 @@
 """Every command that takes a bitmap takes one with group sizes."""
 
 import json
-import sys
 
 import pytest
 import yaml
 
-from orchestrate.cli.app import main
 from qalof.bitmap import Bitmap
 
 HERE = ["workers.count=1", "workers.in_process=true"]
@@ -27,15 +25,9 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, place):
+def call(monkeypatch, json_of, place):
     monkeypatch.chdir(place)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["qalof", *map(str, words), "--json"])
-        main()
-        return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-    return run
+    return json_of
 
 
 def test_evaluate(call, lm_checkpoint):

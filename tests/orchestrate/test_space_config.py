@@ -1,11 +1,7 @@
 """The space of a search in a config: choices with group sizes, units, fixed sites and menus by pattern."""
 
-import json
-import sys
-
 import pytest
 
-from orchestrate.cli.app import main
 from orchestrate.jobs.search.config import SearchConfig
 from orchestrate.jobs.search.job import check_search
 from qalof.layer_bits import LayerBits
@@ -24,15 +20,9 @@ SPACE = {
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
+def call(monkeypatch, json_of, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["qalof", *map(str, words), "--json"])
-        main()
-        return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-    return run
+    return json_of
 
 
 def test_a_space_reads_choices_and_menus(span_checkpoint):

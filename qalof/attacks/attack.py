@@ -22,6 +22,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from qalof.attacks.goal import GoalFunction
+from qalof.attacks.victim import Precisions
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.statistics import Interval, wilson
@@ -164,13 +165,14 @@ class AttackSettings(Protocol):
         """Return the most work for one example of ``tokens`` tokens."""
         ...
 
-    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> Attack:
+    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0, precisions: Precisions | None = None) -> Attack:
         """Build the attack on ``model``, with its tokenizer and a language model ``lm`` that shares it.
 
-        ``seed`` seeds all randomness, together with the example and perhaps the bitmap.
+        ``seed`` seeds all randomness, together with the example and perhaps the bitmap.  With ``precisions`` the attack
+        maximizes the mean over them (:mod:`qalof.attacks.robustness.adaptive`); they are left out for a fixed bitmap.
 
         Raises:
-            BadInputError: The method cannot attack a model with this head or vocabulary.
+            BadInputError: The method cannot attack a model with this head or vocabulary, or takes no mean.
         """
         ...
 
@@ -184,7 +186,7 @@ def attack_examples(
     lm: Any,
     tokenizer: Any,
     examples: Sequence[AttackExample],
-    bitmap: Bitmap | str | int,
+    bitmap: Bitmap | str | int | Precisions,
     settings: AttackSettings,
     on_result: Callable[[AttackResult], None] | None = None,
     seed: int = 0,
@@ -196,7 +198,7 @@ def attack_examples(
         lm: a causal LM, switchable or plain, with the same tokenizer.
         tokenizer: the tokenizer of both.
         examples: the examples to attack; any shard of the whole.
-        bitmap: the bitmap at which the model is attacked.
+        bitmap: the bitmap at which the model is attacked, or the precisions over which the attacker takes the mean.
         settings: the settings of the method.
         on_result: a function that is called with each result as soon as it exists.
         seed: the seed of all draws, together with the example and perhaps the bitmap.
@@ -204,18 +206,21 @@ def attack_examples(
     Raises:
         BadInputError: The bitmap is illegal, or the language model has another vocabulary.
     """
-    attack = settings.build(model, tokenizer, lm, seed)
+    if isinstance(bitmap, Bitmap | str | int):
+        at, attack = bitmap, settings.build(model, tokenizer, lm, seed)
+    else:
+        at, attack = None, settings.build(model, tokenizer, lm, seed, bitmap)
     results = []
     for example in examples:
-        results.append(attack_at(bitmap, model, attack, example))
+        results.append(attack_at(at, model, attack, example))
         if on_result:
             on_result(results[-1])
     return results
 
 
-def attack_at(bitmap: Bitmap | str | int, model: Any, attack: Attack, example: AttackExample) -> AttackResult:
+def attack_at(bitmap: Bitmap | str | int | None, model: Any, attack: Attack, example: AttackExample) -> AttackResult:
     """Attack one example with ``model``, which ``attack`` was built on, at ``bitmap``; the model then returns to its
-    own.
+    own.  None is for an attack that takes the mean over precisions, which it sets itself.
 
     Raises:
         BadInputError: The bitmap is illegal, or the attack cannot be run on the example.

@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from qalof.attacks.victim import Victim, classifier
+from qalof.attacks.victim import Precisions, Victim, classifier
 from qalof.batching import by_equal_length
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
@@ -79,6 +79,15 @@ class Goal(GoalFunction, Protocol):
         """Where the victim runs, as printed."""
         ...
 
+    @property
+    def queries_per_text(self) -> int:
+        """How often the victim reads a text to give one verdict."""
+        ...
+
+    def begin(self, example: int) -> None:
+        """Begin an attack on an example."""
+        ...
+
     def read(self, text: str) -> str:
         """Return the text as the victim reads it, cut to its length."""
         ...
@@ -107,6 +116,16 @@ class _VictimGoal(ABC, Generic[Reading]):
     def bitmap(self) -> str:
         """Where the victim runs, as printed."""
         return self.victim.bitmap
+
+    @property
+    def queries_per_text(self) -> int:
+        """How often the victim reads a text to give one verdict."""
+        return self.victim.queries_per_text
+
+    def begin(self, example: int) -> None:
+        """Begin an attack on an example: nothing that was read before has a part in it."""
+        self.victim.begin(example)
+        self._originals = {}
 
     def read(self, text: str) -> str:
         """Return the text as the victim reads it, cut to its length."""
@@ -166,7 +185,7 @@ class _Reading:
     words: tuple[str, ...]
     nats: tuple[float, ...]
     tokens: tuple[int, ...]
-    hits: tuple[int, ...]
+    hits: tuple[float, ...]
 
 
 class ContinuationGoal(_VictimGoal[_Reading]):
@@ -179,15 +198,17 @@ class ContinuationGoal(_VictimGoal[_Reading]):
         tokenizer: a fast one, for its offsets.
         max_length: longest text in tokens.
         rise: as a share, above 0.
+        precisions: what an attacker who knows the defense averages the NLL over; None reads at the model's bitmap.
     """
 
     def __init__(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, rise: float = DEFAULT_RISE
-    ) -> None:
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, rise: float = DEFAULT_RISE,
+        precisions: Precisions | None = None,
+    ) -> None:  # fmt: skip
         if not rise > 0:
             raise BadInputError(f"the rise of the NLL that counts as success must be above 0: got {rise}; 0.1 is usual")
         # lengths are checked, and texts encoded and decoded, exactly as for a classifier
-        super().__init__(Victim(model, tokenizer, max_length))
+        super().__init__(Victim(model, tokenizer, max_length, precisions))
         self.rise = rise
 
     def lost(self, original: str, label: int) -> bool:
@@ -215,6 +236,14 @@ class ContinuationGoal(_VictimGoal[_Reading]):
         }
 
     def _readings(self, texts: Sequence[str]) -> list[_Reading]:
+        """Return the reading of each text, the mean over the victim's precisions if it has some."""
+        read = [(weight, self._readings_here(texts)) for weight in self.victim.readings()]
+        if self.victim.precisions is None:
+            return read[0][1]
+        weights = [weight for weight, _ in read]
+        return [_mean_reading(weights, each) for each in zip(*(readings for _, readings in read), strict=True)]
+
+    def _readings_here(self, texts: Sequence[str]) -> list[_Reading]:
         """Read texts of equal length together, so nothing is padded."""
         tokenizer: Any = self.victim.tokenizer
         encoded = [tokenizer(text, return_offsets_mapping=True, verbose=False) for text in texts]
@@ -239,7 +268,9 @@ class ContinuationGoal(_VictimGoal[_Reading]):
         return nats.double().tolist(), (logits.argmax(-1) == ids[:, 1:]).tolist()
 
 
-def label_or_continuation(model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, rise: float) -> Goal:
+def label_or_continuation(
+    model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, rise: float, precisions: Precisions | None = None
+) -> Goal:
     """Return the goal that a model's head allows.
 
     Raises:
@@ -247,10 +278,19 @@ def label_or_continuation(model: Any, tokenizer: PreTrainedTokenizerBase, max_le
     """
     head = model.base.head
     if head is HeadKind.CLASSIFIER:
-        return LabelGoal(classifier(model, tokenizer, max_length))
+        return LabelGoal(classifier(model, tokenizer, max_length, precisions))
     if head is HeadKind.CAUSAL_LM:
-        return ContinuationGoal(model, tokenizer, max_length, rise)
+        return ContinuationGoal(model, tokenizer, max_length, rise, precisions)
     raise BadInputError(f"an attack on words needs a classifier or a causal LM: got a {head} head")
+
+
+def _mean_reading(weights: Sequence[float], readings: Sequence[_Reading]) -> _Reading:
+    """Return the weighted mean of readings of one text, whose words and tokens are the same in all."""
+    nats, hits = (
+        tuple(sum(w * v for w, v in zip(weights, values, strict=True)) for values in zip(*columns, strict=True))
+        for columns in ([reading.nats for reading in readings], [reading.hits for reading in readings])
+    )
+    return _Reading(readings[0].words, nats, readings[0].tokens, hits)
 
 
 def _by_word(text: str, offsets: Sequence[tuple[int, int]], nats: Sequence[float], hits: Sequence[bool]) -> _Reading:

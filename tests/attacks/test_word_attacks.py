@@ -28,6 +28,10 @@ class Weighed:
 
     model: Any = None
     bitmap = "32"
+    queries_per_text = 1
+
+    def begin(self, example: int) -> None:
+        self.seen = []
 
     def __init__(self, weights: Mapping[str, float], enough: float) -> None:
         self.weights, self.enough = weights, enough

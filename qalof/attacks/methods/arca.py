@@ -24,7 +24,7 @@ from qalof.attacks.elicitation import Elicitation, allowed_tokens
 from qalof.attacks.methods.coordinate_search import CoordinateSearch, Proposal, Reading
 from qalof.attacks.methods.gbda import example_seed
 from qalof.attacks.targets import HARMLESS, elicited
-from qalof.attacks.victim import embedding_matrix, frozen
+from qalof.attacks.victim import Precisions, embedding_matrix, frozen
 from qalof.errors import BadInputError, nearest_hint
 from qalof.laws import Count, Natural, Weight, check_numbers
 from qalof.paths import PathField
@@ -88,8 +88,17 @@ class ArcaSettings:
             return str(error)
         return None
 
-    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> Arca:
-        """Build the attack on a causal LM; ``lm`` is not used."""
+    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0, precisions: Precisions | None = None) -> Arca:
+        """Build the attack on a causal LM; ``lm`` is not used.
+
+        Raises:
+            BadInputError: ``precisions`` are given: this search does not take a mean over them.
+        """
+        if precisions is not None:
+            raise BadInputError(
+                f"{self.proposal} searches at one bitmap: got the mean over {precisions.name}; take gbda, "
+                "textfooler or bert-attack to attack a defense that draws its precision"
+            )
         return Arca(Elicitation(model, tokenizer, self.max_length), self, seed)
 
     def judge(self, model: Any, tokenizer: Any) -> Elicitation:

@@ -27,7 +27,9 @@ from qalof.attacks.goal import Goal
 from qalof.attacks.methods.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.substitutes import stop_words
 from qalof.attacks.substitutes.left_context import PROPOSED, LeftContext
-from qalof.attacks.substitutes.similarity import Metric, StateSimilarity
+from qalof.attacks.substitutes.sentence_encoder import similarity_of
+from qalof.attacks.substitutes.similarity import Metric, Similarity
+from qalof.attacks.victim import Precisions
 from qalof.attacks.words import Words
 from qalof.laws import Count, Law
 
@@ -51,11 +53,13 @@ class BertAttackSettings(WordAttackSettings):
         """
         return Work(0, 1 + 2 * tokens + (2 + PROPOSED) * int(tokens * self.candidates))
 
-    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> BertAttack:
+    def build(
+        self, model: Any, tokenizer: Any, lm: Any, seed: int = 0, precisions: Precisions | None = None
+    ) -> BertAttack:
         """Build the attack on a classifier or a language model; ``lm`` gives candidates and similarity."""
-        similarity = StateSimilarity(lm, tokenizer, self.metric, self.layer, self.idf)
+        similarity = similarity_of(self.encoder, lm, tokenizer, self.metric, self.layer, self.idf)
         proposer = LeftContext(lm, tokenizer, self.candidates)
-        return BertAttack(self.judge(model, tokenizer), self, proposer, similarity, mask_of(tokenizer), seed)
+        return BertAttack(self.goal(model, tokenizer, precisions), self, proposer, similarity, mask_of(tokenizer), seed)
 
 
 class BertAttack(WordAttack):
@@ -64,7 +68,7 @@ class BertAttack(WordAttack):
     name = "bert-attack"
 
     def __init__(
-        self, goal: Goal, settings: BertAttackSettings, proposer: LeftContext, similarity: StateSimilarity,
+        self, goal: Goal, settings: BertAttackSettings, proposer: LeftContext, similarity: Similarity,
         mask: str | None, seed: int = 0,
     ) -> None:  # fmt: skip
         names = {

@@ -17,6 +17,7 @@ The defaults are the official code's; those that suit the shipped tiny model are
 - Special tokens have probability 0 unless they stand in the text: no text that a user writes holds them.
 - An attack succeeds when any hard sample is misclassified at the attacked precision.  What is kept is the wrong sample
   with the fewest changed words (the official code keeps the first); if none is wrong, the nearest miss.
+- An attacker who knows that precisions are drawn takes the mean of the first term over them at every step.
 - All noise of an example comes from one generator keyed by (seed, example, bitmap): the order of examples and the
   worker change nothing.
 """
@@ -35,7 +36,7 @@ from torch.nn import functional
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, Work, words_changed
 from qalof.attacks.examples import labelled_texts, text_misfit
 from qalof.attacks.goal import LabelGoal
-from qalof.attacks.victim import Victim, classifier, embedding_matrix, frozen, margins, transformers_model
+from qalof.attacks.victim import Precisions, Victim, classifier, embedding_matrix, frozen, margins, transformers_model
 from qalof.errors import BadInputError
 from qalof.laws import Count, Law, Natural, Positive, Weight, check_numbers
 from qalof.precision import at_least_float32
@@ -91,9 +92,9 @@ class GbdaSettings:
         """Say why a text cannot be attacked: it has no words, or a label that the classifier does not have."""
         return text_misfit(example, model)
 
-    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> Gbda:
+    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0, precisions: Precisions | None = None) -> Gbda:
         """Build the attack on a classifier, with ``lm`` as g."""
-        return Gbda(classifier(model, tokenizer, self.max_length), lm, self, seed)
+        return Gbda(classifier(model, tokenizer, self.max_length, precisions), lm, self, seed)
 
     def judge(self, model: Any, tokenizer: Any) -> LabelGoal:
         """Return the judge, which uses the label that the classifier gives."""
@@ -129,11 +130,13 @@ class Gbda:
         self.idf = torch.tensor(settings.idf or [1.0] * size, dtype=self.dtype, device=self.device)
 
     def run(self, example: AttackExample) -> AttackResult:
-        """Attack one text at the victim's bitmap."""
+        """Attack one text at the victim's bitmap, or in the mean over its precisions."""
+        self.victim.begin(example.id)
+        paid = self.victim.queries_per_text
         ids = self.victim.encode([example.text])[0]
         original = self.victim.decode(ids)
         if self.victim.predict([original])[0] != example.label:
-            return self._result(example, AttackStatus.SKIPPED, original, original, queries=1)
+            return self._result(example, AttackStatus.SKIPPED, original, original, queries=paid)
         generator = torch.Generator(self.device).manual_seed(example_seed(self.seed, example.id, self.victim.bitmap))
         with frozen(self.victim.model, self.lm):
             theta, losses = self.optimize(ids, example.label, generator)
@@ -148,7 +151,7 @@ class Gbda:
             AttackStatus.SUCCESS if wrong else AttackStatus.FAILED,
             original,
             texts[best],
-            queries=1 + len(losses) * self.settings.batch + len(texts),
+            queries=paid * (1 + len(losses) * self.settings.batch + len(texts)),
             samples=len(texts),
             wrong_samples=len(wrong),
             losses=tuple(losses),
@@ -202,9 +205,13 @@ class Gbda:
         weights = self.idf[torch.tensor(list(ids), device=self.device)]
 
         def loss(pi: torch.Tensor) -> torch.Tensor:
-            logits = self.victim.model(inputs_embeds=pi @ self.embedding).logits
+            embedded = pi @ self.embedding
+            adversarial = pi.new_zeros(())
+            for weight in self.victim.readings():
+                logits = at_least_float32(self.victim.model(inputs_embeds=embedded).logits)
+                hinge = functional.relu(margins(logits, label) + self.settings.kappa)
+                adversarial = adversarial + weight * hinge.mean()
             log_p, states = self._read(pi @ self.lm_embedding)
-            adversarial = functional.relu(margins(at_least_float32(logits), label) + self.settings.kappa).mean()
             likelihood = soft_nll(pi, log_p).mean()
             similarity = soft_recall(reference, states, weights).mean()
             return adversarial + self.settings.lambda_lm * likelihood - self.settings.lambda_sim * similarity

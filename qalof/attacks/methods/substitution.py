@@ -14,8 +14,9 @@ A method says how a word is hidden, what its candidates are, and what similar en
 - BERT-Attack's code takes the first candidate that breaks the victim, in its language model's order.
 
 ``queries`` counts the texts that the victim reads: the original once, then every text with a hidden or swapped word,
-equal ones asked about together once.  What a record holds besides (``measures``) is read afterwards and is no query of
-the attack.  There is no randomness.  A text where nothing helps is a failed attack on the text as it was.
+equal ones asked about together once.  An attacker who takes the mean over k precisions pays k queries for each.  What a
+record holds besides (``measures``) is read afterwards and is no query of the attack.  Nothing is drawn but precisions.
+A text where nothing helps is a failed attack on the text as it was.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus
 from qalof.attacks.examples import text_misfit, texts_or_paragraphs
 from qalof.attacks.goal import DEFAULT_RISE, Goal, GoalFunctionResult, label_or_continuation
+from qalof.attacks.substitutes.sentence_encoder import STATES, check_encoder
 from qalof.attacks.substitutes.stop_words import is_stop_word
 from qalof.attacks.substitutes.synonyms import Thesaurus, read_thesaurus
+from qalof.attacks.victim import Precisions
 from qalof.attacks.words import Words
 from qalof.laws import Count, Law, Positive, Weight, check_numbers
-from qalof.paths import InputPath
+from qalof.paths import InputPath, PathField
 from qalof.tasks.base import Task
 
 
@@ -43,6 +46,9 @@ class WordAttackSettings:
     uses_lm: ClassVar[bool] = True
     """Whether the attack needs a language model."""
 
+    encoder: Annotated[str, PathField(words=(STATES,), hub=True)] = STATES
+    """What judges the similarity of texts: ``states`` (mean hidden states of the language model), or the folder of a
+    sentence encoder, such as ``cache:all-MiniLM-L6-v2``."""
     antonyms: InputPath | None = None
     """A file of words that are never swapped for each other; null forbids no swap."""
     layer: Annotated[int, Law(ge=0, off="null is the middle layer")] | None = None
@@ -61,6 +67,8 @@ class WordAttackSettings:
         """Return a classifier's texts, or a language model's paragraphs; word lists are read too, as a check."""
         for path in self.lists():
             read_thesaurus(path)
+        if self.encoder != STATES:
+            check_encoder(self.encoder)
         return texts_or_paragraphs(task)
 
     def misfit(self, example: AttackExample, model: Any, tokenizer: Any) -> str | None:
@@ -73,7 +81,11 @@ class WordAttackSettings:
 
     def judge(self, model: Any, tokenizer: Any) -> Goal:
         """By the label, or by the likelihood of untouched words."""
-        return label_or_continuation(model, tokenizer, self.max_length, self.rise)
+        return self.goal(model, tokenizer, None)
+
+    def goal(self, model: Any, tokenizer: Any, precisions: Precisions | None) -> Goal:
+        """Return what the search is to reach, at the model's bitmap or in the mean over ``precisions``."""
+        return label_or_continuation(model, tokenizer, self.max_length, self.rise, precisions)
 
 
 class Swap(NamedTuple):
@@ -116,7 +128,8 @@ class WordAttack(ABC):
         return words
 
     def run(self, example: AttackExample) -> AttackResult:
-        """Attack one text at the victim's bitmap."""
+        """Attack one text at the victim's bitmap, or in the mean over its precisions."""
+        self.goal.begin(example.id)
         original = self.goal.read(example.text)
         asked = _Asked(self.goal, original, example.label)
         if self.goal.lost(original, example.label):
@@ -175,18 +188,21 @@ class WordAttack(ABC):
 
 
 class _Asked:
-    """The victim, asked about changes of one text; ``queries``: texts read so far, the original among them."""
+    """The victim, asked about changes of one text; ``queries``: texts read so far, the original among them.
+
+    A victim that reads a text at several precisions to give one verdict is queried as often.
+    """
 
     def __init__(self, goal: Goal, original: str, label: int) -> None:
         self._goal, self._original, self._label = goal, original, label
-        self.queries = 1
+        self.queries = goal.queries_per_text
 
     def verdicts(self, texts: Sequence[str]) -> list[GoalFunctionResult]:
         """Return the verdict on each text; equal texts are read once, and the original is never read again."""
         distinct = list(dict.fromkeys(texts))
         if not distinct:
             return []
-        self.queries += sum(text != self._original for text in distinct)
+        self.queries += self._goal.queries_per_text * sum(text != self._original for text in distinct)
         found = dict(zip(distinct, self._goal.verdicts(self._original, self._label, distinct), strict=True))
         return [found[text] for text in texts]
 

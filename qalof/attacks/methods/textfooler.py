@@ -24,8 +24,10 @@ from qalof.attacks.attack import Work
 from qalof.attacks.goal import Goal
 from qalof.attacks.methods.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.substitutes import parts_of_speech, stop_words
-from qalof.attacks.substitutes.similarity import Metric, StateSimilarity
+from qalof.attacks.substitutes.sentence_encoder import similarity_of
+from qalof.attacks.substitutes.similarity import Metric, Similarity
 from qalof.attacks.substitutes.synonyms import EMBEDDINGS, EmbeddingNeighbours, ListedSynonyms, Synonyms
+from qalof.attacks.victim import Precisions
 from qalof.attacks.words import Words, cased
 from qalof.laws import Count, Law
 from qalof.paths import PathField
@@ -60,15 +62,17 @@ class TextFoolerSettings(WordAttackSettings):
         """Count each token as a word; the victim and, for similarity, the LM read all its synonyms."""
         return Work(0, 1 + tokens + 2 * tokens * self.most_synonyms)
 
-    def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0) -> TextFooler:
+    def build(
+        self, model: Any, tokenizer: Any, lm: Any, seed: int = 0, precisions: Precisions | None = None
+    ) -> TextFooler:
         """Build the attack on a classifier or a language model; ``lm`` gives similarity and embeddings."""
         synonyms: Synonyms
         if self.synonyms == EMBEDDINGS:
             synonyms = EmbeddingNeighbours(lm, tokenizer, self.least_cosine, self.most_synonyms)
         else:
             synonyms = ListedSynonyms(self.synonyms, self.most_synonyms)
-        similarity = StateSimilarity(lm, tokenizer, self.metric, self.layer, self.idf)
-        return TextFooler(self.judge(model, tokenizer), self, synonyms, similarity, seed)
+        similarity = similarity_of(self.encoder, lm, tokenizer, self.metric, self.layer, self.idf)
+        return TextFooler(self.goal(model, tokenizer, precisions), self, synonyms, similarity, seed)
 
 
 TINY_SETTINGS = TextFoolerSettings(least_cosine=0.9, least_similarity=0.97)
@@ -81,7 +85,7 @@ class TextFooler(WordAttack):
     name = "textfooler"
 
     def __init__(
-        self, goal: Goal, settings: TextFoolerSettings, synonyms: Synonyms, similarity: StateSimilarity, seed: int = 0
+        self, goal: Goal, settings: TextFoolerSettings, synonyms: Synonyms, similarity: Similarity, seed: int = 0
     ) -> None:
         tagged = settings.part_of_speech == "suffixes"
         names = {

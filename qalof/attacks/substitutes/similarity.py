@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch.nn import functional
@@ -23,6 +23,21 @@ from qalof.errors import BadInputError
 from qalof.evaluation.loglikelihood import most_tokens
 
 Metric = Literal["angular", "cosine"]
+
+
+class Similarity(Protocol):
+    """A judge of how close in meaning two texts are."""
+
+    name: str
+
+    def of(self, reference: str, texts: Sequence[str]) -> list[float]:
+        """Return the similarity of each text to ``reference``: at most 1, and 1 for the same text."""
+        ...
+
+
+def in_metric(cosines: Sequence[float], metric: Metric) -> list[float]:
+    """Return cosines as they are, or as 1 - arccos(cosine) / pi."""
+    return list(cosines) if metric == "cosine" else [1 - math.acos(cosine) / math.pi for cosine in cosines]
 
 
 class StateSimilarity:
@@ -57,7 +72,7 @@ class StateSimilarity:
         """Return the similarity of each text to ``reference``: at most 1, and 1 for the same text."""
         means = self._means([reference, *texts])
         cosines = functional.cosine_similarity(means[:1], means[1:]).clamp(-1, 1).double().tolist()
-        return [1 - math.acos(cosine) / math.pi for cosine in cosines] if self._metric == "angular" else cosines
+        return in_metric(cosines, self._metric)
 
     @torch.no_grad()
     def _means(self, texts: Sequence[str]) -> torch.Tensor:

@@ -1,0 +1,118 @@
+"""Similarity of two texts by a real sentence encoder from a folder, such as ``cache:all-MiniLM-L6-v2``.
+
+The encoder is a transformer of the BERT kind in Hugging Face format. A text's vector is the mean of the last hidden
+states over its tokens, normalized, as sentence-transformers computes it for such models; a longer text than the encoder
+reads keeps its beginning.  It takes the place of the Universal Sentence Encoder in TextFooler and BERT-Attack, and it
+judges whether an attacked text still means what it did.  The stand-in without a download is
+:class:`~qalof.attacks.substitutes.similarity.StateSimilarity`; thresholds of the two are not comparable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from qalof.attacks.substitutes.similarity import Metric, Similarity, StateSimilarity, in_metric
+from qalof.batching import by_equal_length
+from qalof.errors import BadInputError
+from qalof.model.pretrained import resolve_source
+from qalof.reading import is_folder, library_errors
+
+STATES = "states"
+"""The name of the stand-in: mean hidden states of the attack's language model."""
+
+AT_ONCE = 128
+_WAY_OUT = f"give the folder of a sentence encoder in Hugging Face format, or {STATES!r}"
+
+
+class EncoderSimilarity:
+    """See the module's docstring.
+
+    Args:
+        source: a folder, or ``cache:NAME``.
+        metric: of the two vectors.
+        device: where the encoder runs.
+
+    Raises:
+        BadInputError: as :func:`check_encoder`, or its weights do not load.
+    """
+
+    def __init__(self, source: str, metric: Metric, device: Any = "cpu") -> None:
+        folder = check_encoder(source)
+        self._metric, self._device = metric, torch.device(device)
+        self._model, self._tokenizer = _loaded(folder, str(self._device))
+        self._longest = int(self._model.config.max_position_embeddings)
+        self.name = f"sentence encoder {Path(folder).name}, {metric}"
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def of(self, reference: str, texts: Sequence[str]) -> list[float]:
+        """Return the similarity of each text to ``reference``: at most 1, and 1 for the same text."""
+        if self._kept.keys() != {reference}:
+            self._kept = {reference: self.vectors([reference])[0]}  # a search compares many texts with one
+        cosines = (self.vectors(texts) @ self._kept[reference]).clamp(-1, 1).double().tolist() if texts else []
+        return in_metric([1.0 if t == reference else c for t, c in zip(texts, cosines, strict=True)], self._metric)
+
+    @torch.no_grad()
+    def vectors(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return (len(texts), features), fp32, on the CPU, each of length 1."""
+        rows = self._tokenizer(list(texts), truncation=True, max_length=self._longest)["input_ids"]
+        found: dict[int, torch.Tensor] = {}
+        for batch in by_equal_length([len(row) for row in rows], AT_ONCE):
+            ids = torch.tensor([rows[index] for index in batch], device=self._device)
+            means = self._model(input_ids=ids).last_hidden_state.mean(1)
+            found |= dict(zip(batch, functional.normalize(means.float(), dim=-1).cpu(), strict=True))
+        return torch.stack([found[index] for index in range(len(rows))])
+
+
+def check_encoder(source: str) -> str:
+    """Return the folder of a sentence encoder.
+
+    Raises:
+        BadInputError: there is no such folder, or it holds no model of the BERT kind.
+    """
+    folder = resolve_source(source)
+    if not is_folder(Path(folder)):
+        raise BadInputError(f"a sentence encoder must be a folder: {source} is none; {_WAY_OUT}")
+    with library_errors(f"sentence encoder {source!r}", _WAY_OUT):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or getattr(config, "is_decoder", False):
+        raise BadInputError(
+            f"a sentence encoder must read a text in both directions, as BERT does: {source} holds a "
+            f"{config.model_type} model; {_WAY_OUT}"
+        )
+    return folder
+
+
+def similarity_of(
+    source: str, lm: Any, tokenizer: Any, metric: Metric, layer: int | None = None, idf: Sequence[float] | None = None
+) -> Similarity:
+    """Return the similarity that a setting names: :data:`STATES` for mean hidden states of ``lm``, or an encoder.
+
+    Raises:
+        BadInputError: as :class:`EncoderSimilarity` and :class:`StateSimilarity`.
+    """
+    if source == STATES:
+        return StateSimilarity(lm, tokenizer, metric, layer, idf)
+    return EncoderSimilarity(source, metric, lm.device)
+
+
+@lru_cache(maxsize=2)
+def _loaded(folder: str, device: str) -> tuple[Any, Any]:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # heads that a sentence encoder does not have are missed on purpose
+    transformers_logging.disable_progress_bar()
+    try:
+        with library_errors(f"sentence encoder {folder!r}", _WAY_OUT):
+            model = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    return model.to(device).eval(), tokenizer

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
 from search.evaluator import Evaluator
+from search.failure import MOST_IN_A_ROW, attempted, ends_search
 from search.measurement import Measurement, Taken
 from search.objective import Objective
 from search.record import record_at
@@ -40,6 +44,7 @@ def run(
     seed: int = 0,
     on_score: OnScore | None = None,
     options: Mapping[str, Any] | None = None,
+    max_failures_in_a_row: int | None = MOST_IN_A_ROW,
 ) -> SearchResult:
     """Search a space of bitmaps.
 
@@ -57,9 +62,12 @@ def run(
         seed: the seed; equal seeds and evaluations give equal searches.
         on_score: a function that is called for each scored bitmap, those from the record included.
         options: options of the strategy, such as ``{"generation_size": 16}``.
+        max_failures_in_a_row: after so many bitmaps in a row that cannot be evaluated the search stops with an error; a
+            single one is a failed trial (:mod:`search.failure`).
 
     Raises:
         BadInputError: An argument cannot be used as given, a budget is out of reach, or the record is in use.
+        TooManyFailures: So many bitmaps in a row failed.
     """
     space = space.within(limits)
     _check_sites(space, evaluator)
@@ -77,6 +85,7 @@ def run(
             taken={} if record is None else record.measurements(fingerprint),
             options=options,
             on_score=on_score,
+            max_failures_in_a_row=max_failures_in_a_row,
         )
         while waiting := study.ask() or study.measurement:
             if isinstance(waiting, Measurement):
@@ -86,11 +95,26 @@ def run(
                 study.put(waiting, taken)
                 continue
             batch = waiting[: max(1, evaluator.at_once)]
-            for bitmap, evaluation in zip(batch, evaluator.evaluate(batch), strict=True):
+            for bitmap, evaluation in zip(batch, _attempted(evaluator, batch), strict=True):
                 if record is not None:
                     record.add(fingerprint, evaluator.limit, bitmap, evaluation)
                 study.tell(bitmap, evaluation)
         return study.result()
+
+
+def _attempted(evaluator: Evaluator, batch: list[Bitmap]) -> list[Evaluation]:
+    """Evaluate a batch; where it raises, each bitmap is tried alone, so one that fails takes no other with it."""
+    if len(batch) > 1:
+        try:
+            return evaluator.evaluate(batch)
+        except Exception as error:
+            if ends_search(error):
+                raise
+    return [attempted(partial(_alone, evaluator, bitmap)) for bitmap in batch]
+
+
+def _alone(evaluator: Evaluator, bitmap: Bitmap) -> Evaluation:
+    return evaluator.evaluate([bitmap])[0]
 
 
 def measured(evaluator: object, measurement: Measurement) -> Taken:

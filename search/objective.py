@@ -153,11 +153,13 @@ class Score:
 
     @classmethod
     def of(cls, bitmap: Bitmap, evaluation: Evaluation, cost: Cost, objectives: Sequence[Objective]) -> Score:
-        """Look up the values of the objectives.
+        """Look up the values of the objectives; all are NaN where the evaluation failed, costs included.
 
         Raises:
             BadInputError: An objective is neither a metric nor a cost.
         """
+        if evaluation.failure:
+            return cls(bitmap, evaluation, cost, (math.nan,) * len(objectives))
         return cls(bitmap, evaluation, cost, tuple(o.value(evaluation, cost) for o in objectives))
 
     @property

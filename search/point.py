@@ -19,7 +19,7 @@ class Point:
 
     ``metrics``: name -> value with its 95 % interval; ``values``: the values of the objectives, in their order;
     ``examples``: the number of examples behind the metrics; ``summary``: the bitmap in one line
-    (:mod:`qalof.bitmap_names`).
+    (:mod:`qalof.bitmap_names`); ``failure``: why the bitmap has no score, empty where it has one.
     """
 
     bitmap: Bitmap
@@ -28,6 +28,7 @@ class Point:
     values: tuple[float, ...]
     examples: int
     summary: str = ""
+    failure: str = ""
 
     @classmethod
     def of(cls, score: Score, sites: Sequence[Sized] | None = None) -> Point:
@@ -39,7 +40,7 @@ class Point:
             for name, value in evaluation.metrics.items()
         }
         said = summary(score.bitmap, sites)
-        return cls(score.bitmap, score.cost, metrics, score.values, evaluation.examples, said)
+        return cls(score.bitmap, score.cost, metrics, score.values, evaluation.examples, said, evaluation.failure)
 
     def value(self, name: str) -> float:
         """Return a cost or metric by name."""
@@ -54,7 +55,8 @@ class Point:
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict, in which numbers that are not finite become null."""
-        return {
+        why = {"failure": self.failure} if self.failure else {}
+        return why | {
             "id": self.bitmap.id,
             "summary": self.summary,
             "bitmap": self.bitmap.to_json(),
@@ -71,4 +73,5 @@ class Point:
         values = tuple(map(from_nullable, data["values"]))
         bitmap = Bitmap.from_json(data["bitmap"])
         said = data.get("summary") or summary(bitmap)
-        return cls(bitmap, Cost(**data["cost"]), metrics, values, data["examples"], said)
+        failure = data.get("failure", "")
+        return cls(bitmap, Cost(**data["cost"]), metrics, values, data["examples"], said, failure)

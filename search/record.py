@@ -6,6 +6,8 @@ used by any number of strategies and budgets.  (A database was rejected: it woul
 strategy's view.)
 
 From version 2 on a line may also hold a measurement (:mod:`search.measurement`) of a model and task, for any limit.
+From version 3 on an evaluation may be a failed one, with its reason.  A failure that may not happen again is not
+written (:mod:`search.failure`).
 
 A line that a kill cut off lacks its newline; it is dropped on reading and cut off before the next is appended.  One
 search uses a record at a time, in whichever process it runs (:func:`record_at`).  NaN is written as Python's ``json``
@@ -27,9 +29,11 @@ from qalof.files import append_lines, read_whole_lines
 from qalof.home import expanded
 from qalof.locks import held
 from qalof.writing import check_file
+from search.failure import is_kept
 from search.measurement import Taken
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_READABLE = (1, 2, 3)
 
 
 class EvaluationRecord:
@@ -85,11 +89,13 @@ class EvaluationRecord:
         append_lines(self.path, [json.dumps(entry, default=float)])
 
     def add(self, fingerprint: str, limit: int | None, bitmap: Bitmap, evaluation: Evaluation) -> None:
-        """Append one evaluation and flush it to disk.
+        """Append one evaluation and flush it to disk, unless it is a failure that may not happen again.
 
         Raises:
             DiskError: The disk is full; the earlier record stays.
         """
+        if not is_kept(evaluation):
+            return
         entry = {
             "version": FORMAT_VERSION,
             "fingerprint": fingerprint,
@@ -108,9 +114,9 @@ class EvaluationRecord:
                 f"a record must hold one evaluation per line: line {number} of {self.path} does not; "
                 "give another file, or delete that line"
             ) from None
-        if version not in (1, FORMAT_VERSION):
+        if version not in _READABLE:
             raise BadInputError(
-                f"record {self.path} must have version 1 or {FORMAT_VERSION}: got {version!r}; update QaLoF"
+                f"record {self.path} must have a version from 1 to {FORMAT_VERSION}: got {version!r}; update QaLoF"
             )
         assert isinstance(entry, dict)
         return entry

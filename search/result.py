@@ -60,6 +60,11 @@ class SearchResult:
         return _table([point.as_row() for point in self.front_points])
 
     @property
+    def failures(self) -> tuple[Point, ...]:
+        """The points that could not be evaluated, each with its reason in ``failure``."""
+        return tuple(point for point in self.points if point.failure)
+
+    @property
     def all(self) -> pd.DataFrame:
         """Return all points as a table, in the order of the requests."""
         return _table([point.as_row() for point in self.points])
@@ -77,7 +82,7 @@ class SearchResult:
         for name in budget:
             if name not in COST_NAMES:
                 raise BadInputError(f"a budget must name a cost: got {name!r}; {nearest_hint(name, COST_NAMES)}")
-        usable = [point for point in self.points if math.isfinite(point.values[0])]
+        usable = [point for point in self.points if all(map(math.isfinite, point.values))]
         within = [point for point in usable if all(point.value(name) <= limit for name, limit in budget.items())]
         if not within:
             raise BadInputError(self._infeasible(usable, budget))

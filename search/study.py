@@ -19,6 +19,7 @@ from typing import Any
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
 from qalof.laws import Count, Seed, check_keywords
+from search.failure import MOST_IN_A_ROW, FailureCount, checked
 from search.measurement import Measurement, Taken
 from search.objective import Objective, Score, parse_objectives
 from search.point import Point
@@ -42,6 +43,8 @@ class Study:
         taken: results of measurements that need not be taken again, by their keys.
         options: options of the strategy.
         on_score: a function that is called for each scored bitmap, known ones included.
+        max_failures_in_a_row: the study raises an error after so many failed bitmaps in a row; None lets any number
+            pass.
 
     Raises:
         BadInputError: An argument cannot be used; nothing has been evaluated then.
@@ -59,10 +62,13 @@ class Study:
         taken: Mapping[str, Taken] | None = None,
         options: Mapping[str, Any] | None = None,
         on_score: OnScore | None = None,
+        max_failures_in_a_row: Count | None = MOST_IN_A_ROW,
     ) -> None:
         self.space, self.strategy, self.seed = space, strategy, seed
         self.objectives = parse_objectives(objectives)
-        check_keywords(Study.__init__, {"max_evaluations": max_evaluations, "seed": seed}, "search:")
+        numbers = {"max_evaluations": max_evaluations, "seed": seed, "max_failures_in_a_row": max_failures_in_a_row}
+        check_keywords(Study.__init__, numbers, "search:")
+        self._failures = FailureCount(max_failures_in_a_row)
         self.max_evaluations = max_evaluations
         self._known = dict(known or {})
         self._taken = dict(taken or {})
@@ -136,11 +142,13 @@ class Study:
         Raises:
             ValueError: The bitmap was not given out, or was reported already.
             BadInputError: The evaluation lacks an objective's metric.
+            TooManyFailures: It is the last of the failures in a row that are allowed.
         """
         if bitmap not in self._pending:
             raise ValueError(f"tell must follow ask: bitmap {bitmap} is not waiting for an evaluation")
         score = self._score(bitmap, evaluation)
         self._pending.remove(bitmap)
+        self._failures.add(bitmap, score.evaluation)
         return score
 
     def result(self) -> SearchResult:
@@ -182,6 +190,7 @@ class Study:
                 self._score(bitmap, self._known[bitmap])
 
     def _score(self, bitmap: Bitmap, evaluation: Evaluation) -> Score:
+        evaluation = checked(evaluation, self.objectives)
         score = Score.of(bitmap, evaluation, self.space.cost(bitmap), self.objectives)
         self._scores[bitmap] = score
         if self._on_score is not None:

@@ -24,7 +24,7 @@ ROOMS = {
         attacks attacks.substitutes attacks.methods attacks.robustness
     """,
     "search": """
-        budget objective front point bitmap_plot grouping menu space
+        budget objective failure front point bitmap_plot grouping menu space
         scores allocation measurement strategies plot result
         study record evaluator judge loop
     """,

@@ -173,7 +173,7 @@ def run_trials(
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     if searcher.error is not None:
         raise searcher.error
-    if grid.errors:
+    if searcher.failed:
         raise policy.exhausted("the actor of a trial", first_line(grid.errors[0]))
 
 

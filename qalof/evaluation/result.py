@@ -30,7 +30,8 @@ class Evaluation:
     name -> one score per example, in the order of the split, for metrics that are means of them; ``counts``: what was
     cut or could not be answered, by name, such as prompts that lost part of their context; ``weights``: name -> one
     weight per example, for metrics that are ratios of sums; ``exponents``: name -> factor, for metrics that are
-    exp(factor * loss).
+    exp(factor * loss); ``failure``: why there is no score, empty where there is one.  Every metric of a failed
+    evaluation is NaN, unless it has a value of its own.
     """
 
     metrics: Mapping[str, float]
@@ -39,8 +40,16 @@ class Evaluation:
     counts: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, list[int]] = field(default_factory=dict)
     exponents: Mapping[str, float] = field(default_factory=dict)
+    failure: str = ""
+
+    @classmethod
+    def failed(cls, reason: str) -> Evaluation:
+        """Return the evaluation of a bitmap that could not be evaluated."""
+        return cls({}, 0, failure=reason)
 
     def __getitem__(self, name: str) -> float:
+        if name not in self.metrics and self.failure:
+            return math.nan
         if name not in self.metrics:
             raise BadInputError(f"no metric {name!r} in the evaluation; {nearest_hint(name, self.metrics)}")
         return self.metrics[name]
@@ -66,7 +75,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict; :meth:`from_json` reads it back."""
-        return {
+        said = {"failure": self.failure} if self.failure else {}
+        return said | {
             "metrics": dict(self.metrics),
             "examples": self.examples,
             "per_example": dict(self.per_example),
@@ -80,7 +90,8 @@ class Evaluation:
         """Read the form of :meth:`to_json`."""
         scores, counts = dict(data.get("per_example", {})), dict(data.get("counts", {}))
         weights, exponents = dict(data.get("weights", {})), dict(data.get("exponents", {}))
-        return cls(dict(data["metrics"]), int(data["examples"]), scores, counts, weights, exponents)
+        failure = str(data.get("failure", ""))
+        return cls(dict(data["metrics"]), int(data["examples"]), scores, counts, weights, exponents, failure)
 
 
 def token_scores(sums: Sequence[float], tokens: Sequence[int]) -> list[float]:

@@ -53,8 +53,7 @@ def evolutionary(context: StrategyContext, *, generation_size: Count = GENERATIO
 
 
 def _rank(score: Score, name: str, sign: int) -> float:
-    value = sign * score.evaluation[name]
-    return value if math.isfinite(value) else -math.inf
+    return sign * score.evaluation[name] if score.is_finite else -math.inf
 
 
 def _children(

@@ -52,7 +52,9 @@ class _Allowance:
         if self.kind not in ("relative", "absolute"):
             raise BadInputError(f"budget_kind must be 'relative' or 'absolute': got {self.kind!r}")
 
-    def accepts(self, lost: float, start: float) -> bool:
+    def accepts(self, lost: float, start: float, reached: float) -> bool:
+        if not math.isfinite(start):  # a start that failed is worse than anything that can be evaluated
+            return math.isfinite(reached)
         return lost <= (self.budget * abs(start) if self.kind == "relative" else self.budget)
 
 
@@ -95,7 +97,7 @@ def greedy(
         _, target = heapq.heappop(queue)
         (score,) = yield [replaced(context.space, current, target)]
         lost = drop(metric, origin, score)
-        accepted = allowance.accepts(lost, origin.evaluation[metric.name])
+        accepted = allowance.accepts(lost, origin.evaluation[metric.name], score.evaluation[metric.name])
         context.trace.append(_row(context, target, metric.name, lost, accepted, score))
         if accepted:
             current = (*current[: target[0]], target[1], *current[target[0] + 1 :])

@@ -90,7 +90,7 @@ def guided(
     for plan, picks in zip(plans, first, strict=True):
         best = search.known[context.space.bitmap(picks)]
         search.note("knapsack", plan, best)
-        if best.cost.average_bits < step_below:
+        if best.is_finite and best.cost.average_bits < step_below:
             best = yield from search.step(plan, picks, best)
         search.best.append(best)
     if rounds == 0 or (rounds is None and objective.metric.is_likelihood):
@@ -225,12 +225,15 @@ class _Guided:
 
     def _beats(self, new: Score, old: Score) -> bool:
         sign = self.context.primary_metric().sign
-        difference = sign * (new.evaluation[self.metric] - old.evaluation[self.metric])
-        return difference > 0 or (math.isfinite(new.evaluation[self.metric]) and not math.isfinite(difference))
+        if not (new.is_finite and old.is_finite):
+            return new.is_finite and not old.is_finite
+        return sign * (new.evaluation[self.metric] - old.evaluation[self.metric]) > 0
 
     def _is_better(self, new: Score, old: Score) -> bool:
         """Whether the paired difference is more than two standard errors above zero; without examples, above zero."""
         metric = "kl" if "kl" in new.evaluation.per_example else self.metric
+        if not (new.is_finite and old.is_finite):  # a failed bitmap is worse than all others
+            return new.is_finite and not old.is_finite
         pair = new.evaluation.per_example.get(metric), old.evaluation.per_example.get(metric)
         if pair[0] is None or pair[1] is None or len(pair[0]) < 2:
             return self._beats(new, old)

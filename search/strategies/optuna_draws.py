@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random as rng
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ class Draws:
         directions = [{"max": "maximize", "min": "minimize"}[o.direction] for o in self.context.objectives]
         with _quiet():
             self.study = optuna.create_study(sampler=self.sampler, directions=directions)
+        self.worst = [-o.sign * math.inf for o in self.context.objectives]
         units = self.context.space.units
         self.names = [unit.name for unit in units]
         self.distributions = {unit.name: IntDistribution(0, unit.choices - 1) for unit in units}
@@ -94,18 +96,19 @@ class Draws:
 
     def _tell(self, asked: _Asked) -> None:
         score = self.scores[asked.projected]
-        if asked.trial is not None and asked.indices == asked.projected and score.is_finite:
-            self.study.tell(asked.trial, score.values)
+        # a sampler would forget a failed trial and propose its like again, so it is told the worst values there are
+        values = score.values if score.is_finite else self.worst
+        if asked.trial is not None and asked.indices == asked.projected:
+            self.study.tell(asked.trial, values)
             return
         if asked.trial is not None:
             self.study.tell(asked.trial, state=TrialState.FAIL)
-        if score.is_finite:
-            # the sampler's own marks are passed too: NSGA-II counts the generations of its population by them
-            marks = {} if asked.trial is None else self._marks(asked.trial)
-            params = dict(zip(self.names, asked.projected, strict=True))
-            self.study.add_trial(
-                create_trial(params=params, distributions=self.distributions, values=score.values, system_attrs=marks)
-            )
+        # the sampler's own marks are passed too: NSGA-II counts the generations of its population by them
+        marks = {} if asked.trial is None else self._marks(asked.trial)
+        params = dict(zip(self.names, asked.projected, strict=True))
+        self.study.add_trial(
+            create_trial(params=params, distributions=self.distributions, values=values, system_attrs=marks)
+        )
 
     def _marks(self, trial: optuna.Trial) -> dict[str, Any]:
         return dict(self.study.get_trials(deepcopy=False)[trial.number].system_attrs)

@@ -639,7 +639,10 @@ def test_a_search_without_a_finite_score_is_reported_as_such(tmp_path: Path):
     collapsed = Model(make_sites(1, 8), 10, harm=float("nan"))
     write_search(tmp_path / "runs" / "one", collapsed, tmp_path / "checkpoint", "a1", 4)
     text = summary_of(write_report(tmp_path / "runs" / "one").read_text(), "one")
-    assert text == "nsga2 evaluated 4 bitmaps; none has a finite score, so there is no front."
+    assert text == (
+        "nsga2 evaluated 4 bitmaps; none has a finite score, so there is no front. "
+        "4 bitmaps could not be evaluated, the first, 2, because of: f1 is nan."
+    )
 
 
 def losses_line(step: int, losses: dict[str, float]) -> str:

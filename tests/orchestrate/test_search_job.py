@@ -1,8 +1,10 @@
 """A search on Tune: the same result as in this process, whatever ends first."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import orchestrate
 import qalof
@@ -12,6 +14,7 @@ from orchestrate.jobs.run import execute
 from orchestrate.jobs.search.config import SearchConfig
 from orchestrate.jobs.sensitivity.config import SensitivityConfig
 from qalof.files import read_json
+from qalof.tasks.factory import describe_task
 
 pytestmark = pytest.mark.ray
 
@@ -54,6 +57,33 @@ def test_a_search_goes_on_from_its_record_without_evaluating_anything_twice(
     assert after[: len(lines)] == lines
     assert len(after) - len(lines) == 4
     assert len(whole.points) == 10
+
+
+def test_a_bitmap_that_gives_no_number_is_a_failed_trial_of_the_command_and_not_its_end(
+    ray_session, lm_checkpoint, tmp_path
+):
+    checkpoint = shutil.copytree(lm_checkpoint, tmp_path / "checkpoint")
+    model = qalof.load(checkpoint)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora" in name and ".4." in name:
+                parameter.fill_(1e38)  # finite on disk, and not in a product
+    qalof.save(model, checkpoint, {"task": describe_task(qalof.task_of(checkpoint))})
+    config = SearchConfig.model_validate(
+        {
+            "checkpoint": str(checkpoint),
+            "limit": 4,
+            "strategy": "random",
+            "max_evaluations": 5,
+            "space": {"weight": [4, 8]},
+            "workers": {"count": 2, "threads": 1},
+            "tracking": {"root": str(tmp_path)},
+        }
+    )
+    result = execute("search", config, tmp_path / "run")
+    assert result["evaluations"] == 5
+    assert [row["bitmap"] for row in result["front"]] == ["8"]
+    assert [failed["reason"] for failed in result["failures"]] == ["loss is nan"] * 4
 
 
 def test_the_search_command_leaves_the_front_as_json_csv_and_png_and_a_run_for_each_trial(

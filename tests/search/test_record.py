@@ -60,6 +60,6 @@ def test_a_line_that_is_no_evaluation_is_named(record):
 
 def test_a_newer_record_is_refused(record):
     record.path.parent.mkdir()
-    record.path.write_text('{"version": 3}\n')
-    with pytest.raises(BadInputError, match="must have version 1 or 2: got 3"):
+    record.path.write_text('{"version": 4}\n')
+    with pytest.raises(BadInputError, match="must have a version from 1 to 3: got 4"):
         record.load("model", None, NAMES)

@@ -83,7 +83,7 @@ def test_one_objective_is_enough(strategy, space, make_evaluator):
 
 def test_a_collapsed_bitmap_does_not_stop_the_search(strategy, space, make_evaluator):
     evaluator = make_evaluator(space.sites, {site.name: float("nan") for site in space.sites})
-    result = search.run(space, evaluator, OBJECTIVES, strategy, 12)
+    result = search.run(space, evaluator, OBJECTIVES, strategy, 12, max_failures_in_a_row=None)
     assert len(result.points) == 12
     assert result.front.empty
 

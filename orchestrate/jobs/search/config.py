@@ -9,6 +9,7 @@ from pydantic import Field
 from orchestrate.config.base import BaseConfig
 from orchestrate.config.sections import CheckpointConfig
 from qalof.laws import Law, Seed, Width
+from search.failure import MOST_IN_A_ROW
 from search.grouping import Group
 
 WeightChoices = list[Width | str]
@@ -76,6 +77,9 @@ class SearchConfig(CheckpointConfig):
     """The options of the strategy."""
     max_evaluations: Annotated[int, Law(ge=1, off="null leaves the end to the strategy")] | None = 64
     """How many different bitmaps are evaluated at most; null leaves the end to the strategy."""
+    max_failures_in_a_row: Annotated[int, Law(ge=1, off="null never stops for them")] | None = MOST_IN_A_ROW
+    """After how many bitmaps in a row that cannot be evaluated the search stops with an error; a single one is a failed
+    trial."""
     limits: dict[str, Annotated[float, Law(ge=0)]] = Field({})
     """The greatest allowed value of each cost: ``average_bits``; ``weight_bytes``, the sites' packed weights;
     ``total_bytes``, all tensors of the packed model, its adapters included; or another cost. No bitmap that exceeds one

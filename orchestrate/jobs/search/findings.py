@@ -39,6 +39,11 @@ class Searched:
         return Objective.parse(metric)
 
     @property
+    def examples(self) -> int:
+        """How many examples are behind each score."""
+        return max(point.examples for point in self.result.points)
+
+    @property
     def price(self) -> str:
         """The first objective that is a cost, or average bits where none is."""
         return next((objective.name for objective in self.result.objectives if objective.is_cost), "average_bits")

@@ -80,12 +80,26 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
             seed=config.seed,
             on_score=on_score,
             options=config.strategy_options,
+            max_failures_in_a_row=config.max_failures_in_a_row,
         )
     found.save(directory.path)
     for name in (FRONT, "front.csv", "front.png", "front_bitmaps.png"):
         run.artifact(directory.path / name)
-    run.log_metrics({"evaluations": len(found.points), "front.size": len(found.front_points), **_best(found)})
-    return {"evaluations": len(found.points), "front": found.front.to_dict("records"), "strategy": config.strategy}
+    run.log_metrics(
+        {
+            "evaluations": len(found.points),
+            "failures": len(found.failures),
+            "front.size": len(found.front_points),
+            **_best(found),
+        }
+    )
+    failures = [{"id": one.bitmap.id, "summary": one.summary, "reason": one.failure} for one in found.failures]
+    return {
+        "evaluations": len(found.points),
+        "front": found.front.to_dict("records"),
+        "strategy": config.strategy,
+        "failures": failures,
+    }
 
 
 def _means(config: SearchConfig, opened: OpenCheckpoint, space: BitmapSpace) -> tuple[Any, Any]:
@@ -105,7 +119,9 @@ def _best(found: SearchResult) -> dict[str, float]:
     """The best value of each objective by itself."""
     best = {}
     for index, objective in enumerate(found.objectives):
-        values = [point.values[index] for point in found.points]
+        values = [point.values[index] for point in found.points if not point.failure]
+        if not values:
+            continue
         best[f"best.{objective.name}"] = objective.sign * max(objective.sign * value for value in values)
     return best
 
@@ -171,10 +187,10 @@ class SearchJob(Job[SearchConfig, Checked]):
         return search_statements(record, step)
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """The front."""
-        from orchestrate.jobs.search.terminal import front_table
+        """The front, and what could not be evaluated."""
+        from orchestrate.jobs.search.terminal import failures_said, front_table
 
-        return [front_table(result, folder)]
+        return [front_table(result, folder), *failures_said(result)]
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
         """Offer the first and the last bitmap that greedy kept, and counts of its steps."""

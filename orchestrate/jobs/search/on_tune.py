@@ -25,6 +25,7 @@ from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.evaluation.result import Evaluation
 from qalof.home import expanded
 from search import BitmapSpace, Objective, Score, SearchResult, Study
+from search.failure import LOST, MOST_IN_A_ROW, attempted
 from search.loop import objectives_of
 from search.measurement import Measurement, Taken
 from search.record import record_at
@@ -71,14 +72,17 @@ def search(
     seed: int = 0,
     on_score: Callable[[Score], None] | None = None,
     options: Mapping[str, Any] | None = None,
+    max_failures_in_a_row: int | None = MOST_IN_A_ROW,
 ) -> SearchResult:
     """Search on Ray Tune, with the same arguments and the same result as :func:`search.run`; Ray is connected already.
 
     Raises:
         BadInputError: something cannot be used as given, such as a record in use; no trial has started then.
-        Exception: what an evaluation raised, as it was raised.
-        QalofError: one trial lost more actors than ``workers.max_failures``; what was evaluated is in ``storage``, and
-            the same call goes on from there.
+        Exception: what an evaluation raised and would meet every bitmap alike, as it was raised.
+        TooManyFailures: so many bitmaps in a row failed; a single one is a failed trial (:mod:`search.failure`), and so
+            is one that lost more actors than ``workers.max_failures``.
+        QalofError: one measurement lost more actors than that; what was evaluated is in ``storage``, and the same call
+            goes on from there.
     """
     space = space.within(limits)
     with record_at(storage) as record:
@@ -94,6 +98,7 @@ def search(
             taken=record.measurements(fingerprint),
             options=options,
             on_score=on_score,
+            max_failures_in_a_row=max_failures_in_a_row,
         )
 
         def keep(item: Bitmap | Measurement, found: Evaluation | Taken) -> None:
@@ -143,6 +148,13 @@ class StudySearcher(StatelessSearcher):
         self._running[trial_id] = item = free[0]
         return {"measurement": item} if isinstance(item, Measurement) else {"bitmap": item.to_json()}
 
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Hand over a trial's last result; a bitmap that lost too many actors has failed, and the search goes on."""
+        if error and isinstance(self._running.get(trial_id), Bitmap):
+            lost = Evaluation.failed(f"{LOST} more often than workers.max_failures allows")
+            result, error = {"found": json.dumps(lost.to_json())}, False
+        super().on_trial_complete(trial_id, result, error)
+
     def ended(self, trial_id: str, result: dict[str, Any] | None) -> None:
         """Record what a trial found, and report it to the study."""
         item = self._running.pop(trial_id)
@@ -171,6 +183,6 @@ class BitmapTrial(StatelessTrial):
             found = self._scorer.measure(self.config["measurement"])
         else:
             bitmap = Bitmap.from_json(self.config["bitmap"])
-            found = self._scorer.score(bitmap, self.config["limit"]).to_json()
+            found = attempted(lambda: self._scorer.score(bitmap, self.config["limit"])).to_json()
         # as text, because Tune flattens whatever a searcher gets, examples and all
         return {"found": json.dumps(found), "done": True}

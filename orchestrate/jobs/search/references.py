@@ -20,6 +20,6 @@ def references(record: Record, step: Step) -> dict[Bitmap, Evaluation]:
     scored = scored_of(trained) if trained else None
     if scored is None or searched is None:
         return {}
-    count = searched.result.points[0].examples
+    count = searched.examples
     pairs = zip(scored.points, scored.evaluations, strict=True)
     return {point.bitmap: first_examples(e, count) for point, e in pairs if e.examples >= count}

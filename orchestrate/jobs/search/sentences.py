@@ -13,6 +13,7 @@ from orchestrate.jobs.search.references import references
 from orchestrate.jobs.search.view import front_order, full_precision, is_uniform, outside
 from orchestrate.jobs.shared.compare import is_shown, paired
 from orchestrate.jobs.shared.wording import cheapest, shown_or_not, with_size
+from qalof.bitmap_names import short_name
 
 
 def search_statements(record: Record, step: Step) -> list[Statement]:
@@ -23,8 +24,9 @@ def search_statements(record: Record, step: Step) -> list[Statement]:
     points = searched.result.points
     order = front_order(searched)
     tried = f"{searched.result.strategy} evaluated {count_of(len(points), 'bitmap')}"
+    failed = _failed(searched)
     if not order:
-        return [Statement(f"{tried}; none has a finite score, so there is no front.", caution=True)]
+        return [Statement(f"{tried}; none has a finite score, so there is no front.", caution=True), *failed]
     front = [points[index] for index in order]
     even = sum(is_uniform(point.bitmap) for point in front)
     which = f", {even} of them uniform" if even else ""
@@ -35,10 +37,19 @@ def search_statements(record: Record, step: Step) -> list[Statement]:
         found += _against_full(record, step, searched, order[chosen])
     found += _against_uniform(searched) + _untried(record, step, searched, order)
     warning = (
-        f"The front was chosen and scored on the same {count_of(points[0].examples, 'example')}, so its estimates lean "
+        f"The front was chosen and scored on the same {count_of(searched.examples, 'example')}, so its estimates lean "
         "to the good side; score a chosen bitmap on other examples before relying on a small gain."
     )
-    return [*found, Statement(warning, caution=True)]
+    return [*found, *failed, Statement(warning, caution=True)]
+
+
+def _failed(searched: Searched) -> list[Statement]:
+    """Say how many bitmaps could not be evaluated, and why the first one could not."""
+    failures = searched.result.failures
+    if not failures:
+        return []
+    first = f"the first, {short_name(failures[0].bitmap)}, because of: {failures[0].failure}"
+    return [Statement(f"{count_of(len(failures), 'bitmap')} could not be evaluated, {first}.", caution=True)]
 
 
 def _against_full(record: Record, step: Step, searched: Searched, index: int) -> list[Statement]:

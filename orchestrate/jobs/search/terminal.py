@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrate.document.formats import bits
+from rich.text import Text
+
+from orchestrate.document.formats import bits, count_of
 from orchestrate.document.sheet import Sheet
 from orchestrate.document.terminal import heading, interval, size, summaries
 from orchestrate.runs.layout import FRONT
@@ -30,3 +32,14 @@ def front_table(result: Mapping[str, Any], folder: Path) -> Sheet:
     example = f"; evaluate or export one with --bitmap {place}#{front[0].get('id', 1)}" if front else ""
     title = f"Front of {result['evaluations']} evaluations{example}"
     return Sheet(headings, shown, title=title, notes=summaries(front), whole=place)
+
+
+def failures_said(result: Mapping[str, Any]) -> list[Text]:
+    """Say how many bitmaps could not be evaluated, with the reason of the first; nothing where all could be."""
+    failures = result.get("failures", [])
+    if not failures:
+        return []
+    count = count_of(len(failures), "bitmap")
+    return [
+        Text(f"{count} could not be evaluated, the first, #{failures[0]['id']}, because of: {failures[0]['reason']}")
+    ]

@@ -128,7 +128,7 @@ def _front_table(searched: Searched, order: Sequence[int], known: dict[Bitmap, E
         for index in order
     ]
     compared = any(differences)
-    metrics = list(points[0].metrics)
+    metrics = list(points[order[0]].metrics)
     rows = [
         [
             Cell(f"№ {number}"),
@@ -145,7 +145,7 @@ def _front_table(searched: Searched, order: Sequence[int], known: dict[Bitmap, E
     costs = ("Average bits", "Packed weights", "KV cache per token", "Bitmap")
     return Table(
         f"The front, from cheap to expensive: {formats.count_of(len(order), 'bitmap')} of {len(points)} evaluated, "
-        f"on {formats.count_of(points[0].examples, 'example')}",
+        f"on {formats.count_of(searched.examples, 'example')}",
         ["Front", *map(formats.heading, metrics), *extra, *costs],
         rows,
         PAIRED if compared else UNPAIRED,

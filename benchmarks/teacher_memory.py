@@ -6,7 +6,8 @@ One step of the product's own loop on a random GPT-2 with the real vocabulary, o
 data, taken again and again at a learning rate of 0 by both variants in turn; a step's peak is the largest resident set
 that Linux saw during it, less the one just before.  ``all_positions`` keeps every teacher's whole logits until the
 step is over, besides the answers' rows, and learns from the rows alike: the losses of both are the same numbers.
-Either runs the head at all positions in each forward pass; what differs is only what is kept from one to the next.
+Either runs the head at all positions in each forward pass, which a step without this benchmark's hook does not; what
+differs is only what is kept from one to the next.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from typing import Any
 
 import torch
 from measure import environment, ratios, report, summary
+from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from qalof.bitmap import Bitmap
 from qalof.model.adapters import AdapterSpec
+from qalof.model.language_head import language_head
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.factory import task
@@ -50,13 +53,14 @@ class WholeLogits:
 
     def __init__(self, loop: Trainer, teachers: int) -> None:
         self.on, self.kept = False, list[torch.Tensor]()
-        self._rows, self._teachers = loop.task.label_rows, teachers
-        loop.task.label_rows = self.label_rows  # type: ignore[method-assign]
+        self._teachers = teachers
+        head = language_head(loop.model)
+        assert head is not None
+        head.register_forward_hook(self._keep)  # a head that is watched runs at all positions
 
-    def label_rows(self, outputs: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def _keep(self, head: nn.Module, inputs: Any, logits: torch.Tensor) -> None:
         if self.on and len(self.kept) < self._teachers:
-            self.kept.append(outputs.logits.detach())
-        return self._rows(outputs, batch)
+            self.kept.append(logits.detach())
 
 
 def resident(what: str) -> int:

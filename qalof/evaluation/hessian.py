@@ -50,7 +50,7 @@ def trace_probe(
         signs = [_signs(weight, generator) for weight in weights]
         rows = 0
         for batch in batches:
-            logits, labels = batch.rows(model(**batch.inputs))
+            logits, labels = batch.run(model)
             rows += len(labels)
             loss = cross_entropy(logits, labels, reduction="sum")
             gradients = torch.autograd.grad(loss, weights, create_graph=True)

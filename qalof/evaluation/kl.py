@@ -26,8 +26,9 @@ from torch import nn
 from qalof.batching import Progress
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.evaluation.label_rows import LabeledBatch, language_head, without_head
+from qalof.evaluation.label_rows import LabeledBatch
 from qalof.layer_bits import FULL_PRECISION
+from qalof.model.language_head import language_head, without_head
 from qalof.model.switchable import SwitchableModel
 
 CHUNK = 64

@@ -1,23 +1,21 @@
 """Batches with the rows of logits that have labels: what a likelihood, a gradient or a divergence is computed of.
 
 A causal model has a row for each token with a label, a span head two rows per window, a classifier one per text.  Where
-a language-modeling head is left out (:func:`without_head`), the rows are the last hidden states in place of logits.
+a language-modeling head is left out (:func:`qalof.model.language_head.without_head`), the rows are the last hidden
+states in place of logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from qalof.batching import attention_mask, pad_right
 from qalof.errors import BadInputError
-from qalof.model.pretrained import HeadKind
-from qalof.model.switchable import SwitchableModel
+from qalof.model.language_head import head_at, rows_of
 from qalof.precision import at_least_float32
 
 Windows = torch.Tensor | Sequence[Sequence[int]]
@@ -32,6 +30,13 @@ class LabeledBatch:
     """Keyword arguments of the model, on its device."""
     rows: Callable[[Any], tuple[torch.Tensor, torch.Tensor]]
     """Outputs -> logits (rows, classes), in fp32 at least, and labels (rows,)."""
+    labeled: torch.Tensor | None = None
+    """(sequences, tokens), True where a language-modeling head must run; None if it must run everywhere."""
+
+    def run(self, model: Callable[..., Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Call ``model`` on the inputs; return logits (rows, classes), in fp32 at least, and labels (rows,)."""
+        with head_at(model, self.labeled):
+            return self.rows(model(**self.inputs))
 
     @property
     def tokens(self) -> int:
@@ -62,31 +67,10 @@ def labeled_windows(windows: Windows, batch_size: int = 4, device: torch.device 
 
 def _next_tokens(ids: list[list[int]], device: torch.device) -> LabeledBatch:
     tokens, mask = pad_right(ids, 0).to(device), attention_mask(ids).to(device)
-    labeled = mask[:, 1:].bool()
+    followed = mask[:, 1:].bool()
+    labeled, labels = torch.nn.functional.pad(followed, (0, 1)), tokens[:, 1:][followed]
 
     def rows(outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        found = outputs.logits[:, :-1][labeled]
-        return at_least_float32(found), tokens[:, 1:][labeled]
+        return at_least_float32(rows_of(outputs.logits, labeled)), labels
 
-    return LabeledBatch({"input_ids": tokens, "attention_mask": mask}, rows)
-
-
-def language_head(model: SwitchableModel) -> nn.Module | None:
-    """Return the module that maps hidden states to logits over the vocabulary; None for a model with another head."""
-    if model.base.head is not HeadKind.CAUSAL_LM:
-        return None
-    head = model.model.get_output_embeddings()
-    return head if isinstance(head, nn.Module) else None
-
-
-@contextmanager
-def without_head(head: nn.Module | None) -> Iterator[None]:
-    """Let ``head`` return its input within the block, so a model's logits are its last hidden states."""
-    if head is None:
-        yield
-        return
-    head.__dict__["forward"] = lambda hidden, *args, **kwargs: hidden
-    try:
-        yield
-    finally:
-        del head.__dict__["forward"]
+    return LabeledBatch({"input_ids": tokens, "attention_mask": mask}, rows, labeled)

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qalof.batching import Progress, attention_mask, by_length, pad_right
 from qalof.errors import BadInputError
+from qalof.model.language_head import head_at, rows_of
 from qalof.model.positions import positions_of
 from qalof.model.special_tokens import special_token
 from qalof.precision import at_least_float32
@@ -101,19 +102,22 @@ def score_pairs(
         # the last token is scored and never given to the model
         inputs = [rows[index][:-1] for index in batch]
         shown = {"input_ids": pad_right(inputs, pad).to(device), "attention_mask": attention_mask(inputs).to(device)}
-        with torch.no_grad():
-            logits = model(**shown).logits
-        for place, index in enumerate(batch):
-            found[index] = _score(logits[place], pairs[index].continuation, len(inputs[place]))
+        counts = [len(pairs[index].continuation) for index in batch]
+        scored = pad_right([[0] * (len(row) - n) + [1] * n for row, n in zip(inputs, counts, strict=True)], 0).bool()
+        scored = scored.to(device)
+        with torch.no_grad(), head_at(model, scored):
+            logits = rows_of(model(**shown).logits, scored)
+        for index, part in zip(batch, logits.split(counts), strict=True):
+            found[index] = _score(part, pairs[index].continuation)
         if progress:
             progress(len(found), len(rows))
     cut = sum(len(row) < len(pair.context) + len(pair.continuation) for row, pair in zip(rows, pairs, strict=True))
     return [found[index] for index in range(len(rows))], cut
 
 
-def _score(logits: torch.Tensor, continuation: Sequence[int], length: int) -> Scored:
+def _score(logits: torch.Tensor, continuation: Sequence[int]) -> Scored:
     target = torch.tensor(list(continuation), device=logits.device)
-    logs = at_least_float32(logits[length - len(continuation) : length]).log_softmax(dim=-1)
+    logs = at_least_float32(logits).log_softmax(dim=-1)
     total = logs.gather(1, target[:, None]).double().sum()
     return Scored(float(total), bool((logs.argmax(dim=-1) == target).all()))
 

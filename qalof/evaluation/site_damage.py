@@ -111,7 +111,7 @@ def damage_sums(
     """
     watch = _Watch(model, batch, choices, formula)
     with frozen(model), watch.hooked(), torch.set_grad_enabled(formula.labels is not None):
-        logits, labels = batch.rows(model(**batch.inputs))
+        logits, labels = batch.run(model)
         if formula.labels is not None:
             if formula.labels == "model":
                 assert generator is not None

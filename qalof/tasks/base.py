@@ -69,8 +69,18 @@ class Task(Protocol):
         """Return the part of a batch that the model's forward takes."""
         ...
 
+    def labeled(self, batch: Batch) -> torch.Tensor | None:
+        """Return which tokens have a label, (B, T) boolean; the head of a causal model runs only there.
+
+        None where the labels are not those of tokens, or the head must run everywhere.
+        """
+        ...
+
     def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits (units, classes), with impossible classes at -inf, and their labels (units,)."""
+        """Return logits (units, classes), with impossible classes at -inf, and their labels (units,).
+
+        The logits of a causal model are (B, T, V), or (units, V) where the head ran only at :meth:`labeled` tokens.
+        """
         ...
 
     def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:

@@ -180,6 +180,9 @@ class ClassificationTask:
         """Return ids and mask."""
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
+    def labeled(self, batch: Batch) -> None:
+        """Return None: a label belongs to a whole text."""
+
     def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return class logits (B, labels) and labels (B,)."""
         return outputs.logits, batch["labels"]

@@ -150,11 +150,9 @@ class LanguageModelingTask(NextToken):
         ``accuracy`` is the share of scored tokens that the model finds likeliest, in percent.
         """
         windows = self.windows()[:limit]
-        device = model.device
         sums: list[tuple[float, int]] = []
         for at in range(0, len(windows), self.settings.eval_batch_size):
-            batch = {k: t.to(device) for k, t in self.collate(windows[at : at + self.settings.eval_batch_size]).items()}
-            sums += self.sums(model(**self.model_inputs(batch)), batch)
+            sums += self.sums(model, windows[at : at + self.settings.eval_batch_size])
             if progress:
                 progress(len(sums), len(windows))
         nats, hits = [nat for nat, _ in sums], [100.0 * hit for _, hit in sums]

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from qalof.batching import attention_mask, pad_right
+from qalof.model.language_head import head_at, rows_of
 from qalof.precision import at_least_float32
 from qalof.tasks.base import Batch, Feature
 
@@ -45,18 +46,25 @@ class NextToken:
         """Return ids and mask."""
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
+    def labeled(self, batch: Batch) -> torch.Tensor:
+        """Return which tokens have a label, (B, T) boolean."""
+        return batch["labels"] != IGNORED
+
     def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits (labeled tokens, V) and the tokens (labeled tokens,)."""
-        kept = batch["labels"] != IGNORED
-        return at_least_float32(outputs.logits[kept]), batch["labels"][kept]
+        kept = self.labeled(batch)
+        return at_least_float32(rows_of(outputs.logits, kept)), batch["labels"][kept]
 
-    def sums(self, outputs: Any, batch: Batch) -> list[tuple[float, int]]:
-        """Return, per feature, the cross entropy in nats of its labeled tokens, and how many of them were the
-        likeliest.
+    def sums(self, model: Any, features: Sequence[Feature]) -> list[tuple[float, int]]:
+        """Return, per feature, the cross entropy in nats of its labeled tokens under ``model``, and how many of them
+        were the likeliest.
         """
-        logits, labels = self.label_rows(outputs, batch)
+        batch = {name: tensor.to(model.device) for name, tensor in self.collate(features).items()}
+        kept = self.labeled(batch)
+        with head_at(model, kept):
+            logits, labels = self.label_rows(model(**self.model_inputs(batch)), batch)
         each = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
         hits = logits.argmax(dim=-1) == labels
-        counts = (batch["labels"] != IGNORED).sum(dim=1).tolist()
+        counts = kept.sum(dim=1).tolist()
         parts = zip(each.split(counts), hits.split(counts), strict=True)
         return [(float(nats.sum()), int(right.sum())) for nats, right in parts]

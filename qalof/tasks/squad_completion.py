@@ -272,10 +272,9 @@ class CompletionTask(NextToken):
         if not pairs:
             raise self._no_room()
         features = [{"input_ids": ids, "answer_tokens": count} for ids, count in pairs]
-        sums, tokens, device = [0.0] * len(examples), [0] * len(examples), model.device
+        sums, tokens = [0.0] * len(examples), [0] * len(examples)
         for batch in by_length([len(ids) for ids, _ in pairs], self.settings.eval_batch_size):
-            collated = {k: t.to(device) for k, t in self.collate([features[i] for i in batch]).items()}
-            found = [nats for nats, _ in self.sums(model(**self.model_inputs(collated)), collated)]
-            for place, nats in zip(batch, found, strict=True):
+            found = self.sums(model, [features[i] for i in batch])
+            for place, (nats, _) in zip(batch, found, strict=True):
                 sums[answered[place]], tokens[answered[place]] = nats, pairs[place][1]
         return sums, tokens

@@ -191,6 +191,9 @@ class SpanTask:
         """Return ids and mask."""
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
+    def labeled(self, batch: Batch) -> None:
+        """Return None: a label is a place in a text."""
+
     def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits (2 B, T), start rows before end rows, with padding masked, and labels (2 B,)."""
         logits = at_least_float32(torch.cat([outputs.start_logits, outputs.end_logits]))

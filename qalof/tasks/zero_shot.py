@@ -106,6 +106,9 @@ class ZeroShotTask:
         """Return ids and mask."""
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
+    def labeled(self, batch: Batch) -> None:
+        """Return None: nothing is trained."""
+
     def label_rows(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Raise the error of :meth:`train_features`, since nothing is trained."""
         self.train_features()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from qalof.bitmap import Bitmap
+from qalof.model.language_head import head_at
 from qalof.model.switchable import SwitchableModel
 from qalof.precision import at_least_float32
 from qalof.tasks.base import Batch, Task
@@ -58,7 +59,8 @@ class BatchRows:
     def _run(self, bitmap: Bitmap, **options: Any) -> Any:
         self._model.set_bitmap(bitmap)
         device = self._batch["input_ids"].device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self._bf16):
+        autocast = torch.autocast(device, torch.bfloat16, enabled=self._bf16)
+        with autocast, head_at(self._model, self._task.labeled(self._batch)):
             return self._model(**self._task.model_inputs(self._batch), **options)
 
     def _rows(self, outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:

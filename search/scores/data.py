@@ -116,7 +116,7 @@ def _batched(features: Sequence[Feature]) -> list[list[Feature]]:
 def _batch(task: Task, features: Sequence[Feature], device: torch.device | str) -> LabeledBatch:
     batch = {name: tensor.to(device) for name, tensor in task.collate(features).items()}
     rows: Callable[[Any], tuple[torch.Tensor, torch.Tensor]] = partial(task.label_rows, batch=batch)
-    return LabeledBatch(task.model_inputs(batch), rows)
+    return LabeledBatch(task.model_inputs(batch), rows, task.labeled(batch))
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,8 @@
 All random choices are pure functions of (seed, step, rank): the examples of a step and the dropout masks. So a
 checkpoint holds parameters, optimizer moments and the step, and nothing more is needed to resume bit for bit. Workers
 take strided shares of one global batch and divide their loss sums by the units of the *whole* batch, so N workers give
-the loss of one worker to float tolerance, even where shares differ by one example.
+the loss of one worker to float tolerance, even where shares differ by one example. A share that is split runs from
+short sequences to long ones, so little is padded.
 
 Gradients add up over bitmaps and micro-batches; then one flat all-reduce carries all of them and the losses. Parameters
 of adapters that did not run keep ``grad=None``, so AdamW skips them; with zeros it would still decay them.  Gradients
@@ -21,6 +22,7 @@ from typing import Annotated, Literal, Protocol
 import numpy as np
 import torch
 
+from qalof.batching import by_length
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError, NonFiniteLossError
 from qalof.laws import Count, Law, Seed, check_numbers
@@ -43,7 +45,9 @@ class TrainSettings:
     batch_size: Count = 128
     """How many sequences a step takes, over all workers together."""
     micro_batch_size: Annotated[int, Law(ge=1, off="null is a worker's whole share")] | None = None
-    """How many sequences a worker runs at once; null runs its whole share. The result does not depend on it."""
+    """How many sequences a worker runs at once, those of similar length together; null runs its whole share. The
+    result does not depend on it. Sequences are padded to the longest of those that run at once, so fewer are faster
+    where lengths differ and few sequences are work enough for the processor."""
     learning_rate: Annotated[float, Law(ge=0, off="0 leaves the weights as they are")] = 3e-3
     """The highest learning rate, which AdamW has after the warm-up."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -217,13 +221,12 @@ class Trainer:
     def _accumulate(self, step: int) -> torch.Tensor:
         """Return this worker's share of the cross entropies of the step's bitmaps and, last, of the optimized loss."""
         indices = batch_indices(len(self.features), self.settings.batch_size, step, self.settings.seed)
-        units = sum(self.task.units(self.features[i]) for i in indices)
-        mine = indices[self.world.rank :: self.world.size]
-        size = self.settings.micro_batch_size or len(mine)
+        chosen = [self.features[i] for i in indices]
+        units = sum(self.task.units(feature) for feature in chosen)
+        mine = chosen[self.world.rank :: self.world.size]
         self.model.train()
         shares = []
-        for start in range(0, len(mine), size):
-            features = [self.features[i] for i in mine[start : start + size]]
+        for features in _micro_batches(mine, self.settings.micro_batch_size):
             batch = {name: tensor.to(self.device) for name, tensor in self.task.collate(features).items()}
             own = [self.task.units(feature) for feature in features]
             rows = BatchRows(self.model, self.task, batch, own, bf16=self.settings.precision == "bf16")
@@ -256,6 +259,14 @@ def batch_indices(examples: int, batch_size: int, step: int, seed: int) -> list[
     """Return the examples of the global batch of ``step``; each pass shuffles the data, and batches cross its end."""
     places = range(step * batch_size, (step + 1) * batch_size)
     return [int(_permutation(examples, seed, place // examples)[place % examples]) for place in places]
+
+
+def _micro_batches(share: list[Feature], size: int | None) -> list[list[Feature]]:
+    """Return ``share`` in batches of ``size`` and of similar length, short ones first; as it is where one holds all."""
+    if size is None or size >= len(share):
+        return [share]
+    lengths = [len(feature["input_ids"]) for feature in share]
+    return [[share[place] for place in places] for places in by_length(lengths, size)]
 
 
 @lru_cache(maxsize=4)

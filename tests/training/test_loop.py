@@ -1,3 +1,4 @@
+import itertools
 import os
 import signal
 import threading
@@ -15,7 +16,7 @@ from qalof.model.pretrained import BaseModel, load_tokenizer
 from qalof.model.switchable import build
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
 from qalof.tasks.squad_span import SpanSettings, SpanTask
-from qalof.training.loop import Trainer, TrainSettings, batch_indices
+from qalof.training.loop import OneWorker, Trainer, TrainSettings, batch_indices
 from qalof.training.objectives import CyclicPrecisionTraining, Distillation, SwitchablePrecision
 from qalof.training.objectives.precision_schedule import CyclicPrecision
 
@@ -116,12 +117,40 @@ def test_several_workers_give_the_one_worker_losses_of_the_first_step_with_round
         assert got.losses == pytest.approx(expected.losses, rel=1e-4)
 
 
-def test_micro_batches_change_nothing_but_memory(make):
-    options = {"bits_of_maps": ("w8a32", "w4a32")}
-    one, many = make(**options), make(settings=replace(SETTINGS, micro_batch_size=3), **options)
+@pytest.mark.parametrize(("kind", "size"), [("spnet", 3), ("cascade", 1)])
+@pytest.mark.parametrize("task_kind", ["span", "completion"])
+def test_micro_batches_change_nothing_but_memory(make, kind, task_kind, size):
+    options = {"bits_of_maps": ("w8a32", "w4a32"), "task_kind": task_kind}
+    once = replace(SETTINGS, steps=2)
+    one, many = make(kind, once, **options), make(kind, replace(once, micro_batch_size=size), **options)
     for got, wanted in zip(run(many), run(one), strict=True):
         assert got.losses == pytest.approx(wanted.losses, rel=1e-5)
         assert got.objective == pytest.approx(wanted.objective, rel=1e-5)
+
+
+@pytest.mark.parametrize("task_kind", ["span", "completion"])
+@pytest.mark.parametrize(("size", "workers"), [(1, 1), (3, 1), (2, 2), (None, 2)])
+def test_a_share_runs_in_micro_batches_of_similar_length_and_none_is_padded_beyond_its_longest(
+    make, task_kind, size, workers
+):
+    shown: list[list[int]] = []
+    for rank in range(workers):
+        settings = replace(SETTINGS, steps=1, micro_batch_size=size)
+        trainer = make("spnet", settings, OneWorker(rank, workers), task_kind)
+        seen = []
+        trainer.model.model.register_forward_pre_hook(
+            lambda m, a, given, seen=seen: seen.append(given), with_kwargs=True
+        )
+        trainer._accumulate(0)
+        masks = [given["attention_mask"] for given in seen[::2]]  # two bitmaps run each
+        lengths = [mask.sum(dim=1).tolist() for mask in masks]
+        assert [mask.shape[1] for mask in masks] == [max(each) for each in lengths]
+        assert all(max(before) <= min(after) for before, after in itertools.pairwise(lengths))
+        assert [len(each) for each in lengths[:-1]] == [size or 8 // workers] * (len(lengths) - 1)
+        shown += lengths
+    wanted = batch_indices(len(trainer.features), 8, 0, SETTINGS.seed)
+    whole = [len(trainer.features[index]["input_ids"]) for index in wanted]
+    assert sorted(length for each in shown for length in each) == sorted(whole)
 
 
 @pytest.mark.parametrize("kind", ["spnet", "cascade", "cpt"])

@@ -30,11 +30,20 @@ from qalof.tasks.base import Task
 
 
 class AttackStatus(StrEnum):
-    """The end of an attack; ``skipped`` means that the model was wrong before it began."""
+    """The end of an attack.
+
+    ``skipped``: the model was wrong before it began; ``label_changed``: the model's answer changed, and so did the true
+    label of the text, so nobody was fooled.
+    """
 
     SUCCESS = "success"
     FAILED = "failed"
     SKIPPED = "skipped"
+    LABEL_CHANGED = "label_changed"
+
+
+SIMILARITY, TRUE_LABEL_CHANGED = "similarity", "true_label_changed"
+"""The measures by which :mod:`qalof.attacks.meaning` says whether a text still means what it did."""
 
 
 class AttackExample(NamedTuple):
@@ -103,6 +112,11 @@ class AttackResult:
             original_text=original, adversarial_text=found, queries=queries, seed=seed, target=example.target,
             **{**zeros, **counted, **others},
         )  # fmt: skip
+
+    @property
+    def valid_text(self) -> str:
+        """The text that was found; the original where the true label of what was found is another one."""
+        return self.original_text if self.measures.get(TRUE_LABEL_CHANGED) else self.adversarial_text
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict; :meth:`from_json` reads it back."""
@@ -233,7 +247,8 @@ def attack_at(bitmap: Bitmap | str | int | None, model: Any, attack: Attack, exa
 class AttackSummary:
     """The figures of docs/methods/attacks.md; rates are in [0, 1], each with its Wilson interval.
 
-    ``success_rate``: of the attacked (not skipped) inputs; ``perturbation``: share of words changed, mean over
+    ``success_rate``: of the attacked (not skipped) inputs; ``label_changed``: of them too, those whose answer and true
+    label both changed, which are no success; ``perturbation``: share of words changed, mean over
     successes; ``queries``: mean over attacked inputs.  A mean without values is None.
     """
 
@@ -241,6 +256,7 @@ class AttackSummary:
     original_accuracy: Interval
     after_attack_accuracy: Interval
     success_rate: Interval
+    label_changed: Interval
     perturbation: float | None
     queries: float | None
 
@@ -254,6 +270,7 @@ def summarize(results: Sequence[AttackResult]) -> AttackSummary:
         original_accuracy=wilson(len(attacked), len(results)),
         after_attack_accuracy=wilson(len(attacked) - len(successes), len(results)),
         success_rate=wilson(len(successes), len(attacked)),
+        label_changed=wilson(sum(r.status is AttackStatus.LABEL_CHANGED for r in attacked), len(attacked)),
         perturbation=_mean([result.words_changed / result.words_total for result in successes]),
         queries=_mean([result.queries for result in attacked]),
     )

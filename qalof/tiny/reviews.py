@@ -158,3 +158,19 @@ def make_reviews(rng: random.Random, count: int, exclude: Collection[str] = ()) 
             seen.add(review.text)
             reviews.append(review)
     return reviews
+
+
+def true_label(text: str) -> int | None:
+    """The label that the generator's rule gives any text: the sign of its opinions' sum, None nearer to zero than
+    `MARGIN`.
+
+    A word that the generator does not know says nothing. So an attack that turns `superb` into `bland` changes the
+    label, and one that turns it into `brilliant` does not.
+    """
+    words = [word.strip(".,;:!?()\"'").lower() for word in text.split()]
+    total = 0.0
+    for index, word in enumerate(words):
+        score = OPINIONS.get(word, VERBS.get(word, 0.0))
+        before = words[index - 1] if index else ""
+        total += -score if before == "not" else score * ADVERBS.get(before, 1.0)
+    return None if abs(total) < MARGIN else int(total > 0)

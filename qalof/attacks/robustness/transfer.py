@@ -14,7 +14,7 @@ M[i, j] is the share of adversarial texts built at i that are wrong at j, over t
 *and* at j: an input that j misreads anyway says nothing about transfer. The unconditional matrix, over all inputs, is
 given alongside it (1 minus it is the accuracy after the attack), and one over the attacks that worked where they were
 built, which says how often a *successful* attack works at another bitmap.  In the others a failed attack takes part
-with its nearest miss, since it may yet work elsewhere.
+with its nearest miss, since it may yet work elsewhere; a text whose true label changed has its original in its place.
 """
 
 from __future__ import annotations
@@ -211,4 +211,4 @@ def _texts(results: Sequence[Sequence[AttackResult]], sources: int) -> Texts:
     ids = [[result.example_id for result in attacked] for attacked in results]
     if any(other != ids[0] for other in ids) or not ids[0]:
         raise BadInputError("results must cover the same examples in the same order at every bitmap; sort them by id")
-    return [[row[0].original_text, *(result.adversarial_text for result in row)] for row in zip(*results, strict=True)]
+    return [[row[0].original_text, *(result.valid_text for result in row)] for row in zip(*results, strict=True)]

@@ -1,0 +1,114 @@
+"""The figures of a study, from its records alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from attack_study.scales import DRAWN, SOURCES, Group
+from attack_study.work import ADAPTIVE, Records, stacked, targets_of
+from qalof.attacks.attack import summarize
+from qalof.attacks.meaning import success_by_similarity
+from qalof.attacks.rates import Rate
+from qalof.attacks.robustness.attackers import attackers_of
+from qalof.attacks.robustness.transfer import DrawTable, Population, PredictionTable, transfer_matrix
+
+
+def figures_of(group: Group, records: Records) -> dict[str, Any] | None:
+    """Return what a group's finished texts say; None where none is finished."""
+    done = sorted(example for name, example in records.judged if name == group.name)
+    if not done:
+        return None
+    rows = [records.judged[group.name, example] for example in done]
+    results = {t: [records.attacks[group.name, t, e] for e in done] for t in targets_of(group.victim)}
+    sources = SOURCES[group.victim]
+    table = PredictionTable(
+        sources,
+        stacked([result.label for result in results[sources[0]]]),
+        stacked([row["clean"] for row in rows]),
+        stacked([row["fixed"] for row in rows]).transpose(1, 0, 2),
+    )
+    found: dict[str, Any] = {
+        "texts": len(done), "asked": group.texts,
+        "skipped": {e: why for (name, e), why in sorted(records.skipped.items()) if name == group.name},
+        "substitutes": dict(results[sources[0]][0].substitutes),
+        "drawn_from": DRAWN[group.victim],
+        "fixed": {source: _at(results[source], table, i) for i, source in enumerate(sources)},
+        "adaptive": {target: _summary(results[target]) for target in ADAPTIVE},
+        "transfer": _matrix(table, Population.RIGHT_AT_BOTH),
+        "transfer_of_successes": _matrix(table, Population.BROKEN_AT_SOURCE),
+        "random_precision": {},
+    }  # fmt: skip
+    for target, grain in ADAPTIVE.items():
+        drawn = DrawTable(
+            stacked([row["drawn"][grain]["clean"] for row in rows]),
+            stacked([row["drawn"][grain]["texts"] for row in rows]).transpose(1, 0, 2),
+        )
+        own = list(results).index(target)
+        used = DrawTable(drawn.clean, drawn.adversarial[[*range(len(sources)), own]])
+        attackers = attackers_of([results[source] for source in sources], results[target], used)
+        found["random_precision"][grain] = {
+            "draws": drawn.clean.shape[1],
+            "clean_accuracy": asdict(Rate.of(drawn.clean == table.labels[:, None])),
+            "attackers": [asdict(attacker) for attacker in attackers],
+        }
+    return found
+
+
+def _summary(results: Any) -> dict[str, Any]:
+    summary = summarize(results)
+    success = {f"{least:g}": each.to_json() for least, each in success_by_similarity(results).items()}
+    return {
+        "success": summary.success_rate.to_json(), "perturbation": summary.perturbation, "queries": summary.queries,
+        "success_by_similarity": success,
+    }  # fmt: skip
+
+
+def _at(results: Any, table: PredictionTable, index: int) -> dict[str, Any]:
+    return {
+        "clean_accuracy": asdict(Rate.of(table.clean_right[:, index])),
+        "adversarial_accuracy": asdict(Rate.of(~table.adversarial_wrong[index, :, index])),
+        **_summary(results),
+    }
+
+
+def _matrix(table: PredictionTable, among: Population) -> list[list[dict[str, Any]]]:
+    return [[asdict(rate) for rate in row] for row in transfer_matrix(table, among)]
+
+
+def table_of(result: dict[str, Any]) -> str:
+    """The four attackers of every group, as markdown."""
+    lines = [
+        "| attack, data, victim | texts | defense | clean accuracy | attacker | success | control | at similarity 0.8 "
+        "| queries |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, group in result["groups"].items():
+        for source, row in group["fixed"].items():
+            similar = row["success_by_similarity"].get("0.8")
+            lines.append(
+                f"| {name} | {group['texts']} | fixed {source} | {_rate(row['clean_accuracy'])} | at {source} | "
+                f"{_three(row['success'])} | | {_three(similar)} | {_number(row['queries'])} |"
+            )
+        for grain, block in group["random_precision"].items():
+            for row in block["attackers"]:
+                lines.append(
+                    f"| {name} | {group['texts']} | random by {grain} | {_rate(block['clean_accuracy'])} | "
+                    f"{row['attacker'].replace('_', ' ')} | {_rate(row['success'])} | {_rate(row['control'])} | "
+                    f"{_rate(row['similar'].get('0.8'))} | {_number(row['queries'])} |"
+                )
+    return "\n".join(lines)
+
+
+def _rate(rate: dict[str, Any] | None) -> str:
+    return _three(None if rate is None or rate["estimate"] is None else [rate[k] for k in ("estimate", "low", "high")])
+
+
+def _three(values: Any) -> str:
+    if not values or values[0] is None:
+        return "–"
+    return f"{100 * values[0]:.0f} % [{100 * values[1]:.0f}, {100 * values[2]:.0f}]"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"

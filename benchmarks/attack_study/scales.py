@@ -1,0 +1,102 @@
+"""How large a study is, and what it attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from qalof.attacks.methods.bert_attack import BertAttackSettings
+from qalof.attacks.methods.gbda import GbdaSettings
+from qalof.attacks.methods.textfooler import TextFoolerSettings
+
+WIDTHS = {"sp": ("32", "w8a8kv8", "w4a8kv8"), "rpt": tuple(f"w{bits}a8kv8" for bits in (8, 7, 6, 5, 4))}
+"""What each victim is trained at; activations and the KV cache stay at 8 bits, since 4 destroy this model."""
+
+SOURCES = {"sp": WIDTHS["sp"], "rpt": ("w8a8kv8", "w6a8kv8", "w4a8kv8")}
+"""Where each victim is attacked, and where every text is read."""
+
+DRAWN = {"sp": ("w8a8kv8", "w4a8kv8"), "rpt": WIDTHS["rpt"]}
+"""The set that random precision draws from, uniformly."""
+
+FIXED_DRAWS = 4
+"""Draws per step of the attacker who takes the mean under the granularity ``layer``."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Texts of one data set, one victim and one method."""
+
+    data: str
+    victim: str
+    method: str
+    texts: int
+
+    @property
+    def name(self) -> str:
+        """The name of the group, as it stands in records and results."""
+        return f"{self.method}/{self.data}/{self.victim}"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One size of the whole study; lengths in tokens, batches in texts."""
+
+    groups: tuple[tuple[str, str, str, int], ...]
+    """(method, data, victim, texts), the most important first."""
+    steps: int
+    batch: int
+    train_texts: int | None
+    test_texts: int
+    max_length: int = 64
+    learning_rate: float = 1e-3
+    rank: int = 8
+    request_draws: int = 20
+    layer_draws: int = 6
+    judge_texts: int = 10
+    """Texts that are judged at once, the grain of a resume."""
+    gbda: dict[str, Any] = field(default_factory=dict)
+    candidates: int = 48
+
+    def of_groups(self) -> Iterator[Group]:
+        """Return the groups, the most important first."""
+        for method, data, victim, texts in self.groups:
+            yield Group(data, victim, method, texts)
+
+    def trainings(self) -> list[tuple[str, str]]:
+        """Return (data, victim) of every victim, in the order of the groups."""
+        return list(dict.fromkeys((group.data, group.victim) for group in self.of_groups()))
+
+    def settings(self, method: str, synonyms: str, encoder: str) -> Any:
+        """Return the settings of an attack."""
+        if method == "gbda":
+            return GbdaSettings(max_length=self.max_length, **self.gbda)
+        shared = {"encoder": encoder, "max_length": self.max_length}
+        if method == "textfooler":
+            return TextFoolerSettings(synonyms=synonyms, metric="cosine", least_similarity=0.8, **shared)
+        return BertAttackSettings(candidates=self.candidates, least_similarity=0.8, **shared)
+
+
+_ALL = tuple((data, victim) for victim in ("sp", "rpt") for data in ("sst2", "ag_news"))
+SCALES = {
+    "gpu": Scale(
+        (
+            *(("textfooler", data, victim, 200) for data, victim in _ALL),
+            ("gbda", "sst2", "sp", 100), ("bert-attack", "sst2", "sp", 200), ("bert-attack", "ag_news", "sp", 200),
+            ("gbda", "ag_news", "sp", 100), ("bert-attack", "sst2", "rpt", 200), ("gbda", "sst2", "rpt", 100),
+        ),
+        steps=240, batch=48, train_texts=None, test_texts=800, gbda={"iterations": 60, "samples": 50},
+    ),
+    # what two cores do in twenty minutes: one victim that has learned a little, and a few texts
+    "cpu": Scale(
+        (("textfooler", "sst2", "sp", 16), ("gbda", "sst2", "sp", 2)),
+        steps=24, batch=16, train_texts=1000, test_texts=48, max_length=32, learning_rate=2e-3, request_draws=20,
+        layer_draws=2, judge_texts=4, gbda={"iterations": 10, "batch": 2, "samples": 8}, candidates=16,
+    ),
+    # every stage once, in minutes; nothing is learned and nothing follows from the numbers
+    "mini": Scale(
+        (("textfooler", "sst2", "sp", 2), ("gbda", "sst2", "sp", 1), ("bert-attack", "ag_news", "rpt", 1)),
+        steps=2, batch=4, train_texts=16, test_texts=4, max_length=12, request_draws=3, layer_draws=1, judge_texts=2,
+        gbda={"iterations": 1, "batch": 1, "samples": 2}, candidates=3,
+    ),
+}  # fmt: skip

@@ -1,102 +1,160 @@
-"""What the study reads, tokenized once where the raw data lie, so that a few megabytes travel.
+"""What the study reads, prepared once where the raw data lie, so that a few megabytes travel to another machine.
 
-A folder of: ``tokenizer/``; ``corpus.npz`` (token ids of the corpus, documents joined by the end-of-text token, and
-of its validation part); ``windows.npz`` (SQuAD's training windows with their answers); ``squad/validation.json``.
+A folder of: ``train.npz`` (SQuAD's training questions as completions, tokenized, in a drawn order); ``judge.json`` and
+``choose.json`` (drawn dev questions, in SQuAD's format, without overlap); ``text/validation.txt`` and
+``text/train.txt`` (WikiText-2's validation text: its first half is scored, its second half calibrates);
+``zero_shot/*.jsonl``; ``prepared.json`` (counts and a digest of it all).
 """
 
 from __future__ import annotations
 
-import shutil
+import json
+import random
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from transformers import GPT2TokenizerFast
 
+from qalof.batching import Progress
+from qalof.digests import content_digest, file_digest
+from qalof.evaluation.result import Evaluation, exp_nats, token_scores
+from qalof.files import read_json, write_json
 from qalof.model.pretrained import load_tokenizer
-from qalof.tasks.base import Feature
-from qalof.tasks.squad_span import SpanSettings, SpanTask
+from qalof.tasks.base import Feature, Task, TrainingData
+from qalof.tasks.factory import make_task
+from qalof.tasks.language_modeling import LanguageModelingSettings, LanguageModelingTask
+from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
+from qalof.tasks.squad_data import SquadExample, load_squad
 from study.scales import Scale
 
-SEPARATOR = "<|endoftext|>"
+SEED = 0
+ZERO_SHOT = ("boolq", "hellaswag", "winogrande")
 
 
-def prepare(raw: Path, folder: Path, scale: Scale) -> dict[str, int]:
-    """Tokenize the data below ``raw`` into ``folder``; returns counts."""
-    (folder / "squad").mkdir(parents=True, exist_ok=True)
-    places = {name: str(raw / "tokenizer" / "gpt2" / name) for name in ("vocab.json", "merges.txt")}
-    GPT2TokenizerFast(vocab=places["vocab.json"], merges=places["merges.txt"]).save_pretrained(folder / "tokenizer")
-    shutil.copyfile(raw / "squad" / "dev-v1.1.json", folder / "squad" / "validation.json")
-    tokenizer = load_tokenizer(str(folder / "tokenizer"))
-    end = int(tokenizer.eos_token_id)
+def prepare(raw: Path, folder: Path, source: str, scale: Scale) -> dict[str, Any]:
+    """Draw, cut and tokenize the data below ``raw`` into ``folder``; returns counts."""
+    for name in ("text", "zero_shot"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    dev = load_squad(str(raw / "squad" / "dev-v1.1.json"), "validation")
+    drawn = random.Random(SEED).sample(dev, scale.dev_questions + scale.choose_questions)
+    _write_squad(folder / "judge.json", drawn[: scale.dev_questions])
+    _write_squad(folder / "choose.json", drawn[scale.dev_questions :])
+    counts = _prepare_training(raw, folder, source, scale)
+    text = (raw / "wikitext2" / "wiki.valid.raw").read_text(encoding="utf-8")
+    half = text.index("\n", len(text) // 2)
+    (folder / "text" / "validation.txt").write_text(text[:half], encoding="utf-8")
+    (folder / "text" / "train.txt").write_text(text[half:], encoding="utf-8")
+    for name in ZERO_SHOT:
+        rows = (raw / "zeroshot" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        kept = "\n".join(rows[: scale.zero_shot_items])
+        (folder / "zero_shot" / f"{name}.jsonl").write_text(f"{kept}\n", encoding="utf-8")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "prepared.json")
+    about = {**counts, "digest": content_digest([(str(f.relative_to(folder)), file_digest(f)) for f in files])}
+    write_json(folder / "prepared.json", about)
+    return about
 
-    def ids_of(paths: Sequence[Path], limit: int | None) -> np.ndarray:
-        ids: list[int] = []
-        for path in paths:
-            for document in path.read_text(encoding="utf-8").split(SEPARATOR):
-                ids += [*tokenizer(document.strip())["input_ids"], end]
-                if limit is not None and len(ids) >= limit:
-                    return np.asarray(ids[:limit], dtype=np.uint16)
-        return np.asarray(ids, dtype=np.uint16)
 
-    corpus = raw / "corpus"
-    train = ids_of(sorted(p for p in corpus.glob("*.txt") if p.name != "valid.txt"), scale.corpus_tokens)
-    valid = ids_of([corpus / "valid.txt"], scale.corpus_tokens)
-    np.savez_compressed(folder / "corpus.npz", train=train, valid=valid)
-    split = "train" if scale.train_questions is None else f"train[:{scale.train_questions}]"
-    settings = SpanSettings(str(raw / "squad"), split, max_length=scale.max_length, stride=scale.stride)
-    windows = SpanTask(tokenizer, settings).train_features()
+def data_digest(folder: Path) -> str:
+    """What :func:`prepare` wrote."""
+    return str(read_json(folder / "prepared.json", "prepared data")["digest"])
+
+
+def _prepare_training(raw: Path, folder: Path, source: str, scale: Scale) -> dict[str, Any]:
+    settings = CompletionSettings(str(raw / "squad"), max_length=scale.max_length, max_new_tokens=scale.max_new_tokens)
+    task = CompletionTask(load_tokenizer(source), settings)
+    features = task.train_features()
+    wanted = min(len(features), scale.passes * scale.batch)
+    kept = [features[index] for index in random.Random(SEED).sample(range(len(features)), wanted)]
     np.savez_compressed(
-        folder / "windows.npz",
-        ids=np.concatenate([np.asarray(w["input_ids"], dtype=np.uint16) for w in windows]),
-        lengths=np.asarray([len(w["input_ids"]) for w in windows], dtype=np.uint16),
-        start=np.asarray([w["start"] for w in windows], dtype=np.uint16),
-        end=np.asarray([w["end"] for w in windows], dtype=np.uint16),
+        folder / "train.npz",
+        ids=np.concatenate([np.asarray(one["input_ids"], dtype=np.uint16) for one in kept]),
+        lengths=np.asarray([len(one["input_ids"]) for one in kept], dtype=np.uint16),
+        answers=np.asarray([one["answer_tokens"] for one in kept], dtype=np.uint16),
     )
-    return {"corpus_tokens": len(train), "windows": len(windows)}
+    return {"questions": len(kept), "of": len(features), **task.train_counts()}
 
 
-def windows_of(folder: Path) -> list[Feature]:
-    """SQuAD's training windows: input_ids, start, end."""
-    with np.load(folder / "windows.npz") as stored:
-        cuts = np.cumsum(stored["lengths"][:-1].astype(np.int64))
-        rows = zip(np.split(stored["ids"], cuts), stored["start"], stored["end"], strict=True)
-        return [{"input_ids": ids.tolist(), "start": int(start), "end": int(end)} for ids, start, end in rows]
+def _write_squad(path: Path, examples: Sequence[SquadExample]) -> None:
+    paragraphs = [
+        {
+            "context": one.context,
+            "qas": [{
+                "id": one.id, "question": one.question,
+                "answers": [{"text": text, "answer_start": start} for text, start in one.answers],
+            }],
+        }
+        for one in examples
+    ]  # fmt: skip
+    path.write_text(json.dumps({"version": "1.1", "data": [{"title": "drawn", "paragraphs": paragraphs}]}))
 
 
-def pretraining_tokens(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Corpus and question-answer documents, one long text; and the validation text.
+class PreparedCompletion(CompletionTask):
+    """``squad-completion`` on the questions of ``questions``, trained on what :func:`prepare` tokenized."""
 
-    A question-answer document is a training window (question, context) with ``Answer:`` and the answer's own tokens
-    behind it, so that a causal model has a reason to look the answer up.
-    """
-    tokenizer = load_tokenizer(str(folder / "tokenizer"))
-    prompt, end = tokenizer("\nAnswer:")["input_ids"], int(tokenizer.eos_token_id)
-    with np.load(folder / "corpus.npz") as stored:
-        corpus, valid = stored["train"], stored["valid"]
-    documents = [
-        np.asarray([*w["input_ids"], *prompt, *w["input_ids"][w["start"] : w["end"] + 1], end], dtype=np.uint16)
-        for w in windows_of(folder)
-    ]
-    return np.concatenate([corpus, *documents]), valid
-
-
-class PreparedSpanTask(SpanTask):
-    """``squad-span`` whose training windows were made by :func:`prepare`."""
-
-    def __init__(self, folder: Path, scale: Scale) -> None:
-        split = "validation" if scale.dev_questions is None else f"validation[:{scale.dev_questions}]"
-        settings = SpanSettings(
-            str(folder / "squad"), validation_split=split, max_length=scale.max_length, stride=scale.stride
-        )
-        super().__init__(load_tokenizer(str(folder / "tokenizer")), settings)
+    def __init__(self, folder: Path, source: str, scale: Scale, questions: str = "judge") -> None:
+        settings = CompletionSettings(
+            str(folder / f"{questions}.json"), max_length=scale.max_length, max_new_tokens=scale.max_new_tokens,
+            eval_batch_size=scale.eval_batch,
+        )  # fmt: skip
+        super().__init__(load_tokenizer(source), settings)
         self.folder = folder
 
-    @cached_property
-    def _prepared(self) -> list[Feature]:
-        return windows_of(self.folder)
+    @property
+    def _training(self) -> TrainingData:
+        with np.load(self.folder / "train.npz") as stored:
+            cuts = np.cumsum(stored["lengths"][:-1].astype(np.int64))
+            rows = zip(np.split(stored["ids"], cuts), stored["answers"], strict=True)
+            return TrainingData([{"input_ids": ids.tolist(), "answer_tokens": int(n)} for ids, n in rows], {})
+
+
+class AnswerLoss(PreparedCompletion):
+    """The loss of the answers alone, without writing any: what a search chooses by."""
+
+    primary_metric = "loss"
+    metrics = ("loss", "perplexity")
+
+    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+        """The loss in nats per token of the first gold answers."""
+        examples = self.validation[:limit]
+        sums, tokens = self._losses(model, examples)
+        loss = sum(sums) / sum(tokens)
+        return Evaluation(
+            {"loss": loss, "perplexity": exp_nats(loss)}, len(examples), {"loss": token_scores(sums, tokens)},
+            weights={"loss": tokens}, exponents={"perplexity": 1.0},
+        )  # fmt: skip
+
+
+class GeneratedTexts(LanguageModelingTask):
+    """Language modeling on texts that a model wrote (token ids)."""
+
+    def __init__(self, rows: Sequence[Sequence[int]], source: str, settings: LanguageModelingSettings) -> None:
+        super().__init__(load_tokenizer(source), settings)
+        self._rows = rows
 
     def train_features(self) -> Sequence[Feature]:
-        """The prepared windows."""
-        return self._prepared
+        """The texts of at least two tokens."""
+        return [{"input_ids": list(row), "first": 1} for row in self._rows if len(row) > 1]
+
+
+def text_settings(folder: Path, scale: Scale) -> LanguageModelingSettings:
+    """Windows over WikiText-2's text, half overlapping."""
+    length = scale.text_length
+    return LanguageModelingSettings(str(folder / "text"), max_length=length, stride=length // 2, eval_batch_size=6)
+
+
+def text_task(folder: Path, source: str, scale: Scale) -> Task:
+    """Perplexity on WikiText-2."""
+    return make_task("language-modeling", text_settings(folder, scale), source)
+
+
+def zero_shot_tasks(folder: Path, source: str, scale: Scale) -> dict[str, Task]:
+    """The multiple-choice tasks by name."""
+    return {
+        name: make_task(
+            "zero-shot",
+            {"dataset": name, "data": str(folder / "zero_shot"), "eval_batch_size": scale.eval_batch},
+            source,
+        )
+        for name in ZERO_SHOT
+    }

@@ -9,35 +9,33 @@ from dataclasses import dataclass
 class Scale:
     """One size of the whole study; lengths in tokens, batches in sequences."""
 
-    width: int
-    blocks: int
-    heads: int
-    positions: int
-    pretrain_steps: int
-    pretrain_batch: int
-    pretrain_context: int
-    steps: int
+    passes: int
+    """Forward and backward passes of ``batch`` sequences that every method may spend."""
     batch: int
-    micro_batch: int | None
     max_length: int
-    stride: int
-    train_questions: int | None = None
-    corpus_tokens: int | None = None
-    dev_questions: int | None = None
-    sensitivity_questions: int = 500
-    search_evaluations: int = 60
-    learning_rate: float = 3e-3
-    pretrain_rate: float = 1e-3
+    dev_questions: int
+    """Questions that models are judged on."""
+    choose_questions: int
+    """Other questions, on which a search chooses."""
+    text_windows: int
+    zero_shot_items: int
+    generated_texts: int
+    generated_length: int
+    gptq_examples: int
+    sensitivity_windows: int
+    eval_batch: int
+    precision: str = "fp32"
+    max_new_tokens: int = 16
+    text_length: int = 512
+    learning_rate: float = 5e-4
+    checkpoint_every: int = 100
 
 
 SCALES = {
-    # GPT-2 small's own shape; 7 passes over 29 M tokens
-    "gpu": Scale(768, 12, 12, 1024, 3200, 128, 512, 600, 64, 32, 320, 96),
-    # 33 M parameters, for a GPU of which only a few minutes are left
-    "gpu-short": Scale(512, 6, 8, 1024, 1200, 128, 512, 300, 64, 64, 256, 64, dev_questions=4000),
-    # minutes on two cores: every stage runs, nothing is learned worth reading
-    "cpu": Scale(
-        64, 2, 2, 256, 12, 4, 64, 4, 8, None, 192, 32,
-        train_questions=200, corpus_tokens=40_000, dev_questions=24, sensitivity_questions=12, search_evaluations=12,
-    ),
-}  # fmt: skip
+    # a few minutes of one large GPU, whose matrix units take fp32 as TF32
+    "gpu": Scale(600, 16, 320, 600, 128, 12, 500, 512, 64, 32, 8, 300),
+    # an hour and a half of two cores for each method
+    "cpu": Scale(240, 16, 256, 500, 64, 12, 100, 128, 64, 16, 4, 32, precision="bf16", checkpoint_every=5),
+    # minutes on two cores with the tiny model: every stage runs, and nothing is learned that is worth reading
+    "tiny": Scale(8, 4, 128, 8, 4, 2, 3, 6, 12, 4, 2, 8, max_new_tokens=4, text_length=64, checkpoint_every=2),
+}

@@ -1,0 +1,64 @@
+"""What every stage of the study is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from study.data import AnswerLoss, PreparedCompletion
+from study.scales import Scale
+
+FULL = "w32a32kv32"
+
+
+class Ends(Protocol):
+    """A clock: :class:`study.clock.Clock`, or a test's."""
+
+    @property
+    def out(self) -> bool:
+        """Whether the time is over."""
+        ...
+
+    def check(self) -> None:
+        """Raise :class:`study.clock.OutOfTimeError` if it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study runs, and of what."""
+
+    source: str
+    """The pretrained model."""
+    scale: Scale
+    data: Path
+    state: Path
+    device: torch.device
+    clock: Ends
+    done: Mapping[str, Any] = field(default_factory=dict)
+    """The results of the stages that were finished before, by name."""
+
+    def folder(self, stage: str) -> Path:
+        """A stage's own folder."""
+        folder = self.state / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def judge(self) -> PreparedCompletion:
+        """The task that models are judged by."""
+        return PreparedCompletion(self.data, self.source, self.scale)
+
+    def choose(self) -> AnswerLoss:
+        """The task that a search chooses by."""
+        return AnswerLoss(self.data, self.source, self.scale, "choose")
+
+    @contextmanager
+    def products(self) -> Iterator[None]:
+        """The precision of products: that of the trainings, outside of these too."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.scale.precision == "bf16"):
+            yield

@@ -1,0 +1,179 @@
+"""The results as numbers with intervals: what README, docs and the report are made of."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from measure import environment
+
+from qalof.bitmap_patterns import component_of, numbered_blocks
+from qalof.evaluation.result import Evaluation
+from qalof.statistics import Interval, paired_difference
+from study.data import ZERO_SHOT
+from study.methods import METHODS, SEARCHED
+from study.place import Place
+from study.ranking import BUDGETS
+from study.runner import finished
+from study.scoring import BASELINES
+
+JUDGED = ("exact_match", "f1", "loss")
+SAME_WIDTH = (
+    ("spnet", "static_8", 8), ("spnet", "static_4", 4),
+    ("cascade_two", "spnet", 8), ("cascade_two", "spnet", 4),
+    ("cascade", "spnet_five", 8), ("cascade", "spnet_five", 6), ("cascade", "spnet_five", 5), ("cascade", "spnet_five", 4),
+    ("spnet_five", "static_8", 8), ("spnet_five", "static_6", 6), ("spnet_five", "static_5", 5),
+    ("spnet_five", "static_4", 4),
+    ("cpt", "static_8", 8), ("cpt", "static_6", 6), ("cpt", "static_5", 5), ("cpt", "static_4", 4),
+    ("layerwise", "spnet", 8), ("layerwise", "spnet", 4), ("curriculum", "spnet_five", 4),
+    ("spnet_again", "spnet", 4), ("static_4_again", "static_4", 4), ("spnet_again", "static_4_again", 4),
+    ("full_precision", "static_8", 8), ("full_precision", "static_4", 4), ("data_free_4", "untrained", 4),
+)  # fmt: skip
+"""(method, compared with, bits): paired over questions."""
+MIXED_OF = (
+    ("layerwise", "spnet"), ("layerwise", "cascade_two"), ("curriculum", "spnet"), ("cpt", "spnet"),
+    ("cascade_two", "spnet"),
+)  # fmt: skip
+
+
+def summarize(place: Place, scale: str) -> dict[str, Any]:
+    """Every table; what is not there was not run."""
+    done = {name: record["result"] for name, record in finished(place).items()}
+    seconds = {name: record["seconds"] for name, record in finished(place).items()}
+    scored = {name: done[f"score_{name}"] for name in ("untrained", *METHODS) if f"score_{name}" in done}
+    return {
+        "benchmark": "real_study", "scale": scale, "settings": vars(place.scale), "model": place.source.rsplit("/", 1)[-1],
+        "stored_as": "Q4_1", "questions": place.scale.dev_questions,
+        "trainings": {name: _training(done[f"train_{name}"]) for name in METHODS if f"train_{name}" in done},
+        "scores": {name: {spec: _row(row) for spec, row in rows.items()} for name, rows in scored.items()},
+        "comparisons": _comparisons(scored), "mixed": _mixed(scored), "search": _search(done, scored),
+        "baselines": {
+            scheme: {spec: _baseline(row) for spec, row in done[name].items()}
+            for scheme, name in ((s, f"baseline_{s.replace(', ', '_').replace(' ', '_')}") for s in BASELINES)
+            if name in done
+        },
+        "data_free_text": _texts(scored.get("data_free_4", {})),
+        "sensitivity": _sensitivity(done["sensitivity"]) if "sensitivity" in done else None,
+        "head": {name: _three(_of(row, "text").interval("perplexity")) for name, row in done.get("head", {}).items()},
+        "cost": done.get("cost"), "seconds": seconds, **environment(),
+    }  # fmt: skip
+
+
+def _training(result: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("steps", "seed", "adapters", "last_losses", "seconds", "examples")
+    return {name: result[name] for name in kept}
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    evaluation = _of(row, "squad")
+    return {
+        "bitmap": row["bitmap"], "average_bits": round(row["average_bits"], 3), "weight_bytes": row["weight_bytes"],
+        **{metric: _three(evaluation.interval(metric)) for metric in JUDGED},
+    }  # fmt: skip
+
+
+def _baseline(row: Mapping[str, Any]) -> dict[str, Any]:
+    accuracy = {name: _three(_of(row, name).interval("acc")) for name in ZERO_SHOT}
+    text = _of(row, "text")
+    return {
+        "weight_bytes": row["weight_bytes"], "perplexity": _three(text.interval("perplexity")),
+        "accuracy": _three(text.interval("accuracy")), **accuracy,
+    }  # fmt: skip
+
+
+def _texts(rows: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _three(_of(row, "text").interval("perplexity")) for name, row in rows.items()}
+
+
+def _comparisons(scored: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for name, other, bits in SAME_WIDTH:
+        if name in scored and other in scored:
+            found.append({"of": name, "over": other, "at": bits} | _paired(scored[name], scored[other], str(bits)))
+    return found
+
+
+def _mixed(scored: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Means over all mixed bitmaps of two methods, question by question."""
+    found = []
+    for name, other in MIXED_OF:
+        if name not in scored or other not in scored:
+            continue
+        specs = [spec for spec in scored[name] if not spec.isdigit() and spec in scored[other]]
+        row: dict[str, Any] = {"of": name, "over": other, "bitmaps": specs}
+        for metric in JUDGED:
+            ours, theirs = ([_of(side[spec], "squad").per_example[metric] for spec in specs] for side in (scored[name], scored[other]))
+            row[metric] = _three(paired_difference(_means(ours), _means(theirs)))
+        found.append(row)
+    return found
+
+
+def _means(rows: list[Any]) -> list[float]:
+    return [statistics.fmean(values) for values in zip(*rows, strict=True)]
+
+
+def _search(done: Mapping[str, Any], scored: Mapping[str, Any]) -> dict[str, Any] | None:
+    if "compare_searches" not in done:
+        return None
+    rows = done["compare_searches"]
+    pairs = [(f"after, {budget} bits", f"before, {budget} bits") for budget in BUDGETS]
+    pairs += [("after, 5.0 bits", "uniform 5"), ("before, 5.0 bits", "uniform 5"), ("after, 4.5 bits", "uniform 4")]
+    found: dict[str, Any] = {
+        "in": SEARCHED,
+        "rows": {name: _row(row) for name, row in rows.items()},
+        "pairs": [{"of": a, "over": b} | _differences(_of(rows[a], "squad"), _of(rows[b], "squad")) for a, b in pairs],
+        "evaluations": {when: done[f"search_{when}"]["evaluations"] for when in ("before", "after")},
+    }
+    alone = {when: done[f"score_found_{when}"] for when in ("before", "after") if f"score_found_{when}" in done}
+    found["trained_alone"] = {when: {name: _row(row) for name, row in each.items()} for when, each in alone.items()}
+    best = str(BUDGETS[0])
+    for when, each in alone.items():
+        name = f"{when}, {best} bits"
+        other = f"after, {best} bits"
+        difference = _differences(_of(each[name], "squad"), _of(rows[other], "squad"))
+        found["pairs"].append({"of": f"{name}, trained alone", "over": f"{other}, in {SEARCHED}"} | difference)
+    return found
+
+
+def _paired(ours: Mapping[str, Any], theirs: Mapping[str, Any], spec: str) -> dict[str, Any]:
+    return _differences(_of(ours[spec], "squad"), _of(theirs[spec], "squad"))
+
+
+def _differences(ours: Evaluation, theirs: Evaluation) -> dict[str, Any]:
+    return {
+        metric: _three(paired_difference(ours.per_example[metric], theirs.per_example[metric])) for metric in JUDGED
+    }
+
+
+def _sensitivity(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean divergence per site by width, block and kind of layer; and the ten most sensitive sites."""
+    weight = result["weight"]
+    blocks = dict(zip(weight, numbered_blocks(list(weight)), strict=True))
+    kinds = {site: re.sub(r".*\.", "", site) for site in weight}
+    found: dict[str, Any] = {"unit": result["unit"], "tokens": result["tokens"]}
+    for bits in next(iter(weight.values())):
+        by_block: dict[str, list[float]] = {}
+        by_kind: dict[str, list[float]] = {}
+        by_part: dict[str, list[float]] = {}
+        for site, values in weight.items():
+            by_block.setdefault(str(blocks[site]), []).append(values[bits])
+            by_kind.setdefault(kinds[site], []).append(values[bits])
+            by_part.setdefault(component_of(site), []).append(values[bits])
+        worst = sorted(weight, key=lambda site: -weight[site][bits])[:10]
+        found[bits] = {
+            "by_block": {name: sum(values) for name, values in by_block.items()},
+            "by_kind": {name: statistics.fmean(values) for name, values in by_kind.items()},
+            "by_part": {name: statistics.fmean(values) for name, values in by_part.items()},
+            "most": {site: weight[site][bits] for site in worst},
+        }
+    return found
+
+
+def _of(row: Mapping[str, Any], task: str) -> Evaluation:
+    return Evaluation.from_json(row["evaluations"][task])
+
+
+def _three(interval: Interval) -> list[float]:
+    return [round(value, 4) for value in (interval.estimate, interval.low, interval.high)]

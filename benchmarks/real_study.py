@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 
 import torch
+from measure import environment
 from study.clock import Clock
 from study.data import prepare
 from study.place import Place
@@ -53,9 +54,7 @@ def main() -> None:
         print(json.dumps(prepare(options.raw, options.data, options.model, SCALES[options.scale])))
         return
     device, minutes = torch.device(options.device), getattr(options, "minutes", 0.0)
-    place = Place(
-        options.model, SCALES[options.scale], options.data, options.state, device, Clock.of(minutes)
-    )
+    place = Place(options.model, SCALES[options.scale], options.data, options.state, device, Clock(minutes))
     if options.command == "summarize":
         print(json.dumps(summarize(place, options.scale), indent=1))
         return
@@ -63,6 +62,9 @@ def main() -> None:
         os.nice(10)
     else:
         torch.set_float32_matmul_precision("high")
+    options.state.mkdir(parents=True, exist_ok=True)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment()["cpu"]
+    (options.state / "device.txt").write_text(name, encoding="utf-8")
     done = run(place, options.jobs, options.only)
     print(f"{len(done)} stages are done", file=sys.stderr)
 

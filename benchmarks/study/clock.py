@@ -10,20 +10,15 @@ class OutOfTimeError(Exception):
 
 
 class Clock:
-    """Runs out at ``end``, in seconds since the epoch, which all processes of a machine share."""
+    """``minutes`` from its making."""
 
-    def __init__(self, end: float) -> None:
-        self.end = end
-
-    @classmethod
-    def of(cls, minutes: float) -> Clock:
-        """A clock of ``minutes`` from now on."""
-        return cls(time.time() + 60 * minutes)
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
 
     @property
     def out(self) -> bool:
         """Whether the time is over."""
-        return time.time() >= self.end
+        return time.monotonic() >= self.end
 
     def check(self) -> None:
         """Raise if the time is over."""

@@ -76,7 +76,8 @@ def _timed(place: Place, run: Callable[[], Any]) -> dict[str, Any]:
         times.append(time.perf_counter() - began)
     counted = times[2:]
     row = {
-        "seconds": round(statistics.median(counted), 4), "least": round(min(counted), 4), "most": round(max(counted), 4),
+        "seconds": round(statistics.median(counted), 4),
+        "least": round(min(counted), 4), "most": round(max(counted), 4),
         "peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,
     }  # fmt: skip
     print(f"cost {row}", file=sys.stderr, flush=True)

@@ -91,7 +91,8 @@ def _search() -> list[Stage]:
 
 
 def _bitmap_trained(when: str) -> list[Stage]:
-    found, tuned, scored, budget = f"search_{when}", f"train_found_{when}", f"score_found_{when}", str(ranking.BUDGETS[0])
+    found, tuned, scored = f"search_{when}", f"train_found_{when}", f"score_found_{when}"
+    budget = str(ranking.BUDGETS[0])
 
     def method(place: Place) -> Method:
         return Method(ranking.MENU, 1, fixed(place.done[found]["best"][budget]["bitmap"]))

@@ -87,7 +87,7 @@ def searched(place: Place, stage: str, of: str | None) -> dict[str, Any]:
     return {
         "evaluations": len(result.points),
         "best": {
-            budget: {"bitmap": point.bitmap.to_json(), "average_bits": point.cost.average_bits, "text": str(point.bitmap)}
+            budget: {"bitmap": point.bitmap.to_json(), "average_bits": point.cost.average_bits}
             for budget, point in best.items()
         },
     }  # fmt: skip

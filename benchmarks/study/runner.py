@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import statistics
 import sys
@@ -42,7 +41,9 @@ def run(place: Place, jobs: int = 1, only: str | None = None) -> dict[str, dict[
         jobs: processes that work side by side; 1 works in this one.
         only: the beginning of the names of the stages to run; None runs all.
     """
-    wanted = {name: stage for name, stage in stages().items() if only is None or name.startswith(tuple(only.split(",")))}
+    wanted = {
+        name: stage for name, stage in stages().items() if only is None or name.startswith(tuple(only.split(",")))
+    }
     failed: set[str] = set()
     for name in [name for name, stage in wanted.items() if stage.alone or jobs == 1]:
         if not _ready(wanted[name], finished(place)):
@@ -139,8 +140,3 @@ def _keys(place: Place) -> dict[str, str]:
 
 def _file(place: Place, name: str) -> Path:
     return place.state / "results" / f"{name}.json"
-
-
-def collected(place: Place) -> str:
-    """All finished results in one line of JSON, for another machine."""
-    return json.dumps(finished(place))

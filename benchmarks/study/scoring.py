@@ -42,7 +42,7 @@ BASELINES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "NF4": ("nf4", ("w4a16kv16", "w4a8kv8")),
     "GGUF Q4_0 and Q8_0": ("gguf", ("w8a16kv16", "w4a16kv16", "w4a8kv8")),
 }  # fmt: skip
-"""Scheme and bitmaps.  4 bits asymmetric in groups of 32 would give these weights back, which went through Q4_1 once."""
+"""Scheme and bitmaps.  These weights went through Q4_1 once: 4 bits asymmetric in groups of 32 would give them back."""
 
 
 def pretrained(place: Place, quantization: Any = "default", **settings: Any) -> SwitchableModel:
@@ -125,4 +125,3 @@ def score_baseline(place: Place, stage: str, name: str) -> dict[str, Any]:
         place, stage, model, {spec: spec for spec in specs},
         lambda: {task: each.evaluate(model, limit=limits.get(task)) for task, each in tasks.items()},
     )  # fmt: skip
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from measure import environment
@@ -23,7 +24,8 @@ JUDGED = ("exact_match", "f1", "loss")
 SAME_WIDTH = (
     ("spnet", "static_8", 8), ("spnet", "static_4", 4),
     ("cascade_two", "spnet", 8), ("cascade_two", "spnet", 4),
-    ("cascade", "spnet_five", 8), ("cascade", "spnet_five", 6), ("cascade", "spnet_five", 5), ("cascade", "spnet_five", 4),
+    ("cascade", "spnet_five", 8), ("cascade", "spnet_five", 6), ("cascade", "spnet_five", 5),
+    ("cascade", "spnet_five", 4),
     ("spnet_five", "static_8", 8), ("spnet_five", "static_6", 6), ("spnet_five", "static_5", 5),
     ("spnet_five", "static_4", 4),
     ("cpt", "static_8", 8), ("cpt", "static_6", 6), ("cpt", "static_5", 5), ("cpt", "static_4", 4),
@@ -44,8 +46,9 @@ def summarize(place: Place, scale: str) -> dict[str, Any]:
     seconds = {name: record["seconds"] for name, record in finished(place).items()}
     scored = {name: done[f"score_{name}"] for name in ("untrained", *METHODS) if f"score_{name}" in done}
     return {
-        "benchmark": "real_study", "scale": scale, "settings": vars(place.scale), "model": place.source.rsplit("/", 1)[-1],
-        "stored_as": "Q4_1", "questions": place.scale.dev_questions,
+        "benchmark": "real_study", "scale": scale, "settings": vars(place.scale),
+        "model": Path(place.source).name,
+        "stored_as": "Q4_1", "questions": place.scale.dev_questions, "device": _device(place),
         "trainings": {name: _training(done[f"train_{name}"]) for name in METHODS if f"train_{name}" in done},
         "scores": {name: {spec: _row(row) for spec, row in rows.items()} for name, rows in scored.items()},
         "comparisons": _comparisons(scored), "mixed": _mixed(scored), "search": _search(done, scored),
@@ -59,6 +62,12 @@ def summarize(place: Place, scale: str) -> dict[str, Any]:
         "head": {name: _three(_of(row, "text").interval("perplexity")) for name, row in done.get("head", {}).items()},
         "cost": done.get("cost"), "seconds": seconds, **environment(),
     }  # fmt: skip
+
+
+def _device(place: Place) -> str:
+    """The processor that ran the stages, which need not be the one that summarizes them."""
+    file = place.state / "device.txt"
+    return file.read_text(encoding="utf-8") if file.exists() else str(place.device)
 
 
 def _training(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +113,10 @@ def _mixed(scored: Mapping[str, Any]) -> list[dict[str, Any]]:
         specs = [spec for spec in scored[name] if not spec.isdigit() and spec in scored[other]]
         row: dict[str, Any] = {"of": name, "over": other, "bitmaps": specs}
         for metric in JUDGED:
-            ours, theirs = ([_of(side[spec], "squad").per_example[metric] for spec in specs] for side in (scored[name], scored[other]))
+            ours, theirs = (
+                [_of(side[spec], "squad").per_example[metric] for spec in specs]
+                for side in (scored[name], scored[other])
+            )
             row[metric] = _three(paired_difference(_means(ours), _means(theirs)))
         found.append(row)
     return found

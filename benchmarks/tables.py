@@ -1,0 +1,240 @@
+"""Writes the tables of the real study into README.md and docs/, from benchmarks/results/real_study.json.
+
+    python benchmarks/tables.py            # or: make results
+    python benchmarks/tables.py --check    # says whether the pages agree with the file, and changes nothing
+
+A page marks the place of a table by ``<!-- results: NAME -->`` and ``<!-- end of results -->``; what stands between
+them is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "real_study.json"
+PAGES = ("README.md", "docs/real_study.md")
+WIDTHS = ("32", "8", "6", "5", "4", "3")
+NAMES = {
+    "untrained": "not trained",
+    "full_precision": "LoRA at full precision, then rounded",
+    "static_8": "trained at 8 bits alone",
+    "static_6": "trained at 6 bits alone",
+    "static_5": "trained at 5 bits alone",
+    "static_4": "trained at 4 bits alone",
+    "static_4_again": "the same, another seed",
+    "spnet": "SP at 8 and 4",
+    "spnet_again": "the same, another seed",
+    "cascade_two": "SP at 8 and 4, cascade distillation",
+    "spnet_five": "SP at 16, 8, 6, 5 and 4",
+    "cascade": "SP at 16, 8, 6, 5 and 4, cascade distillation",
+    "cpt": "CPT, 4 to 8, one adapter",
+    "layerwise": "SP at 8, and a width of its own per layer",
+    "curriculum": "SP, 8 first, then 6, 5 and 4 too",
+    "data_free_4": "4 bits, data-free distillation",
+}
+IN_README = ("untrained", "full_precision", "static_8", "static_4", "spnet", "cascade", "cpt")
+METRICS = {"f1": ("F1", 1), "exact_match": ("exact match", 1), "loss": ("loss", 3), "perplexity": ("perplexity", 2)}
+PLUS = ("f1", "exact_match", "loss")
+
+Found = Mapping[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    found = json.loads(RESULT.read_text(encoding="utf-8"))
+    stale = []
+    for page in PAGES:
+        path = ROOT / page
+        before = path.read_text(encoding="utf-8")
+        after = filled(before, found)
+        if after != before:
+            stale.append(page)
+            if not options.check:
+                path.write_text(after, encoding="utf-8")
+    print(json.dumps({"pages": list(PAGES), "stale" if options.check else "written": stale}))
+    sys.exit(1 if options.check and stale else 0)
+
+
+def filled(text: str, found: Found) -> str:
+    """The page with its tables made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"<!-- results: {match[1]} -->\n{TABLES[match[1]](found)}\n<!-- end of results -->"
+
+    return re.sub(r"<!-- results: ([a-z ]+) -->\n.*?<!-- end of results -->", table, text, flags=re.S)
+
+
+def three(values: Sequence[float], digits: int, signed: bool = False) -> str:
+    """An estimate with its interval."""
+    estimate, low, high = values
+    sign = "+" if signed else ""
+    return f"{estimate:{sign}.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def rows(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def by_width(found: Found, metric: str, methods: Sequence[str], short: bool = False) -> str:
+    """Method by width; an adapter of another width that stands in is marked."""
+    name, digits = METRICS[metric]
+    body = []
+    for method in methods:
+        if method not in found["scores"]:
+            continue
+        scored = found["scores"][method]
+        adapters = found["trainings"].get(method, {"adapters": ["shared"]})["adapters"]
+        cells = []
+        for bits in WIDTHS:
+            values = scored[bits][metric]
+            text = f"{values[0]:.{digits}f}" if short else three(values, digits)
+            own = bits in adapters or "shared" in adapters
+            cells.append(text if own else f"*{text}*")
+        body.append([NAMES[method], *cells])
+    return rows([f"{name} at weight bits", *WIDTHS], body)
+
+
+def compared(found: Found) -> str:
+    """Paired differences at one width."""
+    body = [
+        [NAMES[row["of"]], NAMES[row["over"]], str(row["at"])]
+        + [three(row[metric], METRICS[metric][1], signed=True) for metric in PLUS]
+        for row in found["comparisons"]
+    ]
+    return rows(["method", "minus", "bits", *(METRICS[metric][0] for metric in PLUS)], body)
+
+
+def mixed(found: Found) -> str:
+    """Scores at mixed bitmaps."""
+    methods = [method for method in NAMES if len(found["scores"].get(method, {})) > len(WIDTHS)]
+    specs = [spec for spec in found["scores"][methods[0]] if not spec.isdigit()] if methods else []
+    body = []
+    for spec in specs:
+        cells = [found["scores"][method][spec] for method in methods]
+        body.append([f"{spec} ({cells[0]['average_bits']:.2f} bits)", *(three(cell["f1"], 1) for cell in cells)])
+    table = rows(["F1 at 8/4 bits", *(NAMES[method] for method in methods)], body)
+    means = [
+        [NAMES[row["of"]], NAMES[row["over"]]]
+        + [three(row[metric], METRICS[metric][1], signed=True) for metric in PLUS]
+        for row in found["mixed"]
+    ]
+    header = ["mean over these bitmaps of", "minus", *(METRICS[metric][0] for metric in PLUS)]
+    return f"{table}\n\n{rows(header, means)}"
+
+
+def searched(found: Found) -> str:
+    """Bitmaps that were found before and after training."""
+    search = found["search"]
+    if search is None:
+        return "Not run."
+    body = [
+        [name, f"{row['average_bits']:.2f}", *(three(row[metric], METRICS[metric][1]) for metric in PLUS)]
+        for name, row in search["rows"].items()
+    ]
+    for each in search["trained_alone"].values():
+        for name, row in each.items():
+            cells = [three(row[metric], METRICS[metric][1]) for metric in PLUS]
+            body.append([f"{name}, trained alone", f"{row['average_bits']:.2f}", *cells])
+    pairs = [
+        [pair["of"], pair["over"], *(three(pair[metric], METRICS[metric][1], signed=True) for metric in PLUS)]
+        for pair in search["pairs"]
+    ]
+    named = [METRICS[metric][0] for metric in PLUS]
+    return f"{rows(['bitmap', 'average bits', *named], body)}\n\n{rows(['bitmap', 'minus', *named], pairs)}"
+
+
+def baselines(found: Found) -> str:
+    """Schemes and bitmaps of the model as it is."""
+    body = [
+        [scheme, f"`{spec}`", f"{row['weight_bytes'] / 2**20:.1f}", three(row["perplexity"], 2)]
+        + [three(row[name], 1) for name in ("boolq", "hellaswag", "winogrande")]
+        for scheme, specs in found["baselines"].items()
+        for spec, row in specs.items()
+    ]
+    return rows(["scheme", "bitmap", "MiB", "perplexity", "BoolQ", "HellaSwag", "WinoGrande"], body)
+
+
+def sensitivity(found: Found) -> str:
+    """Where rounding hurts, by part of the network."""
+    told = found["sensitivity"]
+    if told is None:
+        return "Not run."
+    blocks = list(told["4"]["by_block"])
+    third = len(blocks) // 3
+    parts = {"first": blocks[:third], "middle": blocks[third:-third], "last": blocks[-third:]}
+    body = []
+    for bits in ("4", "3"):
+        each = told[bits]
+        total = sum(each["by_block"].values())
+        shares = [f"{100 * sum(each['by_block'][block] for block in part) / total:.0f} %" for part in parts.values()]
+        body.append([bits, *shares, *(f"{each['by_part'][name]:.4f}" for name in ("attention", "mlp"))])
+    header = ["bits", *(f"{name} third of the blocks" for name in parts), "mean attention layer", "mean MLP layer"]
+    kinds = list(told["4"]["by_kind"])
+    by_kind = [[bits, *(f"{told[bits]['by_kind'][kind]:.4f}" for kind in kinds)] for bits in ("4", "3")]
+    most = [
+        [site, f"{value:.4f}", f"{told['3']['most'].get(site, float('nan')):.4f}".replace("nan", "not among them")]
+        for site, value in told["4"]["most"].items()
+    ]
+    heads = [[name, three(values, 2)] for name, values in found["head"].items()]
+    return "\n\n".join([
+        rows(header, body), rows(["bits", *kinds], by_kind),
+        rows(["most sensitive at 4 bits", "nats", "at 3 bits"], most),
+        rows(["rounded", "perplexity"], heads) if heads else "The head was not measured.",
+    ])  # fmt: skip
+
+
+def cost(found: Found) -> str:
+    """Steps and forward passes."""
+    told = found["cost"]
+    if told is None:
+        return "Not run."
+    peak = lambda row: "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.1f}"  # noqa: E731
+    steps = [
+        [name, f"{row['seconds']:.3f} ({row['least']:.3f} to {row['most']:.3f})", peak(row)]
+        for name, row in told["steps"].items()
+    ]
+    forward = [[f"`{spec}`", f"{row['tokens_per_second']:,}", peak(row)] for spec, row in told["forward"].items()]
+    return "\n\n".join([
+        rows([f"a step of {told['batch']} sequences", "seconds (median, least, most)", "peak GiB"], steps),
+        rows(["forward pass at", "tokens per second", "peak GiB"], forward),
+    ])  # fmt: skip
+
+
+def origin(found: Found) -> str:
+    """What the numbers depend on."""
+    settings = found["settings"]
+    return (
+        f"{found['model']} (stored as {found['stored_as']}), scale `{found['scale']}`: {settings['passes']} forward "
+        f"and backward passes of {settings['batch']} sequences of at most {settings['max_length']} tokens per method, "
+        f"AdamW at {settings['learning_rate']:g}, rank 8; {found['questions']} drawn dev questions; on "
+        f"{found['device']}, commit `{found['commit'][:7]}`."
+    )
+
+
+TABLES: dict[str, Callable[[Found], str]] = {
+    "origin": origin,
+    "readme": lambda found: by_width(found, "f1", IN_README),
+    "exact match": lambda found: by_width(found, "exact_match", list(NAMES)),
+    "f1": lambda found: by_width(found, "f1", list(NAMES)),
+    "loss": lambda found: by_width(found, "loss", list(NAMES), short=True),
+    "comparisons": compared,
+    "mixed": mixed,
+    "search": searched,
+    "baselines": baselines,
+    "sensitivity": sensitivity,
+    "cost": cost,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
-"""The study for a GPU, at its CPU scale on the real data: every stage runs, and cutting it off changes no result."""
+"""The study of a real model, at its smallest scale on the real data: cutting it off changes no result."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data is not beside this checkout"),
-]
+SOME = "train_spnet,score_spnet,generated,train_data_free,score_data_free,search_before,train_found_before,baseline_NF4"
 
 
 class Ticks:
@@ -33,33 +31,67 @@ class Ticks:
 
 
 @pytest.fixture
-def real_study(monkeypatch):
+def study(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    yield __import__("real_study")
-    for name in [name for name in sys.modules if name.split(".")[0] in ("study", "real_study")]:
+    from study import data, place, plan, runner, scales, summary
+
+    yield {"data": data, "place": place, "plan": plan, "runner": runner, "scales": scales, "summary": summary}
+    for name in [name for name in sys.modules if name.split(".")[0] in ("study", "measure", "tables")]:
         del sys.modules[name]
 
 
-def without_times(result):
-    if isinstance(result, dict):
-        timed = ("seconds", "tokens_per_second", "peak_bytes", "seconds_per_step")
-        return {key: without_times(value) for key, value in result.items() if key not in timed}
-    return result
+def results(records):
+    """The results without what a clock said."""
+
+    def without_times(value):
+        if isinstance(value, dict):
+            return {key: without_times(each) for key, each in value.items() if key != "seconds"}
+        return value
+
+    return {name: without_times(record["result"]) for name, record in records.items()}
 
 
-def test_a_study_cut_off_again_and_again_finds_what_an_uninterrupted_one_finds(real_study, tmp_path):
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data is not beside this checkout")
+def test_a_study_cut_off_again_and_again_finds_what_an_uninterrupted_one_finds(study, tmp_path):
     torch.set_num_threads(1)
-    data = tmp_path / "data"
-    real_study.prepare(SHARED, data, real_study.SCALES["cpu"])
-    cpu = torch.device("cpu")
-    whole = real_study.run(data, tmp_path / "whole", "cpu", cpu, Ticks(10_000))
-    assert whole["finished"]
-    for _ in range(12):
-        pieces = real_study.run(data, tmp_path / "pieces", "cpu", cpu, Ticks(31))
-        if pieces["finished"]:
+    scale = study["scales"].SCALES["tiny"]
+    study["data"].prepare(SHARED, tmp_path / "data", "tiny", scale)
+
+    def place(state, ticks):
+        return study["place"].Place(
+            "tiny", scale, tmp_path / "data", tmp_path / state, torch.device("cpu"), Ticks(ticks)
+        )
+
+    whole = study["runner"].run(place("whole", 10_000), only=SOME)
+    for _ in range(60):
+        pieces = study["runner"].run(place("pieces", 7), only=SOME)
+        if len(pieces) == len(whole):
             break
-    assert without_times(pieces) == without_times(whole)
-    for method in ("full_precision", "static8", "spnet", "cascade", "cpt"):
-        assert list(whole[f"score_{method}"]["widths"]) == ["32", "8", "7", "6", "5", "4", "3"]
-    assert len(whole["sensitivity"]["trace"]) == 8
-    assert "| cpt | 7 |" in real_study.table(whole)
+    assert set(whole) == {name for name in study["plan"].stages() if name.startswith(tuple(SOME.split(",")))}
+    assert results(pieces) == results(whole)
+    # a scale of its own has results of its own
+    assert not study["runner"].finished(replace(place("whole", 1), scale=replace(scale, passes=9)))
+
+
+def test_every_stage_stands_behind_those_that_it_needs(study):
+    seen = set()
+    for name, stage in study["plan"].stages().items():
+        assert set(stage.needs) <= seen, f"{name} needs {set(stage.needs) - seen}"
+        seen.add(name)
+
+
+def test_a_change_of_a_stage_s_inputs_changes_the_keys_of_all_that_depend_on_it(study):
+    plan = study["plan"]
+    stages = plan.stages()
+
+    def keys(of):
+        found = {}
+        for name, stage in stages.items():
+            found[name] = "other" if name == of else plan.key(stage, "place", found)
+        return found
+
+    before, after = keys(None), keys("search_before")
+    changed = {name for name in stages if before[name] != after[name]}
+    expected = {"search_before", "compare_searches", "train_found_before", "score_found_before"}
+    assert changed == expected

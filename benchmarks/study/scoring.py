@@ -97,7 +97,9 @@ def score_trained(place: Place, stage: str, of: str, method: Method) -> dict[str
     texts = {"text": text_task(place.data, place.source, place.scale)} if method.data == "generated" else {}
 
     def score() -> dict[str, Evaluation]:
-        return {"squad": task.evaluate(model)} | {name: text.evaluate(model) for name, text in texts.items()}
+        return {"squad": task.evaluate(model)} | {
+            name: text.evaluate(model, limit=place.scale.text_windows) for name, text in texts.items()
+        }
 
     return kept_scores(place, stage, model, specs, score)
 

@@ -20,7 +20,7 @@ from study.methods import ALPHA, RANK, WIDTHS, form, uniform
 from study.place import FULL, Place
 
 STEPS = {"plain LoRA": ((32,), {}), "8 and 4 bits": ((8, 4), {}), "8 and 4 bits, int8": ((8, 4), {"held": "int8"})}
-ROUNDS = 5
+ROUNDS = 3
 
 
 def cost(place: Place) -> dict[str, Any]:

@@ -114,9 +114,9 @@ def fixed(spec: Any) -> Callable[[SwitchableModel, tuple[int, ...], int], Object
 
 FIVE = (16, 8, 6, 5, 4)
 METHODS = {
+    "cascade": Method(FIVE, 5, _cascade, mixed=True),
     "static_4": Method((4,), 1, _switchable),
     "spnet": Method((8, 4), 2, _switchable, mixed=True),
-    "cascade": Method(FIVE, 5, _cascade, mixed=True),
     "cpt": Method((), 1, _cyclic, mixed=True),
     "static_8": Method((8,), 1, _switchable),
     "spnet_five": Method(FIVE, 5, _switchable, mixed=True),

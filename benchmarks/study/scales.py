@@ -33,7 +33,7 @@ class Scale:
 
 SCALES = {
     # a few minutes of one large GPU, whose matrix units take fp32 as TF32
-    "gpu": Scale(600, 16, 320, 600, 128, 12, 500, 512, 64, 32, 8, 300),
+    "gpu": Scale(400, 16, 320, 600, 128, 12, 500, 512, 64, 32, 8, 300),
     # an hour and a half of two cores for each method
     "cpu": Scale(240, 16, 256, 500, 64, 12, 100, 128, 64, 16, 4, 32, precision="bf16", checkpoint_every=5),
     # minutes on two cores with the tiny model: every stage runs, and nothing is learned that is worth reading

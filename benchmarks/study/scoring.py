@@ -82,6 +82,8 @@ def kept_scores(
             "kv_bytes_per_token": cost.kv_bytes_per_token, "evaluations": found,
         }  # fmt: skip
         append_lines(file, [json.dumps(row)])
+        for switch in model.switches:  # many processes share a device's memory
+            switch.linear.forget()
         known[name] = row
         metrics = {task: {k: round(v, 3) for k, v in each["metrics"].items()} for task, each in found.items()}
         print(f"{stage} {name} {json.dumps(metrics)}", file=sys.stderr, flush=True)

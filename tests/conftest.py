@@ -32,6 +32,16 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def all_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels of a processor with all instructions run on every other, slower and to the same bits."""
+    from qalof import processor
+
+    monkeypatch.setattr(
+        processor, "capabilities", lambda: {"architecture": "x86_64", "avx512_bf16": True, "avx512_vnni": True}
+    )
+
+
 @pytest.fixture
 def narrowing() -> Callable[[], contextlib.AbstractContextManager[list[str]]]:
     """``with narrowing() as found``: a name for each operation within that makes a float32 or bfloat16 tensor."""

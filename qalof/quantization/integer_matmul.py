@@ -1,8 +1,9 @@
 """The only integer product that torch has on every device, and a check that it works on this machine.
 
 ``torch._int_mm`` multiplies int8 (m, k) by int8 (k, n) and accumulates in int32, which is exact as long as k * 128 *
-128 < 2^31.  On a CPU it runs on oneDNN (VNNI, AMX). On CUDA it runs on cuBLASLt, which needs more than 16 rows and
-sizes that are multiples of 8: rows are padded here, and other shapes are refused.
+128 < 2^31.  On a CPU it runs on oneDNN, fast where the processor has instructions for it (VNNI, AMX). On CUDA it runs
+on cuBLASLt, which needs more than 16 rows and sizes that are multiples of 8: rows are padded here, and other shapes are
+refused.
 
 The other integer products of torch 2.13 were tried and left out.  ``_weight_int8pack_mm`` and
 ``_weight_int4pack_mm_for_cpu`` are fast in bfloat16 alone, whose 8 bits of mantissa are coarser than what int8 inputs
@@ -16,15 +17,28 @@ from functools import cache
 
 import torch
 
+from qalof import processor
+
 _CUDA_ROWS = 32
 _CUDA_MULTIPLE = 8
 LONGEST_SUM = 2**31 // (128 * 128) - 1
 """This many int8 products can be added up in an int32 without overflow, whatever their values."""
 
 
-@cache
 def unusable(device: str) -> str | None:
-    """Say why a type of device such as ``cpu`` has no integer product; None where it has one.
+    """Say why a type of device such as ``cpu`` has no integer product that is worth using; None where it has one.
+
+    A CPU without instructions for it computes the right numbers, tens of times slower than in float32
+    (:mod:`qalof.processor`).
+    """
+    if not processor.multiplies_int8(device):
+        return "this processor has no integer instructions (VNNI or AMX), so float32 is faster"
+    return _broken(device)
+
+
+@cache
+def _broken(device: str) -> str | None:
+    """Say why the product does not work on ``device``; None where it does.
 
     One small product is computed and compared with the same product in int64. The operator is not public, so a later
     torch may change or remove it.

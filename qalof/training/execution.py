@@ -4,7 +4,8 @@
 
 ``precision="bf16"``: the forward pass runs under autocast.  Parameters, gradients of parameters, the optimizer and all
 arithmetic of quantizers (ranges, codes, steps) stay in fp32; products take their operands in bf16, so a value on an
-8-bit grid is rounded once more, to 8 significant bits, before a product.
+8-bit grid is rounded once more, to 8 significant bits, before a product.  On a processor without bf16 instructions,
+where such products are many times slower than in fp32 (:mod:`qalof.processor`), training stays in fp32 and says so.
 
 ``compile``: the model becomes graphs of ``torch.compile``. Bits are guards of a graph, so each configuration compiles
 once, which takes minutes for a model of GPT-2's size; frozen weights are rounded within the graph and not cached.
@@ -19,11 +20,18 @@ AdamW is fused on a GPU; a checkpoint of one kind can be resumed with the other.
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+from typing import Literal
+
 import torch
 
+from qalof import processor
 from qalof.errors import BadInputError
 from qalof.model.switchable import SwitchableModel
 from qalof.training.objectives import Objective
+
+_log = logging.getLogger(__name__)
 
 CONFIGURATIONS = 64
 """This many bitmaps are compiled before torch stops compiling."""
@@ -58,3 +66,24 @@ def prepare(
         raise BadInputError("compile cannot follow gradient_bits or an attack, whose hooks change: set compile false")
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, CONFIGURATIONS)
     model.model.compile()
+
+
+def runs_in_bf16(precision: Literal["fp32", "bf16"], device: torch.device) -> bool:
+    """Return whether a training of ``precision`` takes its products in bf16 on ``device``; the log says once why not.
+
+    Args:
+        precision: what the settings ask for.
+        device: where the model is.
+    """
+    if precision == "fp32" or processor.multiplies_bf16(device.type):
+        return precision == "bf16"
+    _say_fp32()
+    return False
+
+
+@cache
+def _say_fp32() -> None:
+    _log.warning(
+        "training runs in fp32, not in bf16: this processor has no bf16 instructions (AVX512-BF16 or AMX), without "
+        "which bf16 is many times slower than fp32"
+    )

@@ -31,7 +31,7 @@ from qalof.model.quantizer_state import STEPS, quantizers_of
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Feature, Task
 from qalof.training.batch_rows import BatchRows
-from qalof.training.execution import prepare
+from qalof.training.execution import prepare, runs_in_bf16
 from qalof.training.gradient_rounding import rounded_gradients
 from qalof.training.objectives import Objective
 
@@ -68,7 +68,8 @@ class TrainSettings:
     full_finetune: bool = False
     """Whether the pretrained weights are trained too, and saved."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """``bf16`` runs the forward pass under autocast; parameters, optimizer and quantizers stay in fp32."""
+    """``bf16`` runs the forward pass under autocast; parameters, optimizer and quantizers stay in fp32. A CPU without
+    bf16 instructions stays in fp32 altogether, which is faster there, and says so."""
     compile: bool = False
     """Whether torch.compile compiles the model, which takes minutes once per combination of bit-widths."""
     activation_checkpointing: bool = False
@@ -174,6 +175,7 @@ class Trainer:
             if name == STEPS:  # decay would shrink a step size without a reason in the loss
                 group["weight_decay"] = 0.0
         self.device = model.device
+        self.bf16 = runs_in_bf16(settings.precision, self.device)
         self.optimizer = torch.optim.AdamW(
             groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=self.device.type == "cuda"
         )
@@ -226,10 +228,10 @@ class Trainer:
         mine = chosen[self.world.rank :: self.world.size]
         self.model.train()
         shares = []
-        for features in _micro_batches(mine, self.settings.micro_batch_size):
+        for features in micro_batches(mine, self.settings.micro_batch_size):
             batch = {name: tensor.to(self.device) for name, tensor in self.task.collate(features).items()}
             own = [self.task.units(feature) for feature in features]
-            rows = BatchRows(self.model, self.task, batch, own, bf16=self.settings.precision == "bf16")
+            rows = BatchRows(self.model, self.task, batch, own, bf16=self.bf16)
             losses = self.objective.accumulate(rows, step, units)
             shares.append(torch.stack([*losses.cross_entropies, losses.optimized]))
         return sum(shares[1:], start=shares[0])
@@ -261,7 +263,7 @@ def batch_indices(examples: int, batch_size: int, step: int, seed: int) -> list[
     return [int(_permutation(examples, seed, place // examples)[place % examples]) for place in places]
 
 
-def _micro_batches(share: list[Feature], size: int | None) -> list[list[Feature]]:
+def micro_batches(share: list[Feature], size: int | None) -> list[list[Feature]]:
     """Return ``share`` in batches of ``size`` and of similar length, short ones first; as it is where one holds all."""
     if size is None or size >= len(share):
         return [share]

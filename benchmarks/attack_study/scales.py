@@ -87,6 +87,13 @@ SCALES = {
         ),
         steps=240, batch=48, train_texts=None, test_texts=800, gbda={"iterations": 60, "samples": 50},
     ),
+    # what a few minutes of one GPU do beside other work
+    "gpu-short": Scale(
+        (
+            ("textfooler", "sst2", "sp", 100), ("textfooler", "sst2", "rpt", 100), ("textfooler", "ag_news", "sp", 100),
+        ),
+        steps=150, batch=48, train_texts=None, test_texts=400, layer_draws=4,
+    ),
     # what two cores do in twenty minutes: one victim that has learned a little, and a few texts
     "cpu": Scale(
         (("textfooler", "sst2", "sp", 16), ("gbda", "sst2", "sp", 2)),

@@ -55,6 +55,8 @@ class Scale:
     layer_draws: int = 6
     judge_texts: int = 10
     """Texts that are judged at once, the grain of a resume."""
+    together: int = 1
+    """Texts whose questions are answered in one forward pass, by the attacks on words."""
     gbda: dict[str, Any] = field(default_factory=dict)
     candidates: int = 48
 
@@ -85,7 +87,8 @@ SCALES = {
             ("gbda", "sst2", "sp", 100), ("bert-attack", "sst2", "sp", 200), ("bert-attack", "ag_news", "sp", 200),
             ("gbda", "ag_news", "sp", 100), ("bert-attack", "sst2", "rpt", 200), ("gbda", "sst2", "rpt", 100),
         ),
-        steps=240, batch=48, train_texts=None, test_texts=800, gbda={"iterations": 60, "samples": 50},
+        steps=240, batch=48, train_texts=None, test_texts=800, judge_texts=32, together=32,
+        gbda={"iterations": 60, "samples": 50},
     ),
     # what a few minutes of one GPU do beside other work
     "gpu-short": Scale(
@@ -98,7 +101,7 @@ SCALES = {
     "cpu": Scale(
         (("textfooler", "sst2", "sp", 16), ("gbda", "sst2", "sp", 2)),
         steps=24, batch=16, train_texts=1000, test_texts=48, max_length=32, learning_rate=2e-3, request_draws=20,
-        layer_draws=2, judge_texts=4, gbda={"iterations": 10, "batch": 2, "samples": 8}, candidates=16,
+        layer_draws=2, judge_texts=8, together=8, gbda={"iterations": 10, "batch": 2, "samples": 8}, candidates=16,
     ),
     # every stage once, in minutes; nothing is learned and nothing follows from the numbers
     "mini": Scale(

@@ -23,6 +23,7 @@ from attack_study.scales import DRAWN, FIXED_DRAWS, SOURCES, Group, Scale
 from attack_study.victims import examples_of, task_of, train
 from qalof.attacks.attack import AttackExample, AttackResult, attack_at
 from qalof.attacks.meaning import Meaning
+from qalof.attacks.methods.together import attack_together
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.transfer import draw_table, prediction_table
@@ -67,6 +68,10 @@ class Records:
         self._own.parent.mkdir(parents=True, exist_ok=True)
         append_lines(self._own, [json.dumps(row)])
         self._take(row)
+
+    def lacks(self, group: Group, target: str, example: AttackExample) -> bool:
+        """Whether a text is still to be attacked at a target."""
+        return (group.name, example.id) not in self.skipped and (group.name, target, example.id) not in self.attacks
 
     def _take(self, row: dict[str, Any]) -> None:
         if row["kind"] == "attack":
@@ -153,30 +158,48 @@ class Worker:
 
     def attack(self, group: Group, chunk: Sequence[AttackExample], records: Records, clock: Clock) -> bool:
         """Attack texts at every target; a text that raises is skipped with its reason. False: out of time."""
-        model, task = self.victim(group)
         place = self.place
         settings = place.scale.settings(group.method, str(place.data / "synonyms.jsonl"), place.encoder)
         for target in targets_of(group.victim):
-            todo = [each for each in chunk if (group.name, target, each.id) not in records.attacks]
-            if not todo:
-                continue
-            attack = settings.build(model, task.tokenizer, self.lm, 0, self._precisions(group, target))
-            for example in todo:
-                if clock.out:
-                    return False
-                began = time.monotonic()
-                try:
-                    found = attack_at(None if target in ADAPTIVE else target, model, attack, example)
-                except (RuntimeError, ValueError) as error:  # one bad text never stops the study
-                    records.add(
-                        {"kind": "skipped", "group": group.name, "example": example.id, "reason": f"{target}: {error}"}
-                    )
-                    continue
-                seconds = round(time.monotonic() - began, 2)
+            todo = [each for each in chunk if records.lacks(group, target, each)]
+            if todo and clock.out:
+                return False
+            began = time.monotonic()
+            for example, found in self._attacked(group, target, settings, todo, clock):
+                seconds = round((time.monotonic() - began) / len(todo), 2)
                 row = {"group": group.name, "target": target, "example": example.id, "seconds": seconds}
-                records.add({"kind": "attack", **row, "result": self.meaning.judged(found).to_json()})
-                print(json.dumps({**row, "status": found.status}), file=sys.stderr, flush=True)
+                if isinstance(found, AttackResult):
+                    records.add({"kind": "attack", **row, "result": self.meaning.judged(found).to_json()})
+                elif isinstance(found, torch.OutOfMemoryError):
+                    raise found
+                else:  # one bad text never stops the study
+                    records.add({"kind": "skipped", **row, "reason": f"{target}: {found}"})
+            if any(records.lacks(group, target, each) for each in todo):
+                return False
+            if todo:
+                spent = round(time.monotonic() - began, 1)
+                print(f"{group.name} at {target}: {len(todo)} texts in {spent} s", file=sys.stderr, flush=True)
         return True
+
+    def _attacked(
+        self, group: Group, target: str, settings: Any, todo: Sequence[AttackExample], clock: Clock
+    ) -> Iterator[tuple[AttackExample, AttackResult | Exception]]:
+        """Yield what was found for each text, or what its attack raised, until the time is over."""
+        model, task = self.victim(group)
+        precisions = self._precisions(group, target)
+        if group.method != "gbda" and self.place.scale.together > 1:
+            where, size = precisions or target, self.place.scale.together
+            found = attack_together(model, self.lm, task.tokenizer, todo, where, settings, size)
+            yield from zip(todo, found, strict=True)
+            return
+        attack = settings.build(model, task.tokenizer, self.lm, 0, precisions)
+        for example in todo:
+            if clock.out:
+                return
+            try:
+                yield example, attack_at(None if precisions else target, model, attack, example)
+            except (RuntimeError, ValueError) as error:
+                yield example, error
 
     def _precisions(self, group: Group, target: str) -> Expectation | None:
         if target not in ADAPTIVE:

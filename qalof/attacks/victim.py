@@ -12,7 +12,7 @@ the shares of votes) where another gives logits.  Each of these readings is a qu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -89,6 +89,10 @@ class Precisions(Protocol):
         ...
 
 
+Reader = Callable[[list[list[int]], Bitmap | None], torch.Tensor]
+"""Gives logits (rows, classes) of token id rows at a bitmap, None for the model's own, in place of the victim."""
+
+
 class Victim:
     """A classifier with its tokenizer.
 
@@ -112,6 +116,7 @@ class Victim:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.precisions = precisions
+        self.reader: Reader | None = None
         self._example, self._step = 0, 0
 
     @property
@@ -136,12 +141,15 @@ class Victim:
         if self.precisions is None:
             yield 1.0
             return
-        drawn = self.precisions.at(self._example, self._step)
-        self._step += 1
         with self.model.at():
-            for bitmap, weight in drawn:
+            for bitmap, weight in self._step_on():
                 self.model.set_bitmap(bitmap, quiet=True)
                 yield weight
+
+    def _step_on(self) -> Sequence[tuple[Bitmap, float]]:
+        assert self.precisions is not None
+        self._step += 1
+        return self.precisions.at(self._example, self._step - 1)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return token ids, cut to ``max_length``; a text without tokens becomes a single eos, which can be
@@ -164,9 +172,16 @@ class Victim:
         """
         distinct = {text: index for index, text in enumerate(dict.fromkeys(texts))}
         rows = self.encode(list(distinct))
-        read = [(weight, class_logits(self.model, rows, BATCH)) for weight in self.readings()]
+        read = self._read(rows)
         logits = read[0][1] if self.precisions is None else self._mean(read)
         return logits[[distinct[text] for text in texts]]
+
+    def _read(self, rows: list[list[int]]) -> list[tuple[float, torch.Tensor]]:
+        if self.reader is None:
+            return [(weight, class_logits(self.model, rows, BATCH)) for weight in self.readings()]
+        # whoever reads for several attacks sets the bitmap as well
+        drawn: Sequence[tuple[Bitmap | None, float]] = [(None, 1.0)] if self.precisions is None else self._step_on()
+        return [(weight, self.reader(rows, bitmap)) for bitmap, weight in drawn]
 
     def _mean(self, read: Sequence[tuple[float, torch.Tensor]]) -> torch.Tensor:
         total = torch.zeros_like(read[0][1], dtype=torch.float64)

@@ -30,6 +30,7 @@ from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus
 from qalof.attacks.examples import text_misfit, texts_or_paragraphs
 from qalof.attacks.goal import DEFAULT_RISE, Goal, GoalFunctionResult, label_or_continuation
 from qalof.attacks.substitutes.sentence_encoder import STATES, check_encoder
+from qalof.attacks.substitutes.similarity import Ask, SharedSimilarity, Similarity
 from qalof.attacks.substitutes.stop_words import is_stop_word
 from qalof.attacks.substitutes.synonyms import Thesaurus, read_thesaurus
 from qalof.attacks.victim import Precisions
@@ -106,6 +107,7 @@ class WordAttack(ABC):
     """
 
     name: str
+    _similarity: Similarity
 
     def __init__(self, goal: Goal, settings: WordAttackSettings, substitutes: Mapping[str, str], seed: int = 0) -> None:
         self.goal, self.seed, self.substitutes = goal, seed, dict(substitutes)
@@ -122,6 +124,10 @@ class WordAttack(ABC):
     @abstractmethod
     def similar(self, original: Words, current: Words, index: int, swapped: Sequence[Words]) -> list[Swap]:
         """Those of ``swapped``, the current text with another word ``index``, that are similar enough."""
+
+    def share(self, ask: Ask) -> None:
+        """Let similarity be asked for through ``ask``, which answers what several attacks ask at once."""
+        self._similarity = SharedSimilarity(self._similarity, ask)
 
     def most_changes(self, words: int) -> int:
         """Return how many of a text's words may be swapped."""

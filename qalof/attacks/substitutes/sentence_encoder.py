@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from qalof.attacks.substitutes.similarity import Metric, Similarity, StateSimilarity, in_metric
-from qalof.batching import by_equal_length
+from qalof.batching import attention_mask, by_equal_length, by_length, pad_right
 from qalof.errors import BadInputError
 from qalof.model.pretrained import resolve_source
 from qalof.reading import is_folder, library_errors
@@ -60,14 +60,29 @@ class EncoderSimilarity:
         cosines = (self.vectors(texts) @ self._kept[reference]).clamp(-1, 1).double().tolist() if texts else []
         return in_metric([1.0 if t == reference else c for t, c in zip(texts, cosines, strict=True)], self._metric)
 
+    def of_all(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        """Return the similarities of several references with their texts, whose vectors are made in one go."""
+        distinct = list(dict.fromkeys(text for reference, texts in asked for text in (reference, *texts)))
+        made = dict(zip(distinct, self.vectors(distinct, padded=True), strict=True))
+        found = []
+        for reference, texts in asked:
+            cosines = [float((made[text] @ made[reference]).clamp(-1, 1).double()) for text in texts]
+            exact = [1.0 if text == reference else cosine for text, cosine in zip(texts, cosines, strict=True)]
+            found.append(in_metric(exact, self._metric))
+        return found
+
     @torch.no_grad()
-    def vectors(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return (len(texts), features), fp32, on the CPU, each of length 1."""
+    def vectors(self, texts: Sequence[str], padded: bool = False) -> torch.Tensor:
+        """Return (len(texts), features), fp32, on the CPU, each of length 1; ``padded`` batches unequal lengths."""
         rows = self._tokenizer(list(texts), truncation=True, max_length=self._longest)["input_ids"]
         found: dict[int, torch.Tensor] = {}
-        for batch in by_equal_length([len(row) for row in rows], AT_ONCE):
-            ids = torch.tensor([rows[index] for index in batch], device=self._device)
-            means = self._model(input_ids=ids).last_hidden_state.mean(1)
+        lengths = [len(row) for row in rows]
+        for batch in by_length(lengths, 2 * AT_ONCE) if padded else by_equal_length(lengths, AT_ONCE):
+            own = [rows[index] for index in batch]
+            mask = attention_mask(own).to(self._device)
+            ids = pad_right(own, self._tokenizer.pad_token_id or 0).to(self._device)
+            states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+            means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
             found |= dict(zip(batch, functional.normalize(means.float(), dim=-1).cpu(), strict=True))
         return torch.stack([found[index] for index in range(len(rows))])
 

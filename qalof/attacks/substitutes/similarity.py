@@ -10,7 +10,7 @@ especially in GPT-2, so thresholds made for a sentence encoder let more pass her
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -33,6 +33,32 @@ class Similarity(Protocol):
     def of(self, reference: str, texts: Sequence[str]) -> list[float]:
         """Return the similarity of each text to ``reference``: at most 1, and 1 for the same text."""
         ...
+
+
+Ask = Callable[[str, Callable[[Sequence[Any]], Sequence[Any]], Any], Any]
+"""Called with a kind of question, what answers questions of that kind together, and the content of one."""
+
+
+class SharedSimilarity:
+    """A similarity whose questions are answered together with those of other attacks.
+
+    A judge of pairs is asked pair by pair; one that compares vectors (it has ``vectors`` and a ``metric``) gets all
+    texts of a round at once.
+    """
+
+    def __init__(self, judge: Any, ask: Ask) -> None:
+        self._judge, self._ask, self.name = judge, ask, judge.name
+
+    def of(self, reference: str, texts: Sequence[str]) -> list[float]:
+        """Return the similarity of each text to ``reference``."""
+        found: list[float] = self._ask("similarity", self._serve, (reference, list(texts)))
+        return found
+
+    def _serve(self, asked: Sequence[tuple[str, list[str]]]) -> Sequence[list[float]]:
+        if not hasattr(self._judge, "of_all"):
+            return [self._judge.of(reference, texts) for reference, texts in asked]
+        answers: Sequence[list[float]] = self._judge.of_all(asked)
+        return answers
 
 
 def in_metric(cosines: Sequence[float], metric: Metric) -> list[float]:

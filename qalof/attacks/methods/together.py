@@ -1,0 +1,183 @@
+"""Attacks on words, on several texts at a time: what they ask at the same moment is read in one forward pass.
+
+An attack by queries is a chain of questions, each of which depends on the answer to the one before, so one text alone
+keeps a batch small.  Here every text has a thread of its own.  A thread that asks waits; once all that are left wait,
+their questions are answered together, and all go on.  The rounds, and so the batches, depend on the texts and
+``at_once`` alone.  Nothing but the waiting differs from :func:`~qalof.attacks.attack.attack_examples`.
+
+Rows of similar length are padded on the right and masked, where a single text is read without any padding.  Under a
+causal mask and scales per token a pad changes no other position, but sums of another shape round differently in their
+last bits, so a text whose margin is next to nothing may come out otherwise.  That is why a pool, whose results must not
+depend on who has which text, does not use this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from typing import Any
+
+import torch
+
+from qalof.attacks.attack import AttackExample, AttackResult
+from qalof.attacks.methods.substitution import WordAttack, WordAttackSettings
+from qalof.attacks.victim import Precisions
+from qalof.batching import attention_mask, by_length, pad_right
+from qalof.bitmap import Bitmap
+from qalof.errors import BadInputError
+from qalof.model.pretrained import HeadKind
+from qalof.precision import at_least_float32
+
+AT_ONCE = 32
+ROWS = 256
+
+Serve = Callable[[Sequence[Any]], Sequence[Any]]
+"""Answers questions of one kind together."""
+
+
+@dataclass(eq=False)
+class _Question:
+    asker: int
+    kind: Hashable
+    serve: Serve
+    content: Any
+    answer: Any = None
+    error: BaseException | None = None
+    answered: bool = False
+
+
+@dataclass
+class Rendezvous:
+    """Where threads wait for each other's questions; ``left`` threads take part.
+
+    One thread runs at a time, within :meth:`turn`, and the next begins when it waits: tokenizers and models of
+    transformers keep state while they work, which a second thread would overwrite.
+    """
+
+    left: int
+    _waiting: list[_Question] = field(default_factory=list)
+    _changed: Condition = field(default_factory=Condition)
+
+    def ask(self, asker: int, kind: Hashable, serve: Serve, content: Any) -> Any:
+        """Wait for the answer to ``content``; all questions of one ``kind`` in a round are served at once."""
+        question = _Question(asker, kind, serve, content)
+        with self._changed:
+            self._waiting.append(question)
+            self._serve_if_complete()
+            while not question.answered:
+                self._changed.wait()
+        if question.error is not None:
+            raise question.error
+        return question.answer
+
+    def turn(self) -> Condition:
+        """Return the context within which a thread does everything that it does."""
+        return self._changed
+
+    def leave(self) -> None:
+        """Take no part any more."""
+        with self._changed:
+            self.left -= 1
+            self._serve_if_complete()
+
+    def _serve_if_complete(self) -> None:
+        if not self._waiting or len(self._waiting) < self.left:
+            return
+        asked, self._waiting = sorted(self._waiting, key=lambda each: each.asker), []
+        for kind in dict.fromkeys(question.kind for question in asked):
+            alike = [question for question in asked if question.kind == kind]
+            try:
+                with torch.no_grad():  # a thread has a gradient mode of its own
+                    answers = alike[0].serve([question.content for question in alike])
+                for question, answer in zip(alike, answers, strict=True):
+                    question.answer = answer
+            except Exception as error:  # every thread that asked gets it, and the attack of each ends with it
+                for question in alike:
+                    question.error = error
+        for question in asked:
+            question.answered = True
+        self._changed.notify_all()
+
+
+def attack_together(
+    model: Any,
+    lm: Any,
+    tokenizer: Any,
+    examples: Sequence[AttackExample],
+    bitmap: Bitmap | str | int | Precisions,
+    settings: WordAttackSettings,
+    at_once: int = AT_ONCE,
+    seed: int = 0,
+) -> list[AttackResult | Exception]:
+    """Attack examples as :func:`~qalof.attacks.attack.attack_examples` does, up to ``at_once`` in one forward pass.
+
+    Returns:
+        The result of each example, in order, or what its attack raised, which stops no other.
+
+    Raises:
+        BadInputError: The bitmap is illegal, or the victim gives no labels.
+    """
+    if model.base.head is not HeadKind.CLASSIFIER:
+        raise BadInputError(f"texts are attacked together where the victim gives labels: got a {model.base.head} head")
+    fixed = isinstance(bitmap, Bitmap | str | int)
+    built: Any = settings
+    threads = min(at_once, len(examples))
+    attacks = [built.build(model, tokenizer, lm, seed, *([] if fixed else [bitmap])) for _ in range(threads)]
+    meeting, found = Rendezvous(threads), dict[int, AttackResult | Exception]()
+    at = bitmap if isinstance(bitmap, Bitmap | str | int) else None
+    with model.at(at, eval=True):
+        running = [
+            Thread(target=_run, args=(attack, number, threads, examples, meeting, found), daemon=True)
+            for number, attack in enumerate(attacks)
+        ]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+    return [found[index] for index in range(len(examples))]
+
+
+def _run(
+    attack: WordAttack, number: int, threads: int, examples: Sequence[AttackExample], meeting: Rendezvous,
+    found: dict[int, AttackResult | Exception],
+) -> None:  # fmt: skip
+    victim: Any = attack.goal.victim  # type: ignore[attr-defined]
+
+    def read(rows: list[list[int]], bitmap: Bitmap | None) -> torch.Tensor:
+        def serve(asked: Sequence[list[list[int]]]) -> Sequence[torch.Tensor]:
+            with victim.model.at(bitmap):
+                logits = padded_logits(victim.model, [row for each in asked for row in each], victim.tokenizer)
+            parts: Sequence[torch.Tensor] = logits.split([len(each) for each in asked])
+            return parts
+
+        answer: torch.Tensor = meeting.ask(number, ("victim", bitmap), serve, rows)
+        return answer
+
+    victim.reader = read
+    attack.share(lambda kind, serve, content: meeting.ask(number, kind, serve, content))
+    with meeting.turn():
+        for index in range(number, len(examples), threads):
+            try:
+                found[index] = attack.run(examples[index])
+            except Exception as error:  # what one text's attack raises is its result
+                found[index] = error
+        meeting.leave()
+
+
+def padded_logits(model: Any, rows: Sequence[Sequence[int]], tokenizer: Any) -> torch.Tensor:
+    """Return logits (len(rows), classes), fp32 at least, on the CPU, of token id rows in padded batches."""
+    pad = int(
+        model.model.config.pad_token_id if model.model.config.pad_token_id is not None else tokenizer.pad_token_id
+    )
+    found: dict[int, torch.Tensor] = {}
+    # the classifier finds the last token of a text by looking for pads: one that ends in a pad is read alone
+    ends = [index for index, row in enumerate(rows) if row[-1] == pad]
+    others = [index for index, row in enumerate(rows) if row[-1] != pad]
+    batches = [[others[place] for place in batch] for batch in by_length([len(rows[i]) for i in others], ROWS)]
+    for batch in [*batches, *([index] for index in ends)]:
+        own = [rows[index] for index in batch]
+        ids, mask = pad_right(own, pad).to(model.device), attention_mask(own).to(model.device)
+        masked = {} if len({len(row) for row in own}) == 1 else {"attention_mask": mask}
+        found |= dict(zip(batch, at_least_float32(model(input_ids=ids, **masked).logits).cpu(), strict=True))
+    return torch.stack([found[index] for index in range(len(rows))])

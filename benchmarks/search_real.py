@@ -52,6 +52,8 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=4, help="of 256 tokens, to choose on")
     parser.add_argument("--judge", type=int, default=12, help="windows to judge on")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--choose-by", nargs="+", default=["loss"], choices=["loss", "kl"], help="of guided")
+    parser.add_argument("--rounds", type=int, default=0, help="of refinement by guided, per budget")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -60,8 +62,10 @@ def main() -> None:
     model = build(base, {}, SwitchSettings(), pretrained=load_pretrained(SOURCE, HeadKind.CAUSAL_LM)).eval()
     space = search.BitmapSpace.of(model, weight=WIDTHS, activation=(32,), kv=None)
     found, spent = {}, {}
-    for strategy in options.strategies:
-        for budgets in [options.budgets] if strategy == "guided" else [[b] for b in options.budgets]:
+    named = [f"{s} by {metric}" if metric != "loss" else s
+             for s in options.strategies for metric in (options.choose_by if s == "guided" else ["loss"])]  # fmt: skip
+    for strategy in named:
+        for budgets in [options.budgets] if strategy.startswith("guided") else [[b] for b in options.budgets]:
             started = time.process_time()
             result = _search(space, model, tasks["choose"], strategy, budgets, options)
             for budget in budgets:
@@ -99,10 +103,11 @@ def _search(
 ) -> search.SearchResult:
     evaluator = search.LocalEvaluator(model, task, options.windows)
     storage = options.output / "choose.jsonl"
-    if strategy == "guided":
+    if strategy.startswith("guided"):
+        metric = strategy.rpartition(" ")[2] if " " in strategy else "loss"
         return search.run(
-            space, evaluator, ("min:loss", "min:average_bits"), "guided", None, storage=storage,
-            options={"budgets": budgets}, on_score=_report,
+            space, evaluator, (f"min:{metric}", "min:average_bits"), "guided", None, storage=storage,
+            options={"budgets": budgets, "rounds": options.rounds}, on_score=_report,
         )  # fmt: skip
     return search.run(
         space, evaluator, ("min:loss",), strategy, options.evaluations, {"average_bits": budgets[0]},
@@ -152,7 +157,12 @@ def _three(interval: Any) -> list[float]:
 
 
 def _report(score: search.Score) -> None:
-    _say({"bits": round(score.cost.average_bits, 3), "loss": round(score.evaluation["loss"], 4)})
+    _say(
+        {
+            "bits": round(score.cost.average_bits, 3),
+            **{name: round(score.evaluation[name], 4) for name in ("loss", "kl") if name in score.evaluation.metrics},
+        }
+    )
 
 
 def _say(row: dict[str, Any]) -> None:

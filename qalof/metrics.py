@@ -46,6 +46,8 @@ class Metric:
     """``%``, ``nats``, ``bytes``, ``bits``, ``tokens/s``; empty for a plain number."""
     decimals: int = 3
     """The number of digits after the point that are shown."""
+    on_request: bool = False
+    """Whether an evaluation measures it only where it is asked for, since it takes further passes."""
 
     def __post_init__(self) -> None:
         if not self.name or self.direction not in ("max", "min", None):
@@ -96,6 +98,7 @@ def _quality() -> Iterable[Metric]:
     yield Metric("loss", "min", "loss", NATS)
     yield Metric("perplexity", "min", "perplexity")
     yield Metric("word_perplexity", "min", "perplexity per word")
+    yield Metric("kl", "min", "KL to full precision", NATS, 4, on_request=True)
     yield Metric("train_loss", "min", "training loss", NATS)
     yield Metric("cross_entropy", "min", "cross entropy in training", NATS)
     yield Metric("objective", "min", "optimized loss", NATS)
@@ -205,6 +208,11 @@ def metric_of(name: str) -> Metric:
 def described(name: str) -> Metric:
     """Return the metric of that name; an unregistered one has its name as label and no direction, for display only."""
     return METRICS.get(name) or Metric(name, None, name.replace("_", " "))
+
+
+def requested(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of ``names`` that an evaluation measures only where they are asked for."""
+    return tuple(name for name in names if described(name).on_request)
 
 
 def is_percent(name: str) -> bool:

@@ -14,19 +14,30 @@ from typing import Protocol
 
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
+from qalof.metrics import requested
 from qalof.model.fingerprint import tensors_digest
 from qalof.model.switchable import SwitchableModel
 from qalof.site import Site
-from qalof.tasks.base import Task
+from qalof.tasks.base import Task, on_request
 from search.measurement import Measurement, Taken
+from search.objective import Objective, parse_objectives
+from search.scores.data import why_unscored
+
+GUIDED, UNGUIDED = "guided", "tpe"
+"""The strategy where none is named, and the one where the needs of that are not met."""
 
 
 class Evaluator(Protocol):
     """Measures bitmaps of one model on one task.
 
-    An evaluator that also has a ``primary_metric``, the name of the metric that the model is judged by, can be used by
-    searches that name no objectives.  One that also has ``measure(measurement)``, which returns what
-    :meth:`search.measurement.Measurement.take` does, serves the strategies that need scores or gradients.
+    An evaluator may have more, and then serves more searches:
+
+    * ``primary_metric``, the name of the metric that the model is judged by, for searches that name no objectives;
+    * ``measure(measurement)``, which returns what :meth:`search.measurement.Measurement.take` does, for strategies that
+      need scores or gradients, and ``why_unmeasured()``, which says in a few words why it cannot, if so; with both,
+      ``guided`` is the strategy where none is named;
+    * ``with_metrics(names)``, which returns an evaluator that measures these too, for metrics that take further passes,
+      such as ``kl`` (:attr:`qalof.metrics.Metric.on_request`).
     """
 
     @property
@@ -60,12 +71,24 @@ class LocalEvaluator:
         model: its weights must not change while this evaluator is in use.
         task: what is measured.
         limit: how many examples an evaluation takes; None for all.
+        metrics: metrics on request that are measured too, such as ``kl``.  What they compare with is run once and kept,
+            in bounded memory (:mod:`qalof.evaluation.full_precision`).
+
+    Raises:
+        BadInputError: The task has no such metric on request.
     """
 
     at_once = 1
 
-    def __init__(self, model: SwitchableModel, task: Task, limit: int | None = None) -> None:
+    def __init__(
+        self, model: SwitchableModel, task: Task, limit: int | None = None, metrics: Sequence[str] = ()
+    ) -> None:
         self.model, self.task, self.limit = model, task, limit
+        self._requested = on_request(task, metrics)
+
+    def with_metrics(self, names: Sequence[str]) -> LocalEvaluator:
+        """Return an evaluator that measures metrics on request too."""
+        return LocalEvaluator(self.model, self.task, self.limit, names)
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -89,14 +112,54 @@ class LocalEvaluator:
         with self.model.at():
             return measurement.take(self.model, self.task)
 
+    def why_unmeasured(self) -> str:
+        """Return why :meth:`measure` cannot serve, in a few words; an empty text where it can."""
+        return why_unscored(self.task)
+
     def fingerprint(self) -> str:
         """Digest of every tensor of the model, its settings and the task; taken anew, for a model may be trained on."""
         return hashlib.sha256(f"{self._model_digest()}:{self.task.fingerprint()}".encode()).hexdigest()
 
     def _evaluate(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
         self.model.set_bitmap(bitmap)
-        return self.task.evaluate(self.model, limit=limit)
+        return self.task.evaluate(self.model, limit=limit, **self._requested)
 
     def _model_digest(self) -> str:
         # the base's own digest is not enough: two checkpoints on one base differ in adapters and head
         return tensors_digest(self.model, json.dumps(self.model.settings.to_json(), sort_keys=True).encode())
+
+
+def strategy_of(evaluator: object, given: str | None) -> tuple[str, str]:
+    """Return the strategy of a search, and why it is not ``guided`` although none is named; otherwise an empty text.
+
+    ``guided`` needs a task with a differentiable loss and training examples, and an evaluator that can measure.
+    """
+    if given is not None:
+        return given, ""
+    ask = getattr(evaluator, "why_unmeasured", None)
+    return strategy_for(f"{type(evaluator).__name__} has no method why_unmeasured" if ask is None else ask())
+
+
+def strategy_for(why_unmeasured: str) -> tuple[str, str]:
+    """Return what :func:`strategy_of` does, where no strategy is named and the evaluator gives this answer."""
+    if not why_unmeasured:
+        return GUIDED, ""
+    return UNGUIDED, f"{UNGUIDED} is the strategy, since guided needs scores of the model: {why_unmeasured}"
+
+
+def requests_of(objectives: Sequence[str | Objective]) -> tuple[str, ...]:
+    """Return the objectives that an evaluation measures only where it is asked for them."""
+    return requested(objective.name for objective in parse_objectives(objectives))
+
+
+def measuring(evaluator: Evaluator, objectives: Sequence[str | Objective]) -> Evaluator:
+    """Return an evaluator that measures the objectives on request too; one that cannot be asked is taken as it is.
+
+    Raises:
+        BadInputError: The evaluator's task has no such metric.
+    """
+    names, ask = requests_of(objectives), getattr(evaluator, "with_metrics", None)
+    if not names or ask is None:
+        return evaluator
+    asked: Evaluator = ask(names)
+    return asked

@@ -17,7 +17,7 @@ from qalof.bitmap_names import short_name
 from qalof.errors import BadInputError
 from qalof.metrics import Metric
 from qalof.statistics import Interval
-from search.evaluator import Evaluator
+from search.evaluator import Evaluator, measuring
 from search.objective import Score
 from search.point import Point
 from search.result import SearchResult
@@ -96,6 +96,7 @@ def judge(result: SearchResult, evaluator: Evaluator, budgets: Sequence[Mapping[
     if measured is None:
         raise BadInputError("a judgement needs an objective that is measured: all of this search's are costs")
     pairs = [(_best(result, budget, uniform=False), _best(result, budget, uniform=True)) for budget in budgets]
+    evaluator = measuring(evaluator, result.objectives)
     bitmaps = list(dict.fromkeys(point.bitmap for pair in pairs for point in pair))
     costs = {point.bitmap: point.cost for pair in pairs for point in pair}
     evaluations = []

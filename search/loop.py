@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
-from search.evaluator import Evaluator
+from search.evaluator import Evaluator, measuring, requests_of, strategy_of
 from search.failure import MOST_IN_A_ROW, attempted, ends_search
 from search.measurement import Measurement, Taken
 from search.objective import Objective
@@ -18,6 +19,8 @@ from search.record import record_at
 from search.result import SearchResult
 from search.space import BitmapSpace
 from search.study import OnScore, Study
+
+_log = logging.getLogger(__name__)
 
 OBJECTIVES = ("f1", "weight_bytes")
 """The metric of a search that names none, where its evaluator has no ``primary_metric``."""
@@ -37,7 +40,7 @@ def run(
     space: BitmapSpace,
     evaluator: Evaluator,
     objectives: Sequence[str | Objective] | None = None,
-    strategy: str = "tpe",
+    strategy: str | None = None,
     max_evaluations: int | None = 50,
     limits: Mapping[str, float] | None = None,
     storage: str | Path | None = None,
@@ -54,7 +57,8 @@ def run(
         objectives: names of metrics and costs, each pushed in its own direction (:mod:`search.objective`); None for the
             evaluator's ``primary_metric`` (``f1`` where it has none) and ``weight_bytes``.
         strategy: ``guided``, ``tpe``, ``nsga2``, ``random``, ``evolutionary``, ``one_at_a_time`` or
-            ``greedy``.
+            ``greedy``.  None takes ``guided`` where the evaluator can measure scores, and otherwise ``tpe``, which a
+            warning says (:func:`search.evaluator.strategy_of`).
         max_evaluations: the search ends after so many different bitmaps; None lets the strategy decide.
         limits: cost name -> greatest allowed value, on top of the space's own; no evaluated bitmap exceeds them.
         storage: the file of the record; an interrupted search resumes from it when it is run again.  Only one search
@@ -71,17 +75,22 @@ def run(
     """
     space = space.within(limits)
     _check_sites(space, evaluator)
+    objectives = objectives_of(evaluator, objectives)
+    evaluator = measuring(evaluator, objectives)
+    strategy, why = strategy_of(evaluator, strategy)
+    if why:
+        _log.warning("%s", why)
     with record_at(storage) as record:
         # a digest of all weights takes seconds on a large model, and only the record needs it
         fingerprint = "" if record is None else evaluator.fingerprint()
         names = [site.name for site in space.sites]
         study = Study(
             space,
-            objectives_of(evaluator, objectives),
+            objectives,
             strategy,
             max_evaluations=max_evaluations,
             seed=seed,
-            known={} if record is None else record.load(fingerprint, evaluator.limit, names),
+            known={} if record is None else record.load(fingerprint, evaluator.limit, names, requests_of(objectives)),
             taken={} if record is None else record.measurements(fingerprint),
             options=options,
             on_score=on_score,

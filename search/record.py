@@ -46,13 +46,16 @@ class EvaluationRecord:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def load(self, fingerprint: str, limit: int | None, sites: Sequence[str]) -> dict[Bitmap, Evaluation]:
+    def load(
+        self, fingerprint: str, limit: int | None, sites: Sequence[str], metrics: Sequence[str] = ()
+    ) -> dict[Bitmap, Evaluation]:
         """Return what is known of a model and task; the entries of others are skipped.
 
         Args:
             fingerprint: the fingerprint of the evaluator.
             limit: how many examples an evaluation took; None for all.
             sites: the names of the model's sites, in order.
+            metrics: an evaluation that lacks one of these is skipped, unless it failed.
 
         Raises:
             BadInputError: A line is not a record of this format.
@@ -63,7 +66,9 @@ class EvaluationRecord:
             if "measurement" in entry:
                 continue
             if entry["fingerprint"] == fingerprint and entry["limit"] == limit:
-                known[Bitmap.from_json(entry["bitmap"], sites)] = Evaluation.from_json(entry["evaluation"])
+                found = Evaluation.from_json(entry["evaluation"])
+                if found.failure or all(name in found.metrics for name in metrics):
+                    known[Bitmap.from_json(entry["bitmap"], sites)] = found
         return known
 
     def measurements(self, fingerprint: str) -> dict[str, Taken]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,25 @@ from qalof.evaluation.result import Evaluation
 from qalof.model.shared_memory import share_large
 from qalof.model.switchable import SwitchableModel
 from qalof.site import Site
+from qalof.tasks.base import on_request
 from search.measurement import Measurement, Taken
+from search.scores.data import why_unscored
 
-Item = tuple[Bitmap, int | None] | Measurement
-"""The work of an actor: a bitmap with the number of examples to score it on, or a measurement."""
+
+@dataclass(frozen=True)
+class Scoring:
+    """A bitmap that an actor scores."""
+
+    bitmap: Bitmap
+    """The bitmap."""
+    limit: int | None
+    """The number of examples to score it on; None takes all."""
+    metrics: tuple[str, ...] = ()
+    """The metrics on request that are measured too, such as ``kl``."""
+
+
+Item = Scoring | Measurement
+"""The work of an actor."""
 
 
 class Scorer:
@@ -44,11 +60,14 @@ class Scorer:
         self.model.to(device)
         if isinstance(self.model, SwitchableModel):
             share_large(self.model)
+        self._requested: dict[tuple[str, ...], dict[str, Any]] = {}
 
-    def score(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
-        """Evaluate at ``bitmap`` on the first ``limit`` examples; None takes all."""
-        self.model.set_bitmap(bitmap)
-        return self.task.evaluate(self.model, limit=limit)
+    def score(self, item: Scoring) -> Evaluation:
+        """Evaluate one bitmap; what metrics on request compare with is kept from one call to the next."""
+        if item.metrics not in self._requested:
+            self._requested[item.metrics] = on_request(self.task, item.metrics)
+        self.model.set_bitmap(item.bitmap)
+        return self.task.evaluate(self.model, limit=item.limit, **self._requested[item.metrics])
 
     def measure(self, measurement: Measurement) -> Taken:
         """Take a measurement of the model."""
@@ -62,8 +81,8 @@ class EvaluationActor:
         self._scorer = Scorer(checkpoint, threads, device)
 
     def do(self, item: Item) -> Evaluation | Taken:
-        """Score (bitmap, limit), or take a measurement."""
-        return self._scorer.measure(item) if isinstance(item, Measurement) else self._scorer.score(*item)
+        """Score a bitmap, or take a measurement."""
+        return self._scorer.measure(item) if isinstance(item, Measurement) else self._scorer.score(item)
 
 
 class EvaluationPool:
@@ -76,6 +95,7 @@ class EvaluationPool:
         limit: how many validation examples count; None takes all.
         workers: how many actors there are, their threads and device.
         other: a task in place of the checkpoint's; an open checkpoint has its own.
+        metrics: the metrics on request that are measured too, such as ``kl``.
     """
 
     def __init__(
@@ -85,7 +105,9 @@ class EvaluationPool:
         limit: int | None,
         workers: WorkersConfig,
         other: Mapping[str, Any] | None = None,
+        metrics: Sequence[str] = (),
     ) -> None:
+        self._metrics = tuple(metrics)
         self._opened = OpenCheckpoint.of(checkpoint, other)
         self.limit, self.sites, self.at_once = limit, tuple(sites), workers.count
         made = pool_of(EvaluationActor, workers, self._opened, threads_of(workers), workers.device)
@@ -99,13 +121,28 @@ class EvaluationPool:
     ) -> list[Evaluation]:
         """Score the bitmaps, in their order; ``on_result(index, evaluation)`` is called as each result arrives."""
         examples = self.limit if limit is None else limit
-        return self._pool.map([(bitmap, examples) for bitmap in bitmaps], on_result)
+        return self._pool.map([Scoring(bitmap, examples, self._metrics) for bitmap in bitmaps], on_result)
+
+    def with_metrics(self, names: Sequence[str]) -> EvaluationPool:
+        """Return the same pool of the same actors, which measures metrics on request too.
+
+        Raises:
+            BadInputError: the task has no such metric.
+        """
+        on_request(self._opened.task, names)
+        other = copy(self)
+        other._metrics = tuple(names)
+        return other
 
     def measure(self, measurement: Measurement) -> Taken:
         """Let one actor take a measurement."""
         (taken,) = self._pool.map([measurement])
         found: Taken = taken
         return found
+
+    def why_unmeasured(self) -> str:
+        """Why no actor can take a measurement, in a few words; an empty text where they can."""
+        return why_unscored(self._opened.task)
 
     @property
     def primary_metric(self) -> str:

@@ -113,7 +113,7 @@ def reference_of(
     states, labels = [], []
     with model.at(bitmap, eval=True) as parsed:
         head = language_head(model)
-        _check_head(model, head, batches[0])
+        check_head(model, head, batches[0])
         for batch in batches:
             with without_head(head):
                 state, label = batch.rows((forward or model)(**batch.inputs))
@@ -124,7 +124,12 @@ def reference_of(
     return Reference(batches, parsed, states, labels)
 
 
-def _check_head(model: SwitchableModel, head: nn.Module | None, batch: LabeledBatch) -> None:
+def check_head(model: SwitchableModel, head: nn.Module | None, batch: LabeledBatch) -> None:
+    """Refuse a model whose logits are not what its head returns.
+
+    Raises:
+        BadInputError: The model changes its logits after the head.
+    """
     if head is None:
         return
     inputs = {name: tensor[:1, :4] for name, tensor in batch.inputs.items()}
@@ -155,10 +160,29 @@ def batch_scores(
         found, _ = batch.rows((forward or model)(**batch.inputs))
     if head is None:
         return divergence_of(states, found - states, labels)
-    heads = _Heads(model, head, reference.bitmap)
-    parts = [
-        heads.scores(*rows) for rows in zip(states.split(CHUNK), found.split(CHUNK), labels.split(CHUNK), strict=True)
-    ]
+    return divergence_of_rows(model, head, states, found, labels, reference.bitmap)
+
+
+def divergence_of_rows(
+    model: SwitchableModel,
+    head: nn.Module,
+    then: torch.Tensor,
+    now: torch.Tensor,
+    labels: torch.Tensor,
+    reference: Bitmap,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return KL (rows,) and NLL (rows,) of last hidden states at the model's present bitmap.
+
+    Args:
+        model: the model.
+        head: its language head.
+        then: (rows, features), the states at the reference.
+        now: (rows, features), the states at the present bitmap.
+        labels: (rows,).
+        reference: the bitmap of the reference.
+    """
+    heads = _Heads(model, head, reference)
+    parts = [heads.scores(*rows) for rows in zip(then.split(CHUNK), now.split(CHUNK), labels.split(CHUNK), strict=True)]
     return torch.cat([kl for kl, _ in parts]), torch.cat([nll for _, nll in parts])
 
 

@@ -13,7 +13,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from qalof.batching import Progress
+from qalof.errors import BadInputError
+from qalof.evaluation.full_precision import FullPrecision
 from qalof.evaluation.result import Evaluation
+from qalof.metrics import requested
 from qalof.model.pretrained import HeadKind
 from qalof.precision import at_least_float32
 
@@ -47,7 +50,8 @@ class Task(Protocol):
     """The metric that the task is judged by; :mod:`qalof.metrics` says in which direction it is better."""
 
     metrics: tuple[str, ...]
-    """The names of the metrics that :meth:`evaluate` returns."""
+    """The names of the metrics that :meth:`evaluate` returns; those on request (:mod:`qalof.metrics`) where it is given
+    what they need (:func:`on_request`)."""
 
     def train_features(self) -> Sequence[Feature]:
         """Return all training examples, tokenized, in a fixed order."""
@@ -90,6 +94,23 @@ class Task(Protocol):
     def fingerprint(self) -> str:
         """Return a digest of data and settings: equal fingerprints mean equal evaluations."""
         ...
+
+
+def on_request(task: Task, names: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of :meth:`Task.evaluate` by which it measures metrics on request, made anew.
+
+    ``kl`` takes ``full_precision``, which keeps what a model predicts at full precision from one evaluation to the
+    next; so it serves one model whose weights do not change.
+
+    Raises:
+        BadInputError: The task has no such metric, or one that it measures anyway.
+    """
+    for name in names:
+        offered = requested(task.metrics)
+        if name not in offered:
+            has = ", ".join(offered) or "none"
+            raise BadInputError(f"a metric on request must be one of the task's: got {name!r}, {task.name} has {has}")
+    return {"full_precision": FullPrecision()} if "kl" in names else {}
 
 
 def loss_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerBase
 from qalof.batching import Progress
 from qalof.digests import content_digest, tokenizer_digest
 from qalof.errors import BadInputError
+from qalof.evaluation.full_precision import FullPrecision
 from qalof.evaluation.result import Evaluation, exp_nats, token_scores
 from qalof.home import expanded
 from qalof.hub import load_rows
@@ -38,7 +39,7 @@ from qalof.paths import DataPath
 from qalof.reading import exists, read_text
 from qalof.tasks.base import Feature
 from qalof.tasks.generated_data import find_generated, open_generated
-from qalof.tasks.next_token import NextToken
+from qalof.tasks.next_token import NextToken, Sums
 from qalof.tasks.squad_data import load_squad
 
 FLOAT64_TOLERANCE, FLOAT32_TOLERANCE, ROUNDED_TOLERANCE = 1e-9, 1e-5, 5e-3
@@ -83,7 +84,7 @@ class LanguageModelingTask(NextToken):
     head = HeadKind.CAUSAL_LM
     labels: int | None = None
     primary_metric = "loss"
-    metrics = ("loss", "perplexity", "word_perplexity", "accuracy")
+    metrics = ("loss", "perplexity", "word_perplexity", "accuracy", "kl")
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: LanguageModelingSettings | None = None) -> None:
         self.tokenizer = tokenizer
@@ -144,24 +145,35 @@ class LanguageModelingTask(NextToken):
         return int(feature["first"])
 
     @torch.no_grad()
-    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        model: Any,
+        *,
+        limit: int | None = None,
+        progress: Progress | None = None,
+        full_precision: FullPrecision | None = None,
+    ) -> Evaluation:
         """Return the loss in nats per token, and token and word perplexity, over all windows or the first ``limit``.
 
-        ``accuracy`` is the share of scored tokens that the model finds likeliest, in percent.
+        ``accuracy`` is the share of scored tokens that the model finds likeliest, in percent; ``kl``, where
+        ``full_precision`` is given, the divergence from full precision in nats per scored token.
         """
         windows = self.windows()[:limit]
-        sums: list[tuple[float, int]] = []
+        sums: list[Sums] = []
         for at in range(0, len(windows), self.settings.eval_batch_size):
-            sums += self.sums(model, windows[at : at + self.settings.eval_batch_size])
+            sums += self.sums(model, windows[at : at + self.settings.eval_batch_size], full_precision)
             if progress:
                 progress(len(sums), len(windows))
-        nats, hits = [nat for nat, _ in sums], [100.0 * hit for _, hit in sums]
+        nats, hits = [each.nats for each in sums], [100.0 * each.hits for each in sums]
         tokens = [int(self.units(window)) for window in windows]
         loss = sum(nats) / sum(tokens)
         exponents = {"perplexity": 1.0, "word_perplexity": sum(tokens) / self._words(windows)}
         metrics = {"loss": loss, **{name: exp_nats(factor * loss) for name, factor in exponents.items()}}
         scores = {"loss": token_scores(nats, tokens), "accuracy": token_scores(hits, tokens)}
         metrics["accuracy"] = sum(hits) / sum(tokens)
+        if full_precision is not None:
+            divergences = [each.kl for each in sums]
+            metrics["kl"], scores["kl"] = sum(divergences) / sum(tokens), token_scores(divergences, tokens)
         weights = dict.fromkeys(scores, tokens)
         return Evaluation(metrics, len(windows), scores, weights=weights, exponents=exponents)
 

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from qalof.batching import attention_mask, pad_right
+from qalof.evaluation.full_precision import FullPrecision
+from qalof.evaluation.label_rows import LabeledBatch
 from qalof.model.language_head import head_at, rows_of
 from qalof.precision import at_least_float32
 from qalof.tasks.base import Batch, Feature
 
 IGNORED = -100
+
+
+class Sums(NamedTuple):
+    """What the labeled tokens of one feature add up to.
+
+    Attributes:
+        nats: their cross entropy.
+        hits: how many of them the model finds likeliest.
+        kl: their divergence from full precision in nats; 0 where it was not asked for.
+    """
+
+    nats: float
+    hits: int
+    kl: float
 
 
 class NextToken:
@@ -55,16 +72,26 @@ class NextToken:
         kept = self.labeled(batch)
         return at_least_float32(rows_of(outputs.logits, kept)), batch["labels"][kept]
 
-    def sums(self, model: Any, features: Sequence[Feature]) -> list[tuple[float, int]]:
-        """Return, per feature, the cross entropy in nats of its labeled tokens under ``model``, and how many of them
-        were the likeliest.
+    def sums(self, model: Any, features: Sequence[Feature], full: FullPrecision | None = None) -> list[Sums]:
+        """Run ``model``, and return the sums of each feature's labeled tokens.
+
+        Args:
+            model: at any bitmap, called as a transformers model.
+            features: of one batch.
+            full: what the model predicts at full precision; None leaves the divergence out.
         """
         batch = {name: tensor.to(model.device) for name, tensor in self.collate(features).items()}
-        kept = self.labeled(batch)
-        with head_at(model, kept):
-            logits, labels = self.label_rows(model(**self.model_inputs(batch)), batch)
+        inputs, kept = self.model_inputs(batch), self.labeled(batch)
+        if full is None:
+            kl = None
+            with head_at(model, kept):
+                outputs = model(**inputs)
+        else:
+            outputs, kl = full.run(model, LabeledBatch(inputs, partial(self.label_rows, batch=batch), kept))
+        logits, labels = self.label_rows(outputs, batch)
         each = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
         hits = logits.argmax(dim=-1) == labels
         counts = kept.sum(dim=1).tolist()
-        parts = zip(each.split(counts), hits.split(counts), strict=True)
-        return [(float(nats.sum()), int(right.sum())) for nats, right in parts]
+        apart = torch.zeros_like(each) if kl is None else kl.double()
+        parts = zip(each.split(counts), hits.split(counts), apart.split(counts), strict=True)
+        return [Sums(float(nats.sum()), int(right.sum()), float(kls.sum())) for nats, right, kls in parts]

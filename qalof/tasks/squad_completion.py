@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from qalof.batching import Progress, by_length
 from qalof.digests import content_digest, tokenizer_digest
 from qalof.errors import BadInputError
+from qalof.evaluation.full_precision import FullPrecision
 from qalof.evaluation.result import Evaluation, exp_nats, token_scores
 from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
@@ -29,7 +30,7 @@ from qalof.paths import DataPath
 from qalof.tasks import squad_metrics
 from qalof.tasks.base import Feature, TrainingData
 from qalof.tasks.feature_cache import cached_features, column, map_cached
-from qalof.tasks.next_token import NextToken
+from qalof.tasks.next_token import NextToken, Sums
 from qalof.tasks.squad_data import SquadExample, digest_and_reader, gold_counts, load_squad
 
 _TEMPLATE = ("Context: ", "\nQuestion: {question}\nAnswer:")
@@ -78,7 +79,7 @@ class CompletionTask(NextToken):
     head = HeadKind.CAUSAL_LM
     labels: int | None = None
     primary_metric = "f1"
-    metrics = ("exact_match", "f1", "loss", "perplexity")
+    metrics = ("exact_match", "f1", "loss", "perplexity", "kl")
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: CompletionSettings | None = None) -> None:
         self.tokenizer = tokenizer
@@ -212,9 +213,16 @@ class CompletionTask(NextToken):
         return len(feature["input_ids"]) - int(feature["answer_tokens"])
 
     @torch.no_grad()
-    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        model: Any,
+        *,
+        limit: int | None = None,
+        progress: Progress | None = None,
+        full_precision: FullPrecision | None = None,
+    ) -> Evaluation:
         """Return exact match and F1 in percent of greedy answers; loss (nats per token) and perplexity of the first
-        gold one.
+        gold one; and ``kl``, where ``full_precision`` is given, from it in nats per token of that answer.
 
         Raises:
             BadInputError: No example has an answer that fits, so there is no loss.
@@ -241,12 +249,18 @@ class CompletionTask(NextToken):
         pairs = list(zip(texts, examples, strict=True))
         matches = [100 * squad_metrics.exact_match(text, e.texts) for text, e in pairs]
         overlaps = [100 * squad_metrics.f1(text, e.texts) for text, e in pairs]
-        sums, tokens = self._losses(model, examples)
-        loss = sum(sums) / sum(tokens)
+        sums, tokens = self._losses(model, examples, full_precision)
+        nats = [each.nats for each in sums]
+        loss = sum(nats) / sum(tokens)
         metrics = {"exact_match": float(np.mean(matches)), "f1": float(np.mean(overlaps)), "loss": loss}
         metrics["perplexity"] = exp_nats(loss)
-        scores = {"exact_match": matches, "f1": overlaps, "loss": token_scores(sums, tokens)}
-        return Evaluation(metrics, len(examples), scores, counts, {"loss": tokens}, {"perplexity": 1.0})
+        scores = {"exact_match": matches, "f1": overlaps, "loss": token_scores(nats, tokens)}
+        weights = {"loss": tokens}
+        if full_precision is not None:
+            divergences = [each.kl for each in sums]
+            metrics["kl"], scores["kl"] = sum(divergences) / sum(tokens), token_scores(divergences, tokens)
+            weights["kl"] = tokens
+        return Evaluation(metrics, len(examples), scores, counts, weights, {"perplexity": 1.0})
 
     def _complete(self, model: Any, prompts: Sequence[list[int]]) -> list[str]:
         pad = int(self.tokenizer.pad_token_id or 0)
@@ -264,17 +278,18 @@ class CompletionTask(NextToken):
         )
         return [self.tokenizer.decode(row, skip_special_tokens=True).split("\n")[0].strip() for row in out[:, longest:]]
 
-    def _losses(self, model: Any, examples: Sequence[SquadExample]) -> tuple[list[float], list[int]]:
-        """Return nats and tokens of each example's first gold answer; both are 0 where it has none that fits."""
+    def _losses(
+        self, model: Any, examples: Sequence[SquadExample], full: FullPrecision | None
+    ) -> tuple[list[Sums], list[int]]:
+        """Return sums and tokens of each example's first gold answer; all are 0 where it has none that fits."""
         encoded = [self._encode(e.question, e.context, e.texts[0]) if e.answers else None for e in examples]
         answered = [index for index, pair in enumerate(encoded) if pair is not None]
         pairs = [pair for pair in encoded if pair is not None]
         if not pairs:
             raise self._no_room()
         features = [{"input_ids": ids, "answer_tokens": count} for ids, count in pairs]
-        sums, tokens = [0.0] * len(examples), [0] * len(examples)
+        sums, tokens = [Sums(0.0, 0, 0.0)] * len(examples), [0] * len(examples)
         for batch in by_length([len(ids) for ids, _ in pairs], self.settings.eval_batch_size):
-            found = self.sums(model, [features[i] for i in batch])
-            for place, (nats, _) in zip(batch, found, strict=True):
-                sums[answered[place]], tokens[answered[place]] = nats, pairs[place][1]
+            for place, found in zip(batch, self.sums(model, [features[i] for i in batch], full), strict=True):
+                sums[answered[place]], tokens[answered[place]] = found, pairs[place][1]
         return sums, tokens

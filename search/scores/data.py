@@ -71,6 +71,17 @@ def scoring_data(
     return ScoringData(batches, digest, len(chosen))
 
 
+def why_unscored(task: object) -> str:
+    """Return why no score can be computed of a task, in a few words; an empty text where it can be."""
+    read = getattr(task, "train_features", None)
+    if read is None:
+        return "its task has no training examples"
+    try:
+        return "" if len(read()) else "its task has no training examples"
+    except BadInputError as error:
+        return str(error)
+
+
 def _features(task: Task, score: str) -> Sequence[Feature]:
     try:
         features = task.train_features()

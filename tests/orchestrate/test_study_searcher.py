@@ -55,13 +55,13 @@ class Unsteady:
     def __init__(self, error):
         self.error = error
 
-    def score(self, bitmap, limit):
+    def score(self, item):
         raise self.error
 
 
 def advance(error):
     trial = BitmapTrial.__new__(BitmapTrial)
-    trial._scorer, trial.config = Unsteady(error), {"bitmap": {"a": "4"}, "limit": None}
+    trial._scorer, trial.config = Unsteady(error), {"bitmap": {"a": "4"}, "limit": None, "metrics": []}
     return trial.advance()
 
 

@@ -21,8 +21,10 @@ from orchestrate.runs.mlflow_tracker import Run
 from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.bitmap_names import short_name, summary
 from qalof.checkpoint.opening import OpenCheckpoint, is_packed
+from qalof.errors import BadInputError
 from qalof.files import write_bytes, write_json
 from qalof.model.adapters import SHARED
+from qalof.tasks.base import on_request
 
 BITMAPS = "bitmaps.png"
 """The file name of a picture of the bitmaps that are not uniform."""
@@ -44,9 +46,15 @@ def check_evaluate(config: EvaluateConfig) -> Checked:
     if is_packed(config.checkpoint):
         opened = OpenCheckpoint(config.checkpoint)
         packed = opened.runnable
+        if config.on_request:
+            raise BadInputError(
+                f"on_request must be empty for a packed model, which has no full precision: got {config.on_request}; "
+                "evaluate the checkpoint that it was packed from"
+            )
         bitmaps = [packed.bitmap] if config.bitmaps is None else parse_bitmaps(config.bitmaps, packed.sites)
         return opened, [packed.set_bitmap(bitmap) for bitmap in bitmaps]
     opened = open_checkpoint(config.checkpoint, other_task(config))
+    on_request(opened.task, config.on_request)
     opened.task.fingerprint()  # this reads the data: what is wrong with it is said before any worker starts
     specs = config.bitmaps
     if specs is None:
@@ -61,7 +69,7 @@ def evaluate(config: EvaluateConfig, checked: Checked, directory: RunDirectory, 
     # a packed model has no adapters to switch to, and nothing that a bitmap could change
     model = opened.runnable
     sites, rest = model.sites, None if opened.is_packed else opened.model.rest
-    scored = evaluate_bitmaps(opened, sites, bitmaps, config.limit, config.workers, run, rest)
+    scored = evaluate_bitmaps(opened, sites, bitmaps, config.limit, config.workers, run, rest, config.on_request)
     write_json(directory.path / EVALUATIONS, per_example(bitmaps, scored))
     if mixed := {f"{short_name(one)}: {summary(one, sites)}": one for one in bitmaps if not one.is_uniform}:
         from search.bitmap_plot import bitmaps_picture, thinned

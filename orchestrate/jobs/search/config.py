@@ -71,8 +71,9 @@ class SearchConfig(CheckpointConfig):
     objectives: list[str] | None = None
     """What is optimized, such as ``max:f1`` and ``min:weight_bytes``; null takes the task's metric and the bytes of the
     weights."""
-    strategy: str = "tpe"
-    """The name of the strategy, which chooses the bitmaps to evaluate."""
+    strategy: str | None = None
+    """The name of the strategy, which chooses the bitmaps to evaluate; null takes ``guided`` where the task has a
+    differentiable loss and training examples, and otherwise ``tpe``, and the result says so."""
     strategy_options: dict[str, Any] = Field({})
     """The options of the strategy."""
     max_evaluations: Annotated[int, Law(ge=1, off="null leaves the end to the strategy")] | None = 64

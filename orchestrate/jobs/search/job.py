@@ -31,11 +31,13 @@ from orchestrate.runs.progress import progress_bar
 from qalof.checkpoint.opening import OpenCheckpoint
 from search import BitmapSpace, Objective, Score, SearchResult, Study, parse_objectives
 from search import run as search_in_process
+from search.evaluator import GUIDED, strategy_for
 from search.grouping import Grouping
 from search.menu import DEFAULT_WIDTHS
+from search.scores.data import why_unscored
 
-Checked = tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...]]
-"""The checkpoint, the space and the objectives."""
+Checked = tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...], tuple[str, str]]
+"""The checkpoint, the space, the objectives, and the strategy with why it is not guided where none is named."""
 
 
 def check_search(config: SearchConfig) -> Checked:
@@ -50,13 +52,14 @@ def check_search(config: SearchConfig) -> Checked:
     for objective in parse_objectives(objectives):
         objective.check(opened.task.metrics)
     # a study refuses bad objectives, strategies and options when it is made
-    Study(space, objectives, config.strategy, max_evaluations=config.max_evaluations, options=config.strategy_options)
-    return opened, space, objectives
+    strategy = strategy_for(why_unscored(opened.task)) if config.strategy is None else (config.strategy, "")
+    Study(space, objectives, strategy[0], max_evaluations=config.max_evaluations, options=config.strategy_options)
+    return opened, space, objectives, strategy
 
 
 def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
     """Search the space, on Ray or in this process, and keep the front."""
-    opened, space, objectives = checked
+    opened, space, objectives, (strategy, why) = checked
     if not config.workers.in_process:
         opened.drop_model()
     find, evaluator = _means(config, opened, space)
@@ -74,7 +77,7 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
             space,
             evaluator,
             objectives,
-            config.strategy,
+            strategy,
             config.max_evaluations,
             storage=directory.path / SEARCH_RECORD,
             seed=config.seed,
@@ -97,7 +100,8 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
     return {
         "evaluations": len(found.points),
         "front": found.front.to_dict("records"),
-        "strategy": config.strategy,
+        "strategy": strategy,
+        "strategy_note": why,
         "failures": failures,
     }
 
@@ -157,7 +161,8 @@ class SearchJob(Job[SearchConfig, Checked]):
         """Name the strategy, and say how many evaluations it may make."""
         checked = " (checkpoint and space are good)" if check and self.check(config) else ""
         most = "as many" if config.max_evaluations is None else f"up to {config.max_evaluations}"
-        return f"search: {config.strategy}, {most} evaluations on {count_of(config.workers.count, 'actor')}{checked}"
+        name = config.strategy or GUIDED
+        return f"search: {name}, {most} evaluations on {count_of(config.workers.count, 'actor')}{checked}"
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
         """Count as many evaluations as the config allows, or as greedy makes."""
@@ -188,9 +193,9 @@ class SearchJob(Job[SearchConfig, Checked]):
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         """The front, and what could not be evaluated."""
-        from orchestrate.jobs.search.terminal import failures_said, front_table
+        from orchestrate.jobs.search.terminal import front_table, notes
 
-        return [front_table(result, folder), *failures_said(result)]
+        return [front_table(result, folder), *notes(result)]
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
         """Offer the first and the last bitmap that greedy kept, and counts of its steps."""

@@ -10,6 +10,7 @@ number of actors, and after a kill.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,18 +18,23 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrate.cluster.evaluation_pool import Scorer, threads_of
+from orchestrate.cluster.evaluation_pool import Scorer, Scoring, threads_of
 from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_trials
 from orchestrate.config.sections import WorkersConfig
 from qalof.bitmap import Bitmap
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.evaluation.result import Evaluation
 from qalof.home import expanded
+from qalof.tasks.base import on_request
 from search import BitmapSpace, Objective, Score, SearchResult, Study
+from search.evaluator import requests_of, strategy_of
 from search.failure import LOST, MOST_IN_A_ROW, attempted
 from search.loop import objectives_of
 from search.measurement import Measurement, Taken
 from search.record import record_at
+from search.scores.data import why_unscored
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,16 @@ class CheckpointEvaluator:
         """The metric of the task that the checkpoint was trained for."""
         return self.opened.task.primary_metric
 
+    def why_unmeasured(self) -> str:
+        """Why no actor can measure scores, in a few words; an empty text where they can."""
+        return why_unscored(self.opened.task)
+
 
 def search(
     space: BitmapSpace,
     evaluator: CheckpointEvaluator,
     objectives: Sequence[str | Objective] | None = None,
-    strategy: str = "tpe",
+    strategy: str | None = None,
     max_evaluations: int | None = 50,
     limits: Mapping[str, float] | None = None,
     storage: str | Path = "search.jsonl",
@@ -85,16 +95,22 @@ def search(
             goes on from there.
     """
     space = space.within(limits)
+    objectives = objectives_of(evaluator, objectives)
+    metrics = requests_of(objectives)
+    strategy, why = strategy_of(evaluator, strategy)
+    if why:
+        _log.warning("%s", why)
+    on_request(evaluator.opened.task, metrics)
     with record_at(storage) as record:
         assert record is not None
         fingerprint = evaluator.opened.fingerprint
         study = Study(
             space,
-            objectives_of(evaluator, objectives),
+            objectives,
             strategy,
             max_evaluations=max_evaluations,
             seed=seed,
-            known=record.load(fingerprint, evaluator.limit, [site.name for site in space.sites]),
+            known=record.load(fingerprint, evaluator.limit, [site.name for site in space.sites], metrics),
             taken=record.measurements(fingerprint),
             options=options,
             on_score=on_score,
@@ -114,6 +130,7 @@ def search(
             given = {
                 "checkpoint": str(evaluator.checkpoint),
                 "limit": evaluator.limit,
+                "metrics": list(metrics),
                 "threads": threads_of(workers),
                 "device": workers.device,
             }
@@ -182,7 +199,7 @@ class BitmapTrial(StatelessTrial):
         if "measurement" in self.config:
             found = self._scorer.measure(self.config["measurement"])
         else:
-            bitmap = Bitmap.from_json(self.config["bitmap"])
-            found = attempted(lambda: self._scorer.score(bitmap, self.config["limit"])).to_json()
+            item = Scoring(Bitmap.from_json(self.config["bitmap"]), self.config["limit"], tuple(self.config["metrics"]))
+            found = attempted(lambda: self._scorer.score(item)).to_json()
         # as text, because Tune flattens whatever a searcher gets, examples and all
         return {"found": json.dumps(found), "done": True}

@@ -34,12 +34,13 @@ def front_table(result: Mapping[str, Any], folder: Path) -> Sheet:
     return Sheet(headings, shown, title=title, notes=summaries(front), whole=place)
 
 
-def failures_said(result: Mapping[str, Any]) -> list[Text]:
-    """Say how many bitmaps could not be evaluated, with the reason of the first; nothing where all could be."""
-    failures = result.get("failures", [])
-    if not failures:
-        return []
-    count = count_of(len(failures), "bitmap")
-    return [
-        Text(f"{count} could not be evaluated, the first, #{failures[0]['id']}, because of: {failures[0]['reason']}")
-    ]
+def notes(result: Mapping[str, Any]) -> list[Text]:
+    """Say why the strategy is not the usual one, and how many bitmaps could not be evaluated, with the reason of the
+    first; nothing where neither is so.
+    """
+    note, failures = result.get("strategy_note"), result.get("failures", [])
+    said = [Text(note)] if note else []
+    if failures:
+        first, count = failures[0], count_of(len(failures), "bitmap")
+        said.append(Text(f"{count} could not be evaluated, the first, #{first['id']}, because of: {first['reason']}"))
+    return said

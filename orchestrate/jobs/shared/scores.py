@@ -27,12 +27,14 @@ def evaluate_bitmaps(
     workers: WorkersConfig,
     run: Run,
     rest: Rest | None = None,
+    on_request: Sequence[str] = (),
 ) -> list[Evaluation]:
     """Score each bitmap on the pool, with a progress bar, and record a child run per bitmap.
 
-    ``rest`` is what the model holds apart from its sites, which counts in totals.
+    ``rest`` is what the model holds apart from its sites, which counts in totals; ``on_request`` are
+    metrics that are measured only where they are asked for.
     """
-    pool = EvaluationPool(checkpoint, sites, limit, workers)
+    pool = EvaluationPool(checkpoint, sites, limit, workers, metrics=on_request)
     with closing(pool), progress_bar("evaluate", len(bitmaps)) as progress:
 
         def show(index: int, evaluation: Evaluation) -> None:

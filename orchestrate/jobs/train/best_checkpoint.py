@@ -14,6 +14,7 @@ from orchestrate.config.build import parse_bitmaps, trained_widths
 from orchestrate.config.train import TrainConfig
 from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.errors import BadInputError
+from qalof.metrics import described
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
 from qalof.training.loop import OneWorker, World
@@ -82,7 +83,8 @@ def watched(config: TrainConfig, model: SwitchableModel, task: Task) -> Watched 
     objective = Objective.parse(wanted.metric or task.primary_metric)
     if objective.is_cost:
         raise BadInputError(f"keep_best.metric must change in training: got the cost {objective}; max:f1 would do")
-    objective.check((*task.metrics, TRAIN_LOSS))
+    measured = [name for name in task.metrics if not described(name).on_request]
+    objective.check((*measured, TRAIN_LOSS))
     specs = wanted.bitmaps or [width for width in trained_widths(model, config) if width != FULL_PRECISION]
     limit = config.evaluation.limit if wanted.limit is None else wanted.limit
     return Watched(objective, tuple(parse_bitmaps(specs, model.sites)), limit)

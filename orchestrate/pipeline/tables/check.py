@@ -9,6 +9,7 @@ from orchestrate.document.planned_step import PlannedStep, owner_of
 from orchestrate.document.table_config import Place, RowConfig, TableConfig, places_of
 from orchestrate.jobs.registry import JOBS
 from qalof.errors import BadInputError, nearest_hint
+from qalof.metrics import described
 from qalof.tasks.factory import TASKS
 
 
@@ -56,6 +57,22 @@ def _check_place(place: Place, steps: Mapping[str, PlannedStep], where: str) -> 
 
 
 def task_metrics(step: PlannedStep, steps: Sequence[PlannedStep]) -> tuple[str, ...]:
+    """Find the metrics that a step scores its task by; those on request count where the step asks for them.
+
+    Raises:
+        BadInputError: the step works on a checkpoint that no step trains.
+    """
+    config: Any = step.config
+    asked = [
+        *getattr(config, "on_request", []),
+        *(getattr(config, "objectives", None) or []),
+        getattr(config, "metric", None),
+    ]
+    named = {str(one).rpartition(":")[2] for one in asked}
+    return tuple(name for name in _all_metrics(step, steps) if name in named or not described(name).on_request)
+
+
+def _all_metrics(step: PlannedStep, steps: Sequence[PlannedStep]) -> tuple[str, ...]:
     """Find the metrics of the task that a step scores.
 
     Raises:
@@ -67,6 +84,6 @@ def task_metrics(step: PlannedStep, steps: Sequence[PlannedStep]) -> tuple[str, 
         owner = owner_of(step, steps)
         if owner is None:
             raise BadInputError(f"a table's steps must work on checkpoints of its own steps: got {config.checkpoint!r}")
-        return task_metrics(owner, steps)
+        return _all_metrics(owner, steps)
     metrics: tuple[str, ...] = TASKS[task.name][0].metrics
     return metrics

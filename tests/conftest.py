@@ -43,6 +43,28 @@ def all_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def quick_commands(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Commands that name no threads take one, since models this small wait for a second one; and a record that a
+    command of this process makes begins as a copy of one whose tables MLflow made once.
+    """
+    from orchestrate.cluster import evaluation_pool
+    from orchestrate.runs import mlflow_store
+
+    real, tables = mlflow_store._client, tmp_path_factory.getbasetemp() / "tables.db"
+
+    def client(uri: str) -> Any:
+        file = mlflow_store.database_of(uri)
+        if file is not None and not file.exists() and os.access(file.parent, os.W_OK):
+            if not tables.exists():
+                real(f"sqlite:///{tables}").search_experiments()
+            shutil.copy(tables, file)
+        return real(uri)
+
+    monkeypatch.setattr(evaluation_pool, "physical_cores", lambda: 1)
+    monkeypatch.setattr(mlflow_store, "_client", client)
+
+
+@pytest.fixture
 def narrowing() -> Callable[[], contextlib.AbstractContextManager[list[str]]]:
     """``with narrowing() as found``: a name for each operation within that makes a float32 or bfloat16 tensor."""
     import torch

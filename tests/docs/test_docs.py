@@ -45,7 +45,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("page", with_blocks("python"))
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, registries):
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, registries, quick_commands):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "page"}
     for number, code in enumerate(blocks(page, "python"), 1):

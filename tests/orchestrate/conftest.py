@@ -55,6 +55,11 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "mlflow.db"
 
 
+@pytest.fixture(autouse=True)
+def quick(quick_commands: None) -> None:
+    """Most tests here run commands."""
+
+
 @pytest.fixture(scope="session")
 def job_of() -> Callable[..., Job[Any, Any]]:
     """Makes a job of plain functions, to stand in for one."""

@@ -15,6 +15,8 @@ from typing import Any
 _WHERE = {
     "Bitmap": "qalof.bitmap",
     "LayerBits": "qalof.bitmap",
+    "RandomPrecision": "qalof.attacks.robustness.random_precision",
+    "RandomPrecisionModel": "qalof.attacks.robustness.random_precision_model",
     "build": "qalof.model.switchable",
     "load": "qalof.checkpoint.opening",
     "save": "qalof.checkpoint.model",

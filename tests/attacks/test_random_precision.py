@@ -16,7 +16,7 @@ def chi_square(counts: Counter[str], cells: int) -> float:
     return sum((count - expected) ** 2 for count in counts.values()) / expected + (cells - len(counts)) * expected
 
 
-@pytest.mark.parametrize("granularity", ["request", "batch", "layer"])
+@pytest.mark.parametrize("granularity", ["request", "batch", "layer", "token"])
 def test_a_request_is_replayed_alone_and_in_any_order(granularity: str) -> None:
     first = RandomPrecision.of(SITES, (4, 6, 8), granularity=granularity, seed=5, batch_size=3)
     second = RandomPrecision.of(SITES, (4, 6, 8), granularity=granularity, seed=5, batch_size=3)
@@ -105,7 +105,6 @@ def test_whole_bitmaps_are_drawn_site_by_site_per_layer() -> None:
     [
         ({"widths": ()}, "at least one width"),
         ({"widths": (4, 17)}, "whole number from 2 to 16"),
-        ({"granularity": "token"}, "not supported yet"),
         ({"granularity": "requests"}, "did you mean 'request'"),
         ({"probability": 1.5, "baseline": 8}, r"from 0 to 1: got 1.5"),
         ({"probability": 0.3}, "needs a baseline"),

@@ -46,6 +46,8 @@ class Expectation:
         check_numbers(self, "an attacker's")
         if self.combine not in ("mean", "majority"):
             raise BadInputError(f"combine must be mean or majority: got {self.combine!r}")
+        if self.defence.granularity is DrawGranularity.TOKEN:
+            raise BadInputError("an attack reads a text in one pass, where a token cannot draw: take granularity layer")
         if self.draws is None and self.defence.weights() is None:
             raise BadInputError(
                 f"a defense by {self.defence.granularity} has too many bitmaps to average over all: give draws, such "

@@ -8,9 +8,9 @@ Granularity says what shares a draw from the set S:
   requests k * batch_size to (k + 1) * batch_size - 1 by their own numbers, whoever serves them.  Texts of one batch are
   then not independent of each other, so intervals over texts are too narrow;
 - ``layer``: every site of every request draws for itself; with this reading the table of S4 (docs/systems.md) makes
-sense.
-
-``token`` would change the width within one KV cache and is not supported yet.
+  sense;
+- ``token``: every position of every request draws for itself, so one KV cache holds mixed widths
+  (:mod:`qalof.attacks.robustness.random_precision_model`).
 
 S4's switching probability p leaves a draw at ``baseline`` with probability 1 - p; otherwise the draw is uniform over S,
 which may contain the baseline again.
@@ -43,6 +43,7 @@ class DrawGranularity(StrEnum):
     REQUEST = "request"
     BATCH = "batch"
     LAYER = "layer"
+    TOKEN = "token"
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,13 @@ class RandomPrecision:
         stay = None if baseline is None else Bitmap.parse(baseline, sites)
         return cls(choices, _granularity(granularity), seed, probability, stay, batch_size)
 
-    def bitmap(self, request: int, draw: int = 0) -> Bitmap:
-        """Return the bitmap of a request; ``draw`` counts its repetitions. Equal arguments give equal bitmaps."""
+    def bitmap(self, request: int, draw: int = 0, position: int = 0) -> Bitmap:
+        """Return the bitmap of a request; ``draw`` counts its repetitions. Equal arguments give equal bitmaps.
+
+        ``position`` is that of a token in its request, which matters to the granularity ``token`` alone.
+        """
+        if self.granularity is DrawGranularity.TOKEN:
+            return self._draw(request, draw, f"token {position}")
         if self.granularity is DrawGranularity.LAYER:
             return Bitmap({site: self._draw(request, draw, site)[site] for site in self.choices[0].sites})
         return self._draw(request // self.shared, draw, "")
@@ -111,8 +117,8 @@ class RandomPrecision:
         return self.choices[choice * len(self.choices) // _WORD]
 
     def weights(self) -> Mapping[Bitmap, float] | None:
-        """Return the probability of each bitmap; None per layer, where they are too many to list."""
-        if self.granularity is DrawGranularity.LAYER:
+        """Return the probability of each bitmap; None per layer and per token, where no bitmap serves a request."""
+        if self.granularity in (DrawGranularity.LAYER, DrawGranularity.TOKEN):
             return None
         switched = 1.0 if self.baseline is None else self.probability
         weights: Counter[Bitmap] = Counter()
@@ -138,9 +144,7 @@ class RandomPrecision:
 
 
 def _granularity(name: str) -> DrawGranularity:
-    if name == "token":
-        raise BadInputError("granularity token is not supported yet (it mixes widths in a KV cache); use layer")
     if name not in list(DrawGranularity):
         hint = nearest_hint(name, [str(known) for known in DrawGranularity])
-        raise BadInputError(f"granularity must be request, batch or layer: got {name!r}; {hint}")
+        raise BadInputError(f"granularity must be request, batch, layer or token: got {name!r}; {hint}")
     return DrawGranularity(name)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from qalof.attacks.attack import AttackResult
 from qalof.attacks.goal import GoalFunction
 from qalof.attacks.rates import Mask, Rate
-from qalof.attacks.robustness.random_precision import RandomPrecision
+from qalof.attacks.robustness.random_precision import DrawGranularity, RandomPrecision
 from qalof.attacks.victim import frozen
 from qalof.batching import Progress
 from qalof.bitmap import Bitmap
@@ -184,6 +184,8 @@ def draw_table(
     """
     if draws < 1:
         raise BadInputError(f"random precision needs at least 1 draw per example: got {draws}; 20 are usual")
+    if defence.granularity is DrawGranularity.TOKEN:
+        raise BadInputError("texts are judged in one pass each, where a token cannot draw: take granularity layer")
     texts = _texts(results, len(results))
     # requests that drew the same bitmap are classified together: with draws for the whole model that is one pass per
     # width

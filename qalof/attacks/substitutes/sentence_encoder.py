@@ -24,6 +24,7 @@ from qalof.attacks.substitutes.similarity import Metric, Similarity, StateSimila
 from qalof.batching import attention_mask, by_equal_length, by_length, pad_right
 from qalof.errors import BadInputError
 from qalof.model.pretrained import resolve_source
+from qalof.precision import at_least_float32
 from qalof.reading import is_folder, library_errors
 
 STATES = "states"
@@ -83,7 +84,7 @@ class EncoderSimilarity:
             ids = pad_right(own, self._tokenizer.pad_token_id or 0).to(self._device)
             states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
             means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-            found |= dict(zip(batch, functional.normalize(means.float(), dim=-1).cpu(), strict=True))
+            found |= dict(zip(batch, functional.normalize(at_least_float32(means), dim=-1).cpu(), strict=True))
         return torch.stack([found[index] for index in range(len(rows))])
 
 
@@ -126,7 +127,7 @@ def _loaded(folder: str, device: str) -> tuple[Any, Any]:
     transformers_logging.disable_progress_bar()
     try:
         with library_errors(f"sentence encoder {folder!r}", _WAY_OUT):
-            model = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+            model = AutoModel.from_pretrained(folder, dtype="float32", trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     finally:
         transformers_logging.set_verbosity(verbosity)

@@ -42,10 +42,16 @@ def evaluate(
     bitmap: Annotated[
         list[str] | None, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, a .json file.")
     ] = None,
+    random_precision: Annotated[
+        list[str] | None,
+        typer.Option("--random-precision", help="A bitmap to draw from; give it once for each of them."),
+    ] = None,
 ) -> None:
     """``qalof evaluate``."""
     bitmaps = {"bitmaps": list(bitmap)} if bitmap else {}
-    run_job("evaluate", config, overrides, output, as_json, address, checkpoint_given(checkpoint) | bitmaps)
+    drawn = {"random_precision.bitmaps": list(random_precision)} if random_precision else {}
+    given = checkpoint_given(checkpoint) | bitmaps | drawn
+    run_job("evaluate", config, overrides, output, as_json, address, given)
 
 
 @app.command(help="Rank sites or blocks by what is lost when each alone is reduced, or score them for a search.")

@@ -144,6 +144,12 @@ class EvaluationPool:
         """Why no actor can take a measurement, in a few words; an empty text where they can."""
         return why_unscored(self._opened.task)
 
+    def measure_all(
+        self, measurements: Sequence[Measurement], on_result: Callable[[int, Taken], None] | None = None
+    ) -> list[Taken]:
+        """Take measurements on all actors, in their order; ``on_result(index, taken)`` is called as each arrives."""
+        return self._pool.map(list(measurements), on_result)
+
     @property
     def primary_metric(self) -> str:
         """The metric of the task that is scored."""

@@ -90,7 +90,7 @@ RUNS: dict[str, tuple[str, list[dict[str, Any]]]] = {
             for objective in ({"objective": {"name": "spnet"}}, {"objective": {"name": "cpt"}})
         ],
     ),
-    "evaluate": ("span", [{"limit": 2, "bitmaps": [8]}]),
+    "evaluate": ("span", [{"limit": 2, "bitmaps": [8], "random_precision": {"bitmaps": [8, 4], "draws": 2}}]),
     "sensitivity": ("span", [{"limit": 2, "unit": "block"}, {"limit": 2, "score": "mse", "weight": [4], "kv": [4]}]),
     "search": ("span", [{"limit": 2, "max_evaluations": 2, "strategy": "random", "space": {"group": "block"}}]),
     "profile": ("span", [{"sequences": 1, "tokens": 8, "repeats": 1, "bitmaps": [8]}]),

@@ -69,6 +69,39 @@ def test_a_checkpoint_is_scored_on_another_task_of_its_head_alone(call, capsys, 
     assert "causal-lm head" in wrong
 
 
+def test_a_checkpoint_is_scored_under_random_precision_besides_its_bitmaps(call, span_checkpoint):
+    few = 'task={name: squad-span, settings: {max_length: 96, stride: 16, validation_split: "validation[:3]"}}'
+    words = ["evaluate", "--checkpoint", span_checkpoint, "bitmaps=[8,4]", few, "--random-precision", "8"]
+    alone = call(*words)
+    assert set(alone["random_precision"]["metrics"]) == {"exact_match", "f1"}
+    assert alone["random_precision"]["metrics"] == alone["rows"][0]["metrics"], "a set of one is that bitmap"
+    both = call(*words, "--random-precision", "4", "random_precision.draws=3")["random_precision"]
+    low, high = both["spread"]["f1"]
+    assert low <= both["metrics"]["f1"][0] <= high
+    assert (both["draws"], both["examples"], both["defence"]["granularity"]) == (3, 3, "request")
+    layer = call(*words, "--random-precision", "4", "random_precision={granularity: layer, draws: 2}")
+    assert layer["random_precision"]["defence"]["granularity"] == "layer"
+    assert layer["rows"] == alone["rows"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("random_precision={bitmaps: []}", "at least 1"),
+        ("random_precision={bitmaps: [8], granularity: tokens}", "granularity"),
+        ("random_precision={bitmaps: [8], granularity: token}", "from left to right"),
+        ("random_precision={bitmaps: [8], batch_size: 4}", "needs granularity batch"),
+        ("random_precision={bitmaps: [8], probability: 0.5}", "needs a baseline"),
+        ("random_precision={bitmaps: [1]}", "1"),
+        ("random_precision={bitmaps: [8], draws: 0}", "draws"),
+    ],
+)
+def test_random_precision_that_cannot_be_scored_is_refused_in_one_line(call, capsys, span_checkpoint, override, said):
+    words = refusal(call, capsys, "evaluate", "--checkpoint", span_checkpoint, "bitmaps=[8]", override)
+    assert said in words
+    assert "Traceback" not in words
+
+
 def test_searches_and_sensitivities_need_no_ray(call, span_checkpoint):
     ranked = call("sensitivity", "--checkpoint", span_checkpoint, "limit=2", "unit=block")
     assert len(ranked["ranking"]) == 2

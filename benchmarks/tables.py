@@ -97,12 +97,25 @@ def by_width(found: Found, metric: str, methods: Sequence[str], short: bool = Fa
         adapters = found["trainings"].get(method, {"adapters": ["shared"]})["adapters"]
         cells = []
         for bits in WIDTHS:
+            if bits not in scored:
+                cells.append("not scored")
+                continue
             values = scored[bits][metric]
             text = f"{values[0]:.{digits}f}" if short else three(values, digits)
             own = bits in adapters or "shared" in adapters
             cells.append(text if own else f"*{text}*")
         body.append([NAMES[method], *cells])
     return rows([f"{name} at weight bits", *WIDTHS], body)
+
+
+def learned(found: Found) -> str:
+    """Training losses by width at the end."""
+    widths = ("32", "16", "8", "7", "6", "5", "4")
+    body = []
+    for method, training in found["trainings"].items():
+        last = {re.sub(r"w(\d+)a8kv8", r"\1", spec): loss for spec, loss in training["last_losses"].items()}
+        body.append([NAMES[method], str(training["steps"]), *(f"{last[b]:.3f}" if b in last else "" for b in widths)])
+    return rows(["training loss, last tenth of the steps", "steps", *widths], body)
 
 
 def compared(found: Found) -> str:
@@ -112,17 +125,23 @@ def compared(found: Found) -> str:
         + [three(row[metric], METRICS[metric][1], signed=True) for metric in PLUS]
         for row in found["comparisons"]
     ]
+    if not body:
+        return "Not run."
     return rows(["method", "minus", "bits", *(METRICS[metric][0] for metric in PLUS)], body)
 
 
 def mixed(found: Found) -> str:
     """Scores at mixed bitmaps."""
-    methods = [method for method in NAMES if len(found["scores"].get(method, {})) > len(WIDTHS)]
-    specs = [spec for spec in found["scores"][methods[0]] if not spec.isdigit()] if methods else []
+    methods = [method for method in NAMES if any(not spec.isdigit() for spec in found["scores"].get(method, {}))]
+    if not methods:
+        return "Not run."
+    specs = [spec for spec in found["scores"][methods[0]] if not spec.isdigit()]
     body = []
     for spec in specs:
-        cells = [found["scores"][method][spec] for method in methods]
-        body.append([f"{spec} ({cells[0]['average_bits']:.2f} bits)", *(three(cell["f1"], 1) for cell in cells)])
+        cells = [found["scores"][method].get(spec) for method in methods]
+        bits = next(cell["average_bits"] for cell in cells if cell)
+        shown = ["not scored" if cell is None else three(cell["f1"], 1) for cell in cells]
+        body.append([f"{spec} ({bits:.2f} bits)", *shown])
     table = rows(["F1 at 8/4 bits", *(NAMES[method] for method in methods)], body)
     means = [
         [NAMES[row["of"]], NAMES[row["over"]]]
@@ -130,7 +149,7 @@ def mixed(found: Found) -> str:
         for row in found["mixed"]
     ]
     header = ["mean over these bitmaps of", "minus", *(METRICS[metric][0] for metric in PLUS)]
-    return f"{table}\n\n{rows(header, means)}"
+    return f"{table}\n\n{rows(header, means)}" if means else table
 
 
 def searched(found: Found) -> str:
@@ -162,6 +181,8 @@ def baselines(found: Found) -> str:
         for scheme, specs in found["baselines"].items()
         for spec, row in specs.items()
     ]
+    if not body:
+        return "Not run."
     return rows(["scheme", "bitmap", "MiB", "perplexity", "BoolQ", "HellaSwag", "WinoGrande"], body)
 
 
@@ -228,6 +249,7 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "exact match": lambda found: by_width(found, "exact_match", list(NAMES)),
     "f1": lambda found: by_width(found, "f1", list(NAMES)),
     "loss": lambda found: by_width(found, "loss", list(NAMES), short=True),
+    "learned": learned,
     "comparisons": compared,
     "mixed": mixed,
     "search": searched,

@@ -151,7 +151,8 @@ class SearchResult:
     def _infeasible(self, usable: Sequence[Point], budget: Mapping[str, float]) -> str:
         asked = ", ".join(f"{name} <= {limit:.10g}" for name, limit in budget.items())
         if not usable:
-            return "no bitmap has been evaluated to a finite score yet: there is no best one"
+            why = f", since {self.failures[-1].failure}" if self.failures else " yet"
+            return f"the best bitmap must have a finite score: none has one{why}"
         ranges = [f"{name} from {min(c):.10g} to {max(c):.10g}" for name, c in _columns(usable, budget).items()]
         return f"no evaluated bitmap has {asked}: they have {', '.join(ranges)}; search with limits={dict(budget)}"
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 
 
-class OutOfTimeError(Exception):
-    """The call's minutes are over; what is done is kept, and the next call goes on."""
+class OutOfTimeError(BaseException):
+    """The call's minutes are over; what is done is kept, and the next call goes on.
+
+    It is no ``Exception``, as Ctrl-C is none: a search must not take it for a bitmap that fails.
+    """
 
 
 class Clock:

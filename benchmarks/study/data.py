@@ -18,6 +18,7 @@ import numpy as np
 
 from qalof.batching import Progress
 from qalof.digests import content_digest, file_digest
+from qalof.evaluation.full_precision import FullPrecision
 from qalof.evaluation.result import Evaluation, exp_nats, token_scores
 from qalof.files import read_json, write_json
 from qalof.model.pretrained import load_tokenizer
@@ -114,13 +115,21 @@ class AnswerLoss(PreparedCompletion):
     primary_metric = "loss"
     metrics = ("loss", "perplexity")
 
-    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        model: Any,
+        *,
+        limit: int | None = None,
+        progress: Progress | None = None,
+        full_precision: FullPrecision | None = None,
+    ) -> Evaluation:
         """The loss in nats per token of the first gold answers."""
         examples = self.validation[:limit]
-        sums, tokens = self._losses(model, examples)
-        loss = sum(sums) / sum(tokens)
+        sums, tokens = self._losses(model, examples, full_precision)
+        nats = [each.nats for each in sums]
+        loss = sum(nats) / sum(tokens)
         return Evaluation(
-            {"loss": loss, "perplexity": exp_nats(loss)}, len(examples), {"loss": token_scores(sums, tokens)},
+            {"loss": loss, "perplexity": exp_nats(loss)}, len(examples), {"loss": token_scores(nats, tokens)},
             weights={"loss": tokens}, exponents={"perplexity": 1.0},
         )  # fmt: skip
 

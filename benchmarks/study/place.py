@@ -42,10 +42,16 @@ class Place:
     clock: Ends
     done: Mapping[str, Any] = field(default_factory=dict)
     """The results of the stages that were finished before, by name."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the inputs of all stages, by name."""
+
+    def path(self, stage: str) -> Path:
+        """Where a stage's own folder is; other inputs have another one, so nothing of theirs is gone on with."""
+        return self.state / stage / self.keys[stage][:12]
 
     def folder(self, stage: str) -> Path:
-        """A stage's own folder."""
-        folder = self.state / stage
+        """A stage's own folder, which is there then."""
+        folder = self.path(stage)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

@@ -24,7 +24,7 @@ from study.plan import Stage, key, place_key, stages
 
 def finished(place: Place) -> dict[str, dict[str, Any]]:
     """The records (key, seconds, result) of the stages whose inputs are unchanged, by name."""
-    keys = _keys(place)
+    keys = keys_of(place)
     found = {}
     for name, digest in keys.items():
         file = _file(place, name)
@@ -76,8 +76,9 @@ def work(place: Place, name: str) -> None:
     stage = stages()[name]
     done = {needed: record["result"] for needed, record in finished(place).items()}
     began = time.monotonic()
-    result = stage.work(replace(place, done=done))
-    record = {"key": _keys(place)[name], "seconds": round(time.monotonic() - began, 1), "result": json_ready(result)}
+    keys = keys_of(place)
+    result = stage.work(replace(place, done=done, keys=keys))
+    record = {"key": keys[name], "seconds": round(time.monotonic() - began, 1), "result": json_ready(result)}
     write_json(_file(place, name), record)
 
 
@@ -130,7 +131,8 @@ def _say(place: Place, wanted: Mapping[str, Stage]) -> None:
     print(f"{len(wanted) - len(left)} of {len(wanted)} stages done{about}", file=sys.stderr, flush=True)
 
 
-def _keys(place: Place) -> dict[str, str]:
+def keys_of(place: Place) -> dict[str, str]:
+    """The digests of the inputs of all stages."""
     base = place_key(place, data_digest(place.data))
     keys: dict[str, str] = {}
     for name, stage in stages().items():

@@ -23,6 +23,7 @@ from study.methods import MIXED, WIDTHS, Method, form
 from study.place import FULL, Place
 from study.training import CHECKPOINT
 
+SCORES = "scores.jsonl"
 GROUPS: dict[str, Any] = {"method": "symmetric", "granularity": "group", "scale_dtype": "float16"}
 BASELINES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "per channel": (
@@ -57,6 +58,11 @@ def trained(place: Place, stage: str) -> SwitchableModel:
     return qalof.load(place.folder(stage) / CHECKPOINT).to(place.device).eval()
 
 
+def known_scores(place: Place, stage: str) -> dict[str, Any]:
+    """The rows by bitmap's name that were scored so far."""
+    return {row["name"]: row for row in map(json.loads, read_whole_lines(place.path(stage) / SCORES))}
+
+
 @torch.no_grad()
 def kept_scores(
     place: Place, stage: str, model: SwitchableModel, specs: Mapping[str, Any], score: Callable[[], Mapping[str, Any]]
@@ -66,8 +72,7 @@ def kept_scores(
     Raises:
         OutOfTimeError: what is scored is kept.
     """
-    file = place.folder(stage) / "scores.jsonl"
-    known = {row["name"]: row for row in map(json.loads, read_whole_lines(file))}
+    file, known = place.folder(stage) / SCORES, known_scores(place, stage)
     for name, spec in specs.items():
         if name in known:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from study.data import ZERO_SHOT
 from study.methods import METHODS, SEARCHED
 from study.place import Place
 from study.ranking import BUDGETS
-from study.runner import finished
-from study.scoring import BASELINES
+from study.runner import finished, keys_of
+from study.scoring import BASELINES, known_scores
 
 JUDGED = ("exact_match", "f1", "loss")
 SAME_WIDTH = (
@@ -44,7 +45,9 @@ def summarize(place: Place, scale: str) -> dict[str, Any]:
     """Every table; what is not there was not run."""
     done = {name: record["result"] for name, record in finished(place).items()}
     seconds = {name: record["seconds"] for name, record in finished(place).items()}
-    scored = {name: done[f"score_{name}"] for name in ("untrained", *METHODS) if f"score_{name}" in done}
+    place = replace(place, keys=keys_of(place))
+    rows = {name: known_scores(place, f"score_{name}") for name in ("untrained", *METHODS)}
+    scored = {name: each for name, each in rows.items() if each}
     return {
         "benchmark": "real_study", "scale": scale, "settings": vars(place.scale),
         "model": Path(place.source).name,
@@ -71,7 +74,7 @@ def _device(place: Place) -> str:
 
 
 def _training(result: Mapping[str, Any]) -> dict[str, Any]:
-    kept = ("steps", "seed", "adapters", "last_losses", "seconds", "examples")
+    kept = ("steps", "seed", "adapters", "last_losses", "curve", "seconds", "examples")
     return {name: result[name] for name in kept}
 
 
@@ -99,7 +102,7 @@ def _texts(rows: Mapping[str, Any]) -> dict[str, Any]:
 def _comparisons(scored: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for name, other, bits in SAME_WIDTH:
-        if name in scored and other in scored:
+        if str(bits) in scored.get(name, {}) and str(bits) in scored.get(other, {}):
             found.append({"of": name, "over": other, "at": bits} | _paired(scored[name], scored[other], str(bits)))
     return found
 
@@ -111,6 +114,8 @@ def _mixed(scored: Mapping[str, Any]) -> list[dict[str, Any]]:
         if name not in scored or other not in scored:
             continue
         specs = [spec for spec in scored[name] if not spec.isdigit() and spec in scored[other]]
+        if not specs:
+            continue
         row: dict[str, Any] = {"of": name, "over": other, "bitmaps": specs}
         for metric in JUDGED:
             ours, theirs = (

@@ -90,6 +90,13 @@ def test_a_saved_result_keeps_the_reasons(space, make_evaluator, tmp_path):
     assert [(str(point.bitmap), point.failure) for point in found.failures] == [("2", "ValueError: broken")]
 
 
+def test_where_nothing_was_scored_the_best_bitmap_is_refused_with_the_last_reason(space, make_evaluator):
+    evaluator = Breaking(make_evaluator(space.sites), lambda bitmap: True, ValueError("broken"))
+    result = search.run(space, evaluator, OBJECTIVES, "random", 3)
+    with pytest.raises(BadInputError, match="none has one, since ValueError: broken"):
+        result.best()
+
+
 @pytest.mark.parametrize("which", [2, 4, 8])
 def test_no_strategy_needs_any_one_bitmap(strategy, space, make_evaluator, which):
     evaluator = Breaking(make_evaluator(space.sites), fails_at(which), ValueError("broken"))

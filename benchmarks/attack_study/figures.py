@@ -10,7 +10,7 @@ from attack_study.work import ADAPTIVE, Records, stacked, targets_of
 from qalof.attacks.attack import summarize
 from qalof.attacks.meaning import success_by_similarity
 from qalof.attacks.rates import Rate
-from qalof.attacks.robustness.attackers import attackers_of
+from qalof.attacks.robustness.attackers import attackers_of, comparisons_of, misread
 from qalof.attacks.robustness.transfer import DrawTable, Population, PredictionTable, transfer_matrix
 
 
@@ -51,6 +51,7 @@ def figures_of(group: Group, records: Records) -> dict[str, Any] | None:
             "draws": drawn.clean.shape[1],
             "clean_accuracy": asdict(Rate.of(drawn.clean == table.labels[:, None])),
             "attackers": [asdict(attacker) for attacker in attackers],
+            "comparisons": [each.to_json() for each in comparisons_of(misread(table, used))],
         }
     return found
 

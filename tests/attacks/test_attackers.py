@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus
-from qalof.attacks.robustness.attackers import ATTACKERS, AttackerResult, attackers_of
-from qalof.attacks.robustness.transfer import DrawTable
+from qalof.attacks.robustness.attackers import ATTACKERS, AttackerResult, attackers_of, comparisons_of, misread
+from qalof.attacks.robustness.transfer import DrawTable, PredictionTable
 
 N, R = 40, 6
 
@@ -69,3 +69,19 @@ def test_success_at_similarity_never_exceeds_success_and_json_keeps_it(case) -> 
         rates = [each.success.estimate, *(rate.estimate for rate in each.similar.values())]
         assert rates == sorted(rates, reverse=True)
         assert AttackerResult.from_json(json.loads(json.dumps(asdict(each)))) == each
+
+
+def test_comparisons_are_paired_over_all_examples_and_attacks_differ_from_nothing(case) -> None:
+    _, _, draws = case
+    labels = np.zeros(N, dtype=np.int64)
+    fixed = np.random.default_rng(3).random((2, N, 2)) < 0.9
+    table = PredictionTable(("8", "4"), labels, np.zeros((N, 2), dtype=np.int64), fixed.astype(np.int64))
+    values = misread(table, draws)
+    found = {(each.first, each.second): each for each in comparisons_of(values)}
+    assert all(each.examples == N for each in found.values())
+    assert found["adaptive", "clean"].adjusted_p < 0.01
+    assert found["adaptive", "fixed 8"].difference.estimate == pytest.approx(
+        (draws.adversarial[2] == 1).mean() - fixed[0, :, 0].mean()
+    )
+    assert np.array_equal(values["retrying"], (draws.adversarial[2] == 1).any(axis=1))
+    assert all(each.p <= each.adjusted_p for each in found.values())

@@ -11,6 +11,10 @@ Each has the same clean control: how often the same draws misread the unattacked
 retrying attacker, how often any of R draws does.  The worst source is chosen on the texts that it is then judged on, so
 its success is a little too high, never too low.  Queries are all texts that the victim read: those of the attack, and
 for ``retrying`` the tries.
+
+Attackers and fixed precisions are compared on the share of draws at which a text is misread after the attack, over all
+inputs (:func:`misread`), example by example (:mod:`qalof.comparison`): over all, so all comparisons of a table have the
+same examples.
 """
 
 from __future__ import annotations
@@ -25,7 +29,8 @@ from numpy.typing import NDArray
 from qalof.attacks.attack import SIMILARITY, AttackResult, AttackStatus
 from qalof.attacks.meaning import THRESHOLDS
 from qalof.attacks.rates import Mask, Rate
-from qalof.attacks.robustness.transfer import DrawTable
+from qalof.attacks.robustness.transfer import DrawTable, PredictionTable
+from qalof.comparison import Comparison, compare
 
 ATTACKERS = ("non_adaptive", "worst_source", "adaptive", "retrying")
 
@@ -54,6 +59,41 @@ class AttackerResult:
         """Read what ``dataclasses.asdict`` gives."""
         rates = {name: Rate(**data[name]) for name in ("success", "control", "accuracy")}
         return cls(**{**data, **rates, "similar": {least: Rate(**rate) for least, rate in data["similar"].items()}})
+
+
+Misread = Mapping[str, NDArray[np.float64]]
+"""By the name of an attacker, ``fixed B`` for one at a fixed precision, ``clean`` for nobody: a share per example."""
+
+
+def misread(table: PredictionTable, draws: DrawTable) -> Misread:
+    """Return how often each example is misread after each attack, and under the same draws without one.
+
+    Args:
+        table: the answers at fixed precisions.
+        draws: as for :func:`attackers_of`.
+    """
+    wrong = np.asarray(draws.adversarial != table.labels[None, :, None])
+    *sources, own = wrong.astype(np.float64)
+    worst = max(sources, key=lambda each: float(each.mean()))
+    fixed = {f"fixed {name}": table.adversarial_wrong[i, :, i] for i, name in enumerate(table.bitmaps)}
+    return {name: value.astype(np.float64) for name, value in fixed.items()} | {
+        "clean": (draws.clean != table.labels[:, None]).mean(axis=1),
+        "non_adaptive": np.mean([each.mean(axis=1) for each in sources], axis=0),
+        "worst_source": worst.mean(axis=1),
+        "adaptive": own.mean(axis=1),
+        "retrying": own.any(axis=1).astype(np.float64),
+    }
+
+
+def comparisons_of(values: Misread) -> tuple[Comparison, ...]:
+    """Compare what a table of attackers claims: each fixed precision with random precision under both kinds of
+    attacker, the attackers with each other, and attacked with clean texts.
+    """
+    fixed = [name for name in values if name.startswith("fixed ")]
+    pairs = [(attacker, name) for name in fixed for attacker in ("non_adaptive", "adaptive")]
+    pairs += [("worst_source", "non_adaptive"), ("adaptive", "non_adaptive"), ("adaptive", "worst_source")]
+    pairs += [("non_adaptive", "clean"), ("adaptive", "clean")]
+    return compare(values, pairs)
 
 
 @dataclass(frozen=True)

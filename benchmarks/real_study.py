@@ -28,7 +28,9 @@ from study.data import prepare
 from study.place import Place
 from study.runner import run
 from study.scales import SCALES
-from study.summary import summarize
+from study.summary import MACHINES, summarize
+
+from qalof.files import read_json, write_json
 
 SOURCE = "cache:SmolLM2-135M-Instruct"
 
@@ -62,11 +64,20 @@ def main() -> None:
         os.nice(10)
     else:
         torch.set_float32_matmul_precision("high")
-    options.state.mkdir(parents=True, exist_ok=True)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment()["cpu"]
-    (options.state / "device.txt").write_text(name, encoding="utf-8")
+    note_machine(options.state, device)
     done = run(place, options.jobs, options.only)
     print(f"{len(done)} stages are done", file=sys.stderr)
+
+
+def note_machine(state: Path, device: torch.device) -> None:
+    """Add this machine and commit to those that the state's results come from."""
+    here = environment()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else here["cpu"]
+    file = state / MACHINES
+    known = read_json(file, "the machines of a study") if file.exists() else []
+    row = {"device": name, "commit": here["commit"], "torch": here["torch"]}
+    if row not in known:
+        write_json(file, [*known, row])
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ def by_width(found: Found, metric: str, methods: Sequence[str], short: bool = Fa
             values = scored[bits][metric]
             text = f"{values[0]:.{digits}f}" if short else three(values, digits)
             own = bits in adapters or "shared" in adapters
-            cells.append(text if own else f"*{text}*")
+            few = "" if scored[bits]["questions"] == found["questions"] else " †"
+            cells.append((text if own else f"*{text}*") + few)
         body.append([NAMES[method], *cells])
     return rows([f"{name} at weight bits", *WIDTHS], body)
 
@@ -121,13 +122,13 @@ def learned(found: Found) -> str:
 def compared(found: Found) -> str:
     """Paired differences at one width."""
     body = [
-        [NAMES[row["of"]], NAMES[row["over"]], str(row["at"])]
+        [NAMES[row["of"]], NAMES[row["over"]], str(row["at"]), str(row["questions"])]
         + [three(row[metric], METRICS[metric][1], signed=True) for metric in PLUS]
         for row in found["comparisons"]
     ]
     if not body:
         return "Not run."
-    return rows(["method", "minus", "bits", *(METRICS[metric][0] for metric in PLUS)], body)
+    return rows(["method", "minus", "bits", "questions", *(METRICS[metric][0] for metric in PLUS)], body)
 
 
 def mixed(found: Found) -> str:
@@ -235,11 +236,12 @@ def cost(found: Found) -> str:
 def origin(found: Found) -> str:
     """What the numbers depend on."""
     settings = found["settings"]
+    machines = [f"{one['device']} (commit `{one['commit'][:7]}`)" for one in found["machines"]]
     return (
         f"{found['model']} (stored as {found['stored_as']}), scale `{found['scale']}`: {settings['passes']} forward "
         f"and backward passes of {settings['batch']} sequences of at most {settings['max_length']} tokens per method, "
         f"AdamW at {settings['learning_rate']:g}, rank 8; {found['questions']} drawn dev questions; on "
-        f"{found['device']}, commit `{found['commit'][:7]}`."
+        f"{' and '.join(machines)}."
     )
 
 

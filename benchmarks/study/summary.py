@@ -13,6 +13,7 @@ from measure import environment
 
 from qalof.bitmap_patterns import component_of, numbered_blocks
 from qalof.evaluation.result import Evaluation
+from qalof.files import read_json
 from qalof.statistics import Interval, paired_difference
 from study.data import ZERO_SHOT
 from study.methods import METHODS, SEARCHED
@@ -21,6 +22,7 @@ from study.ranking import BUDGETS
 from study.runner import finished, keys_of
 from study.scoring import BASELINES, known_scores
 
+MACHINES = "machines.json"
 JUDGED = ("exact_match", "f1", "loss")
 SAME_WIDTH = (
     ("spnet", "static_8", 8), ("spnet", "static_4", 4),
@@ -51,7 +53,7 @@ def summarize(place: Place, scale: str) -> dict[str, Any]:
     return {
         "benchmark": "real_study", "scale": scale, "settings": vars(place.scale),
         "model": Path(place.source).name,
-        "stored_as": "Q4_1", "questions": place.scale.dev_questions, "device": _device(place),
+        "stored_as": "Q4_1", "questions": place.scale.dev_questions, "machines": _machines(place),
         "trainings": {name: _training(done[f"train_{name}"]) for name in METHODS if f"train_{name}" in done},
         "scores": {name: {spec: _row(row) for spec, row in rows.items()} for name, rows in scored.items()},
         "comparisons": _comparisons(scored), "mixed": _mixed(scored), "search": _search(done, scored),
@@ -67,10 +69,11 @@ def summarize(place: Place, scale: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _device(place: Place) -> str:
-    """The processor that ran the stages, which need not be the one that summarizes them."""
-    file = place.state / "device.txt"
-    return file.read_text(encoding="utf-8") if file.exists() else str(place.device)
+def _machines(place: Place) -> list[dict[str, str]]:
+    """The machines and commits that the results come from, which need not be those of the summary."""
+    file = place.state / MACHINES
+    found: list[dict[str, str]] = read_json(file, "the machines of a study") if file.exists() else []
+    return found
 
 
 def _training(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +84,8 @@ def _training(result: Mapping[str, Any]) -> dict[str, Any]:
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     evaluation = _of(row, "squad")
     return {
-        "bitmap": row["bitmap"], "average_bits": round(row["average_bits"], 3), "weight_bytes": row["weight_bytes"],
+        "bitmap": row["bitmap"], "questions": evaluation.examples,
+        "average_bits": round(row["average_bits"], 3), "weight_bytes": row["weight_bytes"],
         **{metric: _three(evaluation.interval(metric)) for metric in JUDGED},
     }  # fmt: skip
 
@@ -159,8 +163,11 @@ def _paired(ours: Mapping[str, Any], theirs: Mapping[str, Any], spec: str) -> di
 
 
 def _differences(ours: Evaluation, theirs: Evaluation) -> dict[str, Any]:
-    return {
-        metric: _three(paired_difference(ours.per_example[metric], theirs.per_example[metric])) for metric in JUDGED
+    """Over the questions that both have, which are the first ones of the longer list."""
+    both = min(ours.examples, theirs.examples)
+    return {"questions": both} | {
+        metric: _three(paired_difference(ours.per_example[metric][:both], theirs.per_example[metric][:both]))
+        for metric in JUDGED
     }
 
 

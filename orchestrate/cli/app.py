@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from orchestrate.cli import jobs as cli_jobs
+from orchestrate.cli import runs as cli_runs
 from orchestrate.cli import tools as cli_tools
 from orchestrate.cli.options import app
 from orchestrate.config.redaction import redact
@@ -22,7 +23,7 @@ from qalof.errors import QalofError
 from qalof.home import has_home
 from qalof.writing import writing_error
 
-__all__ = ["app", "cli_jobs", "cli_tools", "main"]
+__all__ = ["app", "cli_jobs", "cli_runs", "cli_tools", "main"]
 
 STOPPED = "stopped; the same command goes on from here"
 
@@ -40,6 +41,9 @@ def main() -> None:
         _fail(STOPPED, 1)
     except Exception as error:
         usage = _usage_error(error)
+        if usage is not None and usage.startswith("Usage: "):  # the command was called without a word: this is its help
+            print(usage)
+            sys.exit(0)
         if usage is not None:
             _fail(usage, 2)
         if isinstance(error, RuntimeError) and not has_home():

@@ -18,6 +18,23 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"qalof {version('qalof')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Fine-tune, search and attack language models that carry several bit-widths at once."""
+
+
 def at_home(path: Path | None) -> Path | None:
     """Expand ``~`` in an option's path, which a shell does not do behind a ``=`` or in quotes."""
     return None if path is None else expanded(path)

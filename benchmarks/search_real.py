@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--choose-by", nargs="+", default=["loss"], choices=["loss", "kl"], help="of guided")
     parser.add_argument("--rounds", type=int, default=0, help="of refinement by guided, per budget")
+    parser.add_argument("--steps", type=int, default=1, help="gradient steps of guided per budget, at most")
+    parser.add_argument("--step-below", type=float, default=5.0, help="average bits below which they are taken")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -79,7 +81,8 @@ def main() -> None:
     result = {
         "model": SOURCE, "stored_as": "Q4_1", "data": "WikiText-2 raw validation, three parts", "widths": WIDTHS,
         "choose_on_positions": options.windows * (WINDOW - 1), "judge_on_positions": options.judge * (WINDOW - 1),
-        "reach": REACH, "seed": 0, "rows": rows, **environment(),
+        "reach": REACH, "steps": options.steps, "step_below": options.step_below, "seed": 0, "rows": rows,
+        **environment(),
     }  # fmt: skip
     print(json.dumps(result, indent=2))
 
@@ -107,7 +110,9 @@ def _search(
         metric = strategy.rpartition(" ")[2] if " " in strategy else "loss"
         return search.run(
             space, evaluator, (f"min:{metric}", "min:average_bits"), "guided", None, storage=storage,
-            options={"budgets": budgets, "rounds": options.rounds}, on_score=_report,
+            options={"budgets": budgets, "rounds": options.rounds, "steps": options.steps,
+                     "step_below": options.step_below},
+            on_score=_report,
         )  # fmt: skip
     return search.run(
         space, evaluator, ("min:loss",), strategy, options.evaluations, {"average_bits": budgets[0]},

@@ -11,15 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name
 from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
 from qalof.metrics import Metric
 from qalof.statistics import Interval
-from search.evaluator import Evaluator, measuring
+from search.evaluator import Evaluator, measuring, requests_of
+from search.failure import checked
 from search.objective import Score
 from search.point import Point
+from search.record import record_at
 from search.result import SearchResult
 from search.strategies.sensitivity import drop_interval
 
@@ -78,13 +83,19 @@ class Judgement:
         ]
 
 
-def judge(result: SearchResult, evaluator: Evaluator, budgets: Sequence[Mapping[str, float]]) -> Judgement:
+def judge(
+    result: SearchResult,
+    evaluator: Evaluator,
+    budgets: Sequence[Mapping[str, float]],
+    storage: str | Path | None = None,
+) -> Judgement:
     """Score the finalists of each budget on the examples of another evaluator.
 
     Args:
         result: a search whose evaluator had other examples.
         evaluator: an evaluator of the same model, on examples that the search has not seen.
         budgets: cost name -> greatest allowed value, such as ``{"average_bits": 4.5}``.
+        storage: the file of a record, from which an interrupted judgement goes on.
 
     Raises:
         BadInputError: No budget is given, all objectives are costs, or within a budget there is no mixed or no uniform
@@ -96,15 +107,11 @@ def judge(result: SearchResult, evaluator: Evaluator, budgets: Sequence[Mapping[
     if measured is None:
         raise BadInputError("a judgement needs an objective that is measured: all of this search's are costs")
     pairs = [(_best(result, budget, uniform=False), _best(result, budget, uniform=True)) for budget in budgets]
-    evaluator = measuring(evaluator, result.objectives)
-    bitmaps = list(dict.fromkeys(point.bitmap for pair in pairs for point in pair))
     costs = {point.bitmap: point.cost for pair in pairs for point in pair}
-    evaluations = []
-    for start in range(0, len(bitmaps), max(1, evaluator.at_once)):
-        evaluations += evaluator.evaluate(bitmaps[start : start + max(1, evaluator.at_once)])
+    evaluations = _evaluated(measuring(evaluator, result.objectives), list(costs), result, storage)
     scores = {
-        bitmap: Score.of(bitmap, evaluation, costs[bitmap], result.objectives)
-        for bitmap, evaluation in zip(bitmaps, evaluations, strict=True)
+        bitmap: Score.of(bitmap, checked(evaluation, result.objectives), costs[bitmap], result.objectives)
+        for bitmap, evaluation in evaluations.items()
     }
     finalists = []
     for budget, (mixed, uniform) in zip(budgets, pairs, strict=True):
@@ -113,19 +120,58 @@ def judge(result: SearchResult, evaluator: Evaluator, budgets: Sequence[Mapping[
         gain = drop_interval(measured.metric, first, second)
         there = Point.of(first, evaluator.sites), Point.of(second, evaluator.sites)
         finalists.append(Finalists(dict(budget), there[0], there[1], gain))
-    return Judgement(measured.metric, tuple(finalists), evaluations[0].examples)
+    return Judgement(measured.metric, tuple(finalists), max(one.examples for one in evaluations.values()))
+
+
+def judgeable(result: SearchResult, budgets: Sequence[Mapping[str, float]] | None = None) -> list[Mapping[str, float]]:
+    """Return the budgets within which a search has scored a mixed and a uniform bitmap, each once.
+
+    Args:
+        result: a search.
+        budgets: what is looked at; None takes the cost of each uniform bitmap that was scored, by the search's first
+            objective that is a cost, otherwise by average bits.
+    """
+    if budgets is None:
+        price = next((objective.name for objective in result.objectives if objective.is_cost), "average_bits")
+        uniform = [point for point in result.points if point.bitmap.is_uniform and not point.failure]
+        budgets = [{price: value} for value in sorted({point.value(price) for point in uniform})]
+    unique = list({tuple(sorted(budget.items())): budget for budget in budgets}.values())
+    return [b for b in unique if all(_within(result, b, uniform=uniform) for uniform in (False, True))]
+
+
+def _evaluated(
+    evaluator: Evaluator, bitmaps: Sequence[Bitmap], result: SearchResult, storage: str | Path | None
+) -> dict[Bitmap, Evaluation]:
+    with record_at(storage) as record:
+        known: dict[Bitmap, Evaluation] = {}
+        if record is not None:
+            fingerprint, names = evaluator.fingerprint(), [site.name for site in evaluator.sites]
+            known = record.load(fingerprint, evaluator.limit, names, requests_of(result.objectives))
+        waiting, size = [bitmap for bitmap in bitmaps if bitmap not in known], max(1, evaluator.at_once)
+        for start in range(0, len(waiting), size):
+            batch = waiting[start : start + size]
+            for bitmap, evaluation in zip(batch, evaluator.evaluate(batch), strict=True):
+                known[bitmap] = evaluation
+                if record is not None:
+                    record.add(fingerprint, evaluator.limit, bitmap, evaluation)
+    return {bitmap: known[bitmap] for bitmap in bitmaps}
+
+
+def _within(result: SearchResult, budget: Mapping[str, float], *, uniform: bool) -> list[Point]:
+    """Return the points with a finite score, uniform or mixed, that keep a budget."""
+    return [
+        point
+        for point in result.points
+        if point.bitmap.is_uniform is uniform
+        and all(map(math.isfinite, point.values))
+        and all(point.value(name) <= limit for name, limit in budget.items())
+    ]
 
 
 def _best(result: SearchResult, budget: Mapping[str, float], *, uniform: bool) -> Point:
     index = next(i for i, objective in enumerate(result.objectives) if not objective.is_cost)
     sign = result.objectives[index].sign
-    within = [
-        point
-        for point in result.points
-        if point.bitmap.is_uniform is uniform
-        and math.isfinite(point.values[index])
-        and all(point.value(name) <= limit for name, limit in budget.items())
-    ]
+    within = _within(result, budget, uniform=uniform)
     if not within:
         kind = "uniform" if uniform else "mixed"
         raise BadInputError(

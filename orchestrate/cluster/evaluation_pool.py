@@ -18,6 +18,7 @@ from orchestrate.cluster.pool import ActorPool, LocalPool, Made, Pool
 from orchestrate.config.sections import WorkersConfig
 from qalof.bitmap import Bitmap
 from qalof.checkpoint.opening import OpenCheckpoint
+from qalof.digests import content_digest
 from qalof.evaluation.result import Evaluation
 from qalof.model.shared_memory import share_large
 from qalof.model.switchable import SwitchableModel
@@ -37,6 +38,8 @@ class Scoring:
     """The number of examples to score it on; None takes all."""
     metrics: tuple[str, ...] = ()
     """The metrics on request that are measured too, such as ``kl``."""
+    skip: int = 0
+    """How many examples come before the first that is scored."""
 
 
 Item = Scoring | Measurement
@@ -67,7 +70,8 @@ class Scorer:
         if item.metrics not in self._requested:
             self._requested[item.metrics] = on_request(self.task, item.metrics)
         self.model.set_bitmap(item.bitmap)
-        return self.task.evaluate(self.model, limit=item.limit, **self._requested[item.metrics])
+        more = self._requested[item.metrics] | ({"skip": item.skip} if item.skip else {})
+        return self.task.evaluate(self.model, limit=item.limit, **more)
 
     def measure(self, measurement: Measurement) -> Taken:
         """Take a measurement of the model."""
@@ -96,6 +100,7 @@ class EvaluationPool:
         workers: how many actors there are, their threads and device.
         other: a task in place of the checkpoint's; an open checkpoint has its own.
         metrics: the metrics on request that are measured too, such as ``kl``.
+        skip: how many examples come before the first that is scored.
     """
 
     def __init__(
@@ -106,8 +111,9 @@ class EvaluationPool:
         workers: WorkersConfig,
         other: Mapping[str, Any] | None = None,
         metrics: Sequence[str] = (),
+        skip: int = 0,
     ) -> None:
-        self._metrics = tuple(metrics)
+        self._metrics, self._skip = tuple(metrics), skip
         self._opened = OpenCheckpoint.of(checkpoint, other)
         self.limit, self.sites, self.at_once = limit, tuple(sites), workers.count
         made = pool_of(EvaluationActor, workers, self._opened, threads_of(workers), workers.device)
@@ -121,7 +127,7 @@ class EvaluationPool:
     ) -> list[Evaluation]:
         """Score the bitmaps, in their order; ``on_result(index, evaluation)`` is called as each result arrives."""
         examples = self.limit if limit is None else limit
-        return self._pool.map([Scoring(bitmap, examples, self._metrics) for bitmap in bitmaps], on_result)
+        return self._pool.map([Scoring(bitmap, examples, self._metrics, self._skip) for bitmap in bitmaps], on_result)
 
     def with_metrics(self, names: Sequence[str]) -> EvaluationPool:
         """Return the same pool of the same actors, which measures metrics on request too.
@@ -157,7 +163,8 @@ class EvaluationPool:
 
     def fingerprint(self) -> str:
         """A digest that is equal for equal weights and data."""
-        return self._opened.fingerprint
+        own = self._opened.fingerprint
+        return content_digest(own, {"skip": self._skip}) if self._skip else own
 
     def close(self) -> None:
         """Let the actors go."""

@@ -16,6 +16,7 @@ LOSSES = "losses.jsonl"
 EVALUATIONS = "evaluations.json"
 EVALUATION_RECORD = "evaluations.jsonl"
 SEARCH_RECORD = "search.jsonl"
+JUDGE_RECORD = "judge.jsonl"
 FRONT = "front.json"
 ATTACK_RECORD = "attacks.jsonl"
 ROBUSTNESS = "robustness.json"
@@ -34,6 +35,7 @@ FILES = {
     "front.png": "the front as a picture",
     "trace.csv": "the strategy's own steps",
     SEARCH_RECORD: "record of evaluations, with scores of every example",
+    JUDGE_RECORD: "record of the finalists' evaluations on examples that the search has not seen",
     ROBUSTNESS: "success, transfer, random precision",
     ATTACK_RECORD: "every attacked text",
     SCORE_TABLE.format(score="*"): "the scores of all sites at all choices, for a search",

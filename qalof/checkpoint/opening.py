@@ -7,6 +7,7 @@ used.  Another process opens it again: only the name of the folder is sent there
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,14 @@ class OpenCheckpoint:
                 f"{_head(base['head'], base['labels'])} one; take a checkpoint of a task with that head"
             )
         return task
+
+    def with_task(self, other: Mapping[str, Any]) -> OpenCheckpoint:
+        """Return the same checkpoint with another task; what is loaded already is shared."""
+        twin = copy(self)
+        twin.other = other
+        for name in ("task", "fingerprint"):
+            twin.__dict__.pop(name, None)
+        return twin
 
     def fresh_model(
         self, quantization: QuantizationScheme | None = None, embedding: TensorScheme | None = None

@@ -8,7 +8,7 @@ the batch is split, and every objective (cross entropy, distillation) is weighte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -22,6 +22,8 @@ from qalof.precision import at_least_float32
 
 Batch = dict[str, torch.Tensor]
 """Tensors by name; the first dimension is the batch."""
+
+Example = TypeVar("Example")
 
 Feature = Mapping[str, Any]
 """One tokenized training example: plain lists and numbers."""
@@ -87,13 +89,38 @@ class Task(Protocol):
         """
         ...
 
-    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
-        """Score ``model`` (called as a transformers model) on the validation split, or its first ``limit`` examples."""
+    def evaluate(
+        self, model: Any, *, limit: int | None = None, skip: int = 0, progress: Progress | None = None
+    ) -> Evaluation:
+        """Score ``model`` (called as a transformers model) on the validation split, or on ``limit`` examples of it
+        after the first ``skip``.
+
+        Raises:
+            BadInputError: ``skip`` leaves no example.
+        """
         ...
 
     def fingerprint(self) -> str:
         """Return a digest of data and settings: equal fingerprints mean equal evaluations."""
         ...
+
+
+def chosen(examples: Sequence[Example], limit: int | None, skip: int) -> Sequence[Example]:
+    """Return ``limit`` examples after the first ``skip``; None returns all of these.
+
+    Raises:
+        BadInputError: ``skip`` leaves no example.
+    """
+    if skip >= len(examples) > 0:
+        raise BadInputError(
+            f"skip must leave an example: got {skip} of {len(examples)}; lower it, or take another split"
+        )
+    return examples[skip:][:limit]
+
+
+def example_count(task: Any) -> int:
+    """Return how many examples the validation split of a task has; those of running text are windows."""
+    return len(task.windows() if hasattr(task, "windows") else task.validation)
 
 
 def on_request(task: Task, names: Sequence[str]) -> dict[str, Any]:

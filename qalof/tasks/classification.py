@@ -34,7 +34,7 @@ from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
 from qalof.precision import at_least_float32
 from qalof.reading import exists, parse_json, read_lines
-from qalof.tasks.base import Batch, Feature, TrainingData
+from qalof.tasks.base import Batch, Feature, TrainingData, chosen
 from qalof.tasks.classification_hub import hub_labels, hub_texts, is_hub_name
 from qalof.tasks.squad_data import parse_split
 from qalof.tiny import REVIEWS_DIR
@@ -188,16 +188,18 @@ class ClassificationTask:
         return outputs.logits, batch["labels"]
 
     @torch.no_grad()
-    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+    def evaluate(
+        self, model: Any, *, limit: int | None = None, skip: int = 0, progress: Progress | None = None
+    ) -> Evaluation:
         """Return accuracy in percent and mean cross entropy in nats."""
-        labels = torch.tensor([example.label for example in self.validation[:limit]])
+        labels = torch.tensor([example.label for example in chosen(self.validation, limit, skip)])
         rows, cut = self._validation_ids
-        logits = class_logits(model, rows[:limit], self.settings.eval_batch_size, progress)
+        logits = class_logits(model, rows[skip:][:limit], self.settings.eval_batch_size, progress)
         losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").tolist()
         correct = [100.0 * hit for hit in (logits.argmax(-1) == labels).tolist()]
         count = len(labels)
         metrics = {"accuracy": sum(correct) / count, "loss": sum(losses) / count}
-        return Evaluation(metrics, count, {"accuracy": correct, "loss": losses}, {"truncated": sum(cut[:limit])})
+        return Evaluation(metrics, count, {"accuracy": correct, "loss": losses}, {"truncated": sum(cut[skip:][:limit])})
 
 
 def class_logits(

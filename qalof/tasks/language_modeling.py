@@ -37,7 +37,7 @@ from qalof.model.pretrained import HeadKind
 from qalof.model.special_tokens import special_token
 from qalof.paths import DataPath
 from qalof.reading import exists, read_text
-from qalof.tasks.base import Feature
+from qalof.tasks.base import Feature, chosen
 from qalof.tasks.generated_data import find_generated, open_generated
 from qalof.tasks.next_token import NextToken, Sums
 from qalof.tasks.squad_data import load_squad
@@ -150,15 +150,17 @@ class LanguageModelingTask(NextToken):
         model: Any,
         *,
         limit: int | None = None,
+        skip: int = 0,
         progress: Progress | None = None,
         full_precision: FullPrecision | None = None,
     ) -> Evaluation:
-        """Return the loss in nats per token, and token and word perplexity, over all windows or the first ``limit``.
+        """Return the loss in nats per token, and token and word perplexity, over all windows, or over
+        ``limit`` of them after the first ``skip``.
 
         ``accuracy`` is the share of scored tokens that the model finds likeliest, in percent; ``kl``, where
         ``full_precision`` is given, the divergence from full precision in nats per scored token.
         """
-        windows = self.windows()[:limit]
+        windows = chosen(self.windows(), limit, skip)
         sums: list[Sums] = []
         for at in range(0, len(windows), self.settings.eval_batch_size):
             sums += self.sums(model, windows[at : at + self.settings.eval_batch_size], full_precision)

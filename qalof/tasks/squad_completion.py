@@ -28,7 +28,7 @@ from qalof.model.pretrained import HeadKind
 from qalof.model.special_tokens import special_token
 from qalof.paths import DataPath
 from qalof.tasks import squad_metrics
-from qalof.tasks.base import Feature, TrainingData
+from qalof.tasks.base import Feature, TrainingData, chosen
 from qalof.tasks.feature_cache import cached_features, column, map_cached
 from qalof.tasks.next_token import NextToken, Sums
 from qalof.tasks.squad_data import SquadExample, digest_and_reader, gold_counts, load_squad
@@ -218,6 +218,7 @@ class CompletionTask(NextToken):
         model: Any,
         *,
         limit: int | None = None,
+        skip: int = 0,
         progress: Progress | None = None,
         full_precision: FullPrecision | None = None,
     ) -> Evaluation:
@@ -227,7 +228,7 @@ class CompletionTask(NextToken):
         Raises:
             BadInputError: No example has an answer that fits, so there is no loss.
         """
-        examples = self.validation[:limit]
+        examples = chosen(self.validation, limit, skip)
         if not any(example.answers for example in examples):
             raise BadInputError(
                 f"one of the examples at least must have a gold answer: got none in {len(examples)}; raise the limit"

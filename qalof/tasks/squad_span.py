@@ -29,7 +29,7 @@ from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
 from qalof.precision import at_least_float32
 from qalof.tasks import squad_metrics
-from qalof.tasks.base import Batch, Feature, TrainingData
+from qalof.tasks.base import Batch, Feature, TrainingData, chosen
 from qalof.tasks.feature_cache import cached_features, column, map_cached
 from qalof.tasks.squad_data import SquadExample, digest_and_reader, gold_counts, load_squad
 
@@ -202,11 +202,13 @@ class SpanTask:
         return logits.masked_fill(padding, torch.finfo(logits.dtype).min), labels
 
     @torch.no_grad()
-    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+    def evaluate(
+        self, model: Any, *, limit: int | None = None, skip: int = 0, progress: Progress | None = None
+    ) -> Evaluation:
         """Return exact match and F1 in percent, from the best span over the windows of an example."""
-        examples = self.validation[:limit]
-        windows = self._validation_windows[: None if limit is None else self._windows_of_first(limit)]
-        with_windows = {window.example for window in windows}
+        examples = chosen(self.validation, limit, skip)
+        windows = self._validation_windows[self._windows_of_first(skip) : self._windows_of_first(skip + len(examples))]
+        with_windows = {window.example - skip for window in windows}
         best = [(-np.inf, NO_ANSWER if index in with_windows else "") for index in range(len(examples))]
         device = model.device
         done = 0
@@ -220,8 +222,9 @@ class SpanTask:
             both = (outputs.start_logits, outputs.end_logits)
             starts, ends = (at_least_float32(logits).cpu().numpy() for logits in both)
             for row, i in enumerate(batch):
-                found = self._decode(windows[i], starts[row], ends[row], examples[windows[i].example].context)
-                best[windows[i].example] = max(best[windows[i].example], found, key=lambda scored: scored[0])
+                index = windows[i].example - skip
+                found = self._decode(windows[i], starts[row], ends[row], examples[index].context)
+                best[index] = max(best[index], found, key=lambda scored: scored[0])
             done += len(batch)
             if progress:
                 progress(done, len(windows))

@@ -27,7 +27,7 @@ from qalof.evaluation.result import Evaluation
 from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
-from qalof.tasks.base import Batch, Feature
+from qalof.tasks.base import Batch, Feature, chosen
 from qalof.tasks.zero_shot_data import BENCHMARKS, Dataset, Item, load_items
 
 
@@ -120,9 +120,11 @@ class ZeroShotTask:
         return most_tokens(model)
 
     @torch.no_grad()
-    def evaluate(self, model: Any, *, limit: int | None = None, progress: Progress | None = None) -> Evaluation:
+    def evaluate(
+        self, model: Any, *, limit: int | None = None, skip: int = 0, progress: Progress | None = None
+    ) -> Evaluation:
         """Return ``acc``, and ``acc_norm`` where the benchmark reports it, in percent."""
-        items = self.validation[:limit]
+        items = chosen(self.validation, limit, skip)
         pairs = [encode_pair(self.tokenizer, *choice) for item in items for choice in item.choices]
         settings, pad, most = self.settings, int(self.tokenizer.pad_token_id or 0), self._most_tokens(model)
         legal = [0 < len(pair.continuation) <= most for pair in pairs]
@@ -137,8 +139,8 @@ class ZeroShotTask:
             too_long += any(map(math.isnan, chances))
             likelihoods = np.array(chances)
             for name, values in hits.items():
-                chosen = likelihoods / np.array(item.lengths) if name == "acc_norm" else likelihoods
-                right = not np.isnan(chosen).any() and int(chosen.argmax()) == item.gold
+                found = likelihoods / np.array(item.lengths) if name == "acc_norm" else likelihoods
+                right = not np.isnan(found).any() and int(found.argmax()) == item.gold
                 values.append(100.0 * float(right))
         metrics = {name: float(np.mean(values)) for name, values in hits.items()}
         return Evaluation(metrics, len(items), hits, {"truncated": cut, "choice_too_long": too_long})

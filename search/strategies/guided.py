@@ -60,6 +60,7 @@ def guided(
     budget_of: str = "average_bits",
     examples: Annotated[int, Law(ge=1, off="null takes 2,048 tokens")] | None = None,
     step_below: Annotated[float, Law(ge=0, off="0 takes no gradient step")] = 5.0,
+    steps: Count = 1,
     generation_size: Count = 4,
     rounds: Annotated[int, Law(ge=0, off="0 refines nothing")] | None = None,
 ) -> Strategy:
@@ -73,6 +74,8 @@ def guided(
         budget_of: the cost that budgets bound.
         examples: training examples of each measurement.
         step_below: average bits below which gradient steps are taken.
+        steps: the most gradient steps per budget, each on fresh examples; the first one that finds nothing better is
+            the last.
         generation_size: bitmaps in a generation of refinement.
         rounds: generations of refinement per budget; None takes none for a likelihood, and otherwise as many as there
             are evaluations.
@@ -91,7 +94,7 @@ def guided(
         best = search.known[context.space.bitmap(picks)]
         search.note("knapsack", plan, best)
         if best.is_finite and best.cost.average_bits < step_below:
-            best = yield from search.step(plan, picks, best)
+            best = yield from search.descended(plan, picks, best, steps)
         search.best.append(best)
     if rounds == 0 or (rounds is None and objective.metric.is_likelihood):
         return
@@ -136,8 +139,18 @@ class _Guided:
             self.known |= dict(zip(new, scores, strict=True))
         return [self.known[bitmap] for bitmap in bitmaps]
 
-    def step(self, plan: BitmapSpace, picks: Picks, best: Score) -> Steps:
-        """Take step 3 from ``picks``, and return what is best then."""
+    def descended(self, plan: BitmapSpace, picks: Picks, best: Score, steps: int) -> Steps:
+        """Take step 3 from ``picks`` up to ``steps`` times, and return what is best then."""
+        for number in range(steps):
+            before = best
+            best = yield from self.step(plan, picks, best, self.context.seed + 1 + number)
+            if best is before:
+                break
+            picks = self.space.encode(best.bitmap)
+        return best
+
+    def step(self, plan: BitmapSpace, picks: Picks, best: Score, seed: int) -> Steps:
+        """Take step 3 from ``picks`` on examples drawn from ``seed``, and return what is best then."""
         near = [[p for p in (pick - 1, pick, pick + 1) if 0 <= p < u.choices]
                 for pick, u in zip(picks, self.space.units, strict=True)]  # fmt: skip
         choices = {
@@ -145,7 +158,7 @@ class _Guided:
             for ps, unit in zip(near, self.space.units, strict=True)
             for member in unit.members
         }
-        wanted = GradientWanted(self.space.bitmap(picks), choices, self.examples, self.context.seed + 1)
+        wanted = GradientWanted(self.space.bitmap(picks), choices, self.examples, seed)
         (taken,) = yield wanted
         if not math.isfinite(taken["kl"]):  # the model has collapsed at x, and no direction leads away
             return best

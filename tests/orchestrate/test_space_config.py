@@ -27,7 +27,7 @@ def call(monkeypatch, json_of, tmp_path):
 
 def test_a_space_reads_choices_and_menus(span_checkpoint):
     config = SearchConfig.model_validate({"checkpoint": str(span_checkpoint), "space": SPACE})
-    _, space, _ = check_search(config)
+    space = check_search(config).space
     by_name = {unit.name: [str(bits) for bits in unit.menu] for unit in space.units}
     assert by_name["h.0.attention"] == ["w4a8kv8", "w4g32a8kv8", "w4g16a8kv8", "8"]
     assert by_name["h.1.mlp"] == ["8", "8g32"]

@@ -108,3 +108,26 @@ def test_an_evaluator_that_cannot_measure_is_refused_with_a_way_out(space, make_
 
     with pytest.raises(BadInputError, match="take another strategy"):
         run(space, Plain())
+
+
+def test_further_gradient_steps_start_from_the_better_bitmap_on_fresh_examples_and_end_where_none_is_better(
+    space, make_evaluator
+):
+    class Misled(make_evaluator):
+        """An evaluator whose table is wrong and whose gradients are right."""
+
+        def measure(self, wanted):
+            taken = super().measure(wanted)
+            if isinstance(wanted, ScoresWanted):
+                for row in taken["values"]["weight"].values():
+                    row.update({width: -value for width, value in row.items()})
+            return taken
+
+    evaluator = Misled(space.sites, {"h.0.a": 1.0, "h.0.b": 30.0, "h.1.a": 5.0}, per_example=False)
+    result = run(space, evaluator, budgets=[3.4], steps=4, step_below=9.0)
+    gradients = [wanted for wanted in evaluator.measured if isinstance(wanted, GradientWanted)]
+    taken = [row for row in result.trace if row["stage"] == "gradient step" and row["taken_over"]]
+    assert 1 <= len(gradients) <= 4
+    assert len({wanted.seed for wanted in gradients}) == len(gradients)
+    assert len({wanted.bitmap for wanted in gradients}) == len(gradients)
+    assert len(taken) >= len(gradients) - 1

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from orchestrate.config.base import BaseConfig
-from orchestrate.config.sections import CheckpointConfig
+from orchestrate.config.sections import CheckpointConfig, Limit
 from qalof.laws import Law, Seed, Width
 from search.failure import MOST_IN_A_ROW
 from search.grouping import Group
@@ -61,6 +61,16 @@ class SpaceConfig(BaseConfig):
         }
 
 
+class JudgeConfig(BaseConfig):
+    """The examples on which the finalists are scored, none of which the search has seen."""
+
+    split: str | None = None
+    """Another split of the same data than the ones that are trained and searched on, such as ``test`` or
+    ``test[:200]``; null takes the searched split, after the ``limit`` examples that the search scores."""
+    limit: Limit | None = None
+    """How many of these examples are scored, from the first on; null scores all of them."""
+
+
 class SearchConfig(CheckpointConfig):
     """The config of ``qalof search``."""
 
@@ -85,5 +95,9 @@ class SearchConfig(CheckpointConfig):
     """The greatest allowed value of each cost: ``average_bits``; ``weight_bytes``, the sites' packed weights;
     ``total_bytes``, all tensors of the packed model, its adapters included; or another cost. No bitmap that exceeds one
     is scored."""
+    judge: JudgeConfig | None = None
+    """On which examples the best mixed and the best uniform bitmap of each budget are scored again and
+    compared in pairs; null judges nothing.  The budgets are those of ``guided``, otherwise the costs of the uniform
+    bitmaps."""
     seed: Seed = 0
     """The seed of all that is drawn."""

@@ -23,11 +23,12 @@ from search.result import SearchResult
 @dataclass(frozen=True)
 class Searched:
     """What ``search`` found: its result, and its points' scores per example, which are None where they were not
-    kept.
+    kept; and what examples said that the search has not seen, as ``result.json`` has it.
     """
 
     result: SearchResult
     evaluations: tuple[Evaluation | None, ...]
+    judgement: Mapping[str, Any] | None = None
 
     @property
     def quality(self) -> Objective:
@@ -69,7 +70,9 @@ def searched(folder: Path, result: Mapping[str, Any]) -> Searched:
             f"{len(result['front'])}: it has {counts[0]} and {counts[1]}; run the step again"
         )
     known = _recorded(folder / SEARCH_RECORD)
-    return Searched(found, tuple(_fitting(point, known.get(point.bitmap)) for point in found.points))
+    return Searched(
+        found, tuple(_fitting(point, known.get(point.bitmap)) for point in found.points), result.get("judgement")
+    )
 
 
 def _recorded(path: Path) -> dict[Bitmap, Evaluation]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import RenderableType
 
@@ -21,6 +21,7 @@ from orchestrate.document.terminal import size
 from orchestrate.jobs.base import Job, Offer, Result
 from orchestrate.jobs.search.config import SearchConfig
 from orchestrate.jobs.search.findings import Searched, searched
+from orchestrate.jobs.search.judging import check_judge, judged
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import record_bitmap
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
@@ -36,8 +37,23 @@ from search.grouping import Grouping
 from search.menu import DEFAULT_WIDTHS
 from search.scores.data import why_unscored
 
-Checked = tuple[OpenCheckpoint, BitmapSpace, tuple[str, ...], tuple[str, str]]
-"""The checkpoint, the space, the objectives, and the strategy with why it is not guided where none is named."""
+
+class Checked(NamedTuple):
+    """What a search works on.
+
+    Attributes:
+        opened: the checkpoint.
+        space: the space.
+        objectives: the objectives.
+        strategy: the strategy, and why it is not ``guided`` where none is named.
+        judge: the checkpoint with the task of the examples that judge; None where nothing is judged.
+    """
+
+    opened: OpenCheckpoint
+    space: BitmapSpace
+    objectives: tuple[str, ...]
+    strategy: tuple[str, str]
+    judge: OpenCheckpoint | None
 
 
 def check_search(config: SearchConfig) -> Checked:
@@ -54,14 +70,16 @@ def check_search(config: SearchConfig) -> Checked:
     # a study refuses bad objectives, strategies and options when it is made
     strategy = strategy_for(why_unscored(opened.task)) if config.strategy is None else (config.strategy, "")
     Study(space, objectives, strategy[0], max_evaluations=config.max_evaluations, options=config.strategy_options)
-    return opened, space, objectives, strategy
+    return Checked(opened, space, objectives, strategy, None if config.judge is None else check_judge(config, opened))
 
 
 def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
     """Search the space, on Ray or in this process, and keep the front."""
-    opened, space, objectives, (strategy, why) = checked
+    opened, space, objectives, (strategy, why), other = checked
     if not config.workers.in_process:
         opened.drop_model()
+        if other is not None:
+            other.drop_model()
     find, evaluator = _means(config, opened, space)
     with progress_bar("search", config.max_evaluations or len(space.units) * 2) as progress:
         done = 0
@@ -102,6 +120,7 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
         "front": found.front.to_dict("records"),
         "strategy": strategy,
         "strategy_note": why,
+        "judgement": None if other is None else judged(config, other, space, found, directory),
         "failures": failures,
     }
 
@@ -143,6 +162,7 @@ class SearchJob(Job[SearchConfig, Checked]):
         ("Widths", "space"),
         ("Limits", "limits"),
         ("Evaluations at most", "max_evaluations"),
+        ("Judged on", "judge"),
         ("Seed", "seed"),
     )
     record = (SEARCH_RECORD, "evaluation")
@@ -180,7 +200,7 @@ class SearchJob(Job[SearchConfig, Checked]):
         return searched(folder, result)
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """Show the front as a drawing and as a table, and its bitmaps."""
+        """Show the front as a drawing and as a table, its bitmaps, and how the finalists did on other examples."""
         from orchestrate.jobs.search.view import search_blocks
 
         return search_blocks(record, step, prefix)
@@ -192,10 +212,10 @@ class SearchJob(Job[SearchConfig, Checked]):
         return search_statements(record, step)
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """The front, and what could not be evaluated."""
-        from orchestrate.jobs.search.terminal import front_table, notes
+        """The front, the judgement, and what could not be evaluated."""
+        from orchestrate.jobs.search.terminal import front_table, judged_table, notes
 
-        return [front_table(result, folder), *notes(result)]
+        return [front_table(result, folder), *judged_table(result), *notes(result)]
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
         """Offer the first and the last bitmap that greedy kept, and counts of its steps."""

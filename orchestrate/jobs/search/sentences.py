@@ -36,6 +36,8 @@ def search_statements(record: Record, step: Step) -> list[Statement]:
     if chosen is not None:
         found += _against_full(record, step, searched, order[chosen])
     found += _against_uniform(searched) + _untried(record, step, searched, order)
+    if searched.judgement is not None:
+        return [Statement(searched.judgement["answer"]), *found, *failed]
     warning = (
         f"The front was chosen and scored on the same {count_of(searched.examples, 'example')}, so its estimates lean "
         "to the good side; score a chosen bitmap on other examples before relying on a small gain."

@@ -1,4 +1,4 @@
-"""A front in the terminal."""
+"""A front and its judgement in the terminal."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from orchestrate.document.sheet import Sheet
 from orchestrate.document.terminal import heading, interval, size, summaries
 from orchestrate.runs.layout import FRONT
 from qalof.bitmap_names import short_name
+from qalof.metrics import described
 from qalof.statistics import Interval
 
 
@@ -32,6 +33,31 @@ def front_table(result: Mapping[str, Any], folder: Path) -> Sheet:
     example = f"; evaluate or export one with --bitmap {place}#{front[0].get('id', 1)}" if front else ""
     title = f"Front of {result['evaluations']} evaluations{example}"
     return Sheet(headings, shown, title=title, notes=summaries(front), whole=place)
+
+
+def judged_table(result: Mapping[str, Any]) -> list[Text | Sheet]:
+    """Say what the judgement found, and show the finalists of each budget; nothing where nothing was judged."""
+    judgement = result.get("judgement")
+    if judgement is None:
+        return []
+    metric, rows = judgement["metric"], judgement["rows"]
+    if not rows:
+        return [Text(judgement["answer"])]
+    name = next(iter(rows[0]))
+    headings = [described(name).label, "mixed", heading(metric), "uniform", heading(metric), "gain"]
+    shown = [
+        [
+            size(row[name]) if name.endswith("_bytes") else bits(row[name]),
+            row["mixed"],
+            interval(metric, Interval.from_columns(row, metric)),
+            row["uniform"],
+            interval(metric, Interval.from_columns(row, f"uniform_{metric}")),
+            interval(metric, Interval.from_columns(row, "gain")),
+        ]
+        for row in rows
+    ]
+    title = f"Finalists on {judgement['examples']} examples that the search has not seen"
+    return [Text(judgement["answer"]), Sheet(headings, shown, title=title)]
 
 
 def notes(result: Mapping[str, Any]) -> list[Text]:

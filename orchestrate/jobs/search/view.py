@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from orchestrate.document import formats
 from orchestrate.document.blocks import Block, Cell, Plot, Table
@@ -45,6 +46,7 @@ def search_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
         Plot(svg, "Every evaluated bitmap; the front, numbered as below, and the uniform bitmaps with 95 % intervals"),
         _front_table(searched, order, known),
         *_width_map(searched, order, prefix),
+        *_judged(searched),
     ]
 
 
@@ -150,6 +152,33 @@ def _front_table(searched: Searched, order: Sequence[int], known: dict[Bitmap, E
         rows,
         PAIRED if compared else UNPAIRED,
     )
+
+
+def _judged(searched: Searched) -> list[Block]:
+    """Show the finalists of each budget on the examples that the search has not seen."""
+    judgement = searched.judgement
+    if judgement is None or not judgement["rows"]:
+        return []
+    metric, rows = judgement["metric"], judgement["rows"]
+    budget = next(iter(rows[0]))
+
+    def level(row: Mapping[str, Any], name: str) -> Cell:
+        return Cell(formats.level_with_interval(Interval.from_columns(row, name), metric))
+
+    cells = [
+        [
+            Cell(formats.size(row[budget]) if budget.endswith("_bytes") else formats.bits(row[budget])),
+            Cell(row["mixed"]),
+            level(row, metric),
+            Cell(row["uniform"]),
+            level(row, f"uniform_{metric}"),
+            _difference(Interval.from_columns(row, "gain")),
+        ]
+        for row in rows
+    ]
+    unseen = formats.count_of(judgement["examples"], "example")
+    headings = [formats.heading(budget), "Mixed", formats.heading(metric), "Uniform", formats.heading(metric), "Gain"]
+    return [Table(f"The finalists of each budget on {unseen} that the search has not seen", headings, cells, PAIRED)]
 
 
 def _difference(interval: Interval | None) -> Cell:

@@ -4,11 +4,14 @@ Every file of a run that holds bitmaps is read: a bitmap's own JSON file, a sear
 ``search.jsonl``, ``evaluations.json`` and ``evaluations.jsonl``, ``result.json``, and ``packed.json``.
 ``FILE#`` is followed by the id that tables show
 (:mod:`qalof.bitmap_names`), or by a position, 1 for the first: of a search result that is the row of its front.  A file
-with one bitmap needs neither.
+with one bitmap needs neither.  ``front.json#average_bits=4.5`` is the best bitmap of a search, by its first objective,
+that costs at most so much; any cost can stand there.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from qalof.home import expanded
 from qalof.layer_bits import LayerBits
 
 SUFFIXES = (".json", ".jsonl")
+_BUDGET = re.compile(r"([a-z_]+) *= *([0-9.]+(?:e[+-]?[0-9]+)?)$")
 _SHOWN = 4
 """An error lists this many ids."""
 
@@ -41,12 +45,15 @@ def read_spec(text: str) -> Spec:
     """Return the bitmap that ``FILE`` or ``FILE#ID`` names, as the file stores it.
 
     Raises:
-        BadInputError: The file does not exist or has no bitmaps, the id or position does not exist, or the file has
-            several bitmaps and none is chosen.
+        BadInputError: The file does not exist or has no bitmaps, the id or position does not exist, no bitmap is
+            within the budget, or the file has several bitmaps and none is chosen.
     """
     path = file_of(text)
     chosen = text.rpartition("#")[2].strip() if _selects(text) else ""
-    listed, others = _found(_content(path))
+    content = _content(path)
+    if budget := _BUDGET.match(chosen):
+        return _best_within(path, content, budget[1], float(budget[2]))
+    listed, others = _found(content)
     if not listed:
         raise BadInputError(f"bitmap file {path} must hold a bitmap: it holds none; give a front.json or a bitmap")
     if not chosen:
@@ -64,6 +71,29 @@ def read_spec(text: str) -> Spec:
         f"a bitmap of {path} must be named by its id or by its position from 1 to {len(listed)}: got {chosen!r}; "
         f"{_choices(path, listed)}"
     )
+
+
+def _best_within(path: Path, data: Any, cost: str, limit: float) -> Spec:
+    """Return the best bitmap of a search's result, of equal ones that with fewer bytes, at a cost of at most
+    ``limit``.
+    """
+    points = data.get("points") if isinstance(data, Mapping) else None
+    if not points or not data.get("objectives"):
+        raise BadInputError(f"a budget chooses from a search's front.json: {path} is none; name a bitmap by its id")
+    costs = points[0]["cost"]
+    if costs.get(cost) is None:
+        known = [name for name, value in costs.items() if value is not None]
+        raise BadInputError(f"a budget must name a cost that {path} has: got {cost!r}; {nearest_hint(cost, known)}")
+    scored = [point for point in points if isinstance(point["values"][0], int | float)]
+    within = [point for point in scored if point["cost"][cost] <= limit and math.isfinite(point["values"][0])]
+    if not within:
+        least = min(point["cost"][cost] for point in scored or points)
+        raise BadInputError(
+            f"a bitmap of {path} must have {cost} of at most {limit:.10g}: the least is {least:.10g}; raise the budget"
+        )
+    sign = -1 if str(data["objectives"][0]).startswith("max:") else 1
+    best: Spec = min(within, key=lambda point: (sign * point["values"][0], point["cost"]["weight_bytes"]))["bitmap"]
+    return best
 
 
 def _content(path: Path) -> Any:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 import search
+from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from search import BitmapSpace, SearchResult
 
@@ -118,3 +119,46 @@ def test_a_result_that_cannot_be_read_is_refused(tmp_path, text, message):
 def test_a_missing_result_is_refused(tmp_path):
     with pytest.raises(BadInputError, match="does not exist"):
         SearchResult.load(tmp_path)
+
+
+@pytest.mark.parametrize("first", ["max:f1", "min:loss"])
+def test_a_file_and_a_budget_name_the_bitmap_that_the_result_calls_best(sites, make_evaluator, tmp_path, first):
+    result = search.run(
+        BitmapSpace.of(sites, weight=(2, 4, 8)),
+        make_evaluator(sites, per_example=True),
+        (first, "min:weight_bytes"),
+        "random",
+        16,
+    )
+    result.save(tmp_path)
+    file = tmp_path / "front.json"
+    for cost in ("average_bits", "weight_bytes"):
+        for point in result.points:
+            budget = point.cost.value(cost)
+            named = Bitmap.parse(f"{file}#{cost}={budget!r}", [site.name for site in sites])
+            assert named == result.best(**{cost: budget}).bitmap
+
+
+@pytest.mark.parametrize(
+    ("choice", "part"),
+    [
+        ("average_bits=0.5", "raise the budget"),
+        ("average_bit=4", "average_bits"),
+        ("total_bytes=9", "cost"),
+        ("average_bits=", "id or by its position"),
+        ("average_bits<4", "id or by its position"),
+    ],
+)
+def test_a_budget_that_chooses_no_bitmap_is_refused_with_the_way_out(sites, make_evaluator, tmp_path, choice, part):
+    search.run(
+        BitmapSpace.of(sites, weight=(2, 4, 8)), make_evaluator(sites, per_example=True), OBJECTIVES, "random", 4
+    ).save(tmp_path)
+    with pytest.raises(BadInputError, match=part):
+        Bitmap.parse(f"{tmp_path / 'front.json'}#{choice}", [site.name for site in sites])
+
+
+def test_a_budget_chooses_from_a_search_alone(tmp_path):
+    file = tmp_path / "bitmap.json"
+    file.write_text('{"sites": {"a": 4}}')
+    with pytest.raises(BadInputError, match=r"front\.json"):
+        Bitmap.parse(f"{file}#average_bits=4", ["a"])

@@ -19,6 +19,8 @@ SEARCH_RECORD = "search.jsonl"
 JUDGE_RECORD = "judge.jsonl"
 FRONT = "front.json"
 ATTACK_RECORD = "attacks.jsonl"
+ATTACK_JUDGED = "attacks_judged.jsonl"
+ATTACK_SKIPPED = "attacks_skipped.jsonl"
 ROBUSTNESS = "robustness.json"
 SCORE_TABLE = "scores_{score}.json"
 """The table of one score of all sites."""
@@ -38,6 +40,8 @@ FILES = {
     JUDGE_RECORD: "record of the finalists' evaluations on examples that the search has not seen",
     ROBUSTNESS: "success, transfer, random precision",
     ATTACK_RECORD: "every attacked text",
+    ATTACK_JUDGED: "what every attacked text is read as, at each bitmap and draw",
+    ATTACK_SKIPPED: "texts that could not be attacked, with the reason",
     SCORE_TABLE.format(score="*"): "the scores of all sites at all choices, for a search",
     "trials": "each trial's config, checkpoint, losses and scores",
     "methods": "each method's checkpoint and scores of every example",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qalof.attacks.attack import AttackExample
@@ -12,6 +12,7 @@ from qalof.model.pretrained import HeadKind
 from qalof.tasks.base import Task
 from qalof.tasks.classification import ClassificationTask
 from qalof.tasks.language_modeling import LanguageModelingTask
+from qalof.tiny.reviews import true_label
 
 LEAST_WORDS = 20
 
@@ -40,6 +41,14 @@ def texts_or_paragraphs(task: Task) -> list[AttackExample]:
     if not kept:
         raise BadInputError(f"to attack a language model its text must have lines of {LEAST_WORDS} words: it has none")
     return [AttackExample(index, line, HELD) for index, line in enumerate(kept)]
+
+
+def oracle_of(task: Task) -> Callable[[str], int | None] | None:
+    """Return what knows the true label of any text of a task: the generator of the shipped reviews; None elsewhere."""
+    if not isinstance(task, ClassificationTask):
+        return None
+    source = task.settings.validation_data or task.settings.data
+    return true_label if source == "tiny" else None
 
 
 def text_misfit(example: AttackExample, model: Any) -> str | None:

@@ -148,7 +148,7 @@ def test_a_report_survives_json_without_nan() -> None:
     assert RobustnessResult.from_json(json.loads(text)) == report
     bare = robustness_of(table)
     assert RobustnessResult.from_json(bare.to_json()) == bare
-    with pytest.raises(BadInputError, match="version 2: got 1"):
+    with pytest.raises(BadInputError, match="version 3: got 1"):
         RobustnessResult.from_json(bare.to_json() | {"version": 1})
 
 

@@ -11,7 +11,7 @@ from orchestrate.jobs.attack.job import check
 def test_a_batch_of_the_config_shares_its_draws_and_others_draw_anew(review_checkpoint, given):
     drawn = {"bitmaps": [8, 4], "granularity": "batch", "draws": 4, **given}
     config = AttackConfig.model_validate({"checkpoint": str(review_checkpoint), "random_precision": drawn, "limit": 2})
-    (defence,) = check(config).defences
+    (defence,) = check(config).plan.defences
     size = given.get("batch_size", 16)
     assert defence.shared == size
     for draw in range(4):

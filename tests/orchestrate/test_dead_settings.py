@@ -102,6 +102,7 @@ RUNS: dict[str, tuple[str, list[dict[str, Any]]]] = {
                 "bitmaps": [8],
                 "method": {"name": name, "settings": settings},
                 "random_precision": {"draws": 1},
+                "adaptive": {"draws": 1},
             }
             for name, settings in (
                 ("gbda", {"iterations": 1, "batch": 1, "samples": 1, "max_length": 32}),

@@ -24,6 +24,7 @@ from orchestrate.document.cell import Cell
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import Place
 from orchestrate.jobs.attack.config import AttackConfig
+from orchestrate.jobs.attack.findings import skipped_in
 from orchestrate.runs.layout import ATTACK_RECORD, ROBUSTNESS
 from qalof.attacks.attack import AttackResult, AttackStatus, summarize
 from qalof.files import read_json, read_whole_lines
@@ -72,7 +73,8 @@ def attack_cell(place: Place, step: PlannedStep) -> Cell:
 
 def _of_results(metric: str, results: Sequence[AttackResult]) -> Cell:
     if metric == "adversarial_accuracy":
-        withstood = sum(each.status is AttackStatus.FAILED for each in results)
+        held = (AttackStatus.FAILED, AttackStatus.LABEL_CHANGED)
+        withstood = sum(each.status in held for each in results)
         rate = wilson(withstood, len(results))
         return Cell(100 * rate.estimate, 100 * rate.low, 100 * rate.high)
     if metric == "queries":
@@ -103,4 +105,6 @@ def _rate(rate: Mapping[str, Any]) -> Cell:
 
 def _results(step: PlannedStep) -> Iterator[AttackResult]:
     lines = read_whole_lines(step.folder / ATTACK_RECORD)
-    yield from (AttackResult.from_json(json.loads(line)) for line in lines if line)
+    left_out = skipped_in(step.folder)
+    found = (AttackResult.from_json(json.loads(line)) for line in lines if line)
+    yield from (result for result in found if result.example_id not in left_out)

@@ -12,7 +12,9 @@ from qalof.attacks.methods.arca import ArcaSettings
 from qalof.attacks.methods.bert_attack import BertAttackSettings
 from qalof.attacks.methods.gbda import GbdaSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
+from qalof.attacks.substitutes.sentence_encoder import STATES
 from qalof.laws import Count, Law, Seed, Share
+from qalof.paths import PathField
 
 
 class GbdaConfig(BaseConfig):
@@ -85,6 +87,16 @@ class RandomPrecisionConfig(BaseConfig):
         return self
 
 
+class AdaptiveConfig(BaseConfig):
+    """An attacker who knows the defense, and attacks its mean over precisions."""
+
+    draws: Annotated[int, Law(ge=1, off="null is the whole set")] | None = None
+    """How many fresh draws each step of the attack averages over, each of which is a query; null averages over the
+    whole set, or over 4 draws where layers draw for themselves."""
+    combine: Literal["mean", "majority"] = "mean"
+    """How readings become one: the ``mean`` of probabilities, or the ``majority`` of labels."""
+
+
 class AttackConfig(CheckpointConfig):
     """The config of ``qalof attack``: every text is attacked at every bitmap and read at all of them."""
 
@@ -96,5 +108,10 @@ class AttackConfig(CheckpointConfig):
     """The attack and its settings."""
     random_precision: RandomPrecisionConfig = RandomPrecisionConfig()
     """The defense that is measured alongside the fixed bitmaps."""
+    adaptive: AdaptiveConfig | None = None
+    """An attacker who knows the defense, beside those who do not; null leaves him out."""
+    encoder: Annotated[str, PathField(words=(STATES,), hub=True)] = STATES
+    """What judges by a cosine whether an attacked text still means what it did: ``states`` (mean hidden states of the
+    language model), or the folder of a sentence encoder, such as ``cache:all-MiniLM-L6-v2``."""
     seed: Seed = 0
     """The seed of the attack and of the defense's draws; the attack's draws depend on text and bitmap too."""

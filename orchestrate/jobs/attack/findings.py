@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrate.document.findings import recorded, well_formed
 from orchestrate.document.record import Step
-from orchestrate.runs.layout import ATTACK_RECORD
+from orchestrate.runs.layout import ATTACK_RECORD, ATTACK_SKIPPED
 from qalof.attacks.attack import AttackResult
 from qalof.attacks.robustness.report import RobustnessResult
 
@@ -37,10 +37,19 @@ def attacked(folder: Path, result: Mapping[str, Any]) -> Attacked:
     path = folder / ATTACK_RECORD
     by_source: dict[str, list[AttackResult]] = {bitmap: [] for bitmap in report.bitmaps}
     with well_formed(path, "attack record"):
+        left_out = skipped_in(folder)
         for line in recorded(path):
             attacked = AttackResult.from_json(line)
+            if attacked.example_id in left_out:
+                continue
             by_source.setdefault(attacked.bitmap, []).append(attacked)
     return Attacked(report, {bitmap: tuple(sorted(r, key=_example)) for bitmap, r in by_source.items()})
+
+
+def skipped_in(folder: Path) -> set[int]:
+    """Return the ids of texts that could not be attacked or judged, which no figure counts."""
+    path = folder / ATTACK_SKIPPED
+    return {int(line["example_id"]) for line in recorded(path)} if path.is_file() else set()
 
 
 def _example(result: AttackResult) -> int:

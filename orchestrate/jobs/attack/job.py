@@ -1,24 +1,18 @@
-"""Attacks on a pool of Ray actors, and what they say of a model's robustness.
+"""The command ``attack``: attacks on a pool of Ray actors, and what they say of a model's robustness.
 
-An item of work is one text at one bitmap.  Its result is a function of (seed, text, bitmap) alone, so it does not
-matter which actor does it, and each is appended to ``attacks.jsonl`` as it arrives: an attack that was
-killed goes on with what is missing.  Transfer between bitmaps and random precision inference are measured
-afterwards, from the texts that were found.
+Transfer between bitmaps, random precision inference and the attackers against it are computed from what the actors
+read (:mod:`orchestrate.jobs.attack.on_pool`); nothing here runs a model.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import RenderableType
 
-from orchestrate.cluster.evaluation_pool import pool_of, threads_of
 from orchestrate.config.build import parse_bitmaps
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
@@ -27,8 +21,9 @@ from orchestrate.document.estimate import UNKNOWN_EXAMPLES, Estimate, forward, p
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.record import Record, Step
 from orchestrate.document.table_config import Place
-from orchestrate.jobs.attack.config import AttackConfig
-from orchestrate.jobs.attack.findings import Attacked, attacked
+from orchestrate.jobs.attack import findings as found_by
+from orchestrate.jobs.attack.config import AdaptiveConfig, AttackConfig
+from orchestrate.jobs.attack.on_pool import Found, Plan, attack_and_judge, name_of
 from orchestrate.jobs.base import Job, Offer, Result
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import log_at, record_bitmap
@@ -36,58 +31,28 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import ATTACK_RECORD, ROBUSTNESS
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
-from qalof.attacks.attack import AttackExample, AttackResult, AttackSettings, attack_at
+from qalof.attacks.attack import AttackExample, AttackResult, AttackSettings
 from qalof.attacks.examples import fitting
+from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import BATCH_SIZE, RandomPrecision
-from qalof.attacks.robustness.report import RobustnessResult, robustness_of
-from qalof.attacks.robustness.transfer import draw_table, prediction_table
-from qalof.bitmap import Bitmap
+from qalof.attacks.robustness.report import Attacked, RobustnessResult, robustness_of
+from qalof.attacks.robustness.transfer import DrawTable
+from qalof.attacks.substitutes.sentence_encoder import STATES, check_encoder
 from qalof.bitmap_names import short_name
-from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.cost import cost_of
-from qalof.errors import BadInputError
-from qalof.files import append_lines, read_whole_lines, write_json
-from qalof.model.pretrained import HeadKind, load_pretrained
-from qalof.model.shared_memory import share_large
+from qalof.files import write_json
 from qalof.model.switchable import SwitchableModel
-from qalof.tasks.base import Task
 
-Item = tuple[AttackExample, Bitmap]
-OnResult = Callable[[int, int, AttackResult], None]
-"""A function that is called with (done, total, result)."""
-
-
-class AttackActor:
-    """Holds a victim and, where the method asks for one, a plain language model."""
-
-    def __init__(
-        self, checkpoint: OpenCheckpoint, settings: AttackSettings, seed: int, threads: int, device: str
-    ) -> None:
-        torch.set_num_threads(threads)
-        self._model, lm = checkpoint.model.to(device), None
-        if settings.uses_lm:
-            lm = load_pretrained(self._model.base.source, HeadKind.CAUSAL_LM).to(device)
-        share_large(self._model)
-        # built once, since some attacks go through the whole vocabulary, and on arrays that are shared by now
-        tokenizer = checkpoint.task.tokenizer  # type: ignore[attr-defined]
-        self._attack = settings.build(self._model, tokenizer, lm, seed)
-
-    def do(self, item: Item) -> AttackResult:
-        """Attack one text at one bitmap."""
-        example, bitmap = item
-        return attack_at(bitmap, self._model, self._attack, example)
+LAYER_DRAWS = 4
+"""Draws per step of an attacker on the mean of a defense by layer, where the config names none."""
 
 
 @dataclass(frozen=True)
 class Checked:
     """An attack that was checked before any actor starts."""
 
-    opened: OpenCheckpoint
     model: SwitchableModel
-    task: Task
-    settings: AttackSettings
-    bitmaps: list[Bitmap]
-    defences: list[RandomPrecision]
+    plan: Plan
     examples: list[AttackExample]
     left_out: dict[int, str]
     """Why an example cannot be attacked, by its id."""
@@ -121,23 +86,35 @@ def check(config: AttackConfig) -> Checked:
     tokenizer = opened.task.tokenizer  # type: ignore[attr-defined]
     settings.judge(model, tokenizer)
     examples, left_out = fitting(settings, settings.examples(opened.task)[: config.limit], model, tokenizer)
-    return Checked(opened, model, opened.task, settings, bitmaps, defences, examples, left_out)
+    if config.encoder != STATES:
+        check_encoder(config.encoder)
+    adaptive = tuple(_mean(config.adaptive, each) for each in defences) if config.adaptive is not None else ()
+    if adaptive and not settings.uses_lm:  # one that takes no mean says so before any worker starts
+        settings.build(model, tokenizer, None, config.seed, adaptive[0])
+    plan = Plan(opened, settings, tuple(bitmaps), tuple(defences), adaptive, defence.draws, config.seed, config.encoder)
+    return Checked(model, plan, examples, left_out)
+
+
+def _mean(config: AdaptiveConfig, defence: RandomPrecision) -> Expectation:
+    draws = LAYER_DRAWS if config.draws is None and defence.weights() is None else config.draws
+    return Expectation(defence, draws, config.combine)
 
 
 def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
     """Attack, report to MLflow, and give the result."""
-    with progress_bar("attack", len(checked.examples) * len(checked.bitmaps)) as progress:
-        results, robustness = attack(
-            config,
-            checked,
-            directory.path,
-            lambda done, total, r: progress.update(done, f"{short_name(r.bitmap)}: {r.status}"),
+    plan = checked.plan
+    total = len(checked.examples) * (len(plan.targets) + 1)
+    with progress_bar("attack", total) as progress:
+        found = attack_and_judge(
+            plan, checked.examples, config.workers, directory.path, lambda done, _, said: progress.update(done, said)
         )
+    results = [found.results[str(bitmap)] for bitmap in plan.bitmaps]
+    robustness = _report(plan, found)
     summary = robustness.to_json()
     write_json(directory.path / ROBUSTNESS, summary)
     run.artifact(directory.path / ROBUSTNESS)
     sites = checked.model.sites
-    for index, (bitmap, texts) in enumerate(zip(checked.bitmaps, results, strict=True)):
+    for index, (bitmap, texts) in enumerate(zip(plan.bitmaps, results, strict=True)):
         metrics = {
             "clean_accuracy": _percent(robustness.clean_accuracy[index].estimate),
             "attack_success": _percent(robustness.attack_success[index].estimate),
@@ -152,81 +129,32 @@ def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: R
         run.log_metrics(
             {f"{named}.{name}": _percent(defence[name]["estimate"]) for name in ("success_mean", "clean_accuracy")}
         )
-    left_out = [{"example": index, "reason": reason} for index, reason in checked.left_out.items()]
+    reasons = {**checked.left_out, **found.skipped}
+    left_out = [{"example": index, "reason": reason} for index, reason in sorted(reasons.items())]
     return {
         "method": config.method.name,
         "robustness": summary,
-        "examples": len(checked.examples),
+        "examples": len(found.examples),
         "left_out": left_out,
     }
 
 
-def attack(
-    config: AttackConfig, checked: Checked, folder: Path, on_result: OnResult | None = None
-) -> tuple[list[list[AttackResult]], RobustnessResult]:
-    """Attack every text at every bitmap, then measure transfer and random precision; Ray is connected already.
-
-    Returns:
-        The results by bitmap, in the texts' order, and the report.
-    """
-    record = _Record(folder / ATTACK_RECORD)
-    found = record.read()
-    items = [(example, bitmap) for bitmap in checked.bitmaps for example in checked.examples]
-    missing = [item for item in items if _key(item) not in found]
-    done = len(items) - len(missing)
-
-    def keep(index: int, result: AttackResult) -> None:
-        nonlocal done
-        record.add(result)
-        found[_key(missing[index])] = result
-        done += 1
-        if on_result:
-            on_result(done, len(items), result)
-
-    if missing:
-        workers = config.workers
-        arguments = (checked.opened, checked.settings, config.seed, threads_of(workers), workers.device)
-        pool = pool_of(AttackActor, workers, *arguments, size=min(workers.count, len(missing)))
-        with closing(pool):
-            pool.map(missing, keep)
-    results = [[found[_key((example, bitmap))] for example in checked.examples] for bitmap in checked.bitmaps]
-    return results, _report(checked, results, config.random_precision.draws)
-
-
-def _report(checked: Checked, results: Sequence[Sequence[AttackResult]], draws: int) -> RobustnessResult:
-    judge = checked.settings.judge(checked.model, checked.task.tokenizer)  # type: ignore[attr-defined]
-    table = prediction_table(judge, results, checked.bitmaps)
-    drawn = [(defence, draw_table(judge, results, defence, draws)) for defence in checked.defences]
-    return robustness_of(table, drawn)
+def _report(plan: Plan, found: Found) -> RobustnessResult:
+    """Compute the figures; each defense has the texts of its own adaptive attacker, if there is one, last."""
+    sources = len(plan.bitmaps)
+    places = {name_of(target): index for index, target in enumerate(plan.targets)}
+    drawn, adaptive = [], list[list[AttackResult] | None]()
+    for index, (defence, table) in enumerate(zip(plan.defences, found.drawn, strict=True)):
+        own = plan.adaptive[index].name if plan.adaptive else None
+        rows = [*range(sources), *([] if own is None else [places[own]])]
+        drawn.append((defence, DrawTable(table.clean, table.adversarial[rows])))
+        adaptive.append(None if own is None else found.results[own])
+    fixed = [found.results[str(bitmap)] for bitmap in plan.bitmaps]
+    return robustness_of(found.table, drawn, Attacked(fixed, adaptive))
 
 
 def _percent(share: float | None) -> float:
     return float("nan") if share is None else 100 * share
-
-
-def _key(item: Item) -> tuple[int, str]:
-    return item[0].id, str(item[1])
-
-
-class _Record:
-    """The results as JSON lines; a line that a kill tore off is dropped."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def read(self) -> dict[tuple[int, str], AttackResult]:
-        results = [AttackResult.from_json(self._parse(line)) for line in read_whole_lines(self._path) if line]
-        return {(result.example_id, result.bitmap): result for result in results}
-
-    def add(self, result: AttackResult) -> None:
-        append_lines(self._path, [json.dumps(result.to_json())])
-
-    def _parse(self, line: bytes) -> Mapping[str, Any]:
-        try:
-            data: Mapping[str, Any] = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadInputError(f"attack record {self._path} is damaged ({error}); delete it to attack again") from None
-        return data
 
 
 METHODS = {
@@ -248,6 +176,8 @@ class AttackJob(Job[AttackConfig, Checked]):
         ("Bitmaps", "bitmaps"),
         ("Method", "method"),
         ("Random precision", "random_precision"),
+        ("Adaptive attacker", "adaptive"),
+        ("Encoder", "encoder"),
         ("Seed", "seed"),
     )
     record = (ATTACK_RECORD, "attack")
@@ -266,7 +196,9 @@ class AttackJob(Job[AttackConfig, Checked]):
             return None
         config: Any = step.config
         settings, parameters = config.method.settings, parameters_of(trained)
-        texts = (config.limit or UNKNOWN_EXAMPLES) * len(config.bitmaps)
+        over = len(config.random_precision.bitmaps or config.bitmaps)
+        means = 0 if config.adaptive is None else config.adaptive.draws or over
+        texts = (config.limit or UNKNOWN_EXAMPLES) * (len(config.bitmaps) + means)
         # longer texts are cut, and prompts are as long as they are made
         tokens = min(sequence_tokens(trained.task), settings.max_length)
         each = settings.work(tokens)
@@ -274,9 +206,9 @@ class AttackJob(Job[AttackConfig, Checked]):
         learnt = Estimate(trained=stepped, tokens=stepped * tokens, flops=6.0 * parameters * stepped * tokens)
         return learnt + forward(texts * each.forward, tokens, parameters)
 
-    def findings(self, folder: Path, result: Mapping[str, Any]) -> Attacked:
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> found_by.Attacked:
         """Read the rates, and the texts."""
-        return attacked(folder, result)
+        return found_by.attacked(folder, result)
 
     def lead(self, step: Step) -> str:
         """The method."""

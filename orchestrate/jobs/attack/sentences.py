@@ -8,10 +8,13 @@ from orchestrate.document.blocks import Statement
 from orchestrate.document.formats import bitmap_names, by_bitmap, count_of
 from orchestrate.document.record import Step
 from orchestrate.jobs.attack.findings import attacked_of
-from orchestrate.jobs.attack.view import drawn_from, rate
+from orchestrate.jobs.attack.shown import drawn_from, rate
 from orchestrate.jobs.attack.wording import CLASSIFIER, Wording, wording
 from qalof.attacks.rates import Rate
 from qalof.attacks.robustness.report import RandomPrecisionReport, RobustnessResult
+
+LEVEL = 0.05
+"""The level of tests."""
 
 
 def attack_statements(step: Step) -> list[Statement]:
@@ -30,7 +33,32 @@ def attack_statements(step: Step) -> list[Statement]:
         if words is CLASSIFIER:
             clean = _by_bitmap(robustness.bitmaps, robustness.clean_accuracy)
             found.append(Statement(f"Clean accuracy: {rate(defence.clean_accuracy)} under random precision; {clean}."))
+        found += _knowing(defence)
+    if any(changed.hits for changed in robustness.label_changed):
+        changed = _by_bitmap(robustness.bitmaps, robustness.label_changed)
+        text = f"The answer and the true label of the text both changed, which is no success: {changed}"
+        found.append(Statement(f"{text} of the attacked {words.noun}s.", caution=True))
     return [*found, Statement(words.caution, caution=True)]
+
+
+def _knowing(defence: RandomPrecisionReport) -> list[Statement]:
+    """Say how an attacker fares who knows that the precision is drawn."""
+    attackers = {each.attacker: each for each in defence.attackers}
+    if not attackers:
+        return []
+    plain, own, retry = (attackers[name] for name in ("non_adaptive", "adaptive", "retrying"))
+    text = (
+        f"An attacker who knows the defense and attacks the mean over its precisions succeeds at {rate(own.success)} "
+        f"of draws, where one who does not succeeds at {rate(plain.success)}; trying again until a draw misreads, at "
+        f"{rate(retry.success)} of texts (unattacked texts: {rate(retry.control)})."
+    )
+    compared = [each for each in defence.comparisons if (each.first, each.second) == ("adaptive", "non_adaptive")]
+    shown = [
+        f" The difference between the two is {'shown' if each.adjusted_p < LEVEL else 'not shown'} on these texts "
+        f"(p = {each.adjusted_p:.2g}, corrected for {len(defence.comparisons)} comparisons)."
+        for each in compared
+    ]
+    return [Statement(text + "".join(shown))]
 
 
 def _defended(robustness: RobustnessResult, defence: RandomPrecisionReport, phrases: Wording) -> list[Statement]:

@@ -13,7 +13,9 @@ from orchestrate.document import formats
 from orchestrate.document.blocks import Block, Cell, Examples, Pair, Plot, Table
 from orchestrate.document.figures import Bars, grouped_bars
 from orchestrate.document.record import Step
+from orchestrate.jobs.attack.attackers_view import attackers_table, comparisons_table, meaning_table
 from orchestrate.jobs.attack.findings import Attacked, attacked_of
+from orchestrate.jobs.attack.shown import cell, defence_name, drawn_from, rate
 from orchestrate.jobs.attack.wording import CLASSIFIER, mean_measure, substitutes_named, wording
 from qalof.attacks.attack import AttackResult, AttackStatus, summarize
 from qalof.attacks.rates import Rate
@@ -30,37 +32,15 @@ def attack_blocks(step: Step, prefix: str) -> list[Block]:
         return []
     robustness = attacked.robustness
     blocks: list[Block] = [_success_plot(attacked, f"{prefix}-success"), _fixed_table(attacked)]
-    blocks += [_random_table(attacked, defence) for defence in robustness.random_precision]
+    if robustness.similar and any(robustness.similar):
+        blocks.append(meaning_table(attacked))
+    for defence in robustness.random_precision:
+        blocks.append(_random_table(attacked, defence))
+        if defence.attackers:
+            blocks += [attackers_table(attacked, defence), comparisons_table(defence)]
     if wording(attacked) is CLASSIFIER:
         blocks.append(_accuracy_plot(attacked, f"{prefix}-clean"))
     return [*blocks, _transfer_table(attacked), *_examples(attacked)]
-
-
-def rate(value: Rate) -> str:
-    """Write a rate with its interval: ``83 % [64, 93]``."""
-    return formats.share_with_interval(value.estimate, value.low, value.high)
-
-
-def drawn_from(defence: RandomPrecisionReport) -> str:
-    """Say in words what random precision draws."""
-    widths = formats.listed([str(width) for width in defence.defence["widths"]])
-    draws = formats.count_of(defence.draws, "draw")
-    grain, size = defence.defence["granularity"], defence.defence["batch_size"]
-    each = f"batch of {size} texts" if grain == "batch" else grain
-    drawn = f"{widths} bits, drawn anew for each {each}, {draws} per text"
-    probability, baseline = defence.defence["probability"], defence.defence["baseline"]
-    return drawn if probability == 1 else f"{drawn}; {baseline} bits but for a share of {probability:g}"
-
-
-def defence_name(defence: RandomPrecisionReport) -> str:
-    """Name a defense, with its probability where that is not 1."""
-    probability = defence.defence["probability"]
-    return "random precision" if probability == 1 else f"random precision, p = {probability:g}"
-
-
-def _cell(value: Rate, heat: bool = False) -> Cell:
-    counts = f"{value.hits} of {value.trials}, from {formats.count_of(value.clusters, 'text')}"
-    return Cell(rate(value), counts, value.estimate if heat else None)
 
 
 def _interval(value: Rate) -> Interval | None:
@@ -126,13 +106,13 @@ def _fixed_table(attacked: Attacked) -> Table:
         before, after = (
             [Cell(formats.share(mean_measure(results, name))) for name in ("accuracy_before", "accuracy_after")]
             if words.next_tokens
-            else [_cell(robustness.clean_accuracy[index]), _cell(robustness.transfer_unconditional[index][index])]
+            else [cell(robustness.clean_accuracy[index]), cell(robustness.transfer_unconditional[index][index])]
         )
         rows.append(
             [
                 Cell(formats.bitmap_heading(bitmap), bitmap),
                 before,
-                _cell(robustness.attack_success[index]),
+                cell(robustness.attack_success[index]),
                 after,
                 *((Cell(formats.share(changed)),) if words.rewords else ()),
                 Cell(formats.DASH if queries is None else formats.count(queries)),
@@ -155,13 +135,13 @@ def _random_table(attacked: Attacked, defence: RandomPrecisionReport) -> Table:
     rows = [
         [
             Cell(formats.bitmap_heading(source.bitmap), source.bitmap),
-            _cell(source.success_mean),
+            cell(source.success_mean),
             *((Cell(formats.share(source.predicted)),) if foretold else ()),
-            _cell(source.control_mean),
-            _cell(source.success_any),
-            _cell(source.control_any),
-            _cell(source.undone),
-            _cell(source.accuracy),
+            cell(source.control_mean),
+            cell(source.success_any),
+            cell(source.control_any),
+            cell(source.undone),
+            cell(source.accuracy),
         ]
         for source in defence.sources
     ]
@@ -178,7 +158,7 @@ def _random_table(attacked: Attacked, defence: RandomPrecisionReport) -> Table:
 def _transfer_table(attacked: Attacked) -> Table:
     robustness = attacked.robustness
     rows = [
-        [Cell(formats.bitmap_heading(bitmap), bitmap), *(_cell(value, heat=True) for value in row)]
+        [Cell(formats.bitmap_heading(bitmap), bitmap), *(cell(value, heat=True) for value in row)]
         for bitmap, row in zip(robustness.bitmaps, robustness.transfer, strict=True)
     ]
     return Table(

@@ -50,7 +50,8 @@ CLASSIFIER = Wording(
     transfer="whose clean form is read rightly at both",
     control="The control is how often the same draws misread the same texts unattacked: only what exceeds it is the "
     "attack's doing.",
-    caution="Success is a changed prediction; whether a text still means what it did is not measured.",
+    caution="Success is a changed prediction; whether a text still means what it did is judged by similarity alone, or "
+    "by the generator's rule where the texts are the shipped reviews.",
 )
 LANGUAGE_MODEL = Wording(
     noun="text",
@@ -62,7 +63,7 @@ LANGUAGE_MODEL = Wording(
     transfer="attacked",
     control="Each draw judges a text against its clean form at the same precision, so the control is 0.",
     caution="Success is a rise of the mean NLL of the words that were not swapped; whether a text still means what it "
-    "did is not measured.",
+    "did is judged by similarity alone.",
     next_tokens=True,
 )
 PROMPTS = Wording(

@@ -8,17 +8,21 @@ the excess over the control is due to the attack.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
+from qalof.attacks.attack import SIMILARITY, AttackResult, AttackStatus
+from qalof.attacks.meaning import THRESHOLDS
 from qalof.attacks.rates import Mask, Rate
+from qalof.attacks.robustness.attackers import AttackerResult, attackers_of, comparisons_of, misread
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.transfer import DrawTable, Population, PredictionTable, predicted_success, transfer_matrix
+from qalof.comparison import Comparison
 from qalof.errors import BadInputError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class RandomPrecisionReport:
 
     ``defence``: widths, granularity, seed and p of the defense; ``clean_accuracy``: right draws over all inputs;
     ``clean_any_wrong``: inputs that some draw gets wrong, unattacked; ``predicted``, ``success_mean``: over all
-    sources, for an attacker who draws the source as well.
+    sources, for an attacker who draws the source as well; ``attackers``: the four attackers in one table, one of whom
+    knows the defense, and ``comparisons`` paired tests between them; both are empty where nobody attacked the mean.
     """
 
     defence: Mapping[str, Any]
@@ -58,6 +63,8 @@ class RandomPrecisionReport:
     predicted: float | None
     success_mean: Rate
     sources: tuple[SourceUnderDraws, ...]
+    attackers: tuple[AttackerResult, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,8 @@ class RobustnessResult:
     """One model's robustness.  Per bitmap, in the order of ``bitmaps``; matrices are [source][target].
 
     ``transfer_of_successes`` counts only attacks that worked where they were built; ``random_precision``: one entry per
-    defense, in the order of the request.
+    defense, in the order of the request.  ``label_changed``: attacked texts whose answer and true label both changed,
+    which are no success; ``similar``: success by least similarity, empty where nobody judged it.
     """
 
     bitmaps: tuple[str, ...]
@@ -76,10 +84,15 @@ class RobustnessResult:
     transfer_unconditional: tuple[tuple[Rate, ...], ...]
     transfer_of_successes: tuple[tuple[Rate, ...], ...]
     random_precision: tuple[RandomPrecisionReport, ...]
+    label_changed: tuple[Rate, ...] = ()
+    similar: tuple[Mapping[str, Rate], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return a versioned plain dict; :meth:`from_json` reads it back."""
-        return {"version": FORMAT_VERSION, **asdict(self)}
+        data = asdict(self)
+        for block, report in zip(data["random_precision"], self.random_precision, strict=True):
+            block["comparisons"] = [comparison.to_json() for comparison in report.comparisons]
+        return {"version": FORMAT_VERSION, **data}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -100,11 +113,28 @@ class RobustnessResult:
             transfer_unconditional=tuple(_rates(row) for row in data["transfer_unconditional"]),
             transfer_of_successes=tuple(_rates(row) for row in data["transfer_of_successes"]),
             random_precision=tuple(_random_precision(block) for block in data["random_precision"]),
+            label_changed=_rates(data["label_changed"]),
+            similar=tuple({least: Rate(**rate) for least, rate in row.items()} for row in data["similar"]),
         )
 
 
-def robustness_of(table: PredictionTable, drawn: Sequence[tuple[RandomPrecision, DrawTable]] = ()) -> RobustnessResult:
+@dataclass(frozen=True)
+class Attacked:
+    """What the tables do not hold of the attacks: by source, and by defense the attack on its mean, if there was one.
+
+    The draw table of a defense whose mean was attacked has the answers to that attack's texts last.
+    """
+
+    sources: Sequence[Sequence[AttackResult]]
+    adaptive: Sequence[Sequence[AttackResult] | None]
+
+
+def robustness_of(
+    table: PredictionTable, drawn: Sequence[tuple[RandomPrecision, DrawTable]] = (), attacked: Attacked | None = None
+) -> RobustnessResult:
     """Compute all figures from the tables; ``drawn`` has each defense with the answers under its draws."""
+    results = [] if attacked is None else attacked.sources
+    adaptive = [None] * len(drawn) if attacked is None else attacked.adaptive
     matrix = transfer_matrix(table)
     right = table.clean_right
     return RobustnessResult(
@@ -115,8 +145,45 @@ def robustness_of(table: PredictionTable, drawn: Sequence[tuple[RandomPrecision,
         transfer=matrix,
         transfer_unconditional=transfer_matrix(table, Population.ALL),
         transfer_of_successes=transfer_matrix(table, Population.BROKEN_AT_SOURCE),
-        random_precision=tuple(_under_draws(table, draws, defence) for defence, draws in drawn),
+        random_precision=tuple(
+            _with_attackers(table, draws, defence, results, own)
+            for (defence, draws), own in zip(drawn, adaptive, strict=True)
+        ),
+        label_changed=tuple(_label_changed(row) for row in results),
+        similar=tuple(_similar(row) for row in results),
     )
+
+
+def _with_attackers(
+    table: PredictionTable, draws: DrawTable, defence: RandomPrecision, results: Sequence[Sequence[AttackResult]],
+    adaptive: Sequence[AttackResult] | None,
+) -> RandomPrecisionReport:  # fmt: skip
+    sources = DrawTable(draws.clean, draws.adversarial[: len(table.bitmaps)])
+    report = _under_draws(table, sources, defence)
+    if adaptive is None:
+        return report
+    return replace(
+        report,
+        attackers=attackers_of(results, adaptive, draws),
+        comparisons=comparisons_of(misread(table, draws)),
+    )
+
+
+def _attacked(results: Sequence[AttackResult]) -> Mask:
+    return np.array([result.status is not AttackStatus.SKIPPED for result in results])
+
+
+def _label_changed(results: Sequence[AttackResult]) -> Rate:
+    changed = np.array([result.status is AttackStatus.LABEL_CHANGED for result in results])
+    return Rate.of(changed, _attacked(results))
+
+
+def _similar(results: Sequence[AttackResult]) -> Mapping[str, Rate]:
+    if not any(SIMILARITY in result.measures for result in results):
+        return {}
+    values = np.array([result.measures.get(SIMILARITY, -1.0) for result in results])
+    won = np.array([result.status is AttackStatus.SUCCESS for result in results])
+    return {f"{least:g}": Rate.of(won & (values >= least), _attacked(results)) for least in THRESHOLDS}
 
 
 def _under_draws(table: PredictionTable, draws: DrawTable, defence: RandomPrecision) -> RandomPrecisionReport:
@@ -170,7 +237,12 @@ def _rates(rows: Any) -> tuple[Rate, ...]:
 
 def _random_precision(block: Mapping[str, Any]) -> RandomPrecisionReport:
     rates = {name: Rate(**block[name]) for name in ("clean_accuracy", "clean_any_wrong", "success_mean")}
-    return RandomPrecisionReport(**{**block, **rates, "sources": tuple(_source(row) for row in block["sources"])})
+    lists = {
+        "sources": tuple(_source(row) for row in block["sources"]),
+        "attackers": tuple(AttackerResult.from_json(row) for row in block["attackers"]),
+        "comparisons": tuple(Comparison.from_json(row) for row in block["comparisons"]),
+    }
+    return RandomPrecisionReport(**{**block, **rates, **lists})
 
 
 def _source(row: Mapping[str, Any]) -> SourceUnderDraws:

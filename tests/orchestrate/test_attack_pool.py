@@ -1,0 +1,141 @@
+"""``qalof attack`` text by text: an attacker who knows, kept meaning, resumes, and texts that cannot be attacked."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrate.document.blocks import Table
+from orchestrate.jobs.attack import findings, on_pool
+from orchestrate.jobs.attack.config import AttackConfig
+from orchestrate.jobs.attack.sentences import attack_statements
+from orchestrate.jobs.attack.view import attack_blocks
+from orchestrate.jobs.run import execute
+from qalof.attacks.robustness.report import RobustnessResult
+from qalof.errors import BadInputError
+from qalof.files import read_whole_lines
+
+WORDS = {"name": "textfooler", "settings": {"least_cosine": 0.5, "least_similarity": 0.5, "max_length": 48}}
+
+
+def config(checkpoint: Any, root: Any, **changes: Any) -> AttackConfig:
+    return AttackConfig.model_validate(
+        {
+            "checkpoint": str(checkpoint), "limit": 4, "bitmaps": [8, 4], "method": WORDS,
+            "random_precision": {"granularity": "request", "draws": 3}, "adaptive": {},
+            "workers": {"count": 1, "threads": 1, "in_process": True}, "tracking": {"root": str(root)},
+        } | changes
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def attacked(review_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("attacked")
+    return folder / "run", execute("attack", config(review_checkpoint, folder), folder / "run"), folder
+
+
+def rows(folder: Any, name: str) -> list[Any]:
+    return [json.loads(line) for line in read_whole_lines(folder / name) if line]
+
+
+def test_one_table_has_four_attackers_their_control_and_their_price(attacked: Any) -> None:
+    found = RobustnessResult.from_json(attacked[1]["robustness"])
+    (report,) = found.random_precision
+    assert [each.attacker for each in report.attackers] == ["non_adaptive", "worst_source", "adaptive", "retrying"]
+    assert report.attackers[2].source == "mean over all of 8,4"
+    assert all(each.control.trials for each in report.attackers)
+    assert report.comparisons
+    assert RobustnessResult.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_every_attacked_text_says_how_similar_it_is_and_whether_its_true_label_changed(attacked: Any) -> None:
+    folder, result, _ = attacked
+    lines = rows(folder, "attacks.jsonl")
+    assert {line["bitmap"] for line in lines} == {"8", "4", "mean over all of 8,4"}
+    for line in lines:
+        known = {"similarity", "true_label_changed"} <= line["measures"].keys()
+        assert known == (line["status"] != "skipped")
+        assert line["status"] != "success" or not line["measures"]["true_label_changed"]
+    for rate, similar in zip(result["robustness"]["label_changed"], result["robustness"]["similar"], strict=True):
+        assert rate["low"] <= rate["high"]
+        assert list(similar) == ["0.6", "0.7", "0.8", "0.9", "0.95"]
+
+
+def test_the_report_shows_the_attackers_the_tests_and_the_meaning(attacked: Any) -> None:
+    folder, result, _ = attacked
+    step: Any = SimpleNamespace(findings=findings.attacked(folder, result))
+    titles = [block.caption for block in attack_blocks(step, "a") if isinstance(block, Table)]
+    for beginning in ("Success by how similar", "Four attackers against random", "Differences in how often"):
+        assert any(title.startswith(beginning) for title in titles)
+    said = " ".join(statement.text for statement in attack_statements(step))
+    assert "An attacker who knows the defense" in said
+    assert "corrected for" in said
+
+
+def test_a_run_that_was_killed_judges_and_attacks_only_what_is_missing(
+    attacked: Any, review_checkpoint: Any, monkeypatch: Any
+) -> None:
+    folder, whole, root = attacked
+    for name, keep in (("attacks.jsonl", 9), ("attacks_judged.jsonl", 1)):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(lines[:keep]) + '{"torn')
+    (folder / "result.json").unlink()
+    done: list[Any] = []
+    true = on_pool.AttackActor.do
+    monkeypatch.setattr(on_pool.AttackActor, "do", lambda self, item: done.append(item) or true(self, item))
+    again = execute("attack", config(review_checkpoint, root), folder)
+    assert again["robustness"] == whole["robustness"]
+    assert len(done) == 3 * 4 - 9 + 4 - 1
+
+
+def test_a_text_that_cannot_be_attacked_or_judged_is_counted_and_stops_nothing(
+    review_checkpoint: Any, tmp_path: Any, monkeypatch: Any
+) -> None:
+    attack, judge = on_pool.AttackActor._attack, on_pool.AttackActor._judge
+
+    def attack_all_but_one(self: Any, example: Any, target: Any) -> Any:
+        if example.id == 1:
+            raise RuntimeError("no such tensor")
+        return attack(self, example, target)
+
+    def judge_all_but_one(self: Any, results: Any) -> Any:
+        if results[0].example_id == 2:
+            raise ValueError("no such label")
+        return judge(self, results)
+
+    monkeypatch.setattr(on_pool.AttackActor, "_attack", attack_all_but_one)
+    monkeypatch.setattr(on_pool.AttackActor, "_judge", judge_all_but_one)
+    found = execute("attack", config(review_checkpoint, tmp_path), tmp_path / "run")
+    assert found["examples"] == found["robustness"]["examples"] == 2
+    assert found["left_out"] == [
+        {"example": 1, "reason": "RuntimeError: no such tensor"}, {"example": 2, "reason": "ValueError: no such label"},
+    ]  # fmt: skip
+
+
+def test_when_every_text_fails_the_first_reason_is_given(
+    review_checkpoint: Any, tmp_path: Any, monkeypatch: Any
+) -> None:
+    def fail(self: Any, example: Any, target: Any) -> Any:
+        raise RuntimeError("the disk is on fire")
+
+    monkeypatch.setattr(on_pool.AttackActor, "_attack", fail)
+    with pytest.raises(BadInputError, match="all failed; RuntimeError: the disk is on fire"):
+        execute("attack", config(review_checkpoint, tmp_path), tmp_path / "run")
+
+
+def test_an_encoder_that_is_none_and_a_method_without_a_mean_are_refused_before_any_worker(
+    review_checkpoint: Any, tmp_path: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(on_pool, "pool_of", lambda *a, **k: pytest.fail("a worker was started"))
+    with pytest.raises(BadInputError, match="encoder"):
+        execute("attack", config(review_checkpoint, tmp_path, encoder=str(tmp_path)), tmp_path / "run")
+
+
+def test_draws_by_layer_are_averaged_over_four_unless_the_config_says_how_many(
+    review_checkpoint: Any, tmp_path: Any
+) -> None:
+    layer = {"granularity": "layer", "draws": 2}
+    found = execute("attack", config(review_checkpoint, tmp_path, limit=1, random_precision=layer), tmp_path / "run")
+    report = RobustnessResult.from_json(found["robustness"]).random_precision[0]
+    assert report.attackers[2].source.startswith("mean over 4 draws of 8,4 by layer")

@@ -10,7 +10,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 FAST := 'not ray and not slow and not gpu and not real and not runtime'
 NUMERIC := tests --ignore=tests/orchestrate --ignore=tests/docs --ignore=tests/tiny --ignore=tests/test_house.py
 
-.PHONY: install demo real-model test test-portable test-all test-pythons test-runtime lint docs clean
+.PHONY: install demo real-model test test-portable test-all test-pythons test-runtime lint docs results clean
 
 install: $(STAMP)
 
@@ -54,6 +54,10 @@ $(RUNTIME): $(STAMP)
 
 test-runtime: $(RUNTIME)
 	$(BIN)/pytest -m runtime tests/runtime
+
+# the tables of README and docs, from the committed results
+results: install
+	$(BIN)/python benchmarks/tables.py
 
 lint: install
 	$(BIN)/ruff check .

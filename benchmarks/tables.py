@@ -70,7 +70,7 @@ def filled(text: str, found: Found) -> str:
     def table(match: re.Match[str]) -> str:
         return f"<!-- results: {match[1]} -->\n{TABLES[match[1]](found)}\n<!-- end of results -->"
 
-    return re.sub(r"<!-- results: ([a-z ]+) -->\n.*?<!-- end of results -->", table, text, flags=re.S)
+    return re.sub(r"<!-- results: ([a-z0-9 ]+) -->\n.*?<!-- end of results -->", table, text, flags=re.S)
 
 
 def three(values: Sequence[float], digits: int, signed: bool = False) -> str:
@@ -90,13 +90,13 @@ def by_width(found: Found, metric: str, methods: Sequence[str], short: bool = Fa
     """Method by width; an adapter of another width that stands in is marked."""
     name, digits = METRICS[metric]
     body = []
+    methods = [method for method in methods if method in found["scores"]]
+    widths = [bits for bits in WIDTHS if any(bits in found["scores"][method] for method in methods)]
     for method in methods:
-        if method not in found["scores"]:
-            continue
         scored = found["scores"][method]
         adapters = found["trainings"].get(method, {"adapters": ["shared"]})["adapters"]
         cells = []
-        for bits in WIDTHS:
+        for bits in widths:
             if bits not in scored:
                 cells.append("not scored")
                 continue
@@ -106,7 +106,7 @@ def by_width(found: Found, metric: str, methods: Sequence[str], short: bool = Fa
             few = "" if scored[bits]["questions"] == found["questions"] else " †"
             cells.append((text if own else f"*{text}*") + few)
         body.append([NAMES[method], *cells])
-    return rows([f"{name} at weight bits", *WIDTHS], body)
+    return rows([f"{name} at weight bits", *widths], body)
 
 
 def learned(found: Found) -> str:
@@ -122,13 +122,18 @@ def learned(found: Found) -> str:
 def compared(found: Found) -> str:
     """Paired differences at one width."""
     body = [
-        [NAMES[row["of"]], NAMES[row["over"]], str(row["at"]), str(row["questions"])]
+        [NAMES[row["of"]], f"{NAMES[row['over']]}{_other(row)}", str(row["at"]), str(row["questions"])]
         + [three(row[metric], METRICS[metric][1], signed=True) for metric in PLUS]
         for row in found["comparisons"]
     ]
     if not body:
         return "Not run."
     return rows(["method", "minus", "bits", "questions", *(METRICS[metric][0] for metric in PLUS)], body)
+
+
+def _other(row: Found) -> str:
+    """The bits of the second side, where they are others than the first's."""
+    return "" if row["over_at"] == row["at"] else f", at {row['over_at']}"
 
 
 def mixed(found: Found) -> str:

@@ -1,5 +1,6 @@
 """The study of a real model, at its smallest scale on the real data: cutting it off changes no result."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -95,3 +96,14 @@ def test_a_change_of_a_stage_s_inputs_changes_the_keys_of_all_that_depend_on_it(
     changed = {name for name in stages if before[name] != after[name]}
     expected = {"search_before", "compare_searches", "train_found_before", "score_found_before"}
     assert changed == expected
+
+
+def test_the_tables_on_the_pages_are_those_of_the_committed_result(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tables
+
+    found = json.loads(tables.RESULT.read_text(encoding="utf-8"))
+    for page in tables.PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert "<!-- results:" in text
+        assert tables.filled(text, found) == text, f"{page} does not show {tables.RESULT.name}: run `make results`"

@@ -34,9 +34,17 @@ SAME_WIDTH = (
     ("cpt", "static_8", 8), ("cpt", "static_6", 6), ("cpt", "static_5", 5), ("cpt", "static_4", 4),
     ("layerwise", "spnet", 8), ("layerwise", "spnet", 4), ("curriculum", "spnet_five", 4),
     ("spnet_again", "spnet", 4), ("static_4_again", "static_4", 4), ("spnet_again", "static_4_again", 4),
-    ("full_precision", "static_8", 8), ("full_precision", "static_4", 4), ("data_free_4", "untrained", 4),
+    ("cpt", "full_precision", 32), ("static_8", "full_precision", 32), ("static_4", "full_precision", 32),
+    ("spnet", "full_precision", 32), ("full_precision", "static_8", 8),
+    ("full_precision", "static_4", 4), ("data_free_4", "untrained", 4),
 )  # fmt: skip
 """(method, compared with, bits): paired over questions."""
+WITHIN = (
+    ("full_precision", 8, "full_precision", 32), ("spnet", 8, "spnet", 32), ("spnet", 4, "spnet", 8),
+    ("spnet", "striped", "spnet", 8), ("spnet", "striped", "spnet", 4), ("spnet", 8, "full_precision", 8),
+    ("static_4", 4, "static_8", 8), ("cpt", 4, "cpt", 8),
+)  # fmt: skip
+"""(method, bits, compared with, its bits): what rounding costs, within a model and between."""
 MIXED_OF = (
     ("layerwise", "spnet"), ("layerwise", "cascade_two"), ("curriculum", "spnet"), ("cpt", "spnet"),
     ("cascade_two", "spnet"),
@@ -105,9 +113,11 @@ def _texts(rows: Mapping[str, Any]) -> dict[str, Any]:
 
 def _comparisons(scored: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
-    for name, other, bits in SAME_WIDTH:
-        if str(bits) in scored.get(name, {}) and str(bits) in scored.get(other, {}):
-            found.append({"of": name, "over": other, "at": bits} | _paired(scored[name], scored[other], str(bits)))
+    for name, at, other, over_at in (*((a, bits, b, bits) for a, b, bits in SAME_WIDTH), *WITHIN):
+        if str(at) in scored.get(name, {}) and str(over_at) in scored.get(other, {}):
+            row = {"of": name, "at": at, "over": other, "over_at": over_at}
+            ours, theirs = (_of(scored[which][str(bits)], "squad") for which, bits in ((name, at), (other, over_at)))
+            found.append(row | _differences(ours, theirs))
     return found
 
 
@@ -156,10 +166,6 @@ def _search(done: Mapping[str, Any], scored: Mapping[str, Any]) -> dict[str, Any
         difference = _differences(_of(each[name], "squad"), _of(rows[other], "squad"))
         found["pairs"].append({"of": f"{name}, trained alone", "over": f"{other}, in {SEARCHED}"} | difference)
     return found
-
-
-def _paired(ours: Mapping[str, Any], theirs: Mapping[str, Any], spec: str) -> dict[str, Any]:
-    return _differences(_of(ours[spec], "squad"), _of(theirs[spec], "squad"))
 
 
 def _differences(ours: Evaluation, theirs: Evaluation) -> dict[str, Any]:

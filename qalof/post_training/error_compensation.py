@@ -123,7 +123,7 @@ def compensate_weight(
         quantizer: the quantizer that determines grid and codes.
         bits: a whole width that has codes.
         settings: the settings; None takes the default.
-        grid: the grid of learned steps; None takes the weight's own.
+        qparams: the grid of learned steps; None takes the weight's own.
 
     Raises:
         BadInputError: Weight or Hessian is not finite, the width has no codes, or the damped Hessian is not positive

@@ -1,5 +1,7 @@
 """Texts and targets as users have them: each is attacked, or left out with its reason; none ends an attack."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,10 @@ from qalof.attacks.methods.arca import ArcaSettings
 from qalof.attacks.methods.bert_attack import BertAttackSettings
 from qalof.attacks.methods.gbda import GbdaSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
+from qalof.attacks.methods.together import attack_together
+from qalof.attacks.robustness.adaptive import Expectation
+from qalof.attacks.robustness.random_precision import RandomPrecision
+from qalof.attacks.substitutes.synonyms import read_thesaurus
 from qalof.errors import BadInputError
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.switchable import SwitchableModel
@@ -84,3 +90,49 @@ def test_an_attack_without_any_text_is_refused_with_the_first_reason(victim: Any
     examples = [AttackExample(0, "", 1), AttackExample(1, " ", 1)]
     with pytest.raises(BadInputError, match="at least one text or target .*at least 1 word"):
         fitting(SETTINGS["gbda"], examples, victim.model, victim.tokenizer)
+
+
+@pytest.mark.parametrize("method", ["textfooler", "bert-attack"])
+def test_odd_texts_are_attacked_together_and_by_one_who_knows_the_defense(method: str, victim: Any) -> None:
+    examples = [AttackExample(index, text, 1) for index, text in enumerate(ODD.values())]
+    kept, _ = fitting(SETTINGS[method], examples, victim.model, victim.tokenizer)
+    knows = Expectation(RandomPrecision.of(victim.model.site_names, (4, 8)), 2)
+    for at in (8, knows):
+        found = attack_together(victim.model, victim.lm, victim.tokenizer, kept, at, SETTINGS[method], at_once=5)
+        assert [result.example_id for result in found] == [example.id for example in kept]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("empty.tsv", b"", "at least one pair"),
+        ("alone.tsv", b"good\tgood\n", "at least one pair"),
+        ("one.tsv", b"good\n", "line 1 must be two words"),
+        ("phrase.tsv", b"good\tgreat\ngood\tvery good\n", "line 2 must be two words"),
+        ("nul.tsv", b"good\tgr\x00eat\n", "line 1 must be two words"),
+        ("latin.tsv", "caf\xe9\tbar\n".encode("latin-1"), "UTF-8"),
+        ("wide.tsv", "good\tgreat\n".encode("utf-16"), "UTF-8"),
+        ("list.jsonl", b"[1, 2]\n", "line 1 must be"),
+    ],
+)
+def test_a_word_list_that_is_none_is_refused_before_any_text_is_attacked(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    task: Any = SimpleNamespace()
+    for settings in (
+        TextFoolerSettings(synonyms=str(tmp_path / name)),
+        BertAttackSettings(antonyms=str(tmp_path / name)),
+    ):
+        with pytest.raises(BadInputError, match=said):
+            settings.examples(task)
+
+
+@pytest.mark.parametrize(
+    "content", [b"good\tgreat\n", b"  Good \t great \n\n", b"\xef\xbb\xbfgood\tgreat\ngood\tgreat\ngreat\tgood\r\n"]
+)
+def test_spaces_around_words_duplicates_and_a_byte_order_mark_change_no_word_list(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "list.tsv").write_bytes(content)
+    assert read_thesaurus(str(tmp_path / "list.tsv")) == {"good": ("great",), "great": ("good",)}

@@ -99,7 +99,7 @@ def read_thesaurus(path: str) -> Thesaurus:
     ``{"word": w, "synonyms": [...], "similar": [...]}``, of which ``similar`` and further keys may be missing.
 
     Raises:
-        BadInputError: no such file, or a line of another form; names the line.
+        BadInputError: no such file, one without a pair, or a line of another form; names the line.
     """
     file = expanded(path)
     if not is_file(file):
@@ -116,11 +116,14 @@ def _read(file: Path, changed: tuple[int, int]) -> Thesaurus:
         if not line.strip():
             continue
         for word, other in _entry(line) if file.suffix == ".jsonl" else _pair(line):
-            if any(len(each.split()) != 1 for each in (word, other)):  # a phrase would shift all words after it
+            # a phrase would shift all words after it, and a control character is no part of a word
+            if any(len(each.split()) != 1 or not each.isprintable() for each in (word, other)):
                 form = '{"word": ..., "synonyms": [...]}' if file.suffix == ".jsonl" else "two words with a tab between"
                 raise BadInputError(f"word list {file}, line {number} must be {form}: got {line[:80]!r}")
             if word != other:
                 listed.setdefault(word, {})[other] = None
+    if not listed:
+        raise BadInputError(f"word list {file} must hold at least one pair of different words: it holds none")
     return {word: tuple(others) for word, others in listed.items()}
 
 

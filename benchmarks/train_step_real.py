@@ -156,10 +156,15 @@ def shown(task: CompletionTask, sequences: int, step: int) -> dict[str, int]:
     return sizes | {"real": padded([[each] for each in share]), "labeled": int(sum(task.units(each) for each in share))}
 
 
-def timed(steps: dict[str, Callable[[int], dict[str, float]]], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds on the wall and of the processor, by kind, variant and round."""
+def timed(
+    steps: dict[str, Callable[[int], dict[str, float]]], rounds: int, minutes: float
+) -> dict[str, dict[str, list[float]]]:
+    """Seconds on the wall and of the processor, by kind, variant and round; two rounds at least."""
+    end = time.perf_counter() + 60 * minutes
     times: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in steps} for kind in ("wall", "cpu")}
     for turn in range(rounds):
+        if turn > 1 and time.perf_counter() > end:
+            break
         for name, step in steps.items():
             wall, cpu = time.perf_counter(), time.process_time()
             step(turn)
@@ -173,6 +178,7 @@ def main() -> None:
     """Measure, and print the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=30.0, help="no round begins later, but for the first two")
     parser.add_argument("--sequences", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -183,7 +189,7 @@ def main() -> None:
     made = models(task)
     losses = check(variants(made, task, 4, ("w4a32kv32",)))
     steps = variants(made, task, options.sequences)
-    times = timed(steps, options.rounds)
+    times = timed(steps, options.rounds, options.minutes)
     report(
         {
             "benchmark": "train_step_real",
@@ -195,7 +201,7 @@ def main() -> None:
             "instructions": {"bf16": processor.multiplies_bf16(), "int8": processor.multiplies_int8()},
             "products_gflop_per_second": speeds,
             "loss_at_w4a32kv32": losses,
-            "tokens_by_round": [shown(task, options.sequences, turn) for turn in range(options.rounds)],
+            "tokens_by_round": [shown(task, options.sequences, turn) for turn in range(len(times["cpu"]["labels"]))],
             "seconds": {name: summary(values) for name, values in times["wall"].items()},
             "cpu_seconds": {name: summary(values) for name, values in times["cpu"].items()},
             "cpu_over_whole_head": {name: ratios(times["cpu"], name, "whole_head") for name in steps},

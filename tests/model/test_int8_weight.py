@@ -131,7 +131,7 @@ def test_under_autocast_the_output_and_the_gradient_have_the_dtypes_of_a_plain_l
     assert torch.allclose(y.float(), linear(x), rtol=0.01)
 
 
-def trained(held, steps=3):
+def trained(held, steps=2):
     work = task("squad-span", max_length=64, stride=16)
     settings = SwitchSettings(quantization=QuantizationScheme(held=held))
     specs = {"8": AdapterSpec(4, 8), "4": AdapterSpec(4, 8)}

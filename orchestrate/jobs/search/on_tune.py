@@ -33,7 +33,6 @@ from search.loop import objectives_of
 from search.measurement import Measurement, Taken
 from search.record import record_at
 from search.scores.data import why_unscored
-from search.strategies import too_few
 
 _log = logging.getLogger(__name__)
 
@@ -99,9 +98,8 @@ def search(
     objectives = objectives_of(evaluator, objectives)
     metrics = requests_of(objectives)
     strategy, why = strategy_of(evaluator, strategy)
-    for said in (why, too_few(strategy, max_evaluations, len(space.units))):
-        if said:
-            _log.warning("%s", said)
+    if why:
+        _log.warning("%s", why)
     on_request(evaluator.opened.task, metrics)
     with record_at(storage) as record:
         assert record is not None

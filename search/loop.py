@@ -18,6 +18,7 @@ from search.objective import Objective
 from search.record import record_at
 from search.result import SearchResult
 from search.space import BitmapSpace
+from search.strategies import too_few
 from search.study import OnScore, Study
 
 _log = logging.getLogger(__name__)
@@ -78,8 +79,9 @@ def run(
     objectives = objectives_of(evaluator, objectives)
     evaluator = measuring(evaluator, objectives)
     strategy, why = strategy_of(evaluator, strategy)
-    if why:
-        _log.warning("%s", why)
+    for said in (why, too_few(strategy, max_evaluations, len(space.units))):
+        if said:
+            _log.warning("%s", said)
     with record_at(storage) as record:
         # a digest of all weights takes seconds on a large model, and only the record needs it
         fingerprint = "" if record is None else evaluator.fingerprint()

@@ -105,6 +105,22 @@ def allocated_fast(space: BitmapSpace, damages: Sequence[Sequence[float]]) -> Pi
     return space.budget.lowered(picks)
 
 
+def spread_front(space: BitmapSpace, damages: Sequence[Sequence[float]], count: int = 6) -> list[Bitmap]:
+    """Return the bitmaps of the least damage at ``count`` values of average bits that are spread over the space, and at
+    its own limits, from cheap to expensive and each once.
+
+    Args:
+        space: the space, whose limits all of them keep.
+        damages: by unit and choice.
+        count: how many values.
+    """
+    low, high = space.reachable("average_bits")
+    values = [low + (high - low) * (index + 1) / (count + 1) for index in range(count)]
+    plans = [space.within({"average_bits": value}) for value in values] + ([space] if space.limits else [])
+    found = dict.fromkeys(space.bitmap(allocated(plan, damages)) for plan in plans)
+    return sorted(found, key=lambda bitmap: space.cost(bitmap).average_bits)
+
+
 def allocate(space: BitmapSpace, table: ScoreTable, limits: Mapping[str, float] | None = None) -> Bitmap:
     """Return the bitmap that a table of scores predicts to be best within limits, without running any model.
 

@@ -26,6 +26,23 @@ STRATEGIES: Mapping[str, StrategyFunction] = {
 }
 
 
+MODEL_FREE = ("tpe", "nsga2", "random", "evolutionary")
+"""The strategies that know no more of a unit than the bitmaps that they have tried."""
+
+
+def too_few(name: str, max_evaluations: int | None, units: int) -> str:
+    """Return a warning where a strategy that knows nothing of the units has fewer evaluations than there are units;
+    otherwise an empty text.
+    """
+    if name not in MODEL_FREE or max_evaluations is None or max_evaluations >= units:
+        return ""
+    warm = ", or give it the option warm_start" if name in ("tpe", "nsga2") else ""
+    return (
+        f"few evaluations for so many sites: {name} learns of a unit by trying it, and {max_evaluations} evaluations "
+        f"are fewer than {units} units; take guided{warm}, or raise max_evaluations"
+    )
+
+
 def start(name: str, context: StrategyContext, options: Mapping[str, Any] | None = None) -> Strategy:
     """Return a fresh generator of the strategy of that name.
 
@@ -42,4 +59,4 @@ def start(name: str, context: StrategyContext, options: Mapping[str, Any] | None
     return STRATEGIES[name](context, **(options or {}))
 
 
-__all__ = ["STRATEGIES", "Row", "Strategy", "StrategyContext", "StrategyFunction", "start"]
+__all__ = ["STRATEGIES", "Row", "Strategy", "StrategyContext", "StrategyFunction", "start", "too_few"]

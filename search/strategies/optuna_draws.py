@@ -53,9 +53,13 @@ class Draws:
         self.names = [unit.name for unit in units]
         self.distributions = {unit.name: IntDistribution(0, unit.choices - 1) for unit in units}
         self.random = rng.Random(self.context.seed)
-        for bitmap in self.context.space.uniform():
+        self.enqueue(self.context.space.uniform())
+
+    def enqueue(self, bitmaps: Sequence[Bitmap]) -> None:
+        """Have bitmaps asked before the sampler chooses any."""
+        for bitmap in bitmaps:
             indices = self.context.space.encode(bitmap)
-            self.study.enqueue_trial(dict(zip(self.names, indices, strict=True)))
+            self.study.enqueue_trial(dict(zip(self.names, indices, strict=True)), skip_if_exists=True)
 
     def ask(self) -> list[Bitmap]:
         """Return bitmaps that were never scored, all different; the list is empty once none can be found."""

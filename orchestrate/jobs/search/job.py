@@ -36,6 +36,7 @@ from search.evaluator import GUIDED, strategy_for
 from search.grouping import Grouping
 from search.menu import DEFAULT_WIDTHS
 from search.scores.data import why_unscored
+from search.strategies import too_few
 
 
 class Checked(NamedTuple):
@@ -45,7 +46,7 @@ class Checked(NamedTuple):
         opened: the checkpoint.
         space: the space.
         objectives: the objectives.
-        strategy: the strategy, and why it is not ``guided`` where none is named.
+        strategy: the strategy, and why it is not ``guided`` where none is named, or has few evaluations.
         judge: the checkpoint with the task of the examples that judge; None where nothing is judged.
     """
 
@@ -69,6 +70,8 @@ def check_search(config: SearchConfig) -> Checked:
         objective.check(opened.task.metrics)
     # a study refuses bad objectives, strategies and options when it is made
     strategy = strategy_for(why_unscored(opened.task)) if config.strategy is None else (config.strategy, "")
+    few = too_few(strategy[0], config.max_evaluations, len(space.units))
+    strategy = strategy[0], "; ".join(filter(None, (strategy[1], few)))
     Study(space, objectives, strategy[0], max_evaluations=config.max_evaluations, options=config.strategy_options)
     return Checked(opened, space, objectives, strategy, None if config.judge is None else check_judge(config, opened))
 

@@ -33,6 +33,7 @@ from search.loop import objectives_of
 from search.measurement import Measurement, Taken
 from search.record import record_at
 from search.scores.data import why_unscored
+from search.strategies import too_few
 
 _log = logging.getLogger(__name__)
 
@@ -98,8 +99,9 @@ def search(
     objectives = objectives_of(evaluator, objectives)
     metrics = requests_of(objectives)
     strategy, why = strategy_of(evaluator, strategy)
-    if why:
-        _log.warning("%s", why)
+    for said in (why, too_few(strategy, max_evaluations, len(space.units))):
+        if said:
+            _log.warning("%s", said)
     on_request(evaluator.opened.task, metrics)
     with record_at(storage) as record:
         assert record is not None

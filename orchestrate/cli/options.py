@@ -14,7 +14,7 @@ import typer
 from qalof.home import expanded
 
 app = typer.Typer(
-    name="qalof", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    name="qalof", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 
 

@@ -1,6 +1,8 @@
 """``qalof ls``, ``qalof show`` and ``qalof --version`` read what is there, and stop at nothing damaged."""
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -90,3 +92,10 @@ def test_the_version_is_that_of_the_package_and_no_word_at_all_shows_the_help(sa
     assert (code, errors) == (0, "")
     assert output.startswith("Usage: ")
     assert "train" in output
+
+
+def test_a_shell_completes_the_names_of_commands():
+    asked = {"_QALOF_COMPLETE": "complete_bash", "COMP_WORDS": "qalof sea", "COMP_CWORD": "1"}
+    command = [sys.executable, "-c", "import sys; sys.argv = ['qalof']; from orchestrate.cli.app import main; main()"]
+    done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["search"], done.stderr

@@ -13,9 +13,7 @@ import typer
 
 from qalof.home import expanded
 
-app = typer.Typer(
-    name="qalof", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+app = typer.Typer(name="qalof", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def _version(asked: bool) -> None:

@@ -1,8 +1,7 @@
 """Which numbers a processor multiplies fast.
 
 A CPU multiplies bfloat16 and int8 fast only with instructions for them.  Without, oneDNN computes the same numbers by
-scalar code: on an AMD EPYC with AVX2 alone, products of SmolLM2's shapes run at 85 GFLOP/s per core in fp32, at 9
-forwards and 2 backwards in bf16, and at 3 in int8 (benchmarks/results/train_step_real.json).  So whoever has a choice
+scalar code, tens of times slower (docs/experiments.md, "A training step of the real model").  So whoever has a choice
 asks here first.
 
 The answer depends on the processor alone. Timing a product was rejected: a choice that hangs on the load of the machine

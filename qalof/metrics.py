@@ -162,6 +162,8 @@ def _robustness() -> Iterable[Metric]:
         "control_mean": "clean errors per draw",
         "control_any": "clean errors in any draw",
         "clean_any_wrong": "clean texts that some draw gets wrong",
+        "similar": "success that keeps the meaning",
+        "label_changed": "texts whose true label changed",
     }
     for name, label in better.items():
         yield Metric(name, "max", label, PERCENT, 1)

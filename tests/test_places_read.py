@@ -120,7 +120,7 @@ BY_OTHERS = {
     "is_packed", "OpenCheckpoint.__init__", "OpenCheckpoint.of",
     "EvaluationPool.__init__", "CheckpointEvaluator.__init__", "EvaluationRecord.__init__", "search",
     "run", "execute", "run_pipeline", "load", "task_of", "write_gguf", "write_gguf_lora", "SearchResult.plot",
-    "check_target",
+    "check_target", "judge",
 }  # fmt: skip
 """Public functions that say yes or no, or are called by those above or by ``tests/orchestrate/test_bad_places.py``."""
 

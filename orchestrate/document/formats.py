@@ -121,7 +121,9 @@ def three_digits(value: float) -> str:
 
 
 def two_digits(value: float) -> str:
-    """Write a number of any size in a cell of a map, whose color tells it from its neighbors."""
+    """Write a number of any size in two digits, such as a p-value, or a cell of a map, whose color tells it from its
+    neighbors.
+    """
     return f"{value:.2g}"
 
 

@@ -19,7 +19,7 @@ from tests.ordinary import ordinary_user
 
 WRITING = {"export", "bitmap", "run", "demo", "report"}
 """Commands other than jobs that write."""
-READING = {"validate", "ui"}
+READING = {"validate", "ui", "ls", "show"}
 LEAST = {
     **CONFIGS,
     "train": {"task": TASK, "objective": {"name": "spnet"}},

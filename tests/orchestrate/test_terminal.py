@@ -200,10 +200,12 @@ def test_sizes_are_in_mib_with_three_digits_and_small_ones_in_smaller_units():
 
 
 def test_nobody_prints_past_the_sheets():
-    """Each command of the line is a job, which `show` prints, or one of those that are tried above or say one line."""
+    """Each command of the line is a job, which `show` prints, or one of those that are tried above, in
+    ``test_runs_commands.py``, or say one line.
+    """
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     said_in_a_line = {"ui", "report"}
-    assert commands - JOBS.keys() <= {"run", "demo", "export", "validate", "bitmap"} | said_in_a_line
+    assert commands - JOBS.keys() <= {"run", "demo", "export", "validate", "bitmap", "ls", "show"} | said_in_a_line
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def comparisons_table(defence: RandomPrecisionReport) -> Table:
         [
             Cell(f"{_way(each.first)} against {_way(each.second)}"),
             Cell(f"{change[0]:+.0f} [{change[1]:+.0f}, {change[2]:+.0f}]"),
-            Cell(f"{each.p:.3g}"),
-            Cell(f"{each.adjusted_p:.3g}"),
+            Cell(formats.three_digits(each.p)),
+            Cell(formats.three_digits(each.adjusted_p)),
             Cell(each.test),
         ]
         for each in defence.comparisons

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrate.document.blocks import Statement
-from orchestrate.document.formats import bitmap_names, by_bitmap, count_of
+from orchestrate.document.formats import bitmap_names, by_bitmap, count_of, two_digits
 from orchestrate.document.record import Step
 from orchestrate.jobs.attack.findings import attacked_of
 from orchestrate.jobs.attack.shown import drawn_from, rate
@@ -55,7 +55,7 @@ def _knowing(defence: RandomPrecisionReport) -> list[Statement]:
     compared = [each for each in defence.comparisons if (each.first, each.second) == ("adaptive", "non_adaptive")]
     shown = [
         f" The difference between the two is {'shown' if each.adjusted_p < LEVEL else 'not shown'} on these texts "
-        f"(p = {each.adjusted_p:.2g}, corrected for {len(defence.comparisons)} comparisons)."
+        f"(p = {two_digits(each.adjusted_p)}, corrected for {len(defence.comparisons)} comparisons)."
         for each in compared
     ]
     return [Statement(text + "".join(shown))]

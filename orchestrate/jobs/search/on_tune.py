@@ -96,15 +96,16 @@ def search(
             goes on from there.
     """
     space = space.within(limits)
-    objectives = objectives_of(evaluator, objectives)
-    metrics = requests_of(objectives)
-    strategy, why = strategy_of(evaluator, strategy)
-    for said in (why, too_few(strategy, max_evaluations, len(space.units))):
-        if said:
-            _log.warning("%s", said)
-    on_request(evaluator.opened.task, metrics)
+    # a record in use is refused before the checkpoint is opened, which the other questions need
     with record_at(storage) as record:
         assert record is not None
+        objectives = objectives_of(evaluator, objectives)
+        metrics = requests_of(objectives)
+        strategy, why = strategy_of(evaluator, strategy)
+        for said in (why, too_few(strategy, max_evaluations, len(space.units))):
+            if said:
+                _log.warning("%s", said)
+        on_request(evaluator.opened.task, metrics)
         fingerprint = evaluator.opened.fingerprint
         study = Study(
             space,

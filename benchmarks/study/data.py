@@ -19,7 +19,7 @@ import numpy as np
 from qalof.batching import Progress
 from qalof.digests import content_digest, file_digest
 from qalof.evaluation.full_precision import FullPrecision
-from qalof.evaluation.result import Evaluation, exp_nats, token_scores
+from qalof.evaluation.result import Evaluation, exp_nats, mean_per_token
 from qalof.files import read_json, write_json
 from qalof.model.pretrained import load_tokenizer
 from qalof.tasks.base import Feature, Task, TrainingData
@@ -126,10 +126,9 @@ class AnswerLoss(PreparedCompletion):
         """The loss in nats per token of the first gold answers."""
         examples = self.validation[:limit]
         sums, tokens = self._losses(model, examples, full_precision)
-        nats = [each.nats for each in sums]
-        loss = sum(nats) / sum(tokens)
+        loss, losses = mean_per_token([each.nats for each in sums], tokens)
         return Evaluation(
-            {"loss": loss, "perplexity": exp_nats(loss)}, len(examples), {"loss": token_scores(nats, tokens)},
+            {"loss": loss, "perplexity": exp_nats(loss)}, len(examples), {"loss": losses},
             weights={"loss": tokens}, exponents={"perplexity": 1.0},
         )  # fmt: skip
 

@@ -102,6 +102,11 @@ def token_scores(sums: Sequence[float], tokens: Sequence[int]) -> list[float]:
     return [value * scale for value in sums]
 
 
+def mean_per_token(sums: Sequence[float], tokens: Sequence[int]) -> tuple[float, list[float]]:
+    """Return the mean per token of what each example's tokens add up to, and the :func:`token_scores` of it."""
+    return sum(sums) / sum(tokens), token_scores(sums, tokens)
+
+
 def exp_nats(nats: float) -> float:
     """Return the exponential, a perplexity; the largest float where it would exceed it."""
     return math.exp(min(nats, MOST_NATS))

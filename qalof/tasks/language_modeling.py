@@ -29,7 +29,7 @@ from qalof.batching import Progress
 from qalof.digests import content_digest, tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.evaluation.full_precision import FullPrecision
-from qalof.evaluation.result import Evaluation, exp_nats, token_scores
+from qalof.evaluation.result import Evaluation, exp_nats, mean_per_token
 from qalof.home import expanded
 from qalof.hub import load_rows
 from qalof.laws import Count, Law, check_numbers
@@ -166,16 +166,15 @@ class LanguageModelingTask(NextToken):
             sums += self.sums(model, windows[at : at + self.settings.eval_batch_size], full_precision)
             if progress:
                 progress(len(sums), len(windows))
-        nats, hits = [each.nats for each in sums], [100.0 * each.hits for each in sums]
         tokens = [int(self.units(window)) for window in windows]
-        loss = sum(nats) / sum(tokens)
+        loss, losses = mean_per_token([each.nats for each in sums], tokens)
+        accuracy, accuracies = mean_per_token([100.0 * each.hits for each in sums], tokens)
         exponents = {"perplexity": 1.0, "word_perplexity": sum(tokens) / self._words(windows)}
         metrics = {"loss": loss, **{name: exp_nats(factor * loss) for name, factor in exponents.items()}}
-        scores = {"loss": token_scores(nats, tokens), "accuracy": token_scores(hits, tokens)}
-        metrics["accuracy"] = sum(hits) / sum(tokens)
+        scores = {"loss": losses, "accuracy": accuracies}
+        metrics["accuracy"] = accuracy
         if full_precision is not None:
-            divergences = [each.kl for each in sums]
-            metrics["kl"], scores["kl"] = sum(divergences) / sum(tokens), token_scores(divergences, tokens)
+            metrics["kl"], scores["kl"] = mean_per_token([each.kl for each in sums], tokens)
         weights = dict.fromkeys(scores, tokens)
         return Evaluation(metrics, len(windows), scores, weights=weights, exponents=exponents)
 

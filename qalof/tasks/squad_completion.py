@@ -22,7 +22,7 @@ from qalof.batching import Progress, by_length
 from qalof.digests import content_digest, tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.evaluation.full_precision import FullPrecision
-from qalof.evaluation.result import Evaluation, exp_nats, token_scores
+from qalof.evaluation.result import Evaluation, exp_nats, mean_per_token
 from qalof.laws import Count, Law, check_numbers
 from qalof.model.pretrained import HeadKind
 from qalof.model.special_tokens import special_token
@@ -251,15 +251,13 @@ class CompletionTask(NextToken):
         matches = [100 * squad_metrics.exact_match(text, e.texts) for text, e in pairs]
         overlaps = [100 * squad_metrics.f1(text, e.texts) for text, e in pairs]
         sums, tokens = self._losses(model, examples, full_precision)
-        nats = [each.nats for each in sums]
-        loss = sum(nats) / sum(tokens)
+        loss, losses = mean_per_token([each.nats for each in sums], tokens)
         metrics = {"exact_match": float(np.mean(matches)), "f1": float(np.mean(overlaps)), "loss": loss}
         metrics["perplexity"] = exp_nats(loss)
-        scores = {"exact_match": matches, "f1": overlaps, "loss": token_scores(nats, tokens)}
+        scores = {"exact_match": matches, "f1": overlaps, "loss": losses}
         weights = {"loss": tokens}
         if full_precision is not None:
-            divergences = [each.kl for each in sums]
-            metrics["kl"], scores["kl"] = sum(divergences) / sum(tokens), token_scores(divergences, tokens)
+            metrics["kl"], scores["kl"] = mean_per_token([each.kl for each in sums], tokens)
             weights["kl"] = tokens
         return Evaluation(metrics, len(examples), scores, counts, weights, {"perplexity": 1.0})
 

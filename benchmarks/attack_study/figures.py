@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from attack_study.scales import DRAWN, SOURCES, Group
-from attack_study.work import ADAPTIVE, Records, stacked, targets_of
+from attack_study.work import ADAPTIVE, Records, targets_of
 from qalof.attacks.attack import summarize
 from qalof.attacks.meaning import success_by_similarity
 from qalof.attacks.rates import Rate
@@ -22,12 +22,10 @@ def figures_of(group: Group, records: Records) -> dict[str, Any] | None:
     rows = [records.judged[group.name, example] for example in done]
     results = {t: [records.attacks[group.name, t, e] for e in done] for t in targets_of(group.victim)}
     sources = SOURCES[group.victim]
-    table = PredictionTable(
-        sources,
-        stacked([result.label for result in results[sources[0]]]),
-        stacked([row["clean"] for row in rows]),
-        stacked([row["fixed"] for row in rows]).transpose(1, 0, 2),
-    )
+    table = PredictionTable.of_rows(
+        sources, [result.label for result in results[sources[0]]],
+        [row["clean"] for row in rows], [row["fixed"] for row in rows],
+    )  # fmt: skip
     found: dict[str, Any] = {
         "texts": len(done), "asked": group.texts,
         "skipped": {e: why for (name, e), why in sorted(records.skipped.items()) if name == group.name},
@@ -40,10 +38,7 @@ def figures_of(group: Group, records: Records) -> dict[str, Any] | None:
         "random_precision": {},
     }  # fmt: skip
     for target, grain in ADAPTIVE.items():
-        drawn = DrawTable(
-            stacked([row["drawn"][grain]["clean"] for row in rows]),
-            stacked([row["drawn"][grain]["texts"] for row in rows]).transpose(1, 0, 2),
-        )
+        drawn = DrawTable.of_rows(*([row["drawn"][grain][part] for row in rows] for part in ("clean", "texts")))
         own = list(results).index(target)
         used = DrawTable(drawn.clean, drawn.adversarial[[*range(len(sources)), own]])
         attackers = attackers_of([results[source] for source in sources], results[target], used)

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from study.clock import Clock
 
@@ -239,8 +238,3 @@ class Worker:
                     },
                 }
             )  # fmt: skip
-
-
-def stacked(rows: Sequence[Any]) -> np.ndarray:
-    """Return an integer array of equal rows."""
-    return np.asarray(rows, dtype=np.int64)

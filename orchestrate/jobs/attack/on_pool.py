@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from orchestrate.cluster.evaluation_pool import pool_of, threads_of
@@ -190,22 +189,15 @@ def _found(plan: Plan, examples: list[AttackExample], record: _Record) -> Found:
         raise BadInputError(f"an attack needs at least one text that can be attacked and judged: all failed; {why}")
     rows = [record.judged[example.id] for example in examples]
     results = {name_of(t): [record.attacks[e.id, name_of(t)] for e in examples] for t in plan.targets}
-    table = PredictionTable(
-        tuple(str(bitmap) for bitmap in plan.bitmaps), np.array([row["label"] for row in rows], dtype=np.int64),
-        _stacked([row["clean"] for row in rows]), _stacked([row["fixed"] for row in rows]).transpose(1, 0, 2),
-    )  # fmt: skip
+    table = PredictionTable.of_rows(
+        [str(bitmap) for bitmap in plan.bitmaps],
+        *([row[part] for row in rows] for part in ("label", "clean", "fixed")),
+    )
     drawn = [
-        DrawTable(
-            _stacked([row["drawn"][index]["clean"] for row in rows]),
-            _stacked([row["drawn"][index]["texts"] for row in rows]).transpose(1, 0, 2),
-        )
+        DrawTable.of_rows(*([row["drawn"][index][part] for row in rows] for part in ("clean", "texts")))
         for index in range(len(plan.defences))
     ]
     return Found(examples, results, table, drawn, record.skipped)
-
-
-def _stacked(rows: Sequence[Any]) -> Any:
-    return np.asarray(rows, dtype=np.int64)
 
 
 def _line(kind: str, found: Any) -> str:

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,12 @@ class PredictionTable:
     labels: Labels
     clean: Labels
     adversarial: Labels
+
+    @classmethod
+    def of_rows(cls, bitmaps: Sequence[str], labels: Sequence[int], clean: Sequence[Any], texts: Sequence[Any]) -> Self:
+        """Return the table of examples whose answers are given one by one: ``clean`` (B,), ``texts`` (B source, B)."""
+        answers = np.asarray(clean, dtype=np.int64), np.asarray(texts, dtype=np.int64).transpose(1, 0, 2)
+        return cls(tuple(bitmaps), np.asarray(labels, dtype=np.int64), *answers)
 
     @property
     def clean_right(self) -> Mask:
@@ -85,6 +91,11 @@ class DrawTable:
 
     clean: Labels
     adversarial: Labels
+
+    @classmethod
+    def of_rows(cls, clean: Sequence[Any], texts: Sequence[Any]) -> Self:
+        """Return the table of examples whose answers are given one by one: ``clean`` (R,), ``texts`` (B source, R)."""
+        return cls(np.asarray(clean, dtype=np.int64), np.asarray(texts, dtype=np.int64).transpose(1, 0, 2))
 
     @classmethod
     def join(cls, shards: Sequence[Self]) -> Self:

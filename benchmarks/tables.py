@@ -226,16 +226,20 @@ def cost(found: Found) -> str:
     told = found["cost"]
     if told is None:
         return "Not run."
-    peak = lambda row: "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.1f}"  # noqa: E731
     steps = [
-        [name, f"{row['seconds']:.3f} ({row['least']:.3f} to {row['most']:.3f})", peak(row)]
+        [name, f"{row['seconds']:.3f} ({row['least']:.3f} to {row['most']:.3f})", _peak(row)]
         for name, row in told["steps"].items()
     ]
-    forward = [[f"`{spec}`", f"{row['tokens_per_second']:,}", peak(row)] for spec, row in told["forward"].items()]
+    forward = [[f"`{spec}`", f"{row['tokens_per_second']:,}", _peak(row)] for spec, row in told["forward"].items()]
     return "\n\n".join([
         rows([f"a step of {told['batch']} sequences", "seconds (median, least, most)", "peak GiB"], steps),
         rows(["forward pass at", "tokens per second", "peak GiB"], forward),
     ])  # fmt: skip
+
+
+def _peak(row: Found) -> str:
+    """The peak of memory in GiB, where it was measured."""
+    return "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.1f}"
 
 
 def origin(found: Found) -> str:

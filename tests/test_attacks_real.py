@@ -11,20 +11,9 @@ import pytest
 import torch
 
 from qalof.tiny import MODEL_DIR, REVIEWS_DIR
+from tests.ticks import Ticks
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class Ticks:
-    """A clock that runs out after so many looks at it."""
-
-    def __init__(self, ticks: int) -> None:
-        self.ticks = ticks
-
-    @property
-    def out(self) -> bool:
-        self.ticks -= 1
-        return self.ticks < 0
 
 
 @pytest.fixture

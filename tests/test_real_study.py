@@ -8,27 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.ticks import Ticks
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 SOME = "train_spnet,score_spnet,generated,train_data_free,score_data_free,search_before,train_found_before,baseline_NF4"
-
-
-class Ticks:
-    """A clock that runs out after so many looks at it."""
-
-    def __init__(self, ticks: int) -> None:
-        self.ticks = ticks
-
-    @property
-    def out(self) -> bool:
-        self.ticks -= 1
-        return self.ticks < 0
-
-    def check(self) -> None:
-        from study.clock import OutOfTimeError
-
-        if self.out:
-            raise OutOfTimeError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from qalof.model.adapters import AdapterSpec
-from qalof.model.pretrained import BaseModel, load_pretrained
+from qalof.model.pretrained import BaseModel
 from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import SwitchableModel, build
 from qalof.training.loop import Trainer, TrainSettings
@@ -45,7 +45,7 @@ def _model(place: Place, widths: tuple[int, ...], scheme: dict[str, Any]) -> Swi
     base = BaseModel(place.source, place.judge().head)
     adapters = {str(bits): AdapterSpec(RANK, ALPHA) for bits in widths}
     settings = SwitchSettings(quantization=scheme)
-    return build(base, adapters, settings, pretrained=load_pretrained(place.source, base.head)).to(place.device)
+    return build(base, adapters, settings).to(place.device)
 
 
 @torch.no_grad()

@@ -109,5 +109,5 @@ def _bitmap_trained(when: str) -> list[Stage]:
 
 
 def _baseline(scheme: str) -> Stage:
-    name = f"baseline_{scheme.replace(', ', '_').replace(' ', '_')}"
+    name = scoring.baseline_stage(scheme)
     return Stage(name, lambda place: scoring.score_baseline(place, name, scheme))

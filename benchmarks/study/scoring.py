@@ -14,7 +14,7 @@ from qalof.bitmap import Bitmap
 from qalof.cost import cost_of
 from qalof.evaluation.result import Evaluation
 from qalof.files import append_lines, read_whole_lines
-from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained
+from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import SwitchableModel, build
 from qalof.post_training.gptq import calibration_batches, compensate
@@ -46,11 +46,15 @@ BASELINES: dict[str, tuple[Any, tuple[str, ...]]] = {
 """Scheme and bitmaps.  These weights went through Q4_1 once: 4 bits asymmetric in groups of 32 would give them back."""
 
 
+def baseline_stage(scheme: str) -> str:
+    """The name of the stage that scores a scheme."""
+    return f"baseline_{scheme.replace(', ', '_').replace(' ', '_')}"
+
+
 def pretrained(place: Place, quantization: Any = "default", **settings: Any) -> SwitchableModel:
     """The pretrained model, switchable, without adapters."""
     base = BaseModel(place.source, HeadKind.CAUSAL_LM)
-    made = SwitchSettings(quantization=quantization, **settings)
-    return build(base, {}, made, pretrained=load_pretrained(place.source, base.head)).to(place.device).eval()
+    return build(base, {}, SwitchSettings(quantization=quantization, **settings)).to(place.device).eval()
 
 
 def trained(place: Place, stage: str) -> SwitchableModel:
@@ -77,8 +81,8 @@ def kept_scores(
         if name in known:
             continue
         place.clock.check()
-        bitmap = Bitmap.from_json(spec, model.site_names) if isinstance(spec, dict) else model.set_bitmap(spec)
-        model.set_bitmap(bitmap, quiet=True)
+        read = Bitmap.from_json if isinstance(spec, dict) else Bitmap.parse
+        bitmap = model.set_bitmap(read(spec, model.site_names), quiet=True)
         with place.products():
             found = {task: evaluation.to_json() for task, evaluation in score().items()}
         cost = cost_of(bitmap, model.sites)

@@ -20,7 +20,7 @@ from study.methods import METHODS, SEARCHED
 from study.place import Place
 from study.ranking import BUDGETS
 from study.runner import finished, keys_of
-from study.scoring import BASELINES, known_scores
+from study.scoring import BASELINES, baseline_stage, known_scores
 
 MACHINES = "machines.json"
 JUDGED = ("exact_match", "f1", "loss")
@@ -53,8 +53,9 @@ MIXED_OF = (
 
 def summarize(place: Place, scale: str) -> dict[str, Any]:
     """Every table; what is not there was not run."""
-    done = {name: record["result"] for name, record in finished(place).items()}
-    seconds = {name: record["seconds"] for name, record in finished(place).items()}
+    records = finished(place)
+    done = {name: record["result"] for name, record in records.items()}
+    seconds = {name: record["seconds"] for name, record in records.items()}
     place = replace(place, keys=keys_of(place))
     rows = {name: known_scores(place, f"score_{name}") for name in ("untrained", *METHODS)}
     scored = {name: each for name, each in rows.items() if each}
@@ -67,7 +68,7 @@ def summarize(place: Place, scale: str) -> dict[str, Any]:
         "comparisons": _comparisons(scored), "mixed": _mixed(scored), "search": _search(done, scored),
         "baselines": {
             scheme: {spec: _baseline(row) for spec, row in done[name].items()}
-            for scheme, name in ((s, f"baseline_{s.replace(', ', '_').replace(' ', '_')}") for s in BASELINES)
+            for scheme, name in ((scheme, baseline_stage(scheme)) for scheme in BASELINES)
             if name in done
         },
         "data_free_text": _texts(scored.get("data_free_4", {})),

@@ -13,7 +13,7 @@ import torch
 
 from qalof.checkpoint.trainer import load_checkpoint, save_checkpoint
 from qalof.files import read_json, write_json
-from qalof.model.pretrained import BaseModel, load_pretrained, load_tokenizer
+from qalof.model.pretrained import BaseModel, load_tokenizer
 from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import build
 from qalof.tasks.base import Task
@@ -35,10 +35,8 @@ def train(place: Place, stage: str, method: Method) -> dict[str, Any]:
     """
     folder, scale = place.folder(stage), place.scale
     task = _task(place, method)
-    base = BaseModel(place.source, task.head)
     settings = SwitchSettings(policy=method.policy)
-    model = build(base, method.adapters(), settings, seed=method.seed, pretrained=load_pretrained(*_source(base)))
-    model = model.to(place.device)
+    model = build(BaseModel(place.source, task.head), method.adapters(), settings, seed=method.seed).to(place.device)
     steps = method.steps(scale.passes)
     trainer = Trainer(
         model, task, method.objective(model, method.widths, steps),
@@ -71,10 +69,6 @@ def train(place: Place, stage: str, method: Method) -> dict[str, Any]:
         "curve": [_mean(losses[at : at + max(1, steps // 20)]) for at in range(0, steps, max(1, steps // 20))],
         "seconds": progress["seconds"], "examples": len(trainer.features),
     }  # fmt: skip
-
-
-def _source(base: BaseModel) -> tuple[str, Any]:
-    return base.source, base.head
 
 
 def _keep(trainer: Trainer, folder: Path, progress: dict[str, Any]) -> None:

@@ -10,12 +10,12 @@ that costs at most so much; any cost can stand there.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qalof.best_within import best_within, scored, sign_of
 from qalof.bitmap_names import bitmap_id, is_id, text_of
 from qalof.errors import BadInputError, nearest_hint
 from qalof.files import read_json, read_json_lines
@@ -84,16 +84,20 @@ def _best_within(path: Path, data: Any, cost: str, limit: float) -> Spec:
     if costs.get(cost) is None:
         known = [name for name, value in costs.items() if value is not None]
         raise BadInputError(f"a budget must name a cost that {path} has: got {cost!r}; {nearest_hint(cost, known)}")
-    scored = [point for point in points if isinstance(point["values"][0], int | float)]
-    within = [point for point in scored if point["cost"][cost] <= limit and math.isfinite(point["values"][0])]
-    if not within:
-        least = min(point["cost"][cost] for point in scored or points)
+    best = best_within(
+        points,
+        {cost: limit},
+        values=lambda point: point["values"],
+        cost=lambda point, name: float(point["cost"][name]),
+        sign=sign_of(str(data["objectives"][0])),
+    )
+    if best is None:
+        least = min(point["cost"][cost] for point in scored(points, lambda point: point["values"]) or points)
         raise BadInputError(
             f"a bitmap of {path} must have {cost} of at most {limit:.10g}: the least is {least:.10g}; raise the budget"
         )
-    sign = -1 if str(data["objectives"][0]).startswith("max:") else 1
-    best: Spec = min(within, key=lambda point: (sign * point["values"][0], point["cost"]["weight_bytes"]))["bitmap"]
-    return best
+    spec: Spec = best["bitmap"]
+    return spec
 
 
 def _content(path: Path) -> Any:

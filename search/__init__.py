@@ -5,9 +5,13 @@ It works in one process with any evaluator; :func:`run` does the whole search in
     space = search.BitmapSpace.of(model, weight=(4, 8))
     result = search.run(space, search.LocalEvaluator(model, task), limits={"average_bits": 5.0}, storage="search.jsonl")
     result.best(average_bits=4.0).bitmap
+
+Only what runs a model in this process imports torch.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from search.allocation.damage import allocate
 from search.evaluator import Evaluator, LocalEvaluator
@@ -18,11 +22,13 @@ from search.objective import Objective, Score, parse_objectives
 from search.point import Point
 from search.record import EvaluationRecord
 from search.result import SearchResult
-from search.scores.compute import compute as compute_scores
 from search.scores.table import ScoreTable
 from search.space import BitmapSpace, Unit
 from search.strategies import STRATEGIES
 from search.study import Study
+
+if TYPE_CHECKING:
+    from search.scores.compute import compute as compute_scores
 
 __all__ = [
     "STRATEGIES",
@@ -45,3 +51,11 @@ __all__ = [
     "parse_objectives",
     "run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "compute_scores":
+        from search.scores.compute import compute
+
+        return compute
+    raise AttributeError(f"module 'search' has no attribute {name!r}")

@@ -10,18 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
 from qalof.metrics import requested
-from qalof.model.fingerprint import tensors_digest
-from qalof.model.switchable import SwitchableModel
 from qalof.site import Site
-from qalof.tasks.base import Task, on_request
 from search.measurement import Measurement, Taken
 from search.objective import Objective, parse_objectives
-from search.scores.data import why_unscored
+
+if TYPE_CHECKING:  # a search without a model in this process needs no torch
+    from qalof.model.switchable import SwitchableModel
+    from qalof.tasks.base import Task
 
 GUIDED, UNGUIDED = "guided", "tpe"
 """The strategy where none is named, and the one where the needs of that are not met."""
@@ -83,6 +83,8 @@ class LocalEvaluator:
     def __init__(
         self, model: SwitchableModel, task: Task, limit: int | None = None, metrics: Sequence[str] = ()
     ) -> None:
+        from qalof.tasks.base import on_request
+
         self.model, self.task, self.limit = model, task, limit
         self._requested = on_request(task, metrics)
 
@@ -114,6 +116,8 @@ class LocalEvaluator:
 
     def why_unmeasured(self) -> str:
         """Return why :meth:`measure` cannot serve, in a few words; an empty text where it can."""
+        from search.scores.data import why_unscored
+
         return why_unscored(self.task)
 
     def fingerprint(self) -> str:
@@ -125,6 +129,8 @@ class LocalEvaluator:
         return self.task.evaluate(self.model, limit=limit, **self._requested)
 
     def _model_digest(self) -> str:
+        from qalof.model.fingerprint import tensors_digest
+
         # the base's own digest is not enough: two checkpoints on one base differ in adapters and head
         return tensors_digest(self.model, json.dumps(self.model.settings.to_json(), sort_keys=True).encode())
 

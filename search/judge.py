@@ -8,12 +8,12 @@ shown to beat uniform" is a possible answer, and :attr:`Judgement.text` begins w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qalof.best_within import best_within
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name
 from qalof.errors import BadInputError
@@ -136,7 +136,7 @@ def judgeable(result: SearchResult, budgets: Sequence[Mapping[str, float]] | Non
         uniform = [point for point in result.points if point.bitmap.is_uniform and not point.failure]
         budgets = [{price: value} for value in sorted({point.value(price) for point in uniform})]
     unique = list({tuple(sorted(budget.items())): budget for budget in budgets}.values())
-    return [b for b in unique if all(_within(result, b, uniform=uniform) for uniform in (False, True))]
+    return [b for b in unique if all(_finalist(result, b, 0, uniform=uniform) for uniform in (False, True))]
 
 
 def _evaluated(
@@ -157,25 +157,25 @@ def _evaluated(
     return {bitmap: known[bitmap] for bitmap in bitmaps}
 
 
-def _within(result: SearchResult, budget: Mapping[str, float], *, uniform: bool) -> list[Point]:
-    """Return the points with a finite score, uniform or mixed, that keep a budget."""
-    return [
-        point
-        for point in result.points
-        if point.bitmap.is_uniform is uniform
-        and all(map(math.isfinite, point.values))
-        and all(point.value(name) <= limit for name, limit in budget.items())
-    ]
+def _finalist(result: SearchResult, budget: Mapping[str, float], position: int, *, uniform: bool) -> Point | None:
+    """Return the best uniform or mixed point within a budget, by the objective at ``position``."""
+    return best_within(
+        (point for point in result.points if point.bitmap.is_uniform is uniform),
+        budget,
+        values=lambda point: point.values,
+        cost=Point.value,
+        sign=result.objectives[position].sign,
+        position=position,
+    )
 
 
 def _best(result: SearchResult, budget: Mapping[str, float], *, uniform: bool) -> Point:
-    index = next(i for i, objective in enumerate(result.objectives) if not objective.is_cost)
-    sign = result.objectives[index].sign
-    within = _within(result, budget, uniform=uniform)
-    if not within:
+    position = next(i for i, objective in enumerate(result.objectives) if not objective.is_cost)
+    found = _finalist(result, budget, position, uniform=uniform)
+    if found is None:
         kind = "uniform" if uniform else "mixed"
         raise BadInputError(
             f"a judgement needs a {kind} bitmap within each budget: the search has scored none within {dict(budget)}; "
             "search with this budget, or raise it"
         )
-    return min(within, key=lambda point: (-sign * point.values[index], point.cost.weight_bytes))
+    return found

@@ -7,13 +7,13 @@ views of it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qalof.best_within import best_within, scored
 from qalof.bitmap_names import short_name
 from qalof.cost import COST_NAMES
 from qalof.errors import BadInputError, nearest_hint
@@ -82,12 +82,12 @@ class SearchResult:
         for name in budget:
             if name not in COST_NAMES:
                 raise BadInputError(f"a budget must name a cost: got {name!r}; {nearest_hint(name, COST_NAMES)}")
-        usable = [point for point in self.points if all(map(math.isfinite, point.values))]
-        within = [point for point in usable if all(point.value(name) <= limit for name, limit in budget.items())]
-        if not within:
-            raise BadInputError(self._infeasible(usable, budget))
-        sign = self.objectives[0].sign
-        return min(within, key=lambda point: (-sign * point.values[0], point.cost.weight_bytes))
+        best = best_within(
+            self.points, budget, values=lambda p: p.values, cost=Point.value, sign=self.objectives[0].sign
+        )
+        if best is None:
+            raise BadInputError(self._infeasible(scored(self.points, lambda p: p.values), budget))
+        return best
 
     def plot(self, path: str | Path) -> None:
         """Draw all points with error bars and the front, as a PNG."""

@@ -37,6 +37,12 @@ def test_checking_a_config_imports_no_library_of_the_work():
     assert not set(done.stdout.split()) & set(HEAVY)
 
 
+@pytest.mark.parametrize("name", ["search", "search.judge", "search.strategies", "qalof.model.adapter_spec"])
+def test_what_runs_no_model_imports_no_torch(name):
+    code = f"import sys, {name}; sys.exit(bool({{'torch', 'optuna', 'pandas'}} & sys.modules.keys()))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
 LENGTHS = {"squad-span": {"max_length": 96, "stride": 16}, "squad-completion": {"max_length": 96, "max_new_tokens": 4}}
 
 

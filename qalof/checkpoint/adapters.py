@@ -18,9 +18,10 @@ from transformers import PreTrainedModel
 
 from qalof.errors import BadInputError
 from qalof.files import read_json
+from qalof.model.adapter_inits import takes_from_weight
 from qalof.model.adapter_spec import AdapterSpec
 from qalof.model.adapters import adapter_layers, peft_config, take_out
-from qalof.model.initialization import Factors, takes_from_weight
+from qalof.model.initialization import Factors
 from qalof.model.layers.lora_linear import SwitchableLora
 from qalof.precision import all_finite
 

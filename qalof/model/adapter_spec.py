@@ -10,7 +10,7 @@ from typing import Annotated
 
 from qalof.errors import BadInputError
 from qalof.laws import Count, Law, Positive, check_numbers
-from qalof.model.initialization import check_init
+from qalof.model.adapter_inits import check_init
 from qalof.site import Site
 
 SHARED = "shared"

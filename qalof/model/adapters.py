@@ -14,8 +14,9 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import PreTrainedModel
 
+from qalof.model.adapter_inits import DRAWN
 from qalof.model.adapter_spec import REFERENCE_SPECS, SHARED, AdapterPolicy, AdapterSpec, adapter_for
-from qalof.model.initialization import DRAWN, Factors
+from qalof.model.initialization import Factors
 from qalof.model.layers.lora_linear import SwitchableLora
 from qalof.model.layers.switchable_linear import SwitchableLinear
 

@@ -22,39 +22,16 @@ need a pass over data before training. All of these are refused.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 
-from qalof.errors import BadInputError, nearest_hint
+from qalof.errors import BadInputError
+from qalof.model.adapter_inits import PISSA
 from qalof.precision import at_least_float32
 
 Factors = tuple[torch.Tensor, torch.Tensor]
 """The factors A (rank, in) and B (out, rank)."""
-
-DRAWN: Mapping[str, bool | str] = {"kaiming": True, "gaussian": "gaussian", "orthogonal": "orthogonal"}
-"""Inits that PEFT draws itself: the name here -> PEFT's ``init_lora_weights``."""
-
-_PISSA = re.compile(r"pissa(?:_niter_([1-9][0-9]?))?$")
-_KNOWN = (*DRAWN, "loftq", "olora", "pissa", "pissa_niter_4")
-
-
-def check_init(init: str, rank: int) -> None:
-    """Refuse an init that does not exist, or that this rank cannot have.
-
-    Raises:
-        BadInputError: The init is refused; the message names those that exist.
-    """
-    if init not in _KNOWN and not _PISSA.match(init):
-        raise BadInputError(f"no adapter init {init!r}; {nearest_hint(init, _KNOWN)}")
-    if init == "orthogonal" and rank % 2:
-        raise BadInputError(f"init orthogonal needs an even rank: got {rank}; {rank + 1} would do")
-
-
-def takes_from_weight(init: str) -> bool:
-    """Return whether the initial product of the adapter is subtracted from the frozen weight."""
-    return init == "olora" or bool(_PISSA.match(init))
 
 
 @torch.no_grad()
@@ -64,7 +41,7 @@ def decompose(weight: torch.Tensor, rank: int, scaling: float, init: str) -> Fac
     if init == "olora":
         q, r = torch.linalg.qr(at_least_float32(weight))
         return r[:rank].contiguous(), q[:, :rank].contiguous()
-    match = _PISSA.match(init)
+    match = PISSA.match(init)
     assert match is not None
     if match[1]:
         left, values, right = torch.svd_lowrank(at_least_float32(weight), rank, niter=int(match[1]))

@@ -19,8 +19,9 @@ from transformers.pytorch_utils import Conv1D
 
 from qalof.layer_bits import LayerBits
 from qalof.model import adapters as lora
+from qalof.model.adapter_inits import takes_from_weight
 from qalof.model.adapters import AdapterSpec
-from qalof.model.initialization import compensate, decompose, takes_from_weight
+from qalof.model.initialization import compensate, decompose
 from qalof.model.layers.kv_cache import quantize_kv
 from qalof.model.layers.lora_linear import SwitchableLora
 from qalof.model.layers.switchable_embedding import SwitchableEmbedding, TiedHead, TiedViewLinear

@@ -10,8 +10,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from qalof.errors import BadInputError, nearest_hint
+from qalof.model.adapter_inits import takes_from_weight
 from qalof.model.adapters import SHARED, AdapterPolicy, AdapterSpec
-from qalof.model.initialization import takes_from_weight
 from qalof.model.layers.lora_linear import LoraInput, MergeOrder
 from qalof.model.norms import NormMode
 from qalof.model.sites import find_sites

@@ -24,7 +24,6 @@ from qalof.errors import BadInputError, nearest_hint
 from qalof.laws import Count, Finite, Law, Width
 from search.budget import Indices
 from search.objective import Score
-from search.scores.output_error import read_errors
 from search.space import BitmapSpace
 from search.strategies.base import Strategy, StrategyContext
 from search.strategies.sensitivity import (
@@ -133,6 +132,8 @@ def _row(
 
 
 def _given(space: BitmapSpace, targets: list[Target], sensitivity: GivenSensitivity) -> dict[Target, float]:
+    from search.scores.output_error import read_errors  # where errors are measured too, so it takes torch
+
     names = [unit.name for unit in space.units]
     known = _by_unit(space, read_errors(sensitivity)) if isinstance(sensitivity, str) else sensitivity
     for name in known:

@@ -85,3 +85,16 @@ def test_comparisons_are_paired_over_all_examples_and_attacks_differ_from_nothin
     )
     assert np.array_equal(values["retrying"], (draws.adversarial[2] == 1).any(axis=1))
     assert all(each.p <= each.adjusted_p for each in found.values())
+
+
+def test_table_and_comparisons_have_the_same_worst_source(case) -> None:
+    _, adaptive, _ = case
+    rng = np.random.default_rng(5)
+    for _ in range(10):
+        attacked = rng.random((2, N)) < rng.random((2, 1))
+        sources = [results(bitmap, attacked[i], 10) for i, bitmap in enumerate(("8", "4"))]
+        wrong = (rng.random((3, N, R)) < rng.random((3, 1, 1))).astype(np.int64)
+        draws = DrawTable((rng.random((N, R)) < 0.3).astype(np.int64), wrong)
+        table = PredictionTable(("8", "4"), np.zeros(N, dtype=np.int64), draws.clean[:, :2], wrong[:2, :, :2])
+        _, worst, _, _ = attackers_of(sources, adaptive, draws)
+        assert 1 - worst.accuracy.estimate == pytest.approx(misread(table, draws)["worst_source"].mean())

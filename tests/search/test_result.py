@@ -9,8 +9,13 @@ from matplotlib.image import imread
 
 import search
 from qalof.bitmap import Bitmap
+from qalof.bitmap_file import read_spec
+from qalof.cost import cost_of
 from qalof.errors import BadInputError
-from search import BitmapSpace, SearchResult
+from qalof.files import write_json
+from qalof.statistics import Interval
+from search import BitmapSpace, Objective, Point, SearchResult
+from search.judge import _best
 
 OBJECTIVES = ("max:f1", "min:weight_bytes")
 
@@ -67,6 +72,43 @@ def test_equal_scores_go_to_the_cheaper_bitmap(plain_sites, make_evaluator):
     evaluator = make_evaluator(plain_sites, dict.fromkeys((site.name for site in plain_sites), 0.0))
     result = search.run(BitmapSpace.of(plain_sites, weight=(2, 4, 8)), evaluator, max_evaluations=9)
     assert str(result.best().bitmap) == "2"
+
+
+VALUES = st.sampled_from([1.0, 2.0, 3.0, math.nan])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    objective=st.sampled_from(["max:f1", "min:loss", "worst:loss", "worst:f1"]),
+    values=st.lists(st.tuples(VALUES, VALUES), min_size=6, max_size=6),
+    limit=st.sampled_from([2.0, 4.5, 8.0]),
+)
+def test_results_files_and_judgements_choose_the_same_bitmap_within_a_budget(
+    sites, tmp_path_factory, objective, values, limit
+):
+    names = [site.name for site in sites]
+    some = [2, 4, 8, *({name: b if i % 2 else a for i, name in enumerate(names)} for a, b in ((2, 4), (4, 8), (8, 2)))]
+    bitmaps = [Bitmap.uniform(names, bits) if isinstance(bits, int) else Bitmap.parse(bits, names) for bits in some]
+    name = objective.partition(":")[2]
+    points = [
+        Point(bitmap, cost_of(bitmap, sites), {name: Interval.exact(first)}, (first, second), 1)
+        for bitmap, (first, second) in zip(bitmaps, values, strict=True)
+    ]
+    objectives = (Objective.parse(objective), Objective.parse("max:agreement"))
+    made = SearchResult(tuple(points), objectives, "random", 0, {})
+    usable = [p for p in points if p.cost.average_bits <= limit and all(map(math.isfinite, p.values))]
+    path = tmp_path_factory.mktemp("chosen") / "front.json"
+    write_json(path, made.to_json())
+    if not usable:
+        for choose in (lambda: made.best(average_bits=limit), lambda: read_spec(f"{path}#average_bits={limit}")):
+            with pytest.raises(BadInputError):
+                choose()
+        return
+    best = made.best(average_bits=limit)
+    assert best.values[0] == (min if objective in ("min:loss", "worst:f1") else max)(p.values[0] for p in usable)
+    assert Bitmap.from_json(read_spec(f"{path}#average_bits={limit}"), names) == best.bitmap
+    kind = best.bitmap.is_uniform
+    assert _best(made, {"average_bits": limit}, uniform=kind) is best
 
 
 def test_a_saved_result_comes_back_as_it_was(result, tmp_path):

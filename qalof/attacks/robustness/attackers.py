@@ -8,9 +8,12 @@
 ==================  =============================================================================================
 
 Each has the same clean control: how often the same draws misread the unattacked texts of the same inputs; for the
-retrying attacker, how often any of R draws does.  The worst source is chosen on the texts that it is then judged on, so
-its success is a little too high, never too low.  Queries are all texts that the victim read: those of the attack, and
-for ``retrying`` the tries.
+retrying attacker, how often any of R draws does.  The worst source is the one whose texts are misread at the most draws
+over all inputs, in the table of attackers as in the comparisons (:func:`worst_source`): every source has the same
+inputs and draws there, while the texts that success counts differ from source to source.  It is chosen on the texts
+that it is then judged on, so its numbers are a little too high, never too low.
+
+Queries are all texts that the victim read: those of the attack, and for ``retrying`` the tries.
 
 Attackers and fixed precisions are compared on the share of draws at which a text is misread after the attack, over all
 inputs (:func:`misread`), example by example (:mod:`qalof.comparison`): over all, so all comparisons of a table have the
@@ -65,6 +68,15 @@ Misread = Mapping[str, NDArray[np.float64]]
 """By the name of an attacker, ``fixed B`` for one at a fixed precision, ``clean`` for nobody: a share per example."""
 
 
+def worst_source(wrong: Mask) -> int:
+    """Return the source whose texts are misread at the most draws over all inputs, of equal ones the first.
+
+    Args:
+        wrong: whether a text is misread, (sources, examples, draws).
+    """
+    return int(np.argmax(wrong.mean(axis=(1, 2))))
+
+
 def misread(table: PredictionTable, draws: DrawTable) -> Misread:
     """Return how often each example is misread after each attack, and under the same draws without one.
 
@@ -74,7 +86,7 @@ def misread(table: PredictionTable, draws: DrawTable) -> Misread:
     """
     wrong = np.asarray(draws.adversarial != table.labels[None, :, None])
     *sources, own = wrong.astype(np.float64)
-    worst = max(sources, key=lambda each: float(each.mean()))
+    worst = sources[worst_source(wrong[:-1])]
     fixed = {f"fixed {name}": table.adversarial_wrong[i, :, i] for i, name in enumerate(table.bitmaps)}
     return {name: value.astype(np.float64) for name, value in fixed.items()} | {
         "clean": (draws.clean != table.labels[:, None]).mean(axis=1),
@@ -134,7 +146,7 @@ def attackers_of(
     clean_right = np.asarray(draws.clean == labels)
     wrong = np.asarray(draws.adversarial != labels[None])
     *sources, own = (_Reading(r, wrong[i], clean_right) for i, r in enumerate([*results, adaptive]))
-    worst = max(sources, key=lambda each: Rate.of(each.wrong, each.counted).estimate or 0.0)
+    worst = sources[worst_source(wrong[:-1])]
     return (
         _per_draw("non_adaptive", sources),
         _per_draw("worst_source", [worst]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
@@ -27,7 +27,7 @@ from qalof.files import open_sealed, read_json
 from qalof.layer_bits import LayerBits
 from qalof.model.layers.held_weight import Kernel
 from qalof.model.layers.packed_weight import PackedWeight
-from qalof.model.layers.tensor_quantizer import share_tokens
+from qalof.model.layers.tensor_quantizer import TensorQuantizer, share_inputs, share_tokens
 from qalof.model.pretrained import _AUTO_CLASSES, HeadKind
 from qalof.model.settings import SwitchSettings
 from qalof.model.sites import site_path
@@ -128,6 +128,8 @@ def load_packed(
         bitmap = Bitmap.from_json(layout["bitmap"], [site.name for site in sites])
         _fill(model, sites, bitmap, settings, layout["sites"], _Tensors(folder, float_type), kernel == "integer")
         share_tokens(model, settings.quantization)
+        packed = [module for module in model.modules() if isinstance(module, PackedLinear)]
+        share_inputs(model, (cast(TensorQuantizer, module.quantizers["input"]) for module in packed))
     except (KeyError, TypeError, ValueError, AttributeError, OSError, RuntimeError) as error:
         if isinstance(error, BadInputError):
             raise

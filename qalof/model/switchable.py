@@ -30,7 +30,7 @@ from qalof.model.adapters import AdapterPolicy, AdapterSpec
 from qalof.model.layers.held_weight import Kernel
 from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.layers.real_tokens import Shown
-from qalof.model.layers.tensor_quantizer import share_tokens
+from qalof.model.layers.tensor_quantizer import share_inputs, share_tokens
 from qalof.model.origin import Origin
 from qalof.model.packing import check_packable, check_width_of, pack_sites
 from qalof.model.patch import SwitchableSite, initialize, patch
@@ -75,6 +75,7 @@ class SwitchableModel(nn.Module):
         self._site_names = tuple(site.name for site in self.sites)
         self._cache_is_known = origin.cache_is_known
         self._tokens = share_tokens(model, settings.quantization)
+        share_inputs(model, (switch.linear.input_quantizer for switch in switches))
         self._blocks = checkpointed_blocks(model)
         self._warned: set[tuple[int, str | None]] = set()
         self.bitmap = self.set_bitmap(self._first_bitmap(), quiet=True)

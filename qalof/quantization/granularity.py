@@ -48,8 +48,12 @@ class Granularity(StrEnum):
 def absolute_maximum(x: torch.Tensor) -> torch.Tensor:
     """Return the largest absolute value of each group: (..., group) -> (..., 1).
 
-    Two reductions need no temporary tensor, so they are cheaper than ``abs().amax()``; the number is the same.
+    On a CPU two reductions are several times as fast as one of absolute values, which is not vectorized there. A GPU
+    starts one kernel instead of four. The number is the same.
     """
+    if x.device.type == "cuda":
+        largest: torch.Tensor = torch.linalg.vector_norm(x, float("inf"), dim=-1, keepdim=True)
+        return largest
     return torch.maximum(x.amax(dim=-1, keepdim=True), -x.amin(dim=-1, keepdim=True))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from qalof.errors import BadInputError
 from qalof.layer_bits import WeightWidth, bits_of
 from qalof.model.layers.real_tokens import RealTokens, watch
+from qalof.model.layers.rounded_input import RoundedInput
 from qalof.quantization.granularity import Granularity
 from qalof.quantization.lsq_steps import LsqSteps
 from qalof.quantization.methods.lsq import Lsq
@@ -48,6 +49,7 @@ class TensorQuantizer(nn.Module):
         self.steps = LsqSteps(learned, features, weight, place) if learned else None
         self.ranges = None if scheme.observer is None else StaticRanges(scheme.observer, place)
         self.calibrating = False
+        self.last: RoundedInput | None = None
         # not at the first forward, which may be that of a graph of torch.compile
         self._of_rows = _as_tokens(scheme) if scheme.row_ranges else scheme
 
@@ -59,6 +61,8 @@ class TensorQuantizer(nn.Module):
         quantizer, bits = self.scheme.at(width), bits_of(width)
         if bits >= quantizer.full_precision_bits:
             return x
+        if self.last is not None:
+            return self.last.get(x, (quantizer, bits), lambda: quantizer.fake_quantize(x, bits))
         if self.scheme.outlier_threshold is not None:
             return self._beside_outliers(x, bits, quantizer, self.scheme.outlier_threshold)
         if self._one_range_per_row(quantizer):
@@ -70,6 +74,8 @@ class TensorQuantizer(nn.Module):
         gradient.
         """
         quantizer = self.scheme.at(bits)
+        if self.last is not None:
+            return self.last.get(x, (quantizer, bits, torch.int8), lambda: quantizer.quantize_int8(x, bits))
         if self._one_range_per_row(quantizer):
             return quantizer.quantize_int8(x, bits, self._grid_per_row(x, bits, quantizer))
         return quantizer.quantize_int8(x, bits, self.qparams(x, bits, quantizer))
@@ -139,6 +145,17 @@ class TensorQuantizer(nn.Module):
         self.calibrating = on
         if self.ranges is not None:
             self.ranges.observing = on
+
+
+def share_inputs(model: nn.Module, quantizers: Iterable[TensorQuantizer]) -> None:
+    """Let layers of ``model`` that read the same tensor round it once, where ``quantizers``, those of inputs, make a
+    token a function of its own values alone.
+    """
+    last = RoundedInput()
+    for quantizer in quantizers:
+        if not quantizer.scheme.sees_rows:
+            quantizer.last = last
+    last.follow(model)
 
 
 def share_tokens(model: nn.Module, scheme: QuantizationScheme) -> RealTokens:

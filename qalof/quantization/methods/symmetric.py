@@ -54,7 +54,7 @@ class Symmetric(Quantizer, method="symmetric"):
 
     def _grid_of_maximum(self, maximum: torch.Tensor, bits: float) -> QParams:
         scale = self._stored(maximum / self._divisor(bits))
-        return QParams(torch.where(scale == 0, torch.ones_like(scale), scale))
+        return QParams(scale.masked_fill_(scale == 0, 1))
 
     def _divisor(self, bits: float) -> float:
         """Return how many steps reach from 0 to the maximum: Q, or half of 2^b - 1."""

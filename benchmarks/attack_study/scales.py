@@ -93,9 +93,11 @@ SCALES = {
     # what a few minutes of one GPU do beside other work
     "gpu-short": Scale(
         (
-            ("textfooler", "sst2", "sp", 100), ("textfooler", "sst2", "rpt", 100), ("textfooler", "ag_news", "sp", 100),
+            ("textfooler", "sst2", "sp", 200), ("textfooler", "sst2", "rpt", 200), ("textfooler", "ag_news", "sp", 200),
+            ("bert-attack", "sst2", "sp", 200), ("gbda", "sst2", "sp", 100),
         ),
-        steps=150, batch=48, train_texts=None, test_texts=400, layer_draws=4,
+        steps=100, batch=48, train_texts=None, test_texts=400, layer_draws=4, judge_texts=32, together=32,
+        gbda={"iterations": 40, "samples": 20},
     ),
     # what two cores do in twenty minutes: one victim that has learned a little, and a few texts
     "cpu": Scale(

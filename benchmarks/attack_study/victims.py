@@ -58,7 +58,7 @@ def _objective(victim: str, model: SwitchableModel) -> Objective:
     if victim == "sp":
         return SwitchablePrecision(bitmaps, model.sites, None)
     # Double-Win Quant's training: a width per step, attacked and updated at that width
-    return AdversarialPrecision(RandomChoice(bitmaps, 1, 0), model.sites, EmbeddingAttack(0.1, share=0.5))
+    return AdversarialPrecision(RandomChoice(bitmaps, 1, 0), model.sites, EmbeddingAttack(0.03, share=0.5))
 
 
 def train(

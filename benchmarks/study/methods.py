@@ -114,23 +114,26 @@ def fixed(spec: Any) -> Callable[[SwitchableModel, tuple[int, ...], int], Object
 
 FIVE = (16, 8, 6, 5, 4)
 METHODS = {
-    "cascade": Method(FIVE, 5, _cascade, mixed=True),
-    "static_4": Method((4,), 1, _switchable),
+    "full_precision": Method((32,), 1, _switchable),
     "spnet": Method((8, 4), 2, _switchable, mixed=True),
+    "static_4": Method((4,), 1, _switchable),
     "cpt": Method((), 1, _cyclic, mixed=True),
     "static_8": Method((8,), 1, _switchable),
-    "spnet_five": Method(FIVE, 5, _switchable, mixed=True),
-    "cascade_two": Method((8, 4), 2, _cascade, mixed=True),
-    "full_precision": Method((32,), 1, _switchable),
-    "layerwise": Method((8, 6, 5, 4), 2, _layerwise, mixed=True),
-    "curriculum": Method((8, 6, 5, 4), 2.5, _curriculum, mixed=True),
-    "static_5": Method((5,), 1, _switchable),
-    "static_6": Method((6,), 1, _switchable),
+    "cascade": Method(FIVE, 5, _cascade, mixed=True),
     "spnet_again": Method((8, 4), 2, _switchable, seed=1),
     "static_4_again": Method((4,), 1, _switchable, seed=1),
+    "cascade_two": Method((8, 4), 2, _cascade, mixed=True),
+    "layerwise": Method((8, 6, 5, 4), 2, _layerwise, mixed=True),
     "data_free_4": Method((4,), 2, _data_free, policy=AdapterPolicy.NONE, data="generated"),
+    "curriculum": Method((8, 6, 5, 4), 2.5, _curriculum, mixed=True),
+    "spnet_five": Method(FIVE, 5, _switchable, mixed=True),
+    "static_5": Method((5,), 1, _switchable),
+    "static_6": Method((6,), 1, _switchable),
 }
 """In the order in which they are run."""
+
+MAIN = ("full_precision", "spnet", "static_4", "cpt", "static_8")
+"""Those that everything else is compared with; they come before the post-training baselines."""
 
 SEARCHED = "cascade"
 """The model in whose adapters a search is made."""

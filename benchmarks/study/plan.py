@@ -9,7 +9,7 @@ from typing import Any
 
 from qalof.digests import content_digest
 from study import cost, ranking, scoring, training
-from study.methods import METHODS, SEARCHED, Method, fixed
+from study.methods import MAIN, METHODS, SEARCHED, Method, fixed
 from study.place import Place
 
 VERSION = 1
@@ -40,18 +40,13 @@ class Stage:
 
 def stages() -> dict[str, Stage]:
     """All stages by name, the more important ones first; each stands behind those that it needs."""
-    listed = [Stage("cost", cost.cost, alone=True)]
-    for name, method in METHODS.items():
-        if method.data == "generated":
-            listed.append(Stage("generated_texts", training.write_texts))
-        listed += _trained(name, method, ("generated_texts",) if method.data == "generated" else ())
-        if name == SEARCHED:
-            listed += _search()
+    listed = [Stage("cost", cost.cost, alone=True), *_stages_of(*MAIN)]
     listed.append(Stage("score_untrained", lambda place: scoring.score_untrained(place, "score_untrained")))
     for scheme in scoring.BASELINES:
         listed.append(_baseline(scheme))
     listed.append(Stage("sensitivity", lambda place: ranking.sensitivity(place, "sensitivity")))
     listed.append(Stage("head", lambda place: ranking.head(place, "head")))
+    listed += _stages_of(*(name for name in METHODS if name not in MAIN))
     return {stage.name: stage for stage in listed}
 
 
@@ -63,6 +58,20 @@ def key(stage: Stage, place_key: str, keys: dict[str, str]) -> str:
 def place_key(place: Place, data: str) -> str:
     """A digest of scale, model and data."""
     return content_digest(asdict(place.scale), Path(place.source).name, data)
+
+
+def _stages_of(*names: str) -> list[Stage]:
+    """What is done with methods."""
+    listed: list[Stage] = []
+    for name in names:
+        method = METHODS[name]
+        generated = method.data == "generated"
+        if generated:
+            listed.append(Stage("generated_texts", training.write_texts))
+        listed += _trained(name, method, ("generated_texts",) if generated else ())
+        if name == SEARCHED:
+            listed += _search()
+    return listed
 
 
 def _trained(name: str, method: Method, needs: tuple[str, ...] = ()) -> list[Stage]:

@@ -89,14 +89,18 @@ def test_nothing_is_kept_after_a_forward_pass_even_one_that_fails(families, spec
     model.switches[-1].linear.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model(input_ids=IDS)
-    assert last._last is None and not last._runs
+    assert last._last is None
+    assert not last._runs
     copy.deepcopy(model)
     pickle.dumps(last)
 
 
 @pytest.mark.parametrize(
     "activation",
-    [{"quantizer": {"method": "symmetric", "granularity": "tensor"}}, {"outlier_threshold": 6.0}],
+    [
+        {"quantizer": {"method": "symmetric", "granularity": "tensor"}},
+        {"quantizer": {"method": "symmetric", "granularity": "token"}, "outlier_threshold": 6.0},
+    ],
     ids=["one range per row", "outliers"],
 )
 def test_inputs_that_are_rounded_by_their_rows_are_not_shared(families, specs, activation):

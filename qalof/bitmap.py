@@ -198,10 +198,10 @@ def block_of_sites(sites: Sequence[str]) -> list[int]:
 def _runs(text: str) -> list[LayerBits]:
     entries: list[LayerBits] = []
     for item in text.split(","):
-        form, _, count = item.strip().partition("x")
+        form, run, count = item.strip().partition("x")
         if form[:1].isalpha() and not form.startswith("w"):
             raise BadInputError(f"no bitmap pattern reads like {text!r}; {bitmap_patterns.known(text)}")
-        if count and not (count.isascii() and count.isdigit() and len(count) < 6):
+        if run and not (count.isascii() and count.isdigit() and len(count) < 6):
             raise BadInputError(f"a run in a bitmap must read like 8x4: got {item.strip()!r}")
         entries += [LayerBits.parse(form)] * int(count or 1)
     return entries

@@ -152,6 +152,7 @@ def test_components_of_every_family_are_known():
         ("components:4/8/8", r"only where it is a site: got 8.*another head_mode than none"),
         ("thirds:4/4/4/4", "only where it is a site"),
         ("8x9999999", "run in a bitmap must read like 8x4"),
+        ("8x", "run in a bitmap must read like 8x4"),
         ("²", "must read like"),
         ({"h.0.attn.c_attn": 8}, "47 missing"),
         ({"sites": [8]}, "sites must be an object"),

@@ -22,6 +22,7 @@ ROOMS = {
         training.objectives training post_training export
         checkpoint
         attacks attacks.substitutes attacks.methods attacks.robustness
+        serving
     """,
     "search": """
         budget objective failure front point bitmap_plot grouping menu space
@@ -31,6 +32,7 @@ ROOMS = {
     "orchestrate": """
         config runs cluster document
         jobs.base jobs.shared jobs jobs.registry jobs.run
+        mlflow_model
         pipeline report cli
     """,
 }

@@ -58,6 +58,32 @@ def export(
 
 
 @app.command()
+def register(
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", callback=at_home, help="A checkpoint's folder.")],
+    name: Annotated[str, typer.Option("--name", help="The name of the registered model, made where it is missing.")],
+    bitmap: Annotated[
+        list[str], typer.Option("--bitmap", help="8, w4a8, front.json#3; give it once for each version.")
+    ],
+    alias: Annotated[
+        list[str] | None, typer.Option("--alias", help="One per bitmap, in their order; otherwise bitmap-NAME.")
+    ] = None,
+    root: Annotated[Path, typer.Option("--root", callback=at_home, help="Folder of the runs.")] = Path("runs"),
+    uri: Annotated[str | None, typer.Option("--uri", help="A tracking server, in place of --root.")] = None,
+    experiment: Annotated[str, typer.Option("--experiment", help="MLflow's experiment.")] = "qalof",
+    as_json: JsonOption = False,
+) -> None:
+    """Register a checkpoint in MLflow at chosen bitmaps, such as points of a front; `mlflow models serve` serves it."""
+    from orchestrate.mlflow_model.register import register as registered
+
+    result = registered(checkpoint, name, bitmap, alias or (), root=root, uri=uri, experiment=experiment)
+    if as_json:
+        print(json.dumps(result))
+        return
+    for row in result["versions"]:
+        _print_wrapped(f"{row['uri']} is version {row['version']}{'' if row['new'] else ', as it was already'}")
+
+
+@app.command()
 def bitmap(
     spec: Annotated[str, typer.Argument(help="FILE#ID, such as runs/search/front.json#3; or any form of a bitmap.")],
     checkpoint: CheckpointOption = None,

@@ -10,7 +10,8 @@ at another position in each.
 
 The head runs at every token where something at it depends on all of them: a range or a learned step that tokens share
 (:attr:`~qalof.quantization.scheme.TensorScheme.sees_rows`), a mask of dropout, or a hook that watches its output, such
-as that of a rounded gradient.  So a loss and its gradient are those of the whole head, up to the rounding of sums.
+as that of a rounded gradient.  It does so too in a model that ``splits_rows``, which runs the sequences of a batch in
+passes of their own.  So a loss and its gradient are those of the whole head, up to the rounding of sums.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def head_at(model: Any, labeled: torch.Tensor | None) -> Iterator[None]:
         model: as in :func:`language_head`.
         labeled: (sequences, tokens), True at the tokens whose logits are wanted; None runs the head at all.
     """
-    head = None if labeled is None else language_head(model)
+    head = None if labeled is None or getattr(model, "splits_rows", False) else language_head(model)
     if head is None or labeled is None or _needs_all_tokens(head):
         yield
         return

@@ -117,10 +117,12 @@ class ClassificationTask:
     primary_metric = "accuracy"
     metrics = ("accuracy", "loss")
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: ClassificationSettings | None = None) -> None:
-        self.tokenizer = tokenizer
-        self.settings = settings or ClassificationSettings()
-        self.label_names = self.settings.label_names()
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, settings: ClassificationSettings | None = None,
+        label_names: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        self.tokenizer, self.settings = tokenizer, settings or ClassificationSettings()
+        self.label_names = tuple(label_names or self.settings.label_names())
         self.labels: int | None = len(self.label_names)
 
     @cached_property
@@ -146,11 +148,11 @@ class ClassificationTask:
     @cached_property
     def _training(self) -> TrainingData:
         examples = self.settings.read(self.settings.train_split)
-        ids, cut = self._encode([example.text for example in examples])
+        ids, cut = self.encode([example.text for example in examples])
         features = [{"input_ids": row, "label": example.label} for row, example in zip(ids, examples, strict=True)]
         return TrainingData(features, {"truncated": sum(cut)})
 
-    def _encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Return the token ids of each text, and whether it was cut."""
         encoded = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
         limit = self.settings.max_length
@@ -161,7 +163,7 @@ class ClassificationTask:
 
     @cached_property
     def _validation_ids(self) -> tuple[list[list[int]], list[bool]]:
-        return self._encode([example.text for example in self.validation])
+        return self.encode([example.text for example in self.validation])
 
     def units(self, feature: Feature) -> float:
         """Return 1: a text has one label row."""

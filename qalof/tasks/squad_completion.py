@@ -30,6 +30,7 @@ from qalof.paths import DataPath
 from qalof.tasks import squad_metrics
 from qalof.tasks.base import Feature, TrainingData, chosen
 from qalof.tasks.feature_cache import cached_features, column, map_cached
+from qalof.tasks.greedy import greedy_texts
 from qalof.tasks.next_token import NextToken, Sums
 from qalof.tasks.squad_data import SquadExample, digest_and_reader, gold_counts, load_squad
 
@@ -233,20 +234,13 @@ class CompletionTask(NextToken):
             raise BadInputError(
                 f"one of the examples at least must have a gold answer: got none in {len(examples)}; raise the limit"
             )
-        texts = [""] * len(examples)
-        room = self.settings.max_length - self.settings.max_new_tokens
-        prompts = [self.prompt(e.question, e.context, room) for e in examples]
-        asked = [(index, prompt.ids) for index, prompt in enumerate(prompts) if prompt is not None]
-        cut = sum(prompt.cut for prompt in prompts if prompt is not None)
-        too_long = len(prompts) - len(asked)
-        counts = {"truncated": cut, **gold_counts(examples), "question_too_long": too_long}
-        done = 0
-        for batch in by_length([len(ids) for _, ids in asked], self.settings.eval_batch_size):
-            for i, text in zip(batch, self._complete(model, [asked[i][1] for i in batch]), strict=True):
-                texts[asked[i][0]] = text
-            done += len(batch)
-            if progress:
-                progress(done, len(asked))
+        prompts = self.prompts([e.question for e in examples], [e.context for e in examples])
+        texts = self.answers(model, prompts, progress)
+        asked = [prompt for prompt in prompts if prompt is not None]
+        counts = {
+            "truncated": sum(prompt.cut for prompt in asked), **gold_counts(examples),
+            "question_too_long": len(prompts) - len(asked),
+        }  # fmt: skip
         pairs = list(zip(texts, examples, strict=True))
         matches = [100 * squad_metrics.exact_match(text, e.texts) for text, e in pairs]
         overlaps = [100 * squad_metrics.f1(text, e.texts) for text, e in pairs]
@@ -261,21 +255,21 @@ class CompletionTask(NextToken):
             weights["kl"] = tokens
         return Evaluation(metrics, len(examples), scores, counts, weights, {"perplexity": 1.0})
 
-    def _complete(self, model: Any, prompts: Sequence[list[int]]) -> list[str]:
-        pad = int(self.tokenizer.pad_token_id or 0)
-        longest = max(len(prompt) for prompt in prompts)
-        ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts])
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        device = model.device
-        out = model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=self.settings.max_new_tokens,
-            do_sample=False,
-            pad_token_id=pad,
-            eos_token_id=[self._eos, *self._ids("\n")],
-        )
-        return [self.tokenizer.decode(row, skip_special_tokens=True).split("\n")[0].strip() for row in out[:, longest:]]
+    def prompts(self, questions: Sequence[str], contexts: Sequence[str]) -> list[Prompt | None]:
+        """Return the prompts that leave room for an answer; see :meth:`prompt`."""
+        room = self.settings.max_length - self.settings.max_new_tokens
+        return [self.prompt(question, context, room) for question, context in zip(questions, contexts, strict=True)]
+
+    def answers(self, model: Any, prompts: Sequence[Prompt | None], progress: Progress | None = None) -> list[str]:
+        """Return the greedy answer to each prompt, up to the end of its line; None has the empty answer."""
+        asked = [index for index, prompt in enumerate(prompts) if prompt is not None]
+        ids, stops = [prompt.ids for prompt in prompts if prompt is not None], [self._eos, *self._ids("\n")]
+        size, longest = self.settings.eval_batch_size, self.settings.max_new_tokens
+        written = greedy_texts(model, self.tokenizer, ids, longest, stops, size, progress)
+        texts = [""] * len(prompts)
+        for index, text in zip(asked, written, strict=True):
+            texts[index] = text.split("\n")[0].strip()
+        return texts
 
     def _losses(
         self, model: Any, examples: Sequence[SquadExample], full: FullPrecision | None

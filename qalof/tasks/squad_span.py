@@ -208,8 +208,21 @@ class SpanTask:
         """Return exact match and F1 in percent, from the best span over the windows of an example."""
         examples = chosen(self.validation, limit, skip)
         windows = self._validation_windows[self._windows_of_first(skip) : self._windows_of_first(skip + len(examples))]
+        texts = self._answered(model, windows, [example.context for example in examples], skip, progress)
+        return self._score(examples, texts, len(examples) - len({window.example for window in windows}))
+
+    @torch.no_grad()
+    def answers(self, model: Any, questions: Sequence[str], contexts: Sequence[str]) -> list[str]:
+        """Return the answer of ``model`` to each question, as :meth:`evaluate` finds it."""
+        return self._answered(model, self._windows(questions, contexts), contexts)
+
+    def _answered(
+        self, model: Any, windows: Sequence[_Window], contexts: Sequence[str], skip: int = 0,
+        progress: Progress | None = None,
+    ) -> list[str]:  # fmt: skip
+        """Return the best span over the windows of each context, whose example is ``skip`` plus its index."""
         with_windows = {window.example - skip for window in windows}
-        best = [(-np.inf, NO_ANSWER if index in with_windows else "") for index in range(len(examples))]
+        best = [(-np.inf, NO_ANSWER if index in with_windows else "") for index in range(len(contexts))]
         device = model.device
         done = 0
         for batch in by_length([len(w.input_ids) for w in windows], self.settings.eval_batch_size):
@@ -223,12 +236,12 @@ class SpanTask:
             starts, ends = (at_least_float32(logits).cpu().numpy() for logits in both)
             for row, i in enumerate(batch):
                 index = windows[i].example - skip
-                found = self._decode(windows[i], starts[row], ends[row], examples[index].context)
+                found = self._decode(windows[i], starts[row], ends[row], contexts[index])
                 best[index] = max(best[index], found, key=lambda scored: scored[0])
             done += len(batch)
             if progress:
                 progress(done, len(windows))
-        return self._score(examples, [text for _, text in best], len(examples) - len(with_windows))
+        return [text for _, text in best]
 
     @cached_property
     def _validation_windows(self) -> list[_Window]:

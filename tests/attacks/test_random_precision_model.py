@@ -193,3 +193,18 @@ def test_no_draw_is_refused(lm: SwitchableModel) -> None:
     task: Any = Counting(prompts(2))
     with pytest.raises(BadInputError, match="at least 1 draw per request: got 0"):
         evaluate_under(lm, task, RandomPrecision.of(lm.site_names, WIDTHS), 0)
+
+
+@pytest.mark.parametrize("grain", ["layer", "token"])
+@pytest.mark.parametrize(
+    ("name", "options"), [("language-modeling", {"stride": 24}), ("squad-completion", {"max_new_tokens": 4})]
+)
+def test_a_task_of_a_language_model_is_scored_through_draws_whatever_the_batch(
+    lm: SwitchableModel, random_model: str, name: str, options: dict[str, Any], grain: str
+) -> None:
+    defence = RandomPrecision.of(lm.site_names, WIDTHS, granularity=grain)
+    found = [
+        drawn(lm, qalof.task(name, source=random_model, max_length=48, eval_batch_size=size, **options), defence, 0, 3)
+        for size in (1, 3)
+    ]
+    assert found[0].metrics == pytest.approx(dict(found[1].metrics), rel=1e-3)

@@ -155,7 +155,7 @@ def test_a_loss_that_is_scored_runs_the_head_at_scored_tokens_alone(random_model
     model = build(BaseModel(random_model, task.head)).eval()
     seen = Seen(model)
     if name == "squad-completion":  # generation runs the head too
-        monkeypatch.setattr(task, "_complete", lambda model, prompts: [""] * len(prompts))
+        monkeypatch.setattr(task, "answers", lambda model, prompts, progress=None: [""] * len(prompts))
     scored = task.evaluate(model, limit=3).weights["loss"]
     assert sum(seen.rows) == sum(scored) > 0
 

@@ -56,6 +56,9 @@ class RandomPrecisionModel:
         BadInputError: The defense has other sites than the model.
     """
 
+    splits_rows = True
+    """The rows of a batch run in several passes, so a head runs at all of their tokens."""
+
     def __init__(
         self, model: SwitchableModel, defence: RandomPrecision, draw: int = 0,
         on_draw: Callable[[Drawn], None] | None = None,

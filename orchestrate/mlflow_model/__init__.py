@@ -1,0 +1,1 @@
+"""Checkpoints as models of MLflow: their format, and their registration."""

@@ -1,0 +1,1 @@
+"""A checkpoint that answers requests: one row in, one row out, at any bitmap or under random precision."""

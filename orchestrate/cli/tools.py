@@ -20,6 +20,8 @@ from orchestrate.cli.options import (
     Overrides,
     app,
     at_home,
+    checkpoint_given,
+    run_job,
 )
 from orchestrate.config.shipped import CONFIGS
 from qalof.errors import BadInputError
@@ -31,30 +33,54 @@ DEMO = CONFIGS / "demo.yaml"
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Option("--checkpoint", callback=at_home, help="A checkpoint's folder.")],
-    bitmap: Annotated[str, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, a .json file.")],
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    checkpoint: CheckpointOption = None,
+    bitmap: Annotated[str | None, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, FILE#ID.")] = None,
     output: Annotated[
-        Path,
-        typer.Option("--output", callback=at_home, help="A folder, or NAME.gguf; it must be new, or an older export."),
-    ],
-    form: Annotated[str, typer.Option("--format", help="packed, gguf (adapters merged), gguf-lora.")] = "packed",
+        Path | None,
+        typer.Option(
+            "--output",
+            callback=at_home,
+            help="A folder, or NAME.gguf; it must be new, or an older export. With --config it is the run directory.",
+        ),
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="packed (the default), gguf (adapters merged), gguf-lora.")
+    ] = None,
     embedding_bits: Annotated[
         str | None,
         typer.Option("--embedding-bits", help="The width of an embedding that has none: 8 by default; none keeps it."),
     ] = None,
     float_type: Annotated[
-        str, typer.Option("--float-type", help="The type of what has no width: float32, float16, bfloat16.")
-    ] = "float32",
+        str | None, typer.Option("--float-type", help="The type of what has no width: float32, float16, bfloat16.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a checkpoint at one bitmap as packed integers or as GGUF, the embedding at 8 bits if it has no width."""
-    from orchestrate.jobs.export.job import describe, export_checkpoint
+    options = {"bitmap": bitmap, "format": form, "float_type": float_type, "embedding_bits": _width(embedding_bits)}
+    given = checkpoint_given(checkpoint) | {key: value for key, value in options.items() if value is not None}
+    if config is not None:
+        run_job("export", config, overrides, output, as_json, None, given)
+        return
+    if overrides:
+        raise BadInputError(f"key=value is for an export with a --config: got {overrides[0]!r}; give options, or both")
+    if checkpoint is None or bitmap is None or output is None:
+        wanted = {"--checkpoint": checkpoint, "--bitmap": bitmap, "--output": output}
+        missing = ", ".join(name for name, value in wanted.items() if value is None)
+        raise BadInputError(f"an export needs --checkpoint, --bitmap and --output, or a --config: got no {missing}")
+    from orchestrate.jobs.export.terminal import describe
+    from orchestrate.jobs.export.write import export_checkpoint
 
-    result = export_checkpoint(checkpoint, bitmap, output, form, embedding_bits, float_type)
+    result = export_checkpoint(checkpoint, bitmap, output, form or "packed", embedding_bits, float_type or "float32")
     if as_json:
         print(json.dumps(result))
     else:
         _print_wrapped(describe(result))
+
+
+def _width(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 @app.command()

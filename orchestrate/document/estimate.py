@@ -63,6 +63,8 @@ class Estimate:
 
     def describe(self) -> str:
         """Describe the work in a line."""
+        if self == Estimate():
+            return "no sequence runs through a model"
         passes = [f"{self.trained:,} sequences forward and backward"] if self.trained else []
         passes += [f"{self.forward:,} forward"] if self.forward else []
         return f"{', '.join(passes)}; {self.tokens:,} tokens, {self.flops:.1e} FLOP, {duration(self.hours)}"

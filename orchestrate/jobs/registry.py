@@ -7,6 +7,7 @@ from typing import Any
 from orchestrate.jobs.attack.job import AttackJob
 from orchestrate.jobs.base import Job
 from orchestrate.jobs.evaluate.job import EvaluateJob
+from orchestrate.jobs.export.job import ExportJob
 from orchestrate.jobs.generate_data.job import GenerateJob
 from orchestrate.jobs.profile.job import ProfileJob
 from orchestrate.jobs.ptq.job import PtqJob
@@ -29,5 +30,6 @@ JOBS: dict[str, Job[Any, Any]] = {
         ProfileJob(),
         GenerateJob(),
         SweepJob(),
+        ExportJob(),
     )
 }

@@ -12,7 +12,7 @@ from orchestrate.config.train import TrainConfig
 from orchestrate.document.estimate import GPU, Estimate, sites_of
 from orchestrate.document.planned_step import PlannedStep, bitmap_specs, owner_of
 from orchestrate.jobs.registry import JOBS
-from orchestrate.pipeline.estimate import estimate
+from orchestrate.pipeline.estimate import estimate, foreseen
 from orchestrate.pipeline.plan import PipelineConfig, load_pipeline, plan
 from orchestrate.pipeline.tables.check import check_table
 from qalof.errors import BadInputError
@@ -58,5 +58,5 @@ def _cost_of(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None
     """Estimate a step's cost; its bitmaps are read with the model's sites first, to find what a run would refuse."""
     owner = owner_of(step, steps)
     if owner is not None and isinstance(owner.config, TrainConfig):
-        parse_bitmaps(bitmap_specs(step), sites_of(owner.config))
+        parse_bitmaps(bitmap_specs(foreseen(step, steps)), sites_of(owner.config))
     return estimate(step, steps)

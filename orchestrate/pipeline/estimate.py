@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+from orchestrate.config.loader import to_plain, validate
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.estimate import Estimate
 from orchestrate.document.planned_step import PlannedStep, owner_of
 from orchestrate.jobs.registry import JOBS
+from qalof.bitmap_file import file_of, names_file
+from qalof.quantization.options import HIGHEST_BITS
+
+
+def foreseen(step: PlannedStep, steps: Sequence[PlannedStep]) -> PlannedStep:
+    """Return ``step`` with another bitmap in place of every one whose file an earlier step has yet to write.
+
+    Different bitmaps stay different, and any costs as many passes as another.
+    """
+    if not step.waits:
+        return step
+    folders, found = [other.folder for other in steps], dict[str, str]()
+
+    def known(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: known(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [known(item) for item in value]
+        to_come = isinstance(value, str) and names_file(value) and not file_of(value).exists()
+        if to_come and any(file_of(value).is_relative_to(folder) for folder in folders):
+            rows, column = divmod(len(found), HIGHEST_BITS - 1)
+            return found.setdefault(value, f"w8a{HIGHEST_BITS - column}kv{HIGHEST_BITS - rows}")
+        return value
+
+    config = validate(JOBS[step.command].config, known(to_plain(step.config)), f"step {step.name}")
+    return replace(step, config=config)
 
 
 def estimate(step: PlannedStep, steps: Sequence[PlannedStep]) -> Estimate | None:
     """Estimate what a step would cost; None where it cannot be known, as on a checkpoint that no step trains."""
+    step = foreseen(step, steps)
     owner = owner_of(step, steps)
-    trained = owner.config if owner is not None else None
+    trained = foreseen(owner, steps).config if owner is not None else None
     assert trained is None or isinstance(trained, TrainConfig)
     found: Estimate | None = JOBS[step.command].estimate(step, trained)
     return found

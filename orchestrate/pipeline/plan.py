@@ -1,7 +1,9 @@
 """What a pipeline's config says: its steps in order, where each runs, and what they hand each other.
 
 A step is a command with its config.  A string ``step:NAME`` in a config stands for the checkpoint of an earlier
-step (``step:NAME/file`` for another of its files).
+step (``step:NAME/file`` for another of its files).  Where a bitmap is wanted,
+``{step: NAME, best: {average_bits: 4.5}}`` is the best one of an earlier search that costs at most so much, and
+``{step: NAME, id: ogo666}`` the one of that id.
 
 A step that trains or generates data and says ``shared: true`` runs in ``OUTPUT/../shared/COMMAND-DIGEST``, where the
 digest is of its config; the pipeline's own folder has a link to it.  So pipelines in neighboring folders that train the
@@ -20,13 +22,13 @@ from pydantic import Field, field_validator
 from orchestrate.config.base import BaseConfig
 from orchestrate.config.loader import load_config, to_plain, validate
 from orchestrate.config.renamed import command_hint
-from orchestrate.config.sections import JobConfig
+from orchestrate.config.sections import JobConfig, WorkersConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import TableConfig
 from orchestrate.jobs.registry import JOBS
 from orchestrate.pipeline.scales import FULL, OwnScale, scaled
 from orchestrate.runs.directory import fingerprint_of
-from orchestrate.runs.layout import CHECKPOINT
+from orchestrate.runs.layout import CHECKPOINT, FRONT
 from qalof.errors import BadInputError, nearest_hint
 
 _REFERENCE = re.compile(r"step:([\w-]+)(?:/(.+))?$")
@@ -102,19 +104,21 @@ def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
             may = " or ".join(name for name, job in JOBS.items() if job.shareable)
             raise BadInputError(f"only a step of {may} may be shared: {step.name} is {step.command}; leave it out")
         inherited = {"workers": _workers_for(step.command, config), "tracking": tracking}
-        data = {**inherited, **_resolve(step.config, folders, step.name)}
+        written = _spelled(step.config, step.name)
+        data = {**inherited, **_resolve(written, folders, step.name)}
         checked = validate(JOBS[step.command].config, data, f"step {step.name}")
         folders[step.name] = _shared_folder(step.command, checked, output) if step.shared else output / step.name
-        planned.append(
-            PlannedStep(step.name, step.command, checked, folders[step.name], step.shared, _waits(step.config))
-        )
+        planned.append(PlannedStep(step.name, step.command, checked, folders[step.name], step.shared, _waits(written)))
     return planned
 
 
 def _workers_for(command: str, config: PipelineConfig) -> dict[str, Any]:
     """Find what a step inherits of the pipeline's workers; a step whose work cannot be shared has one."""
-    alone = {} if JOBS[command].shares_work else {"count": 1, "min_count": None}
-    return config.workers.model_dump() | alone
+    if JOBS[command].shares_work:
+        return config.workers.model_dump()
+    own: WorkersConfig = JOBS[command].config.model_fields["workers"].default
+    here = config.workers.in_process or own.in_process
+    return config.workers.model_dump() | {"count": 1, "min_count": None, "in_process": here}
 
 
 def step_configs(config: PipelineConfig, output: Path) -> list[BaseConfig]:
@@ -138,6 +142,33 @@ def link_shared(step: PlannedStep, output: Path) -> None:
 
 def _shared_folder(command: str, config: BaseConfig, output: Path) -> Path:
     return output.parent / SHARED / f"{command}-{fingerprint_of(command, to_plain(config))[:12]}"
+
+
+def _spelled(value: Any, step: str) -> Any:
+    """Write every bitmap that names a step and a choice as the text that it stands for.
+
+    Raises:
+        BadInputError: the mapping has a key ``step``, and is not of the form that a bitmap has.
+    """
+    if isinstance(value, Mapping):
+        return _bitmap_of(value, step) if "step" in value else {k: _spelled(item, step) for k, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_spelled(item, step) for item in value]
+    return value
+
+
+def _bitmap_of(value: Mapping[str, Any], step: str) -> str:
+    best, name = value.get("best"), value.get("id")
+    if value.keys() == {"step", "best"} and isinstance(best, Mapping) and len(best) == 1:
+        ((cost, limit),) = best.items()
+        if isinstance(limit, int | float) and not isinstance(limit, bool):
+            return f"step:{value['step']}/{FRONT}#{cost}={limit}"
+    elif value.keys() == {"step", "id"} and isinstance(name, str | int) and not isinstance(name, bool):
+        return f"step:{value['step']}/{FRONT}#{name}"
+    raise BadInputError(
+        f"step {step}: a bitmap of an earlier search must read {{step: NAME, best: {{average_bits: 4.5}}}} or "
+        f"{{step: NAME, id: ogo666}}: got {dict(value)!r}"
+    )
 
 
 def _resolve(value: Any, folders: Mapping[str, Path], step: str) -> Any:

@@ -42,7 +42,7 @@ def test_its_packed_folder_is_priced_without_its_numbers(float_bytes, norms):
 
 @pytest.mark.real
 def test_what_is_exported_takes_that_and_not_twice_as_much(real_gguf, tmp_path):
-    from orchestrate.jobs.export.job import export_checkpoint
+    from orchestrate.jobs.export.write import export_checkpoint
 
     settings = SwitchSettings(merge="merge_then_quantize", quantization={"weight": {"quantizer": {"method": "gguf"}}})
     qalof.save(build(BaseModel(str(real_gguf), HeadKind.CAUSAL_LM), {}, settings), tmp_path / "c")

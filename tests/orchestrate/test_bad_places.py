@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from orchestrate.cli.app import app, main
-from orchestrate.jobs.export.job import ExportFormat
+from orchestrate.jobs.export.config import ExportFormat
 from orchestrate.jobs.registry import JOBS
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
@@ -17,7 +17,7 @@ from qalof.writing import check_file, check_folder, check_writable
 from tests.orchestrate.test_report_tools import CONFIGS, RESULTS, TASK, write_step
 from tests.ordinary import ordinary_user
 
-WRITING = {"export", "bitmap", "run", "demo", "report"}
+WRITING = {"bitmap", "run", "demo", "report"}
 """Commands other than jobs that write."""
 READING = {"validate", "ui", "ls", "show"}
 LEAST = {
@@ -26,6 +26,7 @@ LEAST = {
     "sensitivity": {"checkpoint": "c"},
     "search": {"checkpoint": "c"},
     "attack": {"checkpoint": "c", "bitmaps": [8]},
+    "export": {"checkpoint": "c", "bitmap": 8},
 }
 """The least config of each job."""
 NO_FOLDER = ["a file", "below a file", "too long", "long beside", "without permission", "read-only", "nowhere", "loop"]

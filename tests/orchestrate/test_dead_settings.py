@@ -147,6 +147,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
 ALONE: dict[str, dict[str, Any]] = {
     "profile": {"checkpoint": "runs/a/checkpoint"},
     "range-test": {"task": {"name": "squad-span"}},
+    "export": {"checkpoint": "runs/a/checkpoint", "bitmap": 8},
 }
 """By command: the least config of those whose work is one worker's."""
 

@@ -175,6 +175,8 @@ NAMED = {
     "writing model": ("generate-data", {"model": {"source": "model"}}, "model"),
     "checkpoint of ptq": ("ptq", {"checkpoint": "checkpoint", "methods": [{"name": "a"}]}, "checkpoint"),
     "checkpoint of a profile": ("profile", {"checkpoint": "checkpoint"}, "checkpoint"),
+    "checkpoint of an export": ("export", {"checkpoint": "checkpoint", "bitmap": 8}, "checkpoint"),
+    "bitmap of an export": ("export", {"checkpoint": "checkpoint", "bitmap": "map.json#3"}, "map.json"),
     "data of a sweep": ("sweep", {"train": TRAIN, "space": {"adapters.rank": [2, 4]}}, "squad"),
     "data in a sweep's space": (
         "sweep",

@@ -28,6 +28,7 @@ CONFIGS: dict[str, Any] = {
     "ptq": {"task": TASK, "methods": [{"name": "rtn"}, {"name": "gptq", "kind": "gptq"}], "bitmaps": [4]},
     "profile": {"checkpoint": "sp/checkpoint", "bitmaps": [32, 4]},
     "generate-data": {"model": {"source": "tiny"}},
+    "export": {"checkpoint": "sp/checkpoint", "bitmap": "w4a32", "format": "gguf"},
     "evaluate": {"checkpoint": "sp/checkpoint", "bitmaps": [8], "task": {"name": "zero-shot"}},
 }
 
@@ -71,6 +72,10 @@ RESULTS: dict[str, Any] = {
     "generate-data": {
         "data": "d", "start": "bos", "kind": "texts", "texts": 200, "tokens": 5000, "ended": 150, "empty": 3,
         "shards": 1, "mean_tokens": 25.0,
+    },
+    "export": {
+        "format": "gguf", "bitmap": "w4a32", "summary": "4 bits", "file_bytes": 2**21, "differing_sites": ["h.0.attn"],
+        "largest_difference": 0.125,
     },
 }  # fmt: skip
 
@@ -118,6 +123,9 @@ def words(page: str) -> str:
         "4 bits 1.46 KiB (15.0 %) 2.86 MiB 1,234 77",
         "The model wrote 200 texts of 25.0 tokens on average (5,000 tokens), 150 to their own end, 3 of them empty.",
         "200 5,000 25.0 150 (75 %) 3",
+        "The checkpoint at w4a32 takes 2.00 MiB as gguf. The weights of 1 site are not "
+        "those that the model computes with: they differ by up to 0.125.",
+        "gguf w4a32 4 bits 2.00 MiB",
         "Zero-shot accuracy on 4 examples: 50.0 % [0.0, 100.0] at 8 bits.",
     ],
 )

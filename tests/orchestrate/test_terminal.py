@@ -11,7 +11,7 @@ from orchestrate.cli.app import app
 from orchestrate.cli.terminal import show, show_table
 from orchestrate.document.sheet import MOST_ROWS, Sheet
 from orchestrate.document.terminal import size
-from orchestrate.jobs.export.job import describe
+from orchestrate.jobs.export.terminal import describe
 from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.shared.terminal import score_parts
 from qalof.bitmap import Bitmap
@@ -103,7 +103,22 @@ def results(count):
         "generate-data": {"texts": 123_456, "kind": "completions", "mean_tokens": 99.5, "ended": 12_345,
                           "data": FOLDER + "/data", "seconds": 1.0},
         "sweep": {"trials": [trial] * 12, "metric": "f1", "seconds": 1.0},
+        "export": {**exported("gguf", maps[4]), "seconds": 1.0},
     }  # fmt: skip
+
+
+def exported(kind, bitmap):
+    """The result of an export."""
+    sizes = dict.fromkeys(("weight_bytes", "adapter_bytes", "unquantized_bytes", "quantizer_bytes", "total_bytes",
+                           "predicted_total_bytes", "header_bytes"), 10**10)  # fmt: skip
+    result = {"format": kind, "bitmap": str(bitmap), "summary": summary(bitmap), "output": FOLDER, **sizes}
+    result["embedding"] = {"bits": 8, "sites": ["embed_tokens", "lm_head"], "largest_difference": 0.01}
+    if kind == "gguf":
+        result |= dict.fromkeys(("tensor_bytes", "predicted_tensor_bytes"), 10**10)
+        result |= {"files": {"a_model_with_a_long_name.gguf": 10**10}, "types": {"Q4_0": 200, "F32": 61},
+                   "exact_weights": False, "differing_sites": list(bitmap), "largest_difference": 0.1,
+                   "unquantized_inputs": False}  # fmt: skip
+    return result
 
 
 def reference(count):
@@ -158,16 +173,7 @@ def test_80_columns_hold_a_references_table(model):
 
 @pytest.mark.parametrize("kind", ["packed", "gguf"])
 def test_80_columns_hold_what_export_says(kind):
-    sizes = dict.fromkeys(("weight_bytes", "adapter_bytes", "unquantized_bytes", "quantizer_bytes", "total_bytes",
-                           "predicted_total_bytes", "header_bytes"), 10**10)  # fmt: skip
-    bitmap = bitmaps(2000)[4]
-    result = {"format": kind, "bitmap": str(bitmap), "summary": summary(bitmap), "output": FOLDER, **sizes}
-    result["embedding"] = {"bits": 8, "sites": ["embed_tokens", "lm_head"], "largest_difference": 0.01}
-    if kind == "gguf":
-        result |= dict.fromkeys(("tensor_bytes", "predicted_tensor_bytes"), 10**10)
-        result |= {"files": {"a_model_with_a_long_name.gguf": 10**10}, "types": {"Q4_0": 200, "F32": 61},
-                   "exact_weights": False, "differing_sites": names(2000), "largest_difference": 0.1,
-                   "unquantized_inputs": False}  # fmt: skip
+    result = exported(kind, bitmaps(2000)[4])
     lines = printed(lambda console: console.print(describe(result)))
     assert_readable(lines, 20)
 

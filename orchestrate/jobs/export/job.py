@@ -1,296 +1,102 @@
-"""The command ``export``: a checkpoint at one bitmap as a packed folder, as a GGUF file, or as GGUF with adapters."""
+"""``export``: a checkpoint at one bitmap in a format that a runtime loads.
+
+The files lie in the run directory, under the name that their format has
+(:attr:`orchestrate.jobs.export.config.ExportFormat.place`), and appear there whole or not at all.  Without a config the
+command writes to ``--output`` itself, and leaves no run directory.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from rich.console import RenderableType
 
-from orchestrate.document.terminal import size
-from qalof.bitmap import Bitmap
-from qalof.bitmap_names import short_name, summary
-from qalof.checkpoint import opening as checkpoints
-from qalof.checkpoint.manifest import describe as described
+from orchestrate.config.train import TrainConfig
+from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.estimate import Estimate
+from orchestrate.document.planned_step import PlannedStep
+from orchestrate.document.record import Record, Step
+from orchestrate.jobs.base import Job, Result
+from orchestrate.jobs.export.config import ExportConfig
+from orchestrate.jobs.export.findings import Exported, exported
+from orchestrate.jobs.export.write import Opened, check_widths, open_for_export, write_export
+from orchestrate.jobs.shared.scores import record_bitmap
+from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.mlflow_tracker import Run
+from qalof.bitmap_names import short_name
 from qalof.checkpoint.manifest import read_manifest
-from qalof.errors import BadInputError, EmbeddingError
-from qalof.export.float_type import FloatType
-from qalof.export.gguf_file import check_target as check_gguf
-from qalof.export.packed import check_target as check_packed
-from qalof.export.packed import save_packed
-from qalof.files import MANIFEST, sealed_folder
-from qalof.layer_bits import FULL_PRECISION, LayerBits, check_width
-from qalof.locks import held
-from qalof.model.at_bitmap import layers_of
-from qalof.model.layers.lora_linear import MergeOrder
-from qalof.model.pretrained import load_tokenizer
-from qalof.model.switchable import SwitchableModel
-from qalof.quantization.methods.float16 import Float16
-from qalof.quantization.methods.gguf import Gguf
-from qalof.quantization.scheme import TensorScheme
-from qalof.site import EmbeddingMode, HeadMode
-from qalof.writing import check_folder
-
-EMBEDDING_BITS = 8
-"""The width of an embedding that has none of its own, in every export that sets no other."""
-BLOCK = 32
-"""How many columns one block of a GGUF file has."""
-GGUF_EMBEDDING = TensorScheme(Gguf(), {16: Float16()})
-"""How a GGUF file rounds such an embedding: by Q8_0, Q5_0, Q4_0 or F16."""
-
-
-class ExportFormat(StrEnum):
-    """The format: ``packed`` has exact integers, ``gguf`` is one file with adapters merged, ``gguf-lora`` has one file
-    for the base and one per adapter.
-    """
-
-    PACKED = "packed"
-    GGUF = "gguf"
-    GGUF_LORA = "gguf-lora"
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """The model to be written, and its bitmap, with a width for an embedding that is rounded for the file alone."""
+class Checked:
+    """The model that is written, and what its checkpoint says of its task."""
 
-    model: SwitchableModel
-    asked: Bitmap
-    bitmap: Bitmap
-    embedding_bits: int | None
+    opened: Opened
+    extra: Mapping[str, Any]
 
 
-def export_checkpoint(
-    checkpoint: Path,
-    bitmap: str,
-    output: Path,
-    form: str = ExportFormat.PACKED,
-    embedding_bits: str | None = None,
-    float_type: str = FloatType.FLOAT32,
-) -> dict[str, Any]:
-    """Write ``checkpoint`` at ``bitmap`` to ``output``, with its base's tokenizer.
+class ExportJob(Job[ExportConfig, Checked]):
+    """``qalof export``."""
 
-    Args:
-        checkpoint: the folder of a trained model.
-        bitmap: any form of :meth:`Bitmap.parse`.
-        output: a folder, or a file where the format is gguf.
-        form: one of :class:`ExportFormat`.
-        embedding_bits: the width of an input embedding that is no site of the model, and of a head that shares it or
-            stands alone; ``none`` keeps both as they are; None takes 8.
-        float_type: the type of tensors that have no width.
+    name = "export"
+    config = ExportConfig
+    settings = (
+        ("Checkpoint", "checkpoint"),
+        ("Bitmap", "bitmap"),
+        ("Format", "format"),
+        ("Bits of the embedding", "embedding_bits"),
+        ("Type of other numbers", "float_type"),
+    )
+    is_about = "A checkpoint at one bitmap, written for a runtime."
 
-    Returns:
-        The bitmap as it was read, the place, the bytes of the parts as found and as predicted, what became of the
-        embedding, and for GGUF how the file departs from the model.
+    def check(self, config: ExportConfig) -> Checked:
+        """Open the checkpoint at the bitmap, and see whether the format has its widths."""
+        folder = Path(config.checkpoint)
+        extra = read_manifest(folder)["extra"]
+        opened = open_for_export(folder, config.bitmap, config.format, config.embedding_bits)
+        check_widths(opened, config.format)
+        return Checked(opened, extra)
 
-    Raises:
-        BadInputError: a format, width or type does not exist, the checkpoint cannot be loaded, the bitmap does not fit
-            it or the format, or the output holds something else.
-    """
-    if form not in set(ExportFormat):
-        raise BadInputError(f"--format must be {', '.join(ExportFormat)}: got {form!r}")
-    kind = FloatType.parse(float_type)
-    _check_output(output, form)
-    extra = read_manifest(checkpoint)["extra"]
-    with held(output, "--output"):
-        opened = _open(checkpoint, bitmap, form, embedding_bits)
-        return _export(opened, output, form, kind, extra)
+    def work(self, config: ExportConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
+        """Write the files, and record their bytes."""
+        place = directory.path / config.format.place
+        result = write_export(checked.opened, place, config.format, config.float_type, checked.extra)
+        sizes = {name: float(value) for name, value in result.items() if name.endswith("_bytes")}
+        bitmap = checked.opened.asked
+        record_bitmap(run, f"{config.format} at {short_name(bitmap)}", bitmap, sizes, self.name)
+        run.log_metrics(sizes)
+        return result
 
+    def describe(self, config: ExportConfig, check: bool) -> str:
+        """Name the format, the bitmap and the checkpoint."""
+        checked = " (checkpoint and bitmap are good)" if check and self.check(config) else ""
+        return f"export: {config.format} at {config.bitmap} of {config.checkpoint}{checked}"
 
-def _check_output(output: Path, form: str) -> None:
-    """Check that an export can be written at ``output``, before a model is loaded; everything stays as it was.
+    def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate:
+        """Count nothing: no sequence runs."""
+        return Estimate()
 
-    Raises:
-        BadInputError: something else is there, the name lacks .gguf, or the place cannot be written.
-    """
-    if form == ExportFormat.PACKED:
-        check_packed(output)
-    elif form == ExportFormat.GGUF:
-        if output.suffix != ".gguf":
-            raise BadInputError(f"--output of format gguf must be a file NAME.gguf: got {output}")
-        check_gguf(output)
-    else:
-        check_folder(output, "output")
-        if output.exists() and not _is_ours(output):
-            raise BadInputError(f"output {output} must be new, or an older gguf-lora folder: it is neither")
+    def findings(self, folder: Path, result: Mapping[str, Any]) -> Exported:
+        """Read what was written."""
+        return exported(folder, result)
 
+    def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
+        """Show what was written as a table."""
+        from orchestrate.jobs.export.view import export_table
 
-def _export(opened: _Opened, output: Path, form: str, kind: FloatType, extra: Mapping[str, Any]) -> dict[str, Any]:
-    tokenizer = load_tokenizer(opened.model.base.source)
-    asked = [site for site in opened.model.sites if site.name in opened.asked]
-    named = {"bitmap": str(opened.asked), "id": opened.asked.id, "summary": summary(opened.asked, asked)}
-    result: dict[str, Any] = {"format": str(form), **named, "output": str(output)}
-    result |= {"float_type": str(kind), "embedding": _embedding(opened)}
-    if form == ExportFormat.PACKED:
-        return result | save_packed(opened.model, opened.bitmap, output, tokenizer, extra, kind).to_json()
-    return result | _export_gguf(opened, output, tokenizer, kind, merge=form == ExportFormat.GGUF)
+        return [export_table(step.findings)] if isinstance(step.findings, Exported) else []
 
+    def statements(self, record: Record, step: Step) -> list[Statement]:
+        """State what was written, and how large it is."""
+        from orchestrate.jobs.export.view import export_statement
 
-def describe(result: Mapping[str, Any]) -> str:
-    """Show the result in a few lines for a terminal."""
-    # each has its own line, since a path of any length may be broken anywhere and a name may not
-    title = f"{result['output']}\n  at {short_name(result['bitmap'])}"
-    if result.get("summary"):
-        title += f", {result['summary']}"
-    if result["format"] != ExportFormat.PACKED:
-        return "\n".join([title, *_describe_gguf(result), *_describe_embedding(result)])
-    lines = {
-        "packed weights": result["weight_bytes"],
-        "active adapters": result["adapter_bytes"],
-        "unquantized": result["unquantized_bytes"],
-        "learned steps and ranges": result["quantizer_bytes"],
-        "all tensors": result["total_bytes"],
-        "as predicted": result["predicted_total_bytes"],
-        "names and shapes of tensors": result["header_bytes"],
-    }
-    counted = [_size(name, count) for name, count in lines.items()]
-    return "\n".join([title, *counted, *_describe_embedding(result)])
+        return [export_statement(step.findings)] if isinstance(step.findings, Exported) else []
 
+    def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
+        """Show the bytes of each part, as the command without a config does."""
+        from orchestrate.jobs.export.terminal import describe
 
-def _open(checkpoint: Path, bitmap: str, form: str, embedding_bits: str | None) -> _Opened:
-    settings = described(read_manifest(checkpoint), checkpoint).settings
-    own = settings.embedding is EmbeddingMode.SITE or settings.head_mode is HeadMode.TIED_BOTH
-    if own and embedding_bits is not None:
-        raise BadInputError(
-            f"--embedding-bits is for an embedding without a width: the bitmap gives it one, got {embedding_bits} too; "
-            "leave the option out, and name the width in the bitmap"
-        )
-    bits = None if own else _read_bits(embedding_bits)
-    if bits is None:
-        model = checkpoints.load(checkpoint)
-        parsed = model.set_bitmap(bitmap)
-        return _Opened(model, parsed, parsed, None)
-    scheme = settings.quantization.embedding if form == ExportFormat.PACKED else GGUF_EMBEDDING
-    try:
-        model = checkpoints.load(checkpoint, embedding=scheme)
-        _check_embedding(model, scheme, bits)
-    except EmbeddingError as error:
-        raise BadInputError(
-            f"an export rounds the embedding to {bits} bits, which this one cannot have ({error}); "
-            "--embedding-bits none leaves it as it is"
-        ) from None
-    asked = Bitmap.parse(bitmap, [site.name for site in model.sites if site.has_adapter])
-    width = LayerBits(bits, FULL_PRECISION, FULL_PRECISION)
-    return _Opened(model, asked, Bitmap({name: asked.get(name, width) for name in model.site_names}), bits)
-
-
-def _check_embedding(model: SwitchableModel, scheme: TensorScheme, bits: int) -> None:
-    """Check that what the export alone rounds can have its width.
-
-    Raises:
-        EmbeddingError: ``scheme`` lacks the width, or cannot group the rows.
-    """
-    quantizer = scheme.at(bits)
-    try:
-        quantizer.check_bits(bits)
-        for site in model.sites:
-            if not site.has_adapter:
-                quantizer.check_shape(site.in_features)
-                if isinstance(quantizer, Gguf) and site.in_features % BLOCK:
-                    raise BadInputError(f"GGUF rounds rows in blocks of {BLOCK} columns: got {site.in_features}")
-    except BadInputError as error:
-        raise EmbeddingError(str(error)) from None
-
-
-def _read_bits(text: str | None) -> int | None:
-    """Read a width below full precision, or None, which leaves the embedding alone."""
-    if text is None:
-        return EMBEDDING_BITS
-    if text != "none" and not text.isdecimal():
-        raise BadInputError(f"--embedding-bits must be none or a width from 2 to 16, or 32: got {text!r}; 8 is usual")
-    bits = FULL_PRECISION if text == "none" else check_width(int(text), "--embedding-bits")
-    return None if bits == FULL_PRECISION else bits
-
-
-def _embedding(opened: _Opened) -> dict[str, Any]:
-    """Say which sites the export alone rounds, at which width, and by how much their largest weight moves."""
-    added = [] if opened.embedding_bits is None else [site for site in opened.model.sites if not site.has_adapter]
-    moved = 0.0
-    for site in added:
-        linear, _ = layers_of(opened.model, site)
-        rounded = linear.quantize_weight(linear.weight.detach(), opened.bitmap[site.name].weight_width)
-        moved = max(moved, float((rounded - linear.weight.detach()).abs().max()))
-    return {
-        "bits": opened.embedding_bits,
-        "sites": [site.name for site in added],
-        "largest_difference": moved,
-    }
-
-
-def _export_gguf(
-    opened: _Opened, output: Path, tokenizer: PreTrainedTokenizerBase, float_type: FloatType, *, merge: bool
-) -> dict[str, Any]:
-    from qalof.export.gguf_file import BASE_FILE, tensor_bytes_in, write_gguf_lora, write_tensors
-    from qalof.export.gguf_tensors import departures
-
-    model, bitmap = opened.model, opened.bitmap
-    if merge:
-        tensors = write_tensors(model, bitmap, output, tokenizer, float_type=float_type)
-        files, whole = [output], output
-    else:
-        with sealed_folder(output, {"format_version": 1, "kind": str(ExportFormat.GGUF_LORA)}) as parts:
-            tensors = write_gguf_lora(model, bitmap, parts, tokenizer, float_type)
-        files, whole = sorted(output.glob("*.gguf")), output / BASE_FILE
-    found = departures(model, bitmap, merge=merge, tensors=tensors)
-    found = {name: difference for name, difference in found.items() if name in opened.asked}
-    written = tensor_bytes_in(whole)
-    return {
-        "files": {file.name: file.stat().st_size for file in files},
-        "tensor_bytes": written,
-        "predicted_tensor_bytes": tensors.nbytes,
-        "header_bytes": whole.stat().st_size - written,
-        "types": dict(Counter(tensors.types.values())),
-        "exact_weights": not found and (merge or model.settings.merge is MergeOrder.BRANCH),
-        "largest_difference": max(found.values(), default=0.0),
-        "differing_sites": sorted(found),
-        "unquantized_inputs": _reads_unrounded(opened.asked),
-    }
-
-
-def _size(name: str, count: int) -> str:
-    row = f"  {name:<28} {count:>15,} bytes {size(count):>14}"
-    return row if count >= 1024 else row[: row.index(" bytes") + len(" bytes")]
-
-
-def _is_ours(folder: Path) -> bool:
-    return (folder / "base.gguf").is_file() and (folder / MANIFEST).is_file()
-
-
-def _reads_unrounded(bitmap: Bitmap) -> bool:
-    """Whether the model itself rounds no activation and no cache, like a plain reader of F32 tensors."""
-    return all(bits.activation == bits.kv == FULL_PRECISION for bits in (bitmap[name] for name in bitmap))
-
-
-def _describe_embedding(result: Mapping[str, Any]) -> list[str]:
-    rounded = result["embedding"]
-    if rounded["bits"] is None:
-        return []
-    moved = rounded["largest_difference"]
-    change = f"which moves it by up to {moved:.3g}" if moved else "which loses nothing"
-    return [
-        f"  {' and '.join(rounded['sites'])} rounded to {rounded['bits']} bits in this file, {change}; a tied head "
-        "shares it; --embedding-bits none keeps the model's own"
-    ]
-
-
-def _describe_gguf(result: Mapping[str, Any]) -> list[str]:
-    lines = [_size(name, count) for name, count in result["files"].items()]
-    lines.append(_size("tensors", result["tensor_bytes"]))
-    lines.append(_size("as predicted", result["predicted_tensor_bytes"]))
-    lines.append(_size("names, vocabulary, padding", result["header_bytes"]))
-    lines.append("  tensors: " + ", ".join(f"{count} {kind}" for kind, count in sorted(result["types"].items())))
-    if result["exact_weights"]:
-        lines.append("  the weights are those that the model computes with, bit for bit")
-    elif result["differing_sites"]:
-        lines.append(
-            f"  weights of {len(result['differing_sites'])} sites differ from the model's by up to "
-            f"{result['largest_difference']:.3g}; train with method gguf and merge_then_quantize to lose nothing"
-        )
-    else:
-        lines.append("  the model merges its adapters in another way than a GGUF adapter is added; take format gguf")
-    if not result["unquantized_inputs"]:
-        lines.append("  widths of activations and cache are not in the file: the reader has its own")
-    return lines
+        return [describe(result)]

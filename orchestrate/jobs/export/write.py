@@ -1,0 +1,270 @@
+"""Writing a checkpoint at one bitmap as a packed folder, as a GGUF file, or as GGUF with adapters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from orchestrate.config.base import BitmapSpec
+from orchestrate.jobs.export.config import ExportFormat
+from qalof.bitmap import Bitmap
+from qalof.bitmap_names import summary
+from qalof.checkpoint import opening as checkpoints
+from qalof.checkpoint.manifest import describe as described
+from qalof.checkpoint.manifest import read_manifest
+from qalof.errors import BadInputError, EmbeddingError
+from qalof.export.float_type import FloatType
+from qalof.export.gguf_families import family_of
+from qalof.export.gguf_file import check_target as check_gguf
+from qalof.export.gguf_tensors import tensor_type
+from qalof.export.packed import check_target as check_packed
+from qalof.export.packed import save_packed
+from qalof.files import MANIFEST, sealed_folder, tidy
+from qalof.layer_bits import FULL_PRECISION, LayerBits, check_width
+from qalof.locks import held
+from qalof.model.at_bitmap import layers_of
+from qalof.model.layers.lora_linear import MergeOrder
+from qalof.model.pretrained import load_tokenizer
+from qalof.model.switchable import SwitchableModel
+from qalof.quantization.methods.float16 import Float16
+from qalof.quantization.methods.gguf import Gguf
+from qalof.quantization.scheme import TensorScheme
+from qalof.site import EmbeddingMode, HeadMode
+from qalof.writing import check_folder
+
+EMBEDDING_BITS = 8
+"""The width of an embedding that has none of its own, in every export that sets no other."""
+BLOCK = 32
+"""How many columns one block of a GGUF file has."""
+GGUF_EMBEDDING = TensorScheme(Gguf(), {16: Float16()})
+"""How a GGUF file rounds such an embedding: by Q8_0, Q5_0, Q4_0 or F16."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The model to be written, and its bitmap, with a width for an embedding that is rounded for the file alone."""
+
+    model: SwitchableModel
+    asked: Bitmap
+    bitmap: Bitmap
+    embedding_bits: int | None
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    bitmap: BitmapSpec,
+    output: Path,
+    form: str = ExportFormat.PACKED,
+    embedding_bits: int | str | None = None,
+    float_type: str = FloatType.FLOAT32,
+) -> dict[str, Any]:
+    """Write ``checkpoint`` at ``bitmap`` to ``output``, with its base's tokenizer.
+
+    Args:
+        checkpoint: the folder of a trained model.
+        bitmap: any form of :meth:`Bitmap.parse`.
+        output: a folder, or a file where the format is gguf.
+        form: one of :class:`ExportFormat`.
+        embedding_bits: the width of an input embedding that is no site of the model, and of a head that shares it or
+            stands alone; ``none`` keeps both as they are; None takes 8.
+        float_type: the type of tensors that have no width.
+
+    Returns:
+        The bitmap as it was read, the place, the bytes of the parts as found and as predicted, what became of the
+        embedding, and for GGUF how the file departs from the model.
+
+    Raises:
+        BadInputError: a format, width or type does not exist, the checkpoint cannot be loaded, the bitmap does not fit
+            it or the format, or the output holds something else.
+    """
+    if form not in set(ExportFormat):
+        raise BadInputError(f"--format must be {', '.join(ExportFormat)}: got {form!r}")
+    kind = FloatType.parse(float_type)
+    check_output(output, form)
+    extra = read_manifest(checkpoint)["extra"]
+    with held(output, "--output"):
+        return write_export(open_for_export(checkpoint, bitmap, form, embedding_bits), output, form, kind, extra)
+
+
+def check_output(output: Path, form: str) -> None:
+    """Check that an export can be written at ``output``, before a model is loaded; everything stays as it was.
+
+    Raises:
+        BadInputError: something else is there, the name lacks .gguf, or the place cannot be written.
+    """
+    if form == ExportFormat.PACKED:
+        check_packed(output)
+    elif form == ExportFormat.GGUF:
+        if output.suffix != ".gguf":
+            raise BadInputError(f"--output of format gguf must be a file NAME.gguf: got {output}")
+        check_gguf(output)
+    else:
+        check_folder(output, "output")
+        if output.exists() and not _is_ours(output):
+            raise BadInputError(f"output {output} must be new, or an older gguf-lora folder: it is neither")
+
+
+def write_export(opened: Opened, output: Path, form: str, kind: FloatType, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what was opened to ``output``, which no other process may use meanwhile.
+
+    Args:
+        opened: the model and its bitmap.
+        output: as for :func:`export_checkpoint`.
+        form: one of :class:`ExportFormat`.
+        kind: the type of tensors that have no width.
+        extra: JSON that a packed folder stores too, such as the task.
+
+    Returns:
+        What :func:`export_checkpoint` returns.
+
+    Raises:
+        BadInputError: the format cannot hold the model at this bitmap.
+    """
+    tidy(output)
+    tokenizer = load_tokenizer(opened.model.base.source)
+    asked = [site for site in opened.model.sites if site.name in opened.asked]
+    named = {"bitmap": str(opened.asked), "id": opened.asked.id, "summary": summary(opened.asked, asked)}
+    result: dict[str, Any] = {"format": str(form), **named, "output": str(output)}
+    result |= {"float_type": str(kind), "embedding": _embedding(opened)}
+    if form == ExportFormat.PACKED:
+        result |= save_packed(opened.model, opened.bitmap, output, tokenizer, extra, kind).to_json()
+    else:
+        result |= _export_gguf(opened, output, tokenizer, kind, merge=form == ExportFormat.GGUF)
+    files = [output] if output.is_file() else [path for path in output.rglob("*") if path.is_file()]
+    return result | {"file_bytes": sum(path.stat().st_size for path in files)}
+
+
+def open_for_export(
+    checkpoint: Path, bitmap: BitmapSpec, form: str = ExportFormat.PACKED, embedding_bits: int | str | None = None
+) -> Opened:
+    """Load the checkpoint, and read its bitmap; the arguments are those of :func:`export_checkpoint`.
+
+    Raises:
+        BadInputError: the checkpoint cannot be loaded, the bitmap does not fit it, or the embedding cannot have its
+            width.
+    """
+    settings = described(read_manifest(checkpoint), checkpoint).settings
+    own = settings.embedding is EmbeddingMode.SITE or settings.head_mode is HeadMode.TIED_BOTH
+    if own and embedding_bits is not None:
+        raise BadInputError(
+            f"--embedding-bits is for an embedding without a width: the bitmap gives it one, got {embedding_bits} too; "
+            "leave the option out, and name the width in the bitmap"
+        )
+    bits = None if own else _read_bits(embedding_bits)
+    if bits is None:
+        model = checkpoints.load(checkpoint)
+        parsed = model.set_bitmap(Bitmap.parse(bitmap, [site.name for site in model.sites]))
+        return Opened(model, parsed, parsed, None)
+    scheme = settings.quantization.embedding if form == ExportFormat.PACKED else GGUF_EMBEDDING
+    try:
+        model = checkpoints.load(checkpoint, embedding=scheme)
+        _check_embedding(model, scheme, bits)
+    except EmbeddingError as error:
+        raise BadInputError(
+            f"an export rounds the embedding to {bits} bits, which this one cannot have ({error}); "
+            "--embedding-bits none leaves it as it is"
+        ) from None
+    asked = Bitmap.parse(bitmap, [site.name for site in model.sites if site.has_adapter])
+    width = LayerBits(bits, FULL_PRECISION, FULL_PRECISION)
+    return Opened(model, asked, Bitmap({name: asked.get(name, width) for name in model.site_names}), bits)
+
+
+def check_widths(opened: Opened, form: str) -> None:
+    """Check that the format has every width of the bitmap.
+
+    Raises:
+        BadInputError: GGUF lacks a width, or the family of the model.
+    """
+    if form == ExportFormat.PACKED:
+        return
+    family_of(opened.model.model.config)
+    for site in opened.model.sites:
+        tensor_type(site, opened.bitmap[site.name].weight_width)
+
+
+def _check_embedding(model: SwitchableModel, scheme: TensorScheme, bits: int) -> None:
+    """Check that what the export alone rounds can have its width.
+
+    Raises:
+        EmbeddingError: ``scheme`` lacks the width, or cannot group the rows.
+    """
+    quantizer = scheme.at(bits)
+    try:
+        quantizer.check_bits(bits)
+        for site in model.sites:
+            if not site.has_adapter:
+                quantizer.check_shape(site.in_features)
+                if isinstance(quantizer, Gguf) and site.in_features % BLOCK:
+                    raise BadInputError(f"GGUF rounds rows in blocks of {BLOCK} columns: got {site.in_features}")
+    except BadInputError as error:
+        raise EmbeddingError(str(error)) from None
+
+
+def _read_bits(given: int | str | None) -> int | None:
+    """Read a width below full precision, or None, which leaves the embedding alone."""
+    if given is None:
+        return EMBEDDING_BITS
+    text = str(given)
+    if text != "none" and not text.isdecimal():
+        raise BadInputError(f"--embedding-bits must be none or a width from 2 to 16, or 32: got {text!r}; 8 is usual")
+    bits = FULL_PRECISION if text == "none" else check_width(int(text), "--embedding-bits")
+    return None if bits == FULL_PRECISION else bits
+
+
+def _embedding(opened: Opened) -> dict[str, Any]:
+    """Say which sites the export alone rounds, at which width, and by how much their largest weight moves."""
+    added = [] if opened.embedding_bits is None else [site for site in opened.model.sites if not site.has_adapter]
+    moved = 0.0
+    for site in added:
+        linear, _ = layers_of(opened.model, site)
+        rounded = linear.quantize_weight(linear.weight.detach(), opened.bitmap[site.name].weight_width)
+        moved = max(moved, float((rounded - linear.weight.detach()).abs().max()))
+    return {
+        "bits": opened.embedding_bits,
+        "sites": [site.name for site in added],
+        "largest_difference": moved,
+    }
+
+
+def _export_gguf(
+    opened: Opened, output: Path, tokenizer: PreTrainedTokenizerBase, float_type: FloatType, *, merge: bool
+) -> dict[str, Any]:
+    from qalof.export.gguf_file import BASE_FILE, tensor_bytes_in, write_gguf_lora, write_tensors
+    from qalof.export.gguf_tensors import departures
+
+    model, bitmap = opened.model, opened.bitmap
+    if merge:
+        tensors = write_tensors(model, bitmap, output, tokenizer, float_type=float_type)
+        files, whole = [output], output
+    else:
+        with sealed_folder(output, {"format_version": 1, "kind": str(ExportFormat.GGUF_LORA)}) as parts:
+            tensors = write_gguf_lora(model, bitmap, parts, tokenizer, float_type)
+        files, whole = sorted(output.glob("*.gguf")), output / BASE_FILE
+    found = departures(model, bitmap, merge=merge, tensors=tensors)
+    found = {name: difference for name, difference in found.items() if name in opened.asked}
+    written = tensor_bytes_in(whole)
+    return {
+        "files": {file.name: file.stat().st_size for file in files},
+        "tensor_bytes": written,
+        "predicted_tensor_bytes": tensors.nbytes,
+        "header_bytes": whole.stat().st_size - written,
+        "types": dict(Counter(tensors.types.values())),
+        "exact_weights": not found and (merge or model.settings.merge is MergeOrder.BRANCH),
+        "largest_difference": max(found.values(), default=0.0),
+        "differing_sites": sorted(found),
+        "unquantized_inputs": _reads_unrounded(opened.asked),
+    }
+
+
+def _is_ours(folder: Path) -> bool:
+    return (folder / "base.gguf").is_file() and (folder / MANIFEST).is_file()
+
+
+def _reads_unrounded(bitmap: Bitmap) -> bool:
+    """Whether the model itself rounds no activation and no cache, like a plain reader of F32 tensors."""
+    return all(bits.activation == bits.kv == FULL_PRECISION for bits in (bitmap[name] for name in bitmap))

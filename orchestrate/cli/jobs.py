@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from orchestrate.cli.options import (
-    AddressOption,
-    CheckpointOption,
-    ConfigOption,
-    JsonOption,
-    OutputOption,
-    Overrides,
-    app,
-    checkpoint_given,
-    run_job,
-)
+from orchestrate.cli.options import CheckpointOption, Common, app, checkpoint_given, run_job, with_common
 
 FROM_CONFIG = {
     "train": "Fine-tune by switchable precision, cascade distillation or cyclic precision on N workers.",
@@ -31,13 +22,8 @@ OF_CHECKPOINT = {
 }
 
 
-@app.command(help="Score a checkpoint at bitmaps, on its own task or another.")
 def evaluate(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
+    common: Common,
     checkpoint: CheckpointOption = None,
     bitmap: Annotated[
         list[str] | None, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, a .json file.")
@@ -47,73 +33,53 @@ def evaluate(
         typer.Option("--random-precision", help="A bitmap to draw from; give it once for each of them."),
     ] = None,
 ) -> None:
-    """``qalof evaluate``."""
+    """Score a checkpoint at bitmaps, on its own task or another."""
     bitmaps = {"bitmaps": list(bitmap)} if bitmap else {}
     drawn = {"random_precision.bitmaps": list(random_precision)} if random_precision else {}
-    given = checkpoint_given(checkpoint) | bitmaps | drawn
-    run_job("evaluate", config, overrides, output, as_json, address, given)
+    run_job("evaluate", common, checkpoint_given(checkpoint) | bitmaps | drawn)
 
 
-@app.command(help="Rank sites or blocks by what is lost when each alone is reduced, or score them for a search.")
 def sensitivity(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
+    common: Common,
     checkpoint: CheckpointOption = None,
     score: Annotated[
         list[str] | None, typer.Option("--score", help="metric, output_error, fisher, kl, ...; several are compared.")
     ] = None,
 ) -> None:
-    """``qalof sensitivity``."""
+    """Rank sites or blocks by what is lost when each alone is reduced, or score them for a search."""
     scores = {"score": score[0] if len(score) == 1 else list(score)} if score else {}
-    run_job("sensitivity", config, overrides, output, as_json, address, checkpoint_given(checkpoint) | scores)
+    run_job("sensitivity", common, checkpoint_given(checkpoint) | scores)
 
 
-@app.command(help="Search per-layer bitmaps for the front of quality against cost.")
 def search(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
+    common: Common,
     checkpoint: CheckpointOption = None,
     budget: Annotated[
         list[float] | None, typer.Option("--budget", help="Average bits; the best bitmap of each is found (guided).")
     ] = None,
 ) -> None:
-    """``qalof search``."""
+    """Search per-layer bitmaps for the front of quality against cost."""
     guided = {"strategy": "guided", "strategy_options.budgets": list(budget)} if budget else {}
-    run_job("search", config, overrides, output, as_json, address, checkpoint_given(checkpoint) | guided)
+    run_job("search", common, checkpoint_given(checkpoint) | guided)
 
 
-def _add_from_config(name: str, what: str) -> None:
-    @app.command(name, help=what)
-    def command(
-        overrides: Overrides = None,
-        config: ConfigOption = None,
-        output: OutputOption = None,
-        as_json: JsonOption = False,
-        address: AddressOption = None,
-    ) -> None:
-        run_job(name, config, overrides, output, as_json, address)
+def _from_config(name: str) -> Callable[..., None]:
+    def command(common: Common) -> None:
+        run_job(name, common)
+
+    return command
 
 
-def _add_of_checkpoint(name: str, what: str) -> None:
-    @app.command(name, help=what)
-    def command(
-        overrides: Overrides = None,
-        config: ConfigOption = None,
-        output: OutputOption = None,
-        as_json: JsonOption = False,
-        address: AddressOption = None,
-        checkpoint: CheckpointOption = None,
-    ) -> None:
-        run_job(name, config, overrides, output, as_json, address, checkpoint_given(checkpoint))
+def _of_checkpoint(name: str) -> Callable[..., None]:
+    def command(common: Common, checkpoint: CheckpointOption = None) -> None:
+        run_job(name, common, checkpoint_given(checkpoint))
+
+    return command
 
 
+for _work in (evaluate, sensitivity, search):
+    app.command(_work.__name__)(with_common(_work))
 for _name, _what in FROM_CONFIG.items():
-    _add_from_config(_name, _what)
+    app.command(_name, help=_what)(with_common(_from_config(_name)))
 for _name, _what in OF_CHECKPOINT.items():
-    _add_of_checkpoint(_name, _what)
+    app.command(_name, help=_what)(with_common(_of_checkpoint(_name)))

@@ -5,12 +5,16 @@ Heavy imports wait until a command needs them, so ``--help`` and a misspelt key 
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from qalof.errors import BadInputError
 from qalof.home import expanded
 
 app = typer.Typer(name="qalof", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -51,30 +55,121 @@ AddressOption = Annotated[
     str | None, typer.Option("--address", help="A Ray cluster, HOST:PORT; by default this machine.")
 ]
 CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", callback=at_home, help="A checkpoint's folder.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would run, what of it is finished and what it costs; run nothing.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and errors alone.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for every unit of work and file.")]
 
 
-def run_job(
-    name: str,
-    config: Path | None,
-    overrides: list[str] | None,
-    output: Path | None,
-    as_json: bool,
-    address: str | None,
-    given: dict[str, Any] | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Common:
+    """What every command that runs jobs is given; each field is the option of its name, or the overrides."""
+
+    overrides: Sequence[str]
+    config: Path | None
+    output: Path | None
+    as_json: bool
+    dry_run: bool
+    quiet: bool
+    address: str | None = None
+
+
+_COMMON: dict[str, Any] = {
+    "overrides": (Overrides, None),
+    "config": (ConfigOption, None),
+    "output": (OutputOption, None),
+    "as_json": (JsonOption, False),
+    "address": (AddressOption, None),
+    "dry_run": (DryRunOption, False),
+    "quiet": (QuietOption, False),
+    "verbose": (VerboseOption, False),
+}
+
+
+def with_common(work: Callable[..., None], *, without: Sequence[str] = ()) -> Callable[..., None]:
+    """Make a command of ``work``, which takes a :class:`Common` and the command's own options.
+
+    Args:
+        work: the function; its own parameters follow the first one.
+        without: names of common options that the command lacks, or has in a form of its own; they are None.
+    """
+    own = list(inspect.signature(work, eval_str=True).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _COMMON.items()
+        if name not in without
+    ]
+
+    def command(**given: Any) -> None:
+        set_verbosity(given["quiet"], given.pop("verbose"))
+        taken = {name: given.pop(name) for name in _COMMON if name in given and name not in without}
+        absent = dict.fromkeys(without)
+        work(Common(**{**taken, **absent, "overrides": taken.get("overrides") or []}), **given)
+
+    parameters = [*shared, *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own)]
+    command.__name__, command.__doc__ = work.__name__, work.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+def set_verbosity(quiet: bool, verbose: bool) -> None:
+    """Tell more or less on standard error.
+
+    Raises:
+        BadInputError: both are wanted.
+    """
+    if quiet and verbose:
+        raise BadInputError("only one of --quiet and --verbose has a meaning: got both; leave one out")
+    if quiet or verbose:
+        from orchestrate.runs.progress import Verbosity, tell
+
+        tell(Verbosity.QUIET if quiet else Verbosity.VERBOSE)
+
+
+def run_job(name: str, common: Common, given: dict[str, Any] | None = None) -> None:
     """Run the job ``name`` and show its result; ``given`` settings, of options, come before the user's overrides."""
     from orchestrate.cli.terminal import show
     from orchestrate.config.loader import load_config
     from orchestrate.jobs.registry import JOBS
     from orchestrate.jobs.run import execute
 
-    loaded = load_config(JOBS[name].config, config, overrides or [], given=given)
-    place = output or Path("runs") / run_name(name, config)
-    result = execute(name, loaded, place, address)
-    if as_json:
+    loaded = load_config(JOBS[name].config, common.config, common.overrides, given=given)
+    place = common.output or Path("runs") / run_name(name, common.config)
+    if common.dry_run:
+        from orchestrate.pipeline.describe import forecast_job
+
+        show_forecast(forecast_job(name, loaded, place), common.as_json)
+        return
+    result = execute(name, loaded, place, common.address)
+    if common.as_json:
         print(json.dumps(result))
     else:
         show(name, result, place)
+
+
+def show_forecast(forecast: Any, as_json: bool) -> None:
+    """Print what would run, as lines or as one JSON object."""
+    if as_json:
+        print(json.dumps({"dry_run": True, **forecast.to_json()}))
+        return
+    for line in forecast.lines():
+        print_wrapped(line)
+
+
+def print_wrapped(text: str) -> None:
+    """Print lines that fit the terminal; the rest of a longer one is indented further, and a path stays whole."""
+    from rich.console import Console
+
+    from orchestrate.document.sheet import wrapped
+
+    width = Console().width
+    for line in text.splitlines():
+        words = line.lstrip()
+        whole = len(line) <= width or " " not in words
+        for part in [line] if whole else wrapped(words, width, indent=" " * (len(line) - len(words))):
+            print(part)
 
 
 def run_name(command: str, config: Path | None) -> str:

@@ -6,22 +6,24 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from orchestrate.cli.options import (
-    AddressOption,
     CheckpointOption,
-    ConfigOption,
+    Common,
     JsonOption,
-    OutputOption,
     Overrides,
     app,
     at_home,
     checkpoint_given,
+    print_wrapped,
     run_job,
+    show_forecast,
+    with_common,
 )
 from orchestrate.config.shipped import CONFIGS
 from qalof.errors import BadInputError
@@ -31,10 +33,8 @@ MLFLOW_PAGE = "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning
 DEMO = CONFIGS / "demo.yaml"
 
 
-@app.command()
 def export(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
+    common: Common,
     checkpoint: CheckpointOption = None,
     bitmap: Annotated[str | None, typer.Option("--bitmap", help="8, w4a8, 8,8,4,4, striped84, FILE#ID.")] = None,
     output: Annotated[
@@ -55,28 +55,35 @@ def export(
     float_type: Annotated[
         str | None, typer.Option("--float-type", help="The type of what has no width: float32, float16, bfloat16.")
     ] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Write a checkpoint at one bitmap as packed integers or as GGUF, the embedding at 8 bits if it has no width."""
     options = {"bitmap": bitmap, "format": form, "float_type": float_type, "embedding_bits": _width(embedding_bits)}
     given = checkpoint_given(checkpoint) | {key: value for key, value in options.items() if value is not None}
-    if config is not None:
-        run_job("export", config, overrides, output, as_json, None, given)
+    if common.config is not None:
+        run_job("export", replace(common, output=output), given)
         return
-    if overrides:
-        raise BadInputError(f"key=value is for an export with a --config: got {overrides[0]!r}; give options, or both")
+    if common.overrides:
+        raise BadInputError(f"key=value is for an export with a --config: got {common.overrides[0]!r}; give options")
     if checkpoint is None or bitmap is None or output is None:
         wanted = {"--checkpoint": checkpoint, "--bitmap": bitmap, "--output": output}
         missing = ", ".join(name for name, value in wanted.items() if value is None)
         raise BadInputError(f"an export needs --checkpoint, --bitmap and --output, or a --config: got no {missing}")
     from orchestrate.jobs.export.terminal import describe
-    from orchestrate.jobs.export.write import export_checkpoint
+    from orchestrate.jobs.export.write import check_request, export_checkpoint
 
+    if common.dry_run:
+        check_request(checkpoint, output, form or "packed", float_type or "float32")
+        would = f"export: {form or 'packed'} at {bitmap} of {checkpoint}, to {output}"
+        print(json.dumps({"dry_run": True, "would": would})) if common.as_json else print_wrapped(would)
+        return
     result = export_checkpoint(checkpoint, bitmap, output, form or "packed", embedding_bits, float_type or "float32")
-    if as_json:
+    if common.as_json:
         print(json.dumps(result))
     else:
-        _print_wrapped(describe(result))
+        print_wrapped(describe(result))
+
+
+app.command()(with_common(export, without=["output", "address"]))
 
 
 def _width(text: str | None) -> int | str | None:
@@ -106,7 +113,7 @@ def register(
         print(json.dumps(result))
         return
     for row in result["versions"]:
-        _print_wrapped(f"{row['uri']} is version {row['version']}{'' if row['new'] else ', as it was already'}")
+        print_wrapped(f"{row['uri']} is version {row['version']}{'' if row['new'] else ', as it was already'}")
 
 
 @app.command()
@@ -138,34 +145,23 @@ def bitmap(
         console.print(line, no_wrap=True)
 
 
-@app.command()
-def run(
-    overrides: Overrides = None,
-    config: ConfigOption = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
-) -> None:
+def run(common: Common) -> None:
     """Run a pipeline or a reference's table, step by step, and write its report; `scale=tiny` takes minutes."""
-    if config is None:
+    if common.config is None:
         raise BadInputError("run needs --config: a pipeline such as configs/demo.yaml")
-    _pipeline(config, overrides, output, as_json, address)
+    _pipeline(common.config, common)
 
 
-@app.command()
-def demo(
-    overrides: Overrides = None,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-    address: AddressOption = None,
-) -> None:
+def demo(common: Common) -> None:
     """Run the whole story on the shipped tiny model: train, evaluate, search, attack, report."""
-    _pipeline(DEMO, overrides, output, as_json, address)
+    _pipeline(DEMO, common)
 
 
-def _pipeline(
-    config: Path, overrides: list[str] | None, output: Path | None, as_json: bool, address: str | None
-) -> None:
+app.command()(with_common(run))
+app.command()(with_common(demo, without=["config"]))
+
+
+def _pipeline(config: Path, common: Common) -> None:
     from orchestrate.cli.terminal import show_table
     from orchestrate.document.formats import duration
     from orchestrate.pipeline.run import load_pipeline, run_pipeline
@@ -174,18 +170,25 @@ def _pipeline(
     from orchestrate.runs.progress import say
     from qalof.writing import check_file
 
-    loaded = load_pipeline(config, overrides or [])
+    loaded = load_pipeline(config, common.overrides)
     # a table's name says little without its folder: s1 and s2 both have a table named sensitivity
     folder = config.absolute().parent.name
-    place = output or Path("runs") / (f"{folder}_{config.stem}" if re.fullmatch(r"s\d", folder) else config.stem)
+    place = common.output or Path("runs") / (f"{folder}_{config.stem}" if re.fullmatch(r"s\d", folder) else config.stem)
     check_file(place / REPORT, "the report")
-    summary = run_pipeline(loaded, place, address)
+    if common.dry_run:
+        from orchestrate.pipeline.describe import forecast_pipeline
+
+        show_forecast(forecast_pipeline(loaded, place), common.as_json)
+        return
+    summary = run_pipeline(loaded, place, common.address)
     page = write_report(place)
-    if as_json:
+    if common.as_json:
         print(json.dumps({**summary, "report": str(page)}))
         return
     if "table" in summary:
         show_table(summary["table"])
+    if common.quiet:
+        print(page)
     say(f"done in {duration(summary['seconds'])}; report: {page}")
     say(f"MLflow: `qalof ui --root {loaded.tracking.root}` shows the runs at {MLFLOW_PAGE}")
 
@@ -195,21 +198,7 @@ def validate(config: Annotated[Path, typer.Option("--config", callback=at_home)]
     """Say what a config would run and what it would cost; run nothing."""
     from orchestrate.pipeline.describe import describe_config
 
-    _print_wrapped(describe_config(config, overrides or []))
-
-
-def _print_wrapped(text: str) -> None:
-    """Print lines that fit the terminal; the rest of a longer one is indented further, and a path stays whole."""
-    from rich.console import Console
-
-    from orchestrate.document.sheet import wrapped
-
-    width = Console().width
-    for line in text.splitlines():
-        words = line.lstrip()
-        whole = len(line) <= width or " " not in words
-        for part in [line] if whole else wrapped(words, width, indent=" " * (len(line) - len(words))):
-            print(part)
+    print_wrapped(describe_config(config, overrides or []))
 
 
 @app.command()

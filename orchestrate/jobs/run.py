@@ -24,7 +24,7 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import RESULT, TRACKING
 from orchestrate.runs.mlflow_store import check_root
 from orchestrate.runs.mlflow_tracker import Tracker
-from orchestrate.runs.progress import say
+from orchestrate.runs.progress import detail, say
 from qalof.files import read_json, write_json
 from qalof.home import expanded
 from qalof.locks import held
@@ -50,12 +50,16 @@ def execute(
     if (finished := finished_result(job, config, output)) is not None:
         return _taken(command, output, finished)
     check_places(config, output)
+    started = time.monotonic()
     checked = job.check(config)
+    detail(f"{command}: config, model and data are checked after {time.monotonic() - started:.1f} s")
     tracker = tracker_of(config.tracking)
     with held(output, "--output", wait=wait):
         directory = RunDirectory.open(output, command, to_plain(config), job.inputs(config), job.carried)
         if (finished := directory.result) is not None:
             return _taken(command, directory.path, finished)
+        for key, digest in job.inputs(config).items():
+            detail(f"{command}: input {key} has digest {digest}")
         return _executed(job, config, checked, directory, tracker, address)
 
 
@@ -111,9 +115,11 @@ def _executed(
         ray_for(config.workers, address),
         tracker.parent(directory.path.name, to_plain(config), {"command": command}, run_id) as run,
     ):
+        detail(f"{command}: runs in {directory.path}, recorded as run {run.run_id} of {redact(tracker.uri)}")
         write_json(earlier, {"run": run.run_id, "uri": redact(tracker.uri), "experiment": config.tracking.experiment})
         result = job.work(config, checked, directory, run)
         result["seconds"] = round(time.monotonic() - started, 1)
+        detail(f"{command}: done after {result['seconds']:.1f} s; the result is {directory.path / RESULT}")
     return directory.finish(result)
 
 

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from orchestrate.config.loader import to_plain, validate
+from orchestrate.config.loader import read_yaml, to_plain, validate
+from orchestrate.config.sections import JobConfig
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.estimate import Estimate
 from orchestrate.document.planned_step import PlannedStep, owner_of
 from orchestrate.jobs.registry import JOBS
+from orchestrate.runs.layout import CONFIG
 from qalof.bitmap_file import file_of, names_file
 from qalof.quantization.options import HIGHEST_BITS
+
+
+def estimate_alone(command: str, config: JobConfig, output: Path) -> Estimate | None:
+    """Estimate what a single run would cost; None where the config that trained its checkpoint is not beside it.
+
+    Raises:
+        BadInputError: the model's sizes cannot be had.
+    """
+    trained = config if isinstance(config, TrainConfig) else None
+    checkpoint = getattr(config, "checkpoint", None)
+    if trained is None and checkpoint is not None:
+        beside = Path(checkpoint).parent / CONFIG
+        maker = read_yaml(beside) if beside.is_file() else {}
+        trained = validate(TrainConfig, maker, str(beside)) if maker.get("command") == "train" else None
+    found: Estimate | None = JOBS[command].estimate(PlannedStep(output.name, command, config, output), trained)
+    return found
 
 
 def foreseen(step: PlannedStep, steps: Sequence[PlannedStep]) -> PlannedStep:

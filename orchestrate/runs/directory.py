@@ -15,8 +15,9 @@ overwritten; records whose lines say themselves what they belong to are copied i
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,18 @@ MEANINGS = {"sensitivity": 2, "search": 2, "profile": 2, "ptq": 2}
 2: metrics that are better when lower have the sign, and are optimized in the direction, that is their own; profiles
 have the speed of calibration; the rows of ptq have the bytes of adapters and of the whole.
 """
+
+
+class RunState(StrEnum):
+    """How far a run is at a place: it is ``new``, ``begun`` or ``finished``, or ``another`` one is there; in a pipeline
+    also ``again``, finished and made of the files of a step that is not.
+    """
+
+    NEW = "new"
+    BEGUN = "begun"
+    FINISHED = "finished"
+    ANOTHER = "another"
+    AGAIN = "again"
 
 
 class RunDirectory:
@@ -126,6 +139,18 @@ class RunDirectory:
             return None
         same = read_json(path / RUN, "run file").get("fingerprint") == fingerprint_of(command, config, inputs)
         return cls(path, command).result if same else None
+
+    @classmethod
+    def state(
+        cls, path: Path, command: str, config: Mapping[str, Any], inputs: Callable[[], Mapping[str, str]]
+    ) -> RunState:
+        """Find how far a run of this command, config and inputs is at ``path``; ``inputs`` are found only if needed."""
+        path = expanded(path).absolute()
+        if not (path / RUN).is_file():
+            return RunState.NEW
+        if read_json(path / RUN, "run file").get("fingerprint") != fingerprint_of(command, config, inputs()):
+            return RunState.ANOTHER
+        return RunState.FINISHED if (path / RESULT).is_file() else RunState.BEGUN
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -5,9 +5,11 @@ Standard output stays free for results, so ``--json`` can be piped.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -15,6 +17,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 console = Console(stderr=True, highlight=False)
+
+
+class Verbosity(StrEnum):
+    """How much is told on standard error: ``quiet`` tells errors alone, ``verbose`` each unit of work and each file."""
+
+    QUIET = "quiet"
+    NORMAL = "normal"
+    VERBOSE = "verbose"
+
+
+_told = Verbosity.NORMAL
+
+
+def tell(verbosity: Verbosity) -> None:
+    """Set how much this process tells on standard error, warnings of the house included."""
+    global _told
+    _told, console.quiet = verbosity, verbosity is Verbosity.QUIET
+    if verbosity is Verbosity.QUIET:
+        logging.getLogger().setLevel(logging.ERROR)
 
 
 class _NotedProgress(Progress):
@@ -45,9 +66,11 @@ class Reporter:
         self._done = done
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
+            if _told is Verbosity.VERBOSE and note:
+                self._progress.console.print(f"{self._description}: {done}/{self._total}  {note}")
             return
         tenth = 10 * done // max(1, self._total)
-        if tenth > self._told:
+        if tenth > self._told or _told is Verbosity.VERBOSE:
             self._told = tenth
             seconds = time.monotonic() - self._started
             console.print(f"{self._description}: {done}/{self._total} after {seconds:.0f} s  {note}".rstrip())
@@ -73,3 +96,9 @@ def progress_bar(description: str, total: int) -> Iterator[Reporter]:
 def say(line: str) -> None:
     """Write one line to standard error."""
     console.print(line)
+
+
+def detail(line: str) -> None:
+    """Write one line to standard error where every detail is wanted."""
+    if _told is Verbosity.VERBOSE:
+        console.print(line, markup=False)

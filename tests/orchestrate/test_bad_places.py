@@ -17,7 +17,7 @@ from qalof.writing import check_file, check_folder, check_writable
 from tests.orchestrate.test_report_tools import CONFIGS, RESULTS, TASK, write_step
 from tests.ordinary import ordinary_user
 
-WRITING = {"bitmap", "run", "demo", "report"}
+WRITING = {"bitmap", "register", "run", "demo", "report"}
 """Commands other than jobs that write."""
 READING = {"validate", "ui", "ls", "show"}
 LEAST = {

@@ -24,7 +24,7 @@ from qalof.export.gguf_file import check_target as check_gguf
 from qalof.export.gguf_tensors import tensor_type
 from qalof.export.packed import check_target as check_packed
 from qalof.export.packed import save_packed
-from qalof.files import MANIFEST, sealed_folder, tidy
+from qalof.files import MANIFEST, read_json, sealed_folder, tidy
 from qalof.layer_bits import FULL_PRECISION, LayerBits, check_width
 from qalof.locks import held
 from qalof.model.at_bitmap import layers_of
@@ -82,13 +82,25 @@ def export_checkpoint(
         BadInputError: a format, width or type does not exist, the checkpoint cannot be loaded, the bitmap does not fit
             it or the format, or the output holds something else.
     """
+    kind = check_request(checkpoint, output, form, float_type)
+    extra = read_json(checkpoint / MANIFEST, "manifest")["extra"]
+    with held(output, "--output"):
+        return write_export(open_for_export(checkpoint, bitmap, form, embedding_bits), output, form, kind, extra)
+
+
+def check_request(checkpoint: Path, output: Path, form: str, float_type: str) -> FloatType:
+    """Check what can be refused before a model is loaded, and return the type of what has no width.
+
+    Raises:
+        BadInputError: the format or type does not exist, nothing can be written at ``output``, or no checkpoint is
+            there.
+    """
     if form not in set(ExportFormat):
         raise BadInputError(f"--format must be {', '.join(ExportFormat)}: got {form!r}")
     kind = FloatType.parse(float_type)
     check_output(output, form)
-    extra = read_manifest(checkpoint)["extra"]
-    with held(output, "--output"):
-        return write_export(open_for_export(checkpoint, bitmap, form, embedding_bits), output, form, kind, extra)
+    read_manifest(checkpoint)
+    return kind
 
 
 def check_output(output: Path, form: str) -> None:

@@ -1,4 +1,4 @@
-"""Writes the tables of the real study into README.md and docs/, from benchmarks/results/real_study.json.
+"""Writes the tables of the studies of a real model into README.md and docs/, from benchmarks/results/.
 
     python benchmarks/tables.py            # or: make results
     python benchmarks/tables.py --check    # says whether the pages agree with the file, and changes nothing
@@ -17,9 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attack_study.figures import table_of, tests_of, transfers_of
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "real_study.json"
-PAGES = ("README.md", "docs/real_study.md")
+ATTACKS = RESULT.with_name("attacks_real.json")
+PAGES = ("README.md", "docs/real_study.md", "docs/attack_study.md")
 WIDTHS = ("32", "8", "6", "5", "4", "3")
 NAMES = {
     "untrained": "not trained",
@@ -254,6 +257,27 @@ def origin(found: Found) -> str:
     )
 
 
+def attack_victims(found: Found) -> str:
+    """Clean accuracy of the victims by precision."""
+    body = [
+        [name, str(row["steps"]), spec, three(values, 1)]
+        for name, row in found["victims"].items()
+        for spec, values in row["accuracy"].items()
+    ]
+    return rows(["victim", "steps", "bitmap", "accuracy"], body)
+
+
+def attack_origin(found: Found) -> str:
+    """What the attacks' numbers depend on."""
+    about = found["environment"]
+    return f"{about['device']}, torch {about['torch']}, commit `{about['commit'][:7]}`; {found['command']}."
+
+
+def _attacks() -> Found:
+    found: Found = json.loads(ATTACKS.read_text(encoding="utf-8"))
+    return found
+
+
 TABLES: dict[str, Callable[[Found], str]] = {
     "origin": origin,
     "readme": lambda found: by_width(found, "f1", IN_README),
@@ -267,6 +291,12 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "baselines": baselines,
     "sensitivity": sensitivity,
     "cost": cost,
+    "attacks": lambda _: table_of(_attacks()),
+    "attacks in short": lambda _: table_of(_attacks(), brief=True),
+    "attack tests": lambda _: tests_of(_attacks()),
+    "attack transfer": lambda _: transfers_of(_attacks()),
+    "attack victims": lambda _: attack_victims(_attacks()),
+    "attack origin": lambda _: attack_origin(_attacks()),
 }
 
 if __name__ == "__main__":

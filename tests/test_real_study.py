@@ -21,7 +21,7 @@ def study(monkeypatch):
     from study import data, place, plan, runner, scales, summary
 
     yield {"data": data, "place": place, "plan": plan, "runner": runner, "scales": scales, "summary": summary}
-    for name in [name for name in sys.modules if name.split(".")[0] in ("study", "measure", "tables")]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("study", "measure", "tables", "attack_study")]:
         del sys.modules[name]
 
 

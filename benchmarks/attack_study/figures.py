@@ -72,28 +72,62 @@ def _matrix(table: PredictionTable, among: Population) -> list[list[dict[str, An
     return [[asdict(rate) for rate in row] for row in transfer_matrix(table, among)]
 
 
-def table_of(result: dict[str, Any]) -> str:
-    """The four attackers of every group, as markdown."""
-    lines = [
-        "| attack, data, victim | texts | defense | clean accuracy | attacker | success | control | at similarity 0.8 "
-        "| queries |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+def table_of(result: dict[str, Any], brief: bool = False) -> str:
+    """The four attackers of every group, as markdown; ``brief`` leaves out what a front page has no room for.
+
+    An attack at a fixed precision has two rows: what the attacker saw, and what the same precision says when the text
+    is read again in another batch. Where activations are rounded the two differ.
+    """
+    header = ["attack, data, victim", "texts", "defense", "clean accuracy", "attacker", "success"]
+    rows = [header if brief else [*header, "control", "at similarity 0.8", "queries"]]
     for name, group in result["groups"].items():
-        for source, row in group["fixed"].items():
-            similar = row["success_by_similarity"].get("0.8")
-            lines.append(
-                f"| {name} | {group['texts']} | fixed {source} | {_rate(row['clean_accuracy'])} | at {source} | "
-                f"{_three(row['success'])} | | {_three(similar)} | {_number(row['queries'])} |"
-            )
+        start = [name, str(group["texts"])]
+        for index, (source, row) in enumerate(group["fixed"].items()):
+            clean, again = _rate(row["clean_accuracy"]), _rate(group["transfer"][index][index])
+            similar = _three(row["success_by_similarity"].get("0.8"))
+            fixed = [*start, f"fixed {source}", clean]
+            if not brief:
+                rows.append([*fixed, "as found", _three(row["success"]), "", similar, _number(row["queries"])])
+            rows.append([*fixed, "read again", again, *([] if brief else ["", "", ""])])
         for grain, block in group["random_precision"].items():
             for row in block["attackers"]:
-                lines.append(
-                    f"| {name} | {group['texts']} | random by {grain} | {_rate(block['clean_accuracy'])} | "
-                    f"{row['attacker'].replace('_', ' ')} | {_rate(row['success'])} | {_rate(row['control'])} | "
-                    f"{_rate(row['similar'].get('0.8'))} | {_number(row['queries'])} |"
-                )
-    return "\n".join(lines)
+                found = [
+                    *start, f"random by {grain}", _rate(block["clean_accuracy"]), row["attacker"].replace("_", " "),
+                    _rate(row["success"]),
+                ]  # fmt: skip
+                more = [_rate(row["control"]), _rate(row["similar"].get("0.8")), _number(row["queries"])]
+                rows.append(found if brief else [*found, *more])
+    return _markdown(rows)
+
+
+def tests_of(result: dict[str, Any]) -> str:
+    """The paired tests between defenses and attackers, as markdown, corrected per group and granularity (Holm)."""
+    rows = [["attack, data, victim", "random by", "attacker", "minus", "difference in points", "p", "p, corrected"]]
+    for name, group in result["groups"].items():
+        for grain, block in group["random_precision"].items():
+            for row in block["comparisons"]:
+                points = [100 * value for value in row["difference"]]
+                named = [row[side].replace("_", " ") for side in ("first", "second")]
+                low, high = f"{points[1]:.1f}", f"{points[2]:.1f}"
+                difference = f"{points[0]:+.1f} [{low}, {high}]"
+                rows.append([name, grain, *named, difference, f"{row['p']:.4f}", f"{row['adjusted_p']:.3f}"])
+    return _markdown(rows)
+
+
+def transfers_of(result: dict[str, Any]) -> str:
+    """The transfer matrices, as markdown: attacked at a row's precision, read at a column's."""
+    parts = []
+    for name, group in result["groups"].items():
+        sources = list(group["fixed"])
+        rows = [[f"{name}: found at", *(f"read at {source}" for source in sources)]]
+        rows += [[source, *map(_rate, line)] for source, line in zip(sources, group["transfer"], strict=True)]
+        parts.append(_markdown(rows))
+    return "\n\n".join(parts)
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _rate(rate: dict[str, Any] | None) -> str:

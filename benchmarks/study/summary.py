@@ -35,7 +35,8 @@ SAME_WIDTH = (
     ("layerwise", "spnet", 8), ("layerwise", "spnet", 4), ("curriculum", "spnet_five", 4),
     ("spnet_again", "spnet", 4), ("static_4_again", "static_4", 4), ("spnet_again", "static_4_again", 4),
     ("cpt", "full_precision", 32), ("static_8", "full_precision", 32), ("static_4", "full_precision", 32),
-    ("spnet", "full_precision", 32), ("full_precision", "static_8", 8),
+    ("spnet", "full_precision", 32), ("full_precision", "static_8", 8), ("cpt", "spnet", 8), ("cpt", "spnet", 4),
+    ("cpt", "full_precision", 6), ("cpt", "full_precision", 5),
     ("full_precision", "static_4", 4), ("data_free_4", "untrained", 4),
 )  # fmt: skip
 """(method, compared with, bits): paired over questions."""
@@ -43,6 +44,8 @@ WITHIN = (
     ("full_precision", 8, "full_precision", 32), ("spnet", 8, "spnet", 32), ("spnet", 4, "spnet", 8),
     ("spnet", "striped", "spnet", 8), ("spnet", "striped", "spnet", 4), ("spnet", 8, "full_precision", 8),
     ("static_4", 4, "static_8", 8), ("cpt", 4, "cpt", 8),
+    ("spnet", "first third at 4", "spnet", "last third at 4"), ("cpt", "first third at 4", "cpt", "last third at 4"),
+    ("spnet", "attention at 4", "spnet", "MLP at 4"), ("cpt", "attention at 4", "cpt", "MLP at 4"),
 )  # fmt: skip
 """(method, bits, compared with, its bits): what rounding costs, within a model and between."""
 MIXED_OF = (
@@ -67,9 +70,9 @@ def summarize(place: Place, scale: str) -> dict[str, Any]:
         "scores": {name: {spec: _row(row) for spec, row in rows.items()} for name, rows in scored.items()},
         "comparisons": _comparisons(scored), "mixed": _mixed(scored), "search": _search(done, scored),
         "baselines": {
-            scheme: {spec: _baseline(row) for spec, row in done[name].items()}
-            for scheme, name in ((scheme, baseline_stage(scheme)) for scheme in BASELINES)
-            if name in done
+            scheme: {spec: _baseline(row) for spec, row in rows.items()}
+            for scheme, rows in ((scheme, known_scores(place, baseline_stage(scheme))) for scheme in BASELINES)
+            if rows
         },
         "data_free_text": _texts(scored.get("data_free_4", {})),
         "sensitivity": _sensitivity(done["sensitivity"]) if "sensitivity" in done else None,

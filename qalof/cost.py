@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
+from qalof.latency import LatencyTable, seconds
 from qalof.layer_bits import FLOAT_BYTES
 from qalof.site import Site, Unquantized
 from qalof.site_cost import (
@@ -34,6 +35,7 @@ from qalof.site_cost import (
     shared_bytes,
     site_cost,
     weight_bytes,
+    why_unknown,
 )
 
 
@@ -45,7 +47,8 @@ class Cost:
     weights of these sites with scales and zero points; ``kv_bytes_per_token``: keys and values with scales;
     ``bit_operations_per_token``: sum of MACs times weight bits times activation bits;
     ``activation_bytes_per_token``: inputs of all sites with scales; ``adapter_bytes``: the adapters that the bitmap
-    runs, in fp32; ``total_bytes``: all tensors of the packed model.  The last two are None where only sites are known.
+    runs, in fp32; ``total_bytes``: all tensors of the packed model; these two are None where only sites are known.
+    ``latency_seconds``: what the sites take, as a table of measured latencies says; None without one.
     """
 
     average_bits: float
@@ -55,16 +58,17 @@ class Cost:
     activation_bytes_per_token: int
     adapter_bytes: int | None = None
     total_bytes: int | None = None
+    latency_seconds: float | None = None
 
     def value(self, name: str) -> float:
         """Return the cost of that name.
 
         Raises:
-            BadInputError: The cost is not known, since it counts what the model holds alongside its sites.
+            BadInputError: The cost is not known, since it is measured or counts what the model holds beside sites.
         """
         value: float | None = getattr(self, name)
         if value is None:
-            raise BadInputError(f"{name} is known of a whole model: this cost is of sites alone; price the model")
+            raise BadInputError(why_unknown(name))
         return float(value)
 
     def as_metrics(self) -> dict[str, float]:
@@ -109,7 +113,13 @@ def average_bits(bitmap: Bitmap, sites: Sequence[Site]) -> float:
     return sum(site.weights * bitmap[site.name].weight for site in sites) / sum(site.weights for site in sites)
 
 
-def cost_of(bitmap: Bitmap, sites: Sequence[Site], context: int = 0, rest: Rest | None = None) -> Cost:
+def cost_of(
+    bitmap: Bitmap,
+    sites: Sequence[Site],
+    context: int = 0,
+    rest: Rest | None = None,
+    latency: LatencyTable | None = None,
+) -> Cost:
     """Compute the cost of ``bitmap`` on ``sites``: the sum of :func:`site_cost` with what no bitmap changes.
 
     Args:
@@ -117,12 +127,14 @@ def cost_of(bitmap: Bitmap, sites: Sequence[Site], context: int = 0, rest: Rest 
         sites: the model's, which know their quantizers.
         context: how many tokens each one attends to, 0 to leave attention out.
         rest: what the model holds alongside them; without it ``adapter_bytes`` and ``total_bytes`` are not known.
+        latency: the measured latencies of the sites; without it ``latency_seconds`` is not known.
 
     Raises:
-        BadInputError: the bitmap does not name exactly these sites, or gives one a width that its quantizers lack.
+        BadInputError: the bitmap does not name exactly these sites, gives one a width that its quantizers lack, or one
+            of which the latency is not known.
     """
     _check_sites(bitmap, sites)
-    first, *others = (site_cost(site, bitmap[site.name], context, rest) for site in sites)
+    first, *others = (site_cost(site, bitmap[site.name], context, rest, latency) for site in sites)
     added = sum(others, first)
     return Cost(
         average_bits=added.weight_bits / sum(site.weights for site in sites),
@@ -132,6 +144,7 @@ def cost_of(bitmap: Bitmap, sites: Sequence[Site], context: int = 0, rest: Rest 
         activation_bytes_per_token=added.activation_bytes_per_token,
         adapter_bytes=added.adapter_bytes,
         total_bytes=None if rest is None or added.total_bytes is None else added.total_bytes + rest.nbytes,
+        latency_seconds=None if added.latency_seconds is None else seconds(added.latency_seconds),
     )
 
 

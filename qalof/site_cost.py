@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from qalof.errors import BadInputError
+from qalof.latency import LATENCY, LatencyTable
 from qalof.layer_bits import FLOAT_BYTES, FULL_PRECISION, LayerBits, WeightWidth, bits_of
 from qalof.site import Site, Unquantized
 
@@ -52,8 +53,8 @@ class SiteCost:
     """What one site, or the sites of a unit together, add to the costs of a bitmap; all are whole numbers.
 
     ``weight_bits``: the bits of the codes of the weights, which ``average_bits`` divides by the number of weights;
-    ``total_bytes``: less what no bitmap changes (:attr:`Rest.nbytes`); the other fields are as in :class:`Cost`. The
-    last two are None where only sites are known.
+    ``total_bytes``: less what no bitmap changes (:attr:`Rest.nbytes`); ``latency_seconds``: in nanoseconds; the other
+    fields are as in :class:`Cost`. What is not known is None.
     """
 
     weight_bits: int
@@ -63,6 +64,7 @@ class SiteCost:
     activation_bytes_per_token: int
     adapter_bytes: int | None = None
     total_bytes: int | None = None
+    latency_seconds: int | None = None
 
     def __add__(self, other: SiteCost) -> SiteCost:
         pairs = {each.name: (getattr(self, each.name), getattr(other, each.name)) for each in fields(self)}
@@ -70,18 +72,28 @@ class SiteCost:
         return SiteCost(**added)
 
     def value(self, name: str) -> int:
-        """Return what adds up to the cost of that name: for ``average_bits`` that is ``weight_bits``.
+        """Return what adds up to the cost of that name: for ``average_bits`` that is ``weight_bits``, and for
+        ``latency_seconds`` nanoseconds.
 
         Raises:
-            BadInputError: The cost is not known, since it counts what the model holds alongside its sites.
+            BadInputError: The cost is not known, since it is measured or counts what the model holds beside sites.
         """
         value: int | None = getattr(self, "weight_bits" if name == "average_bits" else name)
         if value is None:
-            raise BadInputError(f"{name} is known of a whole model: this cost is of sites alone; price the model")
+            raise BadInputError(why_unknown(name))
         return value
 
 
-def site_cost(site: Site, bits: LayerBits, context: int = 0, rest: Rest | None = None) -> SiteCost:
+def why_unknown(name: str) -> str:
+    """Return why a cost may not be known, and what to do."""
+    if name == LATENCY:
+        return f"{name} is measured: there is no latency table here; `qalof profile` with measures=[latency] writes one"
+    return f"{name} is known of a whole model: this cost is of sites alone; price the model"
+
+
+def site_cost(
+    site: Site, bits: LayerBits, context: int = 0, rest: Rest | None = None, latency: LatencyTable | None = None
+) -> SiteCost:
     """Return what ``site`` adds to every cost of a bitmap that gives it ``bits``.
 
     Args:
@@ -89,9 +101,10 @@ def site_cost(site: Site, bits: LayerBits, context: int = 0, rest: Rest | None =
         bits: its choice.
         context: how many tokens each one attends to, 0 to leave attention out.
         rest: what the model holds alongside its sites; without it ``adapter_bytes`` and ``total_bytes`` are not known.
+        latency: measured latencies, without which ``latency_seconds`` is not known.
 
     Raises:
-        BadInputError: The choice has a width or a group size that the site's quantizers lack.
+        BadInputError: The choice has a width or a group size that the site's quantizers or the latencies lack.
     """
     width = bits.weight_width
     packed = weight_bytes(site, width)
@@ -107,6 +120,7 @@ def site_cost(site: Site, bits: LayerBits, context: int = 0, rest: Rest | None =
         activation_bytes_per_token=activation_bytes(site, bits.activation),
         adapter_bytes=adapters,
         total_bytes=total,
+        latency_seconds=None if latency is None else latency.of(site, bits),
     )
 
 

@@ -22,11 +22,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from qalof.bitmap import Bitmap, LayerBits
 from qalof.cost import Cost, Rest, SiteCost, cost_of, site_cost
 from qalof.errors import BadInputError
+from qalof.latency import LATENCY, LatencyTable
 from qalof.site import Site
 from search.budget import BASE_NAMES, TOTAL, Budget, Indices, Price, check_limit
 from search.grouping import Group, Grouping, Unit
@@ -55,9 +57,11 @@ class BitmapSpace:
             all tensors of the packed model, its adapters included.
         grouping: which sites are chosen together.
         rest: what the model holds alongside its sites; None where only sites are known, without ``total_bytes``.
+        latency: measured latencies (:mod:`qalof.latency`); None has no ``latency_seconds``.
 
     Raises:
-        BadInputError: The choices do not fit the sites, a limit is unknown, or no bitmap of the space keeps it.
+        BadInputError: The choices do not fit the sites, a limit is unknown, the latency of a choice is not known, or no
+            bitmap of the space keeps the limits.
     """
 
     sites: tuple[Site, ...]
@@ -65,6 +69,7 @@ class BitmapSpace:
     limits: Mapping[str, float] = field(default_factory=dict)
     grouping: Grouping = field(default_factory=Grouping)
     rest: Rest | None = field(default=None, repr=False)
+    latency: LatencyTable | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.sites or len(self.choices) != len(self.sites) or not all(self.choices):
@@ -95,6 +100,7 @@ class BitmapSpace:
         tied: Sequence[str] = (),
         menus: Mapping[str, Menu | Mapping[str, Any]] | None = None,
         fixed: Mapping[str, int | str | LayerBits] | None = None,
+        latency: LatencyTable | str | Path | None = None,
     ) -> BitmapSpace:
         """Make the space of all combinations of widths at every unit.
 
@@ -110,17 +116,21 @@ class BitmapSpace:
             tied: patterns of site names, each of which ties all sites that match it to one choice.
             menus: pattern of site names -> a menu of their own (:class:`search.menu.Menu`), or settings of it.
             fixed: pattern of site names -> the layer bits that these sites keep.
+            latency: measured latencies of this model, or their file, for the cost ``latency_seconds``.
 
         Raises:
             BadInputError: There are no widths, a width or a pattern does not exist, sites of a unit have different
-                menus, or a limit is out of reach.
+                menus, a limit is out of reach, or the latencies are another model's.
         """
         sites = tuple(model if isinstance(model, Sequence) else model.sites)
         grouping = Grouping(group, tuple(tied))
         default = Menu.of(model, sites, weight, activation, kv)
         choices = choices_of(model, sites, grouping, menus_by_site(sites, default, menus or {}, fixed or {}))
         rest = None if isinstance(model, Sequence) else getattr(model, "rest", None)
-        return cls(sites, choices, dict(limits or {}), grouping, rest)
+        table = latency if isinstance(latency, LatencyTable | None) else LatencyTable.load(latency)
+        if table is not None:
+            table.check_for(sites)
+        return cls(sites, choices, dict(limits or {}), grouping, rest, table)
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
@@ -186,7 +196,7 @@ class BitmapSpace:
 
     def cost(self, bitmap: Bitmap) -> Cost:
         """Return the cost of a bitmap of this model."""
-        return cost_of(bitmap, self.sites, rest=self.rest)
+        return cost_of(bitmap, self.sites, rest=self.rest, latency=self.latency)
 
     def fits(self, bitmap: Bitmap) -> bool:
         """Return whether every limit holds."""
@@ -221,13 +231,13 @@ class BitmapSpace:
         """The prices and limits, for code that steps along the choices."""
         for name in self.limits:
             check_limit(name)
-        prices = tuple(
-            tuple(self._price(index, pick) for pick in range(unit.choices)) for index, unit in enumerate(self.units)
-        )
+        units = enumerate(self.units)
+        prices = tuple(tuple(self._price(index, pick) for pick in range(unit.choices)) for index, unit in units)
         constant = None if self.rest is None else self.rest.nbytes
-        budget = Budget(prices, sum(site.weights for site in self.sites), self.limits, constant)
+        weights = sum(site.weights for site in self.sites)
+        budget = Budget(prices, weights, self.limits, constant, self.latency is not None)
         for index, (unit, rows) in enumerate(zip(self.units, prices, strict=True)):
-            if any(rows[0][column] > row[column] for row in rows for column in budget.watched(index)):
+            if any(rows[0][column] > row[column] for row in rows for column in budget.watched(index, LATENCY)):
                 raise BadInputError(
                     f"a unit's first choice must be its cheapest in every cost: {unit.name}'s, {unit.menu[0]}, is not; "
                     "add a choice that is, or drop this one"
@@ -237,8 +247,8 @@ class BitmapSpace:
     def costs(self, name: str) -> tuple[tuple[int, ...], ...]:
         """Return, by unit and choice, what adds up over the units to a cost of the bitmap, without limits.
 
-        For ``average_bits`` that are the bits of all codes, and for ``total_bytes`` the bytes that choices change;
-        :meth:`allowance` says which sum a limit allows.
+        For ``average_bits`` that are the bits of all codes, for ``total_bytes`` the bytes that choices change, and for
+        ``latency_seconds`` nanoseconds; :meth:`allowance` says which sum a limit allows.
 
         Raises:
             BadInputError: There is no such cost, or it is not known of sites alone.
@@ -252,25 +262,17 @@ class BitmapSpace:
         Raises:
             BadInputError: There is no such cost, or the limit is not finite.
         """
-        self.budget.column(name)
-        if not math.isfinite(limit):
-            raise BadInputError(f"a limit on {name} must be a finite number: got {limit}")
-        weights = sum(site.weights for site in self.sites)
-        if name != "average_bits":
-            return math.floor(limit) - (self.rest.nbytes if name == TOTAL and self.rest else 0)
-        most = math.floor(limit * weights)
-        # the product is rounded, and so is the quotient that a cost is: the one next to it may be the last within
-        return max(total for total in (most - 1, most, most + 1) if total / weights <= limit)
+        return self.budget.allowance(name, limit)
 
     def unit_cost(self, unit: int, pick: int) -> SiteCost:
         """Return what a unit adds to the costs of a bitmap with this choice."""
         members = self.units[unit].members
-        first, *others = (site_cost(self.sites[m], self.choices[m][pick], rest=self.rest) for m in members)
+        first, *others = (site_cost(self.sites[m], self.choices[m][pick], 0, self.rest, self.latency) for m in members)
         return sum(others, first)
 
     def _price(self, unit: int, pick: int) -> Price:
         cost = self.unit_cost(unit, pick)
-        names = BASE_NAMES if self.rest is None else (*BASE_NAMES, TOTAL)
+        names = (*BASE_NAMES, *[TOTAL] * (self.rest is not None), *[LATENCY] * (self.latency is not None))
         members = self.units[unit].members
         widths = [width for m in members for width in _widths_of(self.sites[m], self.choices[m][pick])[:3]]
         return *(cost.value(name) for name in names), *widths

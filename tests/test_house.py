@@ -16,7 +16,7 @@ SOURCES = [(wing, path) for wing in FORBIDDEN for path in sorted((ROOT / wing).r
 ROOMS = {
     "qalof": """
         values
-        tiny quantization site site_cost cost
+        tiny quantization site latency site_cost cost
         model.layers model
         evaluation tasks
         training.objectives training post_training export
@@ -25,7 +25,7 @@ ROOMS = {
         serving
     """,
     "search": """
-        budget objective failure front point bitmap_plot grouping menu space
+        allocation.knapsack budget objective failure front point bitmap_plot grouping menu space
         scores allocation measurement strategies plot result
         study record evaluator judge loop
     """,

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from qalof.bitmap import Bitmap
 from qalof.cost import COST_NAMES, Rest, cost_of, packed_storage, site_cost, weight_bytes
 from qalof.errors import BadInputError
+from qalof.latency import LatencyTable, choice_of, digest_of
 from qalof.layer_bits import GroupedWidth, LayerBits
 from qalof.quantization.quantizer import Quantizer
 from qalof.quantization.scheme import QuantizationScheme
@@ -49,8 +50,10 @@ RESTS = [
 def test_the_cost_of_a_bitmap_is_the_sum_of_its_sites_and_a_constant(scheme, rest, layers, context):
     sites = make_sites(scheme)
     bitmap = Bitmap({site.name: bits for site, bits in zip(sites, layers, strict=True)})
-    whole = cost_of(bitmap, sites, context, rest)
-    parts = [site_cost(site, bitmap[site.name], context, rest) for site in sites]
+    times = {site.name: {choice_of(bitmap[site.name]): 7 * index} for index, site in enumerate(sites)}
+    table = LatencyTable(times, digest_of(sites))
+    whole = cost_of(bitmap, sites, context, rest, table)
+    parts = [site_cost(site, bitmap[site.name], context, rest, table) for site in sites]
     for name in COST_NAMES:
         if getattr(whole, name) is None:
             assert rest is None
@@ -58,6 +61,8 @@ def test_the_cost_of_a_bitmap_is_the_sum_of_its_sites_and_a_constant(scheme, res
         added = sum(part.value(name) for part in parts)
         if name == "average_bits":
             assert whole.average_bits == added / sum(site.weights for site in sites)
+        elif name == "latency_seconds":
+            assert whole.latency_seconds == added / 10**9
         elif name == "total_bytes":
             assert whole.total_bytes == added + rest.nbytes == packed_storage(bitmap, sites, rest).total_bytes
         else:

@@ -10,10 +10,13 @@ import ray
 
 from orchestrate.cli.app import main
 from orchestrate.config.sections import WorkersConfig
+from orchestrate.jobs.search.config import SearchConfig
+from orchestrate.jobs.search.job import check_search
 from orchestrate.jobs.train import in_process as train_in_process
 from orchestrate.jobs.train.storage import keep_best
 from qalof.checkpoint.manifest import read_manifest
 from qalof.checkpoint.opening import load
+from qalof.errors import BadInputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 HERE = ["workers.count=1", "workers.in_process=true"]
@@ -54,6 +57,19 @@ def test_a_profile_has_sizes_and_speed_at_each_bitmap_and_none_of_what_cannot_be
     assert eight["prefill_tokens_per_second"][0] > 0
     assert "decode_tokens_per_second" not in eight, "a span model generates nothing"
     assert found == call("profile", "--checkpoint", span_checkpoint, *quick), "a finished run is taken as it stands"
+
+
+def test_a_search_takes_the_latencies_that_a_profile_measured(call, span_checkpoint, place):
+    words = ["measures=[latency]", "repeats=2", "bitmaps=[8,4]", "--output", place / "timed"]
+    found = call("profile", "--checkpoint", span_checkpoint, *words)
+    eight, four = (row["metrics"]["latency_seconds"][0] for row in found["rows"])
+    given = {"checkpoint": str(span_checkpoint), "latency": str(place / "timed" / "latency.json")}
+    limits = {"latency_seconds": (eight + four) / 2}
+    checked = check_search(SearchConfig.model_validate({**given, "space": {"weight": [4, 8]}, "limits": limits}))
+    uniform = {str(bitmap): checked.space.cost(bitmap).latency_seconds for bitmap in checked.space.uniform()}
+    assert uniform == {"8" if eight < four else "4": min(eight, four)}
+    with pytest.raises(BadInputError, match="a latency table must have every choice"):
+        check_search(SearchConfig.model_validate({**given, "space": {"weight": [3, 8]}}))
 
 
 def test_a_bad_profile_is_one_line(call, capsys, span_checkpoint):

@@ -1,4 +1,5 @@
-"""``profile``: what a checkpoint takes at each bitmap: bytes in four measures, memory, and tokens per second.
+"""``profile``: what a checkpoint takes at each bitmap: bytes in four measures, memory, tokens per second, and the time
+of each site at its choice.
 
 One actor does it all, since two that shared a machine would slow each other down.
 """
@@ -16,6 +17,7 @@ from pydantic import Field, model_validator
 from rich.console import RenderableType
 
 from orchestrate.cluster.evaluation_pool import pool_of, threads_of
+from orchestrate.cluster.pool import Pool
 from orchestrate.config.base import BitmapSpec
 from orchestrate.config.build import parse_bitmaps
 from orchestrate.config.sections import JobConfig, OneWorkerConfig, refuse_sharing
@@ -31,14 +33,17 @@ from orchestrate.jobs.profile.findings import Measured, measured
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import record_bitmap
 from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.environment import processor_name
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.cost import COST_NAMES, cost_of
+from qalof.evaluation.site_latency import latency_table
 from qalof.evaluation.speed import speed_of
 from qalof.export.compression import MEASURES, compression_of
+from qalof.latency import LATENCY, LatencyTable
 from qalof.laws import Count
 from qalof.paths import InputPath
 from qalof.statistics import Interval
@@ -55,6 +60,9 @@ METRICS = (
 """The measures that a row may have; a ``percent`` is of the fp32 model with a tied head."""
 
 
+LATENCY_JSON = "latency.json"
+"""The file of the measured latencies."""
+
 Checked = tuple[OpenCheckpoint, list[Bitmap]]
 """The checkpoint and the bitmaps."""
 
@@ -68,12 +76,14 @@ class ProfileConfig(JobConfig):
     """The folder of the checkpoint; in a pipeline also ``step:NAME``."""
     bitmaps: list[BitmapSpec] = Field([32, 8, 4], min_length=1)
     """The bitmaps at which the checkpoint is measured."""
-    measures: list[Literal["size", "speed"]] = Field(["size", "speed"], min_length=1)
-    """What is measured: ``size`` in bytes, ``speed`` in tokens per second along with memory."""
+    measures: list[Literal["size", "speed", "latency"]] = Field(["size", "speed"], min_length=1)
+    """What is measured: ``size`` in bytes, ``speed`` in tokens per second along with memory, ``latency`` in seconds of
+    each site at its choice in each bitmap, with integer kernels where they exist; the times are written to
+    ``latency.json``, which a search takes as a limit."""
     sequences: Count = 8
     """How many sequences a batch has where speed is measured."""
     tokens: Count = 128
-    """How many tokens each sequence has."""
+    """How many tokens each sequence has; a latency is of one token, as in decoding."""
     new_tokens: Count = 32
     """How many tokens are generated after them."""
     repeats: Count = 3
@@ -96,7 +106,11 @@ class ProfileActor:
         self._model = checkpoint.model
         self._model.to(self._config.workers.device)
 
-    def do(self, bitmap: Bitmap) -> dict[str, float]:
+    def do(self, item: Bitmap | tuple[Bitmap, ...]) -> Any:
+        """Measure one bitmap, or the latencies of all choices of several."""
+        return self.measured(item) if isinstance(item, Bitmap) else self.latencies(item)
+
+    def measured(self, bitmap: Bitmap) -> dict[str, float]:
         """Measure one bitmap."""
         config, found = self._config, {}
         if "size" in config.measures:
@@ -117,6 +131,13 @@ class ProfileActor:
             speed = asdict(measured)
             found |= {name: float(value) for name, value in speed.items() if value is not None}
         return found
+
+    def latencies(self, bitmaps: Sequence[Bitmap]) -> LatencyTable:
+        """Measure the choices of all bitmaps at every site."""
+        choices = {name: list(dict.fromkeys(bitmap[name] for bitmap in bitmaps)) for name in bitmaps[0]}
+        return latency_table(
+            self._model, choices, repeats=self._config.repeats, machine={"processor": processor_name()}
+        )
 
 
 def check(config: ProfileConfig) -> Checked:
@@ -142,18 +163,33 @@ def work(config: ProfileConfig, checked: Checked, directory: RunDirectory, run: 
             progress.advance(short_name(bitmaps[index]))
 
         measured = pool.map(bitmaps, show)
+        table = _latencies(pool, config, bitmaps, directory)
+    costs = [cost_of(bitmap, sites, rest=opened.model.rest, latency=table) for bitmap in bitmaps]
+    timed = [{} if cost.latency_seconds is None else {LATENCY: cost.latency_seconds} for cost in costs]
     rows = [
         {
             "bitmap": str(bitmap),
             "id": bitmap.id,
             "summary": summary(bitmap, sites),
-            "metrics": {name: Interval.exact(value).to_json() for name, value in metrics.items()},
-            "cost": cost_of(bitmap, sites, rest=opened.model.rest).to_json(),
+            "metrics": {name: Interval.exact(value).to_json() for name, value in (metrics | more).items()},
+            "cost": cost.to_json(),
         }
-        for bitmap, metrics in zip(bitmaps, measured, strict=True)
+        for bitmap, metrics, more, cost in zip(bitmaps, measured, timed, costs, strict=True)
     ]
     device = config.workers.device
     return {"task": opened.task.name, "rows": rows, "device": device, "checkpoint": str(Path(config.checkpoint))}
+
+
+def _latencies(
+    pool: Pool[Any, Any], config: ProfileConfig, bitmaps: Sequence[Bitmap], directory: RunDirectory
+) -> LatencyTable | None:
+    """Measure and write the table of latencies, where it is asked for."""
+    if "latency" not in config.measures:
+        return None
+    table: LatencyTable
+    (table,) = pool.map([tuple(bitmaps)])
+    table.save(directory.path / LATENCY_JSON)
+    return table
 
 
 class ProfileJob(Job[ProfileConfig, Checked]):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from orchestrate.document import formats
 from orchestrate.document.blocks import Cell, Statement, Table
 from orchestrate.jobs.profile.findings import Measured
+from qalof.latency import LATENCY
 
 _SIZES = {"predicted": "Predicted", "packed": "Packed", "packed_zlib": "Packed, zlib"}
 
@@ -24,18 +25,21 @@ def profile_table(found: Measured) -> Table:
     sizes = {name: title for name, title in _SIZES.items() if f"{name}_bytes" in first}
     speeds = {name: title for name, title in _SPEEDS.items() if name in first}
     memory = ("Peak memory",) if "memory_bytes" in first else ()
+    latency = (formats.heading(LATENCY),) if LATENCY in first else ()
     rows = [
         [
             Cell(formats.bitmap_heading(bitmap), bitmap),
             *(_size_cell(metrics, name) for name in sizes),
             *(Cell(formats.size(metrics["memory_bytes"])) for _ in memory),
             *(Cell(formats.count(metrics[name])) for name in speeds),
+            *(Cell(formats.level(metrics[LATENCY], LATENCY)) for _ in latency),
         ]
         for bitmap, metrics in found.rows
     ]
     note = "Percent of the fp32 model with a tied head. " if sizes else ""
     note += "Speed is of simulated quantization in PyTorch, the median of a few runs, without intervals." * bool(speeds)
-    header = ["Bitmap", *sizes.values(), *memory, *speeds.values()]
+    note += " Latency is the sum of medians over sites, one token, with the kernels of a packed model." * bool(latency)
+    header = ["Bitmap", *sizes.values(), *memory, *speeds.values(), *latency]
     return Table(f"Profile at each bitmap, on {found.device}", header, rows, note.strip())
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from orchestrate.config.base import BaseConfig
 from orchestrate.config.sections import CheckpointConfig, Limit
 from qalof.laws import Law, Seed, Width
+from qalof.paths import InputPath
 from search.failure import MOST_IN_A_ROW
 from search.grouping import Group
 
@@ -95,6 +96,10 @@ class SearchConfig(CheckpointConfig):
     """The greatest allowed value of each cost: ``average_bits``; ``weight_bytes``, the sites' packed weights;
     ``total_bytes``, all tensors of the packed model, its adapters included; or another cost. No bitmap that exceeds one
     is scored."""
+    latency: InputPath | None = None
+    """The measured latencies of this model, ``latency.json`` of a ``qalof profile`` with ``measures: [latency]``; they
+    are the cost ``latency_seconds``, which ``limits`` may bound, and budgets with the option ``budget_of``; null has no
+    such cost."""
     judge: JudgeConfig | None = None
     """On which examples the best mixed and the best uniform bitmap of each budget are scored again and
     compared in pairs; null judges nothing.  The budgets are those of ``guided``, otherwise the costs of the uniform

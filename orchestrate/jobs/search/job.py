@@ -64,7 +64,7 @@ def check_search(config: SearchConfig) -> Checked:
         BadInputError: a checkpoint, objective, strategy or option cannot be used.
     """
     opened = open_checkpoint(config.checkpoint)
-    space = BitmapSpace.of(opened.model, limits=config.limits, **config.space.of_space())
+    space = BitmapSpace.of(opened.model, limits=config.limits, latency=config.latency, **config.space.of_space())
     objectives = tuple(config.objectives or (opened.task.primary_metric, "weight_bytes"))
     for objective in parse_objectives(objectives):
         objective.check(opened.task.metrics)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from orchestrate.document.formats import bits, count_of
+from orchestrate.document.formats import bits, cost, count_of
 from orchestrate.document.sheet import Sheet
 from orchestrate.document.terminal import heading, interval, size, summaries
 from orchestrate.runs.layout import FRONT
@@ -47,7 +47,7 @@ def judged_table(result: Mapping[str, Any]) -> list[Text | Sheet]:
     headings = [described(name).label, "mixed", heading(metric), "uniform", heading(metric), "gain"]
     shown = [
         [
-            size(row[name]) if name.endswith("_bytes") else bits(row[name]),
+            bits(row[name]) if name == "average_bits" else cost(row[name], name),
             row["mixed"],
             interval(metric, Interval.from_columns(row, metric)),
             row["uniform"],

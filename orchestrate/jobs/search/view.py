@@ -167,7 +167,7 @@ def _judged(searched: Searched) -> list[Block]:
 
     cells = [
         [
-            Cell(formats.size(row[budget]) if budget.endswith("_bytes") else formats.bits(row[budget])),
+            Cell(formats.bits(row[budget]) if budget == "average_bits" else formats.cost(row[budget], budget)),
             Cell(row["mixed"]),
             level(row, metric),
             Cell(row["uniform"]),

@@ -133,7 +133,7 @@ class CachedWeightLinear(nn.Linear):
 
         ``weights`` are (out, in) each, unrounded; a width at which the quantizer passes through is kept as it is.
         """
-        self._packed = {width: self._pack(weight, width) for width, weight in weights.items()}
+        self._packed = {width: self.packed_weight(weight, width) for width, weight in weights.items()}
         self.packed_only, self._fixed = True, {}
         self._cache.clear()
         self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
@@ -175,7 +175,8 @@ class CachedWeightLinear(nn.Linear):
     def _dequantized(self, width: WeightWidth) -> torch.Tensor:
         return self.scheme.weight.at(width).dequantize(self._fixed[width]).to(self.weight.dtype)
 
-    def _pack(self, weight: torch.Tensor, width: WeightWidth) -> HeldValues | PackedWeight:
+    def packed_weight(self, weight: torch.Tensor, width: WeightWidth) -> HeldValues | PackedWeight:
+        """Return an unrounded weight, (out, in), packed at a width; itself where the quantizer passes it through."""
         quantizer = self.scheme.weight.at(width)
         if bits_of(width) >= quantizer.full_precision_bits:
             return HeldValues(weight.detach())
@@ -194,7 +195,7 @@ class CachedWeightLinear(nn.Linear):
             case "codes":
                 return HeldCodes.of(self.quantized_weight(width), self.scheme.weight.at(width))
             case "packed":
-                return self._pack(self.weight, width)
+                return self.packed_weight(self.weight, width)
             case "int8":
                 quantized, quantizer = self.quantized_weight(width), self.scheme.weight.at(width)
                 return Int8Weight.of(self._values(width), quantized, quantizer, self.scheme.activation)

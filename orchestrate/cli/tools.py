@@ -46,7 +46,10 @@ def export(
         ),
     ] = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="packed (the default), gguf (adapters merged), gguf-lora.")
+        str | None,
+        typer.Option(
+            "--format", help="packed (the default), gguf, gguf-lora, compressed-tensors; the second and last merge."
+        ),
     ] = None,
     embedding_bits: Annotated[
         str | None,
@@ -56,7 +59,7 @@ def export(
         str | None, typer.Option("--float-type", help="The type of what has no width: float32, float16, bfloat16.")
     ] = None,
 ) -> None:
-    """Write a checkpoint at one bitmap as packed integers or as GGUF, the embedding at 8 bits if it has no width."""
+    """Write a checkpoint at one bitmap as packed integers, GGUF or compressed-tensors; `--config` makes it a job."""
     options = {"bitmap": bitmap, "format": form, "float_type": float_type, "embedding_bits": _width(embedding_bits)}
     given = checkpoint_given(checkpoint) | {key: value for key, value in options.items() if value is not None}
     if common.config is not None:

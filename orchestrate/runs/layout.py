@@ -47,6 +47,7 @@ FILES = {
     "methods": "each method's checkpoint and scores of every example",
     "packed": "the export: packed integers, with checksums",
     "model.gguf": "the export: one GGUF file",
+    "compressed-tensors": "the export: a folder for transformers and vLLM, with checksums",
     "gguf-lora": "the export: a GGUF base and one adapter per width",
     "data": "the generated data, with checksums",
     ENVIRONMENT: "commit, versions, hardware",

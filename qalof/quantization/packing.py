@@ -8,9 +8,9 @@ over at the end of a row are those of a code of 0. A real width takes the bits o
 bytes that is (:meth:`qalof.quantization.options.QuantizerOptions.stored_size`), and :mod:`qalof.cost` relies on it.
 
 Grids are rounded to these dtypes before anything is encoded, so unpacking gives exactly the codes, the grid
-and the values that the fake-quantized model runs with.  (compressed-tensors packs floor(32 / b) codes into an int32
-instead, which costs 3.2 bits per weight at b = 3; that is another format.  It is why the packing is our own: a bitmap's
-cost is a promise, and no library at hand packs every width into exactly b bits per code.)
+and the values that the fake-quantized model runs with.  (The packing is our own because a bitmap's cost is a promise:
+compressed-tensors packed floor(32 / b) codes into an int32 up to 0.17, which costs 3.2 bits per weight at b = 3; since
+0.18 it packs these very bits, and fills each row up to an int32.)
 
 Eight codes fill b bytes: the bits of four codes go into one 64-bit word, which is cut into bytes; each operation works
 on whole columns.

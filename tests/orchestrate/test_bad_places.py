@@ -168,12 +168,16 @@ def test_the_demo_refuses_an_output_that_cannot_be(wrong, places, monkeypatch, c
 @pytest.mark.parametrize(
     ("form", "wrong"),
     [
-        *((form, wrong) for form in ("packed", "gguf-lora") for wrong in [*NO_FOLDER, "other things"]),
+        *(
+            (form, wrong)
+            for form in ("packed", "gguf-lora", "compressed-tensors")
+            for wrong in [*NO_FOLDER, "other things"]
+        ),
         *(("gguf", wrong) for wrong in [*NO_FILE, *NO_FOLDER]),
     ],
 )
 def test_an_export_refuses_a_target_that_cannot_be_before_it_loads_anything(form, wrong, places, monkeypatch, capsys):
-    assert {"packed", "gguf-lora", "gguf"} == set(ExportFormat)
+    assert {"packed", "gguf-lora", "gguf", "compressed-tensors"} == set(ExportFormat)
     target = places[wrong]
     if form == "gguf" and wrong not in ("too long", "long beside"):
         named = target.with_name(f"{target.name}.gguf")

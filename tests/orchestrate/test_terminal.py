@@ -113,6 +113,11 @@ def exported(kind, bitmap):
                            "predicted_total_bytes", "header_bytes"), 10**10)  # fmt: skip
     result = {"format": kind, "bitmap": str(bitmap), "summary": summary(bitmap), "output": FOLDER, **sizes}
     result["embedding"] = {"bits": 8, "sites": ["embed_tokens", "lm_head"], "largest_difference": 0.01}
+    if kind == "compressed-tensors":
+        result |= {"tensor_bytes": 10**10, "file_bytes": 10**10,
+                   "groups": {"4 bits in groups of 32": 900, "3 bits per row": 9},
+                   "exact_weights": False, "differing_sites": list(bitmap), "largest_difference": 0.1,
+                   "oldest_reader": "0.18"}  # fmt: skip
     if kind == "gguf":
         result |= dict.fromkeys(("tensor_bytes", "predicted_tensor_bytes"), 10**10)
         result |= {"files": {"a_model_with_a_long_name.gguf": 10**10}, "types": {"Q4_0": 200, "F32": 61},
@@ -171,7 +176,7 @@ def test_80_columns_hold_a_references_table(model):
     assert_readable(printed(lambda console: show_table(reference(SITES[model]), console)), 120)
 
 
-@pytest.mark.parametrize("kind", ["packed", "gguf"])
+@pytest.mark.parametrize("kind", ["packed", "gguf", "compressed-tensors"])
 def test_80_columns_hold_what_export_says(kind):
     result = exported(kind, bitmaps(2000)[4])
     lines = printed(lambda console: console.print(describe(result)))

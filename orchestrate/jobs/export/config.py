@@ -16,12 +16,13 @@ from qalof.paths import InputPath
 
 class ExportFormat(StrEnum):
     """The format: ``packed`` has exact integers, ``gguf`` is one file with adapters merged, ``gguf-lora`` has one file
-    for the base and one per adapter.
+    for the base and one per adapter, and ``compressed-tensors`` is a folder for transformers and vLLM.
     """
 
     PACKED = "packed"
     GGUF = "gguf"
     GGUF_LORA = "gguf-lora"
+    COMPRESSED = "compressed-tensors"
 
     @property
     def place(self) -> str:

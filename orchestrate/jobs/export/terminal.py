@@ -16,6 +16,8 @@ def describe(result: Mapping[str, Any]) -> str:
     title = f"{result['output']}\n  at {short_name(result['bitmap'])}"
     if result.get("summary"):
         title += f", {result['summary']}"
+    if result["format"] == ExportFormat.COMPRESSED:
+        return "\n".join([title, *_describe_compressed(result)])
     if result["format"] != ExportFormat.PACKED:
         return "\n".join([title, *_describe_gguf(result), *_describe_embedding(result)])
     lines = {
@@ -46,6 +48,23 @@ def _describe_embedding(result: Mapping[str, Any]) -> list[str]:
         f"  {' and '.join(rounded['sites'])} rounded to {rounded['bits']} bits in this file, {change}; a tied head "
         "shares it; --embedding-bits none keeps the model's own"
     ]
+
+
+def _describe_compressed(result: Mapping[str, Any]) -> list[str]:
+    groups = ", ".join(f"{count} at {group}" for group, count in result["groups"].items())
+    lines = [_size("tensors", result["tensor_bytes"]), _size("all files", result["file_bytes"]), f"  layers: {groups}"]
+    if result["exact_weights"]:
+        lines.append(
+            "  the weights are those that the model computes with, bit for bit, where a reader runs in float32"
+        )
+    else:
+        lines.append(
+            f"  weights of {len(result['differing_sites'])} sites differ from the model's by up to "
+            f"{result['largest_difference']:.3g}; train with merge_then_quantize, and write float32, to lose nothing"
+        )
+    if result["oldest_reader"] is not None:
+        lines.append(f"  a reader needs compressed-tensors {result['oldest_reader']} or later for these widths")
+    return lines
 
 
 def _describe_gguf(result: Mapping[str, Any]) -> list[str]:

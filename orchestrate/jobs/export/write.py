@@ -1,4 +1,4 @@
-"""Writing a checkpoint at one bitmap as a packed folder, as a GGUF file, or as GGUF with adapters."""
+"""Writing a checkpoint at one bitmap as a packed folder, as GGUF with or without adapters, or as compressed-tensors."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from qalof.checkpoint import opening as checkpoints
 from qalof.checkpoint.manifest import describe as described
 from qalof.checkpoint.manifest import read_manifest
 from qalof.errors import BadInputError, EmbeddingError
+from qalof.export.compressed_tensors import check_expressible, save_compressed
+from qalof.export.compressed_tensors import check_target as check_compressed
 from qalof.export.float_type import FloatType
 from qalof.export.gguf_families import family_of
 from qalof.export.gguf_file import check_target as check_gguf
@@ -115,6 +117,8 @@ def check_output(output: Path, form: str) -> None:
         if output.suffix != ".gguf":
             raise BadInputError(f"--output of format gguf must be a file NAME.gguf: got {output}")
         check_gguf(output)
+    elif form == ExportFormat.COMPRESSED:
+        check_compressed(output)
     else:
         check_folder(output, "output")
         if output.exists() and not _is_ours(output):
@@ -145,6 +149,9 @@ def write_export(opened: Opened, output: Path, form: str, kind: FloatType, extra
     result |= {"float_type": str(kind), "embedding": _embedding(opened)}
     if form == ExportFormat.PACKED:
         result |= save_packed(opened.model, opened.bitmap, output, tokenizer, extra, kind).to_json()
+    elif form == ExportFormat.COMPRESSED:
+        found = save_compressed(opened.model, opened.bitmap, output, tokenizer, kind)
+        result |= found.to_json() | _departures(found.differing)
     else:
         result |= _export_gguf(opened, output, tokenizer, kind, merge=form == ExportFormat.GGUF)
     files = [output] if output.is_file() else [path for path in output.rglob("*") if path.is_file()]
@@ -168,6 +175,12 @@ def open_for_export(
             "leave the option out, and name the width in the bitmap"
         )
     bits = None if own else _read_bits(embedding_bits)
+    if form == ExportFormat.COMPRESSED:
+        if bits is not None and embedding_bits is not None:
+            raise BadInputError(
+                f"--embedding-bits must be none for {form}, which rounds linear layers alone: got {embedding_bits}"
+            )
+        bits = None
     if bits is None:
         model = checkpoints.load(checkpoint)
         parsed = model.set_bitmap(Bitmap.parse(bitmap, [site.name for site in model.sites]))
@@ -193,6 +206,9 @@ def check_widths(opened: Opened, form: str) -> None:
         BadInputError: GGUF lacks a width, or the family of the model.
     """
     if form == ExportFormat.PACKED:
+        return
+    if form == ExportFormat.COMPRESSED:
+        check_expressible(opened.model, opened.bitmap)
         return
     family_of(opened.model.model.config)
     for site in opened.model.sites:
@@ -243,6 +259,12 @@ def _embedding(opened: Opened) -> dict[str, Any]:
     }
 
 
+def _departures(found: Mapping[str, float]) -> dict[str, Any]:
+    """Say at which sites the weights in the file are not those that the model computes with, and by how much."""
+    largest = max(found.values(), default=0.0)
+    return {"exact_weights": not found, "largest_difference": largest, "differing_sites": sorted(found)}
+
+
 def _export_gguf(
     opened: Opened, output: Path, tokenizer: PreTrainedTokenizerBase, float_type: FloatType, *, merge: bool
 ) -> dict[str, Any]:
@@ -266,9 +288,8 @@ def _export_gguf(
         "predicted_tensor_bytes": tensors.nbytes,
         "header_bytes": whole.stat().st_size - written,
         "types": dict(Counter(tensors.types.values())),
+        **_departures(found),
         "exact_weights": not found and (merge or model.settings.merge is MergeOrder.BRANCH),
-        "largest_difference": max(found.values(), default=0.0),
-        "differing_sites": sorted(found),
         "unquantized_inputs": _reads_unrounded(opened.asked),
     }
 

@@ -21,6 +21,7 @@ from search.loop import run
 from search.objective import Objective, Score, parse_objectives
 from search.point import Point
 from search.record import EvaluationRecord
+from search.resolve import Resolution, resolve
 from search.result import SearchResult
 from search.scores.table import ScoreTable
 from search.space import BitmapSpace, Unit
@@ -39,6 +40,7 @@ __all__ = [
     "LocalEvaluator",
     "Objective",
     "Point",
+    "Resolution",
     "Score",
     "ScoreTable",
     "SearchResult",
@@ -49,6 +51,7 @@ __all__ = [
     "judge",
     "non_dominated",
     "parse_objectives",
+    "resolve",
     "run",
 ]
 

@@ -27,7 +27,7 @@ ROOMS = {
     "search": """
         allocation.knapsack budget objective failure front point bitmap_plot grouping menu space
         scores allocation measurement strategies plot result
-        study record evaluator judge loop
+        study record evaluator judge resolve loop
     """,
     "orchestrate": """
         config runs cluster document

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrate.cli.options import CheckpointOption, Common, app, checkpoint_given, run_job, with_common
+from qalof.errors import BadInputError
 
 FROM_CONFIG = {
     "train": "Fine-tune by switchable precision, cascade distillation or cyclic precision on N workers.",
@@ -57,10 +58,27 @@ def search(
     budget: Annotated[
         list[float] | None, typer.Option("--budget", help="Average bits; the best bitmap of each is found (guided).")
     ] = None,
+    resolve: Annotated[
+        str | None, typer.Option("--resolve", help="2%: as many examples are scored as show such a difference.")
+    ] = None,
 ) -> None:
     """Search per-layer bitmaps for the front of quality against cost."""
     guided = {"strategy": "guided", "strategy_options.budgets": list(budget)} if budget else {}
-    run_job("search", common, checkpoint_given(checkpoint) | guided)
+    share = {} if resolve is None else {"resolve": share_of(resolve)}
+    run_job("search", common, checkpoint_given(checkpoint) | guided | share)
+
+
+def share_of(text: str) -> float:
+    """Return a share that is written as ``2%`` or ``0.02``.
+
+    Raises:
+        BadInputError: It is no number.
+    """
+    number, percent, rest = text.partition("%")
+    try:
+        return float(number) / (100 if percent else 1) if not rest.strip() else float(text)
+    except ValueError:
+        raise BadInputError(f"--resolve must be a share, such as 2% or 0.02: got {text!r}") from None
 
 
 def _from_config(name: str) -> Callable[..., None]:

@@ -10,12 +10,25 @@ import ray
 import yaml
 
 from orchestrate.cli.app import main
+from orchestrate.cli.jobs import share_of
 from orchestrate.config.renamed import RENAMED
 from orchestrate.jobs import run as jobs
+from qalof.errors import BadInputError
 from search import SearchResult
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TRAIN = ["train", "--config", str(CONFIGS / "train" / "sp_tiny.yaml")]
+
+
+@pytest.mark.parametrize(("text", "share"), [("2%", 0.02), (" 0.02", 0.02), ("2 %", 0.02), ("2 % ", 0.02)])
+def test_a_share_is_read_in_percent_or_as_a_number(text, share):
+    assert share_of(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "two", "2%%", "% 2", "2 % of"])
+def test_what_is_no_share_is_refused(text):
+    with pytest.raises(BadInputError, match="--resolve must be a share, such as 2%"):
+        share_of(text)
 
 
 @pytest.fixture

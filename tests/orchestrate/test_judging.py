@@ -26,7 +26,10 @@ def run(lm_checkpoint, empty_store, tmp_path):
 
 
 def test_the_finalists_are_scored_on_the_examples_after_the_searched_ones(run, lm_checkpoint, tmp_path, capsys):
-    result = run(judge={"limit": 4})
+    result = run(judge={"limit": 4}, resolve=0.9)
+    # two examples show so large a difference, and no more than the limit are scored
+    searched = [json.loads(line) for line in (tmp_path / "run" / "search.jsonl").read_text().splitlines()]
+    assert {line["limit"] for line in searched if "limit" in line} == {result["resolution"]["examples"]} == {2}
     judgement = result["judgement"]
     assert result["strategy"] == "guided"
     assert (judgement["examples"], judgement["skip"]) == (4, 3)
@@ -58,6 +61,7 @@ def _shown(folder, result):
     said = " ".join(console.export_text().split())
     answer = result["judgement"]["answer"]
     assert " ".join(answer.split()) in said
+    assert " ".join(result["resolution"]["text"].split()) in said
     assert "Finalists on 4 examples" in said
     page = write_report(folder).read_text()
     assert "that the search has not seen" in page

@@ -96,6 +96,9 @@ class SearchConfig(CheckpointConfig):
     """The greatest allowed value of each cost: ``average_bits``; ``weight_bytes``, the sites' packed weights;
     ``total_bytes``, all tensors of the packed model, its adapters included; or another cost. No bitmap that exceeds one
     is scored."""
+    resolve: Annotated[float, Law(gt=0, lt=1, off="null scores limit examples")] | None = None
+    """The difference that is to show at two standard errors, as a share of the first measured objective, such as 0.02:
+    the noise is measured on a few examples, and as many are scored as it takes, ``limit`` at most."""
     latency: InputPath | None = None
     """The measured latencies of this model, ``latency.json`` of a ``qalof profile`` with ``measures: [latency]``; they
     are the cost ``latency_seconds``, which ``limits`` may bound, and budgets with the option ``budget_of``; null has no

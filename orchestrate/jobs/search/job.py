@@ -22,6 +22,7 @@ from orchestrate.jobs.base import Job, Offer, Result
 from orchestrate.jobs.search.config import SearchConfig
 from orchestrate.jobs.search.findings import Searched, searched
 from orchestrate.jobs.search.judging import check_judge, judged
+from orchestrate.jobs.search.resolving import resolved
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import record_bitmap
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
@@ -83,7 +84,9 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
         opened.drop_model()
         if other is not None:
             other.drop_model()
-    find, evaluator = _means(config, opened, space)
+    resolution = None if config.resolve is None else resolved(config, opened, space, objectives, directory)
+    limit = config.limit if resolution is None else int(resolution["examples"])
+    find, evaluator = _means(config, opened, space, limit)
     with progress_bar("search", config.max_evaluations or len(space.units) * 2) as progress:
         done = 0
 
@@ -123,18 +126,19 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
         "front": found.front.to_dict("records"),
         "strategy": strategy,
         "strategy_note": why,
+        "resolution": resolution,
         "judgement": None if other is None else judged(config, other, space, found, directory),
         "failures": failures,
     }
 
 
-def _means(config: SearchConfig, opened: OpenCheckpoint, space: BitmapSpace) -> tuple[Any, Any]:
+def _means(config: SearchConfig, opened: OpenCheckpoint, space: BitmapSpace, limit: int | None) -> tuple[Any, Any]:
     """Return the function that searches and the evaluator it takes, in this process or on Ray Tune."""
     if config.workers.in_process:
-        return search_in_process, EvaluationPool(opened, space.sites, config.limit, config.workers)
+        return search_in_process, EvaluationPool(opened, space.sites, limit, config.workers)
     from orchestrate.jobs.search import on_tune
 
-    return on_tune.search, on_tune.CheckpointEvaluator(opened, config.limit, config.workers)
+    return on_tune.search, on_tune.CheckpointEvaluator(opened, limit, config.workers)
 
 
 def _shown(objective: Objective, value: float) -> str:

@@ -65,7 +65,8 @@ def notes(result: Mapping[str, Any]) -> list[Text]:
     first; nothing where neither is so.
     """
     note, failures = result.get("strategy_note"), result.get("failures", [])
-    said = [Text(note)] if note else []
+    resolution = result.get("resolution")
+    said = [Text(each) for each in (note, resolution and resolution["text"]) if each]
     if failures:
         first, count = failures[0], count_of(len(failures), "bitmap")
         said.append(Text(f"{count} could not be evaluated, the first, #{first['id']}, because of: {first['reason']}"))

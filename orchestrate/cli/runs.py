@@ -12,7 +12,7 @@ import typer
 from orchestrate.cli.options import JsonOption, app, at_home
 from orchestrate.document.record import Record, State, read_record
 from orchestrate.runs.layout import PIPELINE, RUN
-from qalof.errors import BadInputError
+from qalof.errors import BadInputError, QalofError
 
 DAMAGED = "damaged"
 DEEPEST = 3
@@ -91,6 +91,28 @@ def show(
             console.print(f"  {plain(sentence)}")
         if step["files"]:
             console.print(f"  Files: {', '.join(step['files'])}")
+
+
+@app.command()
+def sync(
+    folder: Annotated[Path, typer.Argument(callback=at_home, help="The folder of a run, or of many.")] = Path("runs"),
+    uri: Annotated[str | None, typer.Option("--uri", help="The store; otherwise the one that each run names.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell MLflow what it missed while its server was away, once and in order."""
+    from orchestrate.runs.mlflow_sync import sync as synced
+
+    rows = synced(folder, uri)
+    left = sum(row.left for row in rows)
+    if as_json:
+        print(json.dumps({"runs": [{**row._asdict(), "folder": str(row.folder)} for row in rows], "left": left}))
+    else:
+        for row in rows:
+            print(f"{row.folder}: {row.written} written, {row.left} left")
+        if not rows:
+            print(f"nothing waits in {folder}")
+    if left:
+        raise QalofError(f"{left} writes are left in {folder}: their store is away; run sync again when it answers")
 
 
 def run_folders(folder: Path, depth: int = DEEPEST) -> Iterator[Path]:

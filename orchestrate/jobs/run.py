@@ -23,7 +23,9 @@ from orchestrate.jobs.registry import JOBS
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import RESULT, TRACKING
 from orchestrate.runs.mlflow_store import check_root
-from orchestrate.runs.mlflow_tracker import Tracker
+from orchestrate.runs.mlflow_sync import sync_left
+from orchestrate.runs.mlflow_tracker import Resumed, Tracker
+from orchestrate.runs.mlflow_writes import new_key
 from orchestrate.runs.progress import detail, say
 from qalof.files import read_json, write_json
 from qalof.home import expanded
@@ -48,7 +50,7 @@ def execute(
     output = Path(output)
     job = JOBS[command]
     if (finished := finished_result(job, config, output)) is not None:
-        return _taken(command, output, finished)
+        return _taken(config, command, output, finished)
     check_places(config, output)
     started = time.monotonic()
     checked = job.check(config)
@@ -57,7 +59,7 @@ def execute(
     with held(output, "--output", wait=wait):
         directory = RunDirectory.open(output, command, to_plain(config), job.inputs(config), job.carried)
         if (finished := directory.result) is not None:
-            return _taken(command, directory.path, finished)
+            return _taken(config, command, directory.path, finished, locked=True)
         for key, digest in job.inputs(config).items():
             detail(f"{command}: input {key} has digest {digest}")
         return _executed(job, config, checked, directory, tracker, address)
@@ -93,7 +95,8 @@ def finished_result(job: Job[Any, Any], config: JobConfig, output: Path) -> Resu
     return RunDirectory.finished(output, job.name, to_plain(config), job.inputs(config))
 
 
-def _taken(command: str, path: Path, finished: Result) -> Result:
+def _taken(config: JobConfig, command: str, path: Path, finished: Result, *, locked: bool = False) -> Result:
+    sync_left(path, config.tracking, locked=locked)
     say(f"{command}: {path} is finished already; its result is taken as it stands")
     return finished
 
@@ -108,18 +111,23 @@ def _executed(
 ) -> Result:
     """Do the work in a run directory that is open and locked."""
     command = directory.command
-    earlier = directory.path / TRACKING
-    run_id = read_json(earlier, "tracking file")["run"] if earlier.is_file() else None
+    place = directory.path / TRACKING
+    said = read_json(place, "tracking file") if place.is_file() else None
+    earlier = None if said is None else Resumed(said.get("run"), said.get("key"))
+    key = (earlier.key if earlier else None) or new_key()
+    named = {"key": key, "uri": redact(tracker.uri), "experiment": config.tracking.experiment}
+    write_json(place, {"run": earlier.run_id if earlier else None, **named})
+    params, tags, name = to_plain(config), {"command": command}, directory.path.name
     started = time.monotonic()
     with (
         ray_for(config.workers, address),
-        tracker.parent(directory.path.name, to_plain(config), {"command": command}, run_id) as run,
+        tracker.parent(name, params, tags, earlier, directory.path, key=key) as run,
     ):
-        detail(f"{command}: runs in {directory.path}, recorded as run {run.run_id} of {redact(tracker.uri)}")
-        write_json(earlier, {"run": run.run_id, "uri": redact(tracker.uri), "experiment": config.tracking.experiment})
+        detail(f"{command}: runs in {directory.path}, recorded under the key {key} at {redact(tracker.uri)}")
         result = job.work(config, checked, directory, run)
         result["seconds"] = round(time.monotonic() - started, 1)
         detail(f"{command}: done after {result['seconds']:.1f} s; the result is {directory.path / RESULT}")
+    write_json(place, {"run": run.run_id, **named})
     return directory.finish(result)
 
 

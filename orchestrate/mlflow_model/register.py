@@ -18,7 +18,7 @@ from typing import Any
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.mlflow_model.flavor import save_model
 from orchestrate.runs.layout import TRACKING
-from orchestrate.runs.mlflow_store import open_store, unusable
+from orchestrate.runs.mlflow_store import check_root, open_store, unusable
 from orchestrate.runs.mlflow_values import texts
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
@@ -65,6 +65,8 @@ def register(
         BadInputError: a name, alias or bitmap is bad, the checkpoint cannot be served, or the store cannot be used.
     """
     _check_name(name)
+    if uri is None:
+        check_root(root)
     opened = open_checkpoint(str(checkpoint))
     points = _points(opened, bitmaps, aliases)
     client, experiment_id, place = open_store(root, uri, experiment)

@@ -8,6 +8,8 @@ RESULT = "result.json"
 ENVIRONMENT = "environment.json"
 TRACKING = "tracking.json"
 """The file that names this directory's MLflow run, so a run that goes on stays one run."""
+TRACKING_QUEUE = "tracking_queue.jsonl"
+"""What MLflow has not been told yet; it is there only while something waits."""
 PIPELINE = "pipeline.json"
 TABLE = "table.json"
 
@@ -52,5 +54,6 @@ FILES = {
     "data": "the generated data, with checksums",
     ENVIRONMENT: "commit, versions, hardware",
     TRACKING: "the run in MLflow",
+    TRACKING_QUEUE: "what MLflow has not been told yet",
 }
 """What a report says of each file that it links to, in this order; a name may be a pattern."""

@@ -19,6 +19,7 @@ import urllib.parse
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from filelock import FileLock
 
 from orchestrate.config.redaction import conceal, redact
 from orchestrate.runs.mlflow_values import check_uri
+from orchestrate.runs.mlflow_writes import away
 from qalof.errors import BadInputError
 from qalof.writing import check_file, check_folder
 
@@ -39,6 +41,41 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
+
+
+class StoreAwayError(BadInputError):
+    """A server that cannot be reached now, or cannot answer now; it may later."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record is."""
+
+    root: Path
+    """The folder of the SQLite record, which is not used where there is a server."""
+    given: str | None = None
+    """The URI of a server or database; None takes the record in ``root``."""
+    experiment: str = "qalof"
+    """The name of the experiment."""
+
+    @property
+    def uri(self) -> str:
+        """The URI of the store."""
+        return default_uri(self.root) if self.given is None else self.given
+
+    @property
+    def is_server(self) -> bool:
+        """Whether a server answers over HTTP, and not a database."""
+        return self.uri.startswith(("http:", "https:"))
+
+    def connect(self) -> tuple[Any, str]:
+        """Return MLflow's client and the experiment's id.
+
+        Raises:
+            BadInputError: see :func:`open_store`.
+        """
+        client, experiment_id, _ = open_store(self.root, self.given, self.experiment)
+        return client, experiment_id
 
 
 def default_uri(root: Path) -> str:
@@ -81,7 +118,8 @@ def open_store(root: Path, uri: str | None, experiment: str) -> tuple[Any, str, 
         experiment: the name of the experiment, which is made where it is missing.
 
     Raises:
-        BadInputError: the store cannot be reached, read or written, or its experiment is deleted.
+        StoreAwayError: a server does not answer now.
+        BadInputError: the store cannot be read or written, or its experiment is deleted.
     """
     place = default_uri(root) if uri is None else check_uri(uri)
     artifacts = None if uri is not None else (root.absolute() / ARTIFACTS).as_uri()
@@ -94,6 +132,9 @@ def open_store(root: Path, uri: str | None, experiment: str) -> tuple[Any, str, 
             client = _client(place)
             found = client.get_experiment_by_name(experiment) or _made(client, experiment, artifacts)
     except Exception as error:
+        if place.startswith(("http:", "https:")) and away(error):
+            said = f"the tracking server must answer: {redact(place)} does not ({reason(error, place)}); start it"
+            raise StoreAwayError(said) from None
         raise unusable(place, error) from None
     if found.lifecycle_stage == "deleted":
         raise BadInputError(

@@ -1,8 +1,10 @@
-"""The record in MLflow: one parent run per command, and child runs for trials and bitmaps, written in batches.
+"""The record of runs in MLflow: a parent run for each command, child runs for trials and bitmaps, written in batches.
 
-MLflow observes.  What a run found is in the files of its run directory; so a tracking server that is down at the
-start is an error before any worker is started, while one that goes away in the middle is a warning:
-what could not be written is kept, tried again from time to time and at the end, with its first time stamp.
+MLflow observes.  What a run found is in the files of its run directory, so no store ends a run: what could not be
+written waits in the run directory (:mod:`orchestrate.runs.mlflow_queue`), is tried again from time to time and at the
+end, with its first time stamp, and after that by ``qalof sync`` and by the next command on that directory.  Only a
+store that can never be used is an error, before any worker is started.  Writes to a server are done by a thread: a slow
+one takes no time from the work.
 
 :mod:`orchestrate.runs.mlflow_store` says where the record is.  MLflow's older store of plain files is refused: it is no
 longer maintained, and its search reads every run.  The client is used rather than the fluent ``mlflow.start_run``,
@@ -26,44 +28,89 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrate.config.redaction import conceal, redact
-from orchestrate.runs.mlflow_store import open_store, reason, unusable
-from orchestrate.runs.mlflow_values import flatten, split_finite, texts
+from orchestrate.runs.layout import TRACKING_QUEUE
+from orchestrate.runs.mlflow_queue import Queue, Write
+from orchestrate.runs.mlflow_store import Place, StoreAwayError, reason
+from orchestrate.runs.mlflow_values import flatten, split_finite
+from orchestrate.runs.mlflow_writes import Value, Writer, batches, create, hopeless, new_key
+from orchestrate.runs.progress import say
+from qalof.errors import BadInputError
 
 logger = logging.getLogger(__name__)
 
-#: MLflow's limits for one request; its 1000 entries count parameters and tags as well.
-METRICS_A_BATCH, PARAMS_A_BATCH = 800, 100
 #: Seconds between tries to reach a store that failed; each try may take as long as its time limit.
 RETRY_EVERY = 30.0
+#: Seconds that the end of a run waits for a slow server.
+CLOSING = 60.0
 
-#: A metric: name, value, milliseconds since 1970, step.
-Value = tuple[str, float, int, int]
+
+class Resumed(NamedTuple):
+    """An interrupted run, by its id, its key, or both."""
+
+    run_id: str | None = None
+    key: str | None = None
 
 
 class Tracker:
     """A store of runs, and what could not yet be written to it; :meth:`open` makes it, in the driver only."""
 
-    def __init__(self, client: Any, experiment_id: str, uri: str) -> None:
-        self.client, self.experiment_id, self.uri = client, experiment_id, uri
-        self._waiting: deque[Callable[[], object]] = deque()
-        self._next_try = 0.0
+    def __init__(self, place: Place, writer: Writer | None) -> None:
+        self.place, self.uri = place, place.uri
+        self._writer = writer
+        self._queue = Queue()
+        self._sending, self._next_try, self._closed = threading.RLock(), 0.0, False
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._tried: str | None = None
 
     @classmethod
     def open(cls, root: Path, uri: str | None = None, experiment: str = "qalof") -> Tracker:
         """Open the record in ``root``, or a server's, and make the experiment where it is missing.
 
+        A server that cannot be reached now is asked again later.
+
         Raises:
             BadInputError: see :func:`~orchestrate.runs.mlflow_store.open_store`.
         """
-        return cls(*open_store(root, uri, experiment))
+        place = Place(root, uri, experiment)
+        try:
+            return cls(place, Writer(*place.connect()))
+        except StoreAwayError as error:
+            logger.warning("%s; the run goes on, and its record waits in the run directory", error)
+            return cls(place, None)
+
+    @property
+    def writer(self) -> Writer:
+        """What does the writes; it connects where the server could not be reached before.
+
+        Raises:
+            BadInputError: the store cannot be used.
+        """
+        if self._writer is None:
+            self._writer = Writer(*self.place.connect())
+        return self._writer
+
+    @property
+    def client(self) -> Any:
+        """MLflow's client."""
+        return self.writer.client
+
+    @property
+    def experiment_id(self) -> str:
+        """The id of the experiment."""
+        return self.writer.experiment_id
+
+    def known_id(self, key: str) -> str | None:
+        """Return the id of the run of a key, where this process knows it."""
+        return None if self._writer is None else self._writer.ids.get(key)
 
     @contextmanager
     def parent(
@@ -71,7 +118,10 @@ class Tracker:
         name: str,
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
-        resume: str | None = None,
+        resume: Resumed | None = None,
+        folder: Path | None = None,
+        above: str | None = None,
+        key: str | None = None,
     ) -> Iterator[Run]:
         """Keep a run open for the length of the block: it ends as FINISHED, FAILED on an exception, KILLED on an
         interrupt or exit.
@@ -80,15 +130,18 @@ class Tracker:
             name: what the list of runs shows.
             params: nested settings, flattened by :func:`flatten`; they are not written again on resuming.
             tags: texts, which are cut to MLflow's length.
-            resume: the ``run_id`` of an interrupted run to go on with, where this store knows it.
-
-        Raises:
-            BadInputError: the run could not be made.
+            resume: an interrupted run to go on with, where this store knows it.
+            folder: the run directory, in which writes wait; None keeps them in memory.
+            above: the key of the run under which this one is.
+            key: the key of the run; None takes that of ``resume``, or a new one.
         """
-        try:
-            run = self._reopen(resume) or self._create(name, params or {}, tags or {})
-        except Exception as error:
-            raise unusable(self.uri, error) from None
+        self.adopt(folder)
+        key = key or (resume.key if resume else None) or new_key()
+        run = Run(self, key)
+        begin = create(
+            key, name, tags or {}, _now(), above, resume.run_id if resume else None, resume=resume is not None
+        )
+        self.send(begin, *batches(key, flatten(params or {}), [], first=True))
         status = "KILLED"
         try:
             yield run
@@ -98,66 +151,94 @@ class Tracker:
             run.set_tags({"error": conceal(f"{type(error).__name__}: {error}", self.uri)})
             raise
         finally:
-            self.send(lambda: self.client.set_terminated(run.run_id, status))
-            self.flush()
+            self.send({"do": "end", "run": key, "status": status, "ended": _now()})
+            self.close()
 
-    def send(self, *steps: Callable[[], object]) -> bool:
-        """Run ``steps`` in order, after those that still wait; return whether all is written."""
-        self._waiting.extend(steps)
+    def adopt(self, folder: Path | None) -> None:
+        """Let writes wait in a run directory, after those that an earlier process has left there."""
+        waiting = self._queue
+        self._queue = Queue(None if folder is None else folder / TRACKING_QUEUE)
+        while (write := waiting.first()) is not None:
+            self._queue.add([write])
+            waiting.drop_first()
+
+    def send(self, *writes: Write) -> bool:
+        """Do ``writes`` in order, after those that still wait; return whether all is written.
+
+        Those to a server are done by a thread, so a slow one holds up nobody.
+        """
+        self._queue.add(writes)
+        if self.place.is_server:
+            if self._thread is None or self._closed:
+                self._closed = False
+                self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+                self._thread.start()
+            self._wake.set()
+            return False
         return time.monotonic() >= self._next_try and self.flush()
 
-    def flush(self) -> bool:
-        """Try to write all that waits; return whether nothing is left."""
-        while self._waiting:
-            try:
-                self._waiting[0]()
-            except Exception as error:
-                if not _hopeless(error):
-                    self._next_try = time.monotonic() + RETRY_EVERY
-                    lost = "fails: %s; %d writes wait and are tried again, the results are in the run directory"
-                    values = redact(self.uri), reason(error, self.uri), len(self._waiting)
-                    logger.warning(f"tracking at %s {lost}", *values)
+    def flush(self, deadline: float = math.inf) -> bool:
+        """Try to do all that waits, until ``deadline`` on the clock of :func:`time.monotonic`; return whether nothing
+        is left.
+        """
+        with self._sending:
+            while (write := self._queue.first()) is not None:
+                if time.monotonic() > deadline or (self._closed and threading.current_thread() is self._thread):
                     return False
-                place, why = redact(self.uri), reason(error, self.uri)
-                logger.warning("tracking at %s refuses a write, which is left out: %s", place, why)
-            self._waiting.popleft()
-        self._next_try = 0.0
-        return True
+                again = self._queue.inherited > 0 or self._tried == write["run"]
+                self._tried = write["run"]
+                try:
+                    self.writer.do(write, again)
+                except Exception as error:
+                    if not hopeless(error) or isinstance(error, BadInputError):
+                        self._next_try = time.monotonic() + RETRY_EVERY
+                        lost = "fails: %s; %d writes wait and are tried again, the results are in the run directory"
+                        values = redact(self.uri), reason(error, self.uri), len(self._queue)
+                        logger.warning(f"tracking at %s {lost}", *values)
+                        return False
+                    place, why = redact(self.uri), reason(error, self.uri)
+                    logger.warning("tracking at %s refuses a write, which is left out: %s", place, why)
+                self._queue.drop_first()
+                self._tried = None
+            self._next_try = 0.0
+            return True
 
-    def _reopen(self, run_id: str | None) -> Run | None:
-        """Reopen the run of an earlier try; None where this store has none of that id."""
-        if run_id is None:
-            return None
-        from mlflow.exceptions import MlflowException
+    def close(self) -> None:
+        """Do what waits within :data:`CLOSING` seconds, and say what is left."""
+        self._closed = True
+        self._wake.set()
+        if self.flush(time.monotonic() + CLOSING) or self._queue.path is None:
+            return
+        folder = self._queue.path.parent
+        say(f"{len(self._queue)} writes for MLflow wait: `qalof sync {folder}` does them, or the next command there")
 
-        try:
-            self.client.update_run(run_id, status="RUNNING")
-        except MlflowException:
-            return None
-        return Run(self, run_id)
-
-    def _create(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Run:
-        made = self.client.create_run(self.experiment_id, run_name=name, tags=texts(tags))
-        run = Run(self, made.info.run_id)
-        for write in _writes(self.client, lambda: run.run_id, flatten(params), []):
-            write()
-        return run
+    def _work(self) -> None:
+        while not self._closed:
+            self._wake.wait(max(0.0, self._next_try - time.monotonic()) if self._next_try else None)
+            self._wake.clear()
+            if time.monotonic() >= self._next_try:
+                self.flush()
 
 
 class Run:
     """An open parent run.  Its methods never raise an error of the store: what fails waits in the tracker."""
 
-    def __init__(self, tracker: Tracker, run_id: str) -> None:
-        self.run_id = run_id
-        self._tracker, self._client = tracker, tracker.client
+    def __init__(self, tracker: Tracker, key: str) -> None:
+        self.key = key
+        self._tracker = tracker
         self._noted: set[str] = set()
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the run; None while it is not made yet."""
+        return self._tracker.known_id(self.key)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int = 0) -> None:
         """Write one point of several curves."""
         self.log_series([(step, metrics)])
 
     def log_series(self, points: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-        """Write many points, 1000 values per request.  The first value of a name that is not finite becomes a tag."""
+        """Write many points, 800 values per request.  The first value of a name that is not finite becomes a tag."""
         now = _now()
         values: list[Value] = []
         notes: dict[str, str] = {}
@@ -166,11 +247,11 @@ class Run:
             values += [(name, value, now, step) for name, value in finite.items()]
             notes |= {f"not_finite.{n}": f"{t} at step {step}" for n, t in other.items() if n not in self._noted}
             self._noted |= set(other)
-        self._tracker.send(*_writes(self._client, lambda: self.run_id, {}, values, notes))
+        self._tracker.send(*batches(self.key, {}, values, notes))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Add or replace tags."""
-        self._tracker.send(*_writes(self._client, lambda: self.run_id, {}, [], tags))
+        self._tracker.send(*batches(self.key, {}, [], tags))
 
     def child(
         self,
@@ -179,72 +260,27 @@ class Run:
         metrics: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         status: str = "FINISHED",
-    ) -> str | None:
+    ) -> str:
         """Write a finished run under this one, whole: a trial, or a bitmap that was evaluated.
 
         Returns:
-            The run's id, or None while the store cannot be reached (it is written later).
+            The key of the run.
         """
-        now, made = _now(), [""]
+        now, key = _now(), new_key()
         finite, other = split_finite(metrics or {})
-        notes = {f"not_finite.{key}": text for key, text in other.items()}
-        labels = texts({**(tags or {}), **notes, "mlflow.parentRunId": self.run_id})
-        values = [(key, value, now, 0) for key, value in finite.items()]
-        client, experiment = self._client, self._tracker.experiment_id
-
-        def create() -> None:
-            made[0] = client.create_run(experiment, start_time=now, run_name=name, tags=labels).info.run_id
-
-        steps = [create, *_writes(client, lambda: made[0], flatten(params or {}), values)]
-        self._tracker.send(*steps, lambda: client.set_terminated(made[0], status, now))
-        return made[0] or None
+        labels = {**(tags or {}), **{f"not_finite.{name}": text for name, text in other.items()}}
+        values = [(name, value, now, 0) for name, value in finite.items()]
+        self._tracker.send(
+            create(key, name, labels, now, self.key),
+            *batches(key, flatten(params or {}), values),
+            {"do": "end", "run": key, "status": status, "ended": now},
+        )
+        return key
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Copy a file, or what a folder holds, to the run; it must stay in its place until the run ends."""
-        log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-        self._tracker.send(lambda: log(self.run_id, str(path), folder))
-
-    def figure(self, figure: Any, name: str) -> None:
-        """Store a matplotlib figure as ``name``, such as ``plots/front.png``; close it only after the run."""
-        self._tracker.send(lambda: self._client.log_figure(self.run_id, figure, name))
-
-
-def _writes(
-    client: Any,
-    run_id: Callable[[], str],
-    params: Mapping[str, str],
-    values: list[Value],
-    tags: Mapping[str, str] | None = None,
-) -> list[Callable[[], object]]:
-    """Plan the fewest ``log_batch`` calls for all of it, as steps to be run in order.
-
-    Args:
-        client: MLflow's client.
-        run_id: returns the run's id when the step runs, since a child has no id before it is created.
-        params: name -> text, cleaned.
-        values: (name, value, milliseconds, step) of finite metrics.
-        tags: name -> text.
-    """
-    from mlflow.entities import Metric, Param, RunTag
-
-    points = [Metric(*value) for value in values]
-    settings = [Param(*item) for item in params.items()]
-    labels = [RunTag(*item) for item in texts(tags or {}).items()]
-
-    def step(index: int) -> Callable[[], object]:
-        few = slice(index * PARAMS_A_BATCH, (index + 1) * PARAMS_A_BATCH)
-        many = slice(index * METRICS_A_BATCH, (index + 1) * METRICS_A_BATCH)
-        return lambda: client.log_batch(run_id(), points[many], settings[few], labels[few])
-
-    longest = max(len(settings), len(labels)) / PARAMS_A_BATCH
-    return [step(index) for index in range(math.ceil(max(longest, len(points) / METRICS_A_BATCH)))]
+        """Copy a file, or what a folder holds, to the run."""
+        self._tracker.send({"do": "artifact", "run": self.key, "path": str(path.absolute()), "folder": folder})
 
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _hopeless(error: Exception) -> bool:
-    """Whether the same write would be refused again, in which case keeping it would hold up all others."""
-    lasting = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED")
-    return isinstance(error, FileNotFoundError) or getattr(error, "error_code", None) in lasting

@@ -17,7 +17,7 @@ from qalof.writing import check_file, check_folder, check_writable
 from tests.orchestrate.test_report_tools import CONFIGS, RESULTS, TASK, write_step
 from tests.ordinary import ordinary_user
 
-WRITING = {"bitmap", "register", "run", "demo", "report"}
+WRITING = {"bitmap", "register", "sync", "run", "demo", "report"}
 """Commands other than jobs that write."""
 READING = {"validate", "ui", "ls", "show"}
 LEAST = {
@@ -105,6 +105,12 @@ def config_of(tmp_path):
         return path
 
     return write
+
+
+@pytest.mark.parametrize("kind", NO_FOLDER)
+def test_a_record_of_models_that_cannot_be_made_is_refused_before_anything_is_loaded(kind, places, monkeypatch, capsys):
+    words = ["register", "--checkpoint", "nowhere", "--name", "m", "--bitmap", "8", "--root", places[kind]]
+    assert "tracking.root" in refusal(monkeypatch, capsys, *words)
 
 
 def test_every_command_is_known_here_as_one_that_writes_or_one_that_does_not():

@@ -108,7 +108,6 @@ def test_an_error_of_the_run_is_recorded_without_the_secret(empty_store, tmp_pat
 @pytest.mark.parametrize(
     "uri",
     [
-        "http://me:hunter2word@127.0.0.1:1/?token=t0kenvalue",
         "ftp://me:hunter2word@host/x",
         "hunter2word://me:hunter2word@",
         "[http://me:hunter2word@host]",
@@ -126,6 +125,40 @@ def test_no_refusal_says_the_secret(uri, monkeypatch, capfd, random_model, tmp_p
     assert "t0kenvalue" not in told.out + told.err
     assert "me:hunter2word" not in told.out + told.err
     assert ":hunter2word@" not in written(tmp_path).decode(errors="replace")
+
+
+def test_a_command_goes_on_without_its_server_and_neither_it_nor_sync_says_the_secret(
+    monkeypatch, capfd, caplog, random_model, empty_store, tmp_path
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.chdir(tmp_path)
+    uri = "http://me:hunter2word@127.0.0.1:1/?token=t0kenvalue"
+
+    def call(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["qalof", *words])
+        main()
+        told = capfd.readouterr()
+        return told.out + told.err + caplog.text
+
+    train = ["train", *TRAINED, *HERE, f"model.source={random_model}", f"tracking.uri={uri}", "--output", "run"]
+    first = call(*train)
+    assert "qalof sync" in first
+    assert (tmp_path / "run" / "tracking_queue.jsonl").is_file()
+    with pytest.raises(SystemExit) as refused:
+        call("sync", "run")
+    assert refused.value.code == 2, "the secret is not written down"
+    again = call(*train)  # the next command on the run tries too
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    synced = call("sync", "run", "--uri", default_uri(tmp_path))
+    assert " 0 left" in synced
+    assert "nothing waits in run" in call("sync", "run")
+    everything = written(tmp_path).decode(errors="replace") + first + again + synced
+    for secret in ("hunter2word", "t0kenvalue"):
+        assert secret not in everything
+    runs = Tracker.open(tmp_path).client.search_runs(["1", "2"])
+    (run,) = (each for each in runs if "mlflow.parentRunId" not in each.data.tags)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics
 
 
 def test_an_address_whose_secret_was_left_out_is_refused_by_name(tmp_path):

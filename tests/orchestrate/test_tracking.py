@@ -1,7 +1,6 @@
 import math
 import shutil
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrate.runs.environment import describe, git_state
 from orchestrate.runs.mlflow_store import default_uri, ui_command
-from orchestrate.runs.mlflow_tracker import Tracker
+from orchestrate.runs.mlflow_tracker import Resumed, Tracker
 from orchestrate.runs.mlflow_values import MAX_NAME, MAX_PARAM, check_uri, flatten, split_finite, texts, valid_name
 from qalof.errors import BadInputError
 
@@ -83,17 +82,6 @@ def test_a_run_holds_its_parameters_curves_tags_and_files(tracker: Tracker, tmp_
     assert (tmp_path / "mlartifacts" / run.run_id / "artifacts" / "notes" / "note.txt").read_text() == "kept"
 
 
-def test_a_figure_is_stored_as_an_image(tracker: Tracker, tmp_path: Path):
-    from matplotlib.figure import Figure
-
-    figure = Figure()
-    figure.subplots().plot([1, 2], [3, 4])
-    with tracker.parent("search") as run:
-        run.figure(figure, "plots/front.png")
-    image = tmp_path / "mlartifacts" / run.run_id / "artifacts" / "plots" / "front.png"
-    assert image.read_bytes().startswith(b"\x89PNG")
-
-
 def test_more_than_one_batch_of_values_and_parameters_arrives_whole(tracker: Tracker):
     with tracker.parent("train", {f"p{index}": index for index in range(250)}) as run:
         run.log_series([(step, {"loss": float(step)}) for step in range(1700)])
@@ -103,8 +91,8 @@ def test_more_than_one_batch_of_values_and_parameters_arrives_whole(tracker: Tra
 
 def test_children_are_nested_and_finished(tracker: Tracker):
     with tracker.parent("search") as run:
-        ids = [run.child(f"trial {bits}", {"bits": {"h.0": bits}}, {"f1": 10.0 * bits}) for bits in (2, 4, 8)]
-    assert None not in ids
+        for bits in (2, 4, 8):
+            run.child(f"trial {bits}", {"bits": {"h.0": bits}}, {"f1": 10.0 * bits})
     children = tracker.client.search_runs([tracker.experiment_id], f"tags.`mlflow.parentRunId` = '{run.run_id}'")
     assert sorted((int(c.data.params["bits.h.0"]), c.data.metrics["f1"]) for c in children) == [
         (2, 20),
@@ -121,7 +109,7 @@ def test_a_value_that_is_not_finite_is_noted_and_the_rest_written(tracker: Track
     found = tracker.client.get_run(run.run_id).data
     assert found.metrics == {"loss": 1.0, "f1": 6.0}
     assert found.tags["not_finite.loss"] == "nan at step 2"
-    assert tracker.client.get_run(child).data.tags["not_finite.f1"] == "nan"
+    assert tracker.client.get_run(tracker.known_id(child)).data.tags["not_finite.f1"] == "nan"
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
@@ -134,11 +122,11 @@ def test_an_exception_ends_the_run_and_passes_through(tracker: Tracker, error: B
 def test_an_interrupted_run_is_gone_on_with_and_an_unknown_one_made_anew(tracker: Tracker):
     with pytest.raises(KeyboardInterrupt), tracker.parent("train", {"steps": 3}) as first:
         raise KeyboardInterrupt
-    with tracker.parent("train", {"steps": 9}, resume=first.run_id) as second:
+    with tracker.parent("train", {"steps": 9}, resume=Resumed(first.run_id)) as second:
         assert tracker.client.get_run(first.run_id).info.status == "RUNNING"
     assert second.run_id == first.run_id
     assert tracker.client.get_run(first.run_id).data.params == {"steps": "3"}
-    with tracker.parent("train", resume="0" * 32) as third:
+    with tracker.parent("train", resume=Resumed("0" * 32)) as third:
         pass
     assert third.run_id != first.run_id
 
@@ -152,7 +140,7 @@ def test_a_store_lost_in_the_middle_loses_nothing(tracker: Tracker, monkeypatch:
             for name in ("log_batch", "create_run", "set_terminated"):
                 patch.setattr(tracker.client, name, down)
             run.log_metrics({"loss": 1.0}, step=7)
-            assert run.child("trial", {"bits": 4}, {"f1": 50}) is None
+            run.child("trial", {"bits": 4}, {"f1": 50})
         assert caplog.text.count("tried again") == 1
     assert [p.step for p in tracker.client.get_metric_history(run.run_id, "loss")] == [7]
     (child,) = tracker.client.search_runs([tracker.experiment_id], f"tags.`mlflow.parentRunId` = '{run.run_id}'")
@@ -177,16 +165,6 @@ def test_a_refused_write_does_not_hold_up_the_others(tracker: Tracker, tmp_path:
         run.log_metrics({"loss": 1.0})
     assert "left out" in caplog.text
     assert tracker.client.get_run(run.run_id).data.metrics == {"loss": 1.0}
-
-
-def test_a_dead_server_is_bad_input_within_seconds(tmp_path: Path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    began = time.monotonic()
-    with pytest.raises(BadInputError, match="tracking store must be reachable"):
-        Tracker.open(tmp_path, uri)
-    assert time.monotonic() - began < 60  # a busy machine answers late; MLflow by itself would try for minutes
 
 
 def test_a_file_that_is_no_data_base_is_bad_input(tmp_path: Path):

@@ -126,7 +126,9 @@ class LocalEvaluator:
 
     def _evaluate(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
         self.model.set_bitmap(bitmap)
-        return self.task.evaluate(self.model, limit=limit, **self._requested)
+        from qalof.evaluation.parts import evaluate_in_parts
+
+        return evaluate_in_parts(self.task, self.model, limit, **self._requested)
 
     def _model_digest(self) -> str:
         from qalof.model.fingerprint import tensors_digest

@@ -19,6 +19,7 @@ from orchestrate.config.sections import WorkersConfig
 from qalof.bitmap import Bitmap
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.digests import content_digest
+from qalof.evaluation.parts import evaluate_in_parts, joined, parts_of
 from qalof.evaluation.result import Evaluation
 from qalof.model.shared_memory import share_large
 from qalof.model.switchable import SwitchableModel
@@ -70,8 +71,7 @@ class Scorer:
         if item.metrics not in self._requested:
             self._requested[item.metrics] = on_request(self.task, item.metrics)
         self.model.set_bitmap(item.bitmap)
-        more = self._requested[item.metrics] | ({"skip": item.skip} if item.skip else {})
-        return self.task.evaluate(self.model, limit=item.limit, **more)
+        return evaluate_in_parts(self.task, self.model, item.limit, item.skip, **self._requested[item.metrics])
 
     def measure(self, measurement: Measurement) -> Taken:
         """Take a measurement of the model."""
@@ -125,9 +125,26 @@ class EvaluationPool:
         limit: int | None = None,
         on_result: Callable[[int, Evaluation], None] | None = None,
     ) -> list[Evaluation]:
-        """Score the bitmaps, in their order; ``on_result(index, evaluation)`` is called as each result arrives."""
-        examples = self.limit if limit is None else limit
-        return self._pool.map([Scoring(bitmap, examples, self._metrics, self._skip) for bitmap in bitmaps], on_result)
+        """Score the bitmaps, in their order; ``on_result(index, evaluation)`` is called as each result arrives.
+
+        The parts of a long split are shared out, so one bitmap keeps all actors busy.
+        """
+        parts = parts_of(self._opened.task, self.limit if limit is None else limit, self._skip)
+        found: list[dict[int, Evaluation]] = [{} for _ in bitmaps]
+
+        def taken(index: int, evaluation: Evaluation) -> None:
+            bitmap, part = divmod(index, len(parts))
+            found[bitmap][part] = evaluation
+            if on_result is not None and len(found[bitmap]) == len(parts):
+                on_result(bitmap, whole(bitmap))
+
+        def whole(bitmap: int) -> Evaluation:
+            return joined([found[bitmap][part] for part in range(len(parts))])
+
+        self._pool.map(
+            [Scoring(bitmap, part.limit, self._metrics, part.skip) for bitmap in bitmaps for part in parts], taken
+        )
+        return [whole(bitmap) for bitmap in range(len(bitmaps))]
 
     def with_metrics(self, names: Sequence[str]) -> EvaluationPool:
         """Return the same pool of the same actors, which measures metrics on request too.

@@ -118,9 +118,15 @@ def chosen(examples: Sequence[Example], limit: int | None, skip: int) -> Sequenc
     return examples[skip:][:limit]
 
 
+def examples_of(task: Any) -> Sequence[Any]:
+    """Return the examples of a task's validation split; those of running text are windows."""
+    found: Sequence[Any] = task.windows() if hasattr(task, "windows") else task.validation
+    return found
+
+
 def example_count(task: Any) -> int:
-    """Return how many examples the validation split of a task has; those of running text are windows."""
-    return len(task.windows() if hasattr(task, "windows") else task.validation)
+    """Return how many examples the validation split of a task has."""
+    return len(examples_of(task))
 
 
 def on_request(task: Task, names: Sequence[str]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from qalof.bitmap_names import short_name
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
+from qalof.evaluation.parts import evaluate_in_parts
 from qalof.evaluation.result import Evaluation
 from qalof.files import json_ready, read_json, write_json
 from qalof.layer_bits import GroupedWidth, WeightWidth, bits_of, width_order
@@ -91,7 +92,7 @@ class MethodActor:
         found = []
         for bitmap in bitmaps:
             model.set_bitmap(bitmap)
-            found.append(task.evaluate(model, limit=config.limit).to_json())
+            found.append(evaluate_in_parts(task, model, config.limit).to_json())
         # the model is priced here, since its learned steps and observed ranges are nowhere else
         costs = [cost_of(bitmap, model.sites, rest=model.rest).to_json() for bitmap in bitmaps]
         seconds = round(time.monotonic() - started, 1)

@@ -14,6 +14,7 @@ from orchestrate.config.build import parse_bitmaps, trained_widths
 from orchestrate.config.train import TrainConfig
 from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.errors import BadInputError
+from qalof.evaluation.parts import evaluate_in_parts
 from qalof.metrics import described
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
@@ -57,7 +58,7 @@ class Watched:
             shared = torch.zeros(len(self.bitmaps), dtype=torch.float64)
             for index in range(world.rank, len(self.bitmaps), world.size):
                 model.set_bitmap(self.bitmaps[index])
-                shared[index] = task.evaluate(model, limit=self.limit).metrics[self.objective.name]
+                shared[index] = evaluate_in_parts(task, model, self.limit).metrics[self.objective.name]
             shared = shared.to(model.device)
             if world.size > 1:
                 world.sum_in_place(shared)

@@ -1,4 +1,4 @@
-"""Writes the tables of the studies of a real model into README.md and docs/, from benchmarks/results/.
+"""Writes the tables of the studies of a real model into README.md and docs/, and a picture, from benchmarks/results/.
 
     python benchmarks/tables.py            # or: make results
     python benchmarks/tables.py --check    # says whether the pages agree with the file, and changes nothing
@@ -11,17 +11,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from attack_study.figures import table_of, tests_of, transfers_of
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "real_study.json"
 ATTACKS = RESULT.with_name("attacks_real.json")
+SEARCH = RESULT.with_name("search_real.json")
+PICTURE = ROOT / "docs" / "front_real.svg"
 PAGES = ("README.md", "docs/real_study.md", "docs/attack_study.md")
 WIDTHS = ("32", "8", "6", "5", "4", "3")
 NAMES = {
@@ -63,6 +69,8 @@ def main() -> None:
             stale.append(page)
             if not options.check:
                 path.write_text(after, encoding="utf-8")
+    if not options.check:
+        PICTURE.write_text(front(json.loads(SEARCH.read_text(encoding="utf-8"))), encoding="utf-8")
     print(json.dumps({"pages": list(PAGES), "stale" if options.check else "written": stale}))
     sys.exit(1 if options.check and stale else 0)
 
@@ -278,6 +286,49 @@ def _attacks() -> Found:
     return found
 
 
+def front(found: Found) -> str:
+    """The bitmaps that a search found, beside uniform ones: an SVG of perplexity by average bits."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    full, *found_rows = found["rows"]
+    uniform = {math.floor(row["average_bits"]): row["uniform"] for row in found_rows}
+    series = {
+        "the best uniform bitmap within the budget": ("#0072b2", "o", uniform),
+        "found by the search": ("#d55e00", "s", {row["average_bits"]: row["perplexity"] for row in found_rows}),
+    }
+    for label, (color, marker, points) in series.items():
+        values = [points[bits] for bits in sorted(points)]
+        spread = [[v[0] - v[1] for v in values], [v[2] - v[0] for v in values]]
+        axes.errorbar(
+            sorted(points),
+            [v[0] for v in values],
+            spread,
+            color=color,
+            marker=marker,
+            capsize=3,
+            label=label,
+            drawstyle="steps-post" if points is uniform else "default",
+        )
+    axes.axhline(full["perplexity"][0], color="#616263", linestyle=":", label="nothing rounded")
+    low, high = 0.9 * full["perplexity"][0], 1.3 * max(row["perplexity"][2] for row in found_rows)
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    ticks = [round(low, -1), *(tick for tick in (50, 70, 100, 150, 200, 300) if tick < high)]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    lost = [f"{bits} bits: {points[0]:,.0f}" for bits, points in sorted(uniform.items()) if points[0] > high]
+    if lost:
+        axes.set_title(f"not in the picture, uniform {', '.join(lost)}", fontsize=9, color="#616263")
+    axes.set_xlabel("average bits per weight")
+    axes.set_ylabel("perplexity, with 95 % intervals")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    out = StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "front", "svg.fonttype": "none"}):
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return re.sub(r"[ \t]+$", "", out.getvalue(), flags=re.M)
+
+
 TABLES: dict[str, Callable[[Found], str]] = {
     "origin": origin,
     "readme": lambda found: by_width(found, "f1", IN_README),
@@ -292,7 +343,6 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "sensitivity": sensitivity,
     "cost": cost,
     "attacks": lambda _: table_of(_attacks()),
-    "attacks in short": lambda _: table_of(_attacks(), brief=True),
     "attack tests": lambda _: tests_of(_attacks()),
     "attack transfer": lambda _: transfers_of(_attacks()),
     "attack victims": lambda _: attack_victims(_attacks()),

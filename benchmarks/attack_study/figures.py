@@ -72,31 +72,35 @@ def _matrix(table: PredictionTable, among: Population) -> list[list[dict[str, An
     return [[asdict(rate) for rate in row] for row in transfer_matrix(table, among)]
 
 
-def table_of(result: dict[str, Any], brief: bool = False) -> str:
-    """The four attackers of every group, as markdown; ``brief`` leaves out what a front page has no room for.
+def table_of(result: dict[str, Any]) -> str:
+    """The four attackers of every group, as markdown.
 
     An attack at a fixed precision has two rows: what the attacker saw, and what the same precision says when the text
     is read again in another batch. Where activations are rounded the two differ.
     """
-    header = ["attack, data, victim", "texts", "defense", "clean accuracy", "attacker", "success"]
-    rows = [header if brief else [*header, "control", "at similarity 0.8", "queries"]]
+    rows = [
+        [
+            "attack, data, victim", "texts", "defense", "clean accuracy", "attacker", "success", "control",
+            "at similarity 0.8", "queries",
+        ],
+    ]  # fmt: skip
     for name, group in result["groups"].items():
         start = [name, str(group["texts"])]
         for index, (source, row) in enumerate(group["fixed"].items()):
             clean, again = _rate(row["clean_accuracy"]), _rate(group["transfer"][index][index])
             similar = _three(row["success_by_similarity"].get("0.8"))
             fixed = [*start, f"fixed {source}", clean]
-            if not brief:
-                rows.append([*fixed, "as found", _three(row["success"]), "", similar, _number(row["queries"])])
-            rows.append([*fixed, "read again", again, *([] if brief else ["", "", ""])])
+            rows.append([*fixed, "as found", _three(row["success"]), "", similar, _number(row["queries"])])
+            rows.append([*fixed, "read again", again, "", "", ""])
         for grain, block in group["random_precision"].items():
             for row in block["attackers"]:
-                found = [
-                    *start, f"random by {grain}", _rate(block["clean_accuracy"]), row["attacker"].replace("_", " "),
-                    _rate(row["success"]),
-                ]  # fmt: skip
-                more = [_rate(row["control"]), _rate(row["similar"].get("0.8")), _number(row["queries"])]
-                rows.append(found if brief else [*found, *more])
+                rows.append(
+                    [
+                        *start, f"random by {grain}", _rate(block["clean_accuracy"]),
+                        row["attacker"].replace("_", " "), _rate(row["success"]), _rate(row["control"]),
+                        _rate(row["similar"].get("0.8")), _number(row["queries"]),
+                    ]
+                )  # fmt: skip
     return _markdown(rows)
 
 

@@ -98,6 +98,8 @@ def searches_of(made: dict[str, Path]) -> Iterator[tuple[str, list[int], set[int
             config = step["config"]
             if step["command"] == "search" and (menu := config.get("space", {}).get("weight")):
                 source = config["checkpoint"]
+                if source.startswith("step:") and source not in by_name:
+                    continue  # a model that no step trains has no adapters to choose among
                 trained = by_name.get(source) or yaml.safe_load(made[source].read_text())
                 objective = TrainConfig.model_validate(trained).objective
                 widths = trained.get("adapters", {}).get("widths") or objective_widths(objective, SITES)

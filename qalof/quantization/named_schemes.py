@@ -16,7 +16,7 @@ name         weights                                 activations, cache         
 
 Real models have weights whose channels contain a few large values, and one scale per channel then wastes the few levels
 of 4 bits on them; one scale per 32 weights costs half a bit per weight and buys more than any other choice here
-(docs/handbook.md has the measurement).  Groups of 64 or 128 cost a quarter or an eighth of a bit.  ``grouped`` is not the
+(measured in docs/handbook.md).  Groups of 64 or 128 cost a quarter or an eighth of a bit.  ``grouped`` is not the
 default because the references do not group, and checkpoints store their scheme in full. ``{scheme: NAME, ...}`` is that
 scheme with the other keys replaced.
 """

@@ -126,7 +126,7 @@ class LocalEvaluator:
 
     def _evaluate(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
         self.model.set_bitmap(bitmap)
-        from qalof.evaluation.parts import evaluate_in_parts
+        from qalof.tasks.parts import evaluate_in_parts
 
         return evaluate_in_parts(self.task, self.model, limit, **self._requested)
 

@@ -19,12 +19,12 @@ from orchestrate.config.sections import WorkersConfig
 from qalof.bitmap import Bitmap
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.digests import content_digest
-from qalof.evaluation.parts import evaluate_in_parts, joined, parts_of
 from qalof.evaluation.result import Evaluation
 from qalof.model.shared_memory import share_large
 from qalof.model.switchable import SwitchableModel
 from qalof.site import Site
 from qalof.tasks.base import on_request
+from qalof.tasks.parts import evaluate_in_parts, joined, parts_of
 from search.measurement import Measurement, Taken
 from search.scores.data import why_unscored
 

@@ -6,7 +6,7 @@ import qalof
 from orchestrate.cluster.evaluation_pool import EvaluationPool
 from orchestrate.config.sections import WorkersConfig
 from qalof.bitmap import Bitmap
-from qalof.evaluation import parts
+from qalof.tasks import parts
 from qalof.tasks.language_modeling import ROUNDED_TOLERANCE
 
 pytestmark = pytest.mark.ray

@@ -43,7 +43,6 @@ from qalof.bitmap_names import short_name
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.cost import cost_of
 from qalof.errors import BadInputError
-from qalof.evaluation.parts import evaluate_in_parts
 from qalof.evaluation.result import Evaluation
 from qalof.files import json_ready, read_json, write_json
 from qalof.layer_bits import GroupedWidth, WeightWidth, bits_of, width_order
@@ -57,6 +56,7 @@ from qalof.site import Site
 from qalof.statistics import paired_difference
 from qalof.tasks.base import Task
 from qalof.tasks.factory import describe_task, make_task
+from qalof.tasks.parts import evaluate_in_parts
 
 OUTCOME = "outcome.json"
 

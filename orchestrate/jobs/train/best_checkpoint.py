@@ -14,10 +14,10 @@ from orchestrate.config.build import parse_bitmaps, trained_widths
 from orchestrate.config.train import TrainConfig
 from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.errors import BadInputError
-from qalof.evaluation.parts import evaluate_in_parts
 from qalof.metrics import described
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
+from qalof.tasks.parts import evaluate_in_parts
 from qalof.training.loop import OneWorker, World
 from search import Objective
 

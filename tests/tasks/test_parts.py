@@ -8,11 +8,11 @@ import torch
 
 import qalof
 from qalof.bitmap import Bitmap
-from qalof.evaluation import parts
-from qalof.evaluation.parts import Part, evaluate_in_parts, joined, parts_of
 from qalof.evaluation.result import Evaluation
 from qalof.model.pretrained import BaseModel
 from qalof.model.switchable import build
+from qalof.tasks import parts
+from qalof.tasks.parts import Part, evaluate_in_parts, joined, parts_of
 from search import LocalEvaluator
 
 TASKS = {

@@ -15,6 +15,7 @@ import typer
 
 from orchestrate.cli import jobs as cli_jobs
 from orchestrate.cli import runs as cli_runs
+from orchestrate.cli import submit as cli_submit
 from orchestrate.cli import tools as cli_tools
 from orchestrate.cli.options import app
 from orchestrate.config.redaction import redact
@@ -23,7 +24,7 @@ from qalof.errors import QalofError
 from qalof.home import has_home
 from qalof.writing import writing_error
 
-__all__ = ["app", "cli_jobs", "cli_runs", "cli_tools", "main"]
+__all__ = ["app", "cli_jobs", "cli_runs", "cli_submit", "cli_tools", "main"]
 
 STOPPED = "stopped; the same command goes on from here"
 

@@ -195,7 +195,7 @@ def _start(ray: Any, num_cpus: int | None, options: Mapping[str, Any]) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"] == "token" and find_token() is None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    _reread_authentication()
+    reread_authentication()
     ray.init(
         address="local",
         num_cpus=physical_cores() if num_cpus is None else num_cpus,
@@ -210,7 +210,7 @@ def _join(ray: Any, address: str, options: Mapping[str, Any]) -> None:
     probe(address)
     if find_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-    _reread_authentication()
+    reread_authentication()
     try:
         ray.init(address=address, **options)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
@@ -262,7 +262,7 @@ def _refused(address: str, token: str | None) -> str:
     )
 
 
-def _reread_authentication() -> None:
+def reread_authentication() -> None:
     """Make an imported Ray see changed RAY_AUTH_ variables: it keeps what it read on import."""
     from ray import _raylet
 

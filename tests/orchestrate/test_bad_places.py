@@ -19,7 +19,7 @@ from tests.ordinary import ordinary_user
 
 WRITING = {"bitmap", "register", "sync", "run", "demo", "report"}
 """Commands other than jobs that write."""
-READING = {"validate", "ui", "ls", "show"}
+READING = {"validate", "ui", "ls", "show", "submit"}
 LEAST = {
     **CONFIGS,
     "train": {"task": TASK, "objective": {"name": "spnet"}},

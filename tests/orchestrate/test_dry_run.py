@@ -30,7 +30,7 @@ def options_of(name):
     return {option for parameter in COMMANDS[name].params for option in parameter.opts}
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "validate"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("validate", "submit")])
 def test_every_command_that_takes_a_config_has_a_dry_run_and_may_tell_less_or_more(name):
     wanted = {"--dry-run", "--quiet", "-q", "--verbose", "-v"}
     takes = "--config" in options_of(name) or name == "demo"

@@ -12,6 +12,7 @@ everybody who may list jobs can read.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import shlex
@@ -107,6 +108,7 @@ def client_of(address: str) -> Client:
     reread_authentication()
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it lists every file of rules for what is not sent
     try:
         client: Client = JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -178,9 +180,9 @@ def follow(client: Client, job: str, write: Callable[[str], object]) -> None:
         raise QalofError(f"the log of job {job} broke off ({_line(error)}), and the job may go on; {goes_on}") from None
     if info.status.value != "SUCCEEDED":
         again = f"`qalof submit --resume {job}` goes on with it"
-        raise QalofError(
-            f"job {job} ended as {info.status.value}: {_line(info.message or 'no reason is given')}; {again}"
-        )
+        # the logs that Ray appends were read already
+        reason = _line(info.message or "no reason is given").partition(", last available logs")[0]
+        raise QalofError(f"job {job} ended as {info.status.value}: {reason}; {again}")
 
 
 def _info(client: Client, job: str) -> Any:

@@ -39,8 +39,9 @@ WINDOWS, TOKENS = 8, 64
 EVALUATIONS = (25, 50, 100, 200)
 SEEDS = range(5)
 STRATEGIES = {
-    "guided": "guided", "tpe, warm start": "tpe", "nsga2, warm start": "nsga2", "tpe": "tpe", "nsga2": "nsga2",
+    "guided": "guided", "guided, refined": "guided", "nsga2, warm start": "nsga2", "nsga2": "nsga2",
     "random": "random", "evolutionary": "evolutionary", "greedy": "greedy", "one_at_a_time": "one_at_a_time",
+    "tpe, warm start": "tpe", "tpe": "tpe",
 }  # fmt: skip
 
 
@@ -77,6 +78,7 @@ class Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("build/search_quality"))
+    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=list(STRATEGIES))
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -89,7 +91,15 @@ def main() -> None:
     loss = table.losses.mean(axis=1)
     corner = float(bits.max()), float(loss[0])
     whole = area(bits, loss, corner)
-    rows = [row(table, name, most, corner, whole) for name in STRATEGIES for most in EVALUATIONS]
+    record, rows = options.output / "rows.jsonl", []
+    known = [json.loads(line) for line in record.read_text().splitlines()] if record.is_file() else []
+    for name in options.strategies:
+        found = [row for row in known if row["strategy"] == name]
+        if len(found) < len(EVALUATIONS):
+            found = rows_of(table, name, corner, whole)
+            with record.open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in found)
+        rows += found
     report({
         "space": space.size, "units": len(space.units), "widths": WIDTHS, "windows": WINDOWS, "tokens": TOKENS,
         "seeds": len(SEEDS), "corner": corner, "front": len(search.non_dominated(
@@ -117,32 +127,46 @@ def enumerated(space: search.BitmapSpace, local: search.LocalEvaluator, path: Pa
     return np.array(found)
 
 
-def row(table: Table, name: str, most: int, corner: tuple[float, float], whole: float) -> dict[str, Any]:
-    """The shares of one strategy after at most so many evaluations, by seed."""
-    shares, counts = [], []
-    for seed in SEEDS:
-        result = search.run(
-            table.space, table, ("min:loss", "min:average_bits"), STRATEGIES[name], most, seed=seed,
-            options=options_of(name, most, table.space),
-        )  # fmt: skip
-        loss, bits = (np.array([point.values[i] for point in result.points]) for i in (0, 1))
-        shares.append(100 * area(bits, loss, corner) / whole)
-        counts.append(len(result.points))
-    found = {
-        "strategy": name, "evaluations": most, "used": round(statistics.mean(counts), 1),
-        "share_percent": [round(share, 2) for share in shares], "mean_percent": round(statistics.mean(shares), 2),
-        "sd_percent": round(statistics.stdev(shares), 2), "of_space_percent": round(100 * most / table.space.size, 2),
-    }  # fmt: skip
-    say(found)
+def rows_of(table: Table, name: str, corner: tuple[float, float], whole: float) -> list[dict[str, Any]]:
+    """The shares of one strategy after at most so many evaluations, by seed.
+
+    A strategy does not know how many evaluations it has, so those of a shorter search are the first ones of a longer.
+    ``guided`` is run anew for each number, since it is given as many budgets.
+    """
+    found: list[dict[str, Any]] = []
+    longest: dict[int, search.SearchResult] = {}
+    for most in EVALUATIONS:
+        shares, counts = [], []
+        for seed in SEEDS:
+            if name == "guided" or seed not in longest:
+                count, options = most if name == "guided" else EVALUATIONS[-1], options_of(name, most, table.space)
+                longest[seed] = search.run(
+                    table.space, table, ("min:loss", "min:average_bits"), STRATEGIES[name], count, seed=seed,
+                    options=options,
+                )  # fmt: skip
+            points = longest[seed].points[:most]
+            loss, bits = (np.array([point.values[i] for point in points]) for i in (0, 1))
+            shares.append(100 * area(bits, loss, corner) / whole)
+            counts.append(len(points))
+        found.append({
+            "strategy": name, "evaluations": most, "used": round(statistics.mean(counts), 1),
+            "share_percent": [round(share, 2) for share in shares], "mean_percent": round(statistics.mean(shares), 2),
+            "sd_percent": round(statistics.stdev(shares), 2),
+            "of_space_percent": round(100 * statistics.mean(counts) / table.space.size, 2),
+        })  # fmt: skip
+        say(found[-1])
     return found
 
 
 def options_of(name: str, most: int, space: search.BitmapSpace) -> dict[str, Any]:
-    """The strategy's options: ``guided`` has a budget per two evaluations, the rest being its gradient steps'."""
-    if name == "guided":
+    """The strategy's options: ``guided`` has a budget per two evaluations, the rest being its gradient steps', or a
+    dozen budgets that it refines until the evaluations are spent.
+    """
+    if name.startswith("guided"):
         low, high = space.reachable("average_bits")
-        budgets = most // 2
-        return {"budgets": [low + (high - low) * (index + 1) / (budgets + 1) for index in range(budgets)]}
+        budgets = most // 2 if name == "guided" else 12
+        values = [low + (high - low) * (index + 1) / (budgets + 1) for index in range(budgets)]
+        return {"budgets": values} | ({} if name == "guided" else {"rounds": 1000})
     return {"warm_start": True} if "warm start" in name else {}
 
 

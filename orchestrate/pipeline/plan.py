@@ -96,7 +96,7 @@ def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
     """
     tracking = config.tracking.model_dump()
     folders: dict[str, Path] = {}
-    planned = []
+    planned: list[PlannedStep] = []
     for step in config.steps:
         if step.name in folders:
             raise BadInputError(f"step names must differ: {step.name!r} is used twice")
@@ -104,7 +104,7 @@ def plan(config: PipelineConfig, output: Path) -> list[PlannedStep]:
             may = " or ".join(name for name, job in JOBS.items() if job.shareable)
             raise BadInputError(f"only a step of {may} may be shared: {step.name} is {step.command}; leave it out")
         inherited = {"workers": _workers_for(step.command, config), "tracking": tracking}
-        written = _spelled(step.config, step.name)
+        written = _spelled(step.config, step.name, {other.name: other.command for other in planned})
         data = {**inherited, **_resolve(written, folders, step.name)}
         checked = validate(JOBS[step.command].config, data, f"step {step.name}")
         folders[step.name] = _shared_folder(step.command, checked, output) if step.shared else output / step.name
@@ -144,27 +144,33 @@ def _shared_folder(command: str, config: BaseConfig, output: Path) -> Path:
     return output.parent / SHARED / f"{command}-{fingerprint_of(command, to_plain(config))[:12]}"
 
 
-def _spelled(value: Any, step: str) -> Any:
+def _spelled(value: Any, step: str, commands: Mapping[str, str]) -> Any:
     """Write every bitmap that names a step and a choice as the text that it stands for.
 
     Raises:
-        BadInputError: the mapping has a key ``step``, and is not of the form that a bitmap has.
+        BadInputError: the mapping has a key ``step``, and is not of the form that a bitmap has, or names no search.
     """
+    if isinstance(value, Mapping) and "step" in value:
+        return _bitmap_of(value, step, commands)
     if isinstance(value, Mapping):
-        return _bitmap_of(value, step) if "step" in value else {k: _spelled(item, step) for k, item in value.items()}
+        return {key: _spelled(item, step, commands) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_spelled(item, step) for item in value]
+        return [_spelled(item, step, commands) for item in value]
     return value
 
 
-def _bitmap_of(value: Mapping[str, Any], step: str) -> str:
-    best, name = value.get("best"), value.get("id")
+def _bitmap_of(value: Mapping[str, Any], step: str, commands: Mapping[str, str]) -> str:
+    best, name, source = value.get("best"), value.get("id"), str(value["step"])
+    if commands.get(source, "search") != "search":
+        raise BadInputError(
+            f"step {step}: a bitmap must be of an earlier search: {source} is a step of {commands[source]}"
+        )
     if value.keys() == {"step", "best"} and isinstance(best, Mapping) and len(best) == 1:
         ((cost, limit),) = best.items()
         if isinstance(limit, int | float) and not isinstance(limit, bool):
-            return f"step:{value['step']}/{FRONT}#{cost}={limit}"
+            return f"step:{source}/{FRONT}#{cost}={limit}"
     elif value.keys() == {"step", "id"} and isinstance(name, str | int) and not isinstance(name, bool):
-        return f"step:{value['step']}/{FRONT}#{name}"
+        return f"step:{source}/{FRONT}#{name}"
     raise BadInputError(
         f"step {step}: a bitmap of an earlier search must read {{step: NAME, best: {{average_bits: 4.5}}}} or "
         f"{{step: NAME, id: ogo666}}: got {dict(value)!r}"

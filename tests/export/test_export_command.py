@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config
+from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, LlamaConfig
 
 import qalof
 from orchestrate.cli.app import main
@@ -205,6 +205,34 @@ def test_a_gguf_file_holds_the_embedding_at_its_width_in_the_predicted_bytes(cal
     sizes = {name: tensor_bytes("Q4_0", tensor.numel()) for name, tensor in read_gguf(path).items()}
     blocks = [name for name in sizes if name.startswith("blk.") and read_gguf(path)[name].dim() == 2]
     assert sum(sizes[name] for name in blocks) == cost_of(model.set_bitmap("w4a32kv32"), model.sites).weight_bytes
+
+
+def test_a_checkpoint_becomes_a_folder_that_transformers_opens(call, make, random_model, tokens, tmp_path):
+    pytest.importorskip("compressed_tensors", reason="compressed-tensors is not installed")
+    load_tokenizer(random_model).save_pretrained(tmp_path / "base")
+    config = LlamaConfig(
+        vocab_size=1544, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    settings = SwitchSettings(merge="merge_then_quantize", quantization={"weight": {"quantizer": {"method": "gguf"}}})
+    qalof.save(make(settings, source=str(tmp_path / "base")), tmp_path / "c", {})
+    bitmap = ",".join(["w5a32kv32", "w4a32kv32"] * 3 + ["w32"])
+    words = ("--checkpoint", tmp_path / "c", "--bitmap", bitmap, "--output", tmp_path / "f", "--format",
+             "compressed-tensors")  # fmt: skip
+    code, out, error = call(*words, "--json")
+    assert code == 0, error
+    result = json.loads(out.splitlines()[-1])
+    assert (result["exact_weights"], result["differing_sites"], result["oldest_reader"]) == (True, [], "0.18")
+    assert result["groups"] == {"4 bits in groups of 32": 3, "5 bits in groups of 32": 3}
+    assert result["file_bytes"] > result["tensor_bytes"]
+    said = call(*words)[1]
+    assert "bit for bit" in said
+    assert "compressed-tensors 0.18 or later" in " ".join(said.split())
+    model, theirs = checkpoints.load(tmp_path / "c"), AutoModelForCausalLM.from_pretrained(tmp_path / "f")
+    model.set_bitmap(bitmap)
+    with torch.no_grad():
+        assert torch.equal(theirs.eval()(tokens).logits, model(tokens).logits)
 
 
 FAMILIES = {

@@ -61,6 +61,7 @@ def test_a_bitmap_of_a_search_may_be_written_short_wherever_a_bitmap_stands(comm
         {"step": "found", "best": {"average_bits": "few"}},
         {"step": "found", "best": 4.5},
         {"step": "found", "id": None},
+        {"step": ["found"], "best": 4},
         {"step": "found", "id": "ogo666", "best": {"average_bits": 4.5}},
     ],
 )
@@ -70,6 +71,11 @@ def test_another_form_is_refused_with_the_right_one(wrong):
     assert "\n" not in str(caught.value)
     with pytest.raises(BadInputError, match="no earlier step 'fuond'"):
         planned("evaluate", {"step": "fuond", "id": 3})
+    train = {"name": "sp", "command": "train", "config": {**TRAIN, "objective": {"name": "spnet"}}}
+    profile = {"checkpoint": "c", "bitmaps": [{"step": "sp", "id": 3}]}
+    steps = [train, {"name": "s", "command": "profile", "config": profile}]
+    with pytest.raises(BadInputError, match="of an earlier search: sp is a step of train"):
+        plan(validate(PipelineConfig, {"steps": steps}, "test"), Path("/runs/p"))
 
 
 @pytest.mark.parametrize("scale", ["full", "tiny"])

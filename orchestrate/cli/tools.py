@@ -183,10 +183,10 @@ def _pipeline(config: Path, common: Common) -> None:
 
         show_forecast(forecast_pipeline(loaded, place), common.as_json)
         return
-    summary = run_pipeline(loaded, place, common.address)
-    page = write_report(place)
+    summary = run_pipeline(loaded, place, common.address, write_report)
+    page = summary["report"]
     if common.as_json:
-        print(json.dumps({**summary, "report": str(page)}))
+        print(json.dumps(summary))
         return
     if "table" in summary:
         show_table(summary["table"])

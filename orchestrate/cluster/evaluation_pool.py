@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -71,7 +72,9 @@ class Scorer:
         if item.metrics not in self._requested:
             self._requested[item.metrics] = on_request(self.task, item.metrics)
         self.model.set_bitmap(item.bitmap)
-        return evaluate_in_parts(self.task, self.model, item.limit, item.skip, **self._requested[item.metrics])
+        began = time.time()
+        found = evaluate_in_parts(self.task, self.model, item.limit, item.skip, **self._requested[item.metrics])
+        return replace(found, span=(began, time.time()))
 
     def measure(self, measurement: Measurement) -> Taken:
         """Take a measurement of the model."""

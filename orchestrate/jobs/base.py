@@ -85,6 +85,12 @@ class Job(ABC, Generic[Config, Checked]):
         """Digests, by key, of the files and folders that the result depends on."""
         return input_digests(self.stands_for(config))
 
+    def method(self, config: Config) -> str:
+        """Name what the command does it by, such as an objective, a strategy or an attack; runs are found by it.  It is
+        empty where there is nothing to choose.
+        """
+        return ""
+
     def describe(self, config: Config, check: bool) -> str:
         """Say in one or more lines what a run would do; ``check`` says whether the config is checked too."""
         checked = " (checkpoint and space are good)" if check and self.check(config) else ""

@@ -6,7 +6,7 @@ A finished run directory is taken as it stands.  Nothing is started before the c
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,23 @@ from orchestrate.config.redaction import redact
 from orchestrate.config.sections import JobConfig, TrackingConfig, WorkersConfig
 from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.registry import JOBS
+from orchestrate.runs.datasets import datasets_of
 from orchestrate.runs.directory import RunDirectory
-from orchestrate.runs.layout import RESULT, TRACKING
+from orchestrate.runs.layout import CONFIG, ENVIRONMENT, RESULT, TRACKING
 from orchestrate.runs.mlflow_store import check_root
 from orchestrate.runs.mlflow_sync import sync_left
-from orchestrate.runs.mlflow_tracker import Resumed, Tracker
+from orchestrate.runs.mlflow_tracker import Resumed, Run, Tracker
 from orchestrate.runs.mlflow_writes import new_key
 from orchestrate.runs.progress import detail, say
-from qalof.files import read_json, write_json
+from qalof.files import MANIFEST, read_json, write_json
 from qalof.home import expanded
 from qalof.locks import held
 
 
 def execute(
-    command: str, config: JobConfig, output: str | Path, address: str | None = None, *, wait: bool = False
-) -> Result:
+    command: str, config: JobConfig, output: str | Path, address: str | None = None, *, wait: bool = False,
+    above: str | None = None,
+) -> Result:  # fmt: skip
     """Run a command's job in a run directory, which no other process may use meanwhile.
 
     Args:
@@ -43,6 +45,7 @@ def execute(
         output: the run directory.
         address: the address of a Ray cluster; None takes this machine, or the cluster that a Ray job runs on.
         wait: whether to wait for another process that uses the run directory, and to take its result then.
+        above: the key of the run in MLflow under which this one is, such as that of a pipeline.
 
     Raises:
         BadInputError: the config or the run directory cannot be used; no worker has started then.
@@ -62,7 +65,7 @@ def execute(
             return _taken(config, command, directory.path, finished, locked=True)
         for key, digest in job.inputs(config).items():
             detail(f"{command}: input {key} has digest {digest}")
-        return _executed(job, config, checked, directory, tracker, address)
+        return _executed(job, config, checked, directory, tracker, address, above)
 
 
 def check_places(config: JobConfig, output: Path) -> None:
@@ -108,27 +111,65 @@ def _executed(
     directory: RunDirectory,
     tracker: Tracker,
     address: str | None,
+    above: str | None,
 ) -> Result:
     """Do the work in a run directory that is open and locked."""
-    command = directory.command
-    place = directory.path / TRACKING
-    said = read_json(place, "tracking file") if place.is_file() else None
-    earlier = None if said is None else Resumed(said.get("run"), said.get("key"))
-    key = (earlier.key if earlier else None) or new_key()
-    named = {"key": key, "uri": redact(tracker.uri), "experiment": config.tracking.experiment}
-    write_json(place, {"run": earlier.run_id if earlier else None, **named})
-    params, tags, name = to_plain(config), {"command": command}, directory.path.name
+    command, tags = directory.command, {"command": directory.command, **tags_of(job, config)}
     started = time.monotonic()
     with (
         ray_for(config.workers, address),
-        tracker.parent(name, params, tags, earlier, directory.path, key=key) as run,
+        recorded(directory.path, tracker, to_plain(config), tags, above) as run,
     ):
-        detail(f"{command}: runs in {directory.path}, recorded under the key {key} at {redact(tracker.uri)}")
+        for file in (CONFIG, ENVIRONMENT):
+            run.artifact(directory.path / file)
+        run.datasets(datasets_of(job.stands_for(config)))
+        detail(f"{command}: runs in {directory.path}, recorded under the key {run.key} at {redact(tracker.uri)}")
         result = job.work(config, checked, directory, run)
         result["seconds"] = round(time.monotonic() - started, 1)
         detail(f"{command}: done after {result['seconds']:.1f} s; the result is {directory.path / RESULT}")
-    write_json(place, {"run": run.run_id, **named})
     return directory.finish(result)
+
+
+@contextmanager
+def recorded(
+    folder: Path, tracker: Tracker, params: Mapping[str, Any], tags: Mapping[str, str], above: str | None = None
+) -> Iterator[Run]:
+    """Keep a run in MLflow open for the length of the block, the same one where the work of ``folder`` goes on.
+
+    Args:
+        folder: the run directory, whose name is the run's.
+        tracker: the record.
+        params: nested settings.
+        tags: texts, by which runs are found.
+        above: the key of the run under which this one is.
+    """
+    place = folder / TRACKING
+    said = read_json(place, "tracking file") if place.is_file() else None
+    earlier = None if said is None else Resumed(said.get("run"), said.get("key"))
+    key = (earlier.key if earlier else None) or new_key()
+    named = {"key": key, "uri": redact(tracker.uri), "experiment": tracker.place.experiment}
+    write_json(place, {"run": earlier.run_id if earlier else None, **named})
+    with tracker.parent(folder.name, params, tags, earlier, folder, above, key) as run:
+        yield run
+    write_json(place, {"run": run.run_id, **named})
+
+
+def tags_of(job: Job[Any, Any], config: JobConfig) -> dict[str, str]:
+    """Return the tags by which runs are found: the model, and the method of the command."""
+    sources = [source for each in job.stands_for(config).values() if (source := model_of(each))]
+    source = sources[0] if sources else ""
+    method = job.method(config)
+    return {**({"model": source} if source else {}), **({"method": method} if method else {})}
+
+
+def model_of(config: Any) -> str:
+    """Return the source of the pretrained model of a config, or of its checkpoint; empty where there is none."""
+    model = getattr(config, "model", None)
+    if model is not None:
+        return str(model.source)
+    manifest = Path(str(getattr(config, "checkpoint", None) or "")) / MANIFEST
+    stored = read_json(manifest, "manifest") if manifest.is_file() else {}
+    return str(stored["base"].get("source", "")) if isinstance(stored.get("base"), dict) else ""
 
 
 @contextmanager

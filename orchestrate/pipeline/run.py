@@ -7,18 +7,20 @@ on where it was killed.  Where the pipeline has a table, it is filled at the end
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.jobs.registry import JOBS
-from orchestrate.jobs.run import check_places, execute, finished_result, ray_for, tracker_of
+from orchestrate.jobs.run import check_places, execute, finished_result, ray_for, recorded, tracker_of
 from orchestrate.pipeline.plan import PipelineConfig, StepConfig, link_shared, load_pipeline, plan, step_configs
 from orchestrate.pipeline.tables.check import check_table
 from orchestrate.pipeline.tables.fill import fill
 from orchestrate.runs.layout import PIPELINE, TABLE
+from orchestrate.runs.mlflow_tracker import CLOSING, Run
 from orchestrate.runs.progress import say
 from qalof.files import write_json
 from qalof.home import expanded
@@ -28,7 +30,10 @@ from qalof.writing import check_folder, disk_errors
 __all__ = ["PipelineConfig", "StepConfig", "load_pipeline", "run_pipeline", "step_configs"]
 
 
-def run_pipeline(config: PipelineConfig, output: str | Path, address: str | None = None) -> dict[str, Any]:
+def run_pipeline(
+    config: PipelineConfig, output: str | Path, address: str | None = None,
+    report: Callable[[Path], Path] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Run every step; one Ray connection serves them all.
 
     Args:
@@ -36,9 +41,11 @@ def run_pipeline(config: PipelineConfig, output: str | Path, address: str | None
         output: a folder below which each step has its run directory; ``pipeline.json`` lists them from the start,
             with the seconds of those that are done.
         address: the address of a Ray cluster.
+        report: writes a page about ``output``, and returns its path; None writes none.
 
     Returns:
-        Command, folder and seconds of each step; the seconds of the whole; and the table, if there is one.
+        Command, folder and seconds of each step; the seconds of the whole; the table, if there is one; and the path of
+        the report.
 
     Raises:
         BadInputError: a step cannot be run; whatever can be known before is raised before any worker starts.
@@ -57,24 +64,45 @@ def run_pipeline(config: PipelineConfig, output: str | Path, address: str | None
     for tracking in {repr(step.config.tracking): step.config.tracking for step in unfinished}.values():
         tracker_of(tracking)
     with held(output, "--output"):
-        return _run_planned(config, planned, output, address)
+        with disk_errors(output):
+            output.mkdir(parents=True, exist_ok=True)
+        with _recorded(config, output, bool(unfinished)) as run:
+            summary = _run_planned(config, planned, output, address, None if run is None else run.key)
+            page = None if report is None else report(output)
+            for file in (output / PIPELINE, output / TABLE, page):
+                if run is not None and file is not None and file.is_file():
+                    run.artifact(file)
+        return summary if page is None else {**summary, "report": str(page)}
+
+
+@contextmanager
+def _recorded(config: PipelineConfig, output: Path, begins: bool) -> Iterator[Run | None]:
+    """Keep the pipeline's own run in MLflow open, under which those of its steps are; there is none where nothing is
+    left to do.
+    """
+    if not begins:
+        yield None
+        return
+    tracker = tracker_of(config.tracking)
+    settings = {"title": config.title, "scale": config.scale, "steps": [step.name for step in config.steps]}
+    with recorded(output, tracker, settings, {"command": "run"}) as run:
+        tracker.flush(time.monotonic() + CLOSING)  # a step's run looks for the one above it
+        yield run
 
 
 def _run_planned(
-    config: PipelineConfig, planned: Sequence[PlannedStep], output: Path, address: str | None
+    config: PipelineConfig, planned: Sequence[PlannedStep], output: Path, address: str | None, above: str | None
 ) -> dict[str, Any]:
     workers: list[WorkersConfig] = [step.config.workers for step in planned]
     started = time.monotonic()
     steps: list[dict[str, Any]] = [{"name": step.name, "command": step.command} for step in planned]
     summary: dict[str, Any] = {"title": config.title, "scale": config.scale, "steps": steps}
-    with disk_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
     (output / TABLE).unlink(missing_ok=True)  # a page of an earlier run, which this one may contradict
     write_json(output / PIPELINE, summary)
     with ray_for(max(workers, key=_room), address, workers):
         for number, step in enumerate(planned, start=1):
             say(f"[bold]step {number}/{len(planned)}: {step.name} ({step.command})[/bold]")
-            steps[number - 1]["seconds"] = _run(step, output)
+            steps[number - 1]["seconds"] = _run(step, output, above)
             write_json(output / PIPELINE, summary)
     summary["seconds"] = round(time.monotonic() - started, 1)
     write_json(output / PIPELINE, summary)
@@ -89,8 +117,8 @@ def _room(workers: WorkersConfig) -> tuple[bool, int]:
     return not workers.in_process, workers.count
 
 
-def _run(step: PlannedStep, output: Path) -> float:
+def _run(step: PlannedStep, output: Path, above: str | None) -> float:
     if step.shared:
         link_shared(step, output)
-    seconds: float = execute(step.command, step.config, step.folder, wait=step.shared)["seconds"]
+    seconds: float = execute(step.command, step.config, step.folder, wait=step.shared, above=above)["seconds"]
     return seconds

@@ -223,7 +223,7 @@ def tracked(record: Record) -> list[Tracked]:
     """Link the steps' runs; the links work while `qalof ui` runs, for records that it can serve."""
     found = []
     for step in record.steps:
-        run = str(step.tracking.get("run", ""))
+        run = str(step.tracking.get("run") or "")
         if run:
             local = database_of(str(step.tracking.get("uri", ""))) is not None and run.isalnum()
             href = f"{UI}/#/runs/{run}" if local else ""

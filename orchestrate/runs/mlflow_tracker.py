@@ -30,7 +30,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,9 +38,10 @@ from typing import Any, NamedTuple
 from orchestrate.config.redaction import conceal, redact
 from orchestrate.runs.layout import TRACKING_QUEUE
 from orchestrate.runs.mlflow_queue import Queue, Write
+from orchestrate.runs.mlflow_run import Run, now_ms
 from orchestrate.runs.mlflow_store import Place, StoreAwayError, reason
-from orchestrate.runs.mlflow_values import flatten, split_finite
-from orchestrate.runs.mlflow_writes import Value, Writer, batches, create, hopeless, new_key
+from orchestrate.runs.mlflow_values import flatten
+from orchestrate.runs.mlflow_writes import Writer, batches, create, hopeless, new_key
 from orchestrate.runs.progress import say
 from qalof.errors import BadInputError
 
@@ -137,9 +138,9 @@ class Tracker:
         """
         self.adopt(folder)
         key = key or (resume.key if resume else None) or new_key()
-        run = Run(self, key)
+        run = Run(key, self.send, self.known_id, resumed=resume is not None)
         begin = create(
-            key, name, tags or {}, _now(), above, resume.run_id if resume else None, resume=resume is not None
+            key, name, tags or {}, now_ms(), above, resume.run_id if resume else None, resume=resume is not None
         )
         self.send(begin, *batches(key, flatten(params or {}), [], first=True))
         status = "KILLED"
@@ -151,7 +152,7 @@ class Tracker:
             run.set_tags({"error": conceal(f"{type(error).__name__}: {error}", self.uri)})
             raise
         finally:
-            self.send({"do": "end", "run": key, "status": status, "ended": _now()})
+            self.send({"do": "end", "run": key, "status": status, "ended": now_ms()})
             self.close()
 
     def adopt(self, folder: Path | None) -> None:
@@ -218,69 +219,3 @@ class Tracker:
             self._wake.clear()
             if time.monotonic() >= self._next_try:
                 self.flush()
-
-
-class Run:
-    """An open parent run.  Its methods never raise an error of the store: what fails waits in the tracker."""
-
-    def __init__(self, tracker: Tracker, key: str) -> None:
-        self.key = key
-        self._tracker = tracker
-        self._noted: set[str] = set()
-
-    @property
-    def run_id(self) -> str | None:
-        """The id of the run; None while it is not made yet."""
-        return self._tracker.known_id(self.key)
-
-    def log_metrics(self, metrics: Mapping[str, Any], step: int = 0) -> None:
-        """Write one point of several curves."""
-        self.log_series([(step, metrics)])
-
-    def log_series(self, points: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-        """Write many points, 800 values per request.  The first value of a name that is not finite becomes a tag."""
-        now = _now()
-        values: list[Value] = []
-        notes: dict[str, str] = {}
-        for step, metrics in points:
-            finite, other = split_finite(metrics)
-            values += [(name, value, now, step) for name, value in finite.items()]
-            notes |= {f"not_finite.{n}": f"{t} at step {step}" for n, t in other.items() if n not in self._noted}
-            self._noted |= set(other)
-        self._tracker.send(*batches(self.key, {}, values, notes))
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Add or replace tags."""
-        self._tracker.send(*batches(self.key, {}, [], tags))
-
-    def child(
-        self,
-        name: str,
-        params: Mapping[str, Any] | None = None,
-        metrics: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
-        status: str = "FINISHED",
-    ) -> str:
-        """Write a finished run under this one, whole: a trial, or a bitmap that was evaluated.
-
-        Returns:
-            The key of the run.
-        """
-        now, key = _now(), new_key()
-        finite, other = split_finite(metrics or {})
-        labels = {**(tags or {}), **{f"not_finite.{name}": text for name, text in other.items()}}
-        values = [(name, value, now, 0) for name, value in finite.items()]
-        self._tracker.send(
-            create(key, name, labels, now, self.key),
-            *batches(key, flatten(params or {}), values),
-            {"do": "end", "run": key, "status": status, "ended": now},
-        )
-        return key
-
-    def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Copy a file, or what a folder holds, to the run."""
-        self._tracker.send({"do": "artifact", "run": self.key, "path": str(path.absolute()), "folder": folder})
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

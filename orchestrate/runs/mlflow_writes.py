@@ -4,6 +4,7 @@
     batch      metrics, parameters and tags of a run
     datasets   the data that a run used
     artifact   a file or folder, copied as it is when its turn comes
+    text       a text, as a file of its own
     end        the end of a run
 
 Every one of them may be done again without a trace, since nobody can know whether a request that broke off was
@@ -40,7 +41,7 @@ def new_key() -> str:
 
 def create(
     key: str, name: str, tags: Mapping[str, str], started: int, parent: str | None = None,
-    known: str | None = None, resume: bool = False,
+    known: str | None = None, resume: bool = False, once: bool = False,
 ) -> Write:  # fmt: skip
     """Make a run.
 
@@ -52,11 +53,12 @@ def create(
         parent: the key of the run above it.
         known: the id of the run, where it was made by a program that gave it no key.
         resume: whether the run may be there already and is to go on.
+        once: whether the run may be there already and is then left as it is.
     """
     labels = texts({**tags, KEY: key})
     return {
         "do": "create", "run": key, "name": name, "tags": labels, "started": started, "parent": parent,
-        "known": known, "resume": resume,
+        "known": known, "resume": resume, "once": once,
     }  # fmt: skip
 
 
@@ -118,13 +120,18 @@ class Writer:
         run_id = self.id_of(write["run"])
         if run_id is None:
             raise MissingRunError(f"there is no run of the key {write['run']}")
+        if write.get("first") and write["run"] in self._resumed:
+            return
         if kind == "batch":
-            if not (write["first"] and write["run"] in self._resumed):
-                self._batch(run_id, write)
+            self._batch(run_id, write)
         elif kind == "artifact":
             path = Path(write["path"])
             log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
             log(run_id, str(path), write["folder"])
+        elif kind == "text":
+            self.client.log_text(run_id, write["text"], write["name"])
+        elif kind == "datasets":
+            self._datasets(run_id, write["datasets"])
         elif kind == "end":
             self.client.set_terminated(run_id, write["status"], write["ended"])
         else:
@@ -144,6 +151,9 @@ class Writer:
         if write["resume"] and (run_id := self._known(write["known"]) or self.id_of(key)):
             self.client.update_run(run_id, status="RUNNING")
             self.ids[key] = run_id
+            self._resumed.add(key)
+            return
+        if write["once"] and self.id_of(key):
             self._resumed.add(key)
             return
         if again and self.id_of(key):
@@ -167,6 +177,18 @@ class Writer:
             if error.get_http_status_code() >= 500:
                 raise
             return None
+
+    def _datasets(self, run_id: str, described: Sequence[Mapping[str, str]]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(each["name"], each["digest"], each["source_type"], each["source"]),
+                [InputTag("mlflow.data.context", each["context"])],
+            )
+            for each in described
+        ]
+        self.client.log_inputs(run_id, inputs)
 
     def _batch(self, run_id: str, write: Write) -> None:
         from mlflow.entities import Metric, Param, RunTag

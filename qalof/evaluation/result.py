@@ -31,7 +31,8 @@ class Evaluation:
     cut or could not be answered, by name, such as prompts that lost part of their context; ``weights``: name -> one
     weight per example, for metrics that are ratios of sums; ``exponents``: name -> factor, for metrics that are
     exp(factor * loss); ``failure``: why there is no score, empty where there is one.  Every metric of a failed
-    evaluation is NaN, unless it has a value of its own.
+    evaluation is NaN, unless it has a value of its own.  ``span``: when it began and ended, in seconds since 1970,
+    where that is known; it is no part of the result, and is not stored with it.
     """
 
     metrics: Mapping[str, float]
@@ -41,6 +42,7 @@ class Evaluation:
     weights: Mapping[str, list[int]] = field(default_factory=dict)
     exponents: Mapping[str, float] = field(default_factory=dict)
     failure: str = ""
+    span: tuple[float, float] | None = field(default=None, compare=False)
 
     @classmethod
     def failed(cls, reason: str) -> Evaluation:
@@ -87,11 +89,12 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
-        """Read the form of :meth:`to_json`."""
+        """Read the form of :meth:`to_json`, to which a ``span`` may have been added."""
         scores, counts = dict(data.get("per_example", {})), dict(data.get("counts", {}))
         weights, exponents = dict(data.get("weights", {})), dict(data.get("exponents", {}))
         failure = str(data.get("failure", ""))
-        return cls(dict(data["metrics"]), int(data["examples"]), scores, counts, weights, exponents, failure)
+        span = None if data.get("span") is None else (float(data["span"][0]), float(data["span"][1]))
+        return cls(dict(data["metrics"]), int(data["examples"]), scores, counts, weights, exponents, failure, span)
 
 
 def token_scores(sums: Sequence[float], tokens: Sequence[int]) -> list[float]:

@@ -106,8 +106,9 @@ def test_the_search_command_leaves_the_front_as_json_csv_and_png_and_a_run_for_e
     runs = children(tmp_path)
     assert len(runs) == result["evaluations"] == 6
     assert all({"f1", "exact_match", "weight_bytes", "average_bits"} <= run.data.metrics.keys() for run in runs)
-    assert all(float(run.data.params["bits.h.0.attn.c_attn"]) in (2, 4, 8) for run in runs)
+    assert all(float(run.data.params["bits.weight.h.0.attn.c_attn"]) in (2, 4, 8) for run in runs)
     assert all("bitmap" in run.data.tags for run in runs)
+    assert all(run.info.start_time < run.info.end_time for run in runs), "each has the times of its own trial"
 
 
 def test_sensitivity_ranks_every_site(ray_session, span_checkpoint, tmp_path):

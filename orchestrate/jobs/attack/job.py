@@ -6,6 +6,7 @@ read (:mod:`orchestrate.jobs.attack.on_pool`); nothing here runs a model.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,11 +104,12 @@ def _mean(config: AdaptiveConfig, defence: RandomPrecision) -> Expectation:
 def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
     """Attack, report to MLflow, and give the result."""
     plan = checked.plan
-    total = len(checked.examples) * (len(plan.targets) + 1)
+    total, began = len(checked.examples) * (len(plan.targets) + 1), time.time()
     with progress_bar("attack", total) as progress:
         found = attack_and_judge(
             plan, checked.examples, config.workers, directory.path, lambda done, _, said: progress.update(done, said)
         )
+    ended = time.time()
     results = [found.results[str(bitmap)] for bitmap in plan.bitmaps]
     robustness = _report(plan, found)
     summary = robustness.to_json()
@@ -121,7 +123,9 @@ def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: R
             "queries": sum(r.queries for r in texts) / len(texts),
         }
         every = {**metrics, **cost_of(bitmap, sites).as_metrics()}
-        record_bitmap(run, f"attacked at {short_name(bitmap)}", bitmap, every, "attack")
+        name = f"attacked at {short_name(bitmap)}"
+        # texts of all bitmaps are attacked side by side, so each took as long as the whole
+        record_bitmap(run, name, bitmap, every, "attack", sites=sites, span=(began, ended))
         log_at(run, bitmap, metrics)
     for defence in summary["random_precision"]:
         p = defence["defence"]["probability"]
@@ -181,6 +185,10 @@ class AttackJob(Job[AttackConfig, Checked]):
         ("Seed", "seed"),
     )
     record = (ATTACK_RECORD, "attack")
+
+    def method(self, config: AttackConfig) -> str:
+        """Name the attack."""
+        return config.method.name
 
     def check(self, config: AttackConfig) -> Checked:
         """The checkpoint, the bitmaps, the method and its targets."""

@@ -70,6 +70,10 @@ class ExportJob(Job[ExportConfig, Checked]):
         run.log_metrics(sizes)
         return result
 
+    def method(self, config: ExportConfig) -> str:
+        """Name the format."""
+        return str(config.format)
+
     def describe(self, config: ExportConfig, check: bool) -> str:
         """Name the format, the bitmap and the checkpoint."""
         checked = " (checkpoint and bitmap are good)" if check and self.check(config) else ""

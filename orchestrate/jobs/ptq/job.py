@@ -33,7 +33,7 @@ from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.ptq.config import MethodConfig, PtqConfig
 from orchestrate.jobs.ptq.findings import PtqScores, ptq_scores
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
-from orchestrate.jobs.shared.scores import bitmap_tags, rows, site_params
+from orchestrate.jobs.shared.scores import record_bitmap, rows
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
@@ -92,12 +92,12 @@ class MethodActor:
         found = []
         for bitmap in bitmaps:
             model.set_bitmap(bitmap)
-            found.append(evaluate_in_parts(task, model, config.limit).to_json())
+            began = time.time()
+            found.append({**evaluate_in_parts(task, model, config.limit).to_json(), "span": [began, time.time()]})
         # the model is priced here, since its learned steps and observed ranges are nowhere else
         costs = [cost_of(bitmap, model.sites, rest=model.rest).to_json() for bitmap in bitmaps]
         seconds = round(time.monotonic() - started, 1)
-        outcome: dict[str, Any] = json_ready({"evaluations": found, "costs": costs, "gptq": errors, "seconds": seconds})
-        return outcome
+        return dict(json_ready({"evaluations": found, "costs": costs, "gptq": errors, "seconds": seconds}))
 
 
 def check(config: PtqConfig) -> Checked:
@@ -233,10 +233,9 @@ def _compare(found: Sequence[dict[str, Any]], reference: str) -> None:
 
 
 def _record(run: Run, method: MethodConfig, bitmap: Bitmap, evaluation: Evaluation, cost: Mapping[str, Any]) -> None:
-    costs = {name: value for name, value in cost.items() if isinstance(value, int | float)}
-    params = {"method": method.name, "kind": method.kind, **site_params(bitmap)}
-    tags = {**bitmap_tags(bitmap), "command": "ptq", "method": method.name}
-    run.child(f"{method.name} at {short_name(bitmap)}", params, {**evaluation.metrics, **costs}, tags)
+    metrics = {**evaluation.metrics, **{name: value for name, value in cost.items() if isinstance(value, int | float)}}
+    name, more = f"{method.name} at {short_name(bitmap)}", {"method": method.name, "kind": method.kind}
+    record_bitmap(run, name, bitmap, metrics, "ptq", span=evaluation.span, more=more)
 
 
 class PtqJob(Job[PtqConfig, Checked]):
@@ -252,6 +251,10 @@ class PtqJob(Job[PtqConfig, Checked]):
         ("Calibration", "calibration"),
     )
     is_about = "Quantization without training, by several methods, scored on the same examples."
+
+    def method(self, config: PtqConfig) -> str:
+        """Name the methods that are compared."""
+        return ", ".join(method.name for method in config.methods)
 
     def check(self, config: PtqConfig) -> Checked:
         """Find the model, the task, and each method's bitmaps."""

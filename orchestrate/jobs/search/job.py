@@ -94,7 +94,10 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
             nonlocal done
             done += 1
             metrics = {**score.evaluation.metrics, **score.cost.as_metrics()}
-            record_bitmap(run, f"trial {done}", score.bitmap, metrics, "search")
+            record_bitmap(
+                run, f"trial {done}", score.bitmap, metrics, "search", sites=space.sites, span=score.evaluation.span,
+                identity=f"bitmap {score.bitmap}",
+            )  # fmt: skip
             progress.update(done, "  ".join(map(_shown, parse_objectives(objectives), score.values)))
 
         found = find(
@@ -183,6 +186,10 @@ class SearchJob(Job[SearchConfig, Checked]):
     def work(self, config: SearchConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
         """Search, and keep the front."""
         return search(config, checked, directory, run)
+
+    def method(self, config: SearchConfig) -> str:
+        """Name the strategy."""
+        return config.strategy or GUIDED
 
     def describe(self, config: SearchConfig, check: bool) -> str:
         """Name the strategy, and say how many evaluations it may make."""

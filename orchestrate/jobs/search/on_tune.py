@@ -199,10 +199,12 @@ class BitmapTrial(StatelessTrial):
 
     def advance(self) -> dict[str, Any]:
         """Evaluate, or measure."""
+        found: Any
         if "measurement" in self.config:
             found = self._scorer.measure(self.config["measurement"])
         else:
             item = Scoring(Bitmap.from_json(self.config["bitmap"]), self.config["limit"], tuple(self.config["metrics"]))
-            found = attempted(lambda: self._scorer.score(item)).to_json()
+            evaluation = attempted(lambda: self._scorer.score(item))
+            found = {**evaluation.to_json(), "span": evaluation.span}
         # as text, because Tune flattens whatever a searcher gets, examples and all
         return {"found": json.dumps(found), "done": True}

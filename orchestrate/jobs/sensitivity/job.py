@@ -93,7 +93,8 @@ def sensitivity(config: SensitivityConfig, checked: Plan, directory: RunDirector
 
         def show(score: Score) -> None:
             metrics = {**score.evaluation.metrics, **score.cost.as_metrics()}
-            record_bitmap(run, _lowered(score.bitmap, config.reference), score.bitmap, metrics, "sensitivity")
+            name, span = _lowered(score.bitmap, config.reference), score.evaluation.span
+            record_bitmap(run, name, score.bitmap, metrics, "sensitivity", sites=space.sites, span=span)
             progress.advance(f"{metric} {score.evaluation[metric]:.2f}")
 
         found = run_search(

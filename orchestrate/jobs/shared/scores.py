@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -17,6 +19,9 @@ from qalof.cost import Rest, cost_of
 from qalof.evaluation.result import Evaluation
 from qalof.files import json_ready
 from qalof.site import Site
+
+MOST_SITES = 300
+"""A model with more sites has no parameter per site in MLflow, whose pages show no more."""
 
 
 def evaluate_bitmaps(
@@ -44,7 +49,8 @@ def evaluate_bitmaps(
         scored = pool.evaluate(bitmaps, on_result=show)
     for bitmap, evaluation in zip(bitmaps, scored, strict=True):
         metrics = {**evaluation.metrics, **cost_of(bitmap, sites, rest=rest).as_metrics()}
-        record_bitmap(run, f"bitmap {short_name(bitmap)}", bitmap, metrics, "evaluate")
+        name = f"bitmap {short_name(bitmap)}"
+        record_bitmap(run, name, bitmap, metrics, "evaluate", sites=sites, span=evaluation.span)
         log_at(run, bitmap, evaluation.metrics)
     return scored
 
@@ -76,21 +82,64 @@ def per_example(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation]) -> list
     return ready
 
 
-def record_bitmap(run: Run, name: str, bitmap: Bitmap, metrics: Mapping[str, float], command: str) -> None:
+def record_bitmap(
+    run: Run, name: str, bitmap: Bitmap, metrics: Mapping[str, float], command: str, *,
+    sites: Sequence[Site] | None = None, span: tuple[float, float] | None = None, identity: str | None = None,
+    more: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
     """Record a child run for one bitmap.
 
-    The bitmap itself is a tag: as a parameter it would be one more axis, without an order.
+    The bitmap itself is a tag, and whole in a file: as a parameter it would be one more axis, without an order.
+
+    Args:
+        run: the run of the command.
+        name: what the list of runs shows.
+        bitmap: the bitmap.
+        metrics: its values.
+        command: the command, for the tag.
+        sites: of its model, which weight the shares of a summary; None counts sites instead.
+        span: when it began and ended; None for now.
+        identity: what no other child has; None takes the name.
+        more: further parameters, which are tags too, such as the method.
     """
-    run.child(name, site_params(bitmap), metrics, {**bitmap_tags(bitmap), "command": command})
+    tags = {**bitmap_tags(bitmap), "command": command, **(more or {})}
+    files = {"bitmap.json": json.dumps(bitmap.to_json(), indent=2)}
+    params = {**(more or {}), **site_params(bitmap, sites)}
+    run.child(name, params, metrics, tags, span=span, identity=identity, files=files)
 
 
-def site_params(bitmap: Bitmap) -> dict[str, Any]:
-    """Return the parameters of a child run: the weight's bits by site, so a parallel-coordinates plot has one axis per
-    site, and the group size of those that have one.
+def site_params(bitmap: Bitmap, sites: Sequence[Site] | None = None) -> dict[str, Any]:
+    """Return the parameters of a child run.
+
+    ``bits.weight.SITE`` has the weight's bits, so a parallel-coordinates plot has one axis per site.  Widths of
+    activations and of the KV cache are one number where all sites have the same, and otherwise ``bits.activation.SITE``
+    and ``bits.kv.SITE``; ``group_size.SITE`` is there where a site has one.  ``summary`` has the average bits and the
+    share of weights at each width.  A model with more than :data:`MOST_SITES` sites has the summary alone: its bitmap
+    is in the file.
     """
-    sizes = {site: bits.group_size for site, bits in bitmap.items() if bits.group_size is not None}
-    bits = {site: bits.weight for site, bits in bitmap.items()}
-    return {"bits": bits} | ({"group_size": sizes} if sizes else {})
+    known = {site.name: site for site in sites or ()}
+    sizes = {name: known[name].weights if known else 1 for name in bitmap}
+    cached = {name for name in bitmap if not known or known[name].kv_features}
+    total, at = sum(sizes.values()), Counter[str]()
+    for name, bits in bitmap.items():
+        at[str(bits.weight)] += sizes[name]
+    average = sum(bits.weight * sizes[name] for name, bits in bitmap.items()) / total
+    shares = {width: round(at[width] / total, 4) for width in sorted(at, key=int)}
+    widths = {
+        "weight": {name: bits.weight for name, bits in bitmap.items()},
+        "activation": _one_or_all({name: bits.activation for name, bits in bitmap.items()}),
+        "kv": _one_or_all({name: bits.kv for name, bits in bitmap.items() if name in cached}),
+    }
+    few = len(bitmap) <= MOST_SITES
+    sized = {name: bits.group_size for name, bits in bitmap.items() if bits.group_size is not None}
+    return {
+        "bits": widths if few else {role: bits for role, bits in widths.items() if isinstance(bits, int)},
+        "summary": {"average_bits": round(average, 4), "weights_at": shares},
+    } | ({"group_size": sized} if sized and few else {})
+
+
+def _one_or_all(widths: Mapping[str, int]) -> int | dict[str, int]:
+    return dict(widths) if len(set(widths.values())) != 1 else next(iter(widths.values()))
 
 
 def bitmap_tags(bitmap: Bitmap) -> dict[str, str]:

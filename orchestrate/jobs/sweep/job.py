@@ -75,6 +75,10 @@ class SweepJob(Job[SweepConfig, Watched]):
         """List the base, and every listed value."""
         return sweep_configs(config)
 
+    def method(self, config: SweepConfig) -> str:
+        """Name the objective of the trainings."""
+        return str(config.train.get("objective", {}).get("name", ""))
+
     def describe(self, config: SweepConfig, check: bool) -> str:
         """Say how many trials there are, and of what."""
         good = " (every value is good)" if check and self.check(config) else ""

@@ -55,9 +55,8 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
     # finished ones come first: another's score is of fewer steps, or of weights that no longer exist
     rows.sort(key=lambda row: (row["state"] != "finished", row["value"] is None, -_signed(seen, row), row["trial"]))
     for row in rows:
-        if row["trial"] not in searcher.known:
-            metrics = {f"best.{seen.objective.name}": row["value"]} if row["value"] is not None else {}
-            run.child(f"trial {row['trial']}", row["params"], metrics, {"state": row["state"], "command": "sweep"})
+        metrics = {f"best.{seen.objective.name}": row["value"]} if row["value"] is not None else {}
+        run.child(f"trial {row['trial']}", row["params"], metrics, {"state": row["state"], "command": "sweep"})
     best = rows[0] if rows[0]["state"] == "finished" and rows[0]["value"] is not None else None
     if best is not None:
         run.log_metrics({f"best.{seen.objective.name}": best["value"]})
@@ -67,15 +66,13 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
 class PlanSearcher(StatelessSearcher):
     """Tune's view of a plan.
 
-    ``reports`` holds the last report of each trial by number, ``known`` the numbers of trials that an earlier run
-    ended.
+    ``reports`` holds the last report of each trial by number.
     """
 
     def __init__(self, plan: SweepPlan, folder: Path, on_end: Callable[[], None]) -> None:
         super().__init__()
         self.plan, self.folder, self._on_end = plan, folder, on_end
         self.reports: dict[int, Rung] = {}
-        self.known: set[int] = set()
         self._running: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -105,9 +102,7 @@ class PlanSearcher(StatelessSearcher):
             return
         folder = self.folder / f"{number:03d}"
         last = self._earlier(folder)
-        if last is not None:
-            self.known.add(number)
-        else:
+        if last is None:
             last = Rung.from_json(json.loads(result["report"]))
             last = replace(last, state="stopped") if last.state == "running" else last
             write_json(folder / TRIAL, {"trial": number, "params": self.plan.points[number], "last": asdict(last)})

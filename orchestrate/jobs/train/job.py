@@ -112,6 +112,10 @@ class TrainJob(ScoreJob[TrainConfig, fit.TrainComponents]):
         """Train, then score."""
         return train_and_score(config, checked, directory, run)
 
+    def method(self, config: TrainConfig) -> str:
+        """Name the objective."""
+        return config.objective.name
+
     def describe(self, config: TrainConfig, check: bool) -> str:
         """Describe the training in a line, and where it is checked, its model, adapters, data and passes too."""
         return describe_training(config, self.check(config) if check else None)

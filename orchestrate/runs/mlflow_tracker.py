@@ -189,6 +189,7 @@ class Tracker:
                 again = self._queue.inherited > 0 or self._tried == write["run"]
                 self._tried = write["run"]
                 try:
+                    self.writer.folder = None if self._queue.path is None else self._queue.path.parent
                     self.writer.do(write, again)
                 except Exception as error:
                     if not hopeless(error) or isinstance(error, BadInputError):

@@ -95,6 +95,12 @@ class MissingRunError(Exception):
     error_code = "RESOURCE_DOES_NOT_EXIST"
 
 
+class OutsideError(Exception):
+    """A queue names a file outside its run directory, which somebody else may have written into it."""
+
+    error_code = "INVALID_PARAMETER_VALUE"
+
+
 class ParentAwayError(Exception):
     """The run above is not made yet, by another process or queue."""
 
@@ -105,6 +111,8 @@ class Writer:
     def __init__(self, client: Any, experiment_id: str) -> None:
         self.client, self.experiment_id = client, experiment_id
         self.ids: dict[str, str] = {}
+        self.folder: Path | None = None
+        """The run directory, outside of which no file is sent; None has no such bound."""
         self._resumed: set[str] = set()
 
     def do(self, write: Write, again: bool) -> None:
@@ -126,6 +134,8 @@ class Writer:
             self._batch(run_id, write)
         elif kind == "artifact":
             path = Path(write["path"])
+            if self.folder is not None and not path.resolve().is_relative_to(self.folder.resolve()):
+                raise OutsideError(f"an artifact must lie in the run directory {self.folder}: {path} does not")
             log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
             log(run_id, str(path), write["folder"])
         elif kind == "text":

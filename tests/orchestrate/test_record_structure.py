@@ -55,7 +55,7 @@ def test_a_pipeline_is_one_tree_of_runs_with_times_data_files_and_tags(tracker, 
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(pipeline))
 
     def report(folder: Path) -> Path:
-        page = tmp_path / "page.html"
+        page = folder / "page.html"
         page.write_text(str(folder))
         return page
 

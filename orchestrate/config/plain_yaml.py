@@ -23,7 +23,19 @@ import yaml
 from qalof.paths import annotations_of
 
 PATH_NAMES = frozenset(
-    {"antonyms", "checkpoint", "data", "encoder", "root", "source", "synonyms", "targets", "validation_data", "scale"}
+    {
+        "antonyms",
+        "checkpoint",
+        "data",
+        "encoder",
+        "latency",
+        "root",
+        "source",
+        "synonyms",
+        "targets",
+        "validation_data",
+        "scale",
+    }
 )
 """The last parts of the keys of all settings that are paths."""
 

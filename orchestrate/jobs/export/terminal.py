@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrate.document.formats import three_digits
 from orchestrate.document.terminal import size
 from orchestrate.jobs.export.config import ExportFormat
 from qalof.bitmap_names import short_name
@@ -43,7 +44,7 @@ def _describe_embedding(result: Mapping[str, Any]) -> list[str]:
     if rounded["bits"] is None:
         return []
     moved = rounded["largest_difference"]
-    change = f"which moves it by up to {moved:.3g}" if moved else "which loses nothing"
+    change = f"which moves it by up to {three_digits(moved)}" if moved else "which loses nothing"
     return [
         f"  {' and '.join(rounded['sites'])} rounded to {rounded['bits']} bits in this file, {change}; a tied head "
         "shares it; --embedding-bits none keeps the model's own"
@@ -60,7 +61,8 @@ def _describe_compressed(result: Mapping[str, Any]) -> list[str]:
     else:
         lines.append(
             f"  weights of {len(result['differing_sites'])} sites differ from the model's by up to "
-            f"{result['largest_difference']:.3g}; train with merge_then_quantize, and write float32, to lose nothing"
+            f"{three_digits(result['largest_difference'])}; train with merge_then_quantize, and write float32, to lose "
+            "nothing"
         )
     if result["oldest_reader"] is not None:
         lines.append(f"  a reader needs compressed-tensors {result['oldest_reader']} or later for these widths")
@@ -78,7 +80,8 @@ def _describe_gguf(result: Mapping[str, Any]) -> list[str]:
     elif result["differing_sites"]:
         lines.append(
             f"  weights of {len(result['differing_sites'])} sites differ from the model's by up to "
-            f"{result['largest_difference']:.3g}; train with method gguf and merge_then_quantize to lose nothing"
+            f"{three_digits(result['largest_difference'])}; train with method gguf and merge_then_quantize to lose "
+            "nothing"
         )
     else:
         lines.append("  the model merges its adapters in another way than a GGUF adapter is added; take format gguf")

@@ -17,10 +17,10 @@ def export_table(found: Exported) -> Table:
 def export_statement(found: Exported) -> Statement:
     """State what was written, and how far the file departs from the model."""
     differs = ""
-    if found.differing:
+    if found.differing and found.difference is not None:
         differs = (
             f" The weights of {formats.count_of(found.differing, 'site')} are not those that the model computes with: "
-            f"they differ by up to {found.difference:.3g}."
+            f"they differ by up to {formats.three_digits(found.difference)}."
         )
     where = formats.bitmap_heading(found.bitmap)
     return Statement(f"The checkpoint at {where} takes {formats.size(found.bytes)} as {found.format}.{differs}")

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.latency import LatencyTable, seconds
+from qalof.latency import LATENCY, LatencyTable, seconds
 from qalof.layer_bits import FLOAT_BYTES
 from qalof.site import Site, Unquantized
 from qalof.site_cost import (
@@ -81,6 +81,8 @@ class Cost:
 
 
 COST_NAMES = tuple(Cost.__dataclass_fields__)
+MODEL_COSTS = tuple(name for name in COST_NAMES if name != LATENCY)
+"""The costs that are known of every model; what is left is measured."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ def _check_sites(bitmap: Bitmap, sites: Sequence[Site]) -> None:
 __all__ = [
     "COST_NAMES",
     "FLOAT_BYTES",
+    "MODEL_COSTS",
     "Cost",
     "Rest",
     "SiteCost",

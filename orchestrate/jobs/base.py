@@ -27,7 +27,7 @@ from orchestrate.document.table_config import Place
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.inputs import input_digests
 from orchestrate.runs.mlflow_tracker import Run
-from qalof.cost import COST_NAMES
+from qalof.cost import MODEL_COSTS
 
 Result = dict[str, Any]
 Offer = tuple[list[str] | None, Sequence[str]]
@@ -145,7 +145,7 @@ class Job(ABC, Generic[Config, Checked]):
             metrics: returns the metrics of the task that the step scores; it raises an error where no step of the
                 pipeline trains its checkpoint.
         """
-        return [str(spec) for spec in bitmap_specs(step)], (*metrics(), *COST_NAMES)
+        return [str(spec) for spec in bitmap_specs(step)], (*metrics(), *MODEL_COSTS)
 
     def cell(self, place: Place, step: PlannedStep) -> Cell:
         """Read the number at ``place`` in a finished step."""

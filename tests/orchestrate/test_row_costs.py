@@ -13,7 +13,7 @@ from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.run import execute
 from qalof.bitmap import Bitmap
 from qalof.checkpoint.opening import load
-from qalof.cost import COST_NAMES, cost_of
+from qalof.cost import MODEL_COSTS, cost_of
 
 SPAN = {"name": "squad-span", "settings": {"max_length": 96, "stride": 16, "train_split": "train[:4]",
                                            "validation_split": "validation[:2]"}}  # fmt: skip
@@ -47,12 +47,12 @@ def test_every_row_has_every_line_of_the_cost(command, tmp_path, empty_store, ra
     result = execute(command, config, tmp_path / "run")
     rows = [row.get("cost", row) for row in result.get("rows", result.get("front"))]
     assert rows
-    assert all(set(COST_NAMES) <= set(row) for row in rows)
+    assert all(set(MODEL_COSTS) <= set(row) for row in rows)
     for row in result.get("rows", []):
         folder = made_of(command, row, tmp_path / "run", span_checkpoint)
         model = load(folder)
         expected = cost_of(Bitmap.parse(row["bitmap"], model.site_names), model.sites, rest=model.rest).to_json()
-        assert {name: row["cost"][name] for name in COST_NAMES} == expected
+        assert {name: row["cost"][name] for name in MODEL_COSTS} == expected
 
 
 def made_of(command: str, row: dict[str, Any], folder: Path, checkpoint: Path) -> Path:

@@ -39,7 +39,7 @@ from orchestrate.runs.progress import progress_bar
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
 from qalof.checkpoint.opening import OpenCheckpoint
-from qalof.cost import COST_NAMES, cost_of
+from qalof.cost import MODEL_COSTS, cost_of
 from qalof.evaluation.site_latency import latency_table
 from qalof.evaluation.speed import speed_of
 from qalof.export.compression import MEASURES, compression_of
@@ -249,7 +249,9 @@ class ProfileJob(Job[ProfileConfig, Checked]):
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
         """Offer the measures, and the costs."""
-        return [str(spec) for spec in bitmap_specs(step)], (*METRICS, *COST_NAMES)
+        config: Any = step.config
+        timed = [LATENCY] if "latency" in config.measures else []
+        return [str(spec) for spec in bitmap_specs(step)], (*METRICS, *MODEL_COSTS, *timed)
 
     def cell(self, place: Place, step: PlannedStep) -> Cell:
         """Read a measure or a cost at a bitmap."""

@@ -10,7 +10,7 @@ from orchestrate.document.cell import Cell
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import Place
 from orchestrate.jobs.base import Offer
-from qalof.cost import COST_NAMES
+from qalof.cost import MODEL_COSTS
 from search import SearchResult
 
 TRACE = ("tried", "kept")
@@ -20,7 +20,7 @@ def offered(of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
     """Say what may stand in the middle of a cell, and the metrics that go with it."""
     if of == "trace":
         return None, TRACE
-    return ["start", "final", "trace"], (*metrics(), *COST_NAMES)
+    return ["start", "final", "trace"], (*metrics(), *MODEL_COSTS)
 
 
 def search_cell(place: Place, step: PlannedStep) -> Cell:

@@ -17,6 +17,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,6 +64,16 @@ def timed(run: Callable[[], list[Any]]) -> tuple[float, list[Any]]:
     return time.process_time() - start, found
 
 
+def attacked(
+    model: SwitchableModel, lm: Any, tokenizer: Any, texts: list[AttackExample], bitmap: str,
+    settings: TextFoolerSettings, at_once: int,
+) -> list[Any]:  # fmt: skip
+    """The results, one text at a time or several."""
+    if at_once == 1:
+        return list(attack_examples(model, lm, tokenizer, texts, bitmap, settings))
+    return attack_together(model, lm, tokenizer, texts, bitmap, settings, at_once)
+
+
 def same(one: AttackResult, other: AttackResult) -> bool:
     """Whether two results are equal in all that a reader sees."""
     return (one.status, one.adversarial_text, one.queries) == (other.status, other.adversarial_text, other.queries)
@@ -85,14 +96,7 @@ def main() -> None:
         found: dict[int, list[Any]] = {}
         for turn in range(options.rounds + 1):
             for size in AT_ONCE:
-                if size == 1:
-                    spent, found[size] = timed(
-                        lambda: attack_examples(model, lm, task.tokenizer, texts, bitmap, settings)
-                    )
-                else:
-                    spent, found[size] = timed(
-                        lambda: attack_together(model, lm, task.tokenizer, texts, bitmap, settings, size)
-                    )
+                spent, found[size] = timed(partial(attacked, model, lm, task.tokenizer, texts, bitmap, settings, size))
                 if turn:
                     seconds[size].append(spent)
         alone = found[1]

@@ -34,8 +34,7 @@ from qalof.tasks.base import Task
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import SwitchablePrecision
 
-AT_ONCE = (1, 8, 32)
-BITMAPS = ("32", "8", "4")
+AT_ONCE = (1, 4, 16)
 
 
 def victim(steps: int) -> tuple[SwitchableModel, Any]:
@@ -81,8 +80,9 @@ def same(one: AttackResult, other: AttackResult) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--texts", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--texts", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--bitmaps", default="8")
     parser.add_argument("--steps", type=int, default=80)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -91,7 +91,7 @@ def main() -> None:
     settings = TextFoolerSettings(least_cosine=0.9, least_similarity=0.97, max_length=64)
     texts = [AttackExample(i, each.text, each.label) for i, each in enumerate(task.validation[: options.texts])]
     rows: list[dict[str, Any]] = []
-    for bitmap in BITMAPS:
+    for bitmap in options.bitmaps.split(","):
         seconds: dict[int, list[float]] = {size: [] for size in AT_ONCE}
         found: dict[int, list[Any]] = {}
         for turn in range(options.rounds + 1):

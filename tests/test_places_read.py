@@ -21,6 +21,7 @@ from qalof.checkpoint.model import load_parameters
 from qalof.checkpoint.opening import OpenCheckpoint, load_any
 from qalof.checkpoint.trainer import begin, load_checkpoint
 from qalof.errors import BadInputError
+from qalof.export.compressed_tensors import save_compressed
 from qalof.export.gguf_file import read_gguf, tensor_bytes_in, write_tensors
 from qalof.export.packed import save_packed
 from qalof.export.packed_load import load_packed, read_layout
@@ -91,6 +92,7 @@ READS: dict[str, tuple[Callable[[Path, SwitchableModel], Any], set[str]]] = {
     "open_generated": (lambda path, _: open_generated(path, "texts"), set()),
     "read_errors": (lambda path, _: read_errors(path), set()),
     "ScoreTable.load": (lambda path, _: ScoreTable.load(path), set()),
+    "BitmapSpace.of": (lambda path, model: search.BitmapSpace.of(model, weight=(4, 8), latency=path), set()),
     "SearchResult.load": (lambda path, _: search.SearchResult.load(path), set()),
     "orchestrate.search": (_search, {"packed"}),
     "CheckpointEvaluator": (
@@ -107,6 +109,7 @@ READS: dict[str, tuple[Callable[[Path, SwitchableModel], Any], set[str]]] = {
 WRITES: dict[str, Callable[[Path, SwitchableModel], Any]] = {
     "save": lambda path, model: qalof.save(model, path),
     "save_packed": lambda path, model: save_packed(model, "w8", path),
+    "save_compressed": lambda path, model: save_compressed(model, "w8a32kv32", path),
     "write_tensors": lambda path, model: write_tensors(model, "w8", path, None),
     "record_at": lambda path, _: record_at(path).__enter__(),
     "EvaluationRecord": lambda path, _: search.EvaluationRecord(path).add(

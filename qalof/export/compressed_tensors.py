@@ -94,12 +94,13 @@ def _grouping(group_size: int | None) -> str:
     return "per row" if group_size is None else f"in groups of {group_size}"
 
 
-def check_target(folder: Path) -> None:
+def check_target(folder: str | Path) -> None:
     """See whether the folder can be written, and leave everything as it was.
 
     Raises:
         BadInputError: a file, a folder of something else, or a place that cannot be written.
     """
+    folder = Path(folder)
     check_folder(folder, "output")
     config = folder / "config.json"
     ours = config.is_file() and (folder / WEIGHTS).is_file() and f'"{FORMAT}"' in config.read_text(errors="replace")

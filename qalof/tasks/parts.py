@@ -37,6 +37,8 @@ def parts_of(task: Task, limit: int | None = None, skip: int = 0) -> list[Part]:
 
     No part is without an answer where another has one, since a loss needs an answer.
     """
+    if not hasattr(task, "windows") and not hasattr(task, "validation"):
+        return [Part(skip, limit)]  # a task of someone's own, whose examples only it knows
     size = max(LEAST, BATCHES * _batch_size(task))
     examples = examples_of(task)
     end = len(examples) if limit is None else min(len(examples), skip + limit)
@@ -97,7 +99,8 @@ def _exponent(parts: Sequence[Evaluation], name: str) -> float:
 
 
 def _batch_size(task: Any) -> int:
-    return int(task.settings.eval_batch_size)
+    """Return the size of a batch of an evaluation, which is the task's own business; 0 where it does not say."""
+    return int(getattr(getattr(task, "settings", None), "eval_batch_size", 0))
 
 
 def _answered(examples: Sequence[Any]) -> bool:

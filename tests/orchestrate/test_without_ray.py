@@ -45,7 +45,7 @@ def words(command: str, model: str, span: Path, reviews: Path) -> list[str]:
             "calibration={examples: 2, batch_size: 2}",
         ],
         "profile": ["--checkpoint", str(span), "sequences=1", "tokens=8", "repeats=1", "bitmaps=[8]"],
-        "export": ["--checkpoint", str(span), "--bitmap", "8"],
+        "export": ["--checkpoint", str(span), "--bitmap", "8", "--output", "packed"],
         "generate-data": [
             "generation={start: uniform, count: 2, max_length: 8}", "batch_size=2", f"model.source={model}"
         ],

@@ -10,12 +10,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qalof.errors import BadInputError
 from qalof.home import expanded
+
+if TYPE_CHECKING:
+    from orchestrate.runs.progress import Verbosity
 
 app = typer.Typer(name="qalof", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -102,10 +105,13 @@ def with_common(work: Callable[..., None], *, without: Sequence[str] = ()) -> Ca
     ]
 
     def command(**given: Any) -> None:
-        set_verbosity(given["quiet"], given.pop("verbose"))
+        from orchestrate.runs.progress import telling
+
+        verbosity = verbosity_of(given["quiet"], given.pop("verbose"))
         taken = {name: given.pop(name) for name in _COMMON if name in given and name not in without}
         absent = dict.fromkeys(without)
-        work(Common(**{**taken, **absent, "overrides": taken.get("overrides") or []}), **given)
+        with telling(verbosity):
+            work(Common(**{**taken, **absent, "overrides": taken.get("overrides") or []}), **given)
 
     parameters = [*shared, *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own)]
     command.__name__, command.__doc__ = work.__name__, work.__doc__
@@ -114,18 +120,17 @@ def with_common(work: Callable[..., None], *, without: Sequence[str] = ()) -> Ca
     return command
 
 
-def set_verbosity(quiet: bool, verbose: bool) -> None:
-    """Tell more or less on standard error.
+def verbosity_of(quiet: bool, verbose: bool) -> Verbosity:
+    """Return how much a command tells on standard error.
 
     Raises:
         BadInputError: both are wanted.
     """
+    from orchestrate.runs.progress import Verbosity
+
     if quiet and verbose:
         raise BadInputError("only one of --quiet and --verbose has a meaning: got both; leave one out")
-    if quiet or verbose:
-        from orchestrate.runs.progress import Verbosity, tell
-
-        tell(Verbosity.QUIET if quiet else Verbosity.VERBOSE)
+    return Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.NORMAL
 
 
 def run_job(name: str, common: Common, given: dict[str, Any] | None = None) -> None:

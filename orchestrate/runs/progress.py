@@ -30,12 +30,20 @@ class Verbosity(StrEnum):
 _told = Verbosity.NORMAL
 
 
-def tell(verbosity: Verbosity) -> None:
-    """Set how much this process tells on standard error, warnings of the house included."""
+@contextmanager
+def telling(verbosity: Verbosity) -> Iterator[None]:
+    """Within the block, tell so much on standard error, warnings of the house included."""
     global _told
+    root = logging.getLogger()
+    before = _told, console.quiet, root.level
     _told, console.quiet = verbosity, verbosity is Verbosity.QUIET
     if verbosity is Verbosity.QUIET:
-        logging.getLogger().setLevel(logging.ERROR)
+        root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        _told, console.quiet = before[:2]
+        root.setLevel(before[2])
 
 
 class _NotedProgress(Progress):

@@ -18,7 +18,6 @@ while the embedding shares its weight.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +33,7 @@ from qalof.errors import BadInputError
 from qalof.export.float_type import FloatType
 from qalof.export.gguf_tensors import computed_weight, merged_weight
 from qalof.export.packed import rest_names, skeleton
-from qalof.files import sealed_folder, write_json
+from qalof.files import read_json, sealed_folder, write_json
 from qalof.layer_bits import FULL_PRECISION, LayerBits, WeightWidth, bits_of
 from qalof.model.at_bitmap import active_tensor, layers_of
 from qalof.model.sites import site_path
@@ -43,6 +42,7 @@ from qalof.quantization.granularity import Granularity, check_divides
 from qalof.quantization.methods.gguf import Gguf
 from qalof.quantization.packing import pack_rows
 from qalof.quantization.quantizer import QuantizedTensor, Quantizer
+from qalof.reading import read_text
 from qalof.site import Site
 from qalof.writing import check_folder
 
@@ -103,7 +103,7 @@ def check_target(folder: str | Path) -> None:
     folder = Path(folder)
     check_folder(folder, "output")
     config = folder / "config.json"
-    ours = config.is_file() and (folder / WEIGHTS).is_file() and f'"{FORMAT}"' in config.read_text(errors="replace")
+    ours = config.is_file() and (folder / WEIGHTS).is_file() and f'"{FORMAT}"' in read_text(config, "config")
     if folder.exists() and not ours:
         raise BadInputError(f"output {folder} must be new, or an older compressed-tensors folder: it is neither")
 
@@ -298,7 +298,7 @@ def save_compressed(
             model.model.generation_config.save_pretrained(beside)
         if tokenizer is not None:
             tokenizer.save_pretrained(beside)
-        config = json.loads((beside / "config.json").read_text())
+        config = read_json(beside / "config.json", "config")
         config |= {"architectures": [type(model.model).__name__], "dtype": str(found.float_type)}
         write_json(beside / "config.json", config | {"quantization_config": quantization_config(found, linears)})
         save_file(found.tensors, beside / WEIGHTS, {"format": "pt"})

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import shutil
 import socket
 import sys
@@ -183,9 +184,11 @@ def test_less_or_more_is_told_and_the_result_is_printed_at_any_rate(option, line
 
 
 def test_errors_are_printed_when_all_else_is_not_and_both_ways_at_once_are_refused(told, say):
+    level = logging.getLogger().level
     code, said, error = say("evaluate", "--checkpoint", "/nowhere", "-q")
     assert (code, said) == (2, "")
     assert "/nowhere" in error
+    assert logging.getLogger().level == level  # of the process, not of a command
     assert "only one of --quiet and --verbose" in say("train", "-q", "-v")[2]
 
 

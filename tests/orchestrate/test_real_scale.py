@@ -75,7 +75,9 @@ def test_a_scale_that_needs_a_folder_says_so(monkeypatch):
 
 def test_no_path_of_a_machine_stands_in_a_config():
     for path in CONFIGS.rglob("*.yaml"):
-        assert not [line for line in path.read_text().splitlines() if "/root" in line or "/home/" in line], path
+        # the home of Ray's own container images is the same everywhere
+        lines = path.read_text().replace("/home/ray/", "").splitlines()
+        assert not [line for line in lines if "/root" in line or "/home/" in line], path
 
 
 def test_what_was_cut_is_told_by_step_with_both_numbers():

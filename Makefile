@@ -68,9 +68,10 @@ $(DOCS): $(STAMP)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $(DOCS)
 
-# build/docs/index.html; warnings are errors, and nothing is fetched
+# build/docs/index.html; warnings are errors, and nothing is fetched.  The other tests of the documentation need no tools,
+# and are among the fast ones
 docs: $(DOCS)
-	$(BIN)/pytest -n 2 tests/docs
+	$(BIN)/pytest tests/docs/test_reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:

@@ -52,6 +52,11 @@ def words(command: str, model: str, span: Path, reviews: Path) -> list[str]:
     }[command]  # fmt: skip
 
 
+def here(command: str) -> list[str]:
+    """What lets a command work in this process; an export does so anyway."""
+    return [] if command == "export" else HERE
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """One folder for all, since making MLflow's tables takes longer than any of them."""
@@ -68,8 +73,7 @@ def test_no_command_in_process_starts_ray(
     monkeypatch.setattr(ray, "init", started)
     monkeypatch.chdir(place)
     small = words(command, random_model, span_checkpoint, review_checkpoint)
-    here = [] if command == "export" else HERE  # an export is in this process anyway
-    monkeypatch.setattr(sys, "argv", ["qalof", command, *small, *here, "--json"])
+    monkeypatch.setattr(sys, "argv", ["qalof", command, *small, *here(command), "--json"])
     main()
     assert json.loads(capsys.readouterr().out.splitlines()[-1])
 
@@ -77,7 +81,7 @@ def test_no_command_in_process_starts_ray(
 @pytest.mark.slow
 def test_nothing_but_caches_is_written_into_the_home_folder(tmp_path, random_model, span_checkpoint, review_checkpoint):
     home = tmp_path / "home"
-    lines = [[c, *words(c, random_model, span_checkpoint, review_checkpoint), *HERE, "--json"] for c in JOBS]
+    lines = [[c, *words(c, random_model, span_checkpoint, review_checkpoint), *here(c), "--json"] for c in JOBS]
     script = "import json, sys\nfrom orchestrate.cli.app import main\nfor line in json.loads(sys.argv[1]):\n"
     script += "    sys.argv = ['qalof', *line]\n    main()\n"
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "HF_", "QALOF_", "MPL"))}

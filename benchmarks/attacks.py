@@ -30,7 +30,6 @@ from qalof.attacks.methods.together import attack_together
 from qalof.model.adapters import AdapterSpec
 from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained
 from qalof.model.switchable import SwitchableModel
-from qalof.tasks.base import Task
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import SwitchablePrecision
 
@@ -43,17 +42,10 @@ def victim(steps: int) -> tuple[SwitchableModel, Any]:
     base = BaseModel("tiny", task.head, labels=task.labels)
     model = qalof.build(base, {"8": AdapterSpec(8, 16), "4": AdapterSpec(8, 16)}, seed=0)
     objective = SwitchablePrecision([qalof.Bitmap.uniform(model.site_names, bits) for bits in (8, 4)], model.sites)
-    trainer = Trainer(
-        model, _as_task(task), objective, TrainSettings(steps, 32, learning_rate=3e-3, warmup_steps=10, seed=42)
-    )
+    trainer = Trainer(model, task, objective, TrainSettings(steps, 32, learning_rate=3e-3, warmup_steps=10, seed=42))
     for _ in range(steps):
         trainer.train_step()
     return model.eval(), task
-
-
-def _as_task(task: Any) -> Task:
-    found: Task = task
-    return found
 
 
 def timed(run: Callable[[], list[Any]]) -> tuple[float, list[Any]]:

@@ -22,6 +22,7 @@ from typing import Any
 import matplotlib
 from attack_study.figures import table_of, tests_of, transfers_of
 from matplotlib.figure import Figure
+from md_tables import rows, three
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "real_study.json"
@@ -82,19 +83,6 @@ def filled(text: str, found: Found) -> str:
         return f"<!-- results: {match[1]} -->\n{TABLES[match[1]](found)}\n<!-- end of results -->"
 
     return re.sub(r"<!-- results: ([a-z0-9 ]+) -->\n.*?<!-- end of results -->", table, text, flags=re.S)
-
-
-def three(values: Sequence[float], digits: int, signed: bool = False) -> str:
-    """An estimate with its interval."""
-    estimate, low, high = values
-    sign = "+" if signed else ""
-    return f"{estimate:{sign}.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def rows(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def by_width(found: Found, metric: str, methods: Sequence[str], short: bool = False) -> str:

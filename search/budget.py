@@ -41,6 +41,11 @@ BASE_NAMES = tuple(name for name in COST_NAMES if name not in ("adapter_bytes", 
 """The costs that are known from sites alone."""
 
 
+def priced(total: bool, timed: bool) -> tuple[str, ...]:
+    """Return the costs in the first columns of a price, with or without the total and measured latency."""
+    return (*BASE_NAMES, *[TOTAL] * total, *[LATENCY] * timed)
+
+
 def check_limit(name: str) -> str:
     """Return ``name`` if it is a cost that can be limited.
 
@@ -91,7 +96,7 @@ class Budget:
     @property
     def names(self) -> tuple[str, ...]:
         """The costs in the first columns of a price."""
-        return (*BASE_NAMES, *[TOTAL] * (self.constant is not None), *[LATENCY] * self.timed)
+        return priced(self.constant is not None, self.timed)
 
     def column(self, name: str) -> int:
         """Return the column of a cost in a price.

@@ -125,9 +125,9 @@ class LocalEvaluator:
         return hashlib.sha256(f"{self._model_digest()}:{self.task.fingerprint()}".encode()).hexdigest()
 
     def _evaluate(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
-        self.model.set_bitmap(bitmap)
         from qalof.tasks.parts import evaluate_in_parts
 
+        self.model.set_bitmap(bitmap)
         return evaluate_in_parts(self.task, self.model, limit, **self._requested)
 
     def _model_digest(self) -> str:

@@ -30,7 +30,7 @@ from qalof.cost import Cost, Rest, SiteCost, cost_of, site_cost
 from qalof.errors import BadInputError
 from qalof.latency import LATENCY, LatencyTable
 from qalof.site import Site
-from search.budget import BASE_NAMES, TOTAL, Budget, Indices, Price, check_limit
+from search.budget import TOTAL, Budget, Indices, Price, check_limit, priced
 from search.grouping import Group, Grouping, Unit
 from search.menu import Menu, WeightWidths, choices_of, menus_by_site
 
@@ -272,7 +272,7 @@ class BitmapSpace:
 
     def _price(self, unit: int, pick: int) -> Price:
         cost = self.unit_cost(unit, pick)
-        names = (*BASE_NAMES, *[TOTAL] * (self.rest is not None), *[LATENCY] * (self.latency is not None))
+        names = priced(self.rest is not None, self.latency is not None)
         members = self.units[unit].members
         widths = [width for m in members for width in _widths_of(self.sites[m], self.choices[m][pick])[:3]]
         return *(cost.value(name) for name in names), *widths

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from md_tables import rows, three
+
 from attack_study.scales import DRAWN, SOURCES, Group
 from attack_study.work import ADAPTIVE, Records, targets_of
 from qalof.attacks.attack import summarize
@@ -78,44 +80,42 @@ def table_of(result: dict[str, Any]) -> str:
     An attack at a fixed precision has two rows: what the attacker saw, and what the same precision says when the text
     is read again in another batch. Where activations are rounded the two differ.
     """
-    rows = [
-        [
-            "attack, data, victim", "texts", "defense", "clean accuracy", "attacker", "success", "control",
-            "at similarity 0.8", "queries",
-        ],
+    header = [
+        "attack, data, victim", "texts", "defense", "clean accuracy", "attacker", "success", "control",
+        "at similarity 0.8", "queries",
     ]  # fmt: skip
+    body = []
     for name, group in result["groups"].items():
         start = [name, str(group["texts"])]
         for index, (source, row) in enumerate(group["fixed"].items()):
             clean, again = _rate(row["clean_accuracy"]), _rate(group["transfer"][index][index])
             similar = _three(row["success_by_similarity"].get("0.8"))
             fixed = [*start, f"fixed {source}", clean]
-            rows.append([*fixed, "as found", _three(row["success"]), "", similar, _number(row["queries"])])
-            rows.append([*fixed, "read again", again, "", "", ""])
+            body.append([*fixed, "as found", _three(row["success"]), "", similar, _number(row["queries"])])
+            body.append([*fixed, "read again", again, "", "", ""])
         for grain, block in group["random_precision"].items():
             for row in block["attackers"]:
-                rows.append(
+                body.append(
                     [
                         *start, f"random by {grain}", _rate(block["clean_accuracy"]),
                         row["attacker"].replace("_", " "), _rate(row["success"]), _rate(row["control"]),
                         _rate(row["similar"].get("0.8")), _number(row["queries"]),
                     ]
                 )  # fmt: skip
-    return _markdown(rows)
+    return rows(header, body)
 
 
 def tests_of(result: dict[str, Any]) -> str:
     """The paired tests between defenses and attackers, as markdown, corrected per group and granularity (Holm)."""
-    rows = [["attack, data, victim", "random by", "attacker", "minus", "difference in points", "p", "p, corrected"]]
+    header = ["attack, data, victim", "random by", "attacker", "minus", "difference in points", "p", "p, corrected"]
+    body = []
     for name, group in result["groups"].items():
         for grain, block in group["random_precision"].items():
             for row in block["comparisons"]:
-                points = [100 * value for value in row["difference"]]
+                difference = three([100 * value for value in row["difference"]], 1, signed=True)
                 named = [row[side].replace("_", " ") for side in ("first", "second")]
-                low, high = f"{points[1]:.1f}", f"{points[2]:.1f}"
-                difference = f"{points[0]:+.1f} [{low}, {high}]"
-                rows.append([name, grain, *named, difference, f"{row['p']:.4f}", f"{row['adjusted_p']:.3f}"])
-    return _markdown(rows)
+                body.append([name, grain, *named, difference, f"{row['p']:.4f}", f"{row['adjusted_p']:.3f}"])
+    return rows(header, body)
 
 
 def transfers_of(result: dict[str, Any]) -> str:
@@ -123,15 +123,9 @@ def transfers_of(result: dict[str, Any]) -> str:
     parts = []
     for name, group in result["groups"].items():
         sources = list(group["fixed"])
-        rows = [[f"{name}: found at", *(f"read at {source}" for source in sources)]]
-        rows += [[source, *map(_rate, line)] for source, line in zip(sources, group["transfer"], strict=True)]
-        parts.append(_markdown(rows))
+        body = [[source, *map(_rate, line)] for source, line in zip(sources, group["transfer"], strict=True)]
+        parts.append(rows([f"{name}: found at", *(f"read at {source}" for source in sources)], body))
     return "\n\n".join(parts)
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _rate(rate: dict[str, Any] | None) -> str:

@@ -134,20 +134,20 @@ class EvaluationPool:
         """
         parts = parts_of(self._opened.task, self.limit if limit is None else limit, self._skip)
         found: list[dict[int, Evaluation]] = [{} for _ in bitmaps]
+        whole: dict[int, Evaluation] = {}
 
         def taken(index: int, evaluation: Evaluation) -> None:
             bitmap, part = divmod(index, len(parts))
             found[bitmap][part] = evaluation
-            if on_result is not None and len(found[bitmap]) == len(parts):
-                on_result(bitmap, whole(bitmap))
-
-        def whole(bitmap: int) -> Evaluation:
-            return joined([found[bitmap][part] for part in range(len(parts))])
+            if len(found[bitmap]) == len(parts):
+                whole[bitmap] = joined([found[bitmap][part] for part in range(len(parts))])
+                if on_result is not None:
+                    on_result(bitmap, whole[bitmap])
 
         self._pool.map(
             [Scoring(bitmap, part.limit, self._metrics, part.skip) for bitmap in bitmaps for part in parts], taken
         )
-        return [whole(bitmap) for bitmap in range(len(bitmaps))]
+        return [whole[bitmap] for bitmap in range(len(bitmaps))]
 
     def with_metrics(self, names: Sequence[str]) -> EvaluationPool:
         """Return the same pool of the same actors, which measures metrics on request too.

@@ -14,7 +14,7 @@ import typer
 import yaml
 from rich.console import Console
 
-from orchestrate.cli.app import app, main
+from orchestrate.cli.app import app
 from orchestrate.jobs import run as jobs
 from orchestrate.jobs.registry import JOBS
 from orchestrate.pipeline import run as pipelines
@@ -58,22 +58,6 @@ def nothing_runs(monkeypatch, tmp_path):
         monkeypatch.setattr(module, name, refuse)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def say(monkeypatch, capsys):
-    """Runs a command; returns its exit code, standard output and standard error."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["qalof", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize("command", JOBS)

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from orchestrate.cli.app import main
 from orchestrate.config.loader import load_config, to_plain
 from orchestrate.config.shipped import CONFIGS
 from orchestrate.config.train import TrainConfig
@@ -16,21 +15,11 @@ from qalof.files import write_json
 
 
 @pytest.fixture
-def said(monkeypatch, capsys, tmp_path):
+def said(say, monkeypatch, tmp_path):
     """Runs a command in an empty folder and returns its exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["qalof", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return (code, *capsys.readouterr())
-
-    return run
+    return say
 
 
 def a_run(folder, finished):

@@ -5,6 +5,7 @@ import json
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,6 @@ import ray
 import yaml
 from ray.job_submission import JobStatus
 
-from orchestrate.cli.app import main
 from orchestrate.cli.submit import check_words
 from orchestrate.cluster import submission as jobs
 from orchestrate.cluster.submission import ENTRY, Submission
@@ -63,19 +63,9 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(say):
     """Runs ``qalof submit``; returns its exit code, standard output and standard error."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["qalof", "submit", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
+    return partial(say, "submit")
 
 
 @pytest.mark.parametrize(

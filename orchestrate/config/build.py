@@ -87,10 +87,16 @@ def check_length(task: Task, model: Any) -> None:
 
 def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[BitmapSpec]:
     """The widths to score after training, from high to low: full precision and all that were trained."""
+    return [FULL_PRECISION, *(spec for spec in trained_bitmaps(config, model.sites) if spec != FULL_PRECISION)]
+
+
+def trained_bitmaps(config: TrainConfig, sites: Sequence[Site]) -> list[BitmapSpec]:
+    """The bitmaps of the widths that are trained, from high to low: those of CPT, of the adapters or of the objective;
+    full precision is one of them only where it is trained.
+    """
     if isinstance(config.objective, CptObjective):
-        return [FULL_PRECISION, *(spec for spec in config.objective.trained if spec != FULL_PRECISION)]
-    widths = {int(name) for name in model.adapters} or set(objective_widths(config.objective, model.sites))
-    return [*sorted(widths | {FULL_PRECISION}, reverse=True)]
+        return list(config.objective.trained)
+    return [*sorted(set(config.adapters.widths or objective_widths(config.objective, sites)), reverse=True)]
 
 
 def adapter_specs(config: AdaptersConfig, objective: ObjectiveConfig, sites: Sequence[Site]) -> dict[str, AdapterSpec]:

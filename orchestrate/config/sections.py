@@ -141,6 +141,19 @@ class EvaluationConfig(BaseConfig):
     """How many validation examples are scored, from the first on; null scores all of them."""
 
 
+class ValidationConfig(BaseConfig):
+    """Which scores are made in the middle of training, for validation curves; they change no weight."""
+
+    evaluate_every: Annotated[int, Law(ge=0, off="0 scores after training alone")] = 0
+    """How many steps lie between scores in the middle of training, the last of which follow the last step; 0 scores
+    after training alone."""
+    bitmaps: list[BitmapSpec] | None = Field(None, min_length=1)
+    """The bitmaps of the curves; null takes every bit-width that is trained."""
+    limit: Annotated[int, Law(ge=1, off="null takes that of evaluation")] | None = None
+    """How many validation examples a point of a curve takes, from the first on; null takes the limit of
+    ``evaluation``."""
+
+
 class KeepBestConfig(BaseConfig):
     """How the best checkpoint is chosen: all are compared by one metric, which is averaged over bitmaps."""
 

@@ -11,6 +11,7 @@ from orchestrate.config.sections import (
     JobConfig,
     KeepBestConfig,
     ModelConfig,
+    ValidationConfig,
 )
 from orchestrate.config.task import TaskConfig
 from qalof.model.settings import SwitchSettings
@@ -41,5 +42,7 @@ class TrainConfig(TrainingConfig):
     """The command that reads this config."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is scored after training."""
+    validation: ValidationConfig = ValidationConfig()
+    """What is scored in the middle of training, for validation curves."""
     keep_best: KeepBestConfig | None = None
     """How the best checkpoint is chosen, which is kept alongside the last; null keeps the last alone."""

@@ -15,6 +15,7 @@ TABLE = "table.json"
 
 CHECKPOINT, BEST_CHECKPOINT = "checkpoint", "checkpoint_best"
 LOSSES = "losses.jsonl"
+VALIDATION, VALIDATION_PICTURE = "validation.jsonl", "validation.png"
 EVALUATIONS = "evaluations.json"
 EVALUATION_RECORD = "evaluations.jsonl"
 SEARCH_RECORD = "search.jsonl"
@@ -32,6 +33,8 @@ FILES = {
     RESULT: "the result",
     CHECKPOINT: "the trained adapters, with checksums",
     LOSSES: "training loss of every step",
+    VALIDATION: "scores in the middle of training",
+    VALIDATION_PICTURE: "scores in the middle of training as a picture",
     EVALUATIONS: "scores of every example",
     EVALUATION_RECORD: "record of evaluations, with scores of every example",
     FRONT: "all evaluated bitmaps and the front",

@@ -79,6 +79,7 @@ RUNS: dict[str, tuple[str, list[dict[str, Any]]]] = {
                 "training": TRAINING,
                 "keep_best": {},
                 "evaluation": {"limit": 2},
+                "validation": {"evaluate_every": 1, "limit": 1},
             }
         ],
     ),

@@ -42,6 +42,7 @@ def config(random_model, tmp_path_factory) -> TrainConfig:
             "workers": {"count": 1, "threads": 1},
             "evaluation": {"bitmaps": [8], "limit": 4},
             "keep_best": {"metric": "min:train_loss"},
+            "validation": {"evaluate_every": 20, "limit": 2},
             "tracking": {"root": str(tmp_path_factory.mktemp("tracking"))},
         }
     )
@@ -78,6 +79,7 @@ def assert_undisturbed(folder: Path, whole: Path) -> None:
     best, wanted = (read_result(run / "result.json")["best"] for run in (folder, whole))
     assert best | {"checkpoint": ""} == wanted | {"checkpoint": ""}
     assert wanted["step"] % 25 == 0
+    assert (folder / "validation.jsonl").read_bytes() == (whole / "validation.jsonl").read_bytes()
 
 
 def steps_on_record(folder: Path) -> list[int]:

@@ -55,7 +55,8 @@ class SweepConfig(JobConfig):
     command: Literal["sweep"] = "sweep"
     """The command that reads this config."""
     train: dict[str, Any]
-    """A whole config of ``qalof train``, but without its workers, tracking and ``keep_best``."""
+    """A whole config of ``qalof train``, but without its workers, tracking, ``validation`` and
+    ``keep_best``."""
     space: dict[str, list[Any] | RangeConfig] = Field(min_length=1)
     """The dotted keys of ``train`` that vary, each with a list of values or a range."""
     metric: str | None = None
@@ -96,4 +97,9 @@ class SweepConfig(JobConfig):
         for key in ("workers", "tracking", "keep_best"):
             if key in self.train:
                 raise ValueError(f"train.{key} has no place in a sweep: give {key} alongside train, or metric")
+        if "validation" in self.train:
+            raise ValueError(
+                "train.validation has no place in a sweep, which scores every trial in the middle of its training: "
+                "give report_every, bitmaps and limit alongside train"
+            )
         return self

@@ -22,6 +22,7 @@ from orchestrate.config.loader import to_plain
 from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import Watched, watched
 from orchestrate.jobs.train.losses import lines_of
+from orchestrate.jobs.train.validation import Scores
 from orchestrate.runs.layout import CHECKPOINT, CONFIG, LOSSES
 from qalof.checkpoint.manifest import read_manifest
 from qalof.checkpoint.trainer import begin, save_checkpoint
@@ -91,7 +92,7 @@ class TrialRun:
             self._reports.append(Rung(error.step, None, {}, "diverged"))
         else:
             losses = [fmean(post.losses.values()) for post in posts]
-            score, values = seen.measure(parts.model, parts.task, trainer.world, losses)
+            score, values = seen.measure(Scores(parts.model, parts.task, trainer.world), losses)
             state: State = "finished" if until == self.config.training.steps else "running"
             self._reports.append(Rung(until, score, values, state))
         append_lines(self.folder / LOSSES, lines_of(posts))

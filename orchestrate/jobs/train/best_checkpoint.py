@@ -8,17 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-import torch
-
 from orchestrate.config.build import parse_bitmaps, trained_widths
 from orchestrate.config.train import TrainConfig
+from orchestrate.jobs.train.validation import Scores
 from qalof.bitmap import FULL_PRECISION, Bitmap
 from qalof.errors import BadInputError
 from qalof.metrics import described
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
-from qalof.tasks.parts import evaluate_in_parts
-from qalof.training.loop import OneWorker, World
 from search import Objective
 
 TRAIN_LOSS = "train_loss"
@@ -37,32 +34,20 @@ class Watched:
     bitmaps: tuple[Bitmap, ...]
     limit: int | None
 
-    def measure(
-        self, model: SwitchableModel, task: Task, world: World | OneWorker, losses: Sequence[float]
-    ) -> tuple[float | None, dict[str, float | None]]:
+    def measure(self, scores: Scores, losses: Sequence[float]) -> tuple[float | None, dict[str, float | None]]:
         """Score a checkpoint: the mean, negated where lower is better, and the value at each bitmap as it is.
 
         A mean that is not finite gives None.
 
         Args:
-            model: the worker's own; all workers hold equal weights.
-            task: the task to evaluate on.
-            world: shares the bitmaps out among the workers.
+            scores: the scores of the model as it is; validation curves take theirs from the same.
             losses: the loss of each step since the checkpoint before, averaged over bitmaps, for ``train_loss``.
         """
         if self.objective.name == TRAIN_LOSS:
             values = [fmean(losses)]
             named: dict[str, float | None] = {}
         else:
-            model.eval()  # the trainer goes back to training by itself
-            shared = torch.zeros(len(self.bitmaps), dtype=torch.float64)
-            for index in range(world.rank, len(self.bitmaps), world.size):
-                model.set_bitmap(self.bitmaps[index])
-                shared[index] = evaluate_in_parts(task, model, self.limit).metrics[self.objective.name]
-            shared = shared.to(model.device)
-            if world.size > 1:
-                world.sum_in_place(shared)
-            values = shared.tolist()
+            values = [metrics[self.objective.name] for metrics in scores.at(self.bitmaps, self.limit)]
             named = {str(b): v if math.isfinite(v) else None for b, v in zip(self.bitmaps, values, strict=True)}
         signed = self.signed(fmean(values))
         return (signed if math.isfinite(signed) else None), named
@@ -86,6 +71,7 @@ def watched(config: TrainConfig, model: SwitchableModel, task: Task) -> Watched 
         raise BadInputError(f"keep_best.metric must change in training: got the cost {objective}; max:f1 would do")
     measured = [name for name in task.metrics if not described(name).on_request]
     objective.check((*measured, TRAIN_LOSS))
-    specs = wanted.bitmaps or [width for width in trained_widths(model, config) if width != FULL_PRECISION]
+    widths = trained_widths(model, config)
+    specs = wanted.bitmaps or [width for width in widths if width != FULL_PRECISION] or widths
     limit = config.evaluation.limit if wanted.limit is None else wanted.limit
     return Watched(objective, tuple(parse_bitmaps(specs, model.sites)), limit)

@@ -15,16 +15,16 @@ from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import Watched, watched
 from orchestrate.jobs.train.in_process import train_in_process
 from orchestrate.jobs.train.losses import lines_of
-from orchestrate.jobs.train.steps import as_metrics
+from orchestrate.jobs.train.steps import Post, as_metrics, parted
 from orchestrate.jobs.train.storage import Kept
+from orchestrate.jobs.train.validation import as_series, curves_of, record_validation
 from orchestrate.runs.directory import RunDirectory
-from orchestrate.runs.layout import BEST_CHECKPOINT, CHECKPOINT, LOSSES
+from orchestrate.runs.layout import BEST_CHECKPOINT, CHECKPOINT, LOSSES, VALIDATION
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
 from qalof.bitmap_names import short_name
 from qalof.errors import BadInputError
 from qalof.files import append_lines
-from qalof.training.loop import StepMetrics
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def check(config: TrainConfig) -> TrainComponents:
     if batch % workers:
         raise BadInputError(f"workers.count must divide training.batch_size: got {workers} for {batch}")
     watched(config, parts.model, parts.task)
+    curves_of(config, parts.model)
     parts.task.train_features()
     return parts
 
@@ -72,7 +73,10 @@ def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, 
     steps = config.training.steps
     with progress_bar("train", steps) as progress:
 
-        def show(posts: list[StepMetrics]) -> None:
+        def show(told: list[Post]) -> None:
+            posts, scored = parted(told)
+            if scored:
+                run.log_series(as_series(record_validation(directory.path / VALIDATION, scored)))
             if not posts:
                 return
             append_lines(directory.path / LOSSES, lines_of(posts))

@@ -16,16 +16,16 @@ from orchestrate.config.build import TrainComponents
 from orchestrate.config.loader import to_plain
 from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import SCORE, watched
-from orchestrate.jobs.train.steps import run_steps
+from orchestrate.jobs.train.steps import Post, run_steps
 from orchestrate.jobs.train.storage import Kept, keep_best, whole_ones
+from orchestrate.jobs.train.validation import curves_of
 from qalof.checkpoint.trainer import begin, save_checkpoint
 from qalof.files import tidy
 from qalof.tasks.factory import describe_task
-from qalof.training.loop import StepMetrics
 
 
 def train_in_process(
-    config: TrainConfig, parts: TrainComponents, target: Path, place: Path, on_step: Callable[[list[StepMetrics]], None]
+    config: TrainConfig, parts: TrainComponents, target: Path, place: Path, on_posts: Callable[[list[Post]], None]
 ) -> Kept | None:
     """Train ``parts`` as they were built, or go on from the checkpoint at ``target``, where the last one is kept.
 
@@ -48,10 +48,10 @@ def train_in_process(
             return None
         return keep_best(whole_ones(folder for folder in (place, target) if folder.exists()), place)
 
-    def on_checkpoint(posts: Sequence[StepMetrics], score: float | None) -> None:
+    def on_checkpoint(posts: Sequence[Post], score: float | None) -> None:
         save_checkpoint(trainer, target, {**extra, SCORE: score})
         best()
 
     best()  # a kill may have fallen between a checkpoint and its copy
-    run_steps(trainer, seen, lambda done: on_step([done]), on_checkpoint)
+    run_steps(trainer, seen, curves_of(config, parts.model), lambda post: on_posts([post]), on_checkpoint)
     return best()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrate.config.build import make_objective, parse_bitmaps, trained_widths
+from orchestrate.config.build import make_objective, parse_bitmaps, trained_bitmaps, trained_widths
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block
 from orchestrate.document.cell import Cell
@@ -28,10 +29,12 @@ from orchestrate.jobs.shared.findings import scored_of
 from orchestrate.jobs.shared.job import ScoreJob
 from orchestrate.jobs.shared.scores import evaluate_bitmaps, per_example, rows
 from orchestrate.jobs.train import fit
+from orchestrate.jobs.train.best_checkpoint import TRAIN_LOSS
 from orchestrate.jobs.train.curves import LossCurve, read_losses
 from orchestrate.jobs.train.losses import training_loss
+from orchestrate.jobs.train.validation import Validation, read_validation
 from orchestrate.runs.directory import RunDirectory
-from orchestrate.runs.layout import EVALUATIONS, LOSSES
+from orchestrate.runs.layout import EVALUATIONS, LOSSES, VALIDATION, VALIDATION_PICTURE
 from orchestrate.runs.mlflow_tracker import Run
 from qalof.checkpoint.model import copy_parameters
 from qalof.checkpoint.opening import OpenCheckpoint
@@ -42,6 +45,7 @@ from qalof.model.adapters import adapter_parameters
 def train_and_score(config: TrainConfig, parts: fit.TrainComponents, directory: RunDirectory, run: Run) -> Result:
     """Train, then score every width that was trained, or the bitmaps that the config names."""
     trained = fit.train(config, parts, directory, run)
+    _record_curves(directory, run)
     checkpoint = trained.checkpoint
     wanted = config.evaluation.bitmaps
     specs = wanted if wanted is not None else list(trained_widths(parts.model, config))
@@ -64,6 +68,18 @@ def train_and_score(config: TrainConfig, parts: fit.TrainComponents, directory: 
     }
 
 
+def _record_curves(directory: RunDirectory, run: Run) -> None:
+    """Draw the validation curves, and put them with their scores into the record; nothing where nothing was scored."""
+    scored = read_validation(directory.path / VALIDATION)
+    if not scored:
+        return
+    from orchestrate.jobs.train.validation_plot import write_picture
+
+    run.artifact(directory.path / VALIDATION)
+    if write_picture(directory.path / VALIDATION_PICTURE, scored):
+        run.artifact(directory.path / VALIDATION_PICTURE)
+
+
 def check_train(config: TrainConfig) -> fit.TrainComponents:
     """Build everything that training needs.
 
@@ -75,12 +91,41 @@ def check_train(config: TrainConfig) -> fit.TrainComponents:
     return parts
 
 
+@dataclass(frozen=True)
+class TrainingCurves:
+    """What a run of ``train`` holds while it goes: losses of steps, and scores in the middle of training."""
+
+    losses: tuple[LossCurve, ...] = ()
+    validation: tuple[Validation, ...] = ()
+
+
 OBJECTIVES = {
     "static": "plain quantization-aware training at one bitmap",
     "spnet": "switchable precision (all bitmaps on every batch)",
     "cascade": "switchable precision with cascade distillation",
     "cpt": "cyclic precision training (one width per step)",
 }
+
+
+def scored_in_the_middle(config: TrainConfig) -> int:
+    """How many examples are scored, at any bitmap, before training ends: for validation curves, and to keep the best.
+
+    Raises:
+        BadInputError: the model's sizes cannot be had.
+    """
+    training, sets = config.training, list[tuple[int, set[tuple[str, int]]]]()
+    asked = ((config.validation.evaluate_every, config.validation), (training.checkpoint_every, config.keep_best))
+    for every, wanted in asked:
+        if every and wanted is not None and not str(getattr(wanted, "metric", "")).endswith(TRAIN_LOSS):
+            limit = config.evaluation.limit if wanted.limit is None else wanted.limit
+            examples = examples_of(config.task, limit)
+            specs = wanted.bitmaps or trained_bitmaps(config, sites_of(config))
+            sets.append((every, {(str(spec), examples) for spec in specs}))
+    at = (
+        set[tuple[str, int]]().union(*(one for every, one in sets if step % every == 0 or step == training.steps))
+        for step in range(1, training.steps + 1)
+    )
+    return sum(examples for scored in at for _, examples in scored)
 
 
 class TrainJob(ScoreJob[TrainConfig, fit.TrainComponents]):
@@ -129,11 +174,12 @@ class TrainJob(ScoreJob[TrainConfig, fit.TrainComponents]):
         sequences = training_passes(config, objective) * training.batch_size
         learnt = Estimate(trained=sequences, tokens=sequences * tokens, flops=6.0 * parameters * sequences * tokens)
         evaluated = examples_of(config.task, config.evaluation.limit) * (len(bitmap_specs(step)) or 1)
+        evaluated += scored_in_the_middle(config)
         return learnt + forward(evaluated, tokens + answer_tokens(config.task), parameters)
 
-    def so_far(self, folder: Path) -> tuple[LossCurve, ...]:
-        """Read the losses, as far as training came."""
-        return read_losses(folder)
+    def so_far(self, folder: Path) -> TrainingCurves:
+        """Read the losses and the scores, as far as training came."""
+        return TrainingCurves(read_losses(folder), read_validation(folder / VALIDATION))
 
     def lead(self, step: Step) -> str:
         """Name the objective and the task, and say how much was trained."""
@@ -149,11 +195,14 @@ class TrainJob(ScoreJob[TrainConfig, fit.TrainComponents]):
         )
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
-        """Show the losses, finished or not, and the scores."""
+        """Show the losses and validation scores, finished or not, and the scores of the end."""
         from orchestrate.jobs.train.loss_plot import loss_blocks
+        from orchestrate.jobs.train.validation_plot import validation_blocks
 
-        losses = loss_blocks(step.so_far or (), prefix, step.findings is not None)
-        return [*losses, *super().section(record, step, prefix)]
+        found, finished = step.so_far or TrainingCurves(), step.findings is not None
+        losses = loss_blocks(found.losses, prefix, finished)
+        curves = validation_blocks(found.validation, prefix, finished)
+        return [*losses, *curves, *super().section(record, step, prefix)]
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
         """Offer scores at bitmaps, losses and counts of parameters."""

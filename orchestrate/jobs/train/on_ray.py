@@ -44,7 +44,9 @@ from orchestrate.config.sections import WorkersConfig
 from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import SCORE
 from orchestrate.jobs.train.losses import unrecorded
+from orchestrate.jobs.train.steps import Post
 from orchestrate.jobs.train.storage import NAME, Kept, keep_best, kept_checkpoints, prepare
+from orchestrate.jobs.train.validation import kept_validation
 from orchestrate.jobs.train.worker import work
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import LOSSES
@@ -52,7 +54,6 @@ from orchestrate.runs.progress import say
 from qalof.errors import QalofError
 from qalof.files import copy_folder, tidy
 from qalof.reading import first_line
-from qalof.training.loop import StepMetrics
 
 RAY_FOLDER = "ray"
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -63,7 +64,7 @@ def train_on_ray(
     directory: RunDirectory,
     target: Path,
     place: Path,
-    on_steps: Callable[[list[StepMetrics]], None],
+    on_posts: Callable[[list[Post]], None],
 ) -> Kept | None:
     """Train, or go on training, on Ray, which is connected already; the last checkpoint goes to ``target``.
 
@@ -72,7 +73,7 @@ def train_on_ray(
         directory: the run directory, where Ray Train has its storage.
         target: the folder of the last checkpoint.
         place: the folder of the best checkpoint.
-        on_steps: takes the metrics of steps, a few at a time.
+        on_posts: takes the metrics of steps and scores, a few at a time.
 
     Returns:
         The best checkpoint, at ``place``, where the config has ``keep_best``; otherwise None.
@@ -81,10 +82,10 @@ def train_on_ray(
         Exception: what the work raised, as it was raised; the last good checkpoint, if there is one, is at ``target``.
         QalofError: workers, or the controller, died more than ``workers.max_failures`` times.
     """
-    on_steps(_lost(directory))
-    with watched_queue(on_steps) as queue:
+    on_posts(_lost(directory))
+    with watched_queue(on_posts) as queue:
         outcome = _fit_through(config, directory, queue)
-    on_steps(_lost(directory))  # a queue that died took steps with it, and the last ones may still be on their way
+    on_posts(_lost(directory))  # a queue that died took steps with it, and the last ones may still be on their way
     found = kept_checkpoints(_storage(directory))
     tidy(target)
     if found:
@@ -95,10 +96,12 @@ def train_on_ray(
     return best
 
 
-def _lost(directory: RunDirectory) -> list[StepMetrics]:
-    """The steps up to the last checkpoint whose losses are not on record."""
-    found = kept_checkpoints(_storage(directory))
-    return unrecorded(directory.path / LOSSES, _storage(directory), found[-1].step if found else 0)
+def _lost(directory: RunDirectory) -> list[Post]:
+    """The steps up to the last checkpoint whose losses are not on record, and all scores up to there."""
+    storage = _storage(directory)
+    found = kept_checkpoints(storage)
+    until = found[-1].step if found else 0
+    return [*unrecorded(directory.path / LOSSES, storage, until), *kept_validation(storage, until)]
 
 
 def _storage(directory: RunDirectory) -> Path:

@@ -102,7 +102,7 @@ def prepare(storage: Path) -> Path | None:
     storage.mkdir(parents=True, exist_ok=True)
     (storage / SNAPSHOT).unlink(missing_ok=True)
     (storage / ERROR).unlink(missing_ok=True)
-    for left in storage.glob(".losses-*"):
+    for left in (*storage.glob(".losses-*"), *storage.glob(".validation-*")):
         left.unlink()
     for hidden in {path.name.split(".")[1] for path in storage.glob(".step-*.*")}:
         tidy(storage / hidden)

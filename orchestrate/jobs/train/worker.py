@@ -1,9 +1,7 @@
 """One training worker's life: build, go on from a checkpoint or begin, step, report.
 
-A report is a barrier, so it is made at checkpoints alone.  Losses travel over a queue, and are written next to each
-checkpoint too, since a queue is lost with its driver.  The score by which the best checkpoint is kept is shared out
-bitmap by bitmap, and each bitmap is evaluated whole by one worker, so for equal weights it is the same number on any
-number of workers.
+A report is a barrier, so it is made at checkpoints alone.  Losses and validation scores travel over a queue, and are
+written next to each checkpoint too, since a queue is lost with its driver.
 
 An error of one worker has to end the others, which wait for it, so it is raised; and Ray begins any group again whose
 worker raised.  So an error of ours is left in the storage first, and a group that finds one there stops at once and
@@ -30,12 +28,13 @@ from orchestrate.config.loader import validate
 from orchestrate.config.train import TrainConfig
 from orchestrate.jobs.train.best_checkpoint import SCORE, WORST, watched
 from orchestrate.jobs.train.losses import keep_losses
-from orchestrate.jobs.train.steps import as_metrics, run_steps
+from orchestrate.jobs.train.steps import Post, as_metrics, parted, run_steps
 from orchestrate.jobs.train.storage import leave_error, left_error, step_folder
+from orchestrate.jobs.train.validation import curves_of, keep_validation
 from qalof.checkpoint.trainer import begin, save_checkpoint
 from qalof.errors import NonFiniteLossError, QalofError
 from qalof.tasks.factory import describe_task
-from qalof.training.loop import ProcessGroup, StepMetrics, Trainer
+from qalof.training.loop import ProcessGroup, Trainer
 
 
 def work(settings: dict[str, Any]) -> dict[str, Any]:
@@ -76,24 +75,26 @@ def _train(settings: dict[str, Any]) -> None:
     seen = watched(config, parts.model, parts.task)
     queue: Queue = settings["queue"]
 
-    def on_step(done: StepMetrics) -> None:
+    def on_post(post: Post) -> None:
         if trainer.world.rank == 0:
-            put(queue, done)
+            put(queue, post)
 
-    def on_checkpoint(posts: Sequence[StepMetrics], score: float | None) -> None:
+    def on_checkpoint(posts: Sequence[Post], score: float | None) -> None:
         _report(trainer, posts, {**extra, SCORE: score}, Path(settings["storage"]))
 
-    run_steps(trainer, seen, on_step, on_checkpoint)
+    run_steps(trainer, seen, curves_of(config, parts.model), on_post, on_checkpoint)
 
 
-def _report(trainer: Trainer, posts: Sequence[StepMetrics], extra: Mapping[str, Any], storage: Path) -> None:
+def _report(trainer: Trainer, posts: Sequence[Post], extra: Mapping[str, Any], storage: Path) -> None:
     score = WORST if extra[SCORE] is None else extra[SCORE]
-    metrics = {"step": trainer.step, SCORE: score, **as_metrics(posts[-1])}
+    steps, scored = parted(posts)
+    metrics = {"step": trainer.step, SCORE: score, **as_metrics(steps[-1])}
     if trainer.world.rank != 0:
         ray.train.report(metrics)
         return
     folder = step_folder(storage, trainer.step)
-    keep_losses(storage, posts)
+    keep_losses(storage, steps)
+    keep_validation(storage, scored, trainer.step)
     save_checkpoint(trainer, folder, extra)
     checkpoint = Checkpoint.from_directory(str(folder))
     ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)

@@ -18,7 +18,6 @@ from qalof.digests import path_digest
 from qalof.files import MANIFEST, read_json
 from qalof.paths import DataPath, PathField, field_of, paths_of
 from qalof.reading import exists, read_text
-from qalof.tasks.factory import TASKS
 
 
 def input_digests(configs: Mapping[str, BaseConfig]) -> dict[str, str]:
@@ -60,6 +59,8 @@ def _of_checkpoint(key: str, folder: Path) -> Iterator[tuple[str, str]]:
     """The inputs that a checkpoint names: its base model, and the data of its task."""
     if not (folder / MANIFEST).is_file():
         return
+    from qalof.tasks.factory import TASKS  # torch, which a listing of runs has no use for
+
     manifest = read_json(folder / MANIFEST, "manifest")
     base, extra = (manifest.get(name) for name in ("base", "extra")) if isinstance(manifest, dict) else (None, None)
     hub = field_of(DataPath)

@@ -37,10 +37,32 @@ def test_checking_a_config_imports_no_library_of_the_work():
     assert not set(done.stdout.split()) & set(HEAVY)
 
 
-@pytest.mark.parametrize("name", ["search", "search.judge", "search.strategies", "qalof.model.adapter_spec"])
+@pytest.mark.parametrize(
+    "name", ["search", "search.judge", "search.strategies", "qalof.model.adapter_spec", "orchestrate.cli.app"]
+)
 def test_what_runs_no_model_imports_no_torch(name):
     code = f"import sys, {name}; sys.exit(bool({{'torch', 'optuna', 'pandas'}} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
+LISTED = """
+import sys
+from orchestrate.cli.app import app
+for words in (["ls", {folder!r}], ["sync", {folder!r}], ["bitmap", "4,8"], ["search", "--help"], ["--version"]):
+    app(words, standalone_mode=False)
+sys.exit("torch" in sys.modules)
+"""
+
+
+def test_commands_that_list_and_help_import_no_torch(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text('{"format_version": 1, "command": "train", "fingerprint": "0", "inputs": {}}')
+    told = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", LISTED.format(folder=str(tmp_path))]
+    done = subprocess.run(words, cwd=ROOT, env=told, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout
 
 
 LENGTHS = {"squad-span": {"max_length": 96, "stride": 16}, "squad-completion": {"max_length": 96, "max_new_tokens": 4}}

@@ -6,6 +6,7 @@ other than these.  Progress goes to standard error; with ``--json`` the result i
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from types import TracebackType
@@ -27,10 +28,14 @@ from qalof.writing import writing_error
 __all__ = ["app", "cli_jobs", "cli_runs", "cli_submit", "cli_tools", "main"]
 
 STOPPED = "stopped; the same command goes on from here"
+COLLECT_AFTER = 10_000
+"""Garbage is looked for after as many new objects.  The libraries make a million that stay, and looking through these
+after every 700, which is Python's habit, takes a fifth of a command's start."""
 
 
 def main() -> None:
     """Entry point of ``qalof`` and ``python -m orchestrate``."""
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
     sys.excepthook = _unexpected
     try:
         # typer hands back the code of an exit, such as 130 after Ctrl-C, where it is not to end the process itself

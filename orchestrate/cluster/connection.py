@@ -279,6 +279,12 @@ def _short_temp_dir() -> str | None:
     return "/tmp/ray"
 
 
+def machines() -> int:
+    """How many machines the cluster that is connected has; Ray nodes on one machine count once."""
+    ray = _import_ray()
+    return len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
+
+
 def _describe(ray: Any, joined: bool) -> Cluster:
     resources = ray.cluster_resources()
     cpus, gpus = (float(resources.get(name, 0)) for name in ("CPU", "GPU"))

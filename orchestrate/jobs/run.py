@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from orchestrate.cluster.admission import admitted, check_device
-from orchestrate.cluster.connection import connect, logical_cpus, physical_cores, worker_environment
+from orchestrate.cluster.connection import connect, logical_cpus, machines, physical_cores, worker_environment
 from orchestrate.config.loader import to_plain
 from orchestrate.config.redaction import redact
 from orchestrate.config.sections import JobConfig, TrackingConfig, WorkersConfig
@@ -23,7 +23,7 @@ from orchestrate.jobs.registry import JOBS
 from orchestrate.runs.datasets import datasets_of
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import CONFIG, ENVIRONMENT, RESULT, TRACKING
-from orchestrate.runs.mlflow_store import check_root
+from orchestrate.runs.mlflow_store import Place, check_machines, check_root
 from orchestrate.runs.mlflow_sync import sync_left
 from orchestrate.runs.mlflow_tracker import Resumed, Run, Tracker
 from orchestrate.runs.mlflow_writes import new_key
@@ -117,7 +117,7 @@ def _executed(
     command, tags = directory.command, {"command": directory.command, **tags_of(job, config)}
     started = time.monotonic()
     with (
-        ray_for(config.workers, address),
+        ray_for(config.workers, address, tracking=config.tracking),
         recorded(directory.path, tracker, to_plain(config), tags, above) as run,
     ):
         for file in (CONFIG, ENVIRONMENT):
@@ -173,11 +173,15 @@ def model_of(config: Any) -> str:
 
 
 @contextmanager
-def ray_for(workers: WorkersConfig, address: str | None = None, others: Sequence[WorkersConfig] = ()) -> Iterator[None]:
+def ray_for(
+    workers: WorkersConfig, address: str | None = None, others: Sequence[WorkersConfig] = (), *,
+    tracking: TrackingConfig,
+) -> Iterator[None]:  # fmt: skip
     """Connect to a Ray that has room for ``workers``; nothing is connected where they are this process.
 
     Raises:
-        BadInputError: there can never be room for ``workers``, or for ``others``, which will be needed later.
+        BadInputError: there can never be room for ``workers``, or for ``others``, which will be needed later; or
+            ``tracking`` is an SQLite file, and the cluster has several machines.
     """
     for each in (workers, *others):
         check_device(each, torch.cuda.is_available())
@@ -186,6 +190,7 @@ def ray_for(workers: WorkersConfig, address: str | None = None, others: Sequence
         return
     cpus = logical_cpus(workers.count, physical_cores())
     with connect(address, cpus, environment=worker_environment(workers.count)):
+        check_machines(machines(), Place(Path(tracking.root), tracking.uri).uri)
         for each in (workers, *others):
             if not each.in_process:
                 admitted(each)

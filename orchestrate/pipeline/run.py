@@ -99,7 +99,7 @@ def _run_planned(
     summary: dict[str, Any] = {"title": config.title, "scale": config.scale, "steps": steps}
     (output / TABLE).unlink(missing_ok=True)  # a page of an earlier run, which this one may contradict
     write_json(output / PIPELINE, summary)
-    with ray_for(max(workers, key=_room), address, workers):
+    with ray_for(max(workers, key=_room), address, workers, tracking=config.tracking):
         for number, step in enumerate(planned, start=1):
             say(f"[bold]step {number}/{len(planned)}: {step.name} ({step.command})[/bold]")
             steps[number - 1]["seconds"] = _run(step, output, above)

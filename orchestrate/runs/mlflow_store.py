@@ -158,6 +158,28 @@ def check_root(root: Path) -> None:
         raise BadInputError(f"tracking.root must be a folder that can hold the record of runs: {error}") from None
 
 
+def check_machines(machines: int, uri: str) -> None:
+    """Check that a record can be kept while so many machines work.
+
+    An SQLite file is safe on one machine alone: file systems that several share do not keep its locks, and a driver
+    that is started again on another machine would begin another record.
+
+    Args:
+        machines: how many machines the cluster has.
+        uri: the URI of the store.
+
+    Raises:
+        BadInputError: there are several, and the store is an SQLite file.
+    """
+    if machines > 1 and (file := database_of(uri)) is not None:
+        raise BadInputError(
+            f"tracking.uri must name a server where workers run on several machines: the cluster has {machines}, and "
+            f"the record is the SQLite file {file}; start `mlflow server --backend-store-uri sqlite:///mlflow.db "
+            "--host 127.0.0.1 --port 5000` on the machine where this command or job runs, which alone writes to it, "
+            "and give tracking.uri=http://127.0.0.1:5000"
+        )
+
+
 def unusable(uri: str, error: Exception) -> BadInputError:
     """Word the error for a store that refuses."""
     return BadInputError(

@@ -15,7 +15,7 @@ from orchestrate.cluster.admission import (
     request_of,
     told_what_is_missing,
 )
-from orchestrate.config.sections import WorkersConfig
+from orchestrate.config.sections import TrackingConfig, WorkersConfig
 from qalof.errors import BadInputError
 
 NODES = st.lists(st.integers(0, 64).map(float), min_size=1, max_size=5)
@@ -124,17 +124,26 @@ def test_every_step_of_a_run_is_compared_with_the_cluster_before_the_first_begin
     from orchestrate.jobs import run as jobs
 
     monkeypatch.setattr(jobs, "connect", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(jobs, "machines", lambda: 1)
     monkeypatch.setattr(admission, "nodes_of", lambda: [{"CPU": 4.0}])
     monkeypatch.setattr(admission, "largest_growth", lambda: None)
     good, bad = WorkersConfig(count=2), WorkersConfig(count=1, gpu=True)
-    with jobs.ray_for(good, None, [good, WorkersConfig(count=1, in_process=True)]):
+    sqlite = TrackingConfig()
+    with jobs.ray_for(good, None, [good, WorkersConfig(count=1, in_process=True)], tracking=sqlite):
         pass
     for workers, others in ((bad, []), (good, [good, bad])):
         with (
             pytest.raises(BadInputError, match="1 worker of 1 GPU can never be had"),
-            jobs.ray_for(workers, None, others),
+            jobs.ray_for(workers, None, others, tracking=sqlite),
         ):
             pytest.fail("work began")
+    monkeypatch.setattr(jobs, "machines", lambda: 3)
+    with pytest.raises(BadInputError, match="mlflow server"), jobs.ray_for(good, None, tracking=sqlite):
+        pytest.fail("work began")
+    for at_ease, tracking in ((good, TrackingConfig(uri="http://127.0.0.1:5000")),
+                              (WorkersConfig(count=1, in_process=True), sqlite)):  # fmt: skip
+        with jobs.ray_for(at_ease, None, tracking=tracking):
+            pass
 
 
 def test_two_long_bitmaps_that_begin_alike_are_two_metrics_of_training():

@@ -17,6 +17,7 @@ from ray.job_submission import JobStatus
 from orchestrate.cli.submit import check_words
 from orchestrate.cluster import submission as jobs
 from orchestrate.cluster.submission import ENTRY, Submission
+from orchestrate.runs.mlflow_store import check_machines
 from qalof.errors import BadInputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,6 +193,15 @@ def test_no_server_and_no_address_are_bad_input():
             jobs.client_of(address)
 
 
+def check_record(words, server):
+    """The job names a record that several machines may have, and it is that of the server beside it."""
+    (uri,) = [word.removeprefix("tracking.uri=") for word in words if word.startswith("tracking.uri=")]
+    check_machines(8, uri)
+    host, port = (server[server.index(option) + 1] for option in ("--host", "--port"))
+    assert uri == f"http://{host}:{port}"
+    assert host == "127.0.0.1"
+
+
 def test_the_launchers_file_is_one_that_ray_takes_for_eight_gpus():
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -202,7 +212,10 @@ def test_the_launchers_file_is_one_that_ray_takes_for_eight_gpus():
     starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
     assert all("RAY_AUTH_MODE=token" in line for line in starts if "ray start" in line)
     (line,) = [line for line in text.splitlines() if "qalof submit --" in line]
-    check_words(shlex.split(line.partition("qalof submit -- ")[2]))
+    words = shlex.split(line.partition("qalof submit -- ")[2])
+    check_words(words)
+    (server,) = [line for line in starts if "mlflow server" in line]
+    check_record(words, shlex.split(server))
 
 
 def test_the_rayjob_has_the_fields_of_its_kind_the_pinned_ray_and_eight_gpus():
@@ -231,4 +244,6 @@ def test_the_rayjob_has_the_fields_of_its_kind_the_pinned_ray_and_eight_gpus():
     words = shlex.split(spec["entrypoint"])
     assert tuple(words[:3]) == ENTRY
     check_words(words[3:])
+    (server,) = [each["command"] for each in cluster["headGroupSpec"]["template"]["spec"]["containers"][1:]]
+    check_record(words, server)
     assert (ROOT / words[5].removeprefix("/home/ray/qalof/")).is_file()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrate.runs.mlflow_store import database_of, default_uri
+from orchestrate.runs.mlflow_store import check_machines, database_of, default_uri
 from orchestrate.runs.mlflow_tracker import Tracker
 from qalof.errors import BadInputError
 
@@ -59,6 +59,20 @@ def test_a_record_behind_a_link_is_that_of_the_link(empty_store, tmp_path):
     (tmp_path / "runs").symlink_to(tmp_path / "real")
     shutil.copy(empty_store, tmp_path / "runs" / "mlflow.db")
     assert database_of(default_uri(tmp_path / "runs")) == tmp_path / "runs" / "mlflow.db"
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:////all/mlflow.db", "sqlite+pysqlite:////a%3Fb/mlflow.db", default_uri(Path("runs"))]
+)
+def test_an_sqlite_record_is_refused_where_several_machines_work_and_the_way_out_is_a_servers_uri(uri):
+    check_machines(1, uri)
+    with pytest.raises(BadInputError) as caught:
+        check_machines(3, uri)
+    (line,) = str(caught.value).splitlines()
+    for said in ("tracking.uri", "cluster has 3", "mlflow.db", "`mlflow server ", "tracking.uri=http://127.0.0.1:5000"):
+        assert said in line
+    for server in ("http://127.0.0.1:5000", "https://me:secret@mlflow", "postgresql://host/base"):
+        check_machines(3, server)
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "postgresql://host/base", "sqlite://", "sqlite:///"])

@@ -36,10 +36,13 @@ CAPABILITIES ?= default avx2
 test-portable: install
 	set -e; for each in $(CAPABILITIES); do ATEN_CPU_CAPABILITY=$$each $(BIN)/pytest -n 2 -m $(FAST) $(NUMERIC); done
 
-# one Ray serves all of its tests, in one process; the others share two
+# one Ray serves all of its tests, in one process, which waits for it much of the time; the slow tests run beside it, and
+# what they say is printed after it
 test-all: install
-	$(BIN)/pytest -n 2 -m '(slow or gpu) and not ray and not real and not runtime'
-	$(BIN)/pytest -m 'ray and not real and not runtime'
+	log=$$(mktemp); $(BIN)/pytest -m '(slow or gpu) and not ray and not real and not runtime' >$$log 2>&1 & slow=$$!; \
+	trap 'kill $$slow 2>/dev/null; rm -f $$log' EXIT; trap 'exit 130' INT TERM; \
+	$(BIN)/pytest -m 'ray and not real and not runtime'; ray=$$?; \
+	wait $$slow; slow_failed=$$?; cat $$log; exit $$((ray | slow_failed))
 	$(BIN)/pytest -m 'real and not runtime'
 
 # the wheel on the other versions of Python that pyproject.toml names; TORCH_BUILD=any takes a CUDA build of several GB where

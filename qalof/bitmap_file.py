@@ -87,17 +87,22 @@ def _best_within(path: Path, data: Any, cost: str, limit: float) -> Spec:
     best = best_within(
         points,
         {cost: limit},
-        values=lambda point: point["values"],
+        values=_ranked,
         cost=lambda point, name: float(point["cost"][name]),
         sign=sign_of(str(data["objectives"][0])),
     )
     if best is None:
-        least = min(point["cost"][cost] for point in scored(points, lambda point: point["values"]) or points)
+        least = min(point["cost"][cost] for point in scored(points, _ranked) or points)
         raise BadInputError(
             f"a bitmap of {path} must have {cost} of at most {limit:.10g}: the least is {least:.10g}; raise the budget"
         )
     spec: Spec = best["bitmap"]
     return spec
+
+
+def _ranked(point: Mapping[str, Any]) -> Sequence[float | None]:
+    """Return a point's values, or None where it breaks a limit on a metric."""
+    return [None] if point.get("breaks") else point["values"]
 
 
 def _content(path: Path) -> Any:

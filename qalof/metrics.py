@@ -26,6 +26,8 @@ Direction = Literal["max", "min"]
 DROP = "_drop"
 """Suffix of the name under which a metric's worsening is recorded: ``f1_drop``, ``loss_drop``; positive is worse."""
 PERCENT, NATS = "%", "nats"
+ADVERSARIAL_ACCURACY = "adversarial_accuracy"
+"""The accuracy that is left after a small attack, see :mod:`qalof.attacks.robustness.adversarial_accuracy`."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def _output_error() -> Iterable[Metric]:
 def _robustness() -> Iterable[Metric]:
     better = {
         "clean_accuracy": "clean accuracy",
-        "adversarial_accuracy": "accuracy under attack",
+        ADVERSARIAL_ACCURACY: "accuracy under attack",
         "accuracy_before": "next-token accuracy before the attack",
         "accuracy_after": "next-token accuracy after the attack",
         "accuracy_change": "change of next-token accuracy",
@@ -167,7 +169,7 @@ def _robustness() -> Iterable[Metric]:
         "label_changed": "texts whose true label changed",
     }
     for name, label in better.items():
-        yield Metric(name, "max", label, PERCENT, 1)
+        yield Metric(name, "max", label, PERCENT, 1, on_request=name == ADVERSARIAL_ACCURACY)
     for name, label in worse.items():
         yield Metric(name, "min", label, PERCENT, 1)
     yield Metric("queries", "max", "queries per attack", "", 0)

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
-from qalof.metrics import requested
+from qalof.metrics import ADVERSARIAL_ACCURACY, requested
 from qalof.site import Site
 from search.measurement import Measurement, Taken
+from search.metric_limit import MetricLimit
 from search.objective import Objective, parse_objectives
 
 if TYPE_CHECKING:  # a search without a model in this process needs no torch
+    from qalof.attacks.robustness.adversarial_accuracy import AdversarialAccuracySettings
     from qalof.model.switchable import SwitchableModel
     from qalof.tasks.base import Task
 
@@ -73,24 +75,31 @@ class LocalEvaluator:
         limit: how many examples an evaluation takes; None for all.
         metrics: metrics on request that are measured too, such as ``kl``.  What they compare with is run once and kept,
             in bounded memory (:mod:`qalof.evaluation.full_precision`).
+        robustness: the attack behind ``adversarial_accuracy``, where that is among the metrics; None for its defaults.
 
     Raises:
-        BadInputError: The task has no such metric on request.
+        BadInputError: The task has no such metric on request, or the attack cannot be made on it.
     """
 
     at_once = 1
 
     def __init__(
-        self, model: SwitchableModel, task: Task, limit: int | None = None, metrics: Sequence[str] = ()
-    ) -> None:
+        self, model: SwitchableModel, task: Task, limit: int | None = None, metrics: Sequence[str] = (),
+        robustness: AdversarialAccuracySettings | None = None,
+    ) -> None:  # fmt: skip
         from qalof.tasks.base import on_request
 
         self.model, self.task, self.limit = model, task, limit
         self._requested = on_request(task, metrics)
+        self._settings, self._robustness = robustness, None
+        if ADVERSARIAL_ACCURACY in metrics:
+            from qalof.attacks.robustness.adversarial_accuracy import AdversarialAccuracy
+
+            self._robustness = AdversarialAccuracy(model, task, robustness)
 
     def with_metrics(self, names: Sequence[str]) -> LocalEvaluator:
         """Return an evaluator that measures metrics on request too."""
-        return LocalEvaluator(self.model, self.task, self.limit, names)
+        return LocalEvaluator(self.model, self.task, self.limit, names, self._settings)
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -122,13 +131,15 @@ class LocalEvaluator:
 
     def fingerprint(self) -> str:
         """Digest of every tensor of the model, its settings and the task; taken anew, for a model may be trained on."""
-        return hashlib.sha256(f"{self._model_digest()}:{self.task.fingerprint()}".encode()).hexdigest()
+        attacked = "" if self._robustness is None else f":{self._robustness.settings.fingerprint()}"
+        return hashlib.sha256(f"{self._model_digest()}:{self.task.fingerprint()}{attacked}".encode()).hexdigest()
 
     def _evaluate(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
         from qalof.tasks.parts import evaluate_in_parts
 
         self.model.set_bitmap(bitmap)
-        return evaluate_in_parts(self.task, self.model, limit, **self._requested)
+        found = evaluate_in_parts(self.task, self.model, limit, **self._requested)
+        return found if self._robustness is None else self._robustness.added(found, bitmap, limit)
 
     def _model_digest(self) -> str:
         from qalof.model.fingerprint import tensors_digest
@@ -155,18 +166,22 @@ def strategy_for(why_unmeasured: str) -> tuple[str, str]:
     return UNGUIDED, f"{UNGUIDED} is the strategy, since guided needs scores of the model: {why_unmeasured}"
 
 
-def requests_of(objectives: Sequence[str | Objective]) -> tuple[str, ...]:
-    """Return the objectives that an evaluation measures only where it is asked for them."""
-    return requested(objective.name for objective in parse_objectives(objectives))
+def requests_of(objectives: Sequence[str | Objective], limits: Sequence[MetricLimit] = ()) -> tuple[str, ...]:
+    """Return the objectives and limited metrics that an evaluation measures only where it is asked for them."""
+    named = [objective.name for objective in parse_objectives(objectives)] + [limit.name for limit in limits]
+    return requested(dict.fromkeys(named))
 
 
-def measuring(evaluator: Evaluator, objectives: Sequence[str | Objective]) -> Evaluator:
-    """Return an evaluator that measures the objectives on request too; one that cannot be asked is taken as it is.
+def measuring(
+    evaluator: Evaluator, objectives: Sequence[str | Objective], limits: Sequence[MetricLimit] = ()
+) -> Evaluator:
+    """Return an evaluator that measures the objectives and limited metrics on request too; one that cannot be asked is
+    taken as it is.
 
     Raises:
         BadInputError: The evaluator's task has no such metric.
     """
-    names, ask = requests_of(objectives), getattr(evaluator, "with_metrics", None)
+    names, ask = requests_of(objectives, limits), getattr(evaluator, "with_metrics", None)
     if not names or ask is None:
         return evaluator
     asked: Evaluator = ask(names)

@@ -23,6 +23,7 @@ from qalof.bitmap_names import short_name
 from qalof.errors import BadInputError, DiskError, QalofError
 from qalof.evaluation.result import Evaluation
 from qalof.reading import first_line
+from search.metric_limit import MetricLimit
 from search.objective import Objective
 
 MOST_IN_A_ROW = 10
@@ -73,20 +74,25 @@ def attempted(evaluate: Callable[[], Evaluation]) -> Evaluation:
         return Evaluation.failed(f"{NO_MEMORY} ({said})" if no_memory else said)
 
 
-def checked(evaluation: Evaluation, objectives: Sequence[Objective]) -> Evaluation:
-    """Return an evaluation that has every measured objective: NaN where it failed, and failed where one is not finite.
+def checked(evaluation: Evaluation, objectives: Sequence[Objective], limits: Sequence[MetricLimit] = ()) -> Evaluation:
+    """Return an evaluation that has every measured objective and limited metric: NaN where it failed, and failed where
+    one is not finite.
 
     Raises:
-        BadInputError: An evaluation that did not fail lacks an objective's metric.
+        BadInputError: An evaluation that did not fail lacks the metric of an objective or a limit.
     """
     measured = [objective for objective in objectives if not objective.is_cost]
+    names = list(dict.fromkeys([*(each.name for each in measured), *(each.name for each in limits)]))
     if evaluation.failure:
-        return replace(evaluation, metrics={objective.name: math.nan for objective in measured})
+        return replace(evaluation, metrics=dict.fromkeys(names, math.nan))
     for objective in measured:
         objective.check(evaluation.metrics)
-        value = float(evaluation[objective.name])
+    for limit in limits:
+        limit.check(evaluation.metrics)
+    for name in names:
+        value = float(evaluation[name])
         if not math.isfinite(value):
-            return replace(evaluation, failure=f"{objective.name} is {value}")
+            return replace(evaluation, failure=f"{name} is {value}")
     return evaluation
 
 

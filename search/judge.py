@@ -162,7 +162,7 @@ def _finalist(result: SearchResult, budget: Mapping[str, float], position: int, 
     return best_within(
         (point for point in result.points if point.bitmap.is_uniform is uniform),
         budget,
-        values=lambda point: point.values,
+        values=lambda point: point.ranked,
         cost=Point.value,
         sign=result.objectives[position].sign,
         position=position,

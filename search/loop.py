@@ -14,11 +14,12 @@ from qalof.evaluation.result import Evaluation
 from search.evaluator import Evaluator, measuring, requests_of, strategy_of
 from search.failure import MOST_IN_A_ROW, attempted, ends_search
 from search.measurement import Measurement, Taken
+from search.metric_limit import parted
 from search.objective import Objective
 from search.record import record_at
 from search.result import SearchResult
 from search.space import BitmapSpace
-from search.strategies import too_few
+from search.strategies import too_few, unguided
 from search.study import OnScore, Study
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,9 @@ def run(
             ``greedy``.  None takes ``guided`` where the evaluator can measure scores, and otherwise ``tpe``, which a
             warning says (:func:`search.evaluator.strategy_of`).
         max_evaluations: the search ends after so many different bitmaps; None lets the strategy decide.
-        limits: cost name -> greatest allowed value, on top of the space's own; no evaluated bitmap exceeds them.
+        limits: cost name -> greatest allowed value, on top of the space's own; no evaluated bitmap exceeds them.  Or
+            metric name -> the least value of a metric that is better when higher, otherwise the greatest; no bitmap of
+            the front breaks them (:mod:`search.metric_limit`).
         storage: the file of the record; an interrupted search resumes from it when it is run again.  Only one search
             may use it at a time.
         seed: the seed; equal seeds and evaluations give equal searches.
@@ -74,29 +77,31 @@ def run(
         BadInputError: An argument cannot be used as given, a budget is out of reach, or the record is in use.
         TooManyFailures: So many bitmaps in a row failed.
     """
-    space = space.within(limits)
+    costs, metric_limits = parted(limits)
+    space = space.within(costs)
     _check_sites(space, evaluator)
     objectives = objectives_of(evaluator, objectives)
-    evaluator = measuring(evaluator, objectives)
+    evaluator = measuring(evaluator, objectives, metric_limits)
     strategy, why = strategy_of(evaluator, strategy)
-    for said in (why, too_few(strategy, max_evaluations, len(space.units))):
+    for said in (why, too_few(strategy, max_evaluations, len(space.units)), unguided(strategy, objectives)):
         if said:
             _log.warning("%s", said)
     with record_at(storage) as record:
         # a digest of all weights takes seconds on a large model, and only the record needs it
         fingerprint = "" if record is None else evaluator.fingerprint()
-        names = [site.name for site in space.sites]
+        names, asked = [site.name for site in space.sites], requests_of(objectives, metric_limits)
         study = Study(
             space,
             objectives,
             strategy,
             max_evaluations=max_evaluations,
             seed=seed,
-            known={} if record is None else record.load(fingerprint, evaluator.limit, names, requests_of(objectives)),
+            known={} if record is None else record.load(fingerprint, evaluator.limit, names, asked),
             taken={} if record is None else record.measurements(fingerprint),
             options=options,
             on_score=on_score,
             max_failures_in_a_row=max_failures_in_a_row,
+            metric_limits=metric_limits,
         )
         while waiting := study.ask() or study.measurement:
             if isinstance(waiting, Measurement):

@@ -22,6 +22,7 @@ from qalof.cost import COST_NAMES, Cost
 from qalof.errors import BadInputError, nearest_hint
 from qalof.evaluation.result import Evaluation
 from qalof.metrics import METRICS, Direction, Metric
+from search.metric_limit import MetricLimit, broken
 
 WORST = "worst"
 _OPPOSITE: dict[Direction, Direction] = {"max": "min", "min": "max"}
@@ -150,9 +151,16 @@ class Score:
     evaluation: Evaluation
     cost: Cost
     values: tuple[float, ...]
+    violation: float = 0.0
+    """By how much it breaks the limits on metrics (:mod:`search.metric_limit`), added up; 0 where it keeps them."""
+    breaks: str = ""
+    """The limits on metrics that it breaks; empty where it keeps them."""
 
     @classmethod
-    def of(cls, bitmap: Bitmap, evaluation: Evaluation, cost: Cost, objectives: Sequence[Objective]) -> Score:
+    def of(
+        cls, bitmap: Bitmap, evaluation: Evaluation, cost: Cost, objectives: Sequence[Objective],
+        limits: Sequence[MetricLimit] = (),
+    ) -> Score:  # fmt: skip
         """Look up the values of the objectives; all are NaN where the evaluation failed, costs included.
 
         Raises:
@@ -160,7 +168,16 @@ class Score:
         """
         if evaluation.failure:
             return cls(bitmap, evaluation, cost, (math.nan,) * len(objectives))
-        return cls(bitmap, evaluation, cost, tuple(o.value(evaluation, cost) for o in objectives))
+        values = tuple(o.value(evaluation, cost) for o in objectives)
+        return cls(bitmap, evaluation, cost, values, *broken(limits, evaluation.metrics))
+
+    def rank(self, name: str, sign: int) -> tuple[float, float]:
+        """Return what is higher for the better of two bitmaps: one that keeps the limits on metrics comes before one
+        that breaks them, then the higher ``sign`` times the metric ``name``; a failed one comes last.
+        """
+        if not self.is_finite:
+            return -math.inf, -math.inf
+        return -self.violation, sign * float(self.evaluation[name])
 
     @property
     def is_finite(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,8 @@ class Point:
 
     ``metrics``: name -> value with its 95 % interval; ``values``: the values of the objectives, in their order;
     ``examples``: the number of examples behind the metrics; ``summary``: the bitmap in one line
-    (:mod:`qalof.bitmap_names`); ``failure``: why the bitmap has no score, empty where it has one.
+    (:mod:`qalof.bitmap_names`); ``failure``: why the bitmap has no score, empty where it has one; ``breaks``: the
+    limits on metrics that it breaks, empty where it keeps them.
     """
 
     bitmap: Bitmap
@@ -29,6 +31,7 @@ class Point:
     examples: int
     summary: str = ""
     failure: str = ""
+    breaks: str = ""
 
     @classmethod
     def of(cls, score: Score, sites: Sequence[Sized] | None = None) -> Point:
@@ -40,7 +43,13 @@ class Point:
             for name, value in evaluation.metrics.items()
         }
         said = summary(score.bitmap, sites)
-        return cls(score.bitmap, score.cost, metrics, score.values, evaluation.examples, said, evaluation.failure)
+        why = evaluation.failure, score.breaks
+        return cls(score.bitmap, score.cost, metrics, score.values, evaluation.examples, said, *why)
+
+    @property
+    def ranked(self) -> tuple[float, ...]:
+        """The values by which it takes part in a front; numbers that are none where it breaks a limit on a metric."""
+        return (math.nan,) * len(self.values) if self.breaks else self.values
 
     def value(self, name: str) -> float:
         """Return a cost or metric by name."""
@@ -55,7 +64,7 @@ class Point:
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict, in which numbers that are not finite become null."""
-        why = {"failure": self.failure} if self.failure else {}
+        why = {name: said for name, said in (("failure", self.failure), ("breaks", self.breaks)) if said}
         return why | {
             "id": self.bitmap.id,
             "summary": self.summary,
@@ -73,5 +82,5 @@ class Point:
         values = tuple(map(from_nullable, data["values"]))
         bitmap = Bitmap.from_json(data["bitmap"])
         said = data.get("summary") or summary(bitmap)
-        failure = data.get("failure", "")
-        return cls(bitmap, Cost(**data["cost"]), metrics, values, data["examples"], said, failure)
+        why = data.get("failure", ""), data.get("breaks", "")
+        return cls(bitmap, Cost(**data["cost"]), metrics, values, data["examples"], said, *why)

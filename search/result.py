@@ -49,8 +49,10 @@ class SearchResult:
 
     @cached_property
     def front_points(self) -> tuple[Point, ...]:
-        """The points that no other point dominates, sorted by the last objective from its low end."""
-        values = [point.values for point in self.points]
+        """The points that no other point dominates, sorted by the last objective from its low end; none of them breaks
+        a limit on a metric.
+        """
+        values = [point.ranked for point in self.points]
         chosen = non_dominated(values, [objective.direction for objective in self.objectives])
         return tuple(sorted((self.points[index] for index in chosen), key=lambda point: point.values[-1]))
 
@@ -63,6 +65,11 @@ class SearchResult:
     def failures(self) -> tuple[Point, ...]:
         """The points that could not be evaluated, each with its reason in ``failure``."""
         return tuple(point for point in self.points if point.failure)
+
+    @property
+    def breaking(self) -> tuple[Point, ...]:
+        """The points that break a limit on a metric, each with these limits in ``breaks``."""
+        return tuple(point for point in self.points if point.breaks)
 
     @property
     def all(self) -> pd.DataFrame:
@@ -83,10 +90,10 @@ class SearchResult:
             if name not in COST_NAMES:
                 raise BadInputError(f"a budget must name a cost: got {name!r}; {nearest_hint(name, COST_NAMES)}")
         best = best_within(
-            self.points, budget, values=lambda p: p.values, cost=Point.value, sign=self.objectives[0].sign
+            self.points, budget, values=lambda p: p.ranked, cost=Point.value, sign=self.objectives[0].sign
         )
         if best is None:
-            raise BadInputError(self._infeasible(scored(self.points, lambda p: p.values), budget))
+            raise BadInputError(self._infeasible(scored(self.points, lambda p: p.ranked), budget))
         return best
 
     def plot(self, path: str | Path) -> None:
@@ -150,6 +157,11 @@ class SearchResult:
 
     def _infeasible(self, usable: Sequence[Point], budget: Mapping[str, float]) -> str:
         asked = ", ".join(f"{name} <= {limit:.10g}" for name, limit in budget.items())
+        if not usable and self.breaking:
+            raise BadInputError(
+                f"the best bitmap must keep the limits on metrics: none of {len(self.breaking)} does, the last breaks "
+                f"{self.breaking[-1].breaks}; relax them, or search longer"
+            )
         if not usable:
             why = f", since {self.failures[-1].failure}" if self.failures else " yet"
             return f"the best bitmap must have a finite score: none has one{why}"

@@ -21,6 +21,7 @@ from qalof.evaluation.result import Evaluation
 from qalof.laws import Count, Seed, check_keywords
 from search.failure import MOST_IN_A_ROW, FailureCount, checked
 from search.measurement import Measurement, Taken
+from search.metric_limit import MetricLimit
 from search.objective import Objective, Score, parse_objectives
 from search.point import Point
 from search.result import SearchResult
@@ -45,6 +46,7 @@ class Study:
         on_score: a function that is called for each scored bitmap, known ones included.
         max_failures_in_a_row: the study raises an error after so many failed bitmaps in a row; None lets any number
             pass.
+        metric_limits: the limits on metrics, which only an evaluation shows to be kept.
 
     Raises:
         BadInputError: An argument cannot be used; nothing has been evaluated then.
@@ -63,17 +65,18 @@ class Study:
         options: Mapping[str, Any] | None = None,
         on_score: OnScore | None = None,
         max_failures_in_a_row: Count | None = MOST_IN_A_ROW,
+        metric_limits: Sequence[MetricLimit] = (),
     ) -> None:
         self.space, self.strategy, self.seed = space, strategy, seed
         self.objectives = parse_objectives(objectives)
         numbers = {"max_evaluations": max_evaluations, "seed": seed, "max_failures_in_a_row": max_failures_in_a_row}
         check_keywords(Study.__init__, numbers, "search:")
         self._failures = FailureCount(max_failures_in_a_row)
-        self.max_evaluations = max_evaluations
+        self.max_evaluations, self.metric_limits = max_evaluations, tuple(metric_limits)
         self._known = dict(known or {})
         self._taken = dict(taken or {})
         self._on_score = on_score
-        self._context = StrategyContext(space, self.objectives, seed)
+        self._context = StrategyContext(space, self.objectives, seed, metric_limits=self.metric_limits)
         self._generator = start(strategy, self._context, options)
         self._scores: dict[Bitmap, Score] = {}
         self._order: list[Bitmap] = []
@@ -158,7 +161,7 @@ class Study:
             if score.bitmap not in self._points:
                 self._points[score.bitmap] = Point.of(score, self.space.sites)
         points = tuple(self._points[score.bitmap] for score in scored)
-        limits = dict(self.space.limits)
+        limits = dict(self.space.limits) | {limit.name: limit.bound for limit in self.metric_limits}
         return SearchResult(points, self.objectives, self.strategy, self.seed, limits, tuple(self.trace))
 
     def _advance(self, answers: list[Any] | None) -> list[Bitmap] | None:
@@ -190,8 +193,8 @@ class Study:
                 self._score(bitmap, self._known[bitmap])
 
     def _score(self, bitmap: Bitmap, evaluation: Evaluation) -> Score:
-        evaluation = checked(evaluation, self.objectives)
-        score = Score.of(bitmap, evaluation, self.space.cost(bitmap), self.objectives)
+        evaluation = checked(evaluation, self.objectives, self.metric_limits)
+        score = Score.of(bitmap, evaluation, self.space.cost(bitmap), self.objectives, self.metric_limits)
         self._scores[bitmap] = score
         if self._on_score is not None:
             self._on_score(score)

@@ -25,7 +25,7 @@ ROOMS = {
         serving
     """,
     "search": """
-        allocation.knapsack budget objective failure front point bitmap_plot grouping menu space
+        allocation.knapsack budget metric_limit objective failure front point bitmap_plot grouping menu space
         scores allocation measurement strategies plot result
         study record evaluator judge resolve loop
     """,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,16 @@ from orchestrate.cluster.connection import physical_cores, threads_per_worker
 from orchestrate.cluster.failure_policy import FailurePolicy
 from orchestrate.cluster.pool import ActorPool, LocalPool, Made, Pool
 from orchestrate.config.sections import WorkersConfig
+from qalof.attacks.robustness.adversarial_accuracy import (
+    AdversarialAccuracy,
+    AdversarialAccuracySettings,
+    with_robustness,
+)
 from qalof.bitmap import Bitmap
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.digests import content_digest
 from qalof.evaluation.result import Evaluation
+from qalof.metrics import ADVERSARIAL_ACCURACY
 from qalof.model.shared_memory import share_large
 from qalof.model.switchable import SwitchableModel
 from qalof.site import Site
@@ -44,7 +50,19 @@ class Scoring:
     """How many examples come before the first that is scored."""
 
 
-Item = Scoring | Measurement
+@dataclass(frozen=True)
+class Attacking:
+    """A bitmap of which an actor measures the accuracy that an attack leaves."""
+
+    bitmap: Bitmap
+    """The bitmap."""
+    limit: int | None
+    """The number of examples that are scored, of which the first are attacked; None takes all."""
+    skip: int = 0
+    """How many examples come before the first."""
+
+
+Item = Scoring | Measurement | Attacking
 """The work of an actor."""
 
 
@@ -55,9 +73,13 @@ class Scorer:
         checkpoint: the folder, which every node must see, or what this process has open already.
         threads: how many threads torch has.
         device: where the model goes, by torch's name.
+        robustness: the attack behind ``adversarial_accuracy``; None for its defaults.
     """
 
-    def __init__(self, checkpoint: str | OpenCheckpoint, threads: int, device: str) -> None:
+    def __init__(
+        self, checkpoint: str | OpenCheckpoint, threads: int, device: str,
+        robustness: AdversarialAccuracySettings | None = None,
+    ) -> None:  # fmt: skip
         torch.set_num_threads(threads)
         opened = OpenCheckpoint.of(checkpoint)
         self.model: Any
@@ -66,6 +88,7 @@ class Scorer:
         if isinstance(self.model, SwitchableModel):
             share_large(self.model)
         self._requested: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._settings = robustness
 
     def score(self, item: Scoring) -> Evaluation:
         """Evaluate one bitmap; what metrics on request compare with is kept from one call to the next."""
@@ -76,20 +99,35 @@ class Scorer:
         found = evaluate_in_parts(self.task, self.model, item.limit, item.skip, **self._requested[item.metrics])
         return replace(found, span=(began, time.time()))
 
+    def attack(self, item: Attacking) -> Evaluation:
+        """Return the accuracy that an attack leaves at one bitmap; what attacks at the references find is kept."""
+        began = time.time()
+        found = self._robustness.measure(item.bitmap, item.limit, item.skip)
+        return replace(found, span=(began, time.time()))
+
     def measure(self, measurement: Measurement) -> Taken:
         """Take a measurement of the model."""
         return measurement.take(self.model, self.task)
+
+    @cached_property
+    def _robustness(self) -> AdversarialAccuracy:
+        return AdversarialAccuracy(self.model, self.task, self._settings)
 
 
 class EvaluationActor:
     """A :class:`Scorer` in a process of its own."""
 
-    def __init__(self, checkpoint: str | OpenCheckpoint, threads: int, device: str) -> None:
-        self._scorer = Scorer(checkpoint, threads, device)
+    def __init__(
+        self, checkpoint: str | OpenCheckpoint, threads: int, device: str,
+        robustness: AdversarialAccuracySettings | None = None,
+    ) -> None:  # fmt: skip
+        self._scorer = Scorer(checkpoint, threads, device, robustness)
 
     def do(self, item: Item) -> Evaluation | Taken:
-        """Score a bitmap, or take a measurement."""
-        return self._scorer.measure(item) if isinstance(item, Measurement) else self._scorer.score(item)
+        """Score or attack a bitmap, or take a measurement."""
+        if isinstance(item, Measurement):
+            return self._scorer.measure(item)
+        return self._scorer.attack(item) if isinstance(item, Attacking) else self._scorer.score(item)
 
 
 class EvaluationPool:
@@ -104,6 +142,7 @@ class EvaluationPool:
         other: a task in place of the checkpoint's; an open checkpoint has its own.
         metrics: the metrics on request that are measured too, such as ``kl``.
         skip: how many examples come before the first that is scored.
+        robustness: the attack behind ``adversarial_accuracy``, where that is among the metrics; None for its defaults.
     """
 
     def __init__(
@@ -115,11 +154,12 @@ class EvaluationPool:
         other: Mapping[str, Any] | None = None,
         metrics: Sequence[str] = (),
         skip: int = 0,
+        robustness: AdversarialAccuracySettings | None = None,
     ) -> None:
-        self._metrics, self._skip = tuple(metrics), skip
+        self._metrics, self._skip, self._settings = tuple(metrics), skip, robustness
         self._opened = OpenCheckpoint.of(checkpoint, other)
         self.limit, self.sites, self.at_once = limit, tuple(sites), workers.count
-        made = pool_of(EvaluationActor, workers, self._opened, threads_of(workers), workers.device)
+        made = pool_of(EvaluationActor, workers, self._opened, threads_of(workers), workers.device, robustness)
         self._pool: Pool[Item, Any] = made
 
     def evaluate(
@@ -130,24 +170,34 @@ class EvaluationPool:
     ) -> list[Evaluation]:
         """Score the bitmaps, in their order; ``on_result(index, evaluation)`` is called as each result arrives.
 
-        The parts of a long split are shared out, so one bitmap keeps all actors busy.
+        The parts of a long split are shared out, so one bitmap keeps all actors busy; so is the attack on a bitmap.
         """
-        parts = parts_of(self._opened.task, self.limit if limit is None else limit, self._skip)
+        examples = self.limit if limit is None else limit
+        parts = parts_of(self._opened.task, examples, self._skip)
         found: list[dict[int, Evaluation]] = [{} for _ in bitmaps]
         whole: dict[int, Evaluation] = {}
+        pieces = len(parts) + self._is_attacked
 
         def taken(index: int, evaluation: Evaluation) -> None:
-            bitmap, part = divmod(index, len(parts))
+            bitmap, part = divmod(index, pieces)
             found[bitmap][part] = evaluation
-            if len(found[bitmap]) == len(parts):
+            if len(found[bitmap]) == pieces:
                 whole[bitmap] = joined([found[bitmap][part] for part in range(len(parts))])
+                if self._is_attacked:
+                    whole[bitmap] = with_robustness(whole[bitmap], found[bitmap][len(parts)])
                 if on_result is not None:
                     on_result(bitmap, whole[bitmap])
 
-        self._pool.map(
-            [Scoring(bitmap, part.limit, self._metrics, part.skip) for bitmap in bitmaps for part in parts], taken
-        )
+        items: list[Item] = []
+        for bitmap in bitmaps:
+            items += [Scoring(bitmap, part.limit, self._metrics, part.skip) for part in parts]
+            items += [Attacking(bitmap, examples, self._skip)] * self._is_attacked
+        self._pool.map(items, taken)
         return [whole[bitmap] for bitmap in range(len(bitmaps))]
+
+    @property
+    def _is_attacked(self) -> bool:
+        return ADVERSARIAL_ACCURACY in self._metrics
 
     def with_metrics(self, names: Sequence[str]) -> EvaluationPool:
         """Return the same pool of the same actors, which measures metrics on request too.
@@ -183,12 +233,19 @@ class EvaluationPool:
 
     def fingerprint(self) -> str:
         """A digest that is equal for equal weights and data."""
-        own = self._opened.fingerprint
+        own = attacked_fingerprint(self._opened.fingerprint, self._metrics, self._settings)
         return content_digest(own, {"skip": self._skip}) if self._skip else own
 
     def close(self) -> None:
         """Let the actors go."""
         self._pool.close()
+
+
+def attacked_fingerprint(own: str, metrics: Sequence[str], robustness: AdversarialAccuracySettings | None) -> str:
+    """Return the fingerprint ``own`` of a checkpoint, together with that of the attack where the metrics need one."""
+    if ADVERSARIAL_ACCURACY not in metrics:
+        return own
+    return content_digest(own, (robustness or AdversarialAccuracySettings()).fingerprint())
 
 
 def threads_of(workers: WorkersConfig) -> int:

@@ -30,6 +30,7 @@ from qalof.evaluation.result import Evaluation
 from qalof.files import read_json
 from qalof.home import expanded
 from qalof.laws import Count, check_numbers
+from qalof.metrics import ADVERSARIAL_ACCURACY
 from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
 from qalof.precision import at_least_float32
@@ -115,7 +116,7 @@ class ClassificationTask:
     name = "classification"
     head = HeadKind.CLASSIFIER
     primary_metric = "accuracy"
-    metrics = ("accuracy", "loss")
+    metrics = ("accuracy", "loss", ADVERSARIAL_ACCURACY)
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, settings: ClassificationSettings | None = None,

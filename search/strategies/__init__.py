@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qalof.errors import BadInputError, nearest_hint
 from qalof.laws import check_keywords
+from search.objective import Objective, parse_objectives
 from search.strategies.base import Row, Strategy, StrategyContext, StrategyFunction
 from search.strategies.evolutionary import evolutionary
 from search.strategies.greedy import greedy
@@ -43,6 +44,22 @@ def too_few(name: str, max_evaluations: int | None, units: int) -> str:
     )
 
 
+BY_ONE = ("guided", "evolutionary", "greedy", "one_at_a_time")
+"""The strategies that choose by the first measured objective; the others weigh all objectives."""
+
+
+def unguided(name: str, objectives: Sequence[str | Objective]) -> str:
+    """Return a warning where a strategy does not choose by all measured objectives; otherwise an empty text."""
+    measured = [objective for objective in parse_objectives(objectives) if not objective.is_cost]
+    if name not in BY_ONE or len(measured) < 2:
+        return ""
+    others = " and ".join(map(str, measured[1:]))
+    return (
+        f"{name} chooses bitmaps by {measured[0]}: {others} {'is' if len(measured) == 2 else 'are'} measured and on "
+        "the front, and chooses none; tpe and nsga2 weigh all objectives"
+    )
+
+
 def start(name: str, context: StrategyContext, options: Mapping[str, Any] | None = None) -> Strategy:
     """Return a fresh generator of the strategy of that name.
 
@@ -59,4 +76,4 @@ def start(name: str, context: StrategyContext, options: Mapping[str, Any] | None
     return STRATEGIES[name](context, **(options or {}))
 
 
-__all__ = ["STRATEGIES", "Row", "Strategy", "StrategyContext", "StrategyFunction", "start", "too_few"]
+__all__ = ["STRATEGIES", "Row", "Strategy", "StrategyContext", "StrategyFunction", "start", "too_few", "unguided"]

@@ -24,6 +24,7 @@ from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.metrics import METRICS, Metric, described
 from search.measurement import Measurement
+from search.metric_limit import MetricLimit
 from search.objective import Objective
 from search.space import BitmapSpace
 
@@ -36,12 +37,15 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class StrategyContext:
-    """The input of every strategy: the space, the objectives, and the seed of all its draws."""
+    """The input of every strategy: the space, the objectives, the seed of all its draws, and the limits on metrics, by
+    which scores are already marked.
+    """
 
     space: BitmapSpace
     objectives: tuple[Objective, ...]
     seed: int = 0
     trace: list[Row] = field(default_factory=list)
+    metric_limits: tuple[MetricLimit, ...] = ()
 
     def primary_metric(self) -> Objective:
         """Return the first objective that an evaluation measures.

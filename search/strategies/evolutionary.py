@@ -1,11 +1,11 @@
 """``evolutionary``: one parent, and children that move bits from one unit to another (after EvoPress, Sieberling et al.
 2024, without its races).
 
-The parent is the best bitmap so far by the first measured objective.  A child takes a few pairs of steps: one unit one
-step up its menu, another one step down, so the child costs about what its parent does; it is then lowered until every
-limit holds.  The first generation holds the uniform bitmaps within the limits and the most expensive bitmap that is
-lowered into them.  Where pairs of steps lead to nothing new, random bitmaps fill the generation, and where these are
-all known too the search ends.
+The parent is the best bitmap so far by the first measured objective; further ones count on the front alone.  A child
+takes a few pairs of steps: one unit one step up its menu, another one step down, so the child costs about what its
+parent does; it is then lowered until every limit holds.  The first generation holds the uniform bitmaps within the
+limits and the most expensive bitmap that is lowered into them.  Where pairs of steps lead to nothing new, random
+bitmaps fill the generation, and where these are all known too the search ends.
 
 On a language model of 210 sites it needs thousands of evaluations where :mod:`search.strategies.guided` needs tens; it
 is here to be compared with, and for metrics that no table of scores foretells.
@@ -13,7 +13,6 @@ is here to be compared with, and for metrics that no table of scores foretells.
 
 from __future__ import annotations
 
-import math
 import random as rng
 from collections.abc import Sequence
 
@@ -48,12 +47,8 @@ def evolutionary(context: StrategyContext, *, generation_size: Count = GENERATIO
     while generation:
         scores = yield generation
         known |= dict(zip(generation, scores, strict=True))
-        parent = max(known.values(), key=lambda score: _rank(score, objective.name, objective.sign))
+        parent = max(known.values(), key=lambda score: score.rank(objective.name, objective.sign))
         generation = _children(space, space.encode(parent.bitmap), known, draws, generation_size, pairs)
-
-
-def _rank(score: Score, name: str, sign: int) -> float:
-    return sign * score.evaluation[name] if score.is_finite else -math.inf
 
 
 def _children(

@@ -97,6 +97,7 @@ def greedy(
         (score,) = yield [replaced(context.space, current, target)]
         lost = drop(metric, origin, score)
         accepted = allowance.accepts(lost, origin.evaluation[metric.name], score.evaluation[metric.name])
+        accepted = accepted and score.violation <= origin.violation
         context.trace.append(_row(context, target, metric.name, lost, accepted, score))
         if accepted:
             current = (*current[: target[0]], target[1], *current[target[0] + 1 :])

@@ -14,6 +14,12 @@
 4. Where the objective is no likelihood, such as F1, the table cannot be trusted to the end.  The search then spends its
    further evaluations on knapsacks of damages that are multiplied by random factors, around the best so far.
 
+The first measured objective is the one that counts here; further ones are measured and are on the front.  Accuracy
+under attack is no likelihood either, and no table foretells it: a table says what the model can do without, and not
+what makes it robust.  As the first objective it is what step 4 refines, from the bitmaps of the least damage.  Where a
+metric is limited, step 4 is taken too, a bitmap that keeps the limits comes before one that breaks them, and of two
+that break them the one that breaks them less.
+
 Step 3 looks at weights alone.  It is left out from five bits on, where the knapsack is the best within noise.
 """
 
@@ -77,8 +83,8 @@ def guided(
         steps: the most gradient steps per budget, each on fresh examples; the first one that finds nothing better is
             the last.
         generation_size: bitmaps in a generation of refinement.
-        rounds: generations of refinement per budget; None takes none for a likelihood, and otherwise as many as there
-            are evaluations.
+        rounds: generations of refinement per budget; None takes none for a likelihood without limits on metrics, and
+            otherwise as many as there are evaluations.
 
     Raises:
         BadInputError: A budget is out of reach, or no objective is measured.
@@ -96,7 +102,7 @@ def guided(
         if best.is_finite and best.cost.average_bits < step_below:
             best = yield from search.descended(plan, picks, best, steps)
         search.best.append(best)
-    if rounds == 0 or (rounds is None and objective.metric.is_likelihood):
+    if rounds == 0 or (rounds is None and objective.metric.is_likelihood and not context.metric_limits):
         return
     yield from search.refined(plans, rounds)
 
@@ -238,15 +244,15 @@ class _Guided:
 
     def _beats(self, new: Score, old: Score) -> bool:
         sign = self.context.primary_metric().sign
-        if not (new.is_finite and old.is_finite):
-            return new.is_finite and not old.is_finite
-        return sign * (new.evaluation[self.metric] - old.evaluation[self.metric]) > 0
+        return new.rank(self.metric, sign) > old.rank(self.metric, sign)
 
     def _is_better(self, new: Score, old: Score) -> bool:
         """Whether the paired difference is more than two standard errors above zero; without examples, above zero."""
         metric = "kl" if "kl" in new.evaluation.per_example else self.metric
         if not (new.is_finite and old.is_finite):  # a failed bitmap is worse than all others
             return new.is_finite and not old.is_finite
+        if new.violation != old.violation:
+            return new.violation < old.violation
         pair = new.evaluation.per_example.get(metric), old.evaluation.per_example.get(metric)
         if pair[0] is None or pair[1] is None or len(pair[0]) < 2:
             return self._beats(new, old)

@@ -102,7 +102,10 @@ class Draws:
         score = self.scores[asked.projected]
         # a sampler would forget a failed trial and propose its like again, so it is told the worst values there are
         values = score.values if score.is_finite else self.worst
+        limits = {"limits on metrics": score.violation} if self.context.metric_limits else None
         if asked.trial is not None and asked.indices == asked.projected:
+            for name, violation in (limits or {}).items():
+                asked.trial.set_constraint(name, violation)
             self.study.tell(asked.trial, values)
             return
         if asked.trial is not None:
@@ -111,7 +114,9 @@ class Draws:
         marks = {} if asked.trial is None else self._marks(asked.trial)
         params = dict(zip(self.names, asked.projected, strict=True))
         self.study.add_trial(
-            create_trial(params=params, distributions=self.distributions, values=values, system_attrs=marks)
+            create_trial(
+                params=params, distributions=self.distributions, values=values, system_attrs=marks, constraints=limits
+            )
         )
 
     def _marks(self, trial: optuna.Trial) -> dict[str, Any]:

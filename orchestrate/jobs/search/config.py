@@ -6,9 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from orchestrate.config.base import BaseConfig
+from orchestrate.config.base import BaseConfig, BitmapSpec
 from orchestrate.config.sections import CheckpointConfig, Limit
-from qalof.laws import Law, Seed, Width
+from orchestrate.jobs.attack.config import BertAttackConfig, TextFoolerConfig
+from qalof.attacks.methods.textfooler import TextFoolerSettings
+from qalof.attacks.robustness.adversarial_accuracy import (
+    DRAWS,
+    MOST_QUERIES,
+    AdversarialAccuracySettings,
+    DrawnAround,
+)
+from qalof.laws import Count, Law, Seed, Width
 from qalof.paths import InputPath
 from search.failure import MOST_IN_A_ROW
 from search.grouping import Group
@@ -72,6 +80,47 @@ class JudgeConfig(BaseConfig):
     """How many of these examples are scored, from the first on; null scores all of them."""
 
 
+class DrawnAroundConfig(BaseConfig):
+    """Random precision around the bitmap that is measured, at which a request stays unless it switches."""
+
+    bitmaps: list[BitmapSpec] = Field(min_length=1)
+    """The bitmaps to draw from when a request switches."""
+    probability: Annotated[float, Law(gt=0, lt=1)] = 0.5
+    """How often a request leaves the measured bitmap."""
+    granularity: Literal["request", "layer"] = "request"
+    """What shares a draw: a ``request``, or nothing, since each ``layer`` of a request draws for itself."""
+    draws: Count = DRAWS
+    """How often the text that was found is read, under new draws each time."""
+
+
+class RobustnessConfig(BaseConfig):
+    """The small attack after which the accuracy that is left is measured."""
+
+    texts: Count = 32
+    """How many texts are attacked: the first of those that are scored."""
+    method: Annotated[TextFoolerConfig | BertAttackConfig, Field(discriminator="name")] = TextFoolerConfig(
+        name="textfooler", settings=TextFoolerSettings(most_queries=MOST_QUERIES)
+    )
+    """The attack and its settings, whose ``most_queries`` is the budget of one attack."""
+    references: list[BitmapSpec] = Field([32, 4])
+    """The bitmaps that are attacked first, whose texts are then tried at every bitmap; an empty list tries none."""
+    random_precision: DrawnAroundConfig | None = None
+    """The defense around each bitmap that is measured; null measures the fixed bitmap."""
+    seed: Seed = 0
+    """The seed of the defense's draws."""
+
+    @property
+    def settings(self) -> AdversarialAccuracySettings:
+        """The same as the library takes it."""
+        drawn = self.random_precision
+        around = (
+            None
+            if drawn is None
+            else DrawnAround(tuple(drawn.bitmaps), drawn.probability, drawn.granularity, drawn.draws)
+        )
+        return AdversarialAccuracySettings(self.texts, self.method.settings, tuple(self.references), around, self.seed)
+
+
 class SearchConfig(CheckpointConfig):
     """The config of ``qalof search``."""
 
@@ -95,7 +144,10 @@ class SearchConfig(CheckpointConfig):
     limits: dict[str, Annotated[float, Law(ge=0)]] = Field({})
     """The greatest allowed value of each cost: ``average_bits``; ``weight_bytes``, the sites' packed weights;
     ``total_bytes``, all tensors of the packed model, its adapters included; or another cost. No bitmap that exceeds one
-    is scored."""
+    is scored. Or the least value of a metric, as a share where it is in percent, such as ``adversarial_accuracy: 0.6``,
+    and the greatest one where less is better; no bitmap that breaks one is on the front."""
+    robustness: RobustnessConfig = RobustnessConfig()
+    """The attack behind ``adversarial_accuracy``, where that is an objective or limited."""
     resolve: Annotated[float, Law(gt=0, lt=1, off="null scores limit examples")] | None = None
     """The difference that is to show at two standard errors, as a share of the first measured objective, such as 0.02:
     the noise is measured on a few examples, and as many are scored as it takes, ``limit`` at most."""

@@ -30,14 +30,17 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import FRONT, SEARCH_RECORD
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
+from qalof.attacks.robustness.adversarial_accuracy import AdversarialAccuracy
 from qalof.checkpoint.opening import OpenCheckpoint
+from qalof.metrics import ADVERSARIAL_ACCURACY
 from search import BitmapSpace, Objective, Score, SearchResult, Study, parse_objectives
 from search import run as search_in_process
-from search.evaluator import GUIDED, strategy_for
+from search.evaluator import GUIDED, requests_of, strategy_for
 from search.grouping import Grouping
 from search.menu import DEFAULT_WIDTHS
+from search.metric_limit import parted
 from search.scores.data import why_unscored
-from search.strategies import too_few
+from search.strategies import too_few, unguided
 
 
 class Checked(NamedTuple):
@@ -65,14 +68,19 @@ def check_search(config: SearchConfig) -> Checked:
         BadInputError: a checkpoint, objective, strategy or option cannot be used.
     """
     opened = open_checkpoint(config.checkpoint)
-    space = BitmapSpace.of(opened.model, limits=config.limits, latency=config.latency, **config.space.of_space())
+    costs, metric_limits = parted(config.limits)
+    space = BitmapSpace.of(opened.model, limits=costs, latency=config.latency, **config.space.of_space())
     objectives = tuple(config.objectives or (opened.task.primary_metric, "weight_bytes"))
     for objective in parse_objectives(objectives):
         objective.check(opened.task.metrics)
+    for limit in metric_limits:
+        limit.check(opened.task.metrics)
+    if ADVERSARIAL_ACCURACY in requests_of(objectives, metric_limits):
+        AdversarialAccuracy(opened.model, opened.task, config.robustness.settings)
     # a study refuses bad objectives, strategies and options when it is made
     strategy = strategy_for(why_unscored(opened.task)) if config.strategy is None else (config.strategy, "")
     few = too_few(strategy[0], config.max_evaluations, len(space.units))
-    strategy = strategy[0], "; ".join(filter(None, (strategy[1], few)))
+    strategy = strategy[0], "; ".join(filter(None, (strategy[1], few, unguided(strategy[0], objectives))))
     Study(space, objectives, strategy[0], max_evaluations=config.max_evaluations, options=config.strategy_options)
     return Checked(opened, space, objectives, strategy, None if config.judge is None else check_judge(config, opened))
 
@@ -106,6 +114,7 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
             objectives,
             strategy,
             config.max_evaluations,
+            limits=config.limits,
             storage=directory.path / SEARCH_RECORD,
             seed=config.seed,
             on_score=on_score,
@@ -132,16 +141,18 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
         "resolution": resolution,
         "judgement": None if other is None else judged(config, other, space, found, directory),
         "failures": failures,
+        "breaking": [{"id": one.bitmap.id, "breaks": one.breaks} for one in found.breaking],
     }
 
 
 def _means(config: SearchConfig, opened: OpenCheckpoint, space: BitmapSpace, limit: int | None) -> tuple[Any, Any]:
     """Return the function that searches and the evaluator it takes, in this process or on Ray Tune."""
     if config.workers.in_process:
-        return search_in_process, EvaluationPool(opened, space.sites, limit, config.workers)
+        pool = EvaluationPool(opened, space.sites, limit, config.workers, robustness=config.robustness.settings)
+        return search_in_process, pool
     from orchestrate.jobs.search import on_tune
 
-    return on_tune.search, on_tune.CheckpointEvaluator(opened, limit, config.workers)
+    return on_tune.search, on_tune.CheckpointEvaluator(opened, limit, config.workers, config.robustness.settings)
 
 
 def _shown(objective: Objective, value: float) -> str:
@@ -171,6 +182,7 @@ class SearchJob(Job[SearchConfig, Checked]):
         ("Objectives", "objectives"),
         ("Widths", "space"),
         ("Limits", "limits"),
+        ("Attack", "robustness"),
         ("Evaluations at most", "max_evaluations"),
         ("Judged on", "judge"),
         ("Seed", "seed"),

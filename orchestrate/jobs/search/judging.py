@@ -66,7 +66,9 @@ def judged(
     where = {"split": config.judge.split, "skip": after}
     if not budgets:
         return {"answer": NONE, "metric": None, "examples": 0, "rows": [], **where}
-    pool = EvaluationPool(opened, space.sites, config.judge.limit, config.workers, skip=after)
+    pool = EvaluationPool(
+        opened, space.sites, config.judge.limit, config.workers, skip=after, robustness=config.robustness.settings
+    )
     with closing(pool):
         judgement = judge(found, pool, budgets, directory.path / JUDGE_RECORD)
     rows: Any = json_ready(judgement.rows())

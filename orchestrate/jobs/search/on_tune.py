@@ -18,22 +18,25 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrate.cluster.evaluation_pool import Scorer, Scoring, threads_of
+from orchestrate.cluster.evaluation_pool import Attacking, Scorer, Scoring, attacked_fingerprint, threads_of
 from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_trials
 from orchestrate.config.sections import WorkersConfig
+from qalof.attacks.robustness.adversarial_accuracy import AdversarialAccuracySettings, with_robustness
 from qalof.bitmap import Bitmap
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.evaluation.result import Evaluation
 from qalof.home import expanded
+from qalof.metrics import ADVERSARIAL_ACCURACY
 from qalof.tasks.base import on_request
 from search import BitmapSpace, Objective, Score, SearchResult, Study
 from search.evaluator import requests_of, strategy_of
 from search.failure import LOST, MOST_IN_A_ROW, attempted
 from search.loop import objectives_of
 from search.measurement import Measurement, Taken
+from search.metric_limit import parted
 from search.record import record_at
 from search.scores.data import why_unscored
-from search.strategies import too_few
+from search.strategies import too_few, unguided
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ class CheckpointEvaluator:
     """How many validation examples count, from the first on; None stands for all."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     """How many actors evaluate, on which device, and with how many threads."""
+    robustness: AdversarialAccuracySettings | None = None
+    """The attack behind ``adversarial_accuracy``, where that is an objective or limited; None for its defaults."""
 
     def __post_init__(self) -> None:
         given = self.checkpoint
@@ -95,18 +100,19 @@ def search(
         QalofError: one measurement lost more actors than that; what was evaluated is in ``storage``, and the same call
             goes on from there.
     """
-    space = space.within(limits)
+    costs, metric_limits = parted(limits)
+    space = space.within(costs)
     # a record in use is refused before the checkpoint is opened, which the other questions need
     with record_at(storage) as record:
         assert record is not None
         objectives = objectives_of(evaluator, objectives)
-        metrics = requests_of(objectives)
+        metrics = requests_of(objectives, metric_limits)
         strategy, why = strategy_of(evaluator, strategy)
-        for said in (why, too_few(strategy, max_evaluations, len(space.units))):
+        for said in (why, too_few(strategy, max_evaluations, len(space.units)), unguided(strategy, objectives)):
             if said:
                 _log.warning("%s", said)
         on_request(evaluator.opened.task, metrics)
-        fingerprint = evaluator.opened.fingerprint
+        fingerprint = attacked_fingerprint(evaluator.opened.fingerprint, metrics, evaluator.robustness)
         study = Study(
             space,
             objectives,
@@ -118,6 +124,7 @@ def search(
             options=options,
             on_score=on_score,
             max_failures_in_a_row=max_failures_in_a_row,
+            metric_limits=metric_limits,
         )
 
         def keep(item: Bitmap | Measurement, found: Evaluation | Taken) -> None:
@@ -136,6 +143,7 @@ def search(
                 "metrics": list(metrics),
                 "threads": threads_of(workers),
                 "device": workers.device,
+                "robustness": evaluator.robustness,
             }
             run_trials(BitmapTrial, StudySearcher(study, keep), given, workers, record.path.absolute().parent)
         return study.result()
@@ -195,7 +203,8 @@ class BitmapTrial(StatelessTrial):
 
     def begin(self) -> None:
         """Load the model once per actor."""
-        self._scorer = Scorer(self.config["checkpoint"], self.config["threads"], self.config["device"])
+        given = [self.config[name] for name in ("checkpoint", "threads", "device", "robustness")]
+        self._scorer = Scorer(*given)
 
     def advance(self) -> dict[str, Any]:
         """Evaluate, or measure."""
@@ -203,8 +212,14 @@ class BitmapTrial(StatelessTrial):
         if "measurement" in self.config:
             found = self._scorer.measure(self.config["measurement"])
         else:
-            item = Scoring(Bitmap.from_json(self.config["bitmap"]), self.config["limit"], tuple(self.config["metrics"]))
-            evaluation = attempted(lambda: self._scorer.score(item))
+            evaluation = attempted(self._evaluated)
             found = {**evaluation.to_json(), "span": evaluation.span}
         # as text, because Tune flattens whatever a searcher gets, examples and all
         return {"found": json.dumps(found), "done": True}
+
+    def _evaluated(self) -> Evaluation:
+        bitmap, limit = Bitmap.from_json(self.config["bitmap"]), self.config["limit"]
+        scored = self._scorer.score(Scoring(bitmap, limit, tuple(self.config["metrics"])))
+        if ADVERSARIAL_ACCURACY not in self.config["metrics"]:
+            return scored
+        return with_robustness(scored, self._scorer.attack(Attacking(bitmap, limit)))

@@ -36,7 +36,8 @@ def resolved(
         return known
     assert config.resolve is not None
     most = min(example_count(opened.task), config.limit or example_count(opened.task))
-    with closing(EvaluationPool(opened, space.sites, None, config.workers)) as pool:
+    made = EvaluationPool(opened, space.sites, None, config.workers, robustness=config.robustness.settings)
+    with closing(made) as pool:
         found = resolve(space, pool, objectives, config.resolve, most=most, seed=config.seed)
     content = found.to_json() | {"text": found.text}
     write_json(path, content)

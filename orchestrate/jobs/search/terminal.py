@@ -67,6 +67,9 @@ def notes(result: Mapping[str, Any]) -> list[Text]:
     note, failures = result.get("strategy_note"), result.get("failures", [])
     resolution = result.get("resolution")
     said = [Text(each) for each in (note, resolution and resolution["text"]) if each]
+    if broken := result.get("breaking"):
+        first, count = broken[0], count_of(len(broken), "bitmap")
+        said.append(Text(f"{count} on no front, since they break limits, the first, #{first['id']}: {first['breaks']}"))
     if failures:
         first, count = failures[0], count_of(len(failures), "bitmap")
         said.append(Text(f"{count} could not be evaluated, the first, #{first['id']}, because of: {first['reason']}"))

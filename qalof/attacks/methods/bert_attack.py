@@ -51,7 +51,8 @@ class BertAttackSettings(WordAttackSettings):
         """Count each token as a word: the LM reads proposals, and the victim and, for similarity, the LM read
         candidates.
         """
-        return Work(0, 1 + 2 * tokens + (2 + PROPOSED) * int(tokens * self.candidates))
+        swaps = int(tokens * self.candidates)
+        return Work(0, self.most_read(1 + tokens + swaps) + tokens + (1 + PROPOSED) * swaps)
 
     def build(
         self, model: Any, tokenizer: Any, lm: Any, seed: int = 0, precisions: Precisions | None = None

@@ -16,15 +16,18 @@ A method says how a word is hidden, what its candidates are, and what similar en
 ``queries`` counts the texts that the victim reads: the original once, then every text with a hidden or swapped word,
 equal ones asked about together once.  An attacker who takes the mean over k precisions pays k queries for each.  What a
 record holds besides (``measures``) is read afterwards and is no query of the attack.  Nothing is drawn but precisions.
-A text where nothing helps is a failed attack on the text as it was.
+An attack whose budget of queries (``most_queries``) is spent ends as one that found nothing further.  A text where
+nothing helps is a failed attack on the text as it was.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus
 from qalof.attacks.examples import text_misfit, texts_or_paragraphs
@@ -60,6 +63,8 @@ class WordAttackSettings:
     """The relative rise of the NLL that counts as success against a language model."""
     max_length: Count = 128
     """The most tokens of a text; a longer text keeps its beginning."""
+    most_queries: Annotated[int, Law(ge=1, off="null sets no bound")] | None = None
+    """The most queries of an attack on one text, the reading of the text itself among them; null sets no bound."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -75,6 +80,10 @@ class WordAttackSettings:
     def misfit(self, example: AttackExample, model: Any, tokenizer: Any) -> str | None:
         """Say why a text cannot be attacked: it has no words, or a label that the classifier does not have."""
         return text_misfit(example, model)
+
+    def most_read(self, texts: int) -> int:
+        """Return how many of at most ``texts`` queries the budget allows."""
+        return texts if self.most_queries is None else min(texts, self.most_queries)
 
     def lists(self) -> list[str]:
         """Return the user's word lists."""
@@ -111,6 +120,7 @@ class WordAttack(ABC):
 
     def __init__(self, goal: Goal, settings: WordAttackSettings, substitutes: Mapping[str, str], seed: int = 0) -> None:
         self.goal, self.seed, self.substitutes = goal, seed, dict(substitutes)
+        self._most_queries = settings.most_queries
         self._antonyms: Thesaurus = {} if settings.antonyms is None else read_thesaurus(settings.antonyms)
 
     @abstractmethod
@@ -125,6 +135,12 @@ class WordAttack(ABC):
     def similar(self, original: Words, current: Words, index: int, swapped: Sequence[Words]) -> list[Swap]:
         """Those of ``swapped``, the current text with another word ``index``, that are similar enough."""
 
+    def against(self, goal: Goal) -> Self:
+        """Return the same attack with another goal; what it was built from, such as word vectors, is shared."""
+        other = copy(self)
+        other.goal = goal
+        return other
+
     def share(self, ask: Ask) -> None:
         """Let similarity be asked for through ``ask``, which answers what several attacks ask at once."""
         self._similarity = SharedSimilarity(self._similarity, ask)
@@ -137,7 +153,7 @@ class WordAttack(ABC):
         """Attack one text at the victim's bitmap, or in the mean over its precisions."""
         self.goal.begin(example.id)
         original = self.goal.read(example.text)
-        asked = _Asked(self.goal, original, example.label)
+        asked = _Asked(self.goal, original, example.label, self._most_queries)
         if self.goal.lost(original, example.label):
             return self._result(example, AttackStatus.SKIPPED, original, original, asked, [])
         words = Words.of(original)
@@ -148,11 +164,15 @@ class WordAttack(ABC):
         return self._result(example, status, original, found.text, asked, losses)
 
     def ranked(self, words: Words, asked: _Asked) -> list[int]:
-        """Return the words to swap, the most important first; equally important ones keep the order of the text."""
+        """Return the words to swap, the most important first; equally important ones keep the order of the text.
+
+        Words that the budget of queries leaves unread are not swapped: it has nothing left by then.
+        """
         open_to_swaps = [index for index, word in enumerate(words.words) if not is_stop_word(word)]
-        verdicts = asked.verdicts([self.hidden(words, index) for index in open_to_swaps])
-        scores = dict(zip(open_to_swaps, (verdict.importance for verdict in verdicts), strict=True))
-        return sorted(open_to_swaps, key=lambda index: -scores[index])
+        hidden = asked.affordable([self.hidden(words, index) for index in open_to_swaps])
+        ranks = [verdict.importance for verdict in asked.verdicts(hidden)]
+        scores = dict(zip(open_to_swaps[: len(ranks)], ranks, strict=True))
+        return sorted(scores, key=lambda index: -scores[index])
 
     def _search(self, original: Words, order: Sequence[int], asked: _Asked) -> tuple[Words, list[float], bool]:
         """Return the text found, the damage after each swap, and whether the last one broke the victim."""
@@ -160,14 +180,14 @@ class WordAttack(ABC):
         (before,) = asked.verdicts([original.text])
         damage = before.damage
         for index in order:
-            if len(losses) == self.most_changes(len(original.words)):
+            if len(losses) == self.most_changes(len(original.words)) or asked.is_spent:
                 break
-            swapped = [current.replaced(index, word) for word in self._allowed(original, index)]
+            swapped = [current.replaced(index, word) for word in self.allowed(original, index)]
             swaps = self.similar(original, current, index, swapped) if swapped else []
-            if not swaps:
+            texts = asked.affordable([swap.words.text for swap in swaps])
+            if not texts:
                 continue
-            verdicts = asked.verdicts([swap.words.text for swap in swaps])
-            best, verdict = best_swap(swaps, verdicts)
+            best, verdict = best_swap(swaps[: len(texts)], asked.verdicts(texts))
             if verdict.broken or verdict.damage > damage:
                 current, damage = best.words, verdict.damage
                 losses.append(damage)
@@ -175,7 +195,8 @@ class WordAttack(ABC):
                 return current, losses, True
         return current, losses, False
 
-    def _allowed(self, original: Words, index: int) -> list[str]:
+    def allowed(self, original: Words, index: int) -> list[str]:
+        """Return the candidates for word ``index`` that are neither stop words, nor the word itself, nor an antonym."""
         own = original.words[index]
         opposite = self._antonyms.get(own.lower(), ())
         kept = [word for word in self.candidates(original, index) if not is_stop_word(word)]
@@ -196,12 +217,34 @@ class WordAttack(ABC):
 class _Asked:
     """The victim, asked about changes of one text; ``queries``: texts read so far, the original among them.
 
-    A victim that reads a text at several precisions to give one verdict is queried as often.
+    A victim that reads a text at several precisions to give one verdict is queried as often.  ``most`` is the budget,
+    which the reading of the original is never refused for; None sets no bound.
     """
 
-    def __init__(self, goal: Goal, original: str, label: int) -> None:
-        self._goal, self._original, self._label = goal, original, label
+    def __init__(self, goal: Goal, original: str, label: int, most: int | None = None) -> None:
+        self._goal, self._original, self._label, self._most = goal, original, label, most
         self.queries = goal.queries_per_text
+
+    @property
+    def left(self) -> float:
+        """How many more texts may be read."""
+        return math.inf if self._most is None else (self._most - self.queries) // self._goal.queries_per_text
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no further text may be read."""
+        return self.left < 1
+
+    def affordable(self, texts: Sequence[str]) -> list[str]:
+        """Return the beginning of ``texts`` that the budget allows to read; equal texts, and the original, cost nothing
+        more.
+        """
+        new = {self._original}
+        for place, text in enumerate(texts):
+            new.add(text)
+            if len(new) - 1 > self.left:
+                return list(texts[:place])
+        return list(texts)
 
     def verdicts(self, texts: Sequence[str]) -> list[GoalFunctionResult]:
         """Return the verdict on each text; equal texts are read once, and the original is never read again."""

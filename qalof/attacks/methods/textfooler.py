@@ -60,7 +60,8 @@ class TextFoolerSettings(WordAttackSettings):
 
     def work(self, tokens: int) -> Work:
         """Count each token as a word; the victim and, for similarity, the LM read all its synonyms."""
-        return Work(0, 1 + tokens + 2 * tokens * self.most_synonyms)
+        swaps = tokens * self.most_synonyms
+        return Work(0, self.most_read(1 + tokens + swaps) + swaps)
 
     def build(
         self, model: Any, tokenizer: Any, lm: Any, seed: int = 0, precisions: Precisions | None = None

@@ -28,11 +28,12 @@ from orchestrate.jobs.attack.findings import skipped_in
 from orchestrate.runs.layout import ATTACK_RECORD, ROBUSTNESS
 from qalof.attacks.attack import AttackResult, AttackStatus, summarize
 from qalof.files import read_json, read_whole_lines
+from qalof.metrics import ADVERSARIAL_ACCURACY
 from qalof.statistics import bootstrap_mean, wilson
 
 RATES = ("clean_accuracy", "attack_success")
 NEXT_TOKENS = ("accuracy_before", "accuracy_after", "accuracy_change")
-AT = (*RATES, "adversarial_accuracy", "success_of_all", "perturbation", "queries", *NEXT_TOKENS)
+AT = (*RATES, ADVERSARIAL_ACCURACY, "success_of_all", "perturbation", "queries", *NEXT_TOKENS)
 BETWEEN = ("transfer", "transfer_unconditional", "transfer_of_successes")
 UNDER = ("success_mean", "success_any", "control_mean", "control_any", "undone", "accuracy")
 ARROW, DRAWN = " -> ", " under "
@@ -72,7 +73,7 @@ def attack_cell(place: Place, step: PlannedStep) -> Cell:
 
 
 def _of_results(metric: str, results: Sequence[AttackResult]) -> Cell:
-    if metric == "adversarial_accuracy":
+    if metric == ADVERSARIAL_ACCURACY:
         held = (AttackStatus.FAILED, AttackStatus.LABEL_CHANGED)
         withstood = sum(each.status in held for each in results)
         rate = wilson(withstood, len(results))

@@ -54,7 +54,7 @@ from qalof.digests import content_digest, path_digest
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.home import expanded
-from qalof.laws import Count, Law, Seed, check_numbers
+from qalof.laws import Count, Law, Seed, Width, check_numbers
 from qalof.metrics import ADVERSARIAL_ACCURACY
 from qalof.model.pretrained import HeadKind, load_pretrained
 from qalof.tasks.base import Task
@@ -75,7 +75,7 @@ At = Bitmap | RandomPrecision
 class DrawnAround:
     """Random precision around the bitmap that is measured, at which a request stays unless it switches."""
 
-    bitmaps: tuple[Any, ...]
+    bitmaps: tuple[Width | str, ...]
     """The bitmaps to draw from when a request switches, as :meth:`qalof.bitmap.Bitmap.parse` reads them."""
     probability: Annotated[float, Law(gt=0, lt=1)] = 0.5
     """How often a request leaves the measured bitmap; at 1 every bitmap would have the same number."""
@@ -109,7 +109,7 @@ class AdversarialAccuracySettings:
         default_factory=lambda: TextFoolerSettings(most_queries=MOST_QUERIES)
     )
     """The attack and its settings, whose ``most_queries`` is the budget of one attack."""
-    references: tuple[Any, ...] = (32, 4)
+    references: tuple[Width | str, ...] = (32, 4)
     """The bitmaps that are attacked first, as :meth:`qalof.bitmap.Bitmap.parse` reads them, whose texts are then tried
     at every bitmap; none tries no old text."""
     random_precision: DrawnAround | None = None

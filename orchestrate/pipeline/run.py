@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ def run_pipeline(
         with disk_errors(output):
             output.mkdir(parents=True, exist_ok=True)
         with _recorded(config, output, bool(unfinished)) as run:
-            summary = _run_planned(config, planned, output, address, None if run is None else run.key)
+            ray = _ray_of(config, planned, address) if unfinished else nullcontext()
+            summary = _run_planned(config, planned, output, ray, None if run is None else run.key)
             page = None if report is None else report(output)
             for file in (output / PIPELINE, output / TABLE, page):
                 if run is not None and file is not None and file.is_file():
@@ -90,16 +91,27 @@ def _recorded(config: PipelineConfig, output: Path, begins: bool) -> Iterator[Ru
         yield run
 
 
-def _run_planned(
-    config: PipelineConfig, planned: Sequence[PlannedStep], output: Path, address: str | None, above: str | None
-) -> dict[str, Any]:
+def _ray_of(
+    config: PipelineConfig, planned: Sequence[PlannedStep], address: str | None
+) -> AbstractContextManager[None]:
+    """Connect to a Ray that has room for every step, for the length of a block."""
     workers: list[WorkersConfig] = [step.config.workers for step in planned]
+    return ray_for(max(workers, key=_room), address, workers, tracking=config.tracking)
+
+
+def _run_planned(
+    config: PipelineConfig,
+    planned: Sequence[PlannedStep],
+    output: Path,
+    ray: AbstractContextManager[None],
+    above: str | None,
+) -> dict[str, Any]:
     started = time.monotonic()
     steps: list[dict[str, Any]] = [{"name": step.name, "command": step.command} for step in planned]
     summary: dict[str, Any] = {"title": config.title, "scale": config.scale, "steps": steps}
     (output / TABLE).unlink(missing_ok=True)  # a page of an earlier run, which this one may contradict
     write_json(output / PIPELINE, summary)
-    with ray_for(max(workers, key=_room), address, workers, tracking=config.tracking):
+    with ray:
         for number, step in enumerate(planned, start=1):
             say(f"[bold]step {number}/{len(planned)}: {step.name} ({step.command})[/bold]")
             steps[number - 1]["seconds"] = _run(step, output, above)

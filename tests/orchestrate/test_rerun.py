@@ -30,7 +30,9 @@ def pipeline(span_checkpoint: Path, empty_store: Path, tmp_path: Path) -> Pipeli
     return validate(PipelineConfig, {"steps": steps, **here}, "test")
 
 
-def test_a_rerun_of_a_finished_pipeline_makes_no_model_and_returns_the_same_seconds(pipeline, tmp_path, monkeypatch):
+def test_a_rerun_of_a_finished_pipeline_makes_no_model_connects_to_no_ray_and_returns_the_same_seconds(
+    pipeline, tmp_path, monkeypatch
+):
     first = run_pipeline(pipeline, tmp_path / "all")
     assert len(first["steps"]) == STEPS
 
@@ -38,8 +40,10 @@ def test_a_rerun_of_a_finished_pipeline_makes_no_model_and_returns_the_same_seco
         raise AssertionError(f"a {type(self).__name__} is made")
 
     monkeypatch.setattr(torch.nn.Module, "__init__", made)
-    again = run_pipeline(pipeline, tmp_path / "all")
-    assert again["steps"] == first["steps"]
+    monkeypatch.setattr("orchestrate.jobs.run.connect", None)
+    on_ray = pipeline.model_copy(update={"workers": pipeline.workers.model_copy(update={"in_process": False})})
+    for each in (pipeline, on_ray):
+        assert run_pipeline(each, tmp_path / "all")["steps"] == first["steps"]
     # a step whose result is gone is checked again, which makes a model
     (tmp_path / "all" / "at-7" / "result.json").unlink()
     with pytest.raises((AssertionError, BadInputError), match="is made"):

@@ -168,8 +168,7 @@ def _pipeline(config: Path, common: Common) -> None:
     from orchestrate.cli.terminal import show_table
     from orchestrate.document.formats import duration
     from orchestrate.pipeline.run import load_pipeline, run_pipeline
-    from orchestrate.report import write_report
-    from orchestrate.report.page import REPORT
+    from orchestrate.report import REPORT, write_report
     from orchestrate.runs.progress import say
     from qalof.writing import check_file
 
@@ -205,11 +204,18 @@ def validate(config: Annotated[Path, typer.Option("--config", callback=at_home)]
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(callback=at_home, help="A pipeline's output folder.")]) -> None:
-    """Write the HTML report of a pipeline's runs."""
-    from orchestrate.report import write_report
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Output folders of pipelines and commands.")],
+    form: Annotated[str, typer.Option("--format", help="html, pdf, or both with a comma between.")] = "html,pdf",
+    output: Annotated[
+        Path | None, typer.Option(callback=at_home, help="Folder to write into; by default that of the runs.")
+    ] = None,
+) -> None:
+    """Write the report of one or more runs: a page and a PDF that answer the brief's questions from them."""
+    from orchestrate.report import write_reports
 
-    print(write_report(folder))
+    for path in write_reports(runs, [word.strip() for word in form.split(",")], output):
+        print(path)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What a section of the page is made of: tables, figures and notes, as plain values that the template lays out."""
+"""What a report is made of: tables, figures and notes, as plain values that the page and the PDF each lay out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Literal
 
 from markupsafe import Markup
 
-LONG = 24
-"""How many rows of a plain table are shown at once."""
+LONG, LONG_MAP = 24, 64
+"""How many rows of a plain table, and of a shaded one, are shown at once."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,20 @@ class Table:
     @property
     def long(self) -> bool:
         """Whether it is folded away: a plot or a map above it shows the same at a glance."""
-        return self.look == "plain" and len(self.rows) > LONG
+        return len(self.rows) > (LONG if self.look == "plain" else LONG_MAP)
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure; its text alternative is in the SVG."""
+    """A figure; its text alternative is in the SVG.
+
+    ``name`` says what it shows, such as ``front``: answers choose figures by it, and it names the figure's file among
+    a run's artifacts.
+    """
 
     svg: Markup
     caption: str
+    name: str
 
     @property
     def kind(self) -> str:
@@ -85,7 +90,20 @@ class Examples:
         return "examples"
 
 
-Block = Table | Plot | Examples
+@dataclass(frozen=True)
+class Commands:
+    """The command lines that make what stands above them."""
+
+    label: str
+    lines: Sequence[str]
+
+    @property
+    def kind(self) -> str:
+        """Which of the template's macros draws it."""
+        return "commands"
+
+
+Block = Table | Plot | Examples | Commands
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,22 @@ class Topic:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """The answer to one of the brief's questions.
+
+    ``asked`` is the question, ``step`` that of the brief.  ``measured`` says whether a run given to the report bears
+    on it; otherwise the ``statements`` say what was not run, and ``blocks`` hold the command that would.
+    """
+
+    step: str
+    asked: str
+    anchor: str
+    measured: bool
+    statements: Sequence[Statement]
+    blocks: Sequence[Block] = ()
+
+
+@dataclass(frozen=True)
 class FileLink:
     """A file of the run directory."""
 
@@ -116,7 +150,10 @@ class FileLink:
 
 @dataclass(frozen=True)
 class Section:
-    """One step of the page; see ``page.html`` for how it is laid out."""
+    """One step of the report; see ``page.html`` for how it is laid out.
+
+    ``elsewhere`` has the anchors of the answers that show its other figures, each with what they are.
+    """
 
     number: int
     name: str
@@ -131,6 +168,7 @@ class Section:
     config: str
     blocks: Sequence[Block] = ()
     files: Sequence[FileLink] = field(default_factory=tuple)
+    elsewhere: Sequence[tuple[str, str]] = ()
 
 
 def cells(*texts: str) -> list[Cell]:

@@ -9,6 +9,7 @@ go, because they name addresses, and a page that stands alone should have none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 from xml.etree import ElementTree
@@ -76,12 +77,19 @@ def styled() -> Any:
     return matplotlib.rc_context(_STYLE)
 
 
-def new_figure(width: float, height: float, columns: int = 1, **arguments: Any) -> tuple[Figure, list[Axes]]:
-    """Make a figure without pyplot, so no global state is touched; sizes are in inches."""
+def new_figure(
+    width: float, height: float, count: int = 1, downwards: Sequence[float] = (), **arguments: Any
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure without pyplot, so no global state is touched; sizes are in inches.
+
+    Its ``count`` axes stand side by side, or one below the other where ``downwards`` gives their heights.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns, squeeze=False, **arguments)
-    return figure, list(axes[0])
+    if downwards:
+        axes = figure.subplots(count, 1, squeeze=False, height_ratios=list(downwards), **arguments)
+        return figure, list(axes[:, 0])
+    return figure, list(figure.subplots(1, count, squeeze=False, **arguments)[0])
 
 
 def to_svg(figure: Figure, name: str, alt: str) -> Markup:

@@ -43,12 +43,21 @@ class Places:
     start: Path | None
 
     @classmethod
-    def of(cls, record: Record) -> Places:
-        """Find out where a run was started: ``tracking.root`` is relative to it, and the record's URI is absolute."""
-        page = record.folder.resolve()
+    def of(cls, record: Record, folder: Path | None = None) -> Places:
+        """Find out where a run was started: ``tracking.root`` is relative to it, and the record's URI is absolute.
+
+        Args:
+            record: the run.
+            folder: the page's folder; None stands for the run's own.
+        """
+        page = (folder or record.folder).resolve()
         for step in record.steps:
             start = _start_of(step)
-            if start is not None and step.written_at.resolve() == step.folder.resolve() and page.is_relative_to(start):
+            if (
+                start is not None
+                and step.written_at.resolve() == step.folder.resolve()
+                and record.folder.resolve().is_relative_to(start)
+            ):
                 return cls(page, start)
         return cls(page, None)
 
@@ -67,8 +76,8 @@ class Places:
         return f"~/{whole.relative_to(home)}" if whole.is_relative_to(home) else str(whole)
 
     def link(self, path: Path) -> str:
-        """Make a relative reference from the page to a file below its folder."""
-        return urllib.parse.quote(path.absolute().relative_to(self.page).as_posix())
+        """Make a relative reference from the page to a file of a run."""
+        return urllib.parse.quote(Path(os.path.relpath(path.resolve(), self.page)).as_posix())
 
     def clean(self, value: Any) -> Any:
         """Clean the paths and addresses in a config's value."""

@@ -9,6 +9,7 @@ from orchestrate.document import formats
 from orchestrate.document.blocks import Cell, Statement, Table
 from orchestrate.document.findings import well_formed
 from orchestrate.document.record import Record
+from orchestrate.report.questions.measured import caption_of
 from orchestrate.runs.layout import TABLE
 from qalof.errors import BadInputError
 from qalof.files import read_json
@@ -37,7 +38,7 @@ def reference_table(record: Record) -> tuple[Table, list[Statement]] | None:
             raise BadInputError(f"version {data['format_version']!r}, where {FORMAT_VERSION} is wanted; run it again")
         header = ["", *(str(column["name"]) for column in data["columns"])]
         rows = [[Cell(str(row["name"])), *map(_cell, row["cells"])] for row in data["rows"]]
-        table = Table(f"{data['title']} ({data['source']})", header, rows, _NOTE)
+        table = Table(caption_of(str(data["title"]), str(data["source"])), header, rows, _NOTE)
         return table, _statements(data)
 
 

@@ -50,7 +50,7 @@ def test_every_site_and_width_has_its_errors_in_the_file_the_table_and_the_repor
     cell = read_cell(Place("s", "*.mlp.c_fc at w4", "rel"), step)
     assert cell.value == pytest.approx((errors["h.0.mlp.c_fc"]["w4"]["rel"] + errors["h.1.mlp.c_fc"]["w4"]["rel"]) / 2)
     found = JOBS["sensitivity"].findings(folder, read_result(folder / "result.json"))
-    (table,) = error_blocks(found)
+    _, table = error_blocks(found, "errors")
     assert len(table.rows) == 24
     assert len(error_statements(found)) == 3
 

@@ -61,11 +61,11 @@ def test_the_tables_are_those_of_the_model_and_several_are_compared(call, tmp_pa
     assert all(row["spearman"] is None or -1 <= row["spearman"] <= 1 for row in result["correlations"])
 
     found = JOBS["sensitivity"].findings(folder, read_result(folder / "result.json"))
-    blocks = table_blocks(found)
+    blocks = table_blocks(found, "scores")
     heats = [block for block in blocks if isinstance(block, Table) and block.look == "heat"]
     assert [len(block.rows) for block in heats] == [8, 2, 8, 2]
     assert any(cell.heat == 1 for row in heats[0].rows for cell in row[1:])
-    assert len(blocks) == 5
+    assert len(blocks) == 5 + 4  # a picture of each map
     said = " ".join(statement.text for statement in table_statements(found))
     assert "By fisher, weights at 3 bits do the most damage at" in said
     assert "fisher and mse rank the sites" in said

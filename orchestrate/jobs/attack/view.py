@@ -7,11 +7,13 @@ not meet, which asks for more than a test of the difference would.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from orchestrate.document import formats
 from orchestrate.document.blocks import Block, Cell, Examples, Pair, Plot, Table
 from orchestrate.document.figures import Bars, grouped_bars
+from orchestrate.document.heat import Panel, heat_map
 from orchestrate.document.record import Step
 from orchestrate.jobs.attack.attackers_view import attackers_table, comparisons_table, meaning_table
 from orchestrate.jobs.attack.findings import Attacked, attacked_of
@@ -40,7 +42,7 @@ def attack_blocks(step: Step, prefix: str) -> list[Block]:
             blocks += [attackers_table(attacked, defence), comparisons_table(defence)]
     if wording(attacked) is CLASSIFIER:
         blocks.append(_accuracy_plot(attacked, f"{prefix}-clean"))
-    return [*blocks, _transfer_table(attacked), *_examples(attacked)]
+    return [*blocks, *_transfer_plot(attacked, f"{prefix}-transfer"), _transfer_table(attacked), *_examples(attacked)]
 
 
 def _interval(value: Rate) -> Interval | None:
@@ -73,6 +75,7 @@ def _success_plot(attacked: Attacked, name: str) -> Plot:
         svg,
         f"How often {words.noun}s are {words.broken}, by the precision they were attacked at, with 95 % Wilson "
         "intervals; lower is more robust",
+        "success",
     )
 
 
@@ -84,7 +87,7 @@ def _accuracy_plot(attacked: Attacked, name: str) -> Plot:
     shares = ", ".join(f"{place} {rate(value)}" for place, value in named.items())
     bars = Bars("clean accuracy", [_interval(value) for value in named.values()])
     svg = grouped_bars(places, [bars], "Clean accuracy (%)", name, f"Accuracy on unattacked texts: {shares}.", 2.6)
-    return Plot(svg, "Accuracy on the unattacked texts, with 95 % Wilson intervals")
+    return Plot(svg, "Accuracy on the unattacked texts, with 95 % Wilson intervals", "clean")
 
 
 def _shown(interval: Interval | None) -> str:
@@ -153,6 +156,25 @@ def _random_table(attacked: Attacked, defence: RandomPrecisionReport) -> Table:
         f"{wording(attacked).control} “Any draw” is an attacker who may retry. Several draws of a text are not "
         "independent, so intervals count texts, not draws.",
     )  # fmt: skip
+
+
+def _transfer_plot(attacked: Attacked, name: str) -> list[Block]:
+    """Draw the transfer matrix; of one precision there is no transfer."""
+    robustness = attacked.robustness
+    names = [formats.shorter(formats.bitmap_name(bitmap), 18) for bitmap in robustness.bitmaps]
+    shares = [[math.nan if one.estimate is None else 100 * one.estimate for one in row] for row in robustness.transfer]
+    if len(names) < 2 or not any(math.isfinite(share) for row in shares for share in row):
+        return []
+    texts = [[formats.share(one.estimate) for one in row] for row in robustness.transfer]
+    words = wording(attacked)
+    alt = "; ".join(
+        f"attacked at {source}: " + ", ".join(f"{text} at {target}" for target, text in zip(names, row, strict=True))
+        for source, row in zip(names, texts, strict=True)
+    )
+    label = f"{formats.capital(words.broken)} (%)"
+    svg = heat_map([Panel("", names, names, shares, texts)], label, name, f"Transfer, {alt}.", most=100.0)
+    caption = f"Transfer: {words.noun}s attacked at the row's precision, read at the column's; the table has intervals"
+    return [Plot(svg, caption, "transfer")]
 
 
 def _transfer_table(attacked: Attacked) -> Table:

@@ -31,7 +31,7 @@ def ptq_blocks(found: PtqScores, prefix: str) -> list[Block]:
     blocks: list[Block] = []
     if series:
         caption = f"{formats.heading(metric)} by average bits, without training, with 95 % intervals"
-        blocks.append(Plot(metric_by_bits(series, metric, f"{prefix}-methods"), caption))
+        blocks.append(Plot(metric_by_bits(series, metric, f"{prefix}-methods"), caption, "methods"))
     return [*blocks, _ptq_table(found, metric)]
 
 

@@ -19,7 +19,7 @@ def range_blocks(found: RangeTested, prefix: str) -> list[Block]:
         levels = [Interval.exact(width.loss) for width in drawn]
         series = Series("training loss", [float(width.bits) for width in drawn], levels)
         caption = "Training loss at each width, one after the other on the same weights"
-        blocks.append(Plot(metric_by_bits([series], "loss", f"{prefix}-range"), caption))
+        blocks.append(Plot(metric_by_bits([series], "loss", f"{prefix}-range"), caption, "range"))
     rows = [
         cells(
             str(width.bits),

@@ -43,7 +43,11 @@ def search_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
         return []
     svg = front(_front_plot(record, step, searched, known), f"{prefix}-front")
     return [
-        Plot(svg, "Every evaluated bitmap; the front, numbered as below, and the uniform bitmaps with 95 % intervals"),
+        Plot(
+            svg,
+            "Every evaluated bitmap; the front, numbered as in its table, and the uniform bitmaps with 95 % intervals",
+            "front",
+        ),
         _front_table(searched, order, known),
         *_width_map(searched, order, prefix),
         *_judged(searched),
@@ -189,12 +193,15 @@ def _difference(interval: Interval | None) -> Cell:
 
 
 def _width_map(searched: Searched, order: Sequence[int], prefix: str) -> list[Block]:
-    """Show sites by bitmaps of the front, darker for fewer bits; of a large model, show a picture of blocks."""
+    """Show a picture of the front's bitmaps, and a table of sites for a model that has few."""
     large = len(searched.result.points[order[0]].bitmap) > MOST_SITES
     chosen = thinned(order, MOST_PANELS if large else MOST_COLUMNS)
     points = [searched.result.points[order[place]] for place in chosen]
+    numbered = {f"№ {place + 1}": point for place, point in zip(chosen, points, strict=True)}
+    kept = list(numbered)
+    picture = _picture({kept[place]: numbered[kept[place]] for place in thinned(kept, MOST_PANELS)}, prefix)
     if large:
-        return [_picture({f"№ {place + 1}": point for place, point in zip(chosen, points, strict=True)}, prefix)]
+        return [picture]
     bitmaps = [point.bitmap for point in points]
     widths = sorted({bits.weight_width for bitmap in bitmaps for bits in bitmap.values()}, key=width_order)
     shade = {width: 0.0 if len(widths) == 1 else 1 - rank / (len(widths) - 1) for rank, width in enumerate(widths)}
@@ -204,13 +211,14 @@ def _width_map(searched: Searched, order: Sequence[int], prefix: str) -> list[Bl
     ]
     left_out = f" {len(chosen)} of the front's {len(order)} are shown." if len(chosen) < len(order) else ""
     return [
+        picture,
         Table(
             "Bits of each site in the front's bitmaps, from cheap to expensive",
             ["Site", *(f"№ {place + 1}" for place in chosen)],
             rows,
             f"One number: weights, activations and cache alike. The stronger the shade, the fewer bits.{left_out}",
             look="heat",
-        )
+        ),
     ]
 
 
@@ -219,11 +227,13 @@ def _picture(points: Mapping[str, Point], prefix: str) -> Plot:
     with styled():
         svg = to_svg(draw_bitmaps(titled), f"{prefix}-bitmaps", "; ".join(titled))
     return Plot(
-        svg, "Bits by kind of layer and block, of bitmaps of the front from cheap to expensive; darker is fewer"
+        svg,
+        "Bits by kind of layer and block, of bitmaps of the front from cheap to expensive; darker is fewer",
+        "bitmaps",
     )
 
 
-def thinned(items: Sequence[int], most: int) -> list[int]:
+def thinned(items: Sequence[Any], most: int) -> list[int]:
     """Choose at most ``most`` of the items, evenly spread, both ends included."""
     if len(items) <= most:
         return list(range(len(items)))

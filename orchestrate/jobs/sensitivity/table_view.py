@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from orchestrate.document import formats
-from orchestrate.document.blocks import Block, Cell, Statement, Table, cells
+from orchestrate.document.blocks import Block, Cell, Plot, Statement, Table, cells
 from orchestrate.document.formats import count_of
 from orchestrate.document.sheet import Sheet
 from orchestrate.runs.layout import SCORE_TABLE
 from search.scores.table import ScoreTable
 
-SHADES = " ░▒▓█"
-"""From no damage to the most, for a terminal."""
 DECADES = 3.0
 """Over how many powers of ten a shade fades to nothing: damages differ by orders of magnitude, not by shares."""
+SHADES = " ░▒▓█"
+"""From no damage to the most, for a terminal."""
 ROLE = {"weight": "weights", "activation": "inputs", "kv": "keys and values"}
 
 
@@ -58,9 +58,13 @@ def heat(value: float, most: float) -> float:
     return max(0.0, 1.0 + math.log10(value / most) / DECADES)
 
 
-def table_blocks(found: TableScores) -> list[Block]:
-    """Make a heat map of sites by choices for each score and role, and the correlations."""
-    blocks: list[Block] = [_heat_map(table, role) for table in found.tables for role in table.values]
+def table_blocks(found: TableScores, prefix: str) -> list[Block]:
+    """Make a picture and a table of sites by choices for each score and role, and the correlations."""
+    blocks: list[Block] = []
+    for number, table in enumerate(found.tables):
+        for role in table.values:
+            blocks += _picture(table, role, f"{prefix}-heat{number}-{role}")
+            blocks.append(_heat_map(table, role))
     if found.correlations:
         rows = [
             cells(f"{one.first}, {one.second}", one.role, one.bits, _rho(one.spearman)) for one in found.correlations
@@ -68,6 +72,22 @@ def table_blocks(found: TableScores) -> list[Block]:
         note = "Spearman's rank correlation across sites: 1 where two scores rank them alike, 0 where they do not."
         blocks.append(Table("How alike the scores rank the sites", ["Scores", "Role", "Choice", "Rho"], rows, note))
     return blocks
+
+
+def _picture(table: ScoreTable, role: str, identifier: str) -> list[Block]:
+    from orchestrate.document.heat import heat_map, sites_by_choice
+
+    sites = table.values[role]
+    if len(sites) < 2:
+        return []
+    unit = f" ({table.unit})" if table.unit else ""
+    titles = {choice: f"{choice} bits" for choice in table.choices(role)}
+    ordered = {site: sites[site] for site in sorted(sites, key=formats.natural)}
+    panels = sites_by_choice(ordered, formats.two_digits, titles)
+    said = "; ".join(one.text for one in _most_damaged(table, role))
+    svg = heat_map(panels, f"{table.score}{unit}", identifier, said, decades=DECADES)
+    caption = f"{table.score}{unit} of each site alone, {ROLE[role]} rounded, by block and kind of layer"
+    return [Plot(svg, f"{caption}; colors go by orders of magnitude", f"sensitivity-{table.score}-{role}")]
 
 
 def _heat_map(table: ScoreTable, role: str) -> Table:
@@ -88,19 +108,23 @@ def table_statements(found: TableScores) -> list[Statement]:
     """Say where each score sees the most damage, and how alike scores rank the sites."""
     said = []
     for table in found.tables:
-        for role, sites in table.values.items():
-            lowest = table.choices(role)[0]
-            ranked = sorted(sites, key=lambda site: -sites[site][lowest])
-            total = sum(sites[site][lowest] for site in sites)
-            top = ranked[0]
-            share = f", {100 * sites[top][lowest] / total:.0f} % of all" if total else ""
-            text = f"By {table.score}, {ROLE[role]} at {lowest} bits do the most damage at {top}{share}"
-            said.append(Statement(f"{text}, and the least at {ranked[-1]}, of {count_of(len(sites), 'site')}."))
+        for role in table.values:
+            said += _most_damaged(table, role)
     for one in found.correlations:
         if one.spearman is not None:
             text = f"{one.first} and {one.second} rank the sites with a correlation of {_rho(one.spearman)}"
             said.append(Statement(f"{text} ({ROLE[one.role]} at {one.bits} bits)."))
     return said
+
+
+def _most_damaged(table: ScoreTable, role: str) -> list[Statement]:
+    sites, lowest = table.values[role], table.choices(role)[0]
+    ranked = sorted(sites, key=lambda site: -sites[site][lowest])
+    total = sum(sites[site][lowest] for site in sites)
+    top = ranked[0]
+    share = f", {100 * sites[top][lowest] / total:.0f} % of all" if total else ""
+    text = f"By {table.score}, {ROLE[role]} at {lowest} bits do the most damage at {top}{share}"
+    return [Statement(f"{text}, and the least at {ranked[-1]}, of {count_of(len(sites), 'site')}.")]
 
 
 def table_sheets(result: Mapping[str, Any], folder: Path) -> list[Sheet]:

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from orchestrate.document import formats
-from orchestrate.document.blocks import Block, Cell, Plot, Table, cells
+from orchestrate.document.blocks import Block, Plot, Table, cells
 from orchestrate.document.captions import PAIRED
 from orchestrate.document.figures import ranking
 from orchestrate.document.formats import natural
+from orchestrate.document.heat import heat_map, kind_of, sites_by_choice
 from orchestrate.document.record import Step
 from orchestrate.jobs.sensitivity.findings import Drop, Ranked, ranked_of
 from orchestrate.jobs.sensitivity.output_error_view import OutputErrors, error_blocks
 from orchestrate.jobs.sensitivity.table_view import TableScores, table_blocks
-from qalof.bitmap import block_name
+from qalof.metrics import is_percent
+
+MOST_RANKED = 40
+"""The most units that a ranking draws; the heat map and the table have all."""
+NAMED = 10
+"""How many units the text alternative of a heat map names."""
 
 
 def ranking_blocks(step: Step, prefix: str) -> list[Block]:
-    """Make a ranking and a map of blocks for each width that units were reduced to, and the table."""
+    """Make a heat map of all widths, a ranking for each width that units were reduced to, and the table."""
     if isinstance(step.findings, OutputErrors):
-        return error_blocks(step.findings)
+        return error_blocks(step.findings, prefix)
     if isinstance(step.findings, TableScores):
-        return table_blocks(step.findings)
+        return table_blocks(step.findings, prefix)
     ranked = ranked_of(step)
     if ranked is None:
         return []
-    blocks: list[Block] = []
+    blocks = _heat(ranked, prefix)
     for number, bits in enumerate(dict.fromkeys(drop.bits for drop in ranked.drops)):
         drops = [drop for drop in ranked.drops if drop.bits == bits and math.isfinite(drop.drop.estimate)]
         if not drops:
             continue
         title = f"From {ranked.bits} to {bits} bits, one unit at a time"
+        title += f", the {MOST_RANKED} most sensitive of {len(drops)}" if len(drops) > MOST_RANKED else ""
+        drops = drops[-MOST_RANKED:]
         svg = ranking(
             [drop.unit for drop in drops],
             [drop.drop for drop in drops],
@@ -40,36 +47,29 @@ def ranking_blocks(step: Step, prefix: str) -> list[Block]:
             title,
             f"{prefix}-rank{number}",
         )
-        blocks.append(Plot(svg, f"{title}: {formats.worsening(ranked.metric)} with paired 95 % intervals"))
-        blocks += _block_map(drops, ranked.metric, title)
+        blocks.append(
+            Plot(svg, f"{title}: {formats.worsening(ranked.metric)} with paired 95 % intervals", f"ranking{number}")
+        )
     return [*blocks, _ranking_table(ranked)]
 
 
-def kind_of(unit: str) -> str:
-    """The kind of a site within its block, such as ``attn.c_attn``; a whole block has the kind ``block``."""
-    block = block_name(unit)
-    return unit.removeprefix(f"{block}.") if unit != block else "block"
-
-
-def _block_map(drops: Sequence[Drop], metric: str, title: str) -> list[Block]:
-    """Make a table of blocks by kinds of site; there is none where units are blocks or there is only one block."""
-    by_place = {(block_name(drop.unit), kind_of(drop.unit)): drop.drop.estimate for drop in drops}
-    names = list(dict.fromkeys(sorted((block for block, _ in by_place), key=natural)))
-    kinds = sorted({kind for _, kind in by_place})
-    if len(names) < 2 or len(kinds) < 2:
+def _heat(ranked: Ranked, prefix: str) -> list[Block]:
+    """Draw what each unit loses at each width; there is nothing to draw of fewer than two units."""
+    lost: dict[str, dict[str, float]] = {}
+    for drop in sorted(ranked.drops, key=lambda drop: natural(drop.unit)):
+        if math.isfinite(drop.drop.estimate):
+            lost.setdefault(drop.unit, {})[drop.bits] = drop.drop.estimate
+    if len(lost) < 2:
         return []
-    most = max(max(by_place.values()), 1e-12)
-    rows = []
-    for block in names:
-        shaded = [by_place.get((block, kind)) for kind in kinds]
-        rows.append([Cell(block), *(_heat(value, most) for value in shaded)])
-    what = formats.capital(formats.worsening(metric))
-    note = f"{what}; the stronger the shade, the more. Intervals are in the table below."
-    return [Table(f"{title}: blocks by kind of site", ["Block", *kinds], rows, note, look="heat")]
-
-
-def _heat(value: float | None, most: float) -> Cell:
-    return Cell(formats.DASH) if value is None else Cell(formats.signed(value, 2), heat=max(0.0, value) / most)
+    titles = {drop.bits: f"from {ranked.bits} to {drop.bits} bits" for drop in ranked.drops}
+    panels = sites_by_choice(lost, lambda value: formats.signed(value, 2), titles)
+    what = formats.capital(formats.worsening(ranked.metric))
+    unit = " (points)" if is_percent(ranked.metric) else ""
+    worst = sorted(((value, site, bits) for site, row in lost.items() for bits, value in row.items()), reverse=True)
+    named = ", ".join(f"{site} at {bits} bits {formats.signed(value, 2)}" for value, site, bits in worst[:NAMED])
+    alt = f"{what} of {len(lost)} units that are reduced alone, most first: {named}."
+    caption = f"{what} when a unit alone is reduced, by block and kind of layer; intervals are in the table"
+    return [Plot(heat_map(panels, f"{what}{unit}", f"{prefix}-heat", alt), caption, "sensitivity")]
 
 
 def _reading(drop: Drop) -> str:

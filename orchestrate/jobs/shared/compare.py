@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
@@ -56,6 +57,12 @@ def paired(after: Evaluation | None, before: Evaluation | None, metric: str) -> 
     levels = after.metrics.get(metric, math.nan), before.metrics.get(metric, math.nan)
     if not all(map(math.isfinite, (*levels, *first, *second))):
         return None
+    return _difference(tuple(first), tuple(second))
+
+
+@lru_cache(maxsize=1024)
+def _difference(first: tuple[float, ...], second: tuple[float, ...]) -> Interval:
+    """The same difference is asked for by sentences, tables and answers, and its bootstrap takes longest of all."""
     return paired_difference(first, second)
 
 

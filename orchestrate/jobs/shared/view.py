@@ -28,7 +28,9 @@ def score_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
     blocks: list[Block] = []
     if drawn := [one for one in series if one.x]:
         blocks.append(
-            Plot(metric_by_bits(drawn, scored.metric, f"{prefix}-bits"), caption + _on_same_examples(others[:3]))
+            Plot(
+                metric_by_bits(drawn, scored.metric, f"{prefix}-bits"), caption + _on_same_examples(others[:3]), "bits"
+            )
         )
     blocks.append(_score_table(step.name, scored))
     for other in others:

@@ -40,7 +40,7 @@ def loss_blocks(curves: Sequence[LossCurve], prefix: str, finished: bool) -> lis
         parts.append(f"{len(drawn)} of {len(curves)} bitmaps are drawn")
     if not finished:
         parts.append(f"so far, up to step {max(curve.steps[-1] for curve in curves):,}")
-    return [Plot(_draw(drawn, window, f"{prefix}-loss"), "; ".join(parts))]
+    return [Plot(_draw(drawn, window, f"{prefix}-loss"), "; ".join(parts), "loss")]
 
 
 def smoothing_window(steps: int) -> int:

@@ -46,7 +46,7 @@ def validation_blocks(validation: Sequence[Validation], prefix: str, finished: b
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)))
         svg: Markup = to_svg(figure, f"{prefix}-validation", _described(drawn))
-    return [Plot(svg, caption)]
+    return [Plot(svg, caption, "validation")]
 
 
 def write_picture(path: Path, validation: Sequence[Validation]) -> bool:

@@ -358,7 +358,9 @@ ESTIMATORS = [*StraightThrough]
 def test_a_tensor_in_float64_is_never_narrowed(narrowing, quantizer, bits):
     x = sample(4, 17).double()
     for granularity, group_size in GRANULARITIES:
-        for options in ({}, {"scale_dtype": "float16"}, *({"ste": ste} for ste in ESTIMATORS)):
+        # what an estimator does with a gradient does not depend on the granularity
+        estimators = [{"ste": ste} for ste in ESTIMATORS if granularity == GRANULARITIES[0][0]]
+        for options in ({}, {"scale_dtype": "float16"}, *estimators):
             if isinstance(quantizer, LlmQat) and "scale_dtype" in options:
                 continue
             chosen = replace(granular(quantizer, granularity, group_size), **options)

@@ -1,4 +1,4 @@
-"""What a strategy may ask about a model besides the quality of a bitmap: a table of scores, or a gradient.
+"""What a strategy may ask about a model besides the quality of a bitmap: a table of scores, a gradient, or a race.
 
 A measurement is a value that says what is wanted.  Whoever holds the model takes it (:meth:`Measurement.take`): the
 evaluator of this process, or an actor to which the value travels.  The result is plain JSON, so it stands in the record
@@ -10,18 +10,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from qalof.bitmap import Bitmap, LayerBits
 from qalof.digests import content_digest
+from qalof.evaluation.result import Evaluation
+from qalof.metrics import requested
+from qalof.statistics import to_nullable
+from search.failure import attempted
 
 Taken = dict[str, Any]
 """The result of a measurement, as JSON."""
 
 
 class Measurement(ABC):
-    """A question about a model, answered from training examples of its task."""
+    """A question about a model, answered from examples of its task."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -100,3 +104,39 @@ class GradientWanted(Measurement):
         found = weight_gradient(model, reference_of(model, data.batches), self.bitmap, self.choices)
         changes = {site: dict(choices) for site, choices in found.changes.items()}
         return {"kl": found.mean_kl, "rows": len(found.kl), "changes": changes}
+
+
+@dataclass(frozen=True)
+class HeatWanted(Measurement):
+    """One heat of a race: several bitmaps on a few examples (:mod:`search.strategies.evolutionary`).
+
+    The result has ``values``, one per bitmap in their order: null where a bitmap cannot be evaluated or its value is
+    not finite.
+    """
+
+    bitmaps: tuple[Bitmap, ...]
+    """Those that race."""
+    metric: str
+    """The name of the metric that counts."""
+    examples: int
+    """How many validation examples are seen, the first ones."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the question as JSON."""
+        bitmaps = [bitmap.to_json() for bitmap in self.bitmaps]
+        return {"bitmaps": bitmaps, "metric": self.metric, "examples": self.examples}
+
+    def take(self, model: Any, task: Any) -> Taken:
+        """Evaluate one bitmap after another."""
+        from qalof.tasks.base import on_request
+        from qalof.tasks.parts import evaluate_in_parts
+
+        asked = on_request(task, requested([self.metric]))
+
+        def value(bitmap: Bitmap) -> Evaluation:
+            model.set_bitmap(bitmap, quiet=True)
+            return evaluate_in_parts(task, model, self.examples, **asked)
+
+        with model.at(eval=True):
+            found = [attempted(partial(value, bitmap))[self.metric] for bitmap in self.bitmaps]
+        return {"values": [to_nullable(each) for each in found]}

@@ -49,13 +49,19 @@ SIMILARITY, TRUE_LABEL_CHANGED = "similarity", "true_label_changed"
 class AttackExample(NamedTuple):
     """An example to attack; ``id`` is its index in the split, which seeds all randomness.
 
-    ``text``: with its true ``label``, 0 for a language model; ``target``: the output that a prompt is to elicit.
+    ``text``: with its true ``label``, 0 for a language model and for question answering, whose text is the context;
+    ``target``: the output that a prompt is to elicit.
     """
 
     id: int
     text: str
     label: int
     target: str = ""
+
+    @property
+    def example_id(self) -> int:
+        """The same as ``id``, by the name that results have."""
+        return self.id
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from qalof.attacks.attack import AttackExample
+from qalof.attacks.attack import AttackExample, AttackSettings
 from qalof.attacks.goal import HELD
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
 from qalof.tasks.base import Task
 from qalof.tasks.classification import ClassificationTask
 from qalof.tasks.language_modeling import LanguageModelingTask
+from qalof.tasks.squad_completion import CompletionTask
+from qalof.tasks.squad_span import SpanTask
 from qalof.tiny.reviews import true_label
 
 LEAST_WORDS = 20
@@ -29,11 +31,17 @@ def labelled_texts(task: Task) -> list[AttackExample]:
 
 
 def texts_or_paragraphs(task: Task) -> list[AttackExample]:
-    """Return :func:`labelled_texts`, or for language modeling the validation lines of at least 20 words.
+    """Return :func:`labelled_texts`, for language modeling the validation lines of at least 20 words, or for question
+    answering the context of each question that has an answer.
 
     Raises:
-        BadInputError: The task is of neither kind, or its text has no such lines.
+        BadInputError: The task is of no such kind, its text has no such lines, or no question has an answer.
     """
+    if isinstance(task, SpanTask | CompletionTask):
+        asked = [(index, each) for index, each in enumerate(task.validation) if any(map(str.strip, each.texts))]
+        if not asked:
+            raise BadInputError("to attack question answering a question must have an answer: none of them has one")
+        return [AttackExample(index, each.context, HELD) for index, each in asked]
     if not isinstance(task, LanguageModelingTask):
         return labelled_texts(task)
     lines = [line.strip() for line in task.validation.splitlines()]
@@ -49,6 +57,12 @@ def oracle_of(task: Task) -> Callable[[str], int | None] | None:
         return None
     source = task.settings.validation_data or task.settings.data
     return true_label if source == "tiny" else None
+
+
+def for_task(settings: AttackSettings, task: Task) -> AttackSettings:
+    """Return settings that know the task of the victim, where their method reads a victim by its task."""
+    bind = getattr(settings, "of_task", None)
+    return settings if bind is None else bind(task)
 
 
 def text_misfit(example: AttackExample, model: Any) -> str | None:

@@ -169,6 +169,11 @@ class CompletionTask(NextToken):
         prompt = self.prompt(question, context, room=self.settings.max_length - len(target))
         return None if prompt is None else ([*prompt.ids, *target], len(target))
 
+    def answer_feature(self, example: SquadExample) -> Feature | None:
+        """Return the prompt and the first answer of an example as a feature; None where no context fits."""
+        encoded = self._encode(example.question, example.context, example.texts[0])
+        return None if encoded is None else {"input_ids": encoded[0], "answer_tokens": encoded[1]}
+
     def _target(self, answer: list[int], ended: bool) -> list[int]:
         # an answer that was cut off must not teach that it ends there
         return [*answer, *([self._eos] if ended else [])]

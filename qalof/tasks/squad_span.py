@@ -173,6 +173,14 @@ class SpanTask:
             )
         return windows
 
+    def answer_windows(self, example: SquadExample) -> list[Feature]:
+        """Return the windows that hold the first answer of an example: input_ids, start, end."""
+        if example.span is None:
+            return []
+        row = {"id": 0, "question": example.question, "context": example.context, "span": list(example.span)}
+        found = self._encode_training({name: [value] for name, value in row.items()})
+        return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+
     def units(self, feature: Feature) -> float:
         """Return 2: a window has two label rows, its start and its end."""
         return 2.0

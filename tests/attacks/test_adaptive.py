@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from qalof.attacks.attack import attack_examples
-from qalof.attacks.goal import ContinuationGoal, LabelGoal
+from qalof.attacks.continuation_goal import ContinuationGoal
+from qalof.attacks.goal import LabelGoal
 from qalof.attacks.methods.arca import ArcaSettings
 from qalof.attacks.methods.bert_attack import BertAttackSettings
 from qalof.attacks.methods.gbda import GbdaSettings

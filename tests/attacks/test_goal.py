@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from qalof.attacks.attack import AttackExample
-from qalof.attacks.goal import BROKEN, HELD, ContinuationGoal, LabelGoal, label_or_continuation
+from qalof.attacks.continuation_goal import ContinuationGoal
+from qalof.attacks.goal import BROKEN, HELD, LabelGoal
+from qalof.attacks.goals import label_or_continuation
 from qalof.attacks.victim import Victim
 from qalof.errors import BadInputError
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, attack_examples
-from qalof.attacks.goal import HELD, ContinuationGoal, GoalFunctionResult
+from qalof.attacks.continuation_goal import ContinuationGoal
+from qalof.attacks.goal import HELD, GoalFunctionResult
 from qalof.attacks.methods.bert_attack import BertAttack, BertAttackSettings, mask_of
 from qalof.attacks.methods.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
@@ -29,6 +30,7 @@ class Weighed:
     model: Any = None
     bitmap = "32"
     queries_per_text = 1
+    protected: frozenset[str] = frozenset()
 
     def begin(self, example: int) -> None:
         self.seen = []

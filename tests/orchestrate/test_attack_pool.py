@@ -1,6 +1,7 @@
 """``qalof attack`` text by text: an attacker who knows, kept meaning, resumes, and texts that cannot be attacked."""
 
 import json
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
@@ -139,3 +140,15 @@ def test_draws_by_layer_are_averaged_over_four_unless_the_config_says_how_many(
     found = execute("attack", config(review_checkpoint, tmp_path, limit=1, random_precision=layer), tmp_path / "run")
     report = RobustnessResult.from_json(found["robustness"]).random_precision[0]
     assert report.attackers[2].source.startswith("mean over 4 draws of 8,4 by layer")
+
+
+def test_question_answering_is_attacked_by_its_context(span_checkpoint: Any, empty_store: Any, tmp_path: Any) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    few = {**WORDS, "settings": {**WORDS["settings"], "most_queries": 8}}
+    given = {"limit": 1, "bitmaps": [8], "method": few, "adaptive": None}
+    result = execute("attack", config(span_checkpoint, tmp_path, **given), tmp_path / "run")
+    assert result["examples"] == 1
+    for line in rows(tmp_path / "run", "attacks.jsonl"):
+        assert line["label"] == 0
+        assert {"f1_before", "f1_after"} <= line["measures"].keys()
+        assert (line["measures"]["f1_before"] == 0) is (line["status"] == "skipped")

@@ -32,8 +32,8 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import ATTACK_RECORD, ROBUSTNESS
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
-from qalof.attacks.attack import AttackExample, AttackResult, AttackSettings
-from qalof.attacks.examples import fitting
+from qalof.attacks.attack import AttackExample, AttackResult
+from qalof.attacks.examples import fitting, for_task
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import BATCH_SIZE, RandomPrecision
 from qalof.attacks.robustness.report import Attacked, RobustnessResult, robustness_of
@@ -68,7 +68,7 @@ def check(config: AttackConfig) -> Checked:
     opened = open_checkpoint(config.checkpoint)
     model = opened.model
     sites = model.sites
-    settings: AttackSettings = config.method.settings
+    settings = for_task(config.method.settings, opened.task)
     bitmaps, defence = parse_bitmaps(config.bitmaps, sites), config.random_precision
     drawn = parse_bitmaps(defence.bitmaps, sites) if defence.bitmaps is not None else bitmaps
     baseline = None if defence.baseline is None else parse_bitmaps([defence.baseline], sites)[0]

@@ -30,8 +30,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus
+from qalof.attacks.continuation_goal import DEFAULT_RISE
 from qalof.attacks.examples import text_misfit, texts_or_paragraphs
-from qalof.attacks.goal import DEFAULT_RISE, Goal, GoalFunctionResult, label_or_continuation
+from qalof.attacks.goal import Goal, GoalFunctionResult
+from qalof.attacks.goals import label_or_continuation
 from qalof.attacks.substitutes.sentence_encoder import STATES, check_encoder
 from qalof.attacks.substitutes.similarity import Ask, SharedSimilarity, Similarity
 from qalof.attacks.substitutes.stop_words import is_stop_word
@@ -49,6 +51,7 @@ class WordAttackSettings:
 
     uses_lm: ClassVar[bool] = True
     """Whether the attack needs a language model."""
+    _task: ClassVar[Any] = None
 
     encoder: Annotated[str, PathField(words=(STATES,), hub=True)] = STATES
     """What judges the similarity of texts: ``states`` (mean hidden states of the language model), or the folder of a
@@ -70,7 +73,9 @@ class WordAttackSettings:
         check_numbers(self)
 
     def examples(self, task: Task) -> list[AttackExample]:
-        """Return a classifier's texts, or a language model's paragraphs; word lists are read too, as a check."""
+        """Return a classifier's texts, a language model's paragraphs, or the contexts of questions; word lists are read
+        too, as a check.
+        """
         for path in self.lists():
             read_thesaurus(path)
         if self.encoder != STATES:
@@ -95,7 +100,13 @@ class WordAttackSettings:
 
     def goal(self, model: Any, tokenizer: Any, precisions: Precisions | None) -> Goal:
         """Return what the search is to reach, at the model's bitmap or in the mean over ``precisions``."""
-        return label_or_continuation(model, tokenizer, self.max_length, self.rise, precisions)
+        return label_or_continuation(model, tokenizer, self.max_length, self.rise, precisions, self._task)
+
+    def of_task(self, task: Task) -> Self:
+        """Return the same settings for victims of ``task``, which says how a question is answered."""
+        other = copy(self)
+        object.__setattr__(other, "_task", task)
+        return other
 
 
 class Swap(NamedTuple):
@@ -168,7 +179,8 @@ class WordAttack(ABC):
 
         Words that the budget of queries leaves unread are not swapped: it has nothing left by then.
         """
-        open_to_swaps = [index for index, word in enumerate(words.words) if not is_stop_word(word)]
+        kept = self.goal.protected
+        open_to_swaps = [i for i, word in enumerate(words.words) if not is_stop_word(word) and word.lower() not in kept]
         hidden = asked.affordable([self.hidden(words, index) for index in open_to_swaps])
         ranks = [verdict.importance for verdict in asked.verdicts(hidden)]
         scores = dict(zip(open_to_swaps[: len(ranks)], ranks, strict=True))

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
 from orchestrate.config.objective import CurriculumObjective
-from orchestrate.config.train import TrainConfig
+from orchestrate.config.train import TrainConfig, TrainingConfig
+from orchestrate.document.formats import size
 from qalof.bitmap import block_of_sites
 from qalof.errors import BadInputError
 from qalof.home import expanded
@@ -23,6 +24,9 @@ from qalof.training.objectives import Objective
 GPU = "one A100 in fp32 (19.5 TFLOP/s, assumed to be used at 30 %)"
 
 FLOPS_A_SECOND = 19.5e12 * 0.3
+
+BYTES_A_SECOND = 200e6
+"""At which files are read and written, by a disk that is not fast."""
 
 SEQUENCE_TOKENS = 180
 """The mean length of SQuAD's question and context in GPT-2's tokens, rounded up; a batch is padded to its longest."""
@@ -40,13 +44,15 @@ _GPT2 = {"gpt2": {}, "gpt2-medium": {"n_layer": 24, "n_embd": 1024, "n_head": 16
 @dataclass(frozen=True)
 class Estimate:
     """Work: the sequences that run with (``trained``) and without (``forward``) a backward pass, and the ``tokens`` of
-    both.
+    both; and the bytes that are ``read`` and ``written`` where that takes most of the time.
     """
 
     trained: int = 0
     forward: int = 0
     tokens: int = 0
     flops: float = 0.0
+    read: int = 0
+    written: int = 0
 
     def __add__(self, other: Estimate) -> Estimate:
         return Estimate(
@@ -54,20 +60,31 @@ class Estimate:
             self.forward + other.forward,
             self.tokens + other.tokens,
             self.flops + other.flops,
+            self.read + other.read,
+            self.written + other.written,
         )
+
+    def times(self, factor: float) -> Estimate:
+        """Return so many times the work."""
+        trained, runs, tokens, read, written = (
+            round(value * factor) for value in (self.trained, self.forward, self.tokens, self.read, self.written)
+        )
+        return Estimate(trained, runs, tokens, self.flops * factor, read, written)
 
     @property
     def hours(self) -> float:
-        """The hours that it takes on :data:`GPU`."""
-        return self.flops / FLOPS_A_SECOND / 3600
+        """The hours that it takes on :data:`GPU`, with :data:`BYTES_A_SECOND`."""
+        return (self.flops / FLOPS_A_SECOND + (self.read + self.written) / BYTES_A_SECOND) / 3600
 
     def describe(self) -> str:
         """Describe the work in a line."""
         if self == Estimate():
             return "no sequence runs through a model"
         passes = [f"{self.trained:,} sequences forward and backward"] if self.trained else []
-        passes += [f"{self.forward:,} forward"] if self.forward else []
-        return f"{', '.join(passes)}; {self.tokens:,} tokens, {self.flops:.1e} FLOP, {duration(self.hours)}"
+        passes += [f"{self.forward:,} {'' if self.trained else 'sequences '}forward"] if self.forward else []
+        parts = [f"{', '.join(passes)}; {self.tokens:,} tokens, {self.flops:.1e} FLOP"] if passes else []
+        parts += [f"{size(self.read)} read and {size(self.written)} written"] if self.read or self.written else []
+        return f"{', '.join(parts)}, {duration(self.hours)}"
 
 
 def duration(hours: float) -> str:
@@ -84,7 +101,7 @@ def training_passes(config: TrainConfig, objective: Objective) -> int:
     return steps * len(objective.bitmaps(0))
 
 
-def sites_of(config: TrainConfig) -> tuple[Site, ...]:
+def sites_of(config: TrainingConfig) -> tuple[Site, ...]:
     """Find the sites of a training run's model.
 
     Raises:
@@ -145,12 +162,18 @@ def examples_of(task: Any, limit: int | None) -> int:
     return found if limit is None else min(found, limit)
 
 
+def learned(sequences: int, config: TrainingConfig) -> Estimate:
+    """The work of sequences that run forward and backward in a training of this model and task."""
+    tokens = sequences * sequence_tokens(config.task)
+    return Estimate(trained=sequences, tokens=tokens, flops=6.0 * parameters_of(config) * tokens)
+
+
 def forward(sequences: int, tokens: int, parameters: int) -> Estimate:
     """The work of sequences of ``tokens`` tokens through a model of so many parameters, without a backward pass."""
     return Estimate(forward=sequences, tokens=sequences * tokens, flops=2.0 * parameters * sequences * tokens)
 
 
-def parameters_of(config: TrainConfig) -> int:
+def parameters_of(config: TrainingConfig) -> int:
     """How many parameters a training run's model has, without adapters."""
     return sum(p.numel() for p in bare_model(config.model.source).parameters())
 

@@ -15,6 +15,7 @@ import yaml
 from rich.console import Console
 
 from orchestrate.cli.app import app
+from orchestrate.document.planned_step import PlannedStep
 from orchestrate.jobs import run as jobs
 from orchestrate.jobs.registry import JOBS
 from orchestrate.pipeline import run as pipelines
@@ -75,6 +76,34 @@ def test_a_dry_run_of_a_job_says_what_would_run_and_writes_nothing(command, noth
     found = json.loads(said)
     assert (found["dry_run"], found["command"], found["state"]) == (True, command, "new")
     assert tree(nothing_runs) == before
+
+
+@pytest.mark.parametrize("command", JOBS)
+def test_every_job_says_what_it_would_cost_where_the_sizes_of_its_model_are_known(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c").mkdir()
+    trained = JOBS["train"].config.model_validate(LEAST["train"])
+    job = JOBS[command]
+
+    def cost(**more):
+        config = job.config.model_validate({"command": command, **LEAST[command], **more})
+        return job.estimate(PlannedStep("s", command, config, tmp_path / "s"), trained)
+
+    found = cost()
+    assert found.hours > 0
+    assert found.describe().endswith("under 1 min") or " about " in found.describe()
+    if command == "sweep":
+        grid, drawn = ({"space": {"training.seed": [1, 2, 3]}, **more} for more in ({}, SAMPLED))
+        assert cost(**grid).trained == 3 * cost(**{**grid, "space": {"training.seed": [1]}}).trained
+        assert cost(**drawn).trained == 4 * cost(**{**grid, "space": {"training.seed": [1]}}).trained
+    if command == "profile":
+        both = cost(measures=["speed", "latency"])
+        assert both.forward == cost(measures=["speed"]).forward + cost(measures=["latency"]).forward
+    if command == "export":
+        assert cost(bitmap=8).written > cost(bitmap=4).written
+
+
+SAMPLED = {"strategy": "tpe", "samples": 4}
 
 
 def test_a_dry_run_refuses_what_a_run_would_lack(nothing_runs, say):

@@ -243,7 +243,7 @@ def test_writing_takes_no_time_from_the_work_however_slow_the_server(store, tmp_
 
 @pytest.mark.slow
 def test_a_server_that_is_killed_in_the_middle_and_started_again_has_the_record_of_an_undisturbed_run(
-    store, undisturbed, tmp_path, monkeypatch
+    store, undisturbed, tmp_path, monkeypatch, capfd
 ):
     monkeypatch.setattr(mlflow_tracker, "RETRY_EVERY", 1.0)
     with socket.socket() as free:
@@ -270,6 +270,7 @@ def test_a_server_that_is_killed_in_the_middle_and_started_again_has_the_record_
             killed(each)
     assert not (folder / TRACKING_QUEUE).exists()
     assert record(store) == undisturbed
+    assert capfd.readouterr().out == "", "standard output is for results"
 
 
 def started(root: Path, port: int) -> subprocess.Popen:

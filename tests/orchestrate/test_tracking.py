@@ -167,6 +167,14 @@ def test_a_refused_write_does_not_hold_up_the_others(tracker: Tracker, tmp_path:
     assert tracker.client.get_run(run.run_id).data.metrics == {"loss": 1.0}
 
 
+def test_mlflow_prints_no_address_where_a_result_goes(capsys):
+    from orchestrate.runs import mlflow_store
+
+    client = mlflow_store._client("http://127.0.0.1:9")
+    client._tracking_client._log_url("a" * 32)  # otherwise it would ask the server, which is not there
+    assert capsys.readouterr().out == ""
+
+
 def test_a_file_that_is_no_data_base_is_bad_input(tmp_path: Path):
     (tmp_path / "mlflow.db").write_text("not a data base, whatever its name says" * 30)
     with pytest.raises(BadInputError, match="tracking store must be reachable"):

@@ -14,9 +14,10 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from orchestrate.config.build import parse_bitmaps
 from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
-from orchestrate.document.estimate import Estimate
+from orchestrate.document.estimate import Estimate, parameters_of, sites_of
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.record import Record, Step
 from orchestrate.jobs.base import Job, Result
@@ -28,6 +29,10 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
 from qalof.bitmap_names import short_name
 from qalof.checkpoint.manifest import read_manifest
+from qalof.cost import cost_of
+
+FULL_BYTES = 4
+"""Of a number that is not rounded."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,16 @@ class ExportJob(Job[ExportConfig, Checked]):
         checked = " (checkpoint and bitmap are good)" if check and self.check(config) else ""
         return f"export: {config.format} at {config.bitmap} of {config.checkpoint}{checked}"
 
-    def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate:
-        """Count nothing: no sequence runs."""
-        return Estimate()
+    def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
+        """Count the bytes: each weight is read, rounded once and written, and no sequence runs."""
+        config = step.config
+        if trained is None or not isinstance(config, ExportConfig):
+            return None
+        sites, parameters = sites_of(trained), parameters_of(trained)
+        (bitmap,) = parse_bitmaps([config.bitmap], sites)
+        rest = parameters - sum(site.weights for site in sites)
+        written = cost_of(bitmap, sites).weight_bytes + rest * FULL_BYTES
+        return Estimate(read=parameters * FULL_BYTES, written=round(written))
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Exported:
         """Read what was written."""

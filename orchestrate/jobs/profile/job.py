@@ -45,8 +45,10 @@ from qalof.evaluation.speed import speed_of
 from qalof.export.compression import MEASURES, compression_of
 from qalof.latency import LATENCY, LatencyTable
 from qalof.laws import Count
+from qalof.model.pretrained import HeadKind
 from qalof.paths import InputPath
 from qalof.statistics import Interval
+from qalof.tasks.factory import TASKS
 
 METRICS = (
     *(f"{measure}_percent" for measure in MEASURES),
@@ -216,14 +218,20 @@ class ProfileJob(Job[ProfileConfig, Checked]):
         return work(config, checked, directory, run)
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
-        """Count prefill and decoding as often as they are timed."""
+        """Count each measurement as often as it is repeated, and once more to warm up: prefill, prefill with fresh
+        weights and, where the model generates, decoding; for latencies, one token through all sites at each bitmap.
+        """
         config: Any = step.config
         if trained is None:
             return None
-        if "speed" not in config.measures:
-            return Estimate()
-        runs = len(config.bitmaps) * (config.repeats + 1) * config.sequences
-        return forward(2 * runs, config.tokens, parameters_of(trained))
+        parameters, runs, found = parameters_of(trained), len(config.bitmaps) * (config.repeats + 1), Estimate()
+        if "speed" in config.measures:
+            found += forward(2 * runs * config.sequences, config.tokens, parameters)
+            if TASKS[trained.task.name][0].head is HeadKind.CAUSAL_LM:
+                found += forward(runs * config.sequences, config.tokens + config.new_tokens, parameters)
+        if "latency" in config.measures:
+            found += forward(runs, 1, parameters)
+        return found
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Measured:
         """Read the measures of each bitmap."""

@@ -23,8 +23,10 @@ from orchestrate.config.build import TrainComponents, build_training
 from orchestrate.config.loader import to_plain, validate
 from orchestrate.config.objective import OBJECTIVES, CptObjective, ObjectiveConfig
 from orchestrate.config.sections import OneWorkerConfig, refuse_sharing
-from orchestrate.config.train import TrainingConfig
+from orchestrate.config.train import TrainConfig, TrainingConfig
 from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.estimate import Estimate, learned
+from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.record import Record, Step
 from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.range_test.findings import RangeTested, range_tested
@@ -187,6 +189,13 @@ class RangeTestJob(Job[RangeTestConfig, TrainComponents]):
         """Say that widths follow each other in one worker."""
         good = " (config and space are good)" if check and self.check(config) else ""
         return f"range-test: widths one after the other in one worker{good}"
+
+    def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate:
+        """Count the steps of all widths."""
+        config = step.config
+        assert isinstance(config, RangeTestConfig)
+        steps = (config.highest - config.lowest + 1) * config.iterations
+        return learned(steps * config.training.batch_size, config)
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> RangeTested:
         """Read the loss of each width, and the bounds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,23 @@ from rich.console import RenderableType
 
 from orchestrate.config.base import BaseConfig
 from orchestrate.config.build import build_training
+from orchestrate.config.train import TrainConfig
 from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.estimate import Estimate
 from orchestrate.document.formats import count_of
+from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.record import Record, Step
 from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.sweep.config import RangeConfig, SweepConfig
 from orchestrate.jobs.sweep.findings import Swept, swept
 from orchestrate.jobs.sweep.plan import SweepPlan, sweep_configs, trial_config
 from orchestrate.jobs.train.best_checkpoint import Watched, watched
-from orchestrate.jobs.train.job import describe_training
+from orchestrate.jobs.train.job import describe_training, steps_estimated
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
+
+MOST_COUNTED = 50
+"""At most so many trials are counted one by one; the others count as these do on average."""
 
 
 def check(config: SweepConfig) -> Watched:
@@ -42,6 +49,13 @@ def check(config: SweepConfig) -> Watched:
     seen = watched(base, parts.model, parts.task)
     assert seen is not None
     return seen
+
+
+def _scored_at_rungs(config: SweepConfig, trial: TrainConfig) -> TrainConfig:
+    """Return a trial whose checkpoints lie where its scores do."""
+    training = trial.training
+    every = config.report_every or training.checkpoint_every
+    return trial.model_copy(update={"training": replace(training, checkpoint_every=every)})
 
 
 class SweepJob(Job[SweepConfig, Watched]):
@@ -85,6 +99,17 @@ class SweepJob(Job[SweepConfig, Watched]):
         trials = config.samples or len(SweepPlan(config).points)
         where = f"{config.strategy} on {count_of(config.workers.count, 'actor')}{good}"
         return f"sweep: {trials} trials by {where}, each {describe_training(trial_config(config, {}))}"
+
+    def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate:
+        """Count the steps and scores of every trial that is known beforehand, and as many times those of the base
+        where Optuna chooses; trials that ASHA stops count whole.
+        """
+        config = step.config
+        assert isinstance(config, SweepConfig)
+        points = SweepPlan(config).points or [{}] * (config.samples or 0)
+        trials = [trial_config(config, point) for point in points[:MOST_COUNTED]]
+        found = sum((steps_estimated(_scored_at_rungs(config, trial)) for trial in trials), Estimate())
+        return found.times(len(points) / len(trials))
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Swept:
         """The trials."""

@@ -15,6 +15,7 @@ from orchestrate.document.estimate import (
     answer_tokens,
     examples_of,
     forward,
+    learned,
     parameters_of,
     sequence_tokens,
     sites_of,
@@ -128,6 +129,23 @@ def scored_in_the_middle(config: TrainConfig) -> int:
     return sum(examples for scored in at for _, examples in scored)
 
 
+def steps_estimated(config: TrainConfig) -> Estimate:
+    """Count the passes of training, and those of the scores in the middle of it.
+
+    Raises:
+        BadInputError: the model's sizes cannot be had.
+    """
+    training = config.training
+    objective = make_objective(config.objective, sites_of(config), training.steps, training.seed)
+    passes = training_passes(config, objective) * training.batch_size
+    return learned(passes, config) + scoring(config, scored_in_the_middle(config))
+
+
+def scoring(config: TrainConfig, examples: int) -> Estimate:
+    """Count the passes of so many scored examples."""
+    return forward(examples, sequence_tokens(config.task) + answer_tokens(config.task), parameters_of(config))
+
+
 class TrainJob(ScoreJob[TrainConfig, fit.TrainComponents]):
     """``qalof train``."""
 
@@ -169,13 +187,8 @@ class TrainJob(ScoreJob[TrainConfig, fit.TrainComponents]):
         """Count the passes of training, and those of the scores afterwards."""
         config = step.config
         assert isinstance(config, TrainConfig)
-        training, parameters, tokens = config.training, parameters_of(config), sequence_tokens(config.task)
-        objective = make_objective(config.objective, sites_of(config), training.steps, training.seed)
-        sequences = training_passes(config, objective) * training.batch_size
-        learnt = Estimate(trained=sequences, tokens=sequences * tokens, flops=6.0 * parameters * sequences * tokens)
         evaluated = examples_of(config.task, config.evaluation.limit) * (len(bitmap_specs(step)) or 1)
-        evaluated += scored_in_the_middle(config)
-        return learnt + forward(evaluated, tokens + answer_tokens(config.task), parameters)
+        return steps_estimated(config) + scoring(config, evaluated)
 
     def so_far(self, folder: Path) -> TrainingCurves:
         """Read the losses and the scores, as far as training came."""

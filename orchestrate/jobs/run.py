@@ -6,7 +6,7 @@ A finished run directory is taken as it stands.  Nothing is started before the c
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -156,10 +156,14 @@ def recorded(
 
 def tags_of(job: Job[Any, Any], config: JobConfig) -> dict[str, str]:
     """Return the tags by which runs are found: the model, and the method of the command."""
-    sources = [source for each in job.stands_for(config).values() if (source := model_of(each))]
-    source = sources[0] if sources else ""
     method = job.method(config)
-    return {**({"model": source} if source else {}), **({"method": method} if method else {})}
+    return {**model_tag(job.stands_for(config).values()), **({"method": method} if method else {})}
+
+
+def model_tag(configs: Iterable[Any]) -> dict[str, str]:
+    """Return the tag of the model of several configs; there is none where none is known, or where they differ."""
+    sources = {source for each in configs if (source := model_of(each))}
+    return {"model": sources.pop()} if len(sources) == 1 else {}
 
 
 def model_of(config: Any) -> str:

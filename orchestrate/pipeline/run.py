@@ -15,7 +15,7 @@ from typing import Any
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.jobs.registry import JOBS
-from orchestrate.jobs.run import check_places, execute, finished_result, ray_for, recorded, tracker_of
+from orchestrate.jobs.run import check_places, execute, finished_result, model_tag, ray_for, recorded, tracker_of
 from orchestrate.pipeline.plan import PipelineConfig, StepConfig, link_shared, load_pipeline, plan, step_configs
 from orchestrate.pipeline.tables.check import check_table
 from orchestrate.pipeline.tables.fill import fill
@@ -66,7 +66,7 @@ def run_pipeline(
     with held(output, "--output"):
         with disk_errors(output):
             output.mkdir(parents=True, exist_ok=True)
-        with _recorded(config, output, bool(unfinished)) as run:
+        with _recorded(config, planned, output, bool(unfinished)) as run:
             ray = _ray_of(config, planned, address) if unfinished else nullcontext()
             summary = _run_planned(config, planned, output, ray, None if run is None else run.key)
             page = None if report is None else report(output)
@@ -77,7 +77,9 @@ def run_pipeline(
 
 
 @contextmanager
-def _recorded(config: PipelineConfig, output: Path, begins: bool) -> Iterator[Run | None]:
+def _recorded(
+    config: PipelineConfig, planned: Sequence[PlannedStep], output: Path, begins: bool
+) -> Iterator[Run | None]:
     """Keep the pipeline's own run in MLflow open, under which those of its steps are; there is none where nothing is
     left to do.
     """
@@ -86,7 +88,8 @@ def _recorded(config: PipelineConfig, output: Path, begins: bool) -> Iterator[Ru
         return
     tracker = tracker_of(config.tracking)
     settings = {"title": config.title, "scale": config.scale, "steps": [step.name for step in config.steps]}
-    with recorded(output, tracker, settings, {"command": "run"}) as run:
+    tags = {"command": "run", **model_tag(step.config for step in planned)}
+    with recorded(output, tracker, settings, tags) as run:
         tracker.flush(time.monotonic() + CLOSING)  # a step's run looks for the one above it
         yield run
 

@@ -11,14 +11,19 @@ from orchestrate.runs.mlflow_values import flatten, split_finite
 from orchestrate.runs.mlflow_writes import Value, batches, create
 from qalof.digests import content_digest
 
+FILTERS = ("command", "model", "method")
+"""The tags by which runs are found, which a run's children have from it."""
+
 
 class Run:
     """An open parent run.  Its methods never raise an error of the store: what fails waits in the tracker."""
 
     def __init__(
-        self, key: str, send: Callable[..., object], id_of: Callable[[str], str | None], *, resumed: bool = False
-    ) -> None:
+        self, key: str, send: Callable[..., object], id_of: Callable[[str], str | None], *, resumed: bool = False,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.key, self.resumed = key, resumed
+        self._shared = {name: text for name, text in (tags or {}).items() if name in FILTERS}
         self._send, self._id_of = send, id_of
         self._noted: set[str] = set()
 
@@ -64,7 +69,7 @@ class Run:
             name: what the list of runs shows.
             params: nested settings, flattened by :func:`flatten`.
             metrics: its values.
-            tags: texts, which are cut to MLflow's length.
+            tags: texts, which are cut to MLflow's length; those of :data:`FILTERS` that are not given are the parent's.
             status: how it ended.
             span: when it began and ended, in seconds since 1970; None for now.
             identity: what no other run under this one has; None takes the name.  A run that goes on writes no run
@@ -77,7 +82,7 @@ class Run:
         began, now = (round(1000 * at) for at in span) if span else (now_ms(), now_ms())
         key = content_digest(self.key, identity or name)[:32]
         finite, other = split_finite(metrics or {})
-        labels = {**(tags or {}), **{f"not_finite.{name}": text for name, text in other.items()}}
+        labels = {**self._shared, **(tags or {}), **{f"not_finite.{name}": text for name, text in other.items()}}
         values = [(name, value, now, 0) for name, value in finite.items()]
         self._send(
             create(key, name, labels, began, self.key, once=self.resumed),

@@ -138,7 +138,7 @@ class Tracker:
         """
         self.adopt(folder)
         key = key or (resume.key if resume else None) or new_key()
-        run = Run(key, self.send, self.known_id, resumed=resume is not None)
+        run = Run(key, self.send, self.known_id, resumed=resume is not None, tags=tags)
         begin = create(
             key, name, tags or {}, now_ms(), above, resume.run_id if resume else None, resume=resume is not None
         )

@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from orchestrate.jobs.registry import JOBS
+from orchestrate.jobs.run import recorded, tags_of
 from orchestrate.jobs.shared.scores import MOST_SITES, record_bitmap, site_params
 from orchestrate.pipeline.run import load_pipeline, run_pipeline
+from orchestrate.runs.mlflow_run import FILTERS
+from orchestrate.runs.mlflow_store import Place
 from orchestrate.runs.mlflow_tracker import Resumed, Tracker
 from orchestrate.runs.mlflow_values import MAX_PARAM, flatten
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import summary
+from qalof.files import write_json
+from tests.orchestrate.test_bad_places import LEAST
 
 
 @pytest.fixture
@@ -74,6 +80,7 @@ def test_a_pipeline_is_one_tree_of_runs_with_times_data_files_and_tags(tracker, 
         tags = step.data.tags
         base = json.loads((lm_checkpoint / "manifest.json").read_text())["base"]["source"]
         assert (tags["command"], tags["model"], tags.get("method")) == (step.data.params["command"], base, method)
+        assert top.data.tags["model"] == base, "all steps are about one model"
         assert {"config.yaml", "environment.json"} <= files_of(tracker, step)
         (used,) = tracker.client.get_run(step.info.run_id).inputs.dataset_inputs
         assert (used.dataset.name, used.dataset.source_type, len(used.dataset.digest)) == ("tiny", "qalof", 36)
@@ -93,6 +100,34 @@ def test_a_pipeline_is_one_tree_of_runs_with_times_data_files_and_tags(tracker, 
     before = len(tracker.client.search_runs([tracker.experiment_id]))
     run_pipeline(config, "runs/two")
     assert len(tracker.client.search_runs([tracker.experiment_id])) == before, "a finished pipeline adds nothing"
+
+
+METHODS = {
+    "train": "spnet", "sweep": "spnet", "search": "guided", "attack": "gbda", "sensitivity": "metric",
+    "export": "packed", "range-test": "cpt", "generate-data": "vocab_sweep", "ptq": "rtn, gptq",
+}  # fmt: skip
+"""The methods of the least configs; the other commands have nothing to choose."""
+
+
+@pytest.mark.parametrize("command", JOBS)
+def test_every_command_and_its_children_are_found_by_command_model_and_method(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c").mkdir()
+    write_json(tmp_path / "c" / "manifest.json", {"base": {"source": "tiny"}})
+    job, written = JOBS[command], []
+    tracker = Tracker(Place(tmp_path), None)
+    monkeypatch.setattr(tracker, "send", lambda *writes: written.extend(writes))
+    config = job.config.model_validate(
+        {**LEAST[command], **({"checkpoint": "c"} if "checkpoint" in LEAST[command] else {})}
+    )
+    tags = {"command": command, **tags_of(job, config)}
+    with recorded(tmp_path / "c", tracker, {}, tags) as run:
+        record_bitmap(run, "one", Bitmap.uniform(["h.0"], 4), {"f1": 1.0}, command)
+        run.child("trial", {"bits": 4}, {"f1": 1.0})
+        run.child("other", tags={"method": "its own"})
+    found = [{name: write["tags"].get(name) for name in FILTERS} for write in written if write["do"] == "create"]
+    known = {"command": command, "model": "tiny", "method": METHODS.get(command)}
+    assert found == [known, known, known, {**known, "method": "its own"}]
 
 
 @pytest.mark.parametrize("blocks", [1, 35, 400])

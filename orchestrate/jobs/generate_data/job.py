@@ -204,6 +204,10 @@ class GenerateJob(Job[GenerateConfig, TextSource]):
         """Write what is missing."""
         return work(config, checked, directory, run)
 
+    def method(self, config: GenerateConfig) -> str:
+        """Name what texts begin with."""
+        return config.generation.start
+
     def describe(self, config: GenerateConfig, check: bool) -> str:
         """Say how many texts are written, and of what length."""
         how = config.generation

@@ -185,6 +185,10 @@ class RangeTestJob(Job[RangeTestConfig, TrainComponents]):
         """Train at each width in turn."""
         return range_test(config, checked, directory, run)
 
+    def method(self, config: RangeTestConfig) -> str:
+        """Name the objective, which says what the widths are for."""
+        return config.objective.name
+
     def describe(self, config: RangeTestConfig, check: bool) -> str:
         """Say that widths follow each other in one worker."""
         good = " (config and space are good)" if check and self.check(config) else ""

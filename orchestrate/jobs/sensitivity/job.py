@@ -156,6 +156,10 @@ class SensitivityJob(Job[SensitivityConfig, Plan]):
         """Rank the units."""
         return sensitivity(config, checked, directory, run)
 
+    def method(self, config: SensitivityConfig) -> str:
+        """Name the scores."""
+        return ", ".join(config.tables) or str(config.score)
+
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:
         """Count one evaluation per unit and width, and one of the reference."""
         if trained is None:

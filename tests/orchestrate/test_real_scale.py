@@ -48,7 +48,9 @@ def test_every_table_is_whole_at_scale_real_and_says_what_was_cut(path, sizes_al
         full = next(each.config for each in load_pipeline(path).steps if each.name == step.name)
         if step.command == "train" and full["training"]["steps"] > 8:
             assert f"{step.name}: " in config.table.notes[-1]
-            assert f"training.steps 8 of {full['training']['steps']}" in config.table.notes[-1]
+            cut = f"training.steps {step.config.training.steps} of {full['training']['steps']}"
+            assert cut in config.table.notes[-1]
+            assert step.config.training.steps <= 24
         elif step.command == "train":
             assert step.config.training.steps == full["training"]["steps"]
 
@@ -65,6 +67,32 @@ def test_rows_by_kind_of_layer_are_those_of_the_real_model(path, sizes_alone):
             for place in places_of(column, row):
                 for part in place.of.partition(" at ")[0].split(" minus "):
                     assert select(part, sites), (row.name, part)
+
+
+ATTACKED = [path for path in TABLES if "command: attack" in path.read_text()]
+
+
+@pytest.mark.parametrize("scale", ["tiny", "real"])
+@pytest.mark.parametrize("path", ATTACKED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_table_of_attacks_has_the_victims_of_its_scale(path, scale, sizes_alone, tmp_path):
+    assert {each.parent.name for each in ATTACKED} == {"s1", "s3", "s4"}
+    real = scale == "real"
+    assert f"scale {scale}" in describe_config(path, [f"scale={scale}"])
+    steps = plan(load_pipeline(path, [f"scale={scale}"]), Path("/runs") / path.stem)
+    (victim,) = [step.config for step in steps if step.command == "train"]
+    assert victim.model.source == ("cache:SmolLM2-135M-Instruct" if real else "tiny")
+    assert (victim.task.settings.data == "tiny") is not real
+    # bitsandbytes' rounding is what the full size compares with
+    assert not real or "bnb" not in str(victim.switch)
+    for attack in (step.config for step in steps if step.command == "attack"):
+        assert attack.limit is not None
+        assert attack.encoder == ("cache:all-MiniLM-L6-v2" if real else "states")
+        settings = attack.method.settings
+        if attack.method.name in ("textfooler", "bert-attack"):
+            assert settings.encoder == attack.encoder
+            assert real is (settings.most_queries is not None)
+        if attack.method.name == "textfooler" and real:
+            assert settings.synonyms.endswith("synonyms/oewn_synonyms.jsonl")
 
 
 def test_a_scale_that_needs_a_folder_says_so(monkeypatch):

@@ -64,7 +64,7 @@ def test_one_changed_site_gives_the_full_forward_bit_for_bit(switchable):
 def test_so_it_is_whatever_the_settings(families, specs, stirred, name, settings):
     model = stirred(build(families(name).base, specs, SwitchSettings(**settings)))
     # activations of an embedding are inert
-    assert check(model, changed=("w4a8kv8", "w8a4kv8", "w8a8kv4"))
+    assert check(model, changed=("w4a8kv8", "w8a4kv4"))
 
 
 def counted(model, run):

@@ -8,7 +8,10 @@ DOCS := $(VENV)/.installed-docs
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 FAST := 'not ray and not slow and not gpu and not real and not runtime'
-NUMERIC := tests --ignore=tests/orchestrate --ignore=tests/docs --ignore=tests/tiny --ignore=tests/test_house.py
+# those of words, files, places and processes compute nothing that a processor could compute otherwise
+NOT_NUMERIC := orchestrate docs tiny installed test_house.py test_bare_machine.py test_community.py test_files.py test_hub.py \
+  test_locks.py test_no_home.py test_places_read.py test_public_paths.py test_readme.py test_security.py test_start_up.py
+NUMERIC := tests $(NOT_NUMERIC:%=--ignore=tests/%)
 
 .PHONY: install demo real-model test test-portable test-all test-pythons test-runtime lint docs results clean
 
@@ -31,7 +34,7 @@ real-model: install
 test: install
 	$(BIN)/pytest -n 2 -m $(FAST)
 
-# the numeric tests (all fast ones but those of jobs and documents) as two other processors would run them
+# the numeric tests as two other processors would run them
 CAPABILITIES ?= default avx2
 test-portable: install
 	set -e; for each in $(CAPABILITIES); do ATEN_CPU_CAPABILITY=$$each $(BIN)/pytest -n 2 -m $(FAST) $(NUMERIC); done

@@ -13,7 +13,16 @@ from enum import StrEnum
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 console = Console(stderr=True, highlight=False)
@@ -57,6 +66,20 @@ class _NotedProgress(Progress):
                 yield Padding(Text(task.fields["note"]), (0, 0, 0, 2))
 
 
+class _RateColumn(ProgressColumn):
+    """How fast units are done."""
+
+    def render(self, task: Task) -> Text:
+        """Write the rate, and nothing while it is not known."""
+        speed = task.finished_speed or task.speed
+        return Text(rate(speed) if speed else "")
+
+
+def rate(speed: float) -> str:
+    """Write units per second, or seconds per unit where that is more than one."""
+    return f"{speed:.3g}/s" if speed >= 1 else f"{1 / speed:.3g} s each"
+
+
 class Reporter:
     """Shows how far one piece of work is."""
 
@@ -64,6 +87,7 @@ class Reporter:
         self._progress, self._description, self._total = progress, description, total
         self._task = progress.add_task(description, total=total, note="") if progress else None
         self._told, self._done, self._started = -1, 0, time.monotonic()
+        self._first: tuple[int, float] | None = None
 
     def advance(self, note: str = "") -> None:
         """Show that one more unit is done; ``note`` as for :meth:`update`."""
@@ -72,6 +96,7 @@ class Reporter:
     def update(self, done: int, note: str = "") -> None:
         """Show that ``done`` of the total is done; ``note`` is a short word on how it goes."""
         self._done = done
+        self._first = self._first or (done, time.monotonic())
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
             if _told is Verbosity.VERBOSE and note:
@@ -81,7 +106,18 @@ class Reporter:
         if tenth > self._told or _told is Verbosity.VERBOSE:
             self._told = tenth
             seconds = time.monotonic() - self._started
-            console.print(f"{self._description}: {done}/{self._total} after {seconds:.0f} s  {note}".rstrip())
+            speed = f"after {seconds:.0f} s{self._speed(done)}"
+            console.print(f"{self._description}: {done}/{self._total} {speed}  {note}".rstrip())
+
+    def _speed(self, done: int) -> str:
+        """Say the rate and the time that is left; what was done before the first report is not counted."""
+        begun, at = self._first or (done, 0.0)
+        took = time.monotonic() - at
+        if done <= begun or took <= 0:
+            return ""
+        speed = (done - begun) / took
+        left = f", {(self._total - done) / speed:.0f} s left" if done < self._total else ""
+        return f", {rate(speed)}{left}"
 
 
 @contextmanager
@@ -92,8 +128,9 @@ def progress_bar(description: str, total: int) -> Iterator[Reporter]:
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
+        _RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -98,6 +98,12 @@ def test_curves_are_scored_on_time_change_no_weight_and_survive_a_kill_without_a
     monkeypatch.setattr(in_process, "save_checkpoint", saved)
     cut = train("cut", CURVES)
     assert (cut / "validation.jsonl").read_bytes() == (whole / "validation.jsonl").read_bytes()
+    run = json.loads((whole / "tracking.json").read_text())
+    client = mlflow.MlflowClient(run["uri"])
+    assert {"checkpoint", "losses.jsonl", "validation.jsonl", "validation.png"} <= {
+        file.path for file in client.list_artifacts(run["run"])
+    }
+    assert "checkpoint/manifest.json" in {file.path for file in client.list_artifacts(run["run"], "checkpoint")}
     for folder in (whole, cut):
         assert history(folder, "validation.f1.4") == [(each.step, each.scores["4"]["f1"]) for each in found]
     page = write_report(whole).read_text()

@@ -92,6 +92,7 @@ def evaluate(config: EvaluateConfig, checked: Checked, directory: RunDirectory, 
 
         shown = {title: mixed[title] for title in thinned(list(mixed))}
         write_bytes(directory.path / BITMAPS, bitmaps_picture(shown))
+        run.artifact(directory.path / BITMAPS)
     result: dict[str, Any] = {"task": opened.task.name, "rows": rows(bitmaps, scored, sites, rest)}
     if defence is not None:
         # what is measured on request is not measured under random precision, so such scores do not serve it

@@ -35,7 +35,7 @@ from orchestrate.jobs.train.curves import LossCurve, read_losses
 from orchestrate.jobs.train.losses import training_loss
 from orchestrate.jobs.train.validation import Validation, read_validation
 from orchestrate.runs.directory import RunDirectory
-from orchestrate.runs.layout import EVALUATIONS, LOSSES, VALIDATION, VALIDATION_PICTURE
+from orchestrate.runs.layout import CHECKPOINT, EVALUATIONS, LOSSES, VALIDATION, VALIDATION_PICTURE
 from orchestrate.runs.mlflow_tracker import Run
 from qalof.checkpoint.model import copy_parameters
 from qalof.checkpoint.opening import OpenCheckpoint
@@ -48,6 +48,10 @@ def train_and_score(config: TrainConfig, parts: fit.TrainComponents, directory: 
     trained = fit.train(config, parts, directory, run)
     _record_curves(directory, run)
     checkpoint = trained.checkpoint
+    if config.training.full_finetune:
+        run.set_tags({"checkpoint": str(checkpoint)})  # a whole model is too large to lie in two places
+    else:
+        run.artifact(checkpoint, CHECKPOINT)
     wanted = config.evaluation.bitmaps
     specs = wanted if wanted is not None else list(trained_widths(parts.model, config))
     bitmaps = parse_bitmaps(specs, parts.model.sites)
@@ -70,7 +74,8 @@ def train_and_score(config: TrainConfig, parts: fit.TrainComponents, directory: 
 
 
 def _record_curves(directory: RunDirectory, run: Run) -> None:
-    """Draw the validation curves, and put them with their scores into the record; nothing where nothing was scored."""
+    """Put the losses into the record, and the validation curves with a picture of them, where there are any."""
+    run.artifact(directory.path / LOSSES)
     scored = read_validation(directory.path / VALIDATION)
     if not scored:
         return

@@ -7,7 +7,10 @@
 
 ``run`` trains the victims, attacks every text at each of its precisions and in the mean over them, and reads what was
 found at all precisions and under random precision.  It goes on from its state until its minutes are over, and can be
-called again until ``finished`` is true; ``--processes`` share out trainings and texts.  It needs torch, transformers,
+called again until ``finished`` is true; ``--processes`` share out trainings and texts.  ``--attacks bert-attack,gbda``
+takes these methods alone, and ``--texts`` at most so many texts of each group, so a run on two cores can be cut to what
+it has time for; every finished text is kept.  ``--masked-lm`` is the folder of BERT-Attack's masked language model,
+whose stand-in is the left context of the causal one.  The study needs torch, transformers,
 peft and scipy alone.  ``--scale`` is ``gpu`` (200 texts per victim and method), ``cpu`` (what two cores do in twenty
 minutes) or ``mini`` (every stage once).  The model is SmolLM2-135M, whose weights went through GGUF's Q4_1 once:
 "32" means dequantized Q4_1 with nothing rounded.
@@ -31,6 +34,7 @@ from attack_study.scales import SCALES, Scale
 from attack_study.work import Place, Records, attack_all, train_all
 from study.clock import Clock
 
+from qalof.attacks.substitutes.masked_words import LEFT_CONTEXT
 from qalof.files import read_json
 
 MODEL, ENCODER = "cache:SmolLM2-135M-Instruct", "cache:all-MiniLM-L6-v2"
@@ -52,6 +56,9 @@ def main() -> int:
     running.add_argument("--minutes", type=float, default=9.0)
     running.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     running.add_argument("--scale", choices=sorted(SCALES), default="gpu")
+    running.add_argument("--attacks", help="methods, with commas between; those of the scale where none is given")
+    running.add_argument("--texts", type=int, help="the most texts of a group")
+    running.add_argument("--masked-lm", default=LEFT_CONTEXT, help="folder of BERT-Attack's masked language model")
     running.add_argument("--processes", type=int, default=1)
     running.add_argument("--threads", type=int, default=1, help="of each process, on the CPU")
     running.add_argument("--only", choices=("train", "attack"), help="one stage, as a process of several does")
@@ -72,7 +79,7 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Every stage by as many processes as were asked for, while there is time; then the figures of what is there."""
-    clock, scale = Clock(options.minutes), SCALES[options.scale]
+    clock, scale = Clock(options.minutes), _scale(options)
     options.model = unpacked(options.model or options.data / "model", options.state / "model")
     options.encoder = options.encoder or str(options.data / "encoder")
     finished = all(_stage(stage, options, clock) for stage in ("train", "attack"))
@@ -90,8 +97,9 @@ def _stage(stage: str, options: argparse.Namespace, clock: Clock) -> bool:
     left = (clock.end - _now()) / 60
     if left <= 0:
         return False
-    given = ("data", "state", "model", "encoder", "device", "scale", "processes", "threads")
-    shared = [text for name in given for text in (f"--{name}", str(getattr(options, name)))]
+    given = ("data", "state", "model", "encoder", "device", "scale", "processes", "threads", "attacks", "texts")
+    named = {name: getattr(options, name) for name in given} | {"masked-lm": options.masked_lm}
+    shared = [text for name, value in named.items() if value is not None for text in (f"--{name}", str(value))]
     command = [sys.executable, __file__, "run", *shared, "--minutes", f"{left:.3f}", "--only", stage]
     running = [subprocess.Popen([*command, "--shard", str(shard)]) for shard in range(options.processes)]
     codes = [process.wait() for process in running]
@@ -100,11 +108,16 @@ def _stage(stage: str, options: argparse.Namespace, clock: Clock) -> bool:
     return not any(codes)
 
 
+def _scale(options: argparse.Namespace) -> Scale:
+    methods = None if options.attacks is None else [each.strip() for each in options.attacks.split(",")]
+    return SCALES[options.scale].only(methods, options.texts)
+
+
 def _one_stage(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads)
     place = Place(
-        options.data, options.model, options.encoder, options.state, SCALES[options.scale],
-        torch.device(options.device), options.shard, options.processes,
+        options.data, options.model, options.encoder, options.state, _scale(options),
+        torch.device(options.device), options.shard, options.processes, options.masked_lm,
     )  # fmt: skip
     done = {"train": train_all, "attack": attack_all}[options.only](place, Clock(options.minutes))
     return 0 if done else 3

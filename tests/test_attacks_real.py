@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from qalof.errors import BadInputError
 from qalof.tiny import MODEL_DIR, REVIEWS_DIR
 from tests.ticks import Ticks
 
@@ -92,6 +93,19 @@ def test_a_text_that_raises_is_skipped_with_its_reason_and_the_rest_goes_on(stud
     assert found["texts"] == 2
     assert list(found["skipped"]) == [1]
     assert "this one cannot be read" in found["skipped"][1]
+
+
+def test_a_run_takes_the_attacks_and_the_number_of_texts_that_are_asked_for(study):
+    for scale in study.SCALES.values():
+        assert scale.only(None, None) == scale
+        cut = scale.only(["gbda", "bert-attack"], 1) if scale is not study.SCALES["mini"] else scale.only(["gbda"], 1)
+        assert cut.groups
+        assert {group.method for group in cut.of_groups()} <= {"gbda", "bert-attack"}
+        assert {group.texts for group in cut.of_groups()} == {1}
+    with pytest.raises(
+        BadInputError, match="attacks must be among bert-attack, gbda, textfooler at this scale: got no"
+    ):
+        study.SCALES["cpu"].only(["no"], None)
 
 
 def test_packed_blocks_decode_to_what_gguf_gives(study):

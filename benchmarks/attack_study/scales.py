@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qalof.attacks.methods.bert_attack import BertAttackSettings
 from qalof.attacks.methods.gbda import GbdaSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
+from qalof.attacks.substitutes.masked_words import LEFT_CONTEXT
+from qalof.errors import BadInputError
 
 WIDTHS = {"sp": ("32", "w8a8kv8", "w4a8kv8"), "rpt": tuple(f"w{bits}a8kv8" for bits in (8, 7, 6, 5, 4))}
 """What each victim is trained at; activations and the KV cache stay at 8 bits, since 4 destroy this model."""
@@ -59,6 +61,8 @@ class Scale:
     """Texts whose questions are answered in one forward pass, by the attacks on words."""
     gbda: dict[str, Any] = field(default_factory=dict)
     candidates: int = 48
+    most_queries: int | None = None
+    """The budget of an attack on words, per text."""
 
     def of_groups(self) -> Iterator[Group]:
         """Return the groups, the most important first."""
@@ -69,14 +73,26 @@ class Scale:
         """Return (data, victim) of every victim, in the order of the groups."""
         return list(dict.fromkeys((group.data, group.victim) for group in self.of_groups()))
 
-    def settings(self, method: str, synonyms: str, encoder: str) -> Any:
+    def only(self, methods: Sequence[str] | None, texts: int | None) -> Scale:
+        """Return this size with the groups of these methods alone, and with at most so many texts per group.
+
+        Raises:
+            BadInputError: No group is left.
+        """
+        known = sorted({method for method, *_ in self.groups})
+        if methods is not None and not set(methods) <= set(known):
+            raise BadInputError(f"attacks must be among {', '.join(known)} at this scale: got {', '.join(methods)}")
+        kept = [group for group in self.groups if methods is None or group[0] in methods]
+        return replace(self, groups=tuple((*group[:3], min(group[3], texts or group[3])) for group in kept))
+
+    def settings(self, method: str, synonyms: str, encoder: str, masked_lm: str = LEFT_CONTEXT) -> Any:
         """Return the settings of an attack."""
         if method == "gbda":
             return GbdaSettings(max_length=self.max_length, **self.gbda)
-        shared = {"encoder": encoder, "max_length": self.max_length}
+        shared: dict[str, Any] = {"encoder": encoder, "max_length": self.max_length, "most_queries": self.most_queries}
         if method == "textfooler":
             return TextFoolerSettings(synonyms=synonyms, metric="cosine", least_similarity=0.8, **shared)
-        return BertAttackSettings(candidates=self.candidates, least_similarity=0.8, **shared)
+        return BertAttackSettings(candidates=self.candidates, least_similarity=0.8, masked_lm=masked_lm, **shared)
 
 
 _ALL = tuple((data, victim) for victim in ("sp", "rpt") for data in ("sst2", "ag_news"))
@@ -99,11 +115,12 @@ SCALES = {
         steps=100, batch=48, train_texts=None, test_texts=400, layer_draws=4, judge_texts=32, together=32,
         gbda={"iterations": 40, "samples": 20},
     ),
-    # what two cores do in twenty minutes: one victim that has learned a little, and a few texts
+    # what two cores do in half an hour: one victim that has learned a little, and a few texts
     "cpu": Scale(
-        (("textfooler", "sst2", "sp", 16), ("gbda", "sst2", "sp", 2)),
+        (("textfooler", "sst2", "sp", 16), ("bert-attack", "sst2", "sp", 4), ("gbda", "sst2", "sp", 2)),
         steps=24, batch=16, train_texts=1000, test_texts=48, max_length=32, learning_rate=2e-3, request_draws=20,
-        layer_draws=2, judge_texts=8, together=8, gbda={"iterations": 10, "batch": 2, "samples": 8}, candidates=16,
+        layer_draws=2, judge_texts=1, gbda={"iterations": 10, "batch": 2, "samples": 8}, candidates=16,
+        most_queries=150,
     ),
     # every stage once, in minutes; nothing is learned and nothing follows from the numbers
     "mini": Scale(

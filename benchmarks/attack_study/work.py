@@ -26,6 +26,7 @@ from qalof.attacks.methods.together import attack_together
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.transfer import draw_table, prediction_table
+from qalof.attacks.substitutes.masked_words import LEFT_CONTEXT
 from qalof.attacks.substitutes.sentence_encoder import EncoderSimilarity
 from qalof.bitmap import Bitmap
 from qalof.files import append_lines, read_whole_lines
@@ -48,6 +49,7 @@ class Place(NamedTuple):
     device: torch.device
     shard: int = 0
     of: int = 1
+    masked_lm: str = LEFT_CONTEXT
 
 
 class Records:
@@ -158,7 +160,9 @@ class Worker:
     def attack(self, group: Group, chunk: Sequence[AttackExample], records: Records, clock: Clock) -> bool:
         """Attack texts at every target; a text that raises is skipped with its reason. False: out of time."""
         place = self.place
-        settings = place.scale.settings(group.method, str(place.data / "synonyms.jsonl"), place.encoder)
+        settings = place.scale.settings(
+            group.method, str(place.data / "synonyms.jsonl"), place.encoder, place.masked_lm
+        )
         for target in targets_of(group.victim):
             todo = [each for each in chunk if records.lacks(group, target, each)]
             if todo and clock.out:

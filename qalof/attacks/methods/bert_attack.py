@@ -7,8 +7,10 @@ The search is that of :mod:`qalof.attacks.methods.substitution`.  These are BERT
   token is also the end of text, as in GPT-2, it would not hide a word but cut the text in two; the word is then
   left out instead.
 - Candidates are the top K = 48 of a language model at the word's place, found in the original text and not in the one
-  with earlier swaps; sub-words and stop words are dropped.  No masked model is available:
-  :mod:`qalof.attacks.substitutes.left_context` says what replaces it, and how words of several pieces are handled.
+  with earlier swaps; sub-words and stop words are dropped.  With ``masked_lm`` a masked model proposes them
+  (:mod:`qalof.attacks.substitutes.masked_words`); where none is at hand,
+  :mod:`qalof.attacks.substitutes.left_context` says what replaces it.  Both say how they handle words of several
+  pieces.
 - At most 40 % of a text's words are swapped (the official code lets one more pass).
 - Similar enough: the whole text against the original, cosine 0.2 (TextAttack's).  The paper drops finished texts;
   dropping candidates loses no text that another candidate saves.  What fits a place may be the opposite of what stood
@@ -20,24 +22,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
-from qalof.attacks.attack import Work
+from qalof.attacks.attack import AttackExample, Work
 from qalof.attacks.goal import Goal
 from qalof.attacks.methods.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.substitutes import stop_words
 from qalof.attacks.substitutes.left_context import PROPOSED, LeftContext
+from qalof.attacks.substitutes.masked_words import LEFT_CONTEXT, MaskedWords, check_masked_lm
 from qalof.attacks.substitutes.sentence_encoder import similarity_of
 from qalof.attacks.substitutes.similarity import Metric, Similarity
 from qalof.attacks.victim import Precisions
 from qalof.attacks.words import Words
 from qalof.laws import Count, Law
+from qalof.paths import PathField
+from qalof.tasks.base import Task
 
 
 @dataclass(frozen=True)
 class BertAttackSettings(WordAttackSettings):
     """The settings of BERT-Attack."""
 
+    masked_lm: Annotated[str, PathField(words=(LEFT_CONTEXT,), hub=True)] = LEFT_CONTEXT
+    """What proposes words: the folder of a masked language model with its head, such as BERT's, or its stand-in
+    ``left-context``, the attack's causal language model."""
     candidates: Count = 48
     """K, the most candidates for a word."""
     most_changed: Annotated[float, Law(gt=0, le=1)] = 0.4
@@ -46,6 +54,12 @@ class BertAttackSettings(WordAttackSettings):
     """How similarity is measured."""
     least_similarity: Annotated[float, Law(ge=-1, le=1)] = 0.2
     """The least similarity of the whole text to the original; thresholds of other encoders do not carry over."""
+
+    def examples(self, task: Task) -> list[AttackExample]:
+        """Return what is attacked; a masked language model is looked at too, as a check."""
+        if self.masked_lm != LEFT_CONTEXT:
+            check_masked_lm(self.masked_lm)
+        return super().examples(task)
 
     def work(self, tokens: int) -> Work:
         """Count each token as a word: the LM reads proposals, and the victim and, for similarity, the LM read
@@ -57,10 +71,26 @@ class BertAttackSettings(WordAttackSettings):
     def build(
         self, model: Any, tokenizer: Any, lm: Any, seed: int = 0, precisions: Precisions | None = None
     ) -> BertAttack:
-        """Build the attack on a classifier or a language model; ``lm`` gives candidates and similarity."""
+        """Build the attack on a classifier or a language model; ``lm`` gives similarity, and candidates where no masked
+        language model does.
+        """
         similarity = similarity_of(self.encoder, lm, tokenizer, self.metric, self.layer, self.idf)
-        proposer = LeftContext(lm, tokenizer, self.candidates)
+        proposer: Proposer = (
+            LeftContext(lm, tokenizer, self.candidates)
+            if self.masked_lm == LEFT_CONTEXT
+            else MaskedWords(self.masked_lm, self.candidates, lm.device)
+        )
         return BertAttack(self.goal(model, tokenizer, precisions), self, proposer, similarity, mask_of(tokenizer), seed)
+
+
+class Proposer(Protocol):
+    """Proposes words for a place in a text."""
+
+    name: str
+
+    def candidates(self, words: Words, index: int) -> list[str]:
+        """Return words for the place ``index``, the likeliest first."""
+        ...
 
 
 class BertAttack(WordAttack):
@@ -69,7 +99,7 @@ class BertAttack(WordAttack):
     name = "bert-attack"
 
     def __init__(
-        self, goal: Goal, settings: BertAttackSettings, proposer: LeftContext, similarity: Similarity,
+        self, goal: Goal, settings: BertAttackSettings, proposer: Proposer, similarity: Similarity,
         mask: str | None, seed: int = 0,
     ) -> None:  # fmt: skip
         names = {

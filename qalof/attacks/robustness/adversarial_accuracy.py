@@ -45,6 +45,7 @@ from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.transfer import draw_table
+from qalof.attacks.substitutes.masked_words import LEFT_CONTEXT, check_masked_lm
 from qalof.attacks.substitutes.sentence_encoder import STATES, check_encoder
 from qalof.attacks.substitutes.synonyms import EMBEDDINGS, read_thesaurus
 from qalof.attacks.victim import frozen
@@ -122,9 +123,11 @@ class AdversarialAccuracySettings:
 
     def fingerprint(self) -> str:
         """Return a digest of all that the metric depends on besides model and task, contents of files included."""
-        encoder = [] if self.attack.encoder == STATES else [check_encoder(self.attack.encoder)]
-        files = [path_digest(Path(expanded(path))) for path in (*self.attack.lists(), *encoder)]
-        named = ("synonyms", "antonyms", "encoder")  # their contents count, not their names
+        models = [] if self.attack.encoder == STATES else [check_encoder(self.attack.encoder)]
+        if isinstance(self.attack, BertAttackSettings) and self.attack.masked_lm != LEFT_CONTEXT:
+            models.append(check_masked_lm(self.attack.masked_lm))
+        files = [path_digest(Path(expanded(path))) for path in (*self.attack.lists(), *models)]
+        named = ("synonyms", "antonyms", "encoder", "masked_lm")  # their contents count, not their names
         attack = {name: value for name, value in asdict(self.attack).items() if name not in named}
         others = asdict(replace(self, attack=TextFoolerSettings()))
         return content_digest(ADVERSARIAL_ACCURACY, type(self.attack).__name__, attack, files, others)

@@ -27,7 +27,7 @@ from qalof.export.packed import save_packed
 from qalof.export.packed_load import load_packed, read_layout
 from qalof.export.packed_model import PackedModel
 from qalof.model.switchable import SwitchableModel
-from qalof.tasks.classification import label_names, read_texts
+from qalof.tasks.classification_data import label_names, read_texts
 from qalof.tasks.generated_data import open_generated
 from search.record import record_at
 from search.scores.compute import compute

@@ -14,7 +14,7 @@ from qalof.attacks.targets import targets_of
 from qalof.errors import BadInputError
 from qalof.files import read_json, read_json_lines
 from qalof.reading import library_errors, read_lines, read_text
-from qalof.tasks.classification import read_texts
+from qalof.tasks.classification_data import read_texts
 from qalof.tasks.language_modeling import load_text
 from qalof.tasks.squad_data import load_squad
 

@@ -1,7 +1,6 @@
 """Text classification with GPT-2's classifier head, which reads the last token of a text.
 
-The data is one JSON object ``{"text", "label"}`` per line, ``label`` an index into the names of ``labels.json``: a list
-of names beside the data, or, there or one folder up, a map from the data folder's name to its list.
+The data is read by :mod:`qalof.tasks.classification_data`, or comes from the hub.
 
 Scoring batches texts of *equal* length, so nothing is ever padded. GPT-2 has no pad token of its own, and pad is eos
 here: the classifier finds the last token of a text by looking for pads, which would fail for a text that really ends in
@@ -14,11 +13,11 @@ counted per split.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -27,29 +26,15 @@ from qalof.batching import Progress, attention_mask, by_equal_length, pad_right
 from qalof.digests import content_digest, tokenizer_digest
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
-from qalof.files import read_json
-from qalof.home import expanded
 from qalof.laws import Count, check_numbers
 from qalof.metrics import ADVERSARIAL_ACCURACY
 from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
 from qalof.precision import at_least_float32
-from qalof.reading import exists, parse_json, read_lines
 from qalof.tasks.base import Batch, Feature, TrainingData, chosen
+from qalof.tasks.classification_data import LABELS_FILE, LabelledText, existing, find_file, label_names, read_texts
 from qalof.tasks.classification_hub import hub_labels, hub_texts, is_hub_name
 from qalof.tasks.squad_data import parse_split
-from qalof.tiny import REVIEWS_DIR
-
-LABELS_FILE = "labels.json"
-
-_FILE_NAMES = {"train": ("train",), "validation": ("validation", "dev")}
-
-
-class LabelledText(NamedTuple):
-    """One example; ``label`` is an index into the label names."""
-
-    text: str
-    label: int
 
 
 @dataclass(frozen=True)
@@ -219,83 +204,3 @@ def class_logits(
         if progress:
             progress(len(parts), len(rows))
     return torch.stack([parts[index] for index in range(len(rows))])
-
-
-def find_file(source: str, split: str) -> Path:
-    """Return the file of a split: ``source`` itself if it is one, otherwise ``<split>.jsonl`` in that folder.
-
-    Raises:
-        BadInputError: There is no such file.
-    """
-    path = existing(source)
-    if path.is_file():
-        return path
-    for name in _FILE_NAMES[split]:
-        if (path / f"{name}.jsonl").is_file():
-            return path / f"{name}.jsonl"
-    wanted = " or ".join(f"{name}.jsonl" for name in _FILE_NAMES[split])
-    raise BadInputError(f"data folder {path} must hold {wanted} for the {split} split")
-
-
-def existing(source: str) -> Path:
-    """Return the folder of the shipped reviews for ``tiny``, otherwise the path.
-
-    Raises:
-        BadInputError: The path does not exist.
-    """
-    path = REVIEWS_DIR if source == "tiny" else expanded(source)
-    if not exists(path):
-        raise BadInputError(
-            f"classification data {source} does not exist; give a folder, a .jsonl file, or owner/name on the hub"
-        )
-    return path
-
-
-def label_names(folder: str | Path, stem: str = "") -> tuple[str, ...]:
-    """Return the names of the classes of the data in ``folder``, from ``labels.json`` there or one folder up.
-
-    Args:
-        folder: the absolute folder, whose name is the key in a map of names.
-        stem: the stem of the data file, a second key: one map serves ``mr/train.jsonl`` and ``mr.jsonl``.
-
-    Raises:
-        BadInputError: There is no such file, it has no entry for this data, or it has fewer than two names.
-    """
-    folder = Path(folder)
-    for place in (folder / LABELS_FILE, folder.parent / LABELS_FILE):
-        if not place.is_file():
-            continue
-        stored = read_json(place, "label names")
-        names = stored.get(folder.name, stored.get(stem)) if isinstance(stored, Mapping) else stored
-        if isinstance(names, list) and len(names) > 1 and all(isinstance(name, str) for name in names):
-            return tuple(names)
-        raise BadInputError(f"{place} must hold a list of two or more names for {folder.name!r}: got {names!r}")
-    raise BadInputError(f"data in {folder} needs its label names: put {LABELS_FILE}, a list of names, there")
-
-
-def read_texts(path: str | Path, labels: int) -> list[LabelledText]:
-    """Read ``{"text", "label"}`` lines; blank lines are skipped.
-
-    Raises:
-        BadInputError: The file is missing or empty, a line is not JSON, a field is missing or empty, or a label is
-            outside [0, labels).
-    """
-    lines = read_lines(Path(path), "data file")
-    examples = [_parse(line, labels, f"{path} line {number}") for number, line in lines if line.strip()]
-    if not examples:
-        raise BadInputError(f"a split must hold at least one text: {path} holds none")
-    return examples
-
-
-def _parse(line: str, labels: int, where: str) -> LabelledText:
-    row = parse_json(line, where)
-    for field in LabelledText._fields:
-        if not isinstance(row, dict) or field not in row:
-            raise BadInputError(f'{where} must read like {{"text": "...", "label": 0}}: {field!r} is missing')
-    text, label = row["text"], row["label"]
-    if not isinstance(text, str) or not text.strip():
-        raise BadInputError(f"{where}: text must be a string that is not empty: got {text!r}; leave the line out")
-    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < labels:
-        law = f"label must be a whole number from 0 to {labels - 1}"
-        raise BadInputError(f"{where}: {law}: got {label!r}; see {LABELS_FILE}")
-    return LabelledText(text, label)

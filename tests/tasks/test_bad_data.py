@@ -11,7 +11,7 @@ from orchestrate.config.build import check_length
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.model.pretrained import load_pretrained
-from qalof.tasks.classification import read_texts
+from qalof.tasks.classification_data import read_texts
 from qalof.tasks.squad_data import load_squad
 from qalof.tasks.zero_shot_data import load_items
 

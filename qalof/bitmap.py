@@ -18,11 +18,11 @@ from qalof.bitmap_file import names_file, read_spec
 from qalof.bitmap_names import bitmap_id, text_of
 from qalof.bitmap_patterns import block_name, numbered_blocks
 from qalof.errors import BadInputError, nearest_hint
-from qalof.layer_bits import FULL_PRECISION, WIDTHS, LayerBits, check_width
+from qalof.layer_bits import FULL_PRECISION, WIDTHS, KeyValueWidth, LayerBits, check_width
 
-FORMAT_VERSION = 2
-"""The newest format of a bitmap's JSON: the second one has group sizes.  A bitmap without any is written as the first
-one, which every QaLoF reads."""
+FORMAT_VERSION = 3
+"""The newest format of a bitmap's JSON: the second one has group sizes, and the third one widths of keys and values
+that differ.  A bitmap is written in the first format that has what it needs, so older QaLoFs read all that they can."""
 
 
 class Bitmap(Mapping[str, LayerBits]):
@@ -99,9 +99,11 @@ class Bitmap(Mapping[str, LayerBits]):
 
     def to_json(self) -> dict[str, Any]:
         """Return a versioned plain dict; :meth:`from_json` reads it back."""
-        grouped = any(bits.group_size is not None for bits in self._layers.values())
+        layers = self._layers.values()
+        grouped = any(bits.group_size is not None for bits in layers)
+        apart = any(isinstance(bits.kv, KeyValueWidth) for bits in layers)
         sites = {site: bits.to_json() for site, bits in self._layers.items()}
-        return {"version": FORMAT_VERSION if grouped else 1, "sites": sites}
+        return {"version": 3 if apart else 2 if grouped else 1, "sites": sites}
 
     @classmethod
     def from_json(cls, data: Any, sites: Sequence[str] | None = None) -> Bitmap:
@@ -139,10 +141,10 @@ class Bitmap(Mapping[str, LayerBits]):
     def parse(cls, spec: str | int | Sequence[int | str] | Mapping[str, Any], sites: Sequence[str]) -> Bitmap:
         """Read a bitmap as users write it, for a model with these ``sites``.
 
-        Forms: one layer form (``8``, ``4g32``, ``w4a8``); a list of 1, of one entry per block, or of one entry per site
-        (``"8,8,4,4"``), with or without the sites outside the blocks; runs as printed (``8x4,4x12``); a pattern of
-        :mod:`qalof.bitmap_patterns` (``all8``, ``striped84``); the path of a JSON file, and where that holds several
-        bitmaps ``FILE#ID`` (:mod:`qalof.bitmap_file`); a map site -> bits.
+        Forms: one layer form (``8``, ``4g32``, ``w4a8``, ``w4a8k8v4``); a list of 1, of one entry per block, or of one
+        entry per site (``"8,8,4,4"``), with or without the sites outside the blocks; runs as printed (``8x4,4x12``); a
+        pattern of :mod:`qalof.bitmap_patterns` (``all8``, ``striped84``); the path of a JSON file, and where that holds
+        several bitmaps ``FILE#ID`` (:mod:`qalof.bitmap_file`); a map site -> bits.
 
         Raises:
             BadInputError: The form is none of these, or a list has another length.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qalof.bitmap_patterns import block_name, numbered_blocks
-from qalof.layer_bits import LayerBits, WeightWidth
+from qalof.layer_bits import AnyWidth, KvWidth, LayerBits
 
 ROLES = ("weight", "activation", "kv")
 """Of which a site has a width each."""
@@ -23,7 +23,7 @@ class BlockMap:
 
     kinds: tuple[str, ...]
     blocks: int
-    widths: tuple[tuple[WeightWidth | None, ...], ...]
+    widths: tuple[tuple[AnyWidth | None, ...], ...]
 
 
 def block_map(bitmap: Mapping[str, LayerBits], role: str = "weight") -> BlockMap:
@@ -40,11 +40,11 @@ def block_map(bitmap: Mapping[str, LayerBits], role: str = "weight") -> BlockMap
     return BlockMap(tuple(_shortened(rows)), count, widths)
 
 
-def width_of(bits: LayerBits, role: str) -> WeightWidth:
+def width_of(bits: LayerBits, role: str) -> AnyWidth:
     """Return a site's width of ``role``; that of a weight has its group size where it has one."""
     if role == "weight":
         return bits.weight_width
-    width: int = getattr(bits, role)
+    width: KvWidth = getattr(bits, role)
     return width
 
 

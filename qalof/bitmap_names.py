@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 
-from qalof.layer_bits import FULL_PRECISION, GroupedWidth, LayerBits, WeightWidth, width_order
+from qalof.layer_bits import FULL_PRECISION, AnyWidth, GroupedWidth, LayerBits, width_order
 
 SHORT = 12
 """Up to this many characters, the text of a bitmap is its name."""
@@ -79,7 +79,8 @@ def short_name(bitmap: Mapping[str, LayerBits] | str) -> str:
 def summary(bitmap: Mapping[str, LayerBits], sites: Sequence[Sized] | None = None) -> str:
     """Return one line such as ``4.5 bits: 62 % of weights at 4g32, 38 % at 6; activations at 8; KV at 8``.
 
-    The bits are those of codes, without scales; ``4g32`` is 4 bits in groups of 32.  Activations and KV cache are
+    The bits are those of codes, without scales; ``4g32`` is 4 bits in groups of 32, and ``k8v4`` keys at 8 and values
+    at 4.  Activations and KV cache are
     mentioned where their widths are not those of the weights at every site.
 
     Args:
@@ -113,16 +114,16 @@ def _text(bitmap: Mapping[str, LayerBits] | str) -> str:
     return bitmap if isinstance(bitmap, str) else text_of(bitmap.values())
 
 
-def _shares(widths: Mapping[str, WeightWidth], sizes: Mapping[str, int]) -> dict[WeightWidth, float]:
+def _shares(widths: Mapping[str, AnyWidth], sizes: Mapping[str, int]) -> dict[AnyWidth, float]:
     """Return width -> its share of the sizes, from few bits to many."""
-    counts: Counter[WeightWidth] = Counter()
+    counts: Counter[AnyWidth] = Counter()
     for name, bits in widths.items():
         counts[bits] += sizes[name]
     total = sum(counts.values())
     return {bits: counts[bits] / total for bits in sorted(counts, key=width_order)}
 
 
-def _told(shares: Mapping[WeightWidth, float], what: str) -> str:
+def _told(shares: Mapping[AnyWidth, float], what: str) -> str:
     """Return ``at 8``, or ``62 % of weights at 4, 38 % at 6``."""
     if len(shares) == 1:
         return f"at {next(iter(shares))}"

@@ -13,21 +13,23 @@ embedding (S1 to S4 are systems of docs/systems.md):
 ==============  =========================================================================================
 
 A :class:`KvLayout` says which features of a projection's output are keys and values: the output is seen as (groups,
-features per group), and within a group there is one slice for keys and one for values.
+features per group), and within a group there is one slice for keys and one for values, or for one of them alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from qalof.errors import BadInputError
+from qalof.layer_bits import KeyValueWidth, KvWidth
 
 if TYPE_CHECKING:
     from qalof.quantization.scheme import QuantizationScheme
 
 Slices = tuple[tuple[int, int], ...]
+CachePart = Literal["keys", "values"]
 
 
 def _default_scheme() -> QuantizationScheme:
@@ -65,7 +67,10 @@ class KvLayout:
     ``heads`` of ``head_dim`` features each, in keys and in values alike; ``parts``: (start, stop) of keys, of values,
     or of both, within one of ``groups`` equal runs of the output; ``query_features``: width of the queries that attend
     to them, which is more than heads * head_dim where queries share a head; ``scales`` that keys, and values, have for
-    each token: 1, or one per head.
+    each token: 1, or one per head; ``holds``: what each of the parts is.
+
+    Raises:
+        BadInputError: There are not as many parts as ``holds`` names.
     """
 
     heads: int
@@ -74,6 +79,18 @@ class KvLayout:
     groups: int = 1
     query_features: int = 0
     scales: int = 1
+    holds: tuple[CachePart, ...] = ("keys", "values")
+
+    def __post_init__(self) -> None:
+        if len(self.holds) != len(self.parts):
+            raise BadInputError(
+                f"each part of a KV layout holds keys or values: got {len(self.parts)} parts that hold "
+                f"{', '.join(self.holds)}; give holds one entry per part"
+            )
+
+    def widths(self, width: KvWidth) -> tuple[int, ...]:
+        """Return the bits of each part where the cache is at ``width``."""
+        return tuple(getattr(width, part) if isinstance(width, KeyValueWidth) else width for part in self.holds)
 
     @property
     def features(self) -> int:
@@ -133,6 +150,10 @@ class Site:
     def kv_features(self) -> int:
         """How many of a token's output features enter the KV cache."""
         return self.kv.features if self.kv else 0
+
+    def kv_widths(self, width: KvWidth) -> tuple[int, ...]:
+        """Return the bits of each part of a cache at ``width`` that this site fills; none where it fills no cache."""
+        return self.kv.widths(width) if self.kv else ()
 
 
 @dataclass(frozen=True)

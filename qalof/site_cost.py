@@ -14,7 +14,7 @@ from typing import Any
 
 from qalof.errors import BadInputError
 from qalof.latency import LATENCY, LatencyTable
-from qalof.layer_bits import FLOAT_BYTES, FULL_PRECISION, LayerBits, WeightWidth, bits_of
+from qalof.layer_bits import FLOAT_BYTES, FULL_PRECISION, KvWidth, LayerBits, WeightWidth, bits_of
 from qalof.site import Site, Unquantized
 
 FLOAT_BITS = 32
@@ -147,29 +147,34 @@ def activation_bytes(site: Site, bits: int) -> int:
     return site.quantization.activation.token_size(site.in_features, bits).total
 
 
-def kv_bytes(site: Site, bits: int) -> int:
-    """Return the bytes that one token adds to the KV cache through this site at ``bits``, scales and zero points
+def kv_bytes(site: Site, width: KvWidth) -> int:
+    """Return the bytes that one token adds to the KV cache through this site at ``width``, scales and zero points
     included.
 
     Raises:
         BadInputError: a width that the site's quantizer does not have.
     """
-    if site.kv is None or bits == FULL_PRECISION:
-        return site.kv_features * FLOAT_BYTES
+    if site.kv is None:
+        return 0
+    features, scales = site.kv.heads * site.kv.head_dim, site.kv.scales
     cache = site.quantization.kv.for_heads(site.kv.head_dim)
-    return len(site.kv.parts) * cache.token_size(site.kv.heads * site.kv.head_dim, bits, site.kv.scales).total
+
+    def part(bits: int) -> int:
+        return features * FLOAT_BYTES if bits == FULL_PRECISION else cache.token_size(features, bits, scales).total
+
+    return sum(map(part, site.kv.widths(width)))
 
 
-def bit_operations(site: Site, weight: int, activation: int, kv: int, context: int = 0) -> int:
+def bit_operations(site: Site, weight: int, activation: int, kv: KvWidth, context: int = 0) -> int:
     """Return the bit operations of one token at a site: MACs times the bits of both factors.
 
-    With a ``context`` of T tokens, each of keys and values adds T MACs per query feature; the other factor there, a
-    query or a probability, is not quantized.  A look-up in an embedding multiplies nothing.
+    With a ``context`` of T tokens, each of keys and values adds T MACs per query feature, at its own bits; the other
+    factor there, a query or a probability, is not quantized.  A look-up in an embedding multiplies nothing.
     """
     if site.is_embedding:
         return 0
-    attended = context * site.kv.query_features * len(site.kv.parts) if site.kv else 0
-    return site.weights * weight * activation + attended * kv * FLOAT_BITS
+    attended = context * site.kv.query_features if site.kv else 0
+    return site.weights * weight * activation + attended * sum(site.kv_widths(kv)) * FLOAT_BITS
 
 
 def shared_bytes(

@@ -21,7 +21,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from qalof.bitmap_map import block_map, maps_worth_showing, width_of
-from qalof.layer_bits import GroupedWidth, LayerBits, WeightWidth, bits_of, width_order
+from qalof.layer_bits import AnyWidth, GroupedWidth, LayerBits, bits_of, width_order
 
 MOST_PANELS = 12
 """The most bitmaps in one picture; of more, an evenly spread choice is drawn."""
@@ -35,7 +35,7 @@ _SCALE = ((2, 0.05), (3, 0.2), (4, 0.35), (5, 0.47), (6, 0.58), (8, 0.75), (16, 
 Layers = Mapping[str, LayerBits]
 
 
-def color_of(width: WeightWidth) -> tuple[int, int, int]:
+def color_of(width: AnyWidth) -> tuple[int, int, int]:
     """Return red, green and blue of a width, each from 0 to 255; a group size does not change the color."""
     bits = bits_of(width)
     place = _SCALE[-1][1]
@@ -47,7 +47,7 @@ def color_of(width: WeightWidth) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def ink_on(width: WeightWidth) -> Literal["black", "white"]:
+def ink_on(width: AnyWidth) -> Literal["black", "white"]:
     """Return the color of text that can be read on a width's color."""
     red, green, blue = color_of(width)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
@@ -105,13 +105,13 @@ def _panel(axes: Axes, bitmap: Layers, role: str, title: str) -> None:
     axes.grid(False)
 
 
-def hatch_of(width: WeightWidth) -> str | None:
+def hatch_of(width: AnyWidth) -> str | None:
     """Return the hatching of a width: none without a group size, and more lines the smaller the groups are."""
     if not isinstance(width, GroupedWidth):
         return None
     return "/" * (2 if width.group_size > 64 else 3 if width.group_size > 32 else 4)
 
 
-def _fraction(width: WeightWidth) -> tuple[float, float, float]:
+def _fraction(width: AnyWidth) -> tuple[float, float, float]:
     red, green, blue = color_of(width)
     return red / 255, green / 255, blue / 255

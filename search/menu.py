@@ -2,9 +2,10 @@
 
 A menu is made of three lists of widths.  Those of a weight may have a group size, ``("4", "4g32", "8")``: 4 bits under
 the granularity of the model's quantizer, 4 bits in groups of 32 input features with the scales that these cost, and 8
-bits.  A unit has all combinations of a weight width, an activation width and a KV width that matter to it: a look-up
-has no input to round, and only some sites fill the cache.  Weight widths are sorted by bits, and those of equal bits by
-the bytes that the unit's weights take with them.
+bits.  Those of a cache may be ``"k8v4"``, keys at 8 bits and values at 4.  A unit has all combinations of a weight
+width, an activation width and a KV width that matter to it: a look-up has no input to round, only some sites fill the
+cache, and some of these with keys or with values alone.  Weight widths are sorted by bits, and those of equal bits by
+the bytes that the unit's weights take with them; KV widths are sorted by the bytes of the unit's cache.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any, Literal
 
 from qalof.bitmap import FULL_PRECISION, LayerBits, check_width
 from qalof.errors import BadInputError, nearest_hint
-from qalof.layer_bits import WeightWidth, bits_of
+from qalof.layer_bits import KeyValueWidth, KvWidth, WeightWidth, bits_of, read_kv, width_order
 from qalof.model.adapter_spec import SHARED, untrained_widths
 from qalof.site import Site
-from qalof.site_cost import site_cost, weight_bytes
+from qalof.site_cost import kv_bytes, site_cost, weight_bytes
 from search.grouping import Grouping
 
 DEFAULT_WIDTHS = (3, 4, 5, 6, 7, 8)
@@ -29,6 +30,9 @@ DEFAULT_WIDTHS = (3, 4, 5, 6, 7, 8)
 
 WeightWidths = Sequence[int | str]
 """Weight widths as users write them: ``4``, ``"4"`` or ``"4g32"``."""
+
+CacheWidths = Sequence[int | str | KeyValueWidth]
+"""KV widths as users write them: ``8``, ``"8"`` or ``"k8v4"``."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +44,8 @@ class Menu:
     Attributes:
         weight: the widths of a weight, with or without a group size.
         activation: the widths of a layer's input; ``same`` takes the weight's.
-        kv: the widths of the cache where a site fills it; ``same`` takes the weight's, and None leaves the cache as it
-            is.
+        kv: the widths of the cache where a site fills it, with keys and values alike or apart (``"k8v4"``); ``same``
+            takes the weight's, and None leaves the cache as it is.
 
     Raises:
         BadInputError: A list is empty, or a width does not exist.
@@ -49,14 +53,14 @@ class Menu:
 
     weight: WeightWidths
     activation: Sequence[int] | Literal["same"] = "same"
-    kv: Sequence[int] | Literal["same"] | None = "same"
+    kv: CacheWidths | Literal["same"] | None = "same"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", tuple(str(width) for width in _weights(self.weight)))
         if self.activation != "same":
             object.__setattr__(self, "activation", _widths("activation", self.activation))
         if self.kv is not None and self.kv != "same":
-            object.__setattr__(self, "kv", _widths("kv", self.kv))
+            object.__setattr__(self, "kv", _caches(self.kv))
 
     @classmethod
     def of(cls, model: object, sites: Sequence[Site], weight: WeightWidths | None, activation: Any, kv: Any) -> Menu:
@@ -76,9 +80,7 @@ class Menu:
         """
         weights = sorted(_weights(self.weight), key=lambda width: (bits_of(width), _stored(sites, width)))
         activations = (None,) if self.activation == "same" else self.activation
-        caches = (None,) if self.kv is None or self.kv == "same" else self.kv
-        if not any(site.kv_features for site in sites):
-            caches = (None,)
+        caches = self._caches_of(sites) or (None,)
         if all(site.is_embedding for site in sites):
             activations = (None,)
         # a KV width without effect is the only one that there is, or the weight's: a uniform bitmap then reads as one
@@ -90,6 +92,19 @@ class Menu:
             layers = [self._layer(w, a, without_effect if inert else k) for w, a, k in combinations]
             found.append(tuple(layers))
         return found
+
+    def _caches_of(self, sites: Sequence[Site]) -> tuple[KvWidth, ...]:
+        """Return the widths of the cache that differ at ``sites``, from few bytes to many; none where they fill none,
+        or take the weight's.
+        """
+        if self.kv is None or self.kv == "same" or not any(site.kv_features for site in sites):
+            return ()
+        different: dict[tuple[tuple[int, ...], ...], KvWidth] = {}
+        # k8v4 is 8 at a site that makes keys alone, and reads so where the menu has both
+        for width in sorted(map(read_kv, self.kv), key=lambda width: isinstance(width, KeyValueWidth)):
+            different.setdefault(tuple(site.kv_widths(width) for site in sites), width)
+        stored = {width: sum(kv_bytes(site, width) for site in sites) for width in different.values()}
+        return tuple(sorted(stored, key=lambda width: (stored[width], width_order(width))))
 
     def _layer(self, width: WeightWidth, activation: Any, kv: Any) -> LayerBits:
         plain = LayerBits.of(width)  # type: ignore[arg-type]
@@ -220,6 +235,12 @@ def _widths(what: str, widths: Sequence[int] | str | None) -> tuple[int, ...]:
     if isinstance(widths, str) or not widths:
         raise BadInputError(f"{what} must be a list of widths: got {widths!r}; for example (2, 4, 8)")
     return tuple(sorted({check_width(bits, what) for bits in widths}))
+
+
+def _caches(widths: CacheWidths | str | None) -> tuple[KvWidth, ...]:
+    if isinstance(widths, str) or not widths:
+        raise BadInputError(f"kv must be a list of widths: got {widths!r}; for example (4, 8, 'k8v4')")
+    return tuple(sorted({read_kv(width) for width in widths}, key=width_order))
 
 
 def _stored(sites: Sequence[Site], width: WeightWidth) -> int:

@@ -32,7 +32,7 @@ from qalof.latency import LATENCY, LatencyTable
 from qalof.site import Site
 from search.budget import TOTAL, Budget, Indices, Price, check_limit, priced
 from search.grouping import Group, Grouping, Unit
-from search.menu import Menu, WeightWidths, choices_of, menus_by_site
+from search.menu import CacheWidths, Menu, WeightWidths, choices_of, menus_by_site
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class BitmapSpace:
         model: HasSites | Sequence[Site],
         weight: WeightWidths | None = None,
         activation: Sequence[int] | Literal["same"] = "same",
-        kv: Sequence[int] | Literal["same"] | None = "same",
+        kv: CacheWidths | Literal["same"] | None = "same",
         *,
         limits: Mapping[str, float] | None = None,
         group: Group = "site",
@@ -109,8 +109,8 @@ class BitmapSpace:
             weight: the widths of a weight, ``4`` or, in groups of 32, ``"4g32"``; None takes those that have an
                 adapter, or 3 to 8 without such adapters.  The log mentions a width without an adapter of its own.
             activation: the widths of its input; ``same`` takes the weight's.
-            kv: the widths of the cache where a site fills it; ``same`` takes the weight's, and None leaves the cache as
-                it is.
+            kv: the widths of the cache where a site fills it, ``8`` or, with keys at 8 and values at 4, ``"k8v4"``;
+                ``same`` takes the weight's, and None leaves the cache as it is.
             limits: cost name -> greatest allowed value.
             group: which sites are chosen together (:mod:`search.grouping`).
             tied: patterns of site names, each of which ties all sites that match it to one choice.
@@ -274,7 +274,8 @@ class BitmapSpace:
         cost = self.unit_cost(unit, pick)
         names = priced(self.rest is not None, self.latency is not None)
         members = self.units[unit].members
-        widths = [width for m in members for width in _widths_of(self.sites[m], self.choices[m][pick])[:3]]
+        used = (_widths_of(self.sites[m], self.choices[m][pick]) for m in members)
+        widths = [width for weight, activation, cache, _ in used for width in (weight, activation, sum(cache))]
         return *(cost.value(name) for name in names), *widths
 
     def _scales_are_free(self) -> bool:
@@ -288,13 +289,13 @@ class BitmapSpace:
         return _widths_of(self.sites[member], left) == _widths_of(self.sites[member], right)
 
 
-def _widths_of(site: Site, bits: LayerBits) -> tuple[int, int, int, int]:
-    """Return what matters at ``site`` of a choice, 0 for what has no effect: the widths of weight, activation and
-    cache, and the group size.
+def _widths_of(site: Site, bits: LayerBits) -> tuple[int, int, tuple[int, ...], int]:
+    """Return what matters at ``site`` of a choice, 0 for what has no effect: the widths of weight, activation and each
+    part of the cache, and the group size.
     """
     return (
         bits.weight,
         0 if site.is_embedding else bits.activation,
-        bits.kv if site.kv_features else 0,
+        site.kv_widths(bits.kv),
         bits.group_size or 0,
     )

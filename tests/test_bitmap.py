@@ -218,8 +218,8 @@ def test_missing_site_is_refused():
 
 
 def test_newer_format_version_is_refused():
-    with pytest.raises(BadInputError, match="version must be from 1 to 2: got 3"):
-        Bitmap.from_json({"version": 3, "sites": {}})
+    with pytest.raises(BadInputError, match="version must be from 1 to 3: got 4"):
+        Bitmap.from_json({"version": 4, "sites": {}})
 
 
 def test_replace_changes_only_what_is_named():

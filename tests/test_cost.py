@@ -3,6 +3,8 @@ import sys
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qalof.bitmap import Bitmap
 from qalof.cost import cost_of, storage_of
@@ -68,13 +70,39 @@ def test_gpt2_cache_with_a_scale_a_head():
 
 def test_grouped_queries_make_the_cache_smaller_and_not_the_attention():
     """Llama-like: 8 query heads share 2 heads of 4 features; k_proj and v_proj hold one part each."""
-    layout = KvLayout(2, 4, ((0, 8),), 1, 32)
-    sites = [Site(name, 32, 8, False, layout, quantization=HALF) for name in ("layers.0.k_proj", "layers.0.v_proj")]
+    layout = KvLayout(2, 4, ((0, 8),), 1, 32, holds=("keys",))
+    parts = {"layers.0.k_proj": layout, "layers.0.v_proj": replace(layout, holds=("values",))}
+    sites = [Site(name, 32, 8, False, part, quantization=HALF) for name, part in parts.items()]
     names = [site.name for site in sites]
     assert cost_of(Bitmap.parse("4", names), sites).kv_bytes_per_token == 2 * (4 + 2)
     with_context, without = (cost_of(Bitmap.parse("w8a8kv4", names), sites, context=c) for c in (100, 0))
     attention = with_context.bit_operations_per_token - without.bit_operations_per_token
     assert attention == 2 * 32 * 100 * 4 * 32
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from((2, 3, 4, 8, 16)), st.sampled_from((2, 3, 4, 8, 16)), st.sampled_from(list(KvGranularity)))
+def test_keys_and_values_cost_their_own_bits_whether_one_projection_makes_both_or_each_has_its_own(keys, values, scales):
+    """So ``k8v4`` takes the mean of ``kv8`` and ``kv4``, in the cache and in the operations that read it."""
+    both = KvLayout(2, 4, ((8, 16), (16, 24)), 1, 8).with_scales(scales)
+    fused = [Site("h.0.c_attn", 8, 24, False, both, quantization=HALF)]
+    apart = [
+        Site(f"h.0.{part[0]}_proj", 8, 8, False, replace(both, parts=((0, 8),), holds=(part,)), quantization=HALF)
+        for part in ("keys", "values")
+    ]
+
+    def cost(sites, form, name):
+        return cost_of(Bitmap.parse(f"w8a8{form}", [s.name for s in sites]), sites, context=10).to_json()[name]
+
+    for name in ("kv_bytes_per_token", "bit_operations_per_token"):
+        mixed = cost(fused, f"k{keys}v{values}", name)
+        assert 2 * mixed == cost(fused, f"kv{keys}", name) + cost(fused, f"kv{values}", name)
+        if name == "kv_bytes_per_token":
+            assert mixed == cost(apart, f"k{keys}v{values}", name)
+    named = {"h.0.k_proj": f"w8a8kv{keys}", "h.0.v_proj": f"w8a8kv{values}"}
+    assert cost_of(Bitmap.parse(named, list(named)), apart) == cost_of(
+        Bitmap.parse(f"w8a8k{keys}v{values}", list(named)), apart
+    )
 
 
 @pytest.mark.parametrize(

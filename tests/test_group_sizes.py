@@ -15,14 +15,15 @@ from qalof.bitmap_file import read_spec
 from qalof.bitmap_map import block_map
 from qalof.bitmap_names import bitmap_id, is_id, short_name, summary
 from qalof.errors import BadInputError
-from qalof.layer_bits import WIDTHS, GroupedWidth, LayerBits, width_order
+from qalof.layer_bits import WIDTHS, GroupedWidth, KeyValueWidth, LayerBits, width_order
 from qalof.site import Site
 from search.bitmap_plot import bitmaps_picture, color_of, hatch_of
 
 SITES = [f"h.{block}.{leaf}" for block in range(3) for leaf in ("attn.c_attn", "mlp.c_fc")]
 WIDTH = st.sampled_from(WIDTHS)
 SIZE = st.one_of(st.none(), st.integers(1, 512))
-LAYERS = st.tuples(WIDTH, WIDTH, WIDTH, SIZE).map(lambda t: LayerBits(*t[:3], None if t[0] == 32 else t[3]))
+CACHE = st.one_of(WIDTH, st.builds(KeyValueWidth, WIDTH, WIDTH))
+LAYERS = st.tuples(WIDTH, WIDTH, CACHE, SIZE).map(lambda t: LayerBits(*t[:3], None if t[0] == 32 else t[3]))
 
 
 @given(LAYERS)
@@ -99,6 +100,11 @@ def test_the_format_version_changes_only_where_there_is_a_group_size():
     assert grouped.to_json()["version"] == 2
     assert grouped.to_json()["sites"][SITES[0]] == {"weight": 4, "activation": 8, "kv": 32, "group_size": 32}
     assert Bitmap.from_json(plain.to_json(), SITES) == plain
+    apart = Bitmap.parse("w4a8k8v4", SITES)
+    assert apart.to_json()["version"] == 3
+    assert apart.to_json()["sites"][SITES[0]] == {"weight": 4, "activation": 8, "kv": "k8v4"}
+    assert Bitmap.parse("w4a8k8v8", SITES) == Bitmap.parse("w4a8kv8", SITES)
+    assert summary(apart) == "4 bits; activations at 8; KV at k8v4"
 
 
 def test_two_group_sizes_are_two_bitmaps(tmp_path):

@@ -8,13 +8,14 @@ from qalof.bitmap import Bitmap
 from qalof.cost import COST_NAMES, Rest, cost_of, packed_storage, site_cost, weight_bytes
 from qalof.errors import BadInputError
 from qalof.latency import LatencyTable, choice_of, digest_of
-from qalof.layer_bits import GroupedWidth, LayerBits
+from qalof.layer_bits import GroupedWidth, KeyValueWidth, LayerBits
 from qalof.quantization.quantizer import Quantizer
 from qalof.quantization.scheme import QuantizationScheme
 from qalof.site import KvLayout, Site, Unquantized
 
 BITS = (2, 3, 4, 5, 8, 16, 32)
-LAYER = st.tuples(*[st.sampled_from(BITS)] * 3, st.sampled_from((None, 1, 7, 32, 64))).map(
+CACHE = st.sampled_from(BITS) | st.builds(KeyValueWidth, st.sampled_from(BITS), st.sampled_from(BITS))
+LAYER = st.tuples(*[st.sampled_from(BITS)] * 2, CACHE, st.sampled_from((None, 1, 7, 32, 64))).map(
     lambda t: LayerBits(*t[:3], None if t[0] == 32 else t[3])
 )
 SCHEMES = [

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from qalof.laws import Law, Width
+from qalof.layer_bits import read_kv
 from qalof.paths import BitmapText
 
 BitmapSpec = Width | BitmapText | list[Width | str]
 """A bitmap in a form that :meth:`qalof.bitmap.Bitmap.parse` reads."""
+
+KvText = Annotated[str, AfterValidator(lambda text: str(read_kv(text)))]
+"""The width of a KV cache with keys and values apart, in a form that :func:`qalof.layer_bits.read_kv` reads."""
 
 
 Limit = Annotated[int, Law(ge=1, off="null takes all examples")]

@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrate.config.base import BaseConfig, BitmapSpec
+from orchestrate.config.base import BaseConfig, BitmapSpec, KvText
 from qalof.laws import Count, Law, Natural, Positive, Width
 from qalof.laws import Weight as Factor
-from qalof.layer_bits import LayerBits
+from qalof.layer_bits import LayerBits, read_kv
 from qalof.training.objectives import Anchors, Distillation, EmbeddingAttack, FeatureLayers, Weight
 from qalof.training.objectives.precision_schedule import CyclicPrecision, Flip, Form, Shape
 
@@ -216,9 +216,9 @@ class CptObjective(BaseConfig):
     activation: Literal["same"] | Width = "same"
     """The bit-width of the activations: that of the step's weights (``same``), or one that stays; 32 leaves them as
     they are."""
-    kv: Literal["same"] | Width = "same"
-    """The bit-width of the KV cache: that of the step's weights (``same``), or one that stays; 32 leaves it as it is.
-    """
+    kv: Literal["same"] | Width | KvText = "same"
+    """The bit-width of the KV cache: that of the step's weights (``same``), or one that stays, of keys and values alike
+    or apart (``k8v4``); 32 leaves it as it is."""
 
     def schedule(self, steps: int) -> CyclicPrecision:
         """Compute the width of each of ``steps``.
@@ -235,8 +235,8 @@ class CptObjective(BaseConfig):
         Raises:
             BadInputError: a width does not exist.
         """
-        activation, kv = (bits if held == "same" else held for held in (self.activation, self.kv))
-        return LayerBits(bits, activation, kv)
+        activation = bits if self.activation == "same" else self.activation
+        return LayerBits(bits, activation, bits if self.kv == "same" else read_kv(self.kv))
 
     @property
     def trained(self) -> list[BitmapSpec]:

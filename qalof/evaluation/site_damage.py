@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy, embedding
 
 from qalof.errors import BadInputError
 from qalof.evaluation.label_rows import LabeledBatch
-from qalof.layer_bits import FULL_PRECISION, LayerBits
+from qalof.layer_bits import FULL_PRECISION, LayerBits, read_kv
 from qalof.model.layers.kv_cache import quantize_kv
 from qalof.model.layers.switchable_embedding import SwitchableEmbedding, TiedHead
 from qalof.model.patch import SwitchableSite
@@ -35,7 +35,7 @@ from qalof.precision import at_least_float32
 from qalof.site import HeadMode
 
 Choices = Mapping[str, Sequence[str]]
-"""Role -> choices, such as ``{"weight": ("4", "8"), "kv": ("8",)}``."""
+"""Role -> choices, such as ``{"weight": ("4", "8"), "kv": ("8", "k8v4")}``."""
 
 Terms = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Gradient, error and output, (tokens, outputs) each, in fp32 at least -> sums (numbers,) in float64."""
@@ -76,7 +76,8 @@ class _Place:
 
 
 def layer_bits_at(reference: LayerBits, role: str, choice: str) -> LayerBits:
-    """Return the layer bits of a site with one role at ``choice``, a width with an optional group size.
+    """Return the layer bits of a site with one role at ``choice``: a width, of weights with an optional group size, and
+    of the cache with other bits for keys than for values, such as ``k8v4``.
 
     Raises:
         BadInputError: The choice is no width.
@@ -84,6 +85,8 @@ def layer_bits_at(reference: LayerBits, role: str, choice: str) -> LayerBits:
     if role == "weight":
         parsed = LayerBits.parse(f"w{choice}")
         return replace(parsed, activation=reference.activation, kv=reference.kv)
+    if role == "kv":
+        return replace(reference, kv=read_kv(choice))
     if not (choice.isascii() and choice.isdigit()):
         raise BadInputError(f"a choice of role {role} must be a bit-width: got {choice!r}; only weights have groups")
     return replace(reference, **{role: int(choice)})
@@ -208,7 +211,8 @@ class _Watch:
         reference, adapter = switch.state
         held = bool(switch.linear.held_tensors())
         try:
-            raw = y if reference.kv == FULL_PRECISION else place.run(x)
+            unrounded = all(bits == FULL_PRECISION for bits in site.kv_widths(reference.kv))
+            raw = y if unrounded else place.run(x)
             for role, choice in self._pairs(switch):
                 bits = layer_bits_at(reference, role, choice)
                 if role == "kv":

@@ -126,7 +126,8 @@ def _check_site(model: SwitchableModel, site: Site, layer: LayerBits, module: nn
         not site.is_embedding
         and layer.activation < site.quantization.activation.at(layer.activation).full_precision_bits
     )
-    rounded_cache = site.kv_features and layer.kv < site.quantization.kv.at(layer.kv).full_precision_bits
+    cache = site.quantization.kv
+    rounded_cache = any(bits < cache.at(bits).full_precision_bits for bits in site.kv_widths(layer.kv))
     if rounded_input or rounded_cache:
         what = "inputs" if rounded_input else "the KV cache"
         raise BadInputError(

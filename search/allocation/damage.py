@@ -22,13 +22,17 @@ Damages = tuple[tuple[float, ...], ...]
 
 
 def widths_of(site: Site, bits: LayerBits) -> Iterator[tuple[str, str]]:
-    """Yield role and width, as tables of scores name them, of everything that a choice rounds at a site."""
+    """Yield role and width, as tables of scores name them, of everything that a choice rounds at a site.
+
+    Where a site makes keys alone, or values alone, the width of the cache is theirs: ``8`` of ``k8v4`` at ``k_proj``.
+    """
     if str(bits.weight_width) != FULL:
         yield "weight", str(bits.weight_width)
     if bits.activation != FULL_PRECISION and not site.is_embedding:
         yield "activation", str(bits.activation)
-    if bits.kv != FULL_PRECISION and site.kv_features:
-        yield "kv", str(bits.kv)
+    cache = set(site.kv_widths(bits.kv))
+    if cache - {FULL_PRECISION}:
+        yield "kv", str(bits.kv if len(cache) > 1 else cache.pop())
 
 
 def roles_of(space: BitmapSpace) -> dict[str, tuple[str, ...]]:

@@ -24,7 +24,7 @@ from qalof.evaluation.label_rows import Windows
 from qalof.evaluation.shared_prefix import prefix_bytes
 from qalof.evaluation.site_damage import layer_bits_at
 from qalof.files import append_lines, read_whole_lines
-from qalof.layer_bits import FULL_PRECISION, LayerBits
+from qalof.layer_bits import FULL_PRECISION, LayerBits, read_kv
 from qalof.metrics import metric_of
 from qalof.model.fingerprint import tensors_digest
 from qalof.model.switchable import SwitchableModel
@@ -69,7 +69,8 @@ def compute(
         model: a model on any device, which returns to its bitmap and mode; its weights must not change meanwhile.
         source: windows of token ids, or a task: its training examples, or its validation split for ``metric``.
         score: a name of :data:`SCORES`.
-        choices: role -> widths with an optional group size, such as ``{"weight": ("4", "4g32"), "kv": (8,)}``.
+        choices: role -> widths with an optional group size, such as ``{"weight": ("4", "4g32")}``, and of the cache
+            with other bits for keys than for values, such as ``{"kv": (8, "k8v4")}``.
         reference: the bitmap at which all other sites are, and whose damage is zero.
         metric: for the score ``metric``, a metric of the task; None takes the task's own.
         examples: how many examples of a task are seen; None takes as many as have 2,048 tokens, and for ``metric`` the
@@ -180,7 +181,8 @@ def _checked(model: SwitchableModel, choices: Mapping[str, Sequence[str | int]])
     for role, given in choices.items():
         if role not in ROLES:
             raise BadInputError(f"choices have the roles {', '.join(ROLES)}: got {role!r}; {nearest_hint(role, ROLES)}")
-        texts = tuple(str(choice).strip() for choice in given if str(choice).strip() != FULL)
+        named = [str(read_kv(choice)) if role == "kv" else str(choice).strip() for choice in given]
+        texts = tuple(text for text in named if text != FULL)
         if len(set(texts)) != len(texts):
             raise BadInputError(f"choices of role {role} must be different: got {list(given)}")
         for text in texts:

@@ -20,9 +20,11 @@ from qalof.evaluation.kl import Reference, divergence, reference_of
 from qalof.evaluation.result import Evaluation
 from qalof.evaluation.shared_prefix import SharedPrefix
 from qalof.evaluation.site_damage import Choices, damage_sums, layer_bits_at
+from qalof.layer_bits import read_kv
 from qalof.metrics import metric_of
 from qalof.model.patch import SwitchableSite
 from qalof.model.switchable import SwitchableModel
+from qalof.site import Site
 from qalof.tasks.base import Task
 from search.scores.data import ScoringData
 from search.scores.formulas import OnePassScore
@@ -81,16 +83,23 @@ class OnePass:
         """Return the formula of the sums over all batches; what is at or above the reference does no damage."""
         rows = sum(part["rows"] for part in parts)
         found: dict[str, dict[str, dict[str, float]]] = {}
+        known = {site.name: site for site in self.model.sites}
         for role, sites in parts[0]["values"].items():
             for site, choices in sites.items():
                 for choice in choices:
                     each = [part["values"][role][site][choice] for part in parts]
                     sums = [sum(numbers) for numbers in zip(*each, strict=True)]
                     value = self.score.value(sums, rows)
-                    reached = width_of(choice) >= getattr(self.reference[site], role)
+                    reached = self._reaches(known[site], role, choice)
                     found.setdefault(role, {}).setdefault(site, {})[choice] = 0.0 if reached else value
         forced = self.score.formula.labels is not None
-        return non_increasing(found) if forced else found
+        return non_increasing(found, self.model.sites) if forced else found
+
+    def _reaches(self, site: Site, role: str, choice: str) -> bool:
+        """Whether nothing that a choice rounds has fewer bits than at the reference."""
+        kept = self.reference[site.name]
+        reference = site.kv_widths(kept.kv) if role == "kv" else (getattr(kept, role),)
+        return all(bits >= least for bits, least in zip(widths_of(site, role, choice), reference, strict=True))
 
 
 @dataclass
@@ -198,7 +207,7 @@ class Hessian:
         traces = {site: max(0.0, sum(part[site] for part in parts) / len(parts)) for site in parts[0]}
         with self.model.at(self.reference, eval=True):
             found = curvature(self.model, traces, self.choices["weight"])
-        return non_increasing({"weight": found})
+        return non_increasing({"weight": found}, self.model.sites)
 
 
 def check_weights_alone(choices: Choices) -> None:
@@ -219,21 +228,29 @@ def takes_part(switch: SwitchableSite, role: str) -> bool:
     return role == "weight" or not switch.site.is_embedding
 
 
-def width_of(choice: str) -> int:
-    """Return the bits of a choice: 4 for ``4g32``."""
-    return int(choice.partition("g")[0])
+def widths_of(site: Site, role: str, choice: str) -> tuple[int, ...]:
+    """Return the bits of what a choice rounds at a site: 4 for ``4g32``, and 8 and 4 for ``k8v4`` where a site makes
+    keys and values.
+    """
+    return site.kv_widths(read_kv(choice)) if role == "kv" else (int(choice.partition("g")[0]),)
 
 
-def non_increasing(values: Values) -> dict[str, dict[str, dict[str, float]]]:
-    """Let no choice do less damage than one of more bits and the same group size: it then gets that one's damage."""
-    return {role: {site: _non_increasing(choices) for site, choices in sites.items()} for role, sites in values.items()}
+def non_increasing(values: Values, sites: Sequence[Site]) -> dict[str, dict[str, dict[str, float]]]:
+    """Let no choice do less damage than one of the same group size that has no fewer bits in anything it rounds: it
+    then gets that one's damage.
+    """
+    by_name = {site.name: site for site in sites}
+    return {
+        role: {name: _non_increasing(by_name[name], role, choices) for name, choices in found.items()}
+        for role, found in values.items()
+    }
 
 
-def _non_increasing(choices: Mapping[str, float]) -> dict[str, float]:
-    worst: dict[str, float] = {}
-    found: dict[str, float] = {}
-    for choice in sorted(choices, key=width_of, reverse=True):
-        group = choice.partition("g")[2]
-        worst[group] = max(choices[choice], worst.get(group, 0.0))
-        found[choice] = worst[group]
-    return {choice: found[choice] for choice in choices}
+def _non_increasing(site: Site, role: str, choices: Mapping[str, float]) -> dict[str, float]:
+    kinds = {choice: (choice.partition("g")[2], widths_of(site, role, choice)) for choice in choices}
+
+    def no_worse(other: str, choice: str) -> bool:
+        (group, bits), (its_group, its_bits) = kinds[other], kinds[choice]
+        return group == its_group and all(mine >= its for mine, its in zip(bits, its_bits, strict=True))
+
+    return {choice: max(0.0, *(choices[other] for other in choices if no_worse(other, choice))) for choice in choices}

@@ -1,8 +1,9 @@
 """A table of scores: the damage that each choice of each site is predicted to do, as a value and as a file.
 
 A *role* is what is rounded: ``weight``, ``activation`` (the input of a site) or ``kv`` (keys and values in its output).
-A *choice* is the text of a width as bitmaps write it, with an optional group size: ``4``, ``8``, ``4g32``.  Full
-precision is the choice ``32``; its damage is 0 without standing in the table. A table is computed once
+A *choice* is the text of a width as bitmaps write it, with an optional group size: ``4``, ``8``, ``4g32``; and of the
+cache with a width for keys and one for values, ``k8v4``, whose score at a site that makes keys alone is that of ``8``.
+Full precision is the choice ``32``; its damage is 0 without standing in the table. A table is computed once
 (:mod:`search.scores.compute`) and serves every budget.
 
 A *fingerprint* says what a table was computed of, part by part, so that a difference can be named:

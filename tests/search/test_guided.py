@@ -6,9 +6,15 @@ import pytest
 
 import search
 from qalof.errors import BadInputError
+from qalof.evaluation.result import Evaluation
+from qalof.layer_bits import KeyValueWidth, read_kv
+from qalof.site import KvLayout
+from qalof.site_cost import kv_bytes
 from search.measurement import GradientWanted, ScoresWanted
+from search.scores.table import ScoreTable
 
 OBJECTIVES = ("min:loss", "min:weight_bytes")
+BOTH = KvLayout(2, 4, ((8, 16), (16, 24)))
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +39,38 @@ def test_where_damages_add_up_the_best_bitmap_of_every_budget_is_found(space, ma
     for budget in budgets:
         best = least_loss(space, make_evaluator(space.sites, sensitivity), budget)
         assert result.best(average_bits=budget).values[0] == pytest.approx(best)
+
+
+@pytest.mark.parametrize("strategy", ["guided", "tpe", "evolutionary"])
+def test_under_a_limit_on_the_cache_keys_get_the_bits_where_they_need_them_and_values_where_they_do(
+    sites, make_evaluator, strategy
+):
+    harm = {"h.0.attn.c_attn": {"keys": 9.0, "values": 1.0}, "h.1.attn.c_attn": {"keys": 1.0, "values": 7.0}}
+
+    def damage(site, width):
+        return sum(harm[site][p] * 2.0**-bits for p, bits in zip(("keys", "values"), BOTH.widths(width), strict=True))
+
+    class Evaluator(make_evaluator):
+        def measure(self, wanted):
+            if not isinstance(wanted, ScoresWanted):
+                return super().measure(wanted)
+            values = {"kv": {site: {w: damage(site, read_kv(w)) for w in wanted.choices["kv"]} for site in harm}}
+            return ScoreTable(wanted.score, "nats", "", values).to_json()
+
+        def _evaluate(self, bitmap):
+            return Evaluation({"loss": sum(damage(site, bitmap[site].kv) for site in harm)}, 1)
+
+    limits = {"kv_bytes_per_token": 2 * kv_bytes(sites[0], KeyValueWidth(8, 4))}
+    menu = {"weight": (8,), "activation": (8,), "kv": (4, 8, "k8v4", "k4v8")}
+    objectives = ("min:loss", "min:kv_bytes_per_token")
+    space = search.BitmapSpace.of(sites, **menu, limits=limits)
+    every = [space.bitmap(picks) for picks in itertools.product(*(range(unit.choices) for unit in space.units))]
+    expected = min(filter(space.fits, every), key=lambda b: sum(damage(site, b[site].kv) for site in harm))
+    assert space.cost(expected).kv_bytes_per_token == limits["kv_bytes_per_token"]
+    result = search.run(space, Evaluator(sites), objectives, strategy, 40 if strategy != "guided" else None)
+    best = result.best(**limits)
+    assert [str(best.bitmap[site].kv) for site in harm] == ["k8v4", "k4v8"]
+    assert best.bitmap == expected
 
 
 def test_one_table_serves_all_budgets_and_gradients_are_taken_below_step_below_alone(space, make_evaluator):

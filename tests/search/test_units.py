@@ -18,13 +18,13 @@ from search.budget import BASE_NAMES
 from search.menu import Menu
 
 LEAVES = {
-    "self_attn.q_proj": (8, 8, False),
-    "self_attn.k_proj": (8, 4, True),
-    "self_attn.v_proj": (8, 4, True),
-    "self_attn.o_proj": (8, 8, False),
-    "mlp.gate_proj": (8, 12, False),
-    "mlp.up_proj": (8, 12, False),
-    "mlp.down_proj": (12, 8, False),
+    "self_attn.q_proj": (8, 8, None),
+    "self_attn.k_proj": (8, 4, KvLayout(1, 4, ((0, 4),), holds=("keys",))),
+    "self_attn.v_proj": (8, 4, KvLayout(1, 4, ((0, 4),), holds=("values",))),
+    "self_attn.o_proj": (8, 8, None),
+    "mlp.gate_proj": (8, 12, None),
+    "mlp.up_proj": (8, 12, None),
+    "mlp.down_proj": (12, 8, None),
 }
 
 
@@ -36,9 +36,9 @@ class Model:
     def __init__(self, blocks=2, quantization=None):
         scheme = QuantizationScheme.from_json(quantization or {})
         inside = (
-            Site(f"layers.{n}.{leaf}", i, o, False, KvLayout(1, 4, ((0, 4),)) if kv else None, quantization=scheme)
+            Site(f"layers.{n}.{leaf}", i, o, False, layout, quantization=scheme)
             for n in range(blocks)
-            for leaf, (i, o, kv) in LEAVES.items()
+            for leaf, (i, o, layout) in LEAVES.items()
         )
         self.sites = (*inside, Site("lm_head", 8, 50, False, is_head=True, quantization=scheme))
         self.rest = Rest(Unquantized(123), {4: 2, 8: 1})
@@ -60,6 +60,21 @@ def test_a_unit_tells_its_sites_and_its_menu(model):
     forms = [f"w{weight}a8kv{kv}" for weight in ("4", "4g4", "8") for kv in (4, 8)]
     assert fused.menu == tuple(LayerBits.parse(form) for form in forms)
     assert [str(choice) for choice in space.units[1].menu] == ["w4a8kv4", "w4g4a8kv4", "8"]
+
+
+def test_a_cache_with_keys_and_values_apart_is_a_choice_where_it_differs(model):
+    menu = {"weight": (8,), "activation": (8,), "kv": (4, 8, "k8v4")}
+    fused, alone = (BitmapSpace.of(model, **menu, group=group) for group in ("fused", "site"))
+    by_name = {unit.name.rsplit(".")[-1]: [str(bits) for bits in unit.menu] for unit in (*fused.units, *alone.units)}
+    assert by_name["q_proj+k_proj+v_proj"] == ["w8a8kv4", "w8a8k8v4", "8"]
+    assert by_name["k_proj"] == by_name["v_proj"] == ["w8a8kv4", "8"]
+    assert by_name["o_proj"] == ["8"]
+    # what does not matter at a site is ignored
+    bitmap = Bitmap.uniform([site.name for site in model.sites], "w8a8k8v4")
+    assert fused.encode(bitmap) == (1, 0, 0, 0) * 2 + (0,)
+    assert alone.encode(bitmap) == (0, 1, 0, 0, 0, 0, 0) * 2 + (0,)
+    assert fused.cost(fused.bitmap(fused.encode(bitmap))) == alone.cost(alone.bitmap(alone.encode(bitmap)))
+    assert fused.uniform()[1] == fused.bitmap(fused.encode(bitmap))
 
 
 def test_the_units_of_every_kind_are_the_sites_each_once(model):

@@ -207,8 +207,7 @@ def _check_widths(method: MethodConfig, bitmap: Bitmap, sites: Sequence[Site]) -
     for site, layer in zip(sites, bitmap.values(), strict=True):
         used: list[tuple[TensorScheme, WeightWidth]] = [(scheme.weight, layer.weight_width)]
         used.append((scheme.activation, layer.activation))
-        if site.kv_features:
-            used.append((scheme.kv, layer.kv))
+        used += ((scheme.kv, bits) for bits in site.kv_widths(layer.kv))
         for tensor, width in used:
             try:
                 quantizer = tensor.at(width)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from orchestrate.config.base import BaseConfig
+from orchestrate.config.base import BaseConfig, KvText
 from orchestrate.config.robustness import RobustnessConfig
 from orchestrate.config.sections import CheckpointConfig, Limit
 from qalof.laws import Law, Seed, Width
@@ -17,6 +17,9 @@ from search.grouping import Group
 WeightChoices = list[Width | str]
 """Weight widths, such as ``4``, or ``4g32`` in groups of 32 input features that share a scale."""
 
+CacheChoices = list[Width | KvText]
+"""KV widths, such as ``8``, or ``k8v4`` with keys at 8 bits and values at 4."""
+
 
 class MenuConfig(BaseConfig):
     """The menu of the sites that a pattern matches; what is left out is that of the space."""
@@ -25,8 +28,9 @@ class MenuConfig(BaseConfig):
     """The bit-widths of a weight, each with or without a group size."""
     activation: Literal["same"] | list[Width] = "same"
     """The bit-widths of a layer's input; ``same`` follows the weight."""
-    kv: Literal["same"] | list[Width] | None = "same"
-    """The bit-widths of the KV cache; ``same`` follows the weight, and null leaves the cache as it is."""
+    kv: Literal["same"] | CacheChoices | None = "same"
+    """The bit-widths of the KV cache, each for keys and values alike or apart (``k8v4``); ``same`` follows the weight,
+    and null leaves the cache as it is."""
 
 
 class SpaceConfig(BaseConfig):
@@ -37,8 +41,9 @@ class SpaceConfig(BaseConfig):
     takes every width that has an adapter, or 3 to 8 where adapters have no widths."""
     activation: Literal["same"] | list[Width] = "same"
     """The bit-widths of a layer's input; ``same`` follows the weight."""
-    kv: Literal["same"] | list[Width] | None = "same"
-    """The bit-widths of the KV cache; ``same`` follows the weight, and null leaves the cache as it is."""
+    kv: Literal["same"] | CacheChoices | None = "same"
+    """The bit-widths of the KV cache, each for keys and values alike or apart (``k8v4``: keys at 8, values at 4);
+    ``same`` follows the weight, and null leaves the cache as it is."""
     group: Group = "site"
     """What gets one choice: each ``site``; all sites of a ``block`` together; its attention, and its MLP
     (``component``); or query, key and value, and gate and up projections, which runtimes fuse (``fused``)."""

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from orchestrate.config.base import KvText
 from orchestrate.config.sections import CheckpointConfig
 from qalof.laws import Seed, Width
 
@@ -44,13 +45,14 @@ class SensitivityConfig(CheckpointConfig):
     ``4g32``; ``[]`` scores none."""
     activation: list[Width] = Field([])
     """The bit-widths of a layer's input in a table of scores; ``[]`` scores none."""
-    kv: list[Width] = Field([])
-    """The bit-widths of the KV cache in a table of scores; ``[]`` scores none."""
+    kv: list[Width | KvText] = Field([])
+    """The bit-widths of the KV cache in a table of scores, each for keys and values alike or apart (``k8v4``); ``[]``
+    scores none."""
     seed: Seed = 0
     """The seed of the examples and labels that a table of scores is computed of."""
     lowered: list[Width | str] = Field([4], min_length=1)
     """The bit-widths to which a unit is reduced. A number is for weights, activations and KV cache together; the score
-    ``output_error`` also takes ``w4`` for weights alone, ``w4a8`` or ``w4a8kv8``."""
+    ``output_error`` also takes ``w4`` for weights alone, ``w4a8``, ``w4a8kv8`` or ``w4a8k8v4``."""
     unit: Literal["site", "block"] = "site"
     """What is reduced at once: a site, or all sites of a block. The score ``output_error`` takes ``site`` alone."""
     metric: str | None = None

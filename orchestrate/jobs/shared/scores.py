@@ -18,6 +18,7 @@ from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.cost import Rest, cost_of
 from qalof.evaluation.result import Evaluation
 from qalof.files import json_ready
+from qalof.layer_bits import KeyValueWidth, KvWidth
 from qalof.site import Site
 
 MOST_SITES = 300
@@ -113,9 +114,9 @@ def site_params(bitmap: Bitmap, sites: Sequence[Site] | None = None) -> dict[str
 
     ``bits.weight.SITE`` has the weight's bits, so a parallel-coordinates plot has one axis per site.  Widths of
     activations and of the KV cache are one number where all sites have the same, and otherwise ``bits.activation.SITE``
-    and ``bits.kv.SITE``; ``group_size.SITE`` is there where a site has one.  ``summary`` has the average bits and the
-    share of weights at each width.  A model with more than :data:`MOST_SITES` sites has the summary alone: its bitmap
-    is in the file.
+    and ``bits.kv.SITE``, where keys at 8 and values at 4 read ``k8v4``; ``group_size.SITE`` is there where a site has
+    one.  ``summary`` has the average bits and the share of weights at each width.  A model with more than
+    :data:`MOST_SITES` sites has the summary alone: its bitmap is in the file.
     """
     known = {site.name: site for site in sites or ()}
     sizes = {name: known[name].weights if known else 1 for name in bitmap}
@@ -128,17 +129,21 @@ def site_params(bitmap: Bitmap, sites: Sequence[Site] | None = None) -> dict[str
     widths = {
         "weight": {name: bits.weight for name, bits in bitmap.items()},
         "activation": _one_or_all({name: bits.activation for name, bits in bitmap.items()}),
-        "kv": _one_or_all({name: bits.kv for name, bits in bitmap.items() if name in cached}),
+        "kv": _one_or_all({name: _param(bits.kv) for name, bits in bitmap.items() if name in cached}),
     }
     few = len(bitmap) <= MOST_SITES
     sized = {name: bits.group_size for name, bits in bitmap.items() if bits.group_size is not None}
     return {
-        "bits": widths if few else {role: bits for role, bits in widths.items() if isinstance(bits, int)},
+        "bits": widths if few else {role: bits for role, bits in widths.items() if not isinstance(bits, dict)},
         "summary": {"average_bits": round(average, 4), "weights_at": shares},
     } | ({"group_size": sized} if sized and few else {})
 
 
-def _one_or_all(widths: Mapping[str, int]) -> int | dict[str, int]:
+def _param(width: KvWidth) -> int | str:
+    return str(width) if isinstance(width, KeyValueWidth) else width
+
+
+def _one_or_all(widths: Mapping[str, int | str]) -> int | str | dict[str, int | str]:
     return dict(widths) if len(set(widths.values())) != 1 else next(iter(widths.values()))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import torch
 
-from qalof.layer_bits import FULL_PRECISION
+from qalof.layer_bits import FULL_PRECISION, KvWidth
 from qalof.model.layers.kv_layout import map_kv
 from qalof.model.layers.tensor_quantizer import TensorQuantizer
 from qalof.quantization.granularity import Granularity
@@ -22,22 +22,22 @@ from qalof.site import KvLayout
 
 
 def quantize_kv(
-    projected: torch.Tensor, layout: KvLayout | None, bits: int, quantizers: Iterable[TensorQuantizer]
+    projected: torch.Tensor, layout: KvLayout | None, width: KvWidth, quantizers: Iterable[TensorQuantizer]
 ) -> torch.Tensor:
     """Round the key and value features of each token.
 
     Args:
         projected: (..., out), the output of a projection.
         layout: where keys and values lie in it, and their scales; None for a projection that feeds no cache.
-        bits: the width of the cache.
+        width: the width of the cache.
         quantizers: the quantizers of keys, of values, or of both, as the layout has them.
     """
-    if bits == FULL_PRECISION or layout is None:
+    if width == FULL_PRECISION or layout is None:
         return projected
-    scales, each = layout.scales, iter(quantizers)
+    scales, each = layout.scales, zip(quantizers, layout.widths(width), strict=True)
 
     def rounded(features: torch.Tensor) -> torch.Tensor:
-        quantizer = next(each)
+        quantizer, bits = next(each)
         token = features.flatten(-2)
         if quantizer.scheme.at(bits).granularity is Granularity.TOKEN:
             token = token.unflatten(-1, (scales, -1))

@@ -12,8 +12,9 @@ GPT-NeoX's fused one         by head: (heads, 3, head_dim), so that the keys are
 ===========================  ============================================================================
 
 A :class:`KvLayout` writes all of them as one form: the output is seen as (groups, features per group), and within a
-group there is one slice for keys and one for values.  A fused projection of any other family has no layout here, since
-a guess would round queries instead of keys: its cache cannot be quantized, and asking for it is an error.
+group there is one slice for keys and one for values, or for one of them alone.  A fused projection of any other family
+has no layout here, since a guess would round queries instead of keys: its cache cannot be quantized, and asking for it
+is an error.
 
 With rotary embeddings K is rounded as it leaves its projection, before the rotation (LLM-QAT's code), and in Qwen3
 before ``k_norm``: a runtime that stores the codes rotates and normalizes what it reads back.
@@ -67,7 +68,7 @@ def layout_of(config: Any, name: str, out_features: int) -> KvLayout | None:
     leaf = name.rsplit(".", 1)[-1]
     found: KvLayout | None = None
     if leaf in ("k_proj", "v_proj"):
-        found = KvLayout(heads, head_dim, ((0, width),), 1, query)
+        found = KvLayout(heads, head_dim, ((0, width),), 1, query, holds=("keys" if leaf == "k_proj" else "values",))
     elif (text.model_type, leaf) in (("gpt2", "c_attn"), ("phi3", "qkv_proj")):
         found = KvLayout(heads, head_dim, ((query, query + width), (query + width, query + 2 * width)), 1, query)
     elif (text.model_type, leaf) == ("gpt_neox", "query_key_value"):

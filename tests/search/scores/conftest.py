@@ -32,6 +32,21 @@ def make_model(random_model):
 
 
 @pytest.fixture(scope="session")
+def llama(tmp_path_factory):
+    """A model in which keys and values are projections of their own."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=200, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=48, max_position_embeddings=64, initializer_range=0.2,
+    )  # fmt: skip
+    folder = str(tmp_path_factory.mktemp("llama"))
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return build(BaseModel(folder, HeadKind.CAUSAL_LM)).eval()
+
+
+@pytest.fixture(scope="session")
 def plain_model(make_model):
     return make_model()
 

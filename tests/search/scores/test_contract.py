@@ -16,7 +16,7 @@ from search.scores.measures import Hessian
 from search.scores.table import ScoreTable
 
 WEIGHTS = {"weight": ("2", "4", "8")}
-EVERYWHERE = WEIGHTS | {"activation": ("4", "8"), "kv": ("4", "8")}
+EVERYWHERE = WEIGHTS | {"activation": ("4", "8"), "kv": ("4", "k8v4", "8")}
 ON_WINDOWS = [score for score in SCORES if score != "metric"]
 
 

@@ -16,7 +16,7 @@ from qalof.evaluation.label_rows import labeled_windows
 from qalof.evaluation.site_damage import sampled_labels
 from qalof.layer_bits import LayerBits
 from qalof.model.adapters import AdapterSpec
-from qalof.site import EmbeddingMode, HeadMode
+from qalof.site import EmbeddingMode, HeadMode, KvLayout, Site
 from search.scores.compute import compute
 from search.scores.measures import non_increasing
 from search.scores.output_error import added, error_sums, to_json
@@ -229,7 +229,28 @@ def test_labels_are_drawn_from_the_distribution_whatever_the_batch():
 
 def test_scores_do_not_rise_with_bits_within_a_group_size():
     given = {"weight": {"h": {"2": 1.0, "3": 2.0, "4": 0.5, "2g32": 0.1, "3g32": 0.4}}}
-    assert non_increasing(given) == {"weight": {"h": {"2": 2.0, "3": 2.0, "4": 0.5, "2g32": 0.4, "3g32": 0.4}}}
+    expected = {"weight": {"h": {"2": 2.0, "3": 2.0, "4": 0.5, "2g32": 0.4, "3g32": 0.4}}}
+    assert non_increasing(given, [Site("h", 8, 8, False)]) == expected
+
+
+def test_scores_do_not_rise_where_neither_keys_nor_values_have_fewer_bits():
+    both = KvLayout(1, 4, ((0, 4), (4, 8)))
+    sites = [Site("a", 8, 8, False, both), Site("k", 8, 4, False, KvLayout(1, 4, ((0, 4),), holds=("keys",)))]
+    given = {"4": 1.0, "k4v8": 0.2, "k8v4": 2.0, "8": 0.5, "k2v16": 0.1}
+    found = non_increasing({"kv": {"a": given, "k": given}}, sites)["kv"]
+    assert found["a"] == {"4": 2.0, "k4v8": 0.5, "k8v4": 2.0, "8": 0.5, "k2v16": 0.1}
+    # where keys alone are made, all that counts is their bits
+    assert found["k"] == {"4": 2.0, "k4v8": 2.0, "k8v4": 2.0, "8": 2.0, "k2v16": 2.0}
+
+
+@pytest.mark.parametrize("score", ["fisher", "mse", "kl"])
+def test_a_projection_of_keys_alone_is_scored_at_their_bits_and_one_of_values_at_theirs(llama, windows, score):
+    found = compute(llama, windows[:1], score, {"kv": ("4", "k4v8", "k8v4", "8")}).values["kv"]
+    for name, by_choice in found.items():
+        same = ("k8v4", "8"), ("k4v8", "4")
+        for choice, plain in same if name.endswith("k_proj") else [(c, p) for (c, _), (_, p) in zip(same, same[::-1])]:
+            assert by_choice[choice] == by_choice[plain]
+        assert by_choice["4"] > by_choice["8"]
 
 
 @pytest.mark.parametrize("held", ["values", "codes", "packed", "int8"])

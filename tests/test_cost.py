@@ -82,7 +82,7 @@ def test_grouped_queries_make_the_cache_smaller_and_not_the_attention():
 
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from((2, 3, 4, 8, 16)), st.sampled_from((2, 3, 4, 8, 16)), st.sampled_from(list(KvGranularity)))
-def test_keys_and_values_cost_their_own_bits_whether_one_projection_makes_both_or_each_has_its_own(keys, values, scales):
+def test_keys_and_values_cost_their_own_bits_in_one_projection_or_in_two(keys, values, scales):
     """So ``k8v4`` takes the mean of ``kv8`` and ``kv4``, in the cache and in the operations that read it."""
     both = KvLayout(2, 4, ((8, 16), (16, 24)), 1, 8).with_scales(scales)
     fused = [Site("h.0.c_attn", 8, 24, False, both, quantization=HALF)]

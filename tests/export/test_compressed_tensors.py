@@ -147,6 +147,7 @@ def test_what_merging_changes_is_counted_site_by_site(of):
         (CHANNEL, "w9a32kv32", {}, "2 to 8"),
         (CHANNEL, "w8a8kv32", {}, "inputs"),
         (CHANNEL, "w8a32kv8", {}, "KV cache"),
+        (CHANNEL, "w8a32k32v8", {}, "KV cache"),
         ({"method": "asymmetric", "granularity": "channel"}, "w8a32kv32", {}, "zero points"),
         ({"method": "log", "granularity": "channel"}, "w4a32kv32", {}, "quantizer log"),
         ({"method": "nf4", "granularity": "group", "group_size": 8}, "w4a32kv32", {}, "quantizer nf4"),

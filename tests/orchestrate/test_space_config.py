@@ -39,6 +39,8 @@ def test_a_space_reads_choices_and_menus(span_checkpoint):
         ("space.weight=[4q]", "must read like 8, 4g32"),
         ("space.weight=[w4a8]", "a weight width must read like 4, w4 or 4g32"),
         ("space.weight=[4g0]", "of at least 1"),
+        ("space.kv=[4,k8]", "or read like k8v4, which is keys at 8 and values at 4: got 'k8'"),
+        ("space.kv=[k8v1]", "the width of values must be a whole number from 2 to 16"),
         ("space.fixed={nowhere: 8}", "a menu must be of a site: 'nowhere' matches none"),
         ("space.tied=[nowhere]", "tied must match a site: 'nowhere' matches none"),
         ("space.menus={nowhere: {weight: [4]}}", "a menu must be of a site"),
@@ -53,6 +55,23 @@ def test_what_no_space_can_be_is_one_line(call, capsys, span_checkpoint, space, 
     said = capsys.readouterr().err
     assert message in " ".join(said.split())
     assert "Traceback" not in said
+
+
+def test_configs_read_widths_of_keys_and_values_apart(span_checkpoint):
+    from orchestrate.config.objective import CptObjective
+    from orchestrate.jobs.sensitivity.config import SensitivityConfig
+
+    space = {"weight": [8], "activation": [8], "kv": [4, "k8v4"], "menus": {"h.1.*": {"kv": ["k4v8", 8]}}}
+    config = SearchConfig.model_validate({"checkpoint": str(span_checkpoint), "space": space})
+    limits = {"limits": {"kv_bytes_per_token": 10**6}}
+    menus = {unit.name: unit.menu for unit in check_search(config.model_copy(update=limits)).space.units}
+    assert [str(bits) for bits in menus["h.0.attn.c_attn"]] == ["w8a8kv4", "w8a8k8v4"]
+    assert [str(bits) for bits in menus["h.1.attn.c_attn"]] == ["w8a8k4v8", "8"]
+    scores = SensitivityConfig.model_validate({"checkpoint": "c", "score": "fisher", "kv": [8, "k8v4"]})
+    assert scores.choices["kv"] == [8, "k8v4"]
+    cpt = CptObjective.model_validate({"name": "cpt", "activation": 8, "kv": "k8v4"})
+    assert cpt.layer_bits(4) == LayerBits.parse("w4a8k8v4")
+    assert cpt.trained[-1] == "w4a8k8v4"
 
 
 def test_a_training_config_reads_group_sizes_in_its_bitmaps_and_has_adapters_by_width():

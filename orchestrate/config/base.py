@@ -14,7 +14,8 @@ BitmapSpec = Width | BitmapText | list[Width | str]
 """A bitmap in a form that :meth:`qalof.bitmap.Bitmap.parse` reads."""
 
 KvText = Annotated[str, AfterValidator(lambda text: str(read_kv(text)))]
-"""The width of a KV cache with keys and values apart, in a form that :func:`qalof.layer_bits.read_kv` reads."""
+"""The width of a KV cache as text, such as ``k8v4`` with keys at 8 bits and values at 4; first in a union, since errors
+then name this form too."""
 
 
 Limit = Annotated[int, Law(ge=1, off="null takes all examples")]

@@ -216,7 +216,7 @@ class CptObjective(BaseConfig):
     activation: Literal["same"] | Width = "same"
     """The bit-width of the activations: that of the step's weights (``same``), or one that stays; 32 leaves them as
     they are."""
-    kv: Literal["same"] | Width | KvText = "same"
+    kv: Literal["same"] | KvText | Width = "same"
     """The bit-width of the KV cache: that of the step's weights (``same``), or one that stays, of keys and values alike
     or apart (``k8v4``); 32 leaves it as it is."""
 

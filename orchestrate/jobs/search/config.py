@@ -17,7 +17,7 @@ from search.grouping import Group
 WeightChoices = list[Width | str]
 """Weight widths, such as ``4``, or ``4g32`` in groups of 32 input features that share a scale."""
 
-CacheChoices = list[Width | KvText]
+CacheChoices = list[KvText | Width]
 """KV widths, such as ``8``, or ``k8v4`` with keys at 8 bits and values at 4."""
 
 

@@ -45,7 +45,7 @@ class SensitivityConfig(CheckpointConfig):
     ``4g32``; ``[]`` scores none."""
     activation: list[Width] = Field([])
     """The bit-widths of a layer's input in a table of scores; ``[]`` scores none."""
-    kv: list[Width | KvText] = Field([])
+    kv: list[KvText | Width] = Field([])
     """The bit-widths of the KV cache in a table of scores, each for keys and values alike or apart (``k8v4``); ``[]``
     scores none."""
     seed: Seed = 0

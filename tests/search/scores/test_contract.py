@@ -204,7 +204,7 @@ def test_a_task_without_a_likelihood_is_refused_for_all_but_its_metric(plain_mod
         ({"choices": {}}, "at least one choice below 32"),
         ({"choices": {"weight": ("1",)}}, "whole number from 2 to 16"),
         ({"choices": {"weight": ("four",)}}, "must read like"),
-        ({"choices": {"kv": ("4g8",)}}, "only weights have groups"),
+        ({"choices": {"kv": ("4g8",)}}, "read like k8v4"),
         ({"choices": {"weight": ("4", 4)}}, "must be different"),
         ({"score": "metric"}, "needs a task"),
         ({"metric": "loss"}, "belongs to the score metric"),

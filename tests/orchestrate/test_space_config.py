@@ -5,6 +5,7 @@ import pytest
 from orchestrate.jobs.search.config import SearchConfig
 from orchestrate.jobs.search.job import check_search
 from qalof.layer_bits import LayerBits
+from search import BitmapSpace
 
 SMALL = [
     "limit=2", "max_evaluations=6", "strategy=random", "workers.count=1", "workers.in_process=true",
@@ -57,14 +58,15 @@ def test_what_no_space_can_be_is_one_line(call, capsys, span_checkpoint, space, 
     assert "Traceback" not in said
 
 
-def test_configs_read_widths_of_keys_and_values_apart(span_checkpoint):
+def test_configs_read_widths_of_keys_and_values_apart():
     from orchestrate.config.objective import CptObjective
     from orchestrate.jobs.sensitivity.config import SensitivityConfig
+    from qalof.site import KvLayout, Site
 
+    sites = [Site(f"h.{n}.attn.c_attn", 8, 24, True, KvLayout(2, 4, ((8, 16), (16, 24)))) for n in range(2)]
     space = {"weight": [8], "activation": [8], "kv": [4, "k8v4"], "menus": {"h.1.*": {"kv": ["k4v8", 8]}}}
-    config = SearchConfig.model_validate({"checkpoint": str(span_checkpoint), "space": space})
-    limits = {"limits": {"kv_bytes_per_token": 10**6}}
-    menus = {unit.name: unit.menu for unit in check_search(config.model_copy(update=limits)).space.units}
+    config = SearchConfig.model_validate({"checkpoint": "c", "space": space})
+    menus = {unit.name: unit.menu for unit in BitmapSpace.of(sites, **config.space.of_space()).units}
     assert [str(bits) for bits in menus["h.0.attn.c_attn"]] == ["w8a8kv4", "w8a8k8v4"]
     assert [str(bits) for bits in menus["h.1.attn.c_attn"]] == ["w8a8k4v8", "8"]
     scores = SensitivityConfig.model_validate({"checkpoint": "c", "score": "fisher", "kv": [8, "k8v4"]})

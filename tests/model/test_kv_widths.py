@@ -13,8 +13,9 @@ from qalof.model.sites import find_sites
 from qalof.model.switchable import build
 from qalof.site import KvLayout
 
-SHORT = pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "llama"])
+KINDS = pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "llama"])
 """Fused in runs, fused by head, and two projections."""
+FUSED_AND_APART = pytest.mark.parametrize("name", ["gpt2", "llama"])
 
 
 def test_a_layout_says_what_is_keys_and_what_is_values(family):
@@ -30,7 +31,7 @@ def test_a_layout_must_say_what_each_part_is():
 
 
 @pytest.mark.parametrize("granularity", ["token", "head"])
-@SHORT
+@KINDS
 @torch.no_grad()
 def test_each_part_is_rounded_as_at_its_own_width(families, name, granularity):
     model = build(families(name).base, settings=SwitchSettings(kv_granularity=granularity))
@@ -51,7 +52,7 @@ def test_each_part_is_rounded_as_at_its_own_width(families, name, granularity):
             assert not torch.equal(parts["k8v3"][part], parts["kv3" if keys else "kv8"][part])
 
 
-@SHORT
+@FUSED_AND_APART
 @torch.no_grad()
 def test_decoding_with_a_cache_of_two_widths_equals_the_full_forward(families, name, tokens, specs, stirred):
     model = stirred(build(families(name).base, specs)).double()
@@ -67,7 +68,7 @@ def test_decoding_with_a_cache_of_two_widths_equals_the_full_forward(families, n
         assert not torch.allclose(model(out.sequences).logits[:, tokens.shape[1] - 1 : -1], full, atol=1e-3)
 
 
-@SHORT
+@FUSED_AND_APART
 @torch.no_grad()
 def test_a_checkpoint_and_a_packed_folder_compute_what_the_model_computes(
     families, name, tokens, specs, stirred, tmp_path
@@ -82,6 +83,19 @@ def test_a_checkpoint_and_a_packed_folder_compute_what_the_model_computes(
     assert torch.equal(loaded(tokens).logits, expected)
     save_packed(model, mixed, tmp_path / "packed")
     assert torch.equal(load_packed(tmp_path / "packed")(tokens).logits, expected)
+
+
+@FUSED_AND_APART
+def test_adapters_learn_through_a_cache_of_two_widths(families, name, tokens, specs, stirred):
+    model = stirred(build(families(name).base, specs))
+    found = {}
+    for form in ("k8v3", "kv8", "kv3"):
+        model.zero_grad(set_to_none=True)
+        model.set_bitmap(f"w4a8{form}")
+        model(tokens, labels=tokens).loss.backward()
+        found[form] = torch.cat([p.grad.flatten() for p in model.trainable_groups()["4"].values()])
+        assert found[form].isfinite().all()
+    assert all(0 < (found["k8v3"] - found[other]).abs().max() for other in ("kv8", "kv3"))
 
 
 def _parts(y, layout):

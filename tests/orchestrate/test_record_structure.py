@@ -148,6 +148,8 @@ def test_the_parameters_of_a_bitmap_stay_within_mlflows_limits_and_readable_at_a
     alike = flatten(site_params(Bitmap.uniform(sites[:6], 4)))
     assert (alike["bits.activation"], alike["bits.kv"]) == ("4", "4")
     assert alike["bits.weight.model.layers.0.q"] == "4"
+    apart = flatten(site_params(Bitmap.uniform(sites, "w4a8k8v4")))
+    assert (apart["bits.activation"], apart["bits.kv"]) == ("8", "k8v4")
 
 
 def test_a_run_that_goes_on_writes_no_bitmap_twice(tracker, tmp_path):

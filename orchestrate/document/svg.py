@@ -131,6 +131,17 @@ def inlined(text: str, alt: str) -> Markup:
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
+def standing_alone(svg: str) -> str:
+    """Turn a figure of a page into a file: with a name space, a font, and colors in place of the page's variables."""
+    root = ElementTree.fromstring(svg)
+    root.attrib["xmlns"] = "http://www.w3.org/2000/svg"
+    root.attrib["style"] = "font-family: DejaVu Sans, sans-serif"
+    text = ElementTree.tostring(root, encoding="unicode")
+    for color, variable in COLORS.items():
+        text = text.replace(variable, color)
+    return text
+
+
 def _local(name: str) -> str:
     """A name without its namespace."""
     return name.rpartition("}")[2]

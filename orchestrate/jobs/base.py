@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from orchestrate.config.base import BaseConfig
 from orchestrate.config.sections import JobConfig, OneWorkerConfig
 from orchestrate.config.train import TrainConfig
-from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.blocks import Block, Plot, Statement
 from orchestrate.document.cell import Cell
 from orchestrate.document.estimate import Estimate
 from orchestrate.document.formats import count_of, duration
@@ -119,6 +119,10 @@ class Job(ABC, Generic[Config, Checked]):
             BadInputError: a file is missing, damaged, or does not fit the result.
         """
         return None
+
+    def pictures(self, folder: Path, result: Mapping[str, Any]) -> list[Plot]:
+        """Draw the figures of a report that are kept as files of a run, too; a figure's name is that of its file."""
+        return []
 
     def lead(self, step: Step) -> str:
         """Say in a sentence or two what a finished step is about."""

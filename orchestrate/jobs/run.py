@@ -28,7 +28,7 @@ from orchestrate.runs.mlflow_sync import sync_left
 from orchestrate.runs.mlflow_tracker import Resumed, Run, Tracker
 from orchestrate.runs.mlflow_writes import new_key
 from orchestrate.runs.progress import detail, say
-from qalof.files import MANIFEST, read_json, write_json
+from qalof.files import MANIFEST, json_ready, read_json, write_json, write_text
 from qalof.home import expanded
 from qalof.locks import held
 
@@ -125,9 +125,22 @@ def _executed(
         run.datasets(datasets_of(job.stands_for(config)))
         detail(f"{command}: runs in {directory.path}, recorded under the key {run.key} at {redact(tracker.uri)}")
         result = job.work(config, checked, directory, run)
+        for picture in write_pictures(job, directory.path, result):
+            run.artifact(picture)
         result["seconds"] = round(time.monotonic() - started, 1)
         detail(f"{command}: done after {result['seconds']:.1f} s; the result is {directory.path / RESULT}")
     return directory.finish(result)
+
+
+def write_pictures(job: Job[Any, Any], folder: Path, result: Result) -> list[Path]:
+    """Write the figures that a job keeps as files into a run directory, and return their paths."""
+    written = []
+    for plot in job.pictures(folder, json_ready(result)):
+        from orchestrate.document.svg import standing_alone
+
+        written.append(folder / f"{plot.name}.svg")
+        write_text(written[-1], standing_alone(str(plot.svg)))
+    return written
 
 
 @contextmanager

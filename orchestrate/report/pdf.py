@@ -24,7 +24,7 @@ from xml.etree import ElementTree
 import matplotlib
 
 from orchestrate.document.blocks import Block, Cell, Commands, Examples, Plot, Table
-from orchestrate.document.svg import COLORS
+from orchestrate.document.svg import standing_alone
 from orchestrate.report.contents import Contents
 from qalof.errors import QalofError
 
@@ -144,20 +144,9 @@ def _cell(cell: Cell) -> dict[str, Any]:
 
 def _plot(plot: Plot, figures: dict[str, str]) -> list[dict[str, Any]]:
     name = f"figure-{len(figures)}.svg"
-    root = ElementTree.fromstring(str(plot.svg))
-    alt = root.attrib.get("aria-label", plot.caption)
-    figures[name] = _standing_alone(root)
+    alt = ElementTree.fromstring(str(plot.svg)).attrib.get("aria-label", plot.caption)
+    figures[name] = standing_alone(str(plot.svg))
     return [{"kind": "plot", "file": name, "alt": alt, "caption": plot.caption}]
-
-
-def _standing_alone(root: ElementTree.Element) -> str:
-    """Turn a figure of the page into a file: with a name space, a font, and colors in place of the page's variables."""
-    root.attrib["xmlns"] = "http://www.w3.org/2000/svg"
-    root.attrib["style"] = "font-family: DejaVu Sans"
-    text = ElementTree.tostring(root, encoding="unicode")
-    for color, variable in COLORS.items():
-        text = text.replace(variable, color)
-    return text
 
 
 def _examples(examples: Examples, figures: dict[str, str]) -> list[dict[str, Any]]:

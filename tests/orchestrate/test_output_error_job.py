@@ -53,6 +53,8 @@ def test_every_site_and_width_has_its_errors_in_the_file_the_table_and_the_repor
     _, table = error_blocks(found, "errors")
     assert len(table.rows) == 24
     assert len(error_statements(found)) == 3
+    drawn = (folder / "sensitivity.svg").read_text()
+    assert [path.read_text() for path in (tmp_path / "runs" / "mlartifacts").rglob("sensitivity.svg")] == [drawn]
 
 
 def test_the_numbers_do_not_depend_on_who_measures_which_batch(lm_checkpoint):

@@ -11,9 +11,11 @@ import shutil
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ from orchestrate.document.svg import BLUE, new_figure, styled, to_svg
 from orchestrate.jobs.attack.config import AttackConfig
 from orchestrate.jobs.attack.sentences import beyond
 from orchestrate.jobs.registry import JOBS
+from orchestrate.jobs.run import write_pictures
 from orchestrate.jobs.search import view
 from orchestrate.jobs.search.config import SearchConfig
 from orchestrate.jobs.search.findings import searched_of
@@ -44,6 +47,7 @@ from orchestrate.jobs.train.curves import LossCurve, read_losses
 from orchestrate.jobs.train.loss_plot import logarithmic, loss_blocks, smoothed, smoothing_window
 from orchestrate.report import write_report, write_reports
 from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.layout import FILES
 from qalof.attacks.attack import AttackResult, AttackStatus
 from qalof.attacks.rates import Rate
 from qalof.attacks.robustness.random_precision import RandomPrecision
@@ -724,6 +728,19 @@ def test_the_loss_axis_is_logarithmic_only_where_losses_range_over_a_decade():
     assert logarithmic([LossCurve("8", (1, 2), (5.0, 0.5))])
     assert not logarithmic([LossCurve("8", (1, 2), (5.0, 0.6))])
     assert not logarithmic([LossCurve("8", (1, 2), (5.0, 0.0))])
+
+
+def test_pictures_that_a_run_keeps_stand_alone_and_the_report_says_what_they_are(folder: Path, tmp_path: Path):
+    kept = {"sens": "sensitivity.svg", "hit": "transfer.svg", "classes": "loss.svg"}
+    for name, file in kept.items():
+        place = Path(shutil.copytree(folder / name, tmp_path / name))
+        (place / "losses.jsonl").write_text(losses_line(0, {"8": 4.0}) + losses_line(1, {"8": 2.0}))
+        (written,) = write_pictures(JOBS[STEPS[name]], place, result_of(place))
+        assert written == place / file
+        assert ElementTree.parse(written).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        assert "var(" not in written.read_text()
+        assert any(fnmatch(file, pattern) for pattern in FILES)
+    assert write_pictures(JOBS["search"], folder / "search", result_of(folder / "search")) == []
 
 
 def test_losses_are_drawn_with_their_numbers_as_text(folder: Path, tmp_path: Path):

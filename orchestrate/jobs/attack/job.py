@@ -16,7 +16,7 @@ from rich.console import RenderableType
 
 from orchestrate.config.build import parse_bitmaps
 from orchestrate.config.train import TrainConfig
-from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.blocks import Block, Plot, Statement
 from orchestrate.document.cell import Cell
 from orchestrate.document.estimate import UNKNOWN_EXAMPLES, Estimate, forward, parameters_of, sequence_tokens
 from orchestrate.document.planned_step import PlannedStep
@@ -225,6 +225,12 @@ class AttackJob(Job[AttackConfig, Checked]):
             f"{METHODS.get(method, f'The attack {method}')} at each fixed precision, and the same texts against other "
             "precisions and against random precision inference."
         )
+
+    def pictures(self, folder: Path, result: Mapping[str, Any]) -> list[Plot]:
+        """Draw the transfer matrix."""
+        from orchestrate.jobs.attack.view import transfer_plot
+
+        return transfer_plot(found_by.attacked(folder, result), "picture")
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
         """Show success, transfer, random precision, and examples."""

@@ -42,7 +42,7 @@ def attack_blocks(step: Step, prefix: str) -> list[Block]:
             blocks += [attackers_table(attacked, defence), comparisons_table(defence)]
     if wording(attacked) is CLASSIFIER:
         blocks.append(_accuracy_plot(attacked, f"{prefix}-clean"))
-    return [*blocks, *_transfer_plot(attacked, f"{prefix}-transfer"), _transfer_table(attacked), *_examples(attacked)]
+    return [*blocks, *transfer_plot(attacked, f"{prefix}-transfer"), _transfer_table(attacked), *_examples(attacked)]
 
 
 def _interval(value: Rate) -> Interval | None:
@@ -158,7 +158,7 @@ def _random_table(attacked: Attacked, defence: RandomPrecisionReport) -> Table:
     )  # fmt: skip
 
 
-def _transfer_plot(attacked: Attacked, name: str) -> list[Block]:
+def transfer_plot(attacked: Attacked, name: str) -> list[Plot]:
     """Draw the transfer matrix; of one precision there is no transfer."""
     robustness = attacked.robustness
     names = [formats.shorter(formats.bitmap_name(bitmap), 18) for bitmap in robustness.bitmaps]

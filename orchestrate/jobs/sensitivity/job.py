@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from orchestrate.cluster.evaluation_pool import EvaluationPool
 from orchestrate.config.train import TrainConfig
-from orchestrate.document.blocks import Block, Statement
+from orchestrate.document.blocks import Block, Plot, Statement
 from orchestrate.document.cell import Cell
 from orchestrate.document.estimate import (
     Estimate,
@@ -177,6 +177,12 @@ class SensitivityJob(Job[SensitivityConfig, Plan]):
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors | TableScores:
         """The ranking."""
         return ranked(folder, result)
+
+    def pictures(self, folder: Path, result: Mapping[str, Any]) -> list[Plot]:
+        """Draw what each site loses at each width."""
+        from orchestrate.jobs.sensitivity.view import heat_plots
+
+        return heat_plots(ranked(folder, result), "picture")
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
         """Show the ranking as a drawing and as a table."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from orchestrate.document import formats
 from orchestrate.document.blocks import Block, Plot, Table, cells
@@ -51,6 +52,18 @@ def ranking_blocks(step: Step, prefix: str) -> list[Block]:
             Plot(svg, f"{title}: {formats.worsening(ranked.metric)} with paired 95 % intervals", f"ranking{number}")
         )
     return [*blocks, _ranking_table(ranked)]
+
+
+def heat_plots(found: Any, prefix: str) -> list[Plot]:
+    """Draw what each site loses at each width, whatever the score."""
+    blocks = (
+        _heat(found, prefix)
+        if isinstance(found, Ranked)
+        else table_blocks(found, prefix)
+        if isinstance(found, TableScores)
+        else error_blocks(found, prefix)
+    )
+    return [block for block in blocks if isinstance(block, Plot)]
 
 
 def _heat(ranked: Ranked, prefix: str) -> list[Block]:

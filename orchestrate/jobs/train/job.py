@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrate.config.build import make_objective, parse_bitmaps, trained_bitmaps, trained_widths
 from orchestrate.config.train import TrainConfig
-from orchestrate.document.blocks import Block
+from orchestrate.document.blocks import Block, Plot
 from orchestrate.document.cell import Cell
 from orchestrate.document.estimate import (
     Estimate,
@@ -221,6 +222,12 @@ class TrainJob(ScoreJob[TrainConfig, fit.TrainComponents]):
         losses = loss_blocks(found.losses, prefix, finished)
         curves = validation_blocks(found.validation, prefix, finished)
         return [*losses, *curves, *super().section(record, step, prefix)]
+
+    def pictures(self, folder: Path, result: Mapping[str, Any]) -> list[Plot]:
+        """Draw the learning curves."""
+        from orchestrate.jobs.train.loss_plot import loss_blocks
+
+        return loss_blocks(read_losses(folder), "picture", True)
 
     def offers(self, step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) -> Offer:
         """Offer scores at bitmaps, losses and counts of parameters."""

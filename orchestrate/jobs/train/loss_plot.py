@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from orchestrate.document import formats
-from orchestrate.document.blocks import Block, Plot
+from orchestrate.document.blocks import Plot
 from orchestrate.document.svg import GOLD, INK, SERIES, new_figure, styled, to_svg
 from orchestrate.jobs.train.curves import OPTIMIZED, LossCurve
 
@@ -25,7 +25,7 @@ DECADE = 10.0
 """The ratio of the highest to the lowest loss from which an axis is logarithmic."""
 
 
-def loss_blocks(curves: Sequence[LossCurve], prefix: str, finished: bool) -> list[Block]:
+def loss_blocks(curves: Sequence[LossCurve], prefix: str, finished: bool) -> list[Plot]:
     """Make the plot with its caption; there is none where there are no losses."""
     drawn = curves[:MOST_CURVES]
     if not drawn:

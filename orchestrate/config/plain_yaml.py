@@ -29,6 +29,7 @@ PATH_NAMES = frozenset(
         "data",
         "encoder",
         "latency",
+        "masked_lm",
         "root",
         "source",
         "synonyms",

@@ -4,6 +4,9 @@ Which actor gets which item is left to chance and speed, so whatever an actor co
 item alone.  Results come back in the items' order.  What a failure leads to is decided by
 :class:`~orchestrate.cluster.failure_policy.FailurePolicy`.
 
+An item goes to an actor that runs, and never to one that still waits for its place.  So where a node is lost for good
+the actors that are left do all the work; its own would wait for a new node as long as the pool lives.
+
 Ray's own pieces were rejected.  ``ray.util.ActorPool`` gives an item to an actor that is gone, and raises the error
 that this returns.  ``max_restarts`` with ``max_task_retries`` does begin lost calls again, but it counts restarts per
 actor, so one item that kills its process would spend what all others are allowed; and it waits for the lost node's
@@ -96,7 +99,11 @@ class ActorPool(Pool[Item, Result]):
         policy: FailurePolicy | None = None,
     ) -> None:
         self._factory, self._request, self._policy = factory, request, policy or FailurePolicy()
-        self._actors: list[ActorHandle | None] = [factory() for _ in range(size)]
+        self._actors: list[ActorHandle | None] = [None] * size
+        self._starting: dict[Any, int] = {}
+        self._lost_starting = [0] * size
+        for place in range(size):
+            self._start(place)
 
     def map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None = None) -> list[Result]:
         """Results in the order of ``items``; ``on_result(index, result)`` is called as each arrives.
@@ -132,11 +139,17 @@ class ActorPool(Pool[Item, Result]):
         results: dict[int, Result] = {}
         while waiting or running:
             busy = {place for _, place in running.values()}
-            for place in range(len(self._actors)):
+            for place, actor in enumerate(self._actors):
                 if waiting and place not in busy:
-                    index = waiting.pop()
-                    running[self._actor(place).do.remote(items[index])] = (index, place)
-            (done,), _ = ray.wait(list(running), num_returns=1)
+                    if actor is None:
+                        self._start(place)
+                    elif place not in self._starting.values():
+                        index = waiting.pop()
+                        running[actor.do.remote(items[index])] = (index, place)
+            (done,), _ = ray.wait([*running, *self._starting], num_returns=1)
+            if done in self._starting:
+                self._started(done)
+                continue
             index, place = running.pop(done)
             try:
                 results[index] = ray.get(done)
@@ -153,18 +166,33 @@ class ActorPool(Pool[Item, Result]):
                     on_result(index, results[index])
         return [results[index] for index in range(len(items))]
 
-    def _actor(self, place: int) -> ActorHandle:
-        """Return the actor at ``place``, which is started again where the last one was ended."""
-        actor = self._actors[place]
-        if actor is None:
-            actor = self._actors[place] = self._factory()
-        return actor
+    def _start(self, place: int) -> None:
+        """Begin an actor at ``place``, which gets items once it runs."""
+        actor = self._actors[place] = self._factory()
+        self._starting[actor.__ray_ready__.remote()] = place
+
+    def _started(self, call: Any) -> None:
+        """Take note that an actor runs, or was lost before it did."""
+        import ray
+        from ray.exceptions import RayActorError
+
+        place = self._starting.pop(call)
+        try:
+            ray.get(call)
+        except RayActorError as error:
+            self._end(place)
+            self._lost_starting[place] += 1
+            if self._policy.decide(Failure.LOST, self._lost_starting[place]) is Decision.GIVE_UP:
+                raise self._policy.exhausted("an actor", first_line(error)) from error
+        else:
+            self._lost_starting[place] = 0
 
     def _end(self, place: int) -> None:
         """End the actor at ``place``; one that is only out of reach would otherwise go on with its item."""
         import ray
 
         actor, self._actors[place] = self._actors[place], None
+        self._starting = {call: at for call, at in self._starting.items() if at != place}
         if actor is not None:
             ray.kill(actor)
 

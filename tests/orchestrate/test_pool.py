@@ -55,6 +55,21 @@ def test_results_are_in_the_order_of_the_items_though_an_actor_is_killed(pool, t
     assert seen == dict(enumerate(results))
 
 
+def test_the_actors_that_are_left_do_the_work_of_one_that_finds_no_place(ray_session, tmp_path):
+    """As where a node is lost and no other comes."""
+    (tmp_path / "died").touch()
+    begun = []
+
+    def factory():
+        begun.append(Worker.options(resources={"a lost node": 1} if begun else {}).remote(str(tmp_path)))
+        return begun[-1]
+
+    pool = ActorPool(factory, 2)
+    assert pool.map(list(range(8))) == [item * item for item in range(8)]
+    assert len(begun) == 2
+    pool.close()
+
+
 def test_an_item_that_kills_every_actor_ends_the_work(pool):
     with pytest.raises(QalofError, match="lost more than 2 times over one piece of work"):
         pool.map([1, 13, 2])

@@ -53,7 +53,7 @@ def _shown(folder, result):
     """Terminal and report say what the result does."""
     from rich.console import Console
 
-    from orchestrate.report.page import write_report
+    from orchestrate.report import write_report
 
     console = Console(width=80, record=True, file=io.StringIO())
     for block in JOBS["search"].terminal(result, folder):

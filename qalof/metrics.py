@@ -180,6 +180,8 @@ _REGISTERED: dict[str, Metric] = {
     for room in (_quality(), _costs(), _profile(), _output_error(), _robustness())
     for metric in room
 }
+PRINCIPAL = ("f1", "accuracy", "acc", "loss")
+"""What a picture shows of a task that has any of these: its other metrics are made of the same scores."""
 METRICS: Mapping[str, Metric] = MappingProxyType(_REGISTERED)
 """Every metric that is known, by name; those of quality come first, the most important one before the others."""
 

@@ -40,8 +40,10 @@ def common(
     """Fine-tune, search and attack language models that carry several bit-widths at once."""
 
 
-def at_home(path: Path | None) -> Path | None:
-    """Expand ``~`` in an option's path, which a shell does not do behind a ``=`` or in quotes."""
+def at_home(path: Any) -> Any:
+    """Expand ``~`` in the path or paths of an option, which a shell does not do behind a ``=`` or in quotes."""
+    if isinstance(path, list | tuple):
+        return [expanded(each) for each in path]
     return None if path is None else expanded(path)
 
 

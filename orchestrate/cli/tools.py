@@ -205,7 +205,7 @@ def validate(config: Annotated[Path, typer.Option("--config", callback=at_home)]
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Output folders of pipelines and commands.")],
+    runs: Annotated[list[Path], typer.Argument(callback=at_home, help="Output folders of pipelines and commands.")],
     form: Annotated[str, typer.Option("--format", help="html, pdf, or both with a comma between.")] = "html,pdf",
     output: Annotated[
         Path | None, typer.Option(callback=at_home, help="Folder to write into; by default that of the runs.")

@@ -17,12 +17,10 @@ from orchestrate.jobs.train.curves import LossCurve
 from orchestrate.jobs.train.loss_plot import COLORS, MOST_CURVES, STYLES
 from orchestrate.jobs.train.validation import Validation
 from qalof.files import write_bytes
-from qalof.metrics import described
+from qalof.metrics import PRINCIPAL, described
 
 PANELS = 2
 """At most so many metrics are drawn, side by side."""
-PREFERRED = ("f1", "accuracy", "acc", "loss")
-"""What is drawn of a task that has any of these: others are made of the same scores."""
 
 
 def validation_blocks(validation: Sequence[Validation], prefix: str, finished: bool) -> list[Block]:
@@ -68,8 +66,8 @@ def write_picture(path: Path, validation: Sequence[Validation]) -> bool:
 def drawn_metrics(validation: Sequence[Validation]) -> list[str]:
     """Choose what is drawn: the share of right answers and the loss, as far as the task has them."""
     names = list(dict.fromkeys(name for each in validation for scores in each.scores.values() for name in scores))
-    known = [name for name in names if name in PREFERRED]
-    return (sorted(known, key=PREFERRED.index) or names)[:PANELS]
+    known = [name for name in names if name in PRINCIPAL]
+    return (sorted(known, key=PRINCIPAL.index) or names)[:PANELS]
 
 
 def curves_in(validation: Sequence[Validation], metric: str) -> list[LossCurve]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -73,3 +74,10 @@ def test_the_documentation_is_built_by_continuous_integration_and_needs_no_netwo
     assert "font: false" in settings
     for page in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.css")]:
         assert not re.search(r"!\[[^\]]*\]\(http|<script|<link|@import", page.read_text()), page
+
+
+def test_a_committed_result_is_one_json_object_and_nothing_besides():
+    results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert results
+    for path in results:
+        assert isinstance(json.loads(path.read_text(encoding="utf-8")), dict), path.name

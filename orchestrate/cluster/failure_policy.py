@@ -20,6 +20,9 @@ from enum import Enum
 
 from qalof.errors import QalofError
 
+NODE_NOTICED = 20.0
+"""Seconds after which a cluster has noticed that a node is gone; Ray's health checks take 15 unless told otherwise."""
+
 
 class Failure(Enum):
     """What kind of failure a unit of work met."""
@@ -75,6 +78,19 @@ class FailurePolicy:
         if failure in (Failure.RAISED, Failure.UNPLACEABLE) or failures > self.max_failures:
             return Decision.GIVE_UP
         return Decision.REDO_ELSEWHERE if failure is Failure.LOST else Decision.RETRY
+
+    def pause(self, failures: int, since: float) -> float:
+        """Return how many seconds to wait before lost work begins again, where the cluster chooses the node.
+
+        It knows only after some time that a node is gone, and begins work there again until then.  So work that was
+        lost once begins at once, since mostly a process is gone and no node; work that was lost again waits until the
+        cluster must have noticed.
+
+        Args:
+            failures: how many failures the unit has met by now.
+            since: seconds since a unit was last lost for the first time.
+        """
+        return 0.0 if failures < 2 else max(0.0, NODE_NOTICED - since)
 
     def exhausted(self, what: str, reason: str) -> QalofError:
         """Word the error of a unit that was begun again too often.

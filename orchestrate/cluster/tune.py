@@ -7,6 +7,7 @@ disk is of no use afterwards, and on a rerun it would be in the way.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,6 +125,22 @@ class StatelessTrial(tune.Trainable):
         """A trial has no state of Tune's."""
 
 
+class Patience(tune.Callback):
+    """Waits before a trial that was lost more than once begins again, see :meth:`FailurePolicy.pause`.
+
+    Tune begins nothing and takes no result meanwhile; trials on other actors run on.
+    """
+
+    def __init__(self, policy: FailurePolicy) -> None:
+        self._policy, self._lost = policy, time.monotonic()
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Wait, once Tune has put the trial back into its queue."""
+        if trial.num_failures < 2:
+            self._lost = time.monotonic()
+        time.sleep(self._policy.pause(trial.num_failures, time.monotonic() - self._lost))
+
+
 def run_trials(
     trainable: type[StatelessTrial],
     searcher: StatelessSearcher,
@@ -165,6 +182,7 @@ def run_trials(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=policy.max_failures, fail_fast=False),
+            callbacks=[Patience(policy)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )

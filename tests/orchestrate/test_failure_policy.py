@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrate.cluster.carried_error import error_as_text, error_of_text
-from orchestrate.cluster.failure_policy import Decision, Failure, FailurePolicy
+from orchestrate.cluster.failure_policy import NODE_NOTICED, Decision, Failure, FailurePolicy
 from qalof.errors import BadInputError, DiskError, NonFiniteLossError, QalofError
 
 COUNTS = st.integers(min_value=0, max_value=50)
@@ -34,6 +34,13 @@ def test_what_would_come_back_is_never_tried_again(allowed, failures):
 def test_more_failures_never_make_the_policy_more_patient(allowed, failures, failure):
     if FailurePolicy(allowed).decide(failure, failures) is Decision.GIVE_UP:
         assert FailurePolicy(allowed).decide(failure, failures + 1) is Decision.GIVE_UP
+
+
+@given(COUNTS, st.integers(min_value=1, max_value=60), st.floats(min_value=0, max_value=1e6))
+def test_work_that_was_lost_twice_waits_until_the_loss_of_a_node_is_noticed_and_no_longer(allowed, failures, since):
+    waited = FailurePolicy(allowed).pause(failures, since)
+    assert waited == 0 or since + waited == pytest.approx(NODE_NOTICED)
+    assert (waited == 0) == (failures == 1 or since >= NODE_NOTICED)
 
 
 @pytest.mark.parametrize(("allowed", "failures"), [(-1, 1), (2, 0), (2, -3)])

@@ -15,9 +15,6 @@ from qalof.files import read_whole_lines, write_text
 
 pytestmark = pytest.mark.ray
 
-MANY = 100
-"""Until Ray has noticed that a node is gone it begins work there again, and each of these tries counts."""
-
 # a head and two more nodes on this machine; a process of its own, for Ray is one per process
 SCRIPT = """
 import sys, threading, time
@@ -57,13 +54,13 @@ def test_a_search_and_an_attack_that_lose_a_node_end_as_if_undisturbed(span_chec
     configs = {
         "search": {
             "checkpoint": str(span_checkpoint), "limit": 8, "strategy": "tpe", "max_evaluations": 12,
-            "space": {"weight": [2, 4, 8]}, "workers": {"count": 3, "threads": 1, "max_failures": MANY},
+            "space": {"weight": [2, 4, 8]}, "workers": {"count": 3, "threads": 1},
         },
         "attack": {
             "checkpoint": str(review_checkpoint), "limit": 4, "bitmaps": [8, 4],
             "method": {"name": "gbda", "settings": {"iterations": 8, "batch": 2, "samples": 6}},
             "random_precision": {"bitmaps": [8, 4], "granularity": "layer", "draws": 2},
-            "workers": {"count": 2, "threads": 1, "max_failures": MANY},
+            "workers": {"count": 2, "threads": 1},
         },
     }  # fmt: skip
     for command, data in configs.items():

@@ -32,12 +32,12 @@ real-model: install
 	$(BIN)/python -m qalof.real_model
 
 test: install
-	$(BIN)/pytest -n 2 -m $(FAST)
+	$(BIN)/pytest -n 2 --dist worksteal -m $(FAST)
 
 # the numeric tests as two other processors would run them
 CAPABILITIES ?= default avx2
 test-portable: install
-	set -e; for each in $(CAPABILITIES); do ATEN_CPU_CAPABILITY=$$each $(BIN)/pytest -n 2 -m $(FAST) $(NUMERIC); done
+	set -e; for each in $(CAPABILITIES); do ATEN_CPU_CAPABILITY=$$each $(BIN)/pytest -n 2 --dist worksteal -m $(FAST) $(NUMERIC); done
 
 # one Ray serves all of its tests, in one process, which waits for it much of the time; the slow tests run beside it, and
 # what they say is printed after it

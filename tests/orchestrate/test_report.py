@@ -46,6 +46,7 @@ from orchestrate.jobs.shared.view import _series
 from orchestrate.jobs.train.curves import LossCurve, read_losses
 from orchestrate.jobs.train.loss_plot import logarithmic, loss_blocks, smoothed, smoothing_window
 from orchestrate.report import write_report, write_reports
+from orchestrate.report.facts import PLANTED
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import FILES
 from qalof.attacks.attack import AttackResult, AttackStatus
@@ -587,6 +588,16 @@ def test_runs_that_the_pipeline_does_not_name_are_mentioned(copy: Path):
     assert "1 run that the pipeline's last run did not name, not shown here: cpt." in seen(
         write_report(copy).read_text()
     )
+
+
+@pytest.mark.parametrize(("source", "said"), [("tiny", True), ("openai-community/gpt2", False)])
+def test_runs_of_the_tiny_model_are_said_to_prove_nothing_about_real_ones(copy: Path, source: str, said: bool):
+    for name in ("sp", "cpt", "classes"):
+        path = copy / name / "config.yaml"
+        config = yaml.safe_load(path.read_text())
+        config["model"]["source"] = source
+        path.write_text(yaml.safe_dump(config))
+    assert (PLANTED in seen(write_report(copy).read_text())) == said
 
 
 def test_a_single_run_has_a_report_of_its_own(copy: Path):

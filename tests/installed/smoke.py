@@ -96,7 +96,9 @@ def train_and_report() -> None:
     assert environment["git"] is None, "an installed package has no commit of the folder around it"
     assert environment["packages"]["qalof"] == metadata.version("qalof")
     assert environment["python"] == platform.python_version()
-    page = Path(good("report", "runs/smoke").strip()).read_text(encoding="utf-8")
+    page, document = map(Path, good("report", "runs/smoke").splitlines())
+    assert document.read_bytes().startswith(b"%PDF")
+    page = page.read_text(encoding="utf-8")
     assert "<style>" in page
     assert "installed package" in page, "the page says why it names no commit"
     assert "8" in good("evaluate", "--checkpoint", "runs/smoke/checkpoint", "--bitmap", "8", "limit=2", *TRAINING[-3:])

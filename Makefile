@@ -13,7 +13,7 @@ NOT_NUMERIC := orchestrate docs tiny installed test_house.py test_bare_machine.p
   test_locks.py test_no_home.py test_places_read.py test_public_paths.py test_readme.py test_security.py test_start_up.py
 NUMERIC := tests $(NOT_NUMERIC:%=--ignore=tests/%)
 
-.PHONY: install demo real-model test test-portable test-all test-pythons test-runtime lint docs results clean
+.PHONY: install demo real-model test test-portable test-all test-slow test-ray test-real test-pythons test-runtime lint docs results clean
 
 install: $(STAMP)
 
@@ -39,13 +39,26 @@ CAPABILITIES ?= default avx2
 test-portable: install
 	set -e; for each in $(CAPABILITIES); do ATEN_CPU_CAPABILITY=$$each $(BIN)/pytest -n 2 --dist worksteal -m $(FAST) $(NUMERIC); done
 
+SLOW := '(slow or gpu) and not ray and not real and not runtime'
+ON_RAY := 'ray and not real and not runtime'
+
 # one Ray serves all of its tests, in one process, which waits for it much of the time; the slow tests run beside it, and
 # what they say is printed after it
 test-all: install
-	log=$$(mktemp); $(BIN)/pytest -m '(slow or gpu) and not ray and not real and not runtime' >$$log 2>&1 & slow=$$!; \
+	log=$$(mktemp); $(BIN)/pytest -m $(SLOW) >$$log 2>&1 & slow=$$!; \
 	trap 'kill $$slow 2>/dev/null; rm -f $$log' EXIT; trap 'exit 130' INT TERM; \
-	$(BIN)/pytest -m 'ray and not real and not runtime'; ray=$$?; \
+	$(BIN)/pytest -m $(ON_RAY); ray=$$?; \
 	wait $$slow; slow_failed=$$?; cat $$log; exit $$((ray | slow_failed))
+	$(BIN)/pytest -m 'real and not runtime'
+
+# the three parts of test-all by themselves
+test-slow: install
+	$(BIN)/pytest -m $(SLOW)
+
+test-ray: install
+	$(BIN)/pytest -m $(ON_RAY)
+
+test-real: install
 	$(BIN)/pytest -m 'real and not runtime'
 
 # the wheel on the other versions of Python that pyproject.toml names; TORCH_BUILD=any takes a CUDA build of several GB where

@@ -9,8 +9,8 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 
 FAST := 'not ray and not slow and not gpu and not real and not runtime'
 # those of words, files, places and processes compute nothing that a processor could compute otherwise
-NOT_NUMERIC := orchestrate docs tiny installed test_house.py test_bare_machine.py test_community.py test_files.py test_hub.py \
-  test_locks.py test_no_home.py test_places_read.py test_public_paths.py test_readme.py test_security.py test_start_up.py
+NOT_NUMERIC := orchestrate docs tiny installed values/test_files.py values/test_hub.py values/test_locks.py test_house.py \
+  test_bare_machine.py test_community.py test_no_home.py test_places_read.py test_public_paths.py test_security.py test_start_up.py
 NUMERIC := tests $(NOT_NUMERIC:%=--ignore=tests/%)
 
 .PHONY: install demo real-model test test-portable test-all test-slow test-ray test-real test-pythons test-runtime lint docs results clean

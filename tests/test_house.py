@@ -157,3 +157,11 @@ def test_every_module_says_what_it_is_for():
         path for _, path in SOURCES if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))
     ]
     assert not silent
+
+
+def test_tests_of_orchestrate_stand_in_its_rooms():
+    """``tests/orchestrate/jobs/train/`` tests ``orchestrate/jobs/train/``; ``orchestrate/`` itself is no room."""
+    tests = ROOT / "tests"
+    folders = {path.parent.relative_to(tests) for path in (tests / "orchestrate").rglob("test_*.py")}
+    unlike = {str(folder) for folder in folders if not any((ROOT / folder).glob("[!_]*.py"))}
+    assert not unlike, "a test stands in the folder of the room that it tests"

@@ -125,7 +125,7 @@ BY_OTHERS = {
     "run", "execute", "run_pipeline", "load", "task_of", "write_gguf", "write_gguf_lora", "SearchResult.plot",
     "check_target", "judge",
 }  # fmt: skip
-"""Public functions that say yes or no, or are called by those above or by ``tests/orchestrate/test_bad_places.py``."""
+"""Public functions that say yes or no, or are called by those above or by ``orchestrate/cli/test_bad_places.py``."""
 
 
 def test_the_walk_calls_every_public_function_that_takes_a_path():

@@ -45,11 +45,9 @@ def ratios(times: Mapping[str, list[float]], over: str, under: str) -> dict[str,
 def environment() -> dict[str, Any]:
     """What a number depends on."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
-        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
     return {
         "commit": commit,
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": processor(),
         "logical_cpus": os.cpu_count(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
@@ -57,6 +55,13 @@ def environment() -> dict[str, Any]:
         "transformers": transformers.__version__,
         "threads": torch.get_num_threads(),
     }
+
+
+def processor() -> str:
+    """The name of the processor."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def report(result: Mapping[str, Any]) -> None:

@@ -162,62 +162,137 @@ def searched(found: Found) -> str:
     search = found["search"]
     if search is None:
         return "Not run."
+    order = ("after", "before", "uniform", "striped", "hybrid")
     body = [
-        [name, f"{row['average_bits']:.2f}", *(three(row[metric], METRICS[metric][1]) for metric in PLUS)]
-        for name, row in search["rows"].items()
+        [name, f"{search['average_bits'][name]:.2f}", *(_asked(row, metric) for metric in PLUS)]
+        for name, row in sorted(search["rows"].items(), key=lambda pair: order.index(re.split("[, ]", pair[0])[0]))
     ]
-    for each in search["trained_alone"].values():
-        for name, row in each.items():
-            cells = [three(row[metric], METRICS[metric][1]) for metric in PLUS]
-            body.append([f"{name}, trained alone", f"{row['average_bits']:.2f}", *cells])
     pairs = [
-        [pair["of"], pair["over"], *(three(pair[metric], METRICS[metric][1], signed=True) for metric in PLUS)]
-        for pair in search["pairs"]
+        [pair["of"], pair["over"], *(_asked(pair, metric, signed=True) for metric in PLUS)] for pair in search["pairs"]
     ]
     named = [METRICS[metric][0] for metric in PLUS]
-    return f"{rows(['bitmap', 'average bits', *named], body)}\n\n{rows(['bitmap', 'minus', *named], pairs)}"
+    searches = [
+        f"{when} training with {one['evaluations']} bitmaps on {one['questions']} questions"
+        for when, one in search["searches"].items()
+    ]
+    about = (
+        f"All in the adapters of {NAMES[search['in']]}. Found {' and '.join(searches)} by the strategy `guided`. The "
+        "number of questions is in parentheses; † scored on another machine than the rest, ‡ the two sides were."
+    )
+    differ = [f"{name}: {three(row['interval'], 4, signed=True)}" for name, row in search["machines_differ"].items()]
+    if differ:
+        about += f" On equal bitmaps and questions these machines' losses differ by ({'; '.join(differ)})."
+    return f"{about}\n\n{rows(['bitmap', 'average bits', *named], body)}\n\n{rows(['bitmap', 'minus', *named], pairs)}"
+
+
+def _asked(row: Found, metric: str, signed: bool = False) -> str:
+    """A metric, and on how many questions."""
+    if metric not in row:
+        return "not scored"
+    one = row[metric]
+    told = f"{three(one['interval'], METRICS[metric][1], signed=signed)} ({one['questions']})"
+    if "machines" in one:
+        return told + (" ‡" if len(set(one["machines"])) > 1 else "")
+    return told + (" †" if one["machine"] is None else "")
 
 
 def baselines(found: Found) -> str:
     """Schemes and bitmaps of the model as it is."""
+    tasks = ("boolq", "hellaswag", "winogrande")
     body = [
-        [scheme, f"`{spec}`", f"{row['weight_bytes'] / 2**20:.1f}", three(row["perplexity"], 2)]
-        + [three(row[name], 1) for name in ("boolq", "hellaswag", "winogrande")]
+        [scheme, f"`{spec}`", f"{row['weight_bytes'] / 2**20:.1f}"]
+        + [_scored(row, name, digits) for name, digits in (("perplexity", 2), *((task, 1) for task in tasks))]
         for scheme, specs in found["baselines"].items()
         for spec, row in specs.items()
     ]
     if not body:
         return "Not run."
-    return rows(["scheme", "bitmap", "MiB", "perplexity", "BoolQ", "HellaSwag", "WinoGrande"], body)
+    table = rows(["scheme", "bitmap", "MiB", "perplexity", "BoolQ", "HellaSwag", "WinoGrande"], body)
+    others = {machine for specs in found["baselines"].values() for row in specs.values() for machine in _others(row)}
+    return f"{table}\n\n† on {' and '.join(sorted(others))}, in fp32" if others else table
+
+
+def scheme_pairs(found: Found) -> str:
+    """Which scheme is better at the same bitmap, and what two machines make of the same bitmap."""
+    body = [
+        [
+            row["of"], row["over"], f"`{row['at']}`", "{:.2f} and {:.2f}".format(*row["perplexities"]),
+            three(row["loss"], 3, signed=True) + (" ‡" if len(set(row["machines"])) > 1 else ""),
+        ]
+        for row in found["scheme_pairs"]
+    ]  # fmt: skip
+    table = rows(["scheme", "minus", "bitmap", "perplexities", "loss"], body)
+    twice = [
+        [
+            f"{row['scheme']}, `{row['at']}`", "{:.3f} and {:.3f}".format(*row["perplexities"]),
+            three(row["loss"], 4, signed=True),
+        ]
+        for row in found["machines_differ"]
+    ]  # fmt: skip
+    if not twice:
+        return table
+    told = "‡ the two sides come from two machines, which differ on the same bitmap by:"
+    return f"{table}\n\n{told}\n\n{rows(['scored on the CPU, minus on the GPU', 'perplexities', 'loss'], twice)}"
+
+
+def _scored(row: Found, name: str, digits: int) -> str:
+    """A score of the model as it is, marked where another machine scored it than the one without a mark."""
+    if name not in row:
+        return "not scored"
+    task = "text" if name == "perplexity" else name
+    return three(row[name], digits) + (" †" if task in row.get("machines", {}) else "")
+
+
+def _others(row: Found) -> list[str]:
+    return list(row.get("machines", {}).values())
 
 
 def sensitivity(found: Found) -> str:
-    """Where rounding hurts, by part of the network."""
+    """Where rounding hurts, and what of the references' claims holds."""
     told = found["sensitivity"]
     if told is None:
         return "Not run."
-    blocks = list(told["4"]["by_block"])
-    third = len(blocks) // 3
-    parts = {"first": blocks[:third], "middle": blocks[third:-third], "last": blocks[-third:]}
-    body = []
-    for bits in ("4", "3"):
-        each = told[bits]
-        total = sum(each["by_block"].values())
-        shares = [f"{100 * sum(each['by_block'][block] for block in part) / total:.0f} %" for part in parts.values()]
-        body.append([bits, *shares, *(f"{each['by_part'][name]:.4f}" for name in ("attention", "mlp"))])
-    header = ["bits", *(f"{name} third of the blocks" for name in parts), "mean attention layer", "mean MLP layer"]
+    both = ("4", "3")
     kinds = list(told["4"]["by_kind"])
-    by_kind = [[bits, *(f"{told[bits]['by_kind'][kind]:.4f}" for kind in kinds)] for bits in ("4", "3")]
-    most = [
-        [site, f"{value:.4f}", f"{told['3']['most'].get(site, float('nan')):.4f}".replace("nan", "not among them")]
-        for site, value in told["4"]["most"].items()
+    shares = [
+        [bits, *_thirds(told[bits]["by_block"]), *(f"{told[bits]['by_kind'][kind]:.4f}" for kind in kinds)]
+        for bits in both
     ]
-    heads = [[name, three(values, 2)] for name, values in found["head"].items()]
+    header = ["bits", *(f"{name} third of the blocks" for name in ("first", "middle", "last"))]
+    header += [f"mean `{kind}`" for kind in kinds]
+    claims = [[name, *(three(told[bits]["claims"][name], 2) for bits in both)] for name in told["4"]["claims"]]
+    low = {site: f"{value:.4f}" for site, value in told["3"]["most"].items()}
+    most = [[f"`{site}`", f"{value:.4f}", low.get(site, "not among them")] for site, value in told["4"]["most"].items()]
     return "\n\n".join([
-        rows(header, body), rows(["bits", *kinds], by_kind),
+        f"In nats per token of WikiText-2, mean of {told['windows']} windows of 256 tokens"
+        + _agreement(told, both) + ".",
+        rows(header, shares), rows(["", "at 4 bits", "at 3 bits"], claims),
         rows(["most sensitive at 4 bits", "nats", "at 3 bits"], most),
-        rows(["rounded", "perplexity"], heads) if heads else "The head was not measured.",
     ])  # fmt: skip
+
+
+def _thirds(by_block: Found) -> list[str]:
+    """Shares of the damage."""
+    damages = list(by_block.values())
+    third = len(damages) // 3
+    parts = damages[:third], damages[third:-third], damages[-third:]
+    return [f"{100 * sum(part) / sum(damages):.0f} %" for part in parts]
+
+
+def _agreement(told: Found, widths: Sequence[str]) -> str:
+    """How well the ranks of sites agree between windows."""
+    if told["windows"] < 2:
+        return ""
+    said = " and ".join(f"{told[bits]['windows_agree']:.2f} at {bits} bits" for bits in widths)
+    return f", whose ranks of the sites correlate with {said}"
+
+
+def head(found: Found) -> str:
+    """Perplexity with the head alone rounded."""
+    body = [
+        [name, three(row["perplexity"], 2), three(row["rise"], 3, signed=True)] for name, row in found["head"].items()
+    ]
+    return rows(["rounded", "perplexity", "rise of the loss"], body) if body else "Not run."
 
 
 def cost(found: Found) -> str:
@@ -244,7 +319,10 @@ def _peak(row: Found) -> str:
 def origin(found: Found) -> str:
     """What the numbers depend on."""
     settings = found["settings"]
-    machines = [f"{one['device']} (commit `{one['commit'][:7]}`)" for one in found["machines"]]
+    commits: dict[str, list[str]] = {}
+    for one in found["machines"]:
+        commits.setdefault(one["device"], []).append(f"`{one['commit'][:7]}`")
+    machines = [f"{device} (commit {', '.join(dict.fromkeys(known))})" for device, known in commits.items()]
     return (
         f"{found['model']} (stored as {found['stored_as']}), scale `{found['scale']}`: {settings['passes']} forward "
         f"and backward passes of {settings['batch']} sequences of at most {settings['max_length']} tokens per method, "
@@ -328,7 +406,9 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "mixed": mixed,
     "search": searched,
     "baselines": baselines,
+    "scheme pairs": scheme_pairs,
     "sensitivity": sensitivity,
+    "head": head,
     "cost": cost,
     "attacks": lambda _: table_of(_attacks()),
     "attack tests": lambda _: tests_of(_attacks()),

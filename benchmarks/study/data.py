@@ -22,7 +22,7 @@ from qalof.evaluation.full_precision import FullPrecision
 from qalof.evaluation.result import Evaluation, exp_nats, mean_per_token
 from qalof.files import read_json, write_json
 from qalof.model.pretrained import load_tokenizer
-from qalof.tasks.base import Feature, Task, TrainingData
+from qalof.tasks.base import Feature, Task, TrainingData, chosen
 from qalof.tasks.factory import make_task
 from qalof.tasks.language_modeling import LanguageModelingSettings, LanguageModelingTask
 from qalof.tasks.squad_completion import CompletionSettings, CompletionTask
@@ -120,11 +120,12 @@ class AnswerLoss(PreparedCompletion):
         model: Any,
         *,
         limit: int | None = None,
+        skip: int = 0,
         progress: Progress | None = None,
         full_precision: FullPrecision | None = None,
     ) -> Evaluation:
         """The loss in nats per token of the first gold answers."""
-        examples = self.validation[:limit]
+        examples = chosen(self.validation, limit, skip)
         sums, tokens = self._losses(model, examples, full_precision)
         loss, losses = mean_per_token([each.nats for each in sums], tokens)
         return Evaluation(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from measure import processor
 
 from study.data import AnswerLoss, PreparedCompletion
 from study.scales import Scale
 
 FULL = "w32a32kv32"
+CPU_BATCH = 8
+"""Sequences that a CPU scores at once."""
 
 
 class Ends(Protocol):
@@ -55,13 +58,28 @@ class Place:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    @property
+    def machine(self) -> str:
+        """The device that results come from."""
+        return str(torch.cuda.get_device_name(self.device)) if self.device.type == "cuda" else processor()
+
     def judge(self) -> PreparedCompletion:
         """The task that models are judged by."""
-        return PreparedCompletion(self.data, self.source, self.scale)
+        return PreparedCompletion(self.data, self.source, self._batched)
+
+    def losses(self) -> AnswerLoss:
+        """The loss of the answers of the same questions."""
+        return AnswerLoss(self.data, self.source, self._batched)
 
     def choose(self) -> AnswerLoss:
         """The task that a search chooses by."""
-        return AnswerLoss(self.data, self.source, self.scale, "choose")
+        return AnswerLoss(self.data, self.source, self._batched, "choose")
+
+    @property
+    def _batched(self) -> Scale:
+        """The scale, with batches that a CPU's cache bears; no score depends on them."""
+        most = self.scale.eval_batch if self.device.type == "cuda" else min(self.scale.eval_batch, CPU_BATCH)
+        return replace(self.scale, eval_batch=most)
 
     @contextmanager
     def products(self) -> Iterator[None]:

@@ -42,11 +42,13 @@ def stages() -> dict[str, Stage]:
     """All stages by name, the more important ones first; each stands behind those that it needs."""
     listed = [Stage("cost", cost.cost, alone=True), *_stages_of(*MAIN)]
     listed.append(Stage("score_untrained", lambda place: scoring.score_untrained(place, "score_untrained")))
-    for scheme in scoring.BASELINES:
-        listed.append(_baseline(scheme))
+    listed += map(_baseline, scoring.BASELINES)
+    listed.append(Stage("again", lambda place: scoring.score_again(place, "again")))
     listed.append(Stage("sensitivity", lambda place: ranking.sensitivity(place, "sensitivity")))
     listed.append(Stage("head", lambda place: ranking.head(place, "head")))
+    listed += _search()
     listed += _stages_of(*(name for name in METHODS if name not in MAIN))
+    listed += map(_zero_shot, scoring.BASELINES)
     return {stage.name: stage for stage in listed}
 
 
@@ -69,8 +71,6 @@ def _stages_of(*names: str) -> list[Stage]:
         if generated:
             listed.append(Stage("generated_texts", training.write_texts))
         listed += _trained(name, method, ("generated_texts",) if generated else ())
-        if name == SEARCHED:
-            listed += _search()
     return listed
 
 
@@ -109,7 +109,7 @@ def _bitmap_trained(when: str) -> list[Stage]:
     def score(place: Place) -> dict[str, Any]:
         model, task = scoring.trained(place, tuned), place.judge()
         specs = {f"{when}, {budget} bits": place.done[found]["best"][budget]["bitmap"]}
-        return scoring.kept_scores(place, scored, model, specs, lambda: {"squad": task.evaluate(model)})
+        return scoring.kept_scores(place, scored, model, specs, {"squad": lambda: task.evaluate(model)})
 
     return [
         Stage(tuned, lambda place: training.train(place, tuned, method(place)), (found,)),
@@ -120,3 +120,8 @@ def _bitmap_trained(when: str) -> list[Stage]:
 def _baseline(scheme: str) -> Stage:
     name = scoring.baseline_stage(scheme)
     return Stage(name, lambda place: scoring.score_baseline(place, name, scheme))
+
+
+def _zero_shot(scheme: str) -> Stage:
+    name, before = scoring.zero_shot_stage(scheme), scoring.baseline_stage(scheme)
+    return Stage(name, lambda place: scoring.score_zero_shot(place, name, scheme), (before,))

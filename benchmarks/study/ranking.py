@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,13 +12,21 @@ import torch
 import search
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
+from qalof.files import read_json, write_json
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
-from study.data import text_task
+from search.scores.data import WINDOW
+from study.data import SEED, text_task
 from study.methods import FIVE, MIXED, form
 from study.place import FULL, Place
-from study.scoring import kept_scores, pretrained, trained
+from study.scoring import Score, kept_scores, perplexity_of, pretrained, scores_of, trained
 
+PIECE = 50
+"""Questions whose scores are kept together."""
+PARTS = ("losses", "answers")
+CPU_QUESTIONS = 48
+"""A search on a CPU chooses on no more questions than these, or it would take most of an hour."""
+SIZES = "sizes.json"
 LOW = (4, 3)
 MENU = tuple(bits for bits in FIVE if bits < 16)
 BUDGETS = (4.5, 5.0)
@@ -25,8 +35,8 @@ BUDGETS = (4.5, 5.0)
 class _Evaluator(search.LocalEvaluator):
     """Evaluates under the study's precision, until the time is over."""
 
-    def __init__(self, place: Place, model: SwitchableModel, task: Task) -> None:
-        super().__init__(model, task)
+    def __init__(self, place: Place, model: SwitchableModel, task: Task, questions: int) -> None:
+        super().__init__(model, task, questions)
         self.place = place
 
     def _evaluate(self, bitmap: Bitmap, limit: int | None) -> Evaluation:
@@ -41,29 +51,51 @@ class _Evaluator(search.LocalEvaluator):
 
 
 def sensitivity(place: Place, stage: str) -> dict[str, Any]:
-    """KL divergence from full precision when one site's weight alone is rounded; beside it the head's."""
+    """KL divergence from full precision when one site's weight alone is rounded, a table per window of text.
+
+    The windows are taken one by one, so that what a short run measured is seen before all of them are done.
+
+    Raises:
+        OutOfTimeError: what is measured is kept.
+    """
     model = pretrained(place)
-    text = text_task(place.data, place.source, place.scale)
-    with place.products():
-        table = search.compute_scores(
-            model, text, "kl", {"weight": tuple(map(str, LOW))}, examples=place.scale.sensitivity_windows,
-            path=place.folder(stage) / "kl.json", progress=lambda done, of: place.clock.check(),
-        )  # fmt: skip
-    return {"unit": table.unit, "weight": table.values["weight"], **table.details}
+    sizes = {site.name: site.weights for site in model.sites}
+    write_json(place.folder(stage) / SIZES, sizes)
+    features = text_task(place.data, place.source, place.scale).train_features()
+    drawn = random.Random(SEED).sample(range(len(features)), place.scale.sensitivity_windows)
+    for number, index in enumerate(drawn):
+        window = [features[index]["input_ids"][:WINDOW]]
+        with place.products():
+            search.compute_scores(
+                model, window, "kl", {"weight": tuple(map(str, LOW))},
+                path=place.folder(stage) / f"{number}.json", progress=partial(_told, place, stage, number),
+            )  # fmt: skip
+    return measured(place, stage)
+
+
+def measured(place: Place, stage: str) -> dict[str, Any]:
+    """The tables (site -> width -> nats) of the windows that are measured so far, and how many weights a site has."""
+    folder = place.path(stage)
+    files = [folder / f"{number}.json" for number in range(place.scale.sensitivity_windows)]
+    windows = [search.ScoreTable.load(file).values["weight"] for file in files if file.exists()]
+    return {"windows": windows, "weights": read_json(folder / SIZES, "sizes of sites") if windows else {}}
+
+
+def _told(place: Place, stage: str, number: int, done: int, of: int) -> None:
+    if done % 30 == 0:
+        print(f"{stage}, window {number}: {done} of {of}", file=sys.stderr, flush=True)
+    place.clock.check()
 
 
 def head(place: Place, stage: str) -> dict[str, Any]:
     """Perplexity with the head's weight alone rounded, and with every site's but the head's."""
     model = pretrained(place, head_mode="tied_view")
-    text = text_task(place.data, place.source, place.scale)
     specs: dict[str, Any] = {"none": FULL}
     for bits in (8, *LOW):
         only = {name: FULL if "head" not in name else f"w{bits}a32kv32" for name in model.site_names}
         rest = {name: f"w{bits}a32kv32" if "head" not in name else FULL for name in model.site_names}
         specs |= {f"head at {bits}": only, f"all but the head at {bits}": rest}
-    return kept_scores(
-        place, stage, model, specs, lambda: {"text": text.evaluate(model, limit=place.scale.text_windows)}
-    )
+    return kept_scores(place, stage, model, specs, {"text": perplexity_of(place, model)})
 
 
 def searched(place: Place, stage: str, of: str | None) -> dict[str, Any]:
@@ -75,9 +107,12 @@ def searched(place: Place, stage: str, of: str | None) -> dict[str, Any]:
         of: the training in whose adapters is searched; None for the pretrained model.
     """
     model = pretrained(place) if of is None else trained(place, of)
+    questions = place.scale.choose_questions
+    if place.device.type == "cpu":
+        questions = min(questions, CPU_QUESTIONS)
     space = search.BitmapSpace.of(model, weight=MENU, activation=(8,), kv=(8,))
     result = search.run(
-        space, _Evaluator(place, model, place.choose()), ("min:loss", "min:average_bits"), "guided", None,
+        space, _Evaluator(place, model, place.choose(), questions), ("min:loss", "min:average_bits"), "guided", None,
         storage=place.folder(stage) / "search.jsonl", options={"budgets": list(BUDGETS)},
         on_score=lambda score: print(
             f"{stage} {score.cost.average_bits:.3f} bits {score.evaluation['loss']:.4f}", file=sys.stderr, flush=True
@@ -85,7 +120,7 @@ def searched(place: Place, stage: str, of: str | None) -> dict[str, Any]:
     )  # fmt: skip
     best = {str(budget): result.best(average_bits=budget) for budget in BUDGETS}
     return {
-        "evaluations": len(result.points),
+        "evaluations": len(result.points), "questions": questions,
         "best": {
             budget: {"bitmap": point.bitmap.to_json(), "average_bits": point.cost.average_bits}
             for budget, point in best.items()
@@ -95,12 +130,28 @@ def searched(place: Place, stage: str, of: str | None) -> dict[str, Any]:
 
 @torch.no_grad()
 def compared(place: Place, stage: str, of: str) -> dict[str, Any]:
-    """The bitmaps that were found before and after training, by hand and uniform, in one trained model."""
-    model, task = trained(place, of), place.judge()
-    specs: dict[str, Any] = {}
-    for when in ("before", "after"):
-        for budget, best in place.done[f"search_{when}"]["best"].items():
-            specs[f"{when}, {budget} bits"] = best["bitmap"]
-    specs |= {f"uniform {bits}": form(bits) for bits in (4, 5, 6)}
-    specs |= {name: MIXED[name] for name in ("striped", "hybrid")}
-    return kept_scores(place, stage, model, specs, lambda: {"squad": task.evaluate(model)})
+    """The bitmaps that were found before and after training, by hand and uniform, in one trained model.
+
+    The losses of some questions at all bitmaps come before those of further questions, and written answers at last:
+    each is kept by itself, so a short run has compared all bitmaps on some questions.
+    """
+    model, losses, task = trained(place, of), place.losses(), place.judge()
+    found: dict[str, Any] = {}
+    for budget in map(str, BUDGETS):
+        for when in ("after", "before"):
+            found[f"{when}, {budget} bits"] = place.done[f"search_{when}"]["best"][budget]["bitmap"]
+    found |= {f"uniform {bits}": form(bits) for bits in (5, 4)}
+    others = {"uniform 6": form(6), **{name: MIXED[name] for name in ("striped", "hybrid")}}
+    for part, evaluate in zip(PARTS, (losses.evaluate, task.evaluate), strict=True):
+        tasks: dict[str, Score] = {
+            name: partial(evaluate, model, limit=PIECE, skip=number * PIECE)
+            for number, name in enumerate(pieces(place, part))
+        }
+        for specs in (found, others):
+            kept_scores(place, stage, model, specs, tasks)
+    return scores_of(place, stage)
+
+
+def pieces(place: Place, part: str) -> list[str]:
+    """The names of the tasks of ``PIECE`` questions each."""
+    return [f"{part} from {at}" for at in range(0, place.scale.dev_questions, PIECE)]

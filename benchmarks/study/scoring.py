@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from study.place import FULL, Place
 from study.training import CHECKPOINT
 
 SCORES = "scores.jsonl"
+Score = Callable[[], Evaluation]
 GROUPS: dict[str, Any] = {"method": "symmetric", "granularity": "group", "scale_dtype": "float16"}
 BASELINES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "per channel": (
@@ -45,10 +48,18 @@ BASELINES: dict[str, tuple[Any, tuple[str, ...]]] = {
 }  # fmt: skip
 """Scheme and bitmaps.  These weights went through Q4_1 once: 4 bits asymmetric in groups of 32 would give them back."""
 
+AGAIN = (("per channel", FULL), ("per channel", "w4a16kv16"), ("groups of 32", "w4a16kv16"))
+"""What is scored once more, since another machine may have scored it the first time."""
+
 
 def baseline_stage(scheme: str) -> str:
     """The name of the stage that scores a scheme."""
     return f"baseline_{scheme.replace(', ', '_').replace(' ', '_')}"
+
+
+def zero_shot_stage(scheme: str) -> str:
+    """The name of the stage that scores the zero-shot tasks under a scheme."""
+    return baseline_stage(scheme).replace("baseline", "zero_shot", 1)
 
 
 def pretrained(place: Place, quantization: Any = "default", **settings: Any) -> SwitchableModel:
@@ -62,40 +73,67 @@ def trained(place: Place, stage: str) -> SwitchableModel:
     return qalof.load(place.folder(stage) / CHECKPOINT).to(place.device).eval()
 
 
-def known_scores(place: Place, stage: str) -> dict[str, Any]:
-    """The rows by bitmap's name that were scored so far."""
-    return {row["name"]: row for row in map(json.loads, read_whole_lines(place.path(stage) / SCORES))}
+def scores_of(place: Place, *stages: str) -> dict[str, Any]:
+    """The rows of several stages, of which a later one adds tasks to the bitmaps of an earlier one."""
+    return _merged(line for stage in stages for line in read_whole_lines(place.path(stage) / SCORES))
+
+
+def _merged(lines: Iterable[str]) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for row in map(json.loads, lines):
+        earlier = rows.get(row["name"], {"evaluations": {}, "machines": {}})
+        machines = earlier["machines"] | dict.fromkeys(row["evaluations"], row.get("machine"))
+        rows[row["name"]] = row | {"evaluations": earlier["evaluations"] | row["evaluations"], "machines": machines}
+    return rows
 
 
 @torch.no_grad()
 def kept_scores(
-    place: Place, stage: str, model: SwitchableModel, specs: Mapping[str, Any], score: Callable[[], Mapping[str, Any]]
+    place: Place,
+    stage: str,
+    model: SwitchableModel,
+    specs: Mapping[str, Any],
+    tasks: Mapping[str, Score],
+    after: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The evaluations by task at each of ``specs`` (name -> bitmap), those that are known included.
+
+    The first task is evaluated at all bitmaps before the second one is, and each evaluation is kept by itself.
+
+    Args:
+        place: where and of what.
+        stage: this stage's name.
+        model: the model.
+        specs: name -> bitmap.
+        tasks: name -> what evaluates it at the model's bitmap.
+        after: earlier stages, whose evaluations of the same bitmaps are taken over.
 
     Raises:
         OutOfTimeError: what is scored is kept.
     """
-    file, known = place.folder(stage) / SCORES, known_scores(place, stage)
-    for name, spec in specs.items():
-        if name in known:
-            continue
-        place.clock.check()
-        read = Bitmap.from_json if isinstance(spec, dict) else Bitmap.parse
-        bitmap = model.set_bitmap(read(spec, model.site_names), quiet=True)
-        with place.products():
-            found = {task: evaluation.to_json() for task, evaluation in score().items()}
-        cost = cost_of(bitmap, model.sites)
-        row = {
-            "name": name, "bitmap": str(bitmap), "average_bits": cost.average_bits, "weight_bytes": cost.weight_bytes,
-            "kv_bytes_per_token": cost.kv_bytes_per_token, "evaluations": found,
-        }  # fmt: skip
-        append_lines(file, [json.dumps(row)])
-        for switch in model.switches:  # many processes share a device's memory
-            switch.linear.forget()
-        known[name] = row
-        metrics = {task: {k: round(v, 3) for k, v in each["metrics"].items()} for task, each in found.items()}
-        print(f"{stage} {name} {json.dumps(metrics)}", file=sys.stderr, flush=True)
+    file, known = place.folder(stage) / SCORES, scores_of(place, *after, stage)
+    for task, score in tasks.items():
+        for name, spec in specs.items():
+            if task in known.get(name, {"evaluations": ()})["evaluations"]:
+                continue
+            place.clock.check()
+            began = time.monotonic()
+            read = Bitmap.from_json if isinstance(spec, dict) else Bitmap.parse
+            bitmap = model.set_bitmap(read(spec, model.site_names), quiet=True)
+            with place.products():
+                found = score().to_json()
+            cost = cost_of(bitmap, model.sites)
+            row = {
+                "name": name, "bitmap": str(bitmap), "average_bits": cost.average_bits,
+                "weight_bytes": cost.weight_bytes, "kv_bytes_per_token": cost.kv_bytes_per_token,
+                "machine": place.machine, "evaluations": {task: found},
+            }  # fmt: skip
+            append_lines(file, [json.dumps(row)])
+            for switch in model.switches:  # many processes share a device's memory
+                switch.linear.forget()
+            known = scores_of(place, *after, stage)
+            told = json.dumps({metric: round(value, 3) for metric, value in found["metrics"].items()})
+            print(f"{stage} {name}, {task} {told}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return {name: known[name] for name in specs}
 
 
@@ -105,36 +143,63 @@ def score_trained(place: Place, stage: str, of: str, method: Method) -> dict[str
     specs: dict[str, Any] = {str(bits): form(bits) for bits in WIDTHS}
     if method.mixed:
         specs |= MIXED
-    texts = {"text": text_task(place.data, place.source, place.scale)} if method.data == "generated" else {}
-
-    def score() -> dict[str, Evaluation]:
-        return {"squad": task.evaluate(model)} | {
-            name: text.evaluate(model, limit=place.scale.text_windows) for name, text in texts.items()
-        }
-
-    return kept_scores(place, stage, model, specs, score)
+    tasks: dict[str, Score] = {"squad": lambda: task.evaluate(model)}
+    if method.data == "generated":
+        tasks["text"] = perplexity_of(place, model)
+    return kept_scores(place, stage, model, specs, tasks)
 
 
 def score_untrained(place: Place, stage: str) -> dict[str, Any]:
     """The pretrained model itself on the questions."""
     model, task = pretrained(place), place.judge()
     specs = {str(bits): form(bits) for bits in WIDTHS}
-    return kept_scores(place, stage, model, specs, lambda: {"squad": task.evaluate(model)})
+    return kept_scores(place, stage, model, specs, {"squad": lambda: task.evaluate(model)})
 
 
-def score_baseline(place: Place, stage: str, name: str) -> dict[str, Any]:
-    """Perplexity and zero-shot accuracy under one scheme; nothing is trained."""
-    scheme, specs = BASELINES[name]
-    model = pretrained(place, scheme)
+def perplexity_of(place: Place, model: SwitchableModel) -> Score:
+    """What evaluates the perplexity of WikiText-2 at the model's bitmap."""
     text = text_task(place.data, place.source, place.scale)
-    if name.startswith("GPTQ"):
+    return lambda: text.evaluate(model, limit=place.scale.text_windows)
+
+
+def score_baseline(place: Place, stage: str, scheme: str) -> dict[str, Any]:
+    """Perplexity under one scheme; nothing is trained."""
+    model = _under(place, scheme)
+    return kept_scores(place, stage, model, _specs(scheme), {"text": perplexity_of(place, model)})
+
+
+def score_again(place: Place, stage: str) -> dict[str, Any]:
+    """Perplexities of :data:`AGAIN`: what machines differ by, and the other side of pairs on this machine."""
+    rows: dict[str, Any] = {}
+    for scheme, spec in AGAIN:
+        model = pretrained(place, BASELINES[scheme][0])
+        rows |= kept_scores(place, stage, model, {f"{scheme}, {spec}": spec}, {"text": perplexity_of(place, model)})
+    return rows
+
+
+def score_zero_shot(place: Place, stage: str, scheme: str) -> dict[str, Any]:
+    """Zero-shot accuracy at the same bitmaps: it takes many times as long as perplexity, and tells less."""
+    model = _under(place, scheme)
+    asked = zero_shot_tasks(place.data, place.source, place.scale)
+    tasks: dict[str, Score] = {name: partial(task.evaluate, model) for name, task in asked.items()}
+    return kept_scores(place, stage, model, _specs(scheme), tasks, after=(baseline_stage(scheme),))
+
+
+def _specs(scheme: str) -> dict[str, str]:
+    return {spec: spec for spec in BASELINES[scheme][1]}
+
+
+def _under(place: Place, scheme: str) -> SwitchableModel:
+    """The pretrained model under a scheme, with GPTQ's codes where it is that."""
+    model = pretrained(place, BASELINES[scheme][0])
+    if scheme.startswith("GPTQ"):
+        text = text_task(place.data, place.source, place.scale)
         with place.products():
             batches = calibration_batches(text, place.scale.gptq_examples, batch_size=4)
             moved = [{key: value.to(place.device) for key, value in batch.items()} for batch in batches]
-            compensate(model, moved, [4, 3])
-    tasks = {"text": text, **zero_shot_tasks(place.data, place.source, place.scale)}
-    limits = {"text": place.scale.text_windows}
-    return kept_scores(
-        place, stage, model, {spec: spec for spec in specs},
-        lambda: {task: each.evaluate(model, limit=limits.get(task)) for task, each in tasks.items()},
-    )  # fmt: skip
+            compensate(model, moved, [4, 3], progress=partial(_told, scheme))
+    return model
+
+
+def _told(scheme: str, done: int, of: int) -> None:
+    print(f"{scheme}: codes of {done} of {of} groups of layers", file=sys.stderr, flush=True)

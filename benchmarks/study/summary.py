@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,16 +10,17 @@ from typing import Any
 
 from measure import environment
 
-from qalof.bitmap_patterns import component_of, numbered_blocks
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_json
 from qalof.statistics import Interval, paired_difference
-from study.data import ZERO_SHOT
-from study.methods import METHODS, SEARCHED
+from study.claims import heads, sensitivities
+from study.found import searched
+from study.methods import METHODS
 from study.place import Place
-from study.ranking import BUDGETS
+from study.ranking import measured
 from study.runner import finished, keys_of
-from study.scoring import BASELINES, baseline_stage, known_scores
+from study.schemes import schemes
+from study.scoring import scores_of
 
 MACHINES = "machines.json"
 JUDGED = ("exact_match", "f1", "loss")
@@ -44,6 +44,8 @@ WITHIN = (
     ("full_precision", 8, "full_precision", 32), ("spnet", 8, "spnet", 32), ("spnet", 4, "spnet", 8),
     ("spnet", "striped", "spnet", 8), ("spnet", "striped", "spnet", 4), ("spnet", 8, "full_precision", 8),
     ("static_4", 4, "static_8", 8), ("cpt", 4, "cpt", 8),
+    ("spnet", "MLP at 4", "spnet", 4), ("spnet", "attention at 4", "spnet", 4),
+    ("cpt", "MLP at 4", "cpt", 4), ("cpt", "attention at 4", "cpt", 4),
     ("spnet", "first third at 4", "spnet", "last third at 4"), ("cpt", "first third at 4", "cpt", "last third at 4"),
     ("spnet", "attention at 4", "spnet", "MLP at 4"), ("cpt", "attention at 4", "cpt", "MLP at 4"),
 )  # fmt: skip
@@ -60,7 +62,7 @@ def summarize(place: Place, scale: str) -> dict[str, Any]:
     done = {name: record["result"] for name, record in records.items()}
     seconds = {name: record["seconds"] for name, record in records.items()}
     place = replace(place, keys=keys_of(place))
-    rows = {name: known_scores(place, f"score_{name}") for name in ("untrained", *METHODS)}
+    rows = {name: scores_of(place, f"score_{name}") for name in ("untrained", *METHODS)}
     scored = {name: each for name, each in rows.items() if each}
     return {
         "benchmark": "real_study", "scale": scale, "settings": vars(place.scale),
@@ -68,15 +70,10 @@ def summarize(place: Place, scale: str) -> dict[str, Any]:
         "stored_as": "Q4_1", "questions": place.scale.dev_questions, "machines": _machines(place),
         "trainings": {name: _training(done[f"train_{name}"]) for name in METHODS if f"train_{name}" in done},
         "scores": {name: {spec: _row(row) for spec, row in rows.items()} for name, rows in scored.items()},
-        "comparisons": _comparisons(scored), "mixed": _mixed(scored), "search": _search(done, scored),
-        "baselines": {
-            scheme: {spec: _baseline(row) for spec, row in rows.items()}
-            for scheme, rows in ((scheme, known_scores(place, baseline_stage(scheme))) for scheme in BASELINES)
-            if rows
-        },
+        "comparisons": _comparisons(scored), "mixed": _mixed(scored), "search": searched(place, done),
+        **schemes(place),
         "data_free_text": _texts(scored.get("data_free_4", {})),
-        "sensitivity": _sensitivity(done["sensitivity"]) if "sensitivity" in done else None,
-        "head": {name: _three(_of(row, "text").interval("perplexity")) for name, row in done.get("head", {}).items()},
+        "sensitivity": sensitivities(**measured(place, "sensitivity")), "head": heads(scores_of(place, "head")),
         "cost": done.get("cost"), "seconds": seconds, **environment(),
     }  # fmt: skip
 
@@ -99,15 +96,6 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "bitmap": row["bitmap"], "questions": evaluation.examples,
         "average_bits": round(row["average_bits"], 3), "weight_bytes": row["weight_bytes"],
         **{metric: _three(evaluation.interval(metric)) for metric in JUDGED},
-    }  # fmt: skip
-
-
-def _baseline(row: Mapping[str, Any]) -> dict[str, Any]:
-    accuracy = {name: _three(_of(row, name).interval("acc")) for name in ZERO_SHOT}
-    text = _of(row, "text")
-    return {
-        "weight_bytes": row["weight_bytes"], "perplexity": _three(text.interval("perplexity")),
-        "accuracy": _three(text.interval("accuracy")), **accuracy,
     }  # fmt: skip
 
 
@@ -149,29 +137,6 @@ def _means(rows: list[Any]) -> list[float]:
     return [statistics.fmean(values) for values in zip(*rows, strict=True)]
 
 
-def _search(done: Mapping[str, Any], scored: Mapping[str, Any]) -> dict[str, Any] | None:
-    if "compare_searches" not in done:
-        return None
-    rows = done["compare_searches"]
-    pairs = [(f"after, {budget} bits", f"before, {budget} bits") for budget in BUDGETS]
-    pairs += [("after, 5.0 bits", "uniform 5"), ("before, 5.0 bits", "uniform 5"), ("after, 4.5 bits", "uniform 4")]
-    found: dict[str, Any] = {
-        "in": SEARCHED,
-        "rows": {name: _row(row) for name, row in rows.items()},
-        "pairs": [{"of": a, "over": b} | _differences(_of(rows[a], "squad"), _of(rows[b], "squad")) for a, b in pairs],
-        "evaluations": {when: done[f"search_{when}"]["evaluations"] for when in ("before", "after")},
-    }
-    alone = {when: done[f"score_found_{when}"] for when in ("before", "after") if f"score_found_{when}" in done}
-    found["trained_alone"] = {when: {name: _row(row) for name, row in each.items()} for when, each in alone.items()}
-    best = str(BUDGETS[0])
-    for when, each in alone.items():
-        name = f"{when}, {best} bits"
-        other = f"after, {best} bits"
-        difference = _differences(_of(each[name], "squad"), _of(rows[other], "squad"))
-        found["pairs"].append({"of": f"{name}, trained alone", "over": f"{other}, in {SEARCHED}"} | difference)
-    return found
-
-
 def _differences(ours: Evaluation, theirs: Evaluation) -> dict[str, Any]:
     """Over the questions that both have, which are the first ones of the longer list."""
     both = min(ours.examples, theirs.examples)
@@ -179,30 +144,6 @@ def _differences(ours: Evaluation, theirs: Evaluation) -> dict[str, Any]:
         metric: _three(paired_difference(ours.per_example[metric][:both], theirs.per_example[metric][:both]))
         for metric in JUDGED
     }
-
-
-def _sensitivity(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean divergence per site by width, block and kind of layer; and the ten most sensitive sites."""
-    weight = result["weight"]
-    blocks = dict(zip(weight, numbered_blocks(list(weight)), strict=True))
-    kinds = {site: re.sub(r".*\.", "", site) for site in weight}
-    found: dict[str, Any] = {"unit": result["unit"], "tokens": result["tokens"]}
-    for bits in next(iter(weight.values())):
-        by_block: dict[str, list[float]] = {}
-        by_kind: dict[str, list[float]] = {}
-        by_part: dict[str, list[float]] = {}
-        for site, values in weight.items():
-            by_block.setdefault(str(blocks[site]), []).append(values[bits])
-            by_kind.setdefault(kinds[site], []).append(values[bits])
-            by_part.setdefault(component_of(site), []).append(values[bits])
-        worst = sorted(weight, key=lambda site: -weight[site][bits])[:10]
-        found[bits] = {
-            "by_block": {name: sum(values) for name, values in by_block.items()},
-            "by_kind": {name: statistics.fmean(values) for name, values in by_kind.items()},
-            "by_part": {name: statistics.fmean(values) for name, values in by_part.items()},
-            "most": {site: weight[site][bits] for site in worst},
-        }
-    return found
 
 
 def _of(row: Mapping[str, Any], task: str) -> Evaluation:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from qalof.evaluation.result import Evaluation, mean_per_token
 from tests.benchmarks.ticks import Ticks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +24,12 @@ def study(monkeypatch):
     yield {"data": data, "place": place, "plan": plan, "runner": runner, "scales": scales, "summary": summary}
     for name in [name for name in sys.modules if name.split(".")[0] in ("study", "measure", "tables", "attack_study")]:
         del sys.modules[name]
+
+
+def tiny(study, folder):
+    """The tiny scale, whose data are not read."""
+    scale = study["scales"].SCALES["tiny"]
+    return study["place"].Place("tiny", scale, folder / "data", folder / "state", torch.device("cpu"), Ticks(1000))
 
 
 def results(records):
@@ -80,6 +87,71 @@ def test_a_change_of_a_stage_s_inputs_changes_the_keys_of_all_that_depend_on_it(
     changed = {name for name in stages if before[name] != after[name]}
     expected = {"search_before", "compare_searches", "train_found_before", "score_found_before"}
     assert changed == expected
+
+
+def test_a_row_is_completed_task_by_task_and_no_task_is_scored_twice(study, tmp_path):
+    place = replace(tiny(study, tmp_path), keys={"first": "1", "second": "2"})
+    from study import scoring
+
+    model, specs = scoring.pretrained(place), {"8": "w8a8kv8", "4": "w4a8kv8"}
+    scored = []
+
+    def task(name):
+        return lambda: scored.append((name, str(model.bitmap))) or Evaluation({"acc": 1.0}, 1, {"acc": [1.0]})
+
+    for stage, tasks, after in (("first", "a", ()), ("second", "ab", ("first",)), ("second", "abc", ("first",))):
+        rows = scoring.kept_scores(place, stage, model, specs, {name: task(name) for name in tasks}, after)
+        assert {name: sorted(row["evaluations"]) for name, row in rows.items()} == dict.fromkeys(specs, sorted(tasks))
+    # a task at all bitmaps before the next task
+    assert [name for name, _ in scored] == ["a", "a", "b", "b", "c", "c"]
+    assert len(set(scored)) == 6
+
+
+def test_bitmaps_are_compared_on_the_questions_that_both_have(study, tmp_path):
+    from study import found
+
+    def evaluation(nats, tokens):
+        loss, losses = mean_per_token(nats, tokens)
+        return Evaluation({"loss": loss}, len(nats), {"loss": losses}, weights={"loss": tokens})
+
+    place = replace(tiny(study, tmp_path), scale=replace(tiny(study, tmp_path).scale, dev_questions=200))
+    nats, tokens = [1.0, 2.0, 0.5, 4.0, 3.0], [1, 3, 2, 5, 4]
+    names = found.pieces(place, "losses")
+    every = {
+        name: evaluation(nats[at : at + 2], tokens[at : at + 2]).to_json()
+        for name, at in zip(names, (0, 2), strict=False)
+    }
+    joined = found._joined(place, {"evaluations": every, "machines": dict.fromkeys(every, "this")})
+    assert joined["loss"][0]["loss"] == pytest.approx(sum(nats[:4]) / sum(tokens[:4]))
+    other = {"loss": (evaluation([1.5, 2.5, 1.0], tokens[:3]), None)}
+    pair = found._differences(other, joined)["loss"]
+    assert pair["questions"] == 3
+    assert pair["machines"] == [None, "this"]
+    # 0.5 nats more per question, over the 6 tokens of the three
+    assert pair["interval"][0] == pytest.approx(3 * 0.5 / 6)
+    # a piece that is missing ends what is joined
+    late = {names[0]: every[names[0]], names[2]: every[names[1]]}
+    assert found._joined(place, {"evaluations": late, "machines": dict.fromkeys(late, "this")})["loss"][0].examples == 2
+
+
+def test_claims_about_layers_find_what_was_planted(study):
+    from study import claims
+
+    def damage(block, kind):
+        part = 4.0 if kind in claims.MLP else 1.0
+        return part * (0.5 if kind in ("o_proj", "down_proj") else 1.0) / 2**block
+
+    kinds = {"self_attn": claims.ATTENTION, "mlp": claims.MLP}
+    names = [f"layers.{block}.{part}.{kind}" for block in range(6) for part, each in kinds.items() for kind in each]
+    window = {name: {"4": damage(int(name.split(".")[1]), name.rpartition(".")[2])} for name in names}
+    weights = {name: 8 if ".mlp." in name else 2 for name in names}
+    told = claims.sensitivities([window, window], weights)["4"]
+    assert told["claims"]["rank correlation of a block's depth and damage"][0] == -1.0
+    assert told["claims"]["the MLP's output over its inputs"] == [0.5, 0.5, 0.5]
+    per_site = told["claims"]["MLP layers over attention layers"][0]
+    assert told["claims"]["MLP layers over attention layers, per weight"][0] == pytest.approx(per_site / 4, abs=1e-3)
+    assert told["windows_agree"] == 1.0
+    assert next(iter(told["most"])) == "layers.0.mlp.gate_proj"
 
 
 def test_the_tables_on_the_pages_are_those_of_the_committed_result(monkeypatch):

@@ -24,9 +24,10 @@ import torch
 from measure import environment, report, summary
 
 import qalof
-from qalof.attacks.attack import AttackExample, AttackResult, attack_examples
+from qalof.attacks.attack import attack_examples
 from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.attacks.methods.together import attack_together
+from qalof.attacks.result import AttackExample, AttackResult
 from qalof.model.adapters import AdapterSpec
 from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained
 from qalof.model.switchable import SwitchableModel

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import qalof
-from qalof.attacks.attack import AttackExample, AttackStatus, attack_examples
+from qalof.attacks.attack import attack_examples
 from qalof.attacks.methods.gbda import GbdaSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
+from qalof.attacks.result import AttackExample, AttackStatus
 from qalof.model.adapters import AdapterSpec
 from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained, load_tokenizer
 from qalof.model.settings import SwitchSettings

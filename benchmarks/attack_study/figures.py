@@ -9,9 +9,9 @@ from md_tables import rows, three
 
 from attack_study.scales import DRAWN, SOURCES, Group
 from attack_study.work import ADAPTIVE, Records, targets_of
-from qalof.attacks.attack import summarize
 from qalof.attacks.meaning import success_by_similarity
 from qalof.attacks.rates import Rate
+from qalof.attacks.result import summarize
 from qalof.attacks.robustness.attackers import attackers_of, comparisons_of, misread
 from qalof.attacks.robustness.transfer import DrawTable, Population, PredictionTable, transfer_matrix
 

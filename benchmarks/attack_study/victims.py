@@ -12,7 +12,7 @@ from study.clock import Clock
 
 from attack_study.scales import WIDTHS, Scale
 from qalof import build
-from qalof.attacks.attack import AttackExample
+from qalof.attacks.result import AttackExample
 from qalof.bitmap import Bitmap
 from qalof.checkpoint.trainer import load_checkpoint, save_checkpoint
 from qalof.files import read_json, write_json

@@ -20,9 +20,10 @@ from study.clock import Clock
 import qalof
 from attack_study.scales import DRAWN, FIXED_DRAWS, SOURCES, Group, Scale
 from attack_study.victims import examples_of, task_of, train
-from qalof.attacks.attack import AttackExample, AttackResult, attack_at
+from qalof.attacks.attack import attack_at
 from qalof.attacks.meaning import Meaning
 from qalof.attacks.methods.together import attack_together
+from qalof.attacks.result import AttackExample, AttackResult
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.transfer import draw_table, prediction_table

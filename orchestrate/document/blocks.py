@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from markupsafe import Markup
 
@@ -39,10 +39,8 @@ class Table:
     note: str = ""
     look: Literal["plain", "heat"] = "plain"
 
-    @property
-    def kind(self) -> str:
-        """Which of the template's macros draws it."""
-        return "table"
+    kind: ClassVar[str] = "table"
+    """The name of the macro that draws it in the page's template."""
 
     @property
     def long(self) -> bool:
@@ -62,10 +60,8 @@ class Plot:
     caption: str
     name: str
 
-    @property
-    def kind(self) -> str:
-        """Which of the template's macros draws it."""
-        return "plot"
+    kind: ClassVar[str] = "plot"
+    """The name of the macro that draws it in the page's template."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +80,8 @@ class Examples:
     title: str
     pairs: Sequence[Pair]
 
-    @property
-    def kind(self) -> str:
-        """Which of the template's macros draws it."""
-        return "examples"
+    kind: ClassVar[str] = "examples"
+    """The name of the macro that draws it in the page's template."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +91,8 @@ class Commands:
     label: str
     lines: Sequence[str]
 
-    @property
-    def kind(self) -> str:
-        """Which of the template's macros draws it."""
-        return "commands"
+    kind: ClassVar[str] = "commands"
+    """The name of the macro that draws it in the page's template."""
 
 
 Block = Table | Plot | Examples | Commands

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from qalof.attacks.attack import AttackExample, AttackSettings
+from qalof.attacks.attack import AttackSettings
 from qalof.attacks.goal import HELD
+from qalof.attacks.result import AttackExample
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
 from qalof.tasks.base import Task

@@ -4,7 +4,7 @@ Two judges say so.  A *similarity* (a sentence encoder, or its stand-in) compare
 original by a cosine, whatever the attack's own filter was.  No cosine separates what kept its meaning from what did
 not, so success is stated at several thresholds (:data:`THRESHOLDS`), at each of which only successes at least so
 similar count.  An *oracle* knows the true label of any text, as the generator of the tiny reviews does. A success whose
-new text truly has another label fooled nobody: it becomes :attr:`~qalof.attacks.attack.AttackStatus.LABEL_CHANGED`,
+new text truly has another label fooled nobody: it becomes :attr:`~qalof.attacks.result.AttackStatus.LABEL_CHANGED`,
 apart from success, and tables of transfer and random precision read the original in its place.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from qalof.attacks.attack import SIMILARITY, TRUE_LABEL_CHANGED, AttackResult, AttackStatus
+from qalof.attacks.result import SIMILARITY, TRUE_LABEL_CHANGED, AttackResult, AttackStatus
 from qalof.statistics import Interval, wilson
 
 THRESHOLDS = (0.6, 0.7, 0.8, 0.9, 0.95)

@@ -6,8 +6,8 @@ its author chose, and harmless strings show that as well; a user who needs other
 
 from __future__ import annotations
 
-from qalof.attacks.attack import AttackExample
 from qalof.attacks.goal import HELD
+from qalof.attacks.result import AttackExample
 from qalof.errors import BadInputError
 from qalof.home import expanded
 from qalof.model.pretrained import HeadKind

@@ -2,7 +2,7 @@
 
 There is one word in a run of characters without white space at most, from its first to its last letter or digit
 ("(well-known)," has the word "well-known"), so swapping n words changes n of the words that
-:func:`qalof.attacks.attack.words_changed` counts.
+:func:`qalof.attacks.result.words_changed` counts.
 """
 
 from __future__ import annotations

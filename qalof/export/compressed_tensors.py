@@ -11,9 +11,7 @@ One *config group* holds all sites of a width and a group size, named one by one
 ``ignore`` where it is a linear layer.  Scales of a whole tensor are written once per row.  Adapters are merged before
 rounding, as in a GGUF file (:mod:`qalof.export.gguf_tensors`): exact under ``merge_then_quantize``.
 
-What the format, or its readers, cannot hold is refused: values that are not code times scale, widths between 8 bits and
-full precision, rounded inputs and caches, layers other than ``Linear``, a rounded embedding, and a head that is rounded
-while the embedding shares its weight.
+What the format cannot hold is refused (:mod:`qalof.export.compressed_tensors_limits`).
 """
 
 from __future__ import annotations
@@ -30,16 +28,16 @@ from transformers import PreTrainedTokenizerBase
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
+from qalof.export.compressed_tensors_limits import FORMAT, check_expressible
 from qalof.export.float_type import FloatType
 from qalof.export.gguf_tensors import computed_weight, merged_weight
-from qalof.export.packed import rest_names, skeleton
+from qalof.export.packed import rest_names, save_configs, skeleton
 from qalof.files import read_json, sealed_folder, write_json
-from qalof.layer_bits import FULL_PRECISION, LayerBits, WeightWidth, bits_of
+from qalof.layer_bits import WeightWidth, bits_of
 from qalof.model.at_bitmap import active_tensor, layers_of
 from qalof.model.sites import site_path
 from qalof.model.switchable import SwitchableModel
-from qalof.quantization.granularity import Granularity, check_divides
-from qalof.quantization.methods.gguf import Gguf
+from qalof.quantization.granularity import Granularity
 from qalof.quantization.packing import pack_rows
 from qalof.quantization.quantizer import QuantizedTensor, Quantizer
 from qalof.reading import read_text
@@ -48,15 +46,11 @@ from qalof.writing import check_folder
 
 KIND = "compressed-tensors"
 FORMAT_VERSION = 1
-FORMAT = "pack-quantized"
 WRITTEN_AS = "0.20.0"
 """The version of compressed-tensors whose readers were tried."""
 OLDEST_DENSE = "0.18"
 """The version from which codes whose width is no divisor of 32 cross from one int32 into the next: 0.17 has gaps."""
 WEIGHTS = "model.safetensors"
-HIGHEST = 8
-"""The largest width of packed codes."""
-_WAY_OUT = "export packed integers instead"
 
 
 @dataclass
@@ -106,66 +100,6 @@ def check_target(folder: str | Path) -> None:
     ours = config.is_file() and (folder / WEIGHTS).is_file() and f'"{FORMAT}"' in read_text(config, "config")
     if folder.exists() and not ours:
         raise BadInputError(f"output {folder} must be new, or an older compressed-tensors folder: it is neither")
-
-
-def check_expressible(model: SwitchableModel, bitmap: Bitmap) -> None:
-    """Refuse what the format cannot hold, before anything is computed.
-
-    Raises:
-        BadInputError: a site, its width or its quantizer has no form there; the error names it.
-    """
-    bare = skeleton(model)
-    for site in model.sites:
-        _check_site(model, site, bitmap[site.name], bare.get_submodule(site_path(model.model, site)))
-
-
-def _check_site(model: SwitchableModel, site: Site, layer: LayerBits, module: nn.Module) -> None:
-    width, quantizer = layer.weight_width, site.quantization.weight.at(layer.weight_width)
-    plain = bits_of(width) >= quantizer.full_precision_bits
-    rounded_input = (
-        not site.is_embedding
-        and layer.activation < site.quantization.activation.at(layer.activation).full_precision_bits
-    )
-    cache = site.quantization.kv
-    rounded_cache = any(bits < cache.at(bits).full_precision_bits for bits in site.kv_widths(layer.kv))
-    if rounded_input or rounded_cache:
-        what = "inputs" if rounded_input else "the KV cache"
-        raise BadInputError(
-            f"{FORMAT} holds weights alone, and its readers round by other grids: {site.name} is at {layer}, which "
-            f"rounds {what} too; take w{width}a{FULL_PRECISION}kv{FULL_PRECISION}, or {_WAY_OUT}"
-        )
-    if plain:
-        return
-    if site.is_embedding or not isinstance(module, nn.Linear):
-        raise BadInputError(
-            f"{FORMAT} is read for layers of type Linear: {site.name} is a {type(module).__name__} at {width} bits; "
-            f"leave it at {FULL_PRECISION}, or {_WAY_OUT}"
-        )
-    if site.is_head and getattr(model.model.config, "tie_word_embeddings", False):
-        raise BadInputError(
-            f"{FORMAT} has no rounded head whose weight the embedding shares: {site.name} is at {width} bits; leave it "
-            f"at {FULL_PRECISION}, or {_WAY_OUT}"
-        )
-    _check_quantizer(site, width, quantizer)
-
-
-def _check_quantizer(site: Site, width: WeightWidth, quantizer: Quantizer) -> None:
-    bits = bits_of(width)
-    if bits != int(bits) or not 2 <= bits <= HIGHEST:
-        raise BadInputError(
-            f"widths of {FORMAT} are whole numbers from 2 to {HIGHEST}, and {FULL_PRECISION}: {site.name} has {width}; "
-            f"take one of these, or {_WAY_OUT}"
-        )
-    quantizer.check_bits(bits)
-    if not (quantizer.scaled_codes or isinstance(quantizer, Gguf)):
-        why = "which has zero points" if quantizer.has_zero_point else "whose values are no codes times a scale"
-        raise BadInputError(
-            f"{FORMAT} is written of values that are code times scale: {site.name} has quantizer {quantizer.method}, "
-            f"{why}; take symmetric, or {_WAY_OUT}"
-        )
-    if quantizer.granularity is Granularity.GROUP:
-        assert quantizer.group_size is not None
-        check_divides(quantizer.group_size, site.in_features, f"the columns of {site.name} in {FORMAT}")
 
 
 def gather(model: SwitchableModel, bitmap: Bitmap | str | int, float_type: FloatType | str) -> CompressedTensors:
@@ -294,11 +228,7 @@ def save_compressed(
     found = gather(model, bitmap, float_type)
     linears = [name for name, module in skeleton(model).named_modules() if isinstance(module, nn.Linear)]
     with sealed_folder(folder, {"format_version": FORMAT_VERSION, "kind": KIND}) as beside:
-        model.model.config.save_pretrained(beside)
-        if getattr(model.model, "generation_config", None) is not None:
-            model.model.generation_config.save_pretrained(beside)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(beside)
+        save_configs(model, beside, tokenizer)
         config = read_json(beside / "config.json", "config")
         config |= {"architectures": [type(model.model).__name__], "dtype": str(found.float_type)}
         write_json(beside / "config.json", config | {"quantization_config": quantization_config(found, linears)})

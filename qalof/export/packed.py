@@ -154,16 +154,21 @@ def save_packed(
             "extra": dict(extra or {}),
         }
         with sealed_folder(folder, {"format_version": FORMAT_VERSION, "kind": KIND}) as beside:
-            model.model.config.save_pretrained(beside)
-            if getattr(model.model, "generation_config", None) is not None:
-                model.model.generation_config.save_pretrained(beside)
-            if tokenizer is not None:
-                tokenizer.save_pretrained(beside)
+            save_configs(model, beside, tokenizer)
             save_file(parts.packed, beside / PACKED_FILE)
             save_file(parts.rest, beside / REST_FILE)
             sizes = _sizes(model, parsed, parts, beside)
             write_json(beside / LAYOUT_FILE, layout | {"bytes": sizes.to_json()})
     return sizes
+
+
+def save_configs(model: SwitchableModel, folder: Path, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Write what transformers reads beside the weights: the config, the generation config and the tokenizer."""
+    model.model.config.save_pretrained(folder)
+    if getattr(model.model, "generation_config", None) is not None:
+        model.model.generation_config.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
 def rest_names(model: PreTrainedModel, sites: tuple[Site, ...], head_mode: HeadMode) -> list[str]:

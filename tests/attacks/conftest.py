@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2TokenizerFast
 
-from qalof.attacks.attack import AttackExample
+from qalof.attacks.result import AttackExample
 from qalof.model.pretrained import BaseModel, HeadKind, load_tokenizer
 from qalof.model.switchable import SwitchableModel, build
 from qalof.rng import portable_draws

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from qalof.attacks.attack import AttackStatus, attack_examples
+from qalof.attacks.attack import attack_examples
 from qalof.attacks.methods.substitution import WordAttack
 from qalof.attacks.methods.textfooler import TextFoolerSettings
+from qalof.attacks.result import AttackStatus
 from qalof.attacks.robustness.adversarial_accuracy import (
     AdversarialAccuracy,
     AdversarialAccuracySettings,
@@ -132,7 +133,7 @@ def test_settings_that_change_the_number_change_the_fingerprint(tmp_path):
         ({"attack": replace(ATTACK, synonyms="nowhere.tsv")}, "word list nowhere.tsv does not exist"),
         ({"attack": replace(ATTACK, encoder="nowhere")}, "nowhere"),
         ({"references": (33,)}, "33"),
-        ({"random_precision": DrawnAround(())}, "at least one width to draw from"),
+        ({"random_precision": DrawnAround(("no.json",))}, "no.json"),
     ],
     ids=["list", "encoder", "reference", "defense"],
 )
@@ -140,6 +141,11 @@ def test_settings_that_cannot_be_used_are_refused_when_it_is_made(victim, task, 
     with pytest.raises(BadInputError, match=message) as caught:
         AdversarialAccuracy(victim.model, task, replace(SETTINGS, **change))
     assert "\n" not in str(caught.value)
+
+
+def test_a_defense_without_bitmaps_is_refused():
+    with pytest.raises(BadInputError, match="at least one to draw from"):
+        DrawnAround(())
 
 
 def test_words_without_a_candidate_are_refused(victim, task, tmp_path):

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from qalof.attacks.answer_goal import MOST_NATS, AnswerGoal, moved
-from qalof.attacks.attack import AttackStatus, attack_examples
+from qalof.attacks.attack import attack_examples
 from qalof.attacks.examples import for_task
 from qalof.attacks.goal import BROKEN, HELD
 from qalof.attacks.methods.textfooler import TextFoolerSettings
+from qalof.attacks.result import AttackStatus
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.transfer import draw_table, prediction_table
 from qalof.attacks.words import Words

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, attack_examples
+from qalof.attacks.attack import attack_examples
 from qalof.attacks.elicitation import Elicitation, allowed_tokens
 from qalof.attacks.goal import BROKEN, HELD
 from qalof.attacks.methods.arca import Arca, ArcaSettings
 from qalof.attacks.methods.coordinate_search import CoordinateSearch, Proposal
+from qalof.attacks.result import AttackExample, AttackResult, AttackStatus
 from qalof.attacks.robustness.transfer import prediction_table
 from qalof.attacks.victim import frozen
 from qalof.bitmap import Bitmap

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, summarize, words_changed
 from qalof.attacks.examples import labelled_texts, texts_or_paragraphs
+from qalof.attacks.result import AttackExample, AttackResult, AttackStatus, summarize, words_changed
 from qalof.errors import BadInputError
 from qalof.tasks.classification import ClassificationSettings
 from qalof.tasks.factory import make_task

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus
+from qalof.attacks.result import AttackExample, AttackResult, AttackStatus
 from qalof.attacks.robustness.attackers import ATTACKERS, AttackerResult, attackers_of, comparisons_of, misread
 from qalof.attacks.robustness.transfer import DrawTable, PredictionTable
 

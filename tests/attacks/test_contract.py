@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from qalof.attacks.attack import AttackResult, AttackStatus, attack_examples
+from qalof.attacks.attack import attack_examples
 from qalof.attacks.methods.bert_attack import BertAttackSettings
 from qalof.attacks.methods.gbda import GbdaSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
+from qalof.attacks.result import AttackResult, AttackStatus
 from qalof.attacks.victim import Victim
 
 ATTACKS: dict[str, Any] = {

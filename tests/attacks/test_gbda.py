@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from qalof.attacks.attack import AttackStatus, attack_examples
+from qalof.attacks.attack import attack_examples
 from qalof.attacks.methods.gbda import (
     Gbda,
     GbdaSettings,
@@ -16,6 +16,7 @@ from qalof.attacks.methods.gbda import (
     soft_nll,
     soft_recall,
 )
+from qalof.attacks.result import AttackStatus
 from qalof.attacks.victim import Victim as AttackedModel
 from qalof.attacks.victim import frozen, margins
 from qalof.errors import BadInputError

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from qalof.attacks.attack import AttackExample
 from qalof.attacks.continuation_goal import ContinuationGoal
 from qalof.attacks.goal import BROKEN, HELD, LabelGoal
 from qalof.attacks.goals import label_or_continuation
+from qalof.attacks.result import AttackExample
 from qalof.attacks.victim import Victim
 from qalof.errors import BadInputError
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, summarize
 from qalof.attacks.meaning import THRESHOLDS, Meaning, success_by_similarity
+from qalof.attacks.result import AttackExample, AttackResult, AttackStatus, summarize
 from qalof.attacks.robustness.transfer import prediction_table
 from qalof.bitmap import Bitmap
 from qalof.tiny.reviews import LABELS, OPINIONS, make_reviews, true_label

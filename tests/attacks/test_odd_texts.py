@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from qalof.attacks.attack import AttackExample, attack_examples
+from qalof.attacks.attack import attack_examples
 from qalof.attacks.examples import fitting
 from qalof.attacks.goal import HELD
 from qalof.attacks.methods.arca import ArcaSettings
@@ -14,6 +14,7 @@ from qalof.attacks.methods.bert_attack import BertAttackSettings
 from qalof.attacks.methods.gbda import GbdaSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.attacks.methods.together import attack_together
+from qalof.attacks.result import AttackExample
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.substitutes.synonyms import read_thesaurus

@@ -1,6 +1,7 @@
 """A sentence encoder in place of the stand-in: what it must be, and what it says."""
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from qalof.attacks.attack import attack_examples
 from qalof.attacks.methods.bert_attack import BertAttackSettings
@@ -33,14 +34,27 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    torch.manual_seed(0)
-    BertModel(
-        BertConfig(
-            vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-            intermediate_size=16, max_position_embeddings=12,
-        )
-    ).save_pretrained(folder)  # fmt: skip
+    save_model(folder, BertModel, BertConfig)
     return str(folder)
+
+
+def save_model(folder: Path, model: Any, config: Any) -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 4 + len(WORDS), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model(config(**sizes, intermediate_size=16, max_position_embeddings=12)).save_pretrained(folder)
+
+
+def test_a_text_longer_than_an_encoder_reads_keeps_its_beginning_wherever_its_positions_begin(
+    encoder: str, tmp_path: Path
+) -> None:
+    roberta = tmp_path / "roberta"
+    shutil.copytree(encoder, roberta)
+    save_model(roberta, RobertaModel, RobertaConfig)  # its positions begin at 2
+    for folder, longest in ((encoder, 12), (str(roberta), 10)):
+        similarity = EncoderSimilarity(folder, "cosine")
+        read = "room " * (longest - 2)
+        assert torch.equal(similarity.vectors([read + "good bad"]), similarity.vectors([read]))
+        assert not torch.equal(similarity.vectors([read]), similarity.vectors([read[5:]]))
 
 
 def test_a_text_is_like_itself_and_the_order_of_others_is_kept(encoder: str) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from tokenizers import ByteLevelBPETokenizer
 
-from qalof.attacks.attack import AttackExample
 from qalof.attacks.goal import HELD
 from qalof.attacks.methods.arca import ArcaSettings
+from qalof.attacks.result import AttackExample
 from qalof.attacks.targets import HARMLESS_TARGETS, targets_of
 from qalof.errors import BadInputError
 from qalof.tasks.classification import ClassificationSettings

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from qalof.attacks.attack import AttackExample, attack_examples
+from qalof.attacks.attack import attack_examples
 from qalof.attacks.methods.bert_attack import BertAttackSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.attacks.methods.together import Rendezvous, attack_together, padded_logits
+from qalof.attacks.result import AttackExample
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.errors import BadInputError

@@ -4,10 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qalof.attacks.attack import AttackResult, AttackStatus, attack_examples
+from qalof.attacks.attack import attack_examples
 from qalof.attacks.goal import GoalFunction
 from qalof.attacks.methods.gbda import GbdaSettings
 from qalof.attacks.rates import Rate
+from qalof.attacks.result import AttackResult, AttackStatus
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.report import RobustnessResult, robustness_of
 from qalof.attacks.robustness.transfer import (

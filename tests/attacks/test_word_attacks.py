@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, attack_examples
+from qalof.attacks.attack import attack_examples
 from qalof.attacks.continuation_goal import ContinuationGoal
 from qalof.attacks.goal import HELD, GoalFunctionResult
 from qalof.attacks.methods.bert_attack import BertAttack, BertAttackSettings, mask_of
 from qalof.attacks.methods.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
+from qalof.attacks.result import AttackExample, AttackResult, AttackStatus
 from qalof.attacks.substitutes.stop_words import is_stop_word
 from qalof.attacks.words import Words
 from qalof.errors import BadInputError

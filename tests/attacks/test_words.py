@@ -2,7 +2,7 @@
 
 import pytest
 
-from qalof.attacks.attack import words_changed
+from qalof.attacks.result import words_changed
 from qalof.attacks.words import Words, cased
 
 TEXTS = ("", "  ", "-- ...", "a", ' "Well-known,"  he\tsaid (twice).\n', "don't", "x -- y", "naïve café_s _")

@@ -1,6 +1,8 @@
 """Fake models for the search: sites without weights, and an evaluator that is a formula."""
 
 import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from qalof.evaluation.result import Evaluation
 from qalof.site import KvLayout, Site
@@ -55,6 +57,32 @@ class FormulaEvaluator:
         f1 = 90 - 4 * sum(errors)
         per_example = {"f1": [f1 - 5, f1 + 5, f1 - 1, f1 + 1]} if self.per_example else {}
         return Evaluation({"f1": f1, "loss": sum(errors)}, 4, per_example)
+
+
+class NextToken:
+    """Mean log-likelihood of fixed random text."""
+
+    metrics = ("likelihood",)
+
+    def evaluate(self, model, *, limit=None, progress=None):
+        ids = torch.randint(0, 50, (4, 12), generator=torch.Generator().manual_seed(0))[:limit]
+        with torch.no_grad():
+            logits = model(ids).logits[:, :-1].log_softmax(-1)
+        scores = logits.gather(-1, ids[:, 1:, None]).mean((1, 2)).tolist()
+        return Evaluation({"likelihood": sum(scores) / len(scores)}, len(scores), {"likelihood": scores})
+
+    def fingerprint(self):
+        return "next-token"
+
+
+@pytest.fixture(scope="session")
+def small_gpt2(tmp_path_factory):
+    """Folder of a random two-block GPT-2 that reads the tokens of :class:`NextToken`."""
+    path = tmp_path_factory.mktemp("gpt2")
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3)
+    GPT2LMHeadModel(config).save_pretrained(path)
+    return str(path)
 
 
 def make_sites(blocks):

@@ -4,15 +4,13 @@ import math
 from itertools import pairwise
 
 import pytest
-import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 import search
 from qalof.errors import BadInputError
-from qalof.evaluation.result import Evaluation
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.switchable import build
 from search.measurement import HeatWanted
+from tests.search.conftest import NextToken
 
 OBJECTIVES = ("max:f1",)
 
@@ -90,29 +88,15 @@ def test_an_evaluator_that_cannot_measure_is_told_so_and_needs_no_measure_withou
         run(space, Plain(space.sites), 12, race=[4])
 
 
-class Text:
-    """Mean log-likelihood of fixed random text; at 2 bits it raises."""
-
-    metrics = ("likelihood",)
-
+class BreaksAtTwoBits(NextToken):
     def evaluate(self, model, *, limit=None, progress=None):
         if all(layer.weight == 2 for layer in model.bitmap.values()):
             raise ZeroDivisionError("a model that breaks")
-        ids = torch.randint(0, 50, (4, 12), generator=torch.Generator().manual_seed(0))[:limit]
-        with torch.no_grad():
-            logits = model(ids).logits[:, :-1].log_softmax(-1)
-        scores = logits.gather(-1, ids[:, 1:, None]).mean((1, 2)).tolist()
-        return Evaluation({"likelihood": sum(scores) / len(scores)}, len(scores), {"likelihood": scores})
-
-    def fingerprint(self):
-        return "text"
+        return super().evaluate(model, limit=limit, progress=progress)
 
 
-def test_a_heat_gives_what_evaluations_of_so_many_examples_give_and_leaves_the_model_as_it_was(tmp_path):
-    torch.manual_seed(0)
-    config = GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    model, task = build(BaseModel(str(tmp_path), HeadKind.CAUSAL_LM)).train(), Text()
+def test_a_heat_gives_what_evaluations_of_so_many_examples_give_and_leaves_the_model_as_it_was(small_gpt2):
+    model, task = build(BaseModel(small_gpt2, HeadKind.CAUSAL_LM)).train(), BreaksAtTwoBits()
     before = model.bitmap
     bitmaps = [search.BitmapSpace.of(model, weight=(width,)).uniform()[0] for width in (4, 2, 8)]
     taken = HeatWanted(tuple(bitmaps), "likelihood", 3).take(model, task)

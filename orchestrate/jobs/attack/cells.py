@@ -26,7 +26,7 @@ from orchestrate.document.table_config import Place
 from orchestrate.jobs.attack.config import AttackConfig
 from orchestrate.jobs.attack.findings import skipped_in
 from orchestrate.runs.layout import ATTACK_RECORD, ROBUSTNESS
-from qalof.attacks.attack import AttackResult, AttackStatus, summarize
+from qalof.attacks.result import AttackResult, AttackStatus, summarize
 from qalof.files import read_json, read_whole_lines
 from qalof.metrics import ADVERSARIAL_ACCURACY
 from qalof.statistics import bootstrap_mean, wilson

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrate.document.findings import recorded, well_formed
 from orchestrate.document.record import Step
 from orchestrate.runs.layout import ATTACK_RECORD, ATTACK_SKIPPED
-from qalof.attacks.attack import AttackResult
+from qalof.attacks.result import AttackResult
 from qalof.attacks.robustness.report import RobustnessResult
 
 

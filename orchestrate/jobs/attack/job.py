@@ -32,8 +32,8 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import ATTACK_RECORD, ROBUSTNESS
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
-from qalof.attacks.attack import AttackExample, AttackResult
 from qalof.attacks.examples import fitting, for_task
+from qalof.attacks.result import AttackExample, AttackResult
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import BATCH_SIZE, RandomPrecision
 from qalof.attacks.robustness.report import Attacked, RobustnessResult, robustness_of

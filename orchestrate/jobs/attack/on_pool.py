@@ -21,9 +21,10 @@ import torch
 from orchestrate.cluster.evaluation_pool import pool_of, threads_of
 from orchestrate.config.sections import WorkersConfig
 from orchestrate.runs.layout import ATTACK_JUDGED, ATTACK_RECORD, ATTACK_SKIPPED
-from qalof.attacks.attack import AttackExample, AttackResult, AttackSettings, attack_at
+from qalof.attacks.attack import AttackSettings, attack_at
 from qalof.attacks.examples import oracle_of
 from qalof.attacks.meaning import Meaning
+from qalof.attacks.result import AttackExample, AttackResult
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.transfer import DrawTable, PredictionTable, draw_table, prediction_table

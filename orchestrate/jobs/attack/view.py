@@ -19,8 +19,8 @@ from orchestrate.jobs.attack.attackers_view import attackers_table, comparisons_
 from orchestrate.jobs.attack.findings import Attacked, attacked_of
 from orchestrate.jobs.attack.shown import cell, defence_name, drawn_from, rate
 from orchestrate.jobs.attack.wording import CLASSIFIER, mean_measure, substitutes_named, wording
-from qalof.attacks.attack import AttackResult, AttackStatus, summarize
 from qalof.attacks.rates import Rate
+from qalof.attacks.result import AttackResult, AttackStatus, summarize
 from qalof.attacks.robustness.report import RandomPrecisionReport
 from qalof.statistics import Interval
 

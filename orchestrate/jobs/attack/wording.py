@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrate.jobs.attack.findings import Attacked
-from qalof.attacks.attack import AttackResult
+from qalof.attacks.result import AttackResult
 
 
 @dataclass(frozen=True)

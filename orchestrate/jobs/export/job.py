@@ -23,7 +23,8 @@ from orchestrate.document.record import Record, Step
 from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.export.config import ExportConfig
 from orchestrate.jobs.export.findings import Exported, exported
-from orchestrate.jobs.export.write import Opened, check_widths, open_for_export, write_export
+from orchestrate.jobs.export.opening import Opened, check_widths, open_for_export
+from orchestrate.jobs.export.write import write_export
 from orchestrate.jobs.shared.scores import record_bitmap
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run

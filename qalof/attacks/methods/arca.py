@@ -19,10 +19,11 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 
-from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, Work
+from qalof.attacks.attack import Work
 from qalof.attacks.elicitation import Elicitation, allowed_tokens
 from qalof.attacks.methods.coordinate_search import CoordinateSearch, Proposal, Reading
 from qalof.attacks.methods.gbda import example_seed
+from qalof.attacks.result import AttackExample, AttackResult, AttackStatus
 from qalof.attacks.targets import HARMLESS, elicited
 from qalof.attacks.victim import Precisions, embedding_matrix, frozen
 from qalof.errors import BadInputError, nearest_hint

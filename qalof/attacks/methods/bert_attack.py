@@ -24,9 +24,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
-from qalof.attacks.attack import AttackExample, Work
+from qalof.attacks.attack import Work
 from qalof.attacks.goal import Goal
 from qalof.attacks.methods.substitution import Swap, WordAttack, WordAttackSettings
+from qalof.attacks.result import AttackExample
 from qalof.attacks.substitutes import stop_words
 from qalof.attacks.substitutes.left_context import PROPOSED, LeftContext
 from qalof.attacks.substitutes.masked_words import LEFT_CONTEXT, MaskedWords, check_masked_lm

@@ -33,9 +33,10 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch.nn import functional
 
-from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, Work, words_changed
+from qalof.attacks.attack import Work
 from qalof.attacks.examples import labelled_texts, text_misfit
 from qalof.attacks.goal import LabelGoal
+from qalof.attacks.result import AttackExample, AttackResult, AttackStatus, words_changed
 from qalof.attacks.victim import Precisions, Victim, classifier, embedding_matrix, frozen, margins, transformers_model
 from qalof.errors import BadInputError
 from qalof.laws import Count, Law, Natural, Positive, Weight, check_numbers

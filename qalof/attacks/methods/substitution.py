@@ -29,11 +29,11 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
-from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus
 from qalof.attacks.continuation_goal import DEFAULT_RISE
 from qalof.attacks.examples import text_misfit, texts_or_paragraphs
 from qalof.attacks.goal import Goal, GoalFunctionResult
 from qalof.attacks.goals import label_or_continuation
+from qalof.attacks.result import AttackExample, AttackResult, AttackStatus
 from qalof.attacks.substitutes.sentence_encoder import STATES, check_encoder
 from qalof.attacks.substitutes.similarity import Ask, SharedSimilarity, Similarity
 from qalof.attacks.substitutes.stop_words import is_stop_word

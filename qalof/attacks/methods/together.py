@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from qalof.attacks.attack import AttackExample, AttackResult
 from qalof.attacks.methods.substitution import WordAttack, WordAttackSettings
+from qalof.attacks.result import AttackExample, AttackResult
 from qalof.attacks.victim import Precisions
 from qalof.batching import attention_mask, by_length, pad_right
 from qalof.bitmap import Bitmap

@@ -35,13 +35,14 @@ from typing import Annotated, Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from qalof.attacks.attack import AttackExample, AttackResult, AttackStatus, attack_at
+from qalof.attacks.attack import attack_at
 from qalof.attacks.examples import fitting, oracle_of
 from qalof.attacks.goal import Goal
 from qalof.attacks.meaning import Meaning
 from qalof.attacks.methods.bert_attack import BertAttackSettings
 from qalof.attacks.methods.substitution import WordAttack
 from qalof.attacks.methods.textfooler import TextFoolerSettings
+from qalof.attacks.result import AttackExample, AttackResult, AttackStatus
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.transfer import draw_table
@@ -58,6 +59,7 @@ from qalof.home import expanded
 from qalof.laws import Count, Law, Seed, Width, check_numbers
 from qalof.metrics import ADVERSARIAL_ACCURACY
 from qalof.model.pretrained import HeadKind, load_pretrained
+from qalof.paths import BitmapText
 from qalof.tasks.base import Task
 from qalof.tasks.classification import ClassificationTask
 
@@ -76,7 +78,7 @@ At = Bitmap | RandomPrecision
 class DrawnAround:
     """Random precision around the bitmap that is measured, at which a request stays unless it switches."""
 
-    bitmaps: tuple[Width | str, ...]
+    bitmaps: tuple[Width | BitmapText, ...]
     """The bitmaps to draw from when a request switches, as :meth:`qalof.bitmap.Bitmap.parse` reads them."""
     probability: Annotated[float, Law(gt=0, lt=1)] = 0.5
     """How often a request leaves the measured bitmap; at 1 every bitmap would have the same number."""
@@ -87,12 +89,14 @@ class DrawnAround:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        if not self.bitmaps:
+            raise BadInputError("bitmaps must name at least one to draw from: got none; [8, 4] for example")
 
     def around(self, bitmap: Bitmap, seed: int) -> RandomPrecision:
         """Return the defense whose baseline is ``bitmap``.
 
         Raises:
-            BadInputError: There is no bitmap to draw from, or one does not fit the sites of ``bitmap``.
+            BadInputError: A bitmap does not fit the sites of ``bitmap``.
         """
         return RandomPrecision.of(
             bitmap.sites, self.bitmaps, granularity=self.granularity, seed=seed, probability=self.probability,

@@ -29,9 +29,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from qalof.attacks.attack import SIMILARITY, AttackResult, AttackStatus
 from qalof.attacks.meaning import THRESHOLDS
 from qalof.attacks.rates import Mask, Rate
+from qalof.attacks.result import SIMILARITY, AttackResult, AttackStatus
 from qalof.attacks.robustness.transfer import DrawTable, PredictionTable
 from qalof.comparison import Comparison, compare
 

@@ -13,9 +13,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from qalof.attacks.attack import SIMILARITY, AttackResult, AttackStatus
 from qalof.attacks.meaning import THRESHOLDS
 from qalof.attacks.rates import Mask, Rate
+from qalof.attacks.result import SIMILARITY, AttackResult, AttackStatus
 from qalof.attacks.robustness.attackers import AttackerResult, attackers_of, comparisons_of, misread
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.transfer import DrawTable, Population, PredictionTable, predicted_success, transfer_matrix

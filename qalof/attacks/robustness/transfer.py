@@ -27,9 +27,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from qalof.attacks.attack import AttackResult
 from qalof.attacks.goal import GoalFunction
 from qalof.attacks.rates import Mask, Rate
+from qalof.attacks.result import AttackResult
 from qalof.attacks.robustness.random_precision import DrawGranularity, RandomPrecision
 from qalof.attacks.victim import frozen
 from qalof.batching import Progress

@@ -17,19 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModelForMaskedLM
 
+from qalof.attacks.substitutes.bert_folder import bert_folder, load_bert, longest_text
 from qalof.attacks.words import Words, cased
 from qalof.errors import BadInputError
-from qalof.model.pretrained import resolve_source
 from qalof.precision import at_least_float32
-from qalof.reading import is_folder, library_errors
 
 LEFT_CONTEXT = "left-context"
 """The name of the stand-in: a causal model that reads what stands before the place."""
 
+_WHAT = "masked language model"
 _WAY_OUT = f"give the folder of a model such as BERT with its masked-language-modeling head, or {LEFT_CONTEXT!r}"
 _SPARE = 2
 """How many special tokens surround a text."""
@@ -51,9 +49,9 @@ class MaskedWords:
         folder = check_masked_lm(source)
         self._device, self._most = torch.device(device), most
         self._model, self._tokenizer = _loaded(folder, str(self._device))
-        self._longest = int(self._model.config.max_position_embeddings) - _SPARE
+        self._longest = longest_text(self._model) - _SPARE
         self._ends = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
-        self.name = f"masked language model {Path(folder).name}"
+        self.name = f"{_WHAT} {Path(folder).name}"
 
     @torch.no_grad()
     def candidates(self, words: Words, index: int) -> list[str]:
@@ -85,27 +83,19 @@ def check_masked_lm(source: str) -> str:
     Raises:
         BadInputError: there is no such folder, or it holds no model with a masked-language-modeling head.
     """
-    folder = resolve_source(source)
-    if not is_folder(Path(folder)):
-        raise BadInputError(f"a masked language model must be a folder: {source} is none; {_WAY_OUT}")
-    with library_errors(f"masked language model {source!r}", _WAY_OUT):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    folder, config, both = bert_folder(source, _WHAT, _WAY_OUT)
     heads = [str(name) for name in config.architectures or []]
-    if config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or not any(h.endswith("MaskedLM") for h in heads):
+    if not both or not any(head.endswith("MaskedLM") for head in heads):
         said = " and ".join(heads) or config.model_type
-        raise BadInputError(f"a masked language model must have its head: {source} holds {said}; {_WAY_OUT}")
+        raise BadInputError(f"a {_WHAT} must have its head: {source} holds {said}; {_WAY_OUT}")
     return folder
 
 
 @lru_cache(maxsize=1)
 def _loaded(folder: str, device: str) -> tuple[Any, Any]:
-    transformers_logging.disable_progress_bar()
-    with library_errors(f"masked language model {folder!r}", _WAY_OUT):
-        model = AutoModelForMaskedLM.from_pretrained(folder, dtype="float32", trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model, tokenizer = load_bert(AutoModelForMaskedLM, folder, device, _WHAT, _WAY_OUT)
     if tokenizer.mask_token_id is None or not any(token.startswith("##") for token in tokenizer.get_vocab()):
         raise BadInputError(
-            f"a masked language model must have a mask token, and pieces of words that begin with ##: {folder} has "
-            f"not; {_WAY_OUT}"
+            f"a {_WHAT} must have a mask token, and pieces of words that begin with ##: {folder} has not; {_WAY_OUT}"
         )
-    return model.to(device).eval(), tokenizer
+    return model, tokenizer

@@ -16,21 +16,19 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModel
 
+from qalof.attacks.substitutes.bert_folder import bert_folder, load_bert, longest_text
 from qalof.attacks.substitutes.similarity import Metric, Similarity, StateSimilarity, in_metric
 from qalof.batching import attention_mask, by_equal_length, by_length, pad_right
 from qalof.errors import BadInputError
-from qalof.model.pretrained import resolve_source
 from qalof.precision import at_least_float32
-from qalof.reading import is_folder, library_errors
 
 STATES = "states"
 """The name of the stand-in: mean hidden states of the attack's language model."""
 
 AT_ONCE = 128
+_WHAT = "sentence encoder"
 _WAY_OUT = f"give the folder of a sentence encoder in Hugging Face format, or {STATES!r}"
 
 
@@ -50,8 +48,8 @@ class EncoderSimilarity:
         folder = check_encoder(source)
         self._metric, self._device = metric, torch.device(device)
         self._model, self._tokenizer = _loaded(folder, str(self._device))
-        self._longest = int(self._model.config.max_position_embeddings)
-        self.name = f"sentence encoder {Path(folder).name}, {metric}"
+        self._longest = longest_text(self._model)
+        self.name = f"{_WHAT} {Path(folder).name}, {metric}"
         self._kept: dict[str, torch.Tensor] = {}
 
     def of(self, reference: str, texts: Sequence[str]) -> list[float]:
@@ -94,14 +92,10 @@ def check_encoder(source: str) -> str:
     Raises:
         BadInputError: there is no such folder, or it holds no model of the BERT kind.
     """
-    folder = resolve_source(source)
-    if not is_folder(Path(folder)):
-        raise BadInputError(f"a sentence encoder must be a folder: {source} is none; {_WAY_OUT}")
-    with library_errors(f"sentence encoder {source!r}", _WAY_OUT):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    if config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or getattr(config, "is_decoder", False):
+    folder, config, both = bert_folder(source, _WHAT, _WAY_OUT)
+    if not both:
         raise BadInputError(
-            f"a sentence encoder must read a text in both directions, as BERT does: {source} holds a "
+            f"a {_WHAT} must read a text in both directions, as BERT does: {source} holds a "
             f"{config.model_type} model; {_WAY_OUT}"
         )
     return folder
@@ -122,13 +116,4 @@ def similarity_of(
 
 @lru_cache(maxsize=2)
 def _loaded(folder: str, device: str) -> tuple[Any, Any]:
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # heads that a sentence encoder does not have are missed on purpose
-    transformers_logging.disable_progress_bar()
-    try:
-        with library_errors(f"sentence encoder {folder!r}", _WAY_OUT):
-            model = AutoModel.from_pretrained(folder, dtype="float32", trust_remote_code=False)
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    return model.to(device).eval(), tokenizer
+    return load_bert(AutoModel, folder, device, _WHAT, _WAY_OUT)

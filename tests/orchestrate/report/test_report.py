@@ -49,8 +49,8 @@ from orchestrate.report import write_report, write_reports
 from orchestrate.report.facts import PLANTED
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import FILES
-from qalof.attacks.attack import AttackResult, AttackStatus
 from qalof.attacks.rates import Rate
+from qalof.attacks.result import AttackResult, AttackStatus
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.report import robustness_of
 from qalof.attacks.robustness.transfer import DrawTable, PredictionTable

@@ -18,7 +18,7 @@ __all__ = ["CheckpointEvaluator", "connect", "search"]
 
 
 def __getattr__(name: str) -> Any:
-    """The Python API, imported on first use: Ray takes seconds."""
+    """Return a name of the Python API, which is imported on first use, since Ray takes seconds."""
     if name == "connect":
         from orchestrate.cluster.connection import connect
 

@@ -62,7 +62,7 @@ class Bitmap(Mapping[str, LayerBits]):
         return f"Bitmap({self})"
 
     def __str__(self) -> str:
-        """Runs of equal layers, ``8x12,4x4``; a uniform bitmap is its one entry."""
+        """Return the runs of equal layers, ``8x12,4x4``; a uniform bitmap is its one entry."""
         return text_of(self._layers.values())
 
     @property

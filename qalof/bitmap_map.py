@@ -14,7 +14,7 @@ from qalof.bitmap_patterns import block_name, numbered_blocks
 from qalof.layer_bits import AnyWidth, KvWidth, LayerBits
 
 ROLES = ("weight", "activation", "kv")
-"""Of which a site has a width each."""
+"""What a site has a width each for."""
 
 
 @dataclass(frozen=True)

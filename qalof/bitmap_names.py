@@ -20,7 +20,7 @@ from typing import Protocol
 from qalof.layer_bits import FULL_PRECISION, AnyWidth, GroupedWidth, LayerBits, width_order
 
 SHORT = 12
-"""Up to this many characters, the text of a bitmap is its name."""
+"""How many characters the text of a bitmap may have to be its name."""
 
 ID_LENGTH = 6
 _TEXT = re.compile(r"[0-9wgakvx,]+")
@@ -48,7 +48,7 @@ class Sized(Protocol):
 
 
 def text_of(layers: Iterable[LayerBits]) -> str:
-    """Runs of equal layers, ``8x12,4x4``; one entry where all are alike."""
+    """Return the runs of equal layers, ``8x12,4x4``; there is one entry where all are alike."""
     runs = [(bits, len(list(run))) for bits, run in groupby(layers)]
     if len(runs) == 1:
         return str(runs[0][0])
@@ -56,7 +56,7 @@ def text_of(layers: Iterable[LayerBits]) -> str:
 
 
 def bitmap_id(bitmap: Mapping[str, LayerBits] | str) -> str:
-    """Six lower-case characters; the first is a letter, so an id is never mistaken for a position in a file."""
+    """Return six lower-case characters; the first is a letter, so an id is never mistaken for a position in a file."""
     digest = hashlib.sha256(_text(bitmap).encode()).digest()
     rest = base64.b32encode(digest[1:]).decode().lower()
     return chr(ord("a") + digest[0] % 26) + rest[: ID_LENGTH - 1]

@@ -27,7 +27,8 @@ CACHED = "cache:"
 
 
 def cache_dir() -> Path:
-    """``$QALOF_CACHE``, or ``qalof`` in the user's cache folder; in the temporary folder where that cannot be written.
+    """Return ``$QALOF_CACHE``, or ``qalof`` in the user's cache folder; it is in the temporary folder where that cannot
+    be written.
 
     Raises:
         BadInputError: ``QALOF_CACHE`` needs a home folder that is not there, or no folder can be written.
@@ -37,18 +38,18 @@ def cache_dir() -> Path:
 
 
 def models_dir() -> Path:
-    """Where fetched models lie, one folder per model; a cache that cannot be written can still be read."""
+    """Say where fetched models lie, one folder per model; a cache that cannot be written can still be read."""
     return (_readable() or cache_dir()) / "models"
 
 
 def _readable() -> Path | None:
-    """The user's cache folder that holds models, if it is there."""
+    """Return the user's cache folder that holds models, if it is there."""
     own = Path(_of_user())
     return own if not os.environ.get("QALOF_CACHE") and is_folder(own / "models") else None
 
 
 def _of_user() -> str:
-    """The user's cache folder, which begins with ``~`` where this user has no home folder."""
+    """Return the user's cache folder, which begins with ``~`` where this user has no home folder."""
     try:
         return str(platformdirs.user_cache_path("qalof"))
     except RuntimeError:
@@ -57,7 +58,7 @@ def _of_user() -> str:
 
 @cache
 def _own(folder: str) -> Path:
-    """``folder`` if it can be written; otherwise one of this user in the temporary folder, which is said once.
+    """Return ``folder`` if it can be written; otherwise one of this user in the temporary folder, which is said once.
 
     Raises:
         BadInputError: neither can be written, or another user has made the second.

@@ -21,7 +21,7 @@ from qalof.errors import BadInputError
 from qalof.statistics import Interval, paired_difference
 
 FLIPS = 9999
-"""Random sign flips of a permutation test; all of them are tried where there are fewer."""
+"""How many random sign flips a permutation test tries; where there are fewer, all of them are tried."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Comparison:
     examples: int
     """The examples that both have a value for."""
     test: str
-    """``McNemar, exact`` or ``sign flips by example``."""
+    """The test: ``McNemar, exact`` or ``sign flips by example``."""
     p: float
     """The two-sided p of this comparison alone."""
     adjusted_p: float
-    """Holm's, over all comparisons of the table."""
+    """The p-value after Holm's correction over all comparisons of the table."""
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict; :meth:`from_json` reads it back."""

@@ -72,11 +72,11 @@ class Cost:
         return float(value)
 
     def as_metrics(self) -> dict[str, float]:
-        """Field name -> value, for records; without what is not known."""
+        """Return field name -> value, for records, without what is not known."""
         return {name: float(value) for name, value in self.to_json().items()}
 
     def to_json(self) -> dict[str, float | int]:
-        """Field name -> value; without what is not known."""
+        """Return field name -> value, without what is not known."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 

@@ -34,7 +34,7 @@ _OURS = ("run.json", "pipeline.json", "mlflow.db")
 
 
 def path_digest(path: Path) -> str:
-    """SHA-256, in hex, of a file's bytes, or of the names and bytes of all files in a folder.
+    """Return the SHA-256, in hex, of a file's bytes, or of the names and bytes of all files in a folder.
 
     Links are followed.  In a folder hidden files and locks do not count, nor do folders of runs and records below it:
     whoever works where the data lies would otherwise change it by every run.
@@ -70,7 +70,9 @@ def _kept(path: Path, seen: list[int]) -> str | None:
 
 
 def _files(folder: Path, below: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, Path]]:
-    """Relative name and path of each file that counts; ``above``: the folders that lead here, so that links end."""
+    """Yield the relative name and the path of each file that counts; ``above``: the folders that lead here, so links
+    end.
+    """
     stat = folder.stat()
     place = (stat.st_dev, stat.st_ino)
     if place in above:
@@ -90,7 +92,7 @@ def content_digest(*parts: Any) -> str:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256, in hex, of what the tokenizer makes of texts: its definition and its special tokens.
+    """Return the SHA-256, in hex, of what the tokenizer makes of texts: its definition and its special tokens.
 
     Truncation and padding are left out: transformers sets them in the tokenizer at every call, as that call wants them,
     so the tokenizer of a task that has been used says something else than a fresh one.

@@ -20,7 +20,7 @@ def is_short(text: str) -> bool:
 
 
 def has_home() -> bool:
-    """Whether this user has a home folder, be it there or not."""
+    """Return whether this user has a home folder, be it there or not."""
     return os.path.expanduser("~") != "~"  # noqa: PTH111 - pathlib raises a RuntimeError
 
 

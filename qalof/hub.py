@@ -24,12 +24,12 @@ from qalof.errors import BadInputError
 from qalof.reading import library_errors
 
 TIMEOUT = 5.0
-"""Seconds to wait for a connection."""
+"""How many seconds to wait for a connection."""
 
 
 @cache
 def check_hub() -> bool:
-    """Whether the hub can be reached; if not, every request of this process to it is refused from now on.
+    """Return whether the hub can be reached; if not, every request of this process to it is refused from now on.
 
     Behind a proxy nobody can tell without asking, so the clients are left to try.
     """
@@ -57,7 +57,7 @@ def _refuse(request: Any) -> None:
 
 
 def load_rows(source: str, split: str | None, subset: str | None = None) -> Any:
-    """The rows of a hub data set's split; of None, all splits by name.
+    """Return the rows of a hub data set's split; None returns all splits by name.
 
     Raises:
         BadInputError: it cannot be had.

@@ -36,7 +36,7 @@ class LatencyTable:
     """
 
     nanoseconds: Mapping[str, Mapping[str, int]]
-    """Site -> choice -> nanoseconds."""
+    """The nanoseconds, by site and choice."""
     fingerprint: str
     """A digest of the sites that were measured: their names, shapes and quantizers."""
     details: Mapping[str, Any] = field(default_factory=dict)

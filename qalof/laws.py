@@ -73,7 +73,7 @@ class Law:
         return f"{kind}{bounds}{others}{f' ({self.off})' if self.off else ''}"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Lets a pydantic model check the law as it validates the field; called by pydantic alone."""
+        """Let a pydantic model check the law as it validates the field; pydantic alone calls it."""
         from pydantic_core import ValidationError, core_schema
 
         whole = source is int
@@ -101,10 +101,10 @@ Seed = Annotated[int, Law(ge=0, lt=2**32)]
 """A seed of draws, within the range that NumPy's generators take."""
 
 Width = Annotated[int, Law(ge=2, le=16, others=(32,), off="32 does not quantize")]
-"""Bits of a number: see :data:`qalof.layer_bits.WIDTHS`."""
+"""The bits of a number; see :data:`qalof.layer_bits.WIDTHS`."""
 
 Finite = Annotated[float, Law()]
-"""Any number that is one."""
+"""A number that is neither infinite nor NaN."""
 
 Positive = Annotated[float, Law(gt=0)]
 """A size, a rate or a temperature."""

@@ -60,7 +60,7 @@ def lock_of(target: Path) -> Path:
 
 
 def _holder(path: Path) -> str:
-    """Who holds a lock, as its file says; it may be in the middle of being written."""
+    """Say who holds a lock, as its file says; it may be in the middle of being written."""
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         return f"process {said['pid']} on {said['host']} since {said['since']}"

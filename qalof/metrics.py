@@ -24,7 +24,8 @@ from qalof.errors import BadInputError, nearest_hint
 Direction = Literal["max", "min"]
 
 DROP = "_drop"
-"""Suffix of the name under which a metric's worsening is recorded: ``f1_drop``, ``loss_drop``; positive is worse."""
+"""The suffix of the name under which a metric's worsening is recorded: ``f1_drop``, ``loss_drop``; positive is
+worse."""
 PERCENT, NATS = "%", "nats"
 ADVERSARIAL_ACCURACY = "adversarial_accuracy"
 """The accuracy that is left after a small attack, see :mod:`qalof.attacks.robustness.adversarial_accuracy`."""
@@ -41,11 +42,11 @@ class Metric:
     name: str
     """The name in results and objectives."""
     direction: Direction | None
-    """``max``: better when higher; ``min``: better when lower; None: neither."""
+    """Which values are better: higher ones (``max``), lower ones (``min``), or neither (None)."""
     label: str
-    """In prose, without the unit; it begins with a small letter unless it is a proper name."""
+    """The name in prose, without the unit; it begins with a small letter unless it is a proper name."""
     unit: str = ""
-    """``%``, ``nats``, ``bytes``, ``bits``, ``tokens/s``; empty for a plain number."""
+    """The unit: ``%``, ``nats``, ``bytes``, ``bits`` or ``tokens/s``; it is empty for a plain number."""
     decimals: int = 3
     """The number of digits after the point that are shown."""
     on_request: bool = False

@@ -73,7 +73,9 @@ BitmapText = Annotated[str, PathField(bitmap=True)]
 
 
 def annotations_of(kind: type) -> dict[str, Any]:
-    """Field name -> annotation, of a settings class (a dataclass or a pydantic model); empty for any other."""
+    """Return field name -> annotation, of a settings class (a dataclass or a pydantic model); it is empty for any
+    other.
+    """
     own = getattr(kind, "model_fields", None)
     names = list(own) if own is not None else [each.name for each in fields(kind)] if is_dataclass(kind) else []
     hints = typing.get_type_hints(kind, include_extras=True) if names else {}

@@ -35,6 +35,8 @@ def capabilities() -> Mapping[str, Any]:
 
 
 def _has_one_of(names: tuple[str, ...], device: str) -> bool:
-    """Only x86 is asked; another processor and another device are believed to have what they are used for."""
+    """Say whether an x86 processor has one of them; every other processor and device is believed to have what it is
+    used for.
+    """
     found = capabilities()
     return device != "cpu" or found.get("architecture") != "x86_64" or any(found.get(name) for name in names)

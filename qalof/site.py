@@ -98,7 +98,7 @@ class KvLayout:
         return len(self.parts) * self.heads * self.head_dim
 
     def with_scales(self, granularity: KvGranularity) -> KvLayout:
-        """This layout with as many scales as ``granularity`` gives a token."""
+        """Return this layout with as many scales as ``granularity`` gives a token."""
         return replace(self, scales=self.heads if granularity is KvGranularity.HEAD else 1)
 
 

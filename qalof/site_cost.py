@@ -125,7 +125,7 @@ def site_cost(
 
 
 def weight_bytes(site: Site, width: WeightWidth) -> int:
-    """Packed bytes of one site's weight at ``width``, scales and zero points included.
+    """Return the packed bytes of one site's weight at ``width``, scales and zero points included.
 
     Raises:
         BadInputError: a width or group size that the site's quantizer does not have.

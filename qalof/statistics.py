@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from qalof.errors import BadInputError
 
 RESAMPLES = 2000
-"""Resamples of every bootstrap."""
+"""How many resamples every bootstrap takes."""
 
 SLICE = 100
-"""Resamples that are held at once: 2,000 of ten thousand examples would be twenty million numbers."""
+"""How many resamples are held at once: 2,000 of ten thousand examples would be twenty million numbers."""
 
 Values = NDArray[np.float64]
 
@@ -88,7 +88,7 @@ def from_nullable(value: Any) -> float:
 
 
 def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a rate, in [0, 1]; the whole of it where nothing was tried.
+    """Return Wilson's score interval of a rate, in [0, 1]; it is the whole of it where nothing was tried.
 
     ``successes`` need not be whole: the mean of several draws per trial is a share of a success.
 
@@ -107,7 +107,7 @@ def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
 
 
 def bootstrap_mean(values: Sequence[float], *, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Percentile bootstrap of a mean over examples; a mean that is not finite has no bounds but itself.
+    """Return the percentile bootstrap of a mean over examples; a mean that is not finite has no bounds but itself.
 
     Raises:
         BadInputError: no values.
@@ -124,7 +124,8 @@ def bootstrap_mean(values: Sequence[float], *, confidence: float = 0.95, seed: i
 def bootstrap_ratio(
     numerators: Sequence[float], denominators: Sequence[float], *, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap over examples of sum(numerators) / sum(denominators), such as of a loss per token.
+    """Return the percentile bootstrap over examples of sum(numerators) / sum(denominators), such as of a loss per
+    token.
 
     The denominator is resampled with its numerator: examples are what varies, and long ones weigh more in both.
     Resamples whose denominators are all zero say nothing and are left out; a ratio that is not finite has no bounds
@@ -175,7 +176,7 @@ def _bounds(found: Values, confidence: float) -> tuple[float, float]:
 
 
 def paired_difference(after: Sequence[float], before: Sequence[float], *, seed: int = 0) -> Interval:
-    """Bootstrap of the mean of ``after - before`` over the same examples.
+    """Return the bootstrap of the mean of ``after - before`` over the same examples.
 
     Raises:
         BadInputError: the lists differ in length.

@@ -27,10 +27,10 @@ MOST_PANELS = 12
 """The most bitmaps in one picture; of more, an evenly spread choice is drawn."""
 
 _WRITTEN = 40
-"""Up to this many blocks, each cell shows its width."""
+"""The most blocks whose cells show their widths."""
 _PANEL_WIDTH = 7.0
 _SCALE = ((2, 0.05), (3, 0.2), (4, 0.35), (5, 0.47), (6, 0.58), (8, 0.75), (16, 0.9), (32, 1.0))
-"""Bits with their positions on the color map; other widths are interpolated."""
+"""The bits with their positions on the color map; other widths are interpolated."""
 
 Layers = Mapping[str, LayerBits]
 

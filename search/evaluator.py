@@ -130,7 +130,9 @@ class LocalEvaluator:
         return why_unscored(self.task)
 
     def fingerprint(self) -> str:
-        """Digest of every tensor of the model, its settings and the task; taken anew, for a model may be trained on."""
+        """Digest every tensor of the model, its settings and the task; a model may be trained on, so it is taken
+        anew.
+        """
         attacked = "" if self._robustness is None else f":{self._robustness.settings.fingerprint()}"
         return hashlib.sha256(f"{self._model_digest()}:{self.task.fingerprint()}{attacked}".encode()).hexdigest()
 

@@ -27,7 +27,7 @@ from search.metric_limit import MetricLimit
 from search.objective import Objective
 
 MOST_IN_A_ROW = 10
-"""After so many failures in a row a search stops, unless told otherwise."""
+"""How many failures in a row stop a search, unless it is told otherwise."""
 
 NO_MEMORY = "out of memory"
 """How the reason of a failure begins that is not kept in a record."""
@@ -54,7 +54,7 @@ class TooManyFailures(QalofError):
 
 
 def ends_search(error: Exception) -> bool:
-    """Whether an error would meet every bitmap alike: input that cannot be used, or what the machine lacks."""
+    """Return whether an error would meet every bitmap alike: input that cannot be used, or what the machine lacks."""
     return isinstance(error, (BadInputError, DiskError, OSError, ImportError))
 
 
@@ -97,7 +97,7 @@ def checked(evaluation: Evaluation, objectives: Sequence[Objective], limits: Seq
 
 
 def is_kept(evaluation: Evaluation) -> bool:
-    """Whether an evaluation belongs in a record: all do, except failures that may not happen again."""
+    """Return whether an evaluation belongs in a record: all do, except failures that may not happen again."""
     return not evaluation.failure.startswith((NO_MEMORY, LOST))
 
 

@@ -37,7 +37,7 @@ FUSED = (
 """The last parts of the names of sibling layers that runtimes fuse."""
 
 Members = tuple[int, ...]
-"""Positions in the model's order of sites."""
+"""The positions of its sites in the model's order."""
 
 
 @dataclass(frozen=True)

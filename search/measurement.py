@@ -52,11 +52,11 @@ class ScoresWanted(Measurement):
     score: str
     """The name of the score (:mod:`search.scores.compute`)."""
     choices: Mapping[str, Sequence[str]]
-    """Role -> widths, such as ``{"weight": ("4", "4g32")}``."""
+    """The widths by role, such as ``{"weight": ("4", "4g32")}``."""
     examples: int | None
     """How many training examples are seen; None takes as many as have 2,048 tokens."""
     seed: int
-    """Draws the examples and their labels."""
+    """The seed that draws the examples and their labels."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the question as JSON."""
@@ -81,11 +81,11 @@ class GradientWanted(Measurement):
     bitmap: Bitmap
     """Where the gradient is taken."""
     choices: Mapping[str, Sequence[LayerBits]]
-    """Site -> the layer bits to look at."""
+    """The layer bits to look at, by site."""
     examples: int | None
     """How many training examples are seen; None takes as many as have 2,048 tokens."""
     seed: int
-    """Draws the examples; another seed than that of the scores looks at fresh ones."""
+    """The seed that draws the examples; another one than that of the scores looks at fresh ones."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the question as JSON."""

@@ -29,10 +29,10 @@ DEFAULT_WIDTHS = (3, 4, 5, 6, 7, 8)
 """The weight widths of a space whose model has no widths of its own, less those that its quantizers lack."""
 
 WeightWidths = Sequence[int | str]
-"""Weight widths as users write them: ``4``, ``"4"`` or ``"4g32"``."""
+"""The widths of weights as users write them: ``4``, ``"4"`` or ``"4g32"``."""
 
 CacheWidths = Sequence[int | str | KeyValueWidth]
-"""KV widths as users write them: ``8``, ``"8"`` or ``"k8v4"``."""
+"""The widths of caches as users write them: ``8``, ``"8"`` or ``"k8v4"``."""
 
 _log = logging.getLogger(__name__)
 

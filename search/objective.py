@@ -40,7 +40,7 @@ class Objective:
     direction: Direction
     """Which way the value is pushed."""
     name: str
-    """Of the metric or cost."""
+    """The name of the metric or cost."""
     on_purpose: bool = False
     """Whether the worst value is meant to be found: ``worst:NAME``."""
 
@@ -152,7 +152,7 @@ class Score:
     cost: Cost
     values: tuple[float, ...]
     violation: float = 0.0
-    """By how much it breaks the limits on metrics (:mod:`search.metric_limit`), added up; 0 where it keeps them."""
+    """The sum of what it lacks to keep the limits on metrics (:mod:`search.metric_limit`); 0 where it keeps them."""
     breaks: str = ""
     """The limits on metrics that it breaks; empty where it keeps them."""
 

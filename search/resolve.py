@@ -28,7 +28,7 @@ from search.objective import Objective, parse_objectives
 from search.space import BitmapSpace
 
 PILOT = 32
-"""On how many examples the noise is measured unless told otherwise."""
+"""How many examples the noise is measured on, unless told otherwise."""
 EVERY = 10
 """One unit in so many differs between the two bitmaps, at least two units where there are two."""
 STANDARD_ERRORS = 2.0

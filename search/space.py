@@ -279,7 +279,7 @@ class BitmapSpace:
         return *(cost.value(name) for name in names), *widths
 
     def _scales_are_free(self) -> bool:
-        """Whether a limit on average bits is meant to choose between group sizes, which it cannot tell apart."""
+        """Return whether a limit on average bits is meant to choose between group sizes, which it cannot tell apart."""
         bounded = set(self.limits)
         if "average_bits" not in bounded or bounded & {"weight_bytes", TOTAL}:
             return False

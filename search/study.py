@@ -105,8 +105,8 @@ class Study:
         return list(self._context.trace)
 
     def ask(self) -> list[Bitmap]:
-        """Bitmaps to evaluate now; the same ones until all of them are told; none when the search is over, or while
-        :attr:`measurement` waits.
+        """Return bitmaps to evaluate now: the same ones until all of them are told; there are none when the search is
+        over, or while :attr:`measurement` waits.
         """
         while not self._pending and not self._done and self._measurement is None:
             if self._generation is None:

@@ -29,12 +29,12 @@ __all__ = ["app", "cli_jobs", "cli_runs", "cli_submit", "cli_tools", "main"]
 
 STOPPED = "stopped; the same command goes on from here"
 COLLECT_AFTER = 10_000
-"""Garbage is looked for after as many new objects.  The libraries make a million that stay, and looking through these
-after every 700, which is Python's habit, takes a fifth of a command's start."""
+"""How many new objects there must be before garbage is looked for.  The libraries make a million that stay, and looking
+through these after every 700, which is Python's habit, takes a fifth of a command's start."""
 
 
 def main() -> None:
-    """Entry point of ``qalof`` and ``python -m orchestrate``."""
+    """Run ``qalof``, or ``python -m orchestrate``."""
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
     sys.excepthook = _unexpected
     try:

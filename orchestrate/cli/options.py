@@ -180,12 +180,12 @@ def print_wrapped(text: str) -> None:
 
 
 def run_name(command: str, config: Path | None) -> str:
-    """The default run directory's name: a training has that of its config; others begin with their command."""
+    """Return the default run directory's name: a training has that of its config; others begin with their command."""
     if config is None:
         return command
     return config.stem if command == "train" else f"{command}_{config.stem}"
 
 
 def checkpoint_given(path: Path | None) -> dict[str, Any]:
-    """The setting for which a ``--checkpoint`` stands."""
+    """Return the setting for which a ``--checkpoint`` stands."""
     return {} if path is None else {"checkpoint": str(path)}

@@ -16,7 +16,7 @@ from qalof.errors import BadInputError, QalofError
 
 DAMAGED = "damaged"
 DEEPEST = 3
-"""Runs are looked for in this many levels of folders."""
+"""How many levels of folders runs are looked for in."""
 
 
 @app.command()

@@ -16,7 +16,7 @@ from qalof.errors import BadInputError, nearest_hint
 
 RUNNING = ("run", "demo")
 HERE_ALONE = ("submit", "ui")
-"""Commands that have no place in a job."""
+"""The commands that have no place in a job."""
 
 
 @app.command()

@@ -26,7 +26,7 @@ INTERVAL = 15.0
 """How many seconds lie between two lines on what is waited for."""
 
 Resources = Mapping[str, float]
-"""Amounts by Ray's names, such as ``CPU`` and ``GPU``."""
+"""The amounts by Ray's names, such as ``CPU`` and ``GPU``."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +146,14 @@ def missing_line(request: Request, waiting: int, nodes: Sequence[Resources], fre
 
 
 def nodes_of() -> list[dict[str, float]]:
-    """The total resources of each living node of the connected cluster."""
+    """Return the total resources of each living node of the connected cluster."""
     import ray
 
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def largest_growth() -> Resources | None:
-    """The most that the connected cluster's autoscaler may bring; None where there is no autoscaler."""
+    """Return the most that the connected cluster's autoscaler may bring; None where there is no autoscaler."""
     from ray._private.state import state
 
     most: Resources | None = state.get_max_resources_from_cluster_config()

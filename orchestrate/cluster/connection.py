@@ -75,7 +75,9 @@ class Cluster:
 
 
 def physical_cores() -> int:
-    """How many cores this process may use; a container's or taskset's limit counts, where the system reports it."""
+    """Return how many cores this process may use; a container's or taskset's limit counts, where the system tells
+    it.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -280,7 +282,7 @@ def _short_temp_dir() -> str | None:
 
 
 def machines() -> int:
-    """How many machines the cluster that is connected has; Ray nodes on one machine count once."""
+    """Return how many machines the cluster that is connected has; Ray nodes on one machine count once."""
     ray = _import_ray()
     return len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
 

@@ -217,7 +217,7 @@ class EvaluationPool:
         return found
 
     def why_unmeasured(self) -> str:
-        """Why no actor can take a measurement, in a few words; an empty text where they can."""
+        """Return why no actor can take a measurement, in a few words; an empty text where they can."""
         return why_unscored(self._opened.task)
 
     def measure_all(
@@ -232,7 +232,7 @@ class EvaluationPool:
         return self._opened.task.primary_metric
 
     def fingerprint(self) -> str:
-        """A digest that is equal for equal weights and data."""
+        """Return a digest that is equal for equal weights and data."""
         own = attacked_fingerprint(self._opened.fingerprint, self._metrics, self._settings)
         return content_digest(own, {"skip": self._skip}) if self._skip else own
 
@@ -249,7 +249,7 @@ def attacked_fingerprint(own: str, metrics: Sequence[str], robustness: Adversari
 
 
 def threads_of(workers: WorkersConfig) -> int:
-    """The torch threads of each worker: as configured, or an equal share of this machine's cores."""
+    """Return the torch threads of each worker: as configured, or an equal share of this machine's cores."""
     return workers.threads or threads_per_worker(workers.count, physical_cores())
 
 

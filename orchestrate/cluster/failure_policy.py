@@ -21,7 +21,8 @@ from enum import Enum
 from qalof.errors import QalofError
 
 NODE_NOTICED = 20.0
-"""Seconds after which a cluster has noticed that a node is gone; Ray's health checks take 15 unless told otherwise."""
+"""How many seconds it takes until a cluster has noticed that a node is gone; Ray's health checks take 15 unless told
+otherwise."""
 
 
 class Failure(Enum):

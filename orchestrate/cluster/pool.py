@@ -36,7 +36,7 @@ class Pool(ABC, Generic[Item, Result]):
 
     @abstractmethod
     def map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None = None) -> list[Result]:
-        """Results in the order of ``items``; ``on_result(index, result)`` is called as each arrives."""
+        """Return the results in the order of ``items``; ``on_result(index, result)`` is called as each arrives."""
 
     @abstractmethod
     def close(self) -> None:
@@ -106,7 +106,7 @@ class ActorPool(Pool[Item, Result]):
             self._start(place)
 
     def map(self, items: Sequence[Item], on_result: Callable[[int, Result], None] | None = None) -> list[Result]:
-        """Results in the order of ``items``; ``on_result(index, result)`` is called as each arrives.
+        """Return the results in the order of ``items``; ``on_result(index, result)`` is called as each arrives.
 
         However it ends before all items are done, no item goes on: the actors that are at work are ended, since a call
         that has begun in an actor cannot be cancelled otherwise.

@@ -31,7 +31,7 @@ ENTRY = ("python", "-m", "orchestrate")
 RUNTIME_ENV = CONFIGS / "cluster" / "runtime_env.yaml"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
 _POLL = 0.5
-"""Seconds between two questions for the state of a job whose log has ended."""
+"""How many seconds lie between two questions for the state of a job whose log has ended."""
 
 
 class Client(Protocol):
@@ -193,6 +193,6 @@ def _info(client: Client, job: str) -> Any:
 
 
 def _line(error: object) -> str:
-    """The first line of what Ray says, without a traceback."""
+    """Return the first line of what Ray says, without a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__

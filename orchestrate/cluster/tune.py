@@ -64,10 +64,10 @@ class StatelessSearcher(Searcher):
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing, see :meth:`__getstate__`."""
+        """Do nothing; :meth:`__getstate__` says why."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, see :meth:`__getstate__`."""
+        """Do nothing; :meth:`__getstate__` says why."""
 
 
 class StatelessTrial(tune.Trainable):
@@ -119,10 +119,10 @@ class StatelessTrial(tune.Trainable):
         raise NotImplementedError
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """A trial has no state of Tune's."""
+        """Save nothing, since a trial has no state of Tune's."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """A trial has no state of Tune's."""
+        """Load nothing, since a trial has no state of Tune's."""
 
 
 class Patience(tune.Callback):

@@ -86,13 +86,13 @@ def check_length(task: Task, model: Any) -> None:
 
 
 def trained_widths(model: SwitchableModel, config: TrainConfig) -> list[BitmapSpec]:
-    """The widths to score after training, from high to low: full precision and all that were trained."""
+    """Return the widths to score after training, from high to low: full precision and all that were trained."""
     return [FULL_PRECISION, *(spec for spec in trained_bitmaps(config, model.sites) if spec != FULL_PRECISION)]
 
 
 def trained_bitmaps(config: TrainConfig, sites: Sequence[Site]) -> list[BitmapSpec]:
-    """The bitmaps of the widths that are trained, from high to low: those of CPT, of the adapters or of the objective;
-    full precision is one of them only where it is trained.
+    """Return the bitmaps of the widths that are trained, from high to low: those of CPT, of the adapters or of the
+    objective; full precision is one of them only where it is trained.
     """
     if isinstance(config.objective, CptObjective):
         return list(config.objective.trained)

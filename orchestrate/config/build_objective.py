@@ -47,7 +47,7 @@ def parse_bitmaps(specs: Sequence[BitmapSpec], sites: Sequence[Site]) -> list[Bi
 
 
 def objective_widths(config: Switching, sites: Sequence[Site]) -> list[int]:
-    """The weight widths that any site may run at, from low to high."""
+    """Return the weight widths that any site may run at, from low to high."""
     drawn = set(config.widths) if isinstance(config, LayerwiseObjective) else set()
     return sorted(drawn | {bits.weight for b in parse_bitmaps(specs_of(config), sites) for bits in b.values()})
 
@@ -100,7 +100,7 @@ def _distillation(config: Switching) -> Distillation | None:
 
 
 def specs_of(config: Switching) -> list[BitmapSpec]:
-    """The bitmaps of an objective, as its config writes them."""
+    """Return the bitmaps of an objective, as its config writes them."""
     match config:
         case StaticObjective():
             return [config.bitmap]

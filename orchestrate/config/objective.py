@@ -92,7 +92,7 @@ class ContrastiveObjective(BaseConfig):
     beta: Factor = 0.0
     """The weight of the KL divergence between outputs, which is all that a cascade has; 0 leaves it out."""
     teachers: Literal["all_higher", "highest"] = "highest"
-    """To whose representations a bitmap is drawn: those of every higher one of the step, or of the highest alone."""
+    """Whose representations a bitmap is drawn to: those of every higher one of the step, or of the highest alone."""
     contrastive_weight: Positive = 0.1
     """The weight of InfoNCE, which is added to the loss of the labels."""
     contrastive_temperature: Positive = 0.1
@@ -162,7 +162,7 @@ class LayerwiseObjective(BaseConfig):
     count: Count = 1
     """How many bitmaps are drawn at a step."""
     always: list[BitmapSpec] = Field([])
-    """Bitmaps that run at every step alongside the drawn ones."""
+    """The bitmaps that run at every step alongside the drawn ones."""
     weight: Weight = "mean"
     """How the losses of a step's bitmaps add up: ``mean`` divides by their number, ``sum`` does not."""
     distillation: Distillation | None = None
@@ -207,7 +207,8 @@ class CptObjective(BaseConfig):
     shape: Shape = "cosine"
     """How the bit-width rises within a cycle."""
     form: Form = "repeated"
-    """``repeated`` rises in every cycle; ``triangular`` falls in even cycles and rises in odd ones."""
+    """How cycles follow each other: ``repeated`` rises in every cycle; ``triangular`` falls in even cycles and rises in
+    odd ones."""
     flip: Flip = "vertical"
     """How the fall of a triangular schedule mirrors the rise."""
     gradient_bits: Annotated[int, Law(ge=2, le=16, others=(32,), off="null leaves gradients as they are")] | None = None
@@ -258,7 +259,7 @@ Switching = (
     | LayerwiseObjective
     | CurriculumObjective
 )
-"""Objectives whose widths have adapters of their own."""
+"""The objectives whose widths have adapters of their own."""
 
 ObjectiveConfig = Annotated[Switching | CptObjective, Field(discriminator="name")]
 

@@ -50,12 +50,12 @@ _NULL, _TEXT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:str"
 
 
 def is_path(key: object) -> bool:
-    """Whether a dotted key names a path, or an item of a list of paths."""
+    """Return whether a dotted key names a path, or an item of a list of paths."""
     return _last_name(key) in PATH_NAMES
 
 
 def _last_name(key: object) -> str:
-    """The last part of a dotted key that is not an index of a list."""
+    """Return the last part of a dotted key that is not an index of a list."""
     parts = [part for part in str(key).split(".") if not part.isdigit()]
     return parts[-1] if parts else ""
 
@@ -127,7 +127,7 @@ def _as_text(node: yaml.Node) -> None:
 
 @cache
 def _texts_of(kind: type) -> dict[str, bool]:
-    """The names of the fields below ``kind`` that hold only a text, and whether they may be unset."""
+    """Return the names of the fields below ``kind`` that hold only a text, and whether they may be unset."""
     texts: dict[str, bool] = {}
     others: set[str] = set()
     seen: set[Any] = set()
@@ -150,7 +150,7 @@ def _texts_of(kind: type) -> dict[str, bool]:
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """The types that a value may have, including those of a literal's values."""
+    """Return the types that a value may have, including those of a literal's values."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _kinds(inner[0])

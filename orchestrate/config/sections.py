@@ -41,9 +41,9 @@ class AdaptersConfig(BaseConfig):
     dropout: Annotated[float, Law(ge=0, lt=1, off="0 drops nothing")] = 0.0
     """The probability with which a feature of a branch's input is dropped in training."""
     rank_by_width: dict[Width, Count] = Field({})
-    """Ranks for some bit-widths, in place of ``rank``."""
+    """The ranks for some bit-widths, in place of ``rank``."""
     alpha_by_width: dict[Width, Positive] = Field({})
-    """Alphas for some bit-widths, in place of ``alpha``."""
+    """The alphas for some bit-widths, in place of ``alpha``."""
     rslora: bool = False
     """Whether a branch's factor is alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732)."""
     init: str = "kaiming"

@@ -15,11 +15,11 @@ from qalof.errors import nearest_hint
 from qalof.reading import is_file
 
 CONFIGS = Path(str(files("orchestrate"))).joinpath("configs").resolve()
-"""Folder of the shipped configs: ``configs/`` of a checkout, ``orchestrate/configs/`` of an installed package."""
+"""The folder of the shipped configs: ``configs/`` of a checkout, ``orchestrate/configs/`` of an installed package."""
 
 
 def way_to_shipped(path: Path) -> str | None:
-    """The way out for who names a shipped config from a folder that is no checkout, or misspells its name.
+    """Return the way out for who names a shipped config from a folder that is no checkout, or misspells its name.
 
     Args:
         path: of a config that does not exist.

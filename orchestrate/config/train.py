@@ -32,7 +32,7 @@ class TrainingConfig(JobConfig):
     objective: ObjectiveConfig
     """Which bitmaps run at a step, and what they learn."""
     training: TrainSettings = TrainSettings()
-    """Steps, batches, the optimizer, and how a step is computed."""
+    """The steps, batches, the optimizer, and how a step is computed."""
 
 
 class TrainConfig(TrainingConfig):

@@ -18,17 +18,18 @@ class Cell:
 
     @classmethod
     def sure(cls, value: float) -> Cell:
-        """A count, or a measure without spread."""
+        """Make a cell of a count, or of a measure without spread."""
         return cls(float(value), float(value), float(value))
 
     @classmethod
     def none(cls, reason: str) -> Cell:
-        """A cell without a value."""
+        """Make a cell without a value."""
         return cls(math.nan, math.nan, math.nan, reason)
 
 
 def mean_of(cells: Sequence[Cell], independent: bool) -> Cell:
-    """The mean of several cells; one cell is its own mean, and a cell without a value leaves the mean without one.
+    """Return the mean of several cells; one cell is its own mean, and a cell without a value leaves the mean without
+    one.
 
     The interval is that of a mean of numbers with the cells' own intervals.  Where they come from different examples,
     half-widths add up in squares; otherwise they add up as they are, which holds however the numbers depend on each

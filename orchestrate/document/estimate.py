@@ -26,7 +26,7 @@ GPU = "one A100 in fp32 (19.5 TFLOP/s, assumed to be used at 30 %)"
 FLOPS_A_SECOND = 19.5e12 * 0.3
 
 BYTES_A_SECOND = 200e6
-"""At which files are read and written, by a disk that is not fast."""
+"""How many bytes per second a disk that is not fast reads and writes."""
 
 SEQUENCE_TOKENS = 180
 """The mean length of SQuAD's question and context in GPT-2's tokens, rounded up; a batch is padded to its longest."""
@@ -34,7 +34,7 @@ SEQUENCE_TOKENS = 180
 SQUAD_EXAMPLES = {"train": 87_599, "validation": 10_570}
 
 WIKITEXT_TOKENS = 250_000
-"""About as many tokens as WikiText-2 and -103 have for validation, in GPT-2's vocabulary."""
+"""How many tokens WikiText-2 and -103 have for validation, in GPT-2's vocabulary, roughly."""
 
 UNKNOWN_EXAMPLES = 1_000
 
@@ -134,20 +134,20 @@ def bare_model(source: str) -> PreTrainedModel:
 
 
 def sequence_tokens(task: Any) -> int:
-    """The tokens of a sequence on average: whole windows for language modeling, otherwise as many as ``max_length``
-    lets pass.
+    """Return the tokens of a sequence on average: whole windows for language modeling, otherwise as many as
+    ``max_length`` lets pass.
     """
     longest = int(getattr(task.settings, "max_length", None) or SEQUENCE_TOKENS)
     return longest if task.name == "language-modeling" else min(longest, SEQUENCE_TOKENS)
 
 
 def answer_tokens(task: Any) -> int:
-    """The most tokens that are generated for an example."""
+    """Return the most tokens that are generated for an example."""
     return int(getattr(task.settings, "max_new_tokens", 0))
 
 
 def examples_of(task: Any, limit: int | None) -> int:
-    """How many validation examples an evaluation takes: known, counted in a local file, or assumed."""
+    """Return how many validation examples an evaluation takes: known, counted in a local file, or assumed."""
     settings = task.settings
     if task.name == "language-modeling":
         found: int = -(-WIKITEXT_TOKENS // int(settings.stride))
@@ -163,27 +163,27 @@ def examples_of(task: Any, limit: int | None) -> int:
 
 
 def learned(sequences: int, config: TrainingConfig) -> Estimate:
-    """The work of sequences that run forward and backward in a training of this model and task."""
+    """Return the work of sequences that run forward and backward in a training of this model and task."""
     tokens = sequences * sequence_tokens(config.task)
     return Estimate(trained=sequences, tokens=tokens, flops=6.0 * parameters_of(config) * tokens)
 
 
 def forward(sequences: int, tokens: int, parameters: int) -> Estimate:
-    """The work of sequences of ``tokens`` tokens through a model of so many parameters, without a backward pass."""
+    """Return the work of sequences of ``tokens`` tokens through a model of so many parameters, forward alone."""
     return Estimate(forward=sequences, tokens=sequences * tokens, flops=2.0 * parameters * sequences * tokens)
 
 
 def parameters_of(config: TrainingConfig) -> int:
-    """How many parameters a training run's model has, without adapters."""
+    """Return how many parameters a training run's model has, without adapters."""
     return sum(p.numel() for p in bare_model(config.model.source).parameters())
 
 
 def blocks_of(config: TrainConfig) -> int:
-    """How many blocks a training run's model has."""
+    """Return how many blocks a training run's model has."""
     return int(max(block_of_sites([site.name for site in sites_of(config)]))) + 1
 
 
 def scored_at(trained: TrainConfig, task: Any, limit: int | None, times: int) -> Estimate:
-    """The work of so many evaluations of a trained model on a task, of ``limit`` examples each."""
+    """Return the work of so many evaluations of a trained model on a task, of ``limit`` examples each."""
     tokens = sequence_tokens(task) + answer_tokens(task)
     return forward(examples_of(task, limit) * times, tokens, parameters_of(trained))

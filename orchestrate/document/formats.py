@@ -256,5 +256,5 @@ def count_of(number: int, noun: str) -> str:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts the numbers within dotted names as numbers."""
+    """Return a key that sorts the numbers within dotted names as numbers."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]

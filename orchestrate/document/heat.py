@@ -89,7 +89,7 @@ def _draw(axes: Axes, panel: Panel, scale: Normalize) -> None:
 
 
 def _every(columns: Sequence[str]) -> int:
-    """Of how many columns one is named, so names do not meet."""
+    """Return how many columns lie from one that is named to the next, so names do not meet."""
     return max(1, math.ceil(len(columns) * (max(map(len, columns)) + 2) * _LETTER / (_WIDTH - 1.5)))
 
 
@@ -129,6 +129,6 @@ def _written(rows: Sequence[Sequence[float]], text: Callable[[float], str]) -> l
 
 
 def kind_of(unit: str) -> str:
-    """The kind of a site within its block, such as ``attn.c_attn``; a whole block has the kind ``block``."""
+    """Return the kind of a site within its block, such as ``attn.c_attn``; a whole block has the kind ``block``."""
     block = block_name(unit)
     return unit.removeprefix(f"{block}.") if unit != block else "block"

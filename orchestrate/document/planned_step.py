@@ -13,7 +13,7 @@ from orchestrate.runs.layout import CHECKPOINT
 
 
 def bitmap_specs(step: PlannedStep) -> list[Any]:
-    """The bitmaps that a step scores, as its config writes them; there are none where it leaves them to the
+    """Return the bitmaps that a step scores, as its config writes them; there are none where it leaves them to the
     checkpoint.
     """
     section: Any = step.config
@@ -35,7 +35,7 @@ class PlannedStep:
 
 
 def owner_of(step: PlannedStep, steps: Sequence[PlannedStep]) -> PlannedStep | None:
-    """The training step whose checkpoint ``step`` takes; ``step`` itself if it trains, None if none of ``steps``
+    """Return the training step whose checkpoint ``step`` takes; ``step`` itself if it trains, None if none of ``steps``
     does.
     """
     if step.command == "train":

@@ -84,7 +84,7 @@ class Sheet:
 
 
 def wrapped(line: str, width: int, indent: str = "", style: str = "") -> Iterator[Text]:
-    """The parts of a line that fit ``width`` columns; those after the first stand two columns further in."""
+    """Yield the parts of a line that fit ``width`` columns; those after the first stand two columns further in."""
     deeper = indent + "  "
     for part in textwrap.wrap(line, width, initial_indent=indent, subsequent_indent=deeper, break_on_hyphens=False):
         yield Text(part, style=style)

@@ -143,7 +143,7 @@ def standing_alone(svg: str) -> str:
 
 
 def _local(name: str) -> str:
-    """A name without its namespace."""
+    """Return a name without its namespace."""
     return name.rpartition("}")[2]
 
 

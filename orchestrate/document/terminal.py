@@ -37,7 +37,7 @@ def size(count: float) -> str:
 
 
 def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Summaries by short name, of the bitmaps that have an id in place of their text."""
+    """Return the summaries, by short name, of the bitmaps that have an id in place of their text."""
     named = {short_name(row["bitmap"]): row.get("summary", "") for row in rows}
     return {name: note for name, note in named.items() if name.startswith("#") and note}
 

@@ -53,7 +53,7 @@ class Job(ABC, Generic[Config, Checked]):
     record: ClassVar[tuple[str, str] | None] = None
     """A file in its run directory that grows line by line, and the word for what a line holds."""
     carried: ClassVar[Sequence[str]] = ()
-    """Files whose lines say themselves what they belong to, so a run of another config takes them over from the run
+    """The files whose lines say themselves what they belong to, so a run of another config takes them over from the run
     that it replaces in its folder."""
     is_about: ClassVar[str] = ""
     """A sentence at the head of its section in a report."""
@@ -78,11 +78,11 @@ class Job(ABC, Generic[Config, Checked]):
         """
 
     def stands_for(self, config: Config) -> Mapping[str, BaseConfig]:
-        """The configs whose inputs the result depends on, by the beginning of their keys."""
+        """Return the configs whose inputs the result depends on, by the beginning of their keys."""
         return {"": config}
 
     def inputs(self, config: Config) -> dict[str, str]:
-        """Digests, by key, of the files and folders that the result depends on."""
+        """Return the digests, by key, of the files and folders that the result depends on."""
         return input_digests(self.stands_for(config))
 
     def method(self, config: Config) -> str:

@@ -168,7 +168,7 @@ def _state(command: str, config: JobConfig, folder: Path) -> RunState:
 
 
 def _waits_for(step: PlannedStep, earlier: Sequence[Forecast]) -> bool:
-    """Whether a step reads files of one that is not finished."""
+    """Return whether a step reads files of one that is not finished."""
     plain: Mapping[str, Any] = to_plain(step.config)
     text = json.dumps(plain)
     return any(f"{other.folder}/" in text for other in earlier if other.state is not RunState.FINISHED)

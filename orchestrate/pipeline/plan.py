@@ -191,7 +191,7 @@ def _resolve(value: Any, folders: Mapping[str, Path], step: str) -> Any:
 
 
 def _waits(value: Any) -> bool:
-    """Whether a config refers to another step's files, which may not be there yet."""
+    """Return whether a config refers to another step's files, which may not be there yet."""
     if isinstance(value, Mapping):
         return any(_waits(item) for item in value.values())
     if isinstance(value, Sequence) and not isinstance(value, str):

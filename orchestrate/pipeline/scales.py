@@ -30,27 +30,27 @@ class ScaleConfig(BaseConfig):
     """Overrides for each kind of step, task, objective and method; keys below are those of the steps' configs."""
 
     needs: list[str] = Field([])
-    """Environment variables that the scale reads, such as that of a folder of data."""
+    """The environment variables that the scale reads, such as that of a folder of data."""
     sites: dict[str, str] = Field({})
-    """Patterns of sites for the tables' rows, by the patterns that they replace: another model has other kinds of
+    """The patterns of sites for the tables' rows, by the patterns that they replace: another model has other kinds of
     layers."""
     workers: dict[str, Any] = Field({})
-    """Overrides of the pipeline's ``workers``."""
+    """The overrides of the pipeline's ``workers``."""
     commands: dict[str, dict[str, Any]] = Field({})
-    """Overrides of the steps' configs, by command."""
+    """The overrides of the steps' configs, by command."""
     tasks: dict[str, dict[str, Any]] = Field({})
-    """Overrides of the task's settings, by task."""
+    """The overrides of the task's settings, by task."""
     objectives: dict[str, dict[str, Any]] = Field({})
-    """Overrides of the objective, by its name."""
+    """The overrides of the objective, by its name."""
     methods: dict[str, dict[str, Any]] = Field({})
-    """Overrides of the attack's settings, by method."""
+    """The overrides of the attack's settings, by method."""
 
 
 class OwnScale(BaseConfig):
     """What one config changes at a scale, beyond the scale's own file."""
 
     steps: dict[str, dict[str, Any]] = Field({})
-    """Overrides of the steps' configs, by the name of the step."""
+    """The overrides of the steps' configs, by the name of the step."""
 
 
 def scaled(data: Mapping[str, Any], scale: str) -> dict[str, Any]:

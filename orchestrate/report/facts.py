@@ -92,7 +92,9 @@ def facts(record: Record) -> list[tuple[str, str]]:
 
 
 def times_hold(record: Record) -> bool:
-    """Whether the files' times can be those of the run: in a copy they are all the same, but no run takes no time."""
+    """Return whether the files' times can be those of the run: in a copy they are all the same, but no run takes no
+    time.
+    """
     spans = [(s.ended - s.started, s.seconds) for s in record.steps if s.ended and s.started and s.seconds]
     return all(span >= 0.5 * seconds for span, seconds in spans)
 

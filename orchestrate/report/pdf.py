@@ -35,8 +35,8 @@ MOST_ROWS, KEPT_ROWS = 48, 24
 LINE = 120
 """How many characters a line of a table holds."""
 _WIDEST, _WIDEST_NAME, _GAP = 22, 44, 3
-"""Up to how many characters a cell, and one of the first column, counts, since longer ones are broken; and what lies
-between columns.
+"""How many characters of a cell, and of one of the first column, count at most, since longer ones are broken; and what
+lies between columns.
 """
 
 
@@ -84,7 +84,9 @@ def _plain(contents: Contents, figures: dict[str, str]) -> dict[str, Any]:
 
 
 def _parts(block: Block, figures: dict[str, str]) -> list[dict[str, Any]]:
-    """The parts in which a block is set; a function per kind, so a new kind of block is an error until it has one."""
+    """Return the parts in which a block is set; a function per kind, so a new kind of block is an error until it has
+    one.
+    """
     return _SETTERS[type(block)](block, figures)
 
 

@@ -11,7 +11,7 @@ from orchestrate.runs.layout import FILES
 
 
 def anchor_of(number: int) -> str:
-    """The identifier of a step's section."""
+    """Return the identifier of a step's section."""
     return f"step-{number}"
 
 

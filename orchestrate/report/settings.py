@@ -119,7 +119,7 @@ def command_line(step: Step, places: Places) -> str | None:
 
 
 def mlflow_root(record: Record, places: Places) -> str | None:
-    """The ``--root`` of ``qalof ui``; None where the record is on a server."""
+    """Return the ``--root`` of ``qalof ui``; None where the record is on a server."""
     for step in record.steps:
         if (database := database_of(str(step.tracking.get("uri", "")))) is not None:
             return places.show(database.parent)

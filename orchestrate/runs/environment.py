@@ -23,7 +23,9 @@ PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """A JSON object: ``git`` (None outside a checkout), ``packages``, ``python``, ``platform``, and the hardware."""
+    """Return a JSON object: ``git`` (None outside a checkout), ``packages``, ``python``, ``platform``, and the
+    hardware.
+    """
     return {
         "git": git_state(Path(__file__).resolve().parent),
         "packages": {name: package_version(name) for name in PACKAGES},
@@ -60,7 +62,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def package_version(name: str) -> str | None:
-    """The installed version; None where the package is missing."""
+    """Return the installed version; None where the package is missing."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -68,7 +70,7 @@ def package_version(name: str) -> str | None:
 
 
 def processor_name() -> str | None:
-    """The CPU's model, which decides which kernels run and so the last bits of a sum; None where it is unknown."""
+    """Return the CPU's model, which decides the kernels and so the last bits of a sum; None where it is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -77,7 +79,7 @@ def processor_name() -> str | None:
 
 
 def accelerator_names() -> list[str]:
-    """The names of the accelerators that torch sees; empty without torch."""
+    """Return the names of the accelerators that torch sees; empty without torch."""
     try:
         import torch
     except ImportError:

@@ -56,7 +56,7 @@ def _digests(key: str, text: str, field: PathField) -> Iterator[tuple[str, str]]
 
 
 def _of_checkpoint(key: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """The inputs that a checkpoint names: its base model, and the data of its task."""
+    """Yield the inputs that a checkpoint names: its base model, and the data of its task."""
     if not (folder / MANIFEST).is_file():
         return
     from qalof.tasks.factory import TASKS  # torch, which a listing of runs has no use for
@@ -73,7 +73,7 @@ def _of_checkpoint(key: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def revision_of(name: str) -> str | None:
-    """The commits of a hub's model or data set of this name in the local cache; None where it holds none."""
+    """Return the commits of a hub's model or data set of this name in the local cache; None where it holds none."""
     root = Path(huggingface_hub.constants.HF_HUB_CACHE)
     heads = (root / f"{kind}--{name.replace('/', '--')}" / "refs" / "main" for kind in ("models", "datasets"))
     found = [read_text(head, "revision").strip() for head in heads if head.is_file()]

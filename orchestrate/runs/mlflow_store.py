@@ -80,14 +80,14 @@ class Place:
 
 
 def default_uri(root: Path) -> str:
-    """The URI of the SQLite record in ``root``."""
+    """Return the URI of the SQLite record in ``root``."""
     path = (root.absolute() / DATABASE).as_posix()
     escaped = path.replace("%", "%25").replace("?", "%3F")
     return f"{_PLAIN if escaped == path else _ESCAPED}{escaped}"
 
 
 def database_of(uri: str) -> Path | None:
-    """The file of an SQLite record; None where ``uri`` is a server's, or has no file."""
+    """Return the file of an SQLite record; None where ``uri`` is a server's, or has no file."""
     scheme, _, path = uri.partition(":///")
     if scheme.split("+")[0] != "sqlite" or not path:
         return None
@@ -95,7 +95,7 @@ def database_of(uri: str) -> Path | None:
 
 
 def ui_command(root: Path, port: int = 5000) -> list[str]:
-    """The command that shows the record in ``root`` on 127.0.0.1, in two processes.
+    """Return the command that shows the record in ``root`` on 127.0.0.1, in two processes.
 
     Without the variable MLflow starts eight more, for jobs that nobody sends; they take 0.9 GB.
     """

@@ -212,7 +212,7 @@ class Writer:
 
 
 def hopeless(error: Exception) -> bool:
-    """Whether the same write would be refused again, in which case keeping it would hold up all others.
+    """Return whether the same write would be refused again, in which case keeping it would hold up all others.
 
     A refusal for lack of a right is not hopeless: rights are given, and tokens renewed.
     """
@@ -221,7 +221,7 @@ def hopeless(error: Exception) -> bool:
 
 
 def away(error: Exception) -> bool:
-    """Whether an error says that a server cannot be reached now, or cannot answer now."""
+    """Return whether an error says that a server cannot be reached now, or cannot answer now."""
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):

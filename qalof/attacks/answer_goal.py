@@ -70,7 +70,7 @@ class AnswerGoal(VictimGoal[_Answer]):
         return self._original(original).f1 == 0
 
     def answers(self, examples: Sequence[TargetedGoal], rows: Sequence[Sequence[str]]) -> list[list[int]]:
-        """Held or broken."""
+        """Return whether each text is held or broken."""
         found = []
         for example, row in zip(examples, rows, strict=True):
             self.begin(example.example_id)

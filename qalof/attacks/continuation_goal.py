@@ -64,7 +64,7 @@ class ContinuationGoal(VictimGoal[_Reading]):
         return False
 
     def answers(self, examples: Sequence[TargetedGoal], rows: Sequence[Sequence[str]]) -> list[list[int]]:
-        """Held or broken."""
+        """Return whether each text is held or broken."""
         return [[HELD, *(int(v.broken) for v in self.verdicts(clean, HELD, texts))] for clean, *texts in rows]
 
     def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:

@@ -24,7 +24,7 @@ from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
 
 LEAST_ALIKE = 4
-"""From this many characters on, a token may count as resembling a word of the target."""
+"""How many characters a token must have to count as resembling a word of the target."""
 
 
 class Elicitation:
@@ -80,7 +80,7 @@ class Elicitation:
         return self._said([(self.encode([prompt])[0], self.target(target))])[0]
 
     def answers(self, examples: Sequence[TargetedGoal], rows: Sequence[Sequence[str]]) -> list[list[int]]:
-        """Broken where the prompt elicits its example's target."""
+        """Return broken for each prompt that elicits its example's target, and held otherwise."""
         pairs: list[tuple[list[int], list[int]]] = []
         for example, prompts in zip(examples, rows, strict=True):
             target = self.target(example.target)

@@ -159,7 +159,7 @@ class LabelGoal(VictimGoal[torch.Tensor]):
         return int(self._original(original).argmax()) != label
 
     def answers(self, examples: Sequence[TargetedGoal], rows: Sequence[Sequence[str]]) -> list[list[int]]:
-        """Predicted labels."""
+        """Return the predicted labels."""
         flat = iter(self.victim.predict([text for row in rows for text in row]))
         return [[next(flat) for _ in row] for row in rows]
 
@@ -173,7 +173,7 @@ class LabelGoal(VictimGoal[torch.Tensor]):
         return found
 
     def measures(self, original: str, found: str) -> Mapping[str, float]:
-        """None."""
+        """Return no measures."""
         return {}
 
     def _readings(self, texts: Sequence[str]) -> Sequence[torch.Tensor]:

@@ -39,9 +39,9 @@ class Meaning:
     """The judges of what attacks found."""
 
     similarity: Similarity | None = None
-    """Compares texts by a cosine; None leaves similarity out."""
+    """What compares texts by a cosine; None leaves similarity out."""
     oracle: Oracle | None = None
-    """Knows true labels; None where nobody does."""
+    """What knows true labels; None where nobody does."""
 
     def judged(self, result: AttackResult) -> AttackResult:
         """Return ``result`` with ``similarity`` and ``true_label_changed`` among its measures, and its status by them.

@@ -31,7 +31,8 @@ _LINES = (
     "warm blanket, water bottle, white rabbit, wild flowers, winter coat, wooden chair, yellow leaf, young tree",
 )
 HARMLESS_TARGETS = tuple(target for line in _LINES for target in line.split(", "))
-"""With a space before it, each has two tokens in GPT-2's tokenizer; other tokenizers may split them differently."""
+"""The texts to elicit.  With a space before it, each has two tokens in GPT-2's tokenizer; other tokenizers may split
+them differently."""
 
 
 def targets_of(source: str) -> tuple[str, ...]:

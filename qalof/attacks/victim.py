@@ -90,7 +90,7 @@ class Precisions(Protocol):
 
 
 Reader = Callable[[list[list[int]], Bitmap | None], torch.Tensor]
-"""Gives logits (rows, classes) of token id rows at a bitmap, None for the model's own, in place of the victim."""
+"""What gives logits (rows, classes) of token id rows at a bitmap, None for the model's own, in place of the victim."""
 
 
 class Victim:
@@ -192,7 +192,7 @@ class Victim:
         return total.clamp_min(_LEAST_SHARE).log()
 
     def predict(self, texts: Sequence[str]) -> list[int]:
-        """Predicted labels."""
+        """Return the predicted labels."""
         predicted: list[int] = self.logits(texts).argmax(-1).tolist()
         return predicted
 

@@ -72,7 +72,7 @@ def load_parameters(model: SwitchableModel, folder: str | Path, *, quantizers: b
 def rebuild(
     stored: Described, quantization: QuantizationScheme | None = None, embedding: TensorScheme | None = None
 ) -> SwitchableModel:
-    """A new model that is what a verified checkpoint describes, in eval mode.
+    """Make a new model that is what a verified checkpoint describes, in eval mode.
 
     Args:
         stored: of the checkpoint.
@@ -91,7 +91,7 @@ def rebuild(
 
 
 def copy_parameters(model: SwitchableModel, stored: Described, *, quantizers: bool = True) -> None:
-    """As :func:`load_parameters`, from a checkpoint whose files are verified already."""
+    """Do as :func:`load_parameters` does, with a checkpoint whose files are verified already."""
     folder = stored.folder
     assert folder is not None
     its, names = model.settings, model.site_names

@@ -153,7 +153,7 @@ class OpenCheckpoint:
 def load(
     folder: str | Path, quantization: QuantizationScheme | None = None, *, embedding: TensorScheme | None = None
 ) -> SwitchableModel:
-    """The model of a checkpoint, in eval mode, at full precision.
+    """Load the model of a checkpoint, in eval mode, at full precision.
 
     Args:
         folder: of the checkpoint.

@@ -35,7 +35,7 @@ CHUNK = 64
 """How many rows have their logits at once: 64 x 50,000 numbers are 13 MB in fp32."""
 
 MOST = 30.0
-"""Above this difference of logits e^d is taken in logarithms, since sums of such numbers lose nothing there."""
+"""The difference of logits above which e^d is taken in logarithms, since sums of such numbers lose nothing there."""
 
 Floats = NDArray[np.float64]
 Forward = Callable[..., Any]
@@ -46,9 +46,9 @@ class RowScores:
     """Scores per labeled row, in the order of the batches, in nats."""
 
     kl: Floats
-    """(rows,): the divergence from the reference, never negative."""
+    """The divergence from the reference, (rows,), which is never negative."""
     nll: Floats
-    """(rows,): minus the log-probability of the label."""
+    """Minus the log-probability of the label, (rows,)."""
 
     def __len__(self) -> int:
         return len(self.kl)
@@ -66,9 +66,9 @@ class Reference:
     bitmap: Bitmap
     """The bitmap that is compared with."""
     states: Sequence[torch.Tensor]
-    """Per batch, last hidden states (rows, features), or logits (rows, classes) of a model with another head."""
+    """The last hidden states per batch (rows, features), or logits (rows, classes) of a model with another head."""
     labels: Sequence[torch.Tensor]
-    """Per batch, the labels (rows,)."""
+    """The labels (rows,) per batch."""
 
     @property
     def rows(self) -> int:

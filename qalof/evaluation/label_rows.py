@@ -19,7 +19,7 @@ from qalof.model.language_head import head_at, rows_of
 from qalof.precision import at_least_float32
 
 Windows = torch.Tensor | Sequence[Sequence[int]]
-"""Token ids (windows, tokens), or rows of any lengths."""
+"""The token ids (windows, tokens), or rows of any lengths."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class LabeledBatch:
     """The inputs of one forward pass, and how its labeled rows are found in the outputs."""
 
     inputs: Mapping[str, torch.Tensor]
-    """Keyword arguments of the model, on its device."""
+    """The keyword arguments of the model, on its device."""
     rows: Callable[[Any], tuple[torch.Tensor, torch.Tensor]]
-    """Outputs -> logits (rows, classes), in fp32 at least, and labels (rows,)."""
+    """What takes the outputs to logits (rows, classes), in fp32 at least, and labels (rows,)."""
     labeled: torch.Tensor | None = None
-    """(sequences, tokens), True where a language-modeling head must run; None if it must run everywhere."""
+    """A mask (sequences, tokens), True where a language-modeling head must run; None if it must run everywhere."""
 
     def run(self, model: Callable[..., Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Call ``model`` on the inputs; return logits (rows, classes), in fp32 at least, and labels (rows,)."""

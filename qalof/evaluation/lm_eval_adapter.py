@@ -67,7 +67,7 @@ class HarnessModel(TemplateLM):
         return [(score.log_likelihood, score.greedy) for score in scored]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood of whole texts, in nats, each token scored once."""
+        """Return the log-likelihood of whole texts, in nats, each token scored once."""
         sums = []
         for (text,) in (request.args for request in requests):
             windows = get_rolling_token_windows(

@@ -35,10 +35,10 @@ from qalof.precision import at_least_float32
 from qalof.site import HeadMode
 
 Choices = Mapping[str, Sequence[str]]
-"""Role -> choices, such as ``{"weight": ("4", "8"), "kv": ("8", "k8v4")}``."""
+"""The choices by role, such as ``{"weight": ("4", "8"), "kv": ("8", "k8v4")}``."""
 
 Terms = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Gradient, error and output, (tokens, outputs) each, in fp32 at least -> sums (numbers,) in float64."""
+"""A function of gradient, error and output, (tokens, outputs) each, in fp32 at least, to sums (numbers,) in float64."""
 
 SAMPLED_AT_ONCE = 64
 """How many rows of probabilities are in float64 at once."""
@@ -49,9 +49,10 @@ class Formula:
     """What is added up over tokens, and of which labels the gradient is."""
 
     terms: Terms
-    """Gradient, error, output -> sums."""
+    """What the formula adds up."""
     labels: str | None
-    """``model``: drawn from the model's distribution; ``data``: the true ones; None: no gradient is needed."""
+    """Which labels the gradient takes: ``model`` draws them from the model's distribution, ``data`` has the true ones,
+    and None needs no gradient."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class DamageSums:
     """Sums over the tokens of some batches."""
 
     values: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
-    """Role -> site -> choice -> the sums of the formula."""
+    """By role, site and choice, the sums of the formula."""
     rows: int
     """The number of labeled rows."""
     tokens: int

@@ -31,15 +31,15 @@ class Speed:
     """Medians of the repeats."""
 
     memory_bytes: int
-    """Peak memory in bytes; see the docstring of the module."""
+    """The peak memory in bytes; see the docstring of the module."""
     prefill_tokens_per_second: float
-    """Tokens per second of a forward pass with weights that are rounded already."""
+    """The tokens per second of a forward pass with weights that are rounded already."""
     calibration_tokens_per_second: float
-    """Tokens per second of the same pass if every weight, product or factor is rounded first, as after a training
+    """The tokens per second of the same pass if every weight, product or factor is rounded first, as after a training
     step.
     """
     decode_tokens_per_second: float | None
-    """Tokens per second of greedy generation; None for a model without a language-modeling head."""
+    """The tokens per second of greedy generation; None for a model without a language-modeling head."""
 
 
 def speed_of(

@@ -102,7 +102,7 @@ def weight_gradient(
 def _gathering(
     model: SwitchableModel, modules: Mapping[str, nn.Module], sums: Mapping[str, torch.Tensor]
 ) -> Iterator[None]:
-    """Inside the block a backward pass adds, per site, the gradient at the weight that it runs with, (out, in)."""
+    """Let a backward pass inside the block add, per site, the gradient at the weight that it runs with, (out, in)."""
 
     def gather(name: str) -> Any:
         def forward(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

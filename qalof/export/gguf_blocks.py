@@ -77,7 +77,7 @@ def block_type(quantizer: Quantizer, bits: float) -> BlockType | None:
 
 
 def quantize(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
-    """Blocks of ``x`` (..., columns), any floating dtype -> uint8 (..., columns / 32 * block_bytes).
+    """Return the blocks of ``x`` (..., columns), any floating dtype -> uint8 (..., columns / 32 * block_bytes).
 
     Raises:
         BadInputError: The columns are not a multiple of 32, ``x`` contains NaN or infinity, or a scale is beyond fp16.
@@ -100,7 +100,7 @@ def quantize(x: torch.Tensor, kind: BlockType) -> torch.Tensor:
 
 
 def dequantize(data: torch.Tensor, kind: BlockType) -> torch.Tensor:
-    """Values of :func:`quantize`'s bytes: (..., bytes) -> (..., columns), fp32.
+    """Return the values of :func:`quantize`'s bytes: (..., bytes) -> (..., columns), fp32.
 
     Raises:
         BadInputError: The bytes are not whole blocks.

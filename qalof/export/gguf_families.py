@@ -151,4 +151,4 @@ FAMILIES = {
     "llama": Family("llama", **_LLAMA, interleaved={"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}),
     "qwen2": Family("qwen2", **_LLAMA),
 }
-"""By ``model_type`` of transformers."""
+"""The families, by the ``model_type`` of transformers."""

@@ -47,7 +47,8 @@ from qalof.site import HeadMode, Site
 from qalof.writing import check_folder
 
 FORMAT_VERSION = 2
-"""Version 2 has other names for four settings (:data:`qalof.quantization.strict.RENAMED`)."""
+"""The version of the format; version 2 has other names for four settings
+(:data:`qalof.quantization.strict.RENAMED`)."""
 OLDEST_VERSION = 1
 
 KIND = "packed-model"
@@ -162,7 +163,7 @@ def save_packed(
     return sizes
 
 
-def save_configs(model: SwitchableModel, folder: Path, tokenizer: PreTrainedTokenizerBase | None) -> None:
+def save_configs(model: SwitchableModel, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None) -> None:
     """Write what transformers reads beside the weights: the config, the generation config and the tokenizer."""
     model.model.config.save_pretrained(folder)
     if getattr(model.model, "generation_config", None) is not None:

@@ -51,5 +51,5 @@ class PackedTiedHead(nn.Linear):
         self._followed = (embedding,)  # torch does not register a tuple as a child module
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """The product."""
+        """Return the product with the embedding's weight."""
         return functional.linear(input, self._followed[0].whole(), self.bias)

@@ -101,7 +101,7 @@ def load_packed(
     kernel: Literal["decoded", "integer"] = "decoded",
     layout: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
-    """The model that :func:`qalof.export.packed.save_packed` wrote, in eval mode.
+    """Load the model that :func:`qalof.export.packed.save_packed` wrote, in eval mode.
 
     Args:
         folder: the folder, which must stay as it is while the model lives, or be replaced as a whole.

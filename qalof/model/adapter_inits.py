@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from qalof.errors import BadInputError, nearest_hint
 
 DRAWN: Mapping[str, bool | str] = {"kaiming": True, "gaussian": "gaussian", "orthogonal": "orthogonal"}
-"""Inits that PEFT draws itself: the name here -> PEFT's ``init_lora_weights``."""
+"""The inits that PEFT draws itself: the name here -> PEFT's ``init_lora_weights``."""
 
 PISSA = re.compile(r"pissa(?:_niter_([1-9][0-9]?))?$")
-"""PiSSA's name; its group is the number of subspace iterations."""
+"""The name of PiSSA; its group is the number of subspace iterations."""
 
 _KNOWN = (*DRAWN, "loftq", "olora", "pissa", "pissa_niter_4")
 

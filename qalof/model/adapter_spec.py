@@ -55,8 +55,8 @@ REFERENCE_SPECS: Mapping[str, Mapping[str, AdapterSpec]] = {
     "s4-sp": {str(bits): AdapterSpec(64, 128) for bits in (*range(4, 17), 32)},
     "s4-cpt": {SHARED: AdapterSpec(16, 32)},
 }
-"""Widths, ranks and alphas of the reference systems (docs/systems.md). S2 gives no rank, and S4 gives no alpha for its
-SP.
+"""The widths, ranks and alphas of the reference systems (docs/systems.md). S2 gives no rank, and S4 gives no alpha for
+its SP.
 """
 
 

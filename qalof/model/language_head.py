@@ -61,7 +61,7 @@ def head_at(model: Any, labeled: torch.Tensor | None) -> Iterator[None]:
 
     Args:
         model: as in :func:`language_head`.
-        labeled: (sequences, tokens), True at the tokens whose logits are wanted; None runs the head at all.
+        labeled: (sequences, tokens), True at the tokens whose logits are wanted; None runs the head at all tokens.
     """
     head = None if labeled is None or getattr(model, "splits_rows", False) else language_head(model)
     if head is None or labeled is None or _needs_all_tokens(head):
@@ -97,7 +97,7 @@ def _choose(head: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tens
 
 
 def _needs_all_tokens(head: nn.Module) -> bool:
-    """Whether what ``head`` gives at a token, or its gradient, depends on the other tokens that it is given."""
+    """Return whether what ``head`` gives at a token, or its gradient, depends on the other tokens that it is given."""
 
     def shared(part: nn.Module) -> bool:
         if isinstance(part, TensorQuantizer):

@@ -38,9 +38,9 @@ class SwitchSettings:
     head_mode: HeadMode = HeadMode.NONE
     """Whether the language-modeling head is a site, and what becomes of a weight that it shares with the embedding."""
     include: tuple[str, ...] = ("*",)
-    """Patterns of site names; a layer is a site where one of them matches."""
+    """The patterns of site names; a layer is a site where one of them matches."""
     exclude: tuple[str, ...] = ()
-    """Patterns of site names; a layer that one of them matches is no site."""
+    """The patterns of what is left out; a layer that one of them matches is no site."""
     merge: MergeOrder = MergeOrder.BRANCH
     """Where a LoRA branch is added to the weight's output, and what is rounded."""
     lora_input: LoraInput = LoraInput.RAW

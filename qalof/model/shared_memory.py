@@ -31,10 +31,10 @@ from qalof.model.switchable import SwitchableModel
 from qalof.writing import check_folder
 
 SMALLEST = 4096
-"""Tensors with fewer elements are not worth sharing."""
+"""The fewest elements of a tensor that is worth sharing."""
 
 WORTH_SHARING = 64 * 2**20
-""":func:`share_large` shares from this many bytes of frozen tensors on."""
+"""The fewest bytes of frozen tensors that :func:`share_large` shares."""
 
 _log = logging.getLogger(__name__)
 

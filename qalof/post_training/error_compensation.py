@@ -46,8 +46,8 @@ class GptqSettings:
     act_order: bool = True
     """Whether columns are rounded in the order of falling mean square input; otherwise they go as they stand."""
     block_size: Count = 128
-    """After how many columns the rest of the weight is updated; it changes the speed, and the result only by the order
-    of sums."""
+    """How many columns are rounded before the rest of the weight is updated; it changes the speed, and the result only
+    by the order of sums."""
     sequence: str = "block"
     """Which layers share a calibration pass. ``block``: the layers of a transformer block do, with all blocks before it
     rounded. ``site``: every layer has its own pass, with all layers before it rounded, which takes several times as

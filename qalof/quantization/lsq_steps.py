@@ -93,7 +93,7 @@ class LsqSteps(nn.Module):
         return QParams(step)
 
     def ready(self, bits: float) -> bool:
-        """Whether the step of this width is set, or the width has no step to set."""
+        """Return whether the step of this width is set, or the width has no step to set."""
         return bits not in self.quantizers or self._ready[self._key(int(bits))]
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:

@@ -57,7 +57,7 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
         "kv": _TOKEN,
     },
 }
-"""Name -> the scheme as :meth:`qalof.quantization.scheme.QuantizationScheme.from_json` reads it."""
+"""The schemes by name, as :meth:`qalof.quantization.scheme.QuantizationScheme.from_json` reads them."""
 
 
 def with_scheme(data: Any) -> Any:

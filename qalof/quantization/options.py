@@ -17,7 +17,7 @@ from qalof.quantization.strict import check_fields, check_keys, json_schema_of
 HIGHEST_BITS = 16
 
 GroupSize = Annotated[int, Law(ge=1, off="null for granularities other than group")]
-"""Elements that share a scale."""
+"""How many elements share a scale."""
 
 
 @dataclass(frozen=True, kw_only=True)

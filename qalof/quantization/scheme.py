@@ -46,9 +46,9 @@ class TensorScheme:
     observer: ObserverSpec | None = None
     """How static ranges are found; with null, ranges are dynamic."""
     outlier_threshold: Annotated[float, Law(gt=0, off="null keeps none out; 6.0 is usual")] | None = None
-    """Of activations only: a feature that reaches this magnitude in any real token of a row stays in fp16 in that row,
-    and counts in no range (bitsandbytes' int8 has 6.0, and looks at all rows of a batch at once). Null keeps no feature
-    out."""
+    """The magnitude of an outlier, for activations only: a feature that reaches it in any real token of a row stays in
+    fp16 in that row, and counts in no range (bitsandbytes' int8 has 6.0, and looks at all rows of a batch at once).
+    Null keeps no feature out."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

@@ -47,7 +47,8 @@ class Answering:
     example: Row
     """A request as an example."""
     answer: Callable[[Any, Any, Sequence[Row], int], list[dict[str, Any]]]
-    """From the task, a model at its precision, rows and the most new tokens to one answer per row."""
+    """The function that answers: it takes the task, a model at its precision, rows and the most new tokens, and returns
+    one answer per row."""
     writes: bool = False
     """Whether the model writes texts of any length."""
 

@@ -21,7 +21,7 @@ from qalof.model.pretrained import HeadKind
 from qalof.precision import at_least_float32
 
 Batch = dict[str, torch.Tensor]
-"""Tensors by name; the first dimension is the batch."""
+"""The tensors by name; the first dimension is the batch."""
 
 Example = TypeVar("Example")
 

@@ -20,7 +20,7 @@ from qalof.tasks.base import TrainingData
 from qalof.writing import disk_errors
 
 SMALL = 20_000
-"""Below this many rows a map in memory is faster than a file."""
+"""The number of rows below which a map in memory is faster than a file."""
 
 BATCH = 1_000
 """This many rows are tokenized together."""

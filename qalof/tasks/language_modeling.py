@@ -65,7 +65,7 @@ class LanguageModelingSettings:
     max_length: Annotated[int, Law(ge=2)] = 1024
     """The tokens of a scored window, and of a training block; blocks do not overlap."""
     stride: Count = 512
-    """By how many tokens a scored window moves on; each token is scored once, by the first window that holds it."""
+    """How many tokens a scored window moves on; each token is scored once, by the first window that holds it."""
     prepend_bos: bool = False
     """Whether a bos token is put first, which lets the first token of the text be scored too."""
     eval_batch_size: Count = 8

@@ -53,7 +53,7 @@ class ZeroShotSettings:
         check_numbers(self)
 
     def hub_data(self) -> tuple[str, ...]:
-        """The benchmark's own data set on the hub, where no data is named."""
+        """Return the benchmark's own data set on the hub, where no data is named."""
         return () if self.data is not None else (BENCHMARKS[self.dataset].hub[0],)
 
 

@@ -94,14 +94,14 @@ def new_model(recipe: Recipe, vocabulary: int, end: int) -> GPT2LMHeadModel:
 
 
 def _waves(positions: int, width: int, scale: float) -> Tensor:
-    """(positions, width) sines and cosines of geometric wavelengths, with root mean square `scale`."""
+    """Return (positions, width) sines and cosines of geometric wavelengths, with root mean square `scale`."""
     rates = torch.exp(-math.log(2.0 * positions) * torch.arange(width // 2) / (width // 2))
     angles = torch.arange(positions).unsqueeze(1) * rates
     return scale * math.sqrt(2.0) * torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def learning_rate_share(recipe: Recipe, step: int) -> float:
-    """The share of the peak learning rate: warm-up, level, and a straight line down over the last steps.
+    """Return the share of the peak learning rate: warm-up, level, and a straight line down over the last steps.
 
     A level middle (and not a cosine) lets a run be made longer from a checkpoint without starting again.
     """
@@ -110,7 +110,7 @@ def learning_rate_share(recipe: Recipe, step: int) -> float:
 
 
 def next_facts(recipe: Recipe, facts: int, step: int, losses: dict[str, float]) -> int:
-    """Facts a context tells from here on, given the mean losses of the last lines.
+    """Say how many facts a context tells from here on, given the mean losses of the last lines.
 
     One more once both ways of reading are mastered at the present number, and in any case as many as a straight
     line from the first to the full number over `curriculum` steps asks for.
@@ -134,31 +134,35 @@ class Helpers(nn.Module):
         self.match = nn.Linear(width, 2)
 
     def note_loss(self, hidden: Tensor, notes: Tensor) -> Tensor:
-        """Which entity and relation a value or a question is about; hidden: (B, T, width), notes: (N, 5)."""
+        """Return the loss of saying which entity and relation a value or a question is about; hidden: (B, T, width),
+        notes: (N, 5).
+        """
         state = _rows(hidden, notes)
         losses = [F.cross_entropy(head(state).float(), notes[:, 2 + i]) for i, head in enumerate(self.notes)]
         return torch.stack(losses).mean()
 
     def match_loss(self, early: Tensor, late: Tensor, mentions: Tensor, matches: Tensor) -> Tensor:
-        """Whether names, and the values' entities and relations, are those asked for."""
+        """Return the loss of saying whether names, and the values' entities and relations, are those asked for."""
         named = self.mention(_rows(early, mentions)).float()
         valued = self.match(_rows(late, matches)).float()
         first = F.binary_cross_entropy_with_logits(named, mentions[:, 2:].float())
         return first + F.binary_cross_entropy_with_logits(valued, matches[:, 2:].float())
 
     def span_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy of the answer's first and last token among the context's tokens."""
+        """Return the mean cross-entropy of the answer's first and last token among the context's tokens."""
         scores = self.span(hidden).float().masked_fill(~batch.context.unsqueeze(-1), -1e9)
         return F.cross_entropy(scores, batch.spans)
 
 
 def _rows(hidden: Tensor, marks: Tensor) -> Tensor:
-    """The normalized states of marked tokens: (N, width) from (B, T, width) and rows that begin (row, position)."""
+    """Return the normalized states of marked tokens: (N, width) of (B, T, width), for rows that begin (row,
+    position).
+    """
     return F.layer_norm(hidden[marks[:, 0], marks[:, 1]], hidden.shape[-1:])
 
 
 def batch_losses(model: GPT2LMHeadModel, helpers: Helpers, batch: Batch) -> dict[str, Tensor]:
-    """Mean losses of one batch; "note", "match" and "span" only where the batch has the marks for them."""
+    """Return the mean losses of one batch; "note", "match" and "span" only where the batch has the marks for them."""
     output = model.transformer(batch.ids, output_hidden_states=True)
     hidden = output.last_hidden_state
     counted = batch.labels[:, 1:] != IGNORE
@@ -212,7 +216,7 @@ class Trainer:
         self.facts = recipe.first_facts
 
     def step(self) -> dict[str, float]:
-        """One step over one batch of each kind; returns the losses as `kind.loss`."""
+        """Do one step over one batch of each kind; return the losses as `kind.loss`."""
         recipe = self.recipe
         peaks = (recipe.matrix_learning_rate, recipe.learning_rate)
         for optimizer, peak in zip(self.optimizers, peaks, strict=True):

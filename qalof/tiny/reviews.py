@@ -107,7 +107,7 @@ class Review(NamedTuple):
 
 
 def _opinion(rng: random.Random, sign: int) -> tuple[str, float]:
-    """One clause and its strength; `sign` is the sign that the strength must have."""
+    """Return one clause and its strength; `sign` is the sign that the strength must have."""
     while True:
         subject = rng.choice(SUBJECTS)
         if rng.random() < 0.3:
@@ -134,7 +134,7 @@ def _join(rng: random.Random, clauses: list[str]) -> str:
 
 
 def make_review(rng: random.Random, label: int) -> Review:
-    """One review whose strengths sum to at least `MARGIN` on the label's side."""
+    """Make one review whose strengths sum to at least `MARGIN` on the label's side."""
     sign = 1 if label else -1
     while True:
         count = rng.randint(1, 3)
@@ -149,7 +149,7 @@ def make_review(rng: random.Random, label: int) -> Review:
 
 
 def make_reviews(rng: random.Random, count: int, exclude: Collection[str] = ()) -> list[Review]:
-    """`count` different reviews, the labels in turn, none of whose texts is in `exclude`."""
+    """Make `count` different reviews, the labels in turn, none of whose texts is in `exclude`."""
     seen = set(exclude)
     reviews: list[Review] = []
     while len(reviews) < count:
@@ -161,8 +161,8 @@ def make_reviews(rng: random.Random, count: int, exclude: Collection[str] = ()) 
 
 
 def true_label(text: str) -> int | None:
-    """The label that the generator's rule gives any text: the sign of its opinions' sum, None nearer to zero than
-    `MARGIN`.
+    """Return the label that the generator's rule gives any text: the sign of its opinions' sum, None nearer to zero
+    than `MARGIN`.
 
     A word that the generator does not know says nothing. So an attack that turns `superb` into `bland` changes the
     label, and one that turns it into `brilliant` does not.

@@ -24,7 +24,7 @@ WORD_REPEATS = 40
 
 
 def _corpus(seed: int) -> Iterator[str]:
-    """Training text: passages with their questions, reviews, and every listed word often enough."""
+    """Yield the training text: passages with their questions, reviews, and every listed word often enough."""
     rng = random.Random(seed)
     world = World("train", rng)
     for _ in range(PASSAGES):

@@ -57,7 +57,7 @@ class Passage(NamedTuple):
 
 
 def entities(split: str) -> dict[str, list[str]]:
-    """The full names of a split by kind ("person", "place"); the two splits are disjoint."""
+    """Return the full names of a split by kind ("person", "place"); the two splits are disjoint."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}: got {split!r}")
     rng = random.Random(SPLIT_SEED)
@@ -88,12 +88,12 @@ class World:
                     self._by_word[kind].setdefault(word, []).append(name)
 
     def passage(self, facts: int, subjects: int) -> Passage:
-        """A context of `facts` facts about `subjects` entities of one kind, with all its questions."""
+        """Return a context of `facts` facts about `subjects` entities of one kind, with all its questions."""
         drawn = self._facts(self.rng.choice(KINDS), facts, subjects)
         return self._tell(drawn)
 
     def _subjects(self, kind: str, count: int) -> list[str]:
-        """`count` names, half of the time with two that share a word, so that one word is not enough."""
+        """Return `count` names, half of the time with two that share a word, so one word is not enough."""
         names = self.rng.sample(self.names[kind], count)
         if count > 1 and self.rng.random() < 0.5:
             word = self.rng.choice(names[0].split())
@@ -103,7 +103,7 @@ class World:
         return names
 
     def _facts(self, kind: str, count: int, subjects: int) -> list[Fact]:
-        """Facts over a grid of subjects and relations: few relations, so that the subjects share them."""
+        """Return facts over a grid of subjects and relations: few relations, so the subjects share them."""
         rng = self.rng
         names = self._subjects(kind, subjects)
         pool = [relation for relation in RELATIONS if relation.kind == kind]
@@ -119,7 +119,7 @@ class World:
         return facts
 
     def _related(self, pool: list[Relation], count: int) -> list[Relation]:
-        """`count` relations, of which two take their values from one list whenever there is room for it."""
+        """Return `count` relations, of which two take their values from one list whenever there is room for it."""
         rng = self.rng
         first = rng.choice(pool)
         twins = [relation for relation in pool if relation.values == first.values and relation is not first]
@@ -128,7 +128,7 @@ class World:
         return chosen + rng.sample(others, count - len(chosen))
 
     def _value(self, relation: Relation, used: set[str]) -> str:
-        """A value that no other fact of the context has, so that an answer stands at one place only."""
+        """Return a value that no other fact of the context has, so that an answer stands at one place only."""
         choices = self.names["person"] if relation.values == "person" else VALUES[relation.values]
         while True:
             value = self.rng.choice(choices)
@@ -156,7 +156,7 @@ class World:
         return Passage(context, questions)
 
     def _form(self, fact: Fact, position: int, group: int) -> str:
-        """The words of one fact with `{v}` left open, from the space or the "and" before it."""
+        """Return the words of one fact with `{v}` left open, from the space or the "and" before it."""
         rng = self.rng
         if position > 0:
             return " and " + rng.choice(fact.relation.phrases)

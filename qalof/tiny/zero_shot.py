@@ -16,7 +16,7 @@ CHOICES = 4
 
 
 def rows(dataset: str) -> Iterator[dict[str, Any]]:
-    """The first `ITEMS` items of a benchmark; the place of the right choice goes round."""
+    """Yield the first `ITEMS` items of a benchmark; the place of the right choice goes round."""
     questions = list(_questions())
     answers = [answer for _, _, answer in questions]
     for number, (context, question, answer) in enumerate(questions[:ITEMS]):

@@ -53,16 +53,16 @@ class TrainSettings:
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls from there to zero; ``constant`` does not fall."""
     warmup_steps: Annotated[int, Law(ge=0, off="0 does not warm up")] = 0
-    """In how many steps the learning rate rises linearly from zero."""
+    """How many steps it takes until the learning rate has risen linearly from zero."""
     weight_decay: Annotated[float, Law(ge=0, off="0 does not decay")] = 0.0
-    """AdamW's decoupled weight decay; learned step sizes have none."""
+    """The decoupled weight decay of AdamW; learned step sizes have none."""
     max_grad_norm: Annotated[float, Law(gt=0, off="null does not clip")] | None = 1.0
     """The greatest norm of one adapter's gradients; longer gradients are shortened, adapter by adapter. Null shortens
     none."""
     checkpoint_every: Count = 250
     """How many steps lie between checkpoints, from which an interrupted training goes on."""
     calibration_examples: Count = 64
-    """From how many training examples static ranges and learned step sizes begin, where the quantizers have any."""
+    """How many training examples static ranges and learned step sizes are found on, where the quantizers have any."""
     seed: Seed = 42
     """The seed of the order of the data, of dropout, of fresh adapters and of drawn bitmaps."""
     full_finetune: bool = False
@@ -94,7 +94,7 @@ class TrainSettings:
 
 
 CALIBRATION_BATCH = 8
-"""Calibration runs this many sequences at once, whatever the number of workers, since an observer may depend on it."""
+"""How many sequences calibration runs at once, whatever the number of workers, since an observer may depend on it."""
 
 
 class World(Protocol):
@@ -136,11 +136,11 @@ class StepMetrics:
     """The metrics of a step, over the whole batch of all workers; losses are in nats per label row."""
 
     step: int
-    """Counted from 0."""
+    """The number of the step, from 0."""
     learning_rate: float
-    """Of this step."""
+    """The learning rate of this step."""
     losses: dict[str, float]
-    """Cross entropy by the label of the objective, before the step."""
+    """The cross entropy by the label of the objective, before the step."""
     objective: float | None = None
     """The loss whose gradient was taken, distillation included; None in records from before it was kept."""
 

@@ -51,7 +51,7 @@ class GenerationSettings:
     """The lowest and the highest total length of the greedy part, in tokens; under ``prompts`` the completion's tokens
     alone count."""
     top_k: Annotated[int, Law(ge=0, off="0 keeps all tokens")] = 0
-    """From how many of the likeliest tokens one is sampled; 0 samples from the whole distribution."""
+    """How many of the likeliest tokens one is sampled from; 0 samples from the whole distribution."""
     temperature: Positive = 1.0
     """What divides the logits before sampling."""
     max_length: Annotated[int, Law(ge=2)] = 1024

@@ -18,7 +18,7 @@ from search.scores.table import FULL, ScoreTable
 from search.space import BitmapSpace
 
 Damages = tuple[tuple[float, ...], ...]
-"""By unit and choice."""
+"""The damages by unit and choice."""
 
 
 def widths_of(site: Site, bits: LayerBits) -> Iterator[tuple[str, str]]:

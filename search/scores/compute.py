@@ -44,7 +44,7 @@ WEIGHTS = {"weight": ("3", "4", "5", "6", "7", "8")}
 """The choices that are scored unless others are given."""
 
 LARGE = 2**30
-"""From this many bytes on the log says beforehand what will be held."""
+"""The fewest bytes of which the log says beforehand that they will be held."""
 
 
 def compute(

@@ -36,7 +36,7 @@ class OnePassScore:
     unit: str
     """The unit of the values; empty for a plain number."""
     value: Callable[[Sequence[float], int], float]
-    """Sums over all tokens, and the number of labeled rows -> the score."""
+    """The function of the sums over all tokens and of the number of labeled rows that gives the score."""
     is_about: str
     """One sentence for a report."""
 

@@ -96,7 +96,7 @@ class OnePass:
         return non_increasing(found, self.model.sites) if forced else found
 
     def _reaches(self, site: Site, role: str, choice: str) -> bool:
-        """Whether nothing that a choice rounds has fewer bits than at the reference."""
+        """Return whether nothing that a choice rounds has fewer bits than at the reference."""
         kept = self.reference[site.name]
         reference = site.kv_widths(kept.kv) if role == "kv" else (getattr(kept, role),)
         return all(bits >= least for bits, least in zip(widths_of(site, role, choice), reference, strict=True))

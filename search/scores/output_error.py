@@ -43,11 +43,11 @@ class OutputError:
     """Errors of one site at one width; see the module's docstring."""
 
     mse: float
-    """Mean squared error."""
+    """The mean squared error."""
     mae: float
-    """Mean absolute error."""
+    """The mean absolute error."""
     rel: float
-    """Sum of squared errors over the sum of squared outputs."""
+    """The sum of squared errors over the sum of squared outputs."""
 
 
 @dataclass(frozen=True)

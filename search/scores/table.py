@@ -29,7 +29,7 @@ FULL = str(FULL_PRECISION)
 """The choice that leaves a tensor as it is."""
 
 Values = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Role -> site -> choice -> damage."""
+"""The damages by role, site and choice."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class ScoreTable:
     fingerprint: str
     """What the table was computed of: digests of model, data, scheme and settings."""
     values: Values
-    """Role -> site -> choice -> damage: 0 at full precision, and never negative unless the score measures a metric."""
+    """The damages by role, site and choice: 0 at full precision, and never negative unless the score measures a
+    metric."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """How it was computed, as JSON: windows, tokens, seed, seconds, passes."""
 
@@ -65,7 +66,7 @@ class ScoreTable:
         return tuple(dict.fromkeys(site for sites in self.values.values() for site in sites))
 
     def choices(self, role: str) -> tuple[str, ...]:
-        """The choices that some site has a score for, in order."""
+        """Return the choices that some site has a score for, in order."""
         return tuple(dict.fromkeys(choice for choices in self.values.get(role, {}).values() for choice in choices))
 
     def damage(self, role: str, site: str, choice: str) -> float:

@@ -30,7 +30,7 @@ from search.space import BitmapSpace
 
 Strategy = Generator[list[Bitmap] | Measurement, list[Any], None]
 StrategyFunction = Callable[..., Strategy]
-"""Called with a :class:`StrategyContext` and the strategy's own options by keyword."""
+"""A function that is called with a :class:`StrategyContext` and the strategy's own options by keyword."""
 
 Row = dict[str, Any]
 

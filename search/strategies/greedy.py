@@ -37,7 +37,7 @@ from search.strategies.sensitivity import (
 )
 
 GivenSensitivity = Mapping[str, Mapping[str, Finite] | Mapping[Width, Finite]] | str
-"""Unit name -> layer bits -> loss of quality, of which only the order counts; or the path of a file of output errors,
+"""The loss of quality by unit and layer bits, of which only the order counts; or the path of a file of output errors,
 S2's ``sensitivity.json``, whose mean squared errors are used.  A block has the sum of its sites.
 """
 

@@ -247,7 +247,9 @@ class _Guided:
         return new.rank(self.metric, sign) > old.rank(self.metric, sign)
 
     def _is_better(self, new: Score, old: Score) -> bool:
-        """Whether the paired difference is more than two standard errors above zero; without examples, above zero."""
+        """Return whether the paired difference is more than two standard errors above zero; without examples, above
+        zero.
+        """
         metric = "kl" if "kl" in new.evaluation.per_example else self.metric
         if not (new.is_finite and old.is_finite):  # a failed bitmap is worse than all others
             return new.is_finite and not old.is_finite

@@ -23,7 +23,7 @@ class Attacked:
 
 
 def attacked_of(step: Step) -> Attacked | None:
-    """The findings of a step, if they are those of an attack."""
+    """Return the findings of a step, if they are those of an attack."""
     return step.findings if isinstance(step.findings, Attacked) else None
 
 

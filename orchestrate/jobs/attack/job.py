@@ -45,7 +45,7 @@ from qalof.files import write_json
 from qalof.model.switchable import SwitchableModel
 
 LAYER_DRAWS = 4
-"""Draws per step of an attacker on the mean of a defense by layer, where the config names none."""
+"""How many draws per step an attacker on the mean of a defense by layer takes, where the config names none."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class AttackJob(Job[AttackConfig, Checked]):
         return config.method.name
 
     def check(self, config: AttackConfig) -> Checked:
-        """The checkpoint, the bitmaps, the method and its targets."""
+        """Return the checkpoint, the bitmaps, the method and its targets."""
         return check(config)
 
     def work(self, config: AttackConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
@@ -219,7 +219,7 @@ class AttackJob(Job[AttackConfig, Checked]):
         return found_by.attacked(folder, result)
 
     def lead(self, step: Step) -> str:
-        """The method."""
+        """Name the method."""
         method = str(step.config.get("method", {}).get("name"))
         return (
             f"{METHODS.get(method, f'The attack {method}')} at each fixed precision, and the same texts against other "

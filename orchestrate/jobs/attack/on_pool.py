@@ -140,7 +140,7 @@ class Found:
     examples: list[AttackExample]
     """The texts that were attacked at every target and judged."""
     results: Mapping[str, list[AttackResult]]
-    """By target, in the texts' order."""
+    """The results by target, in the order of the texts."""
     table: PredictionTable
     """The answers at every bitmap."""
     drawn: list[DrawTable]

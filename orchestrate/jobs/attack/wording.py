@@ -92,7 +92,7 @@ def wording(attacked: Attacked) -> Wording:
 
 
 def mean_measure(results: Sequence[AttackResult], name: str) -> float | None:
-    """The mean of a measure over the texts that have it."""
+    """Return the mean of a measure over the texts that have it."""
     values = [result.measures[name] for result in results if name in result.measures]
     return sum(values) / len(values) if values else None
 

@@ -55,4 +55,4 @@ class EvaluateConfig(CheckpointConfig):
     bitmaps: list[BitmapSpec] | None = None
     """The bitmaps that are scored; null scores every bit-width that has an adapter, and 32."""
     random_precision: DrawnPrecisionConfig | None = None
-    """Random precision inference, scored besides the bitmaps; null scores at fixed bitmaps alone."""
+    """The random precision inference that is scored besides the bitmaps; null scores at fixed bitmaps alone."""

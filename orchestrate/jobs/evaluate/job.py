@@ -47,7 +47,7 @@ Checked = tuple[OpenCheckpoint, list[Bitmap], RandomPrecision | None]
 
 
 def other_task(config: EvaluateConfig) -> dict[str, Any] | None:
-    """The task that the config sets, as plain data."""
+    """Return the task that the config sets, as plain data."""
     return None if config.task is None else {"name": config.task.name, "settings": asdict(config.task.settings)}
 
 
@@ -113,7 +113,7 @@ class EvaluateJob(ScoreJob[EvaluateConfig, Checked]):
     is_about = "A trained checkpoint, scored at several bitmaps on the same examples."
 
     def check(self, config: EvaluateConfig) -> Checked:
-        """The checkpoint and the bitmaps, drawn ones among them."""
+        """Return the checkpoint and the bitmaps, drawn ones among them."""
         return check_evaluate(config)
 
     def work(self, config: EvaluateConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:

@@ -33,7 +33,7 @@ from qalof.checkpoint.manifest import read_manifest
 from qalof.cost import cost_of
 
 FULL_BYTES = 4
-"""Of a number that is not rounded."""
+"""The bits of a number that is not rounded."""
 
 
 @dataclass(frozen=True)

@@ -187,5 +187,5 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _reads_unrounded(bitmap: Bitmap) -> bool:
-    """Whether the model itself rounds no activation and no cache, like a plain reader of F32 tensors."""
+    """Return whether the model itself rounds no activation and no cache, like a plain reader of F32 tensors."""
     return all(bits.activation == bits.kv == FULL_PRECISION for bits in (bitmap[name] for name in bitmap))

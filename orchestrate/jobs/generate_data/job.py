@@ -239,7 +239,7 @@ class GenerateJob(Job[GenerateConfig, TextSource]):
         return [generated_table(step.findings)] if isinstance(step.findings, Generated) else []
 
     def statements(self, record: Record, step: Step) -> list[Statement]:
-        """How much was written."""
+        """Say how much was written."""
         from orchestrate.jobs.generate_data.view import generated_statement
 
         return [generated_statement(step.findings)] if isinstance(step.findings, Generated) else []

@@ -210,7 +210,7 @@ class ProfileJob(Job[ProfileConfig, Checked]):
     is_about = "What a checkpoint takes at several bitmaps: bytes, memory and tokens per second."
 
     def check(self, config: ProfileConfig) -> Checked:
-        """The checkpoint and the bitmaps."""
+        """Return the checkpoint and the bitmaps."""
         return check(config)
 
     def work(self, config: ProfileConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:

@@ -23,7 +23,7 @@ class MethodConfig(BaseConfig):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """The name of the method's rows and of its folder."""
     kind: Literal["rtn", "gptq"] = "rtn"
-    """``rtn`` rounds to nearest; ``gptq`` compensates errors on the calibration examples."""
+    """The method: ``rtn`` rounds to nearest; ``gptq`` compensates errors on the calibration examples."""
     quantization: QuantizationScheme = QuantizationScheme()
     """The quantizers."""
     bitmaps: list[BitmapSpec] | None = Field(None, min_length=1)

@@ -218,7 +218,7 @@ class RangeTestJob(Job[RangeTestConfig, TrainComponents]):
         return range_statements(step.findings) if isinstance(step.findings, RangeTested) else []
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """The loss of each width."""
+        """Show the loss of each width."""
         from orchestrate.jobs.range_test.terminal import range_table
 
         return [range_table(result)]

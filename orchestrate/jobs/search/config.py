@@ -15,10 +15,10 @@ from search.failure import MOST_IN_A_ROW
 from search.grouping import Group
 
 WeightChoices = list[Width | str]
-"""Weight widths, such as ``4``, or ``4g32`` in groups of 32 input features that share a scale."""
+"""The widths of a weight, such as ``4``, or ``4g32`` in groups of 32 input features that share a scale."""
 
 CacheChoices = list[KvText | Width]
-"""KV widths, such as ``8``, or ``k8v4`` with keys at 8 bits and values at 4."""
+"""The widths of a cache, such as ``8``, or ``k8v4`` with keys at 8 bits and values at 4."""
 
 
 class MenuConfig(BaseConfig):
@@ -48,12 +48,12 @@ class SpaceConfig(BaseConfig):
     """What gets one choice: each ``site``; all sites of a ``block`` together; its attention, and its MLP
     (``component``); or query, key and value, and gate and up projections, which runtimes fuse (``fused``)."""
     tied: list[str] = Field([])
-    """Patterns of site names, each of which ties all sites that match it to one choice, across blocks; they come
+    """The patterns of site names, each of which ties all sites that match it to one choice, across blocks; they come
     before ``group``."""
     fixed: dict[str, Width | str] = Field({})
-    """Pattern of site names -> the layer bits that these sites keep, such as ``w8a8``."""
+    """The layer bits that sites keep, by a pattern of their names, such as ``w8a8``."""
     menus: dict[str, MenuConfig] = Field({})
-    """Pattern of site names -> a menu of their own."""
+    """The menus that sites have of their own, by a pattern of their names."""
 
     def of_space(self) -> dict[str, Any]:
         """Return the arguments of :meth:`search.space.BitmapSpace.of`."""
@@ -96,7 +96,7 @@ class SearchConfig(CheckpointConfig):
     max_evaluations: Annotated[int, Law(ge=1, off="null leaves the end to the strategy")] | None = 64
     """How many different bitmaps are evaluated at most; null leaves the end to the strategy."""
     max_failures_in_a_row: Annotated[int, Law(ge=1, off="null never stops for them")] | None = MOST_IN_A_ROW
-    """After how many bitmaps in a row that cannot be evaluated the search stops with an error; a single one is a failed
+    """How many bitmaps in a row that cannot be evaluated stop the search with an error; a single one is a failed
     trial."""
     limits: dict[str, Annotated[float, Law(ge=0)]] = Field({})
     """The greatest allowed value of each cost: ``average_bits``; ``weight_bytes``, the sites' packed weights;
@@ -113,7 +113,7 @@ class SearchConfig(CheckpointConfig):
     are the cost ``latency_seconds``, which ``limits`` may bound, and budgets with the option ``budget_of``; null has no
     such cost."""
     judge: JudgeConfig | None = None
-    """On which examples the best mixed and the best uniform bitmap of each budget are scored again and
+    """The examples on which the best mixed and the best uniform bitmap of each budget are scored again and
     compared in pairs; null judges nothing.  The budgets are those of ``guided``, otherwise the costs of the uniform
     bitmaps."""
     seed: Seed = 0

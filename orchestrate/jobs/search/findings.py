@@ -51,7 +51,7 @@ class Searched:
 
 
 def searched_of(step: Step) -> Searched | None:
-    """The findings of a step, if they are those of a search."""
+    """Return the findings of a step, if they are those of a search."""
     return step.findings if isinstance(step.findings, Searched) else None
 
 

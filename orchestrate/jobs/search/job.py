@@ -160,7 +160,7 @@ def _shown(objective: Objective, value: float) -> str:
 
 
 def _best(found: SearchResult) -> dict[str, float]:
-    """The best value of each objective by itself."""
+    """Return the best value of each objective by itself."""
     best = {}
     for index, objective in enumerate(found.objectives):
         values = [point.values[index] for point in found.points if not point.failure]
@@ -192,7 +192,7 @@ class SearchJob(Job[SearchConfig, Checked]):
     is_about = "A search over bitmaps for the front of quality against cost."
 
     def check(self, config: SearchConfig) -> Checked:
-        """The checkpoint, the space, the objectives and the strategy."""
+        """Return the checkpoint, the space, the objectives and the strategy."""
         return check_search(config)
 
     def work(self, config: SearchConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
@@ -238,7 +238,7 @@ class SearchJob(Job[SearchConfig, Checked]):
         return search_statements(record, step)
 
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-        """The front, the judgement, and what could not be evaluated."""
+        """Show the front, the judgement, and what could not be evaluated."""
         from orchestrate.jobs.search.terminal import front_table, judged_table, notes
 
         return [front_table(result, folder), *judged_table(result), *notes(result)]

@@ -73,7 +73,7 @@ class CheckpointEvaluator:
         return self.opened.task.primary_metric
 
     def why_unmeasured(self) -> str:
-        """Why no actor can measure scores, in a few words; an empty text where they can."""
+        """Return why no actor can measure scores, in a few words; an empty text where they can."""
         return why_unscored(self.opened.task)
 
 

@@ -11,7 +11,7 @@ from qalof.evaluation.result import Evaluation
 
 
 def references(record: Record, step: Step) -> dict[Bitmap, Evaluation]:
-    """What the training step found for a search's model, cut to the examples that the search took.
+    """Return what the training step found for a search's model, cut to the examples that the search took.
 
     Both take the first ``limit`` examples of the split, so a training step with at least as many has scored all of the
     search's.  The result is empty where it has fewer, or is not part of the record.

@@ -55,19 +55,21 @@ def search_blocks(record: Record, step: Step, prefix: str) -> list[Block]:
 
 
 def front_order(searched: Searched) -> list[int]:
-    """Positions of the front's points in the result, from cheap to expensive; the page numbers them in this order."""
+    """Return the positions of the front's points in the result, from cheap to expensive; the page numbers them in this
+    order.
+    """
     on_front = {id(point) for point in searched.result.front_points}
     positions = [index for index, point in enumerate(searched.result.points) if id(point) in on_front]
     return sorted(positions, key=lambda index: searched.result.points[index].value(searched.price))
 
 
 def full_precision(known: dict[Bitmap, Evaluation]) -> Evaluation | None:
-    """The evaluation at the bitmap that leaves every site as it is, if there is one."""
+    """Return the evaluation at the bitmap that leaves every site as it is, if there is one."""
     return next((e for bitmap, e in known.items() if all(b.weight == FULL_PRECISION for b in bitmap.values())), None)
 
 
 def is_uniform(bitmap: Bitmap) -> bool:
-    """Whether every site has the same layer bits."""
+    """Return whether every site has the same layer bits."""
     return len(set(bitmap.values())) == 1
 
 

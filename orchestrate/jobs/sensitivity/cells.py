@@ -62,7 +62,7 @@ Scores = NDArray[np.float64]
 
 
 def _lowered(step: PlannedStep, metric: str) -> tuple[Scores, dict[str, Scores]]:
-    """Scores per example at the reference, and with each unit reduced, by the unit's name."""
+    """Return the scores per example at the reference, and with each unit reduced, by the unit's name."""
     bits: int = step.config.reference  # type: ignore[attr-defined]
     by_block = step.config.unit == "block"  # type: ignore[attr-defined]
     reference: Scores | None = None
@@ -89,7 +89,7 @@ def _mean_drop(chosen: str, reference: Scores, units: Mapping[str, Scores]) -> S
 
 
 def select(chosen: str, units: Sequence[str]) -> list[str]:
-    """The units that a table's words choose: ``late``, ``rest``, or patterns with ``|`` between.
+    """Return the units that a table's words choose: ``late``, ``rest``, or patterns with ``|`` between.
 
     Raises:
         BadInputError: the words choose no unit.

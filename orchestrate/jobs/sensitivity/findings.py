@@ -39,7 +39,7 @@ class Ranked:
 
 
 def ranked_of(step: Step) -> Ranked | None:
-    """The findings of a step, if they are a ranking by a metric."""
+    """Return the findings of a step, if they are a ranking by a metric."""
     return step.findings if isinstance(step.findings, Ranked) else None
 
 

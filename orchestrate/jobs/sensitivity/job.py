@@ -149,7 +149,7 @@ class SensitivityJob(Job[SensitivityConfig, Plan]):
     )
 
     def check(self, config: SensitivityConfig) -> Plan:
-        """The checkpoint, the units and the widths."""
+        """Return the checkpoint, the units and the widths."""
         return check_sensitivity(config)
 
     def work(self, config: SensitivityConfig, checked: Plan, directory: RunDirectory, run: Run) -> Result:
@@ -175,7 +175,7 @@ class SensitivityJob(Job[SensitivityConfig, Plan]):
         return scored_at(trained, trained.task, config.limit, 1 + len(config.lowered) * units)
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors | TableScores:
-        """The ranking."""
+        """Return the ranking."""
         return ranked(folder, result)
 
     def pictures(self, folder: Path, result: Mapping[str, Any]) -> list[Plot]:

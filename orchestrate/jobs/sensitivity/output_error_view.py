@@ -13,7 +13,7 @@ from qalof.statistics import from_nullable
 from search.scores.output_error import OutputError
 
 DECADES = 3.0
-"""Over how many powers of ten a color fades to nothing."""
+"""How many powers of ten lie between a full color and none."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class TablePlan:
     checkpoint: OpenCheckpoint
     """The checkpoint whose sites are scored."""
     choices: Mapping[str, Sequence[str | int]]
-    """Role -> choices."""
+    """The choices by role."""
     examples: int | None
     """How many training examples are seen; None takes as many as have 2,048 tokens."""
     seed: int
@@ -119,7 +119,7 @@ def _ranking(table: ScoreTable) -> list[dict[str, Any]]:
 
 
 def _columns(table: ScoreTable) -> list[tuple[str, str, list[float]]]:
-    """The damages of all sites by role and choice."""
+    """Return the damages of all sites by role and choice."""
     return [
         (role, choice, [choices[choice] for choices in sites.values()])
         for role, sites in table.values.items()

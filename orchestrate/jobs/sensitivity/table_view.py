@@ -16,9 +16,9 @@ from orchestrate.runs.layout import SCORE_TABLE
 from search.scores.table import ScoreTable
 
 DECADES = 3.0
-"""Over how many powers of ten a shade fades to nothing: damages differ by orders of magnitude, not by shares."""
+"""How many powers of ten lie between a full shade and none: damages differ by orders of magnitude, not by shares."""
 SHADES = " ░▒▓█"
-"""From no damage to the most, for a terminal."""
+"""The shades of a terminal, from no damage to the most."""
 ROLE = {"weight": "weights", "activation": "inputs", "kv": "keys and values"}
 
 

@@ -43,12 +43,12 @@ class Comparison:
 
 
 def is_shown(difference: Interval) -> bool:
-    """Whether an interval excludes zero."""
+    """Return whether an interval excludes zero."""
     return difference.low > 0 or difference.high < 0
 
 
 def paired(after: Evaluation | None, before: Evaluation | None, metric: str) -> Interval | None:
-    """The paired difference; None where one side lacks finite scores per example, or the examples differ."""
+    """Return the paired difference; None where one side lacks finite scores per example, or the examples differ."""
     if after is None or before is None:
         return None
     first, second = after.per_example.get(metric), before.per_example.get(metric)
@@ -62,12 +62,12 @@ def paired(after: Evaluation | None, before: Evaluation | None, metric: str) -> 
 
 @lru_cache(maxsize=1024)
 def _difference(first: tuple[float, ...], second: tuple[float, ...]) -> Interval:
-    """The same difference is asked for by sentences, tables and answers, and its bootstrap takes longest of all."""
+    """Return a difference, once: sentences, tables and answers ask for it, and its bootstrap takes longest of all."""
     return paired_difference(first, second)
 
 
 def between_bitmaps(scored: Scored, metric: str) -> list[Comparison]:
-    """Every other bitmap of one model against the one with the most bits."""
+    """Compare every other bitmap of one model with the one with the most bits."""
     top = scored.reference
     found = []
     for index, point in enumerate(scored.points):
@@ -79,7 +79,7 @@ def between_bitmaps(scored: Scored, metric: str) -> list[Comparison]:
 
 
 def between_models(after: Step, before: Step) -> list[Comparison]:
-    """One model against another at every bitmap that both were scored at."""
+    """Compare one model with another at every bitmap that both were scored at."""
     later, earlier = scored_of(after), scored_of(before)
     if later is None or earlier is None:
         return []
@@ -95,7 +95,7 @@ def between_models(after: Step, before: Step) -> list[Comparison]:
 
 
 def comparable_models(record: Record, step: Step) -> list[Step]:
-    """The earlier steps that scored another model on the same examples of the same task."""
+    """Return the earlier steps that scored another model on the same examples of the same task."""
     key = examples_of(record, step)
     earlier = record.steps[: record.steps.index(step)]
     if key is None or scored_of(step) is None:
@@ -108,8 +108,8 @@ def comparable_models(record: Record, step: Step) -> list[Step]:
 
 
 def examples_of(record: Record, step: Step) -> str | None:
-    """What decides which examples a step was scored on: the task, its settings and the limit; None if they are not
-    known.
+    """Return what decides which examples a step was scored on: the task, its settings and the limit; None if they are
+    not known.
     """
     trained = trained_by(record, step)
     if trained is None:
@@ -119,21 +119,21 @@ def examples_of(record: Record, step: Step) -> str | None:
 
 
 def trained_by(record: Record, step: Step) -> Step | None:
-    """The training step from which a step's model comes; a training step is its own."""
+    """Return the training step from which a step's model comes; a training step is its own."""
     if step.checkpoint is None:
         return None
     return next((s for s in record.steps if s.command == "train" and s.checkpoint == step.checkpoint), None)
 
 
 def limit_of(step: Step) -> int | None:
-    """How many validation examples a step takes; None stands for all."""
+    """Return how many validation examples a step takes; None stands for all."""
     section: Any = step.config.get("evaluation", {}) if step.command == "train" else step.config
     limit: int | None = section.get("limit")
     return limit
 
 
 def first_examples(evaluation: Evaluation, count: int) -> Evaluation:
-    """An evaluation of the first ``count`` examples only, with the metrics that have scores of examples."""
+    """Return an evaluation of the first ``count`` examples only, with the metrics that have scores of examples."""
     scores, weights = {}, {}
     for name, values in evaluation.per_example.items():
         share = 1.0
@@ -147,7 +147,8 @@ def first_examples(evaluation: Evaluation, count: int) -> Evaluation:
 
 
 def cheapest_within(points: Sequence[Point], metric: str, tolerance: float = TOLERANCE) -> tuple[int, int] | None:
-    """Positions of the best point and of the cheapest whose estimate lies at most ``tolerance`` points below.
+    """Return the positions of the best point and of the cheapest whose estimate lies at most ``tolerance`` points
+    below.
 
     A metric that is not in percent gives None, since a point means nothing for it.  "Below" is on the worse side.
     """

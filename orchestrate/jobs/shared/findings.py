@@ -42,7 +42,7 @@ class Scored:
 
 
 def scored_of(step: Step) -> Scored | None:
-    """The findings of a step, if they are scores at bitmaps."""
+    """Return the findings of a step, if they are scores at bitmaps."""
     return step.findings if isinstance(step.findings, Scored) else None
 
 

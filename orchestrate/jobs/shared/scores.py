@@ -59,8 +59,8 @@ def evaluate_bitmaps(
 def rows(
     bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation], sites: Sequence[Site], rest: Rest | None = None
 ) -> list[dict[str, Any]]:
-    """One JSON row per bitmap: metrics as [estimate, low, high] at 95 %, with null where a number is not finite, and
-    costs.
+    """Return one JSON row per bitmap: metrics as [estimate, low, high] at 95 %, with null where a number is not finite,
+    and costs.
     """
     return [
         {
@@ -77,7 +77,7 @@ def rows(
 
 
 def per_example(bitmaps: Sequence[Bitmap], scored: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """Bitmaps with their whole evaluations, which later serve paired comparisons."""
+    """Return bitmaps with their whole evaluations, which later serve paired comparisons."""
     whole = [{"bitmap": b.to_json(), "evaluation": e.to_json()} for b, e in zip(bitmaps, scored, strict=True)]
     ready: list[dict[str, Any]] = json_ready(whole)
     return ready
@@ -148,7 +148,9 @@ def _one_or_all(widths: Mapping[str, int | str]) -> int | str | dict[str, int | 
 
 
 def bitmap_tags(bitmap: Bitmap) -> dict[str, str]:
-    """What a child run says of its bitmap: the text, the id under which files hold it, and a line that sums it up."""
+    """Return what a child run says of its bitmap: the text, the id under which files hold it, and a line that sums it
+    up.
+    """
     return {"bitmap": str(bitmap), "bitmap_id": bitmap.id, "bitmap_summary": summary(bitmap)}
 
 

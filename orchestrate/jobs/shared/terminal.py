@@ -15,7 +15,7 @@ from qalof.statistics import Interval
 
 
 def bitmap_table(rows: Sequence[Mapping[str, Any]]) -> Sheet:
-    """Metrics with their 95 % intervals, and costs, by bitmap."""
+    """Show metrics with their 95 % intervals, and costs, by bitmap."""
     headings = ["bitmap", *map(heading, rows[0]["metrics"]), "average bits", "weights"]
     shown = []
     for row in rows:
@@ -26,7 +26,7 @@ def bitmap_table(rows: Sequence[Mapping[str, Any]]) -> Sheet:
 
 
 def score_parts(result: Mapping[str, Any]) -> list[RenderableType]:
-    """Scores at bitmaps, the last losses of training, and what was cut of the data."""
+    """Show scores at bitmaps, the last losses of training, and what was cut of the data."""
     parts: list[RenderableType] = [bitmap_table(result["rows"])]
     if ended := result.get("training_loss"):
         parts.append(_training_loss(ended))
@@ -46,7 +46,7 @@ def _training_loss(ended: Mapping[str, Any]) -> str:
 
 
 def _counts(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, int]:
-    """What was cut of the data, which is the same at every bitmap; empty in a result that was written without
+    """Return what was cut of the data, which is the same at every bitmap; empty in a result that was written without
     counts.
     """
     counts: Mapping[str, int] = rows[0].get("counts", {})

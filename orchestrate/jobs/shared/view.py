@@ -122,7 +122,7 @@ def _model_table(step: Step, other: Step, compared: Sequence[Comparison]) -> Tab
 
 
 def verdict(comparison: Comparison) -> str:
-    """What a paired difference says."""
+    """Say what a paired difference shows."""
     if not comparison.shown:
         return "no difference shown"
     return f"{comparison.after if comparison.difference.estimate > 0 else comparison.before} higher"

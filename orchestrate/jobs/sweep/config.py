@@ -43,7 +43,7 @@ class AshaConfig(BaseConfig):
     grace_steps: Count = 1
     """How many scores every trial reaches before it may be stopped."""
     reduction_factor: Annotated[int, Law(ge=2)] = 3
-    """At each rung, one of so many trials goes on."""
+    """How many trials there are at a rung for each one that goes on."""
 
 
 class SweepConfig(JobConfig):

@@ -27,7 +27,7 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.mlflow_tracker import Run
 
 MOST_COUNTED = 50
-"""At most so many trials are counted one by one; the others count as these do on average."""
+"""The most trials that are counted one by one; the others count as these do on average."""
 
 
 def check(config: SweepConfig) -> Watched:
@@ -76,7 +76,7 @@ class SweepJob(Job[SweepConfig, Watched]):
     is_about = "Training settings tried against each other, scored on the same examples."
 
     def check(self, config: SweepConfig) -> Watched:
-        """Every value of the space."""
+        """Return every value of the space."""
         return check(config)
 
     def work(self, config: SweepConfig, checked: Watched, directory: RunDirectory, run: Run) -> Result:
@@ -112,7 +112,7 @@ class SweepJob(Job[SweepConfig, Watched]):
         return found.times(len(points) / len(trials))
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Swept:
-        """The trials."""
+        """Return the trials."""
         return swept(folder, result)
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:

@@ -53,8 +53,8 @@ def trial_config(config: SweepConfig, point: Mapping[str, Any]) -> TrainConfig:
 
 
 def sweep_configs(config: SweepConfig) -> dict[str, TrainConfig]:
-    """The base of all trials, and a config for each listed value, by their keys: together they name all that trials
-    read.
+    """Return the base of all trials, and a config for each listed value, by their keys: together they name all that
+    trials read.
     """
     listed = {key: values for key, values in config.space.items() if isinstance(values, list)}
     single = ((f"space.{key}.{at}.", {key: value}) for key, values in listed.items() for at, value in enumerate(values))
@@ -79,7 +79,7 @@ class SweepPlan:
             self.points = _grid(config) if config.strategy == "grid" else _random(config)
 
     def waiting(self) -> list[int]:
-        """The numbers of the points that have no score yet; empty at the end."""
+        """Return the numbers of the points that have no score yet; empty at the end."""
         if self.config.strategy == "tpe" and len(self._scores) == len(self.points) < (self.config.samples or 0):
             self._next_generation()
         return [number for number in range(len(self.points)) if number not in self._scores]

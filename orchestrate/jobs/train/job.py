@@ -115,7 +115,8 @@ OBJECTIVES = {
 
 
 def scored_in_the_middle(config: TrainConfig) -> int:
-    """How many examples are scored, at any bitmap, before training ends: for validation curves, and to keep the best.
+    """Return how many examples are scored, at any bitmap, before training ends: for validation curves, and to keep the
+    best.
 
     Raises:
         BadInputError: the model's sizes cannot be had.

@@ -44,12 +44,12 @@ def loss_blocks(curves: Sequence[LossCurve], prefix: str, finished: bool) -> lis
 
 
 def smoothing_window(steps: int) -> int:
-    """An odd number of steps to average over, about a twentieth of a curve; 1 for a short one."""
+    """Return an odd number of steps to average over, about a twentieth of a curve; 1 for a short one."""
     return 1 if steps < FEW_STEPS else 2 * max(1, steps // 40) + 1
 
 
 def smoothed(values: Sequence[float], window: int, logs: bool = False) -> list[float]:
-    """A centered running mean, geometric for ``logs``; at the ends it is over as many values as there are."""
+    """Return a centered running mean, geometric for ``logs``; at the ends it is over as many values as there are."""
     data = np.log(values) if logs else np.asarray(values)
     ones = np.ones(min(window, 2 * len(data) - 1))
     total = np.convolve(data, ones)[len(ones) // 2 :][: len(data)]
@@ -59,7 +59,7 @@ def smoothed(values: Sequence[float], window: int, logs: bool = False) -> list[f
 
 
 def logarithmic(curves: Sequence[LossCurve]) -> bool:
-    """Whether all losses are positive and range over a decade or more."""
+    """Return whether all losses are positive and range over a decade or more."""
     values = [value for curve in curves for value in curve.values]
     return min(values) > 0 and max(values) / min(values) >= DECADE
 

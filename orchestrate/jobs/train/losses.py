@@ -47,7 +47,7 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def by_step(path: Path) -> dict[int, dict[str, Any]]:
-    """The entry of each step that counts, in order."""
+    """Return the entry of each step that counts, in order."""
     found = {int(entry["step"]): entry for entry in entries(path)}
     return {step: found[step] for step in sorted(found)}
 

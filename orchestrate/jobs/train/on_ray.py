@@ -97,7 +97,7 @@ def train_on_ray(
 
 
 def _lost(directory: RunDirectory) -> list[Post]:
-    """The steps up to the last checkpoint whose losses are not on record, and all scores up to there."""
+    """Return the steps up to the last checkpoint whose losses are not on record, and all scores up to there."""
     storage = _storage(directory)
     found = kept_checkpoints(storage)
     until = found[-1].step if found else 0

@@ -61,7 +61,7 @@ def parted(posts: Iterable[Post]) -> tuple[list[StepMetrics], list[Validation]]:
 
 
 def as_metrics(done: StepMetrics) -> dict[str, float]:
-    """A step's losses and learning rate, under the names that the record has."""
+    """Return a step's losses and learning rate, under the names that the record has."""
     # MLflow cuts long names, and two bitmaps that begin alike would be one metric
     losses = {f"train.loss.{short_name(bitmap).lstrip('#')}": loss for bitmap, loss in done.losses.items()}
     optimized = {} if done.objective is None else {"train.objective": done.objective}

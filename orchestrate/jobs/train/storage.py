@@ -39,7 +39,7 @@ class Kept:
 
 
 def step_folder(storage: Path, step: int) -> Path:
-    """Where the checkpoint after ``step`` steps goes."""
+    """Say where the checkpoint after ``step`` steps goes."""
     return storage / f"step-{step:06d}"
 
 

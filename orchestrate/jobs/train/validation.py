@@ -64,7 +64,7 @@ class Curves:
     limit: int | None
 
     def at(self, step: int, steps: int) -> bool:
-        """Whether a training of ``steps`` steps is scored after ``step`` of them."""
+        """Return whether a training of ``steps`` steps is scored after ``step`` of them."""
         return step % self.every == 0 or step == steps
 
     def measure(self, step: int, scores: Scores) -> Validation:

@@ -20,7 +20,7 @@ from qalof.files import write_bytes
 from qalof.metrics import PRINCIPAL, described
 
 PANELS = 2
-"""At most so many metrics are drawn, side by side."""
+"""The most metrics that are drawn, side by side."""
 
 
 def validation_blocks(validation: Sequence[Validation], prefix: str, finished: bool) -> list[Block]:

@@ -77,7 +77,7 @@ def _finding(compared: Sequence[tuple[Measured, Measured, Comparison]]) -> list[
 
 
 def _better(pair: Comparison) -> int:
-    """1 where CPT is shown to be better, -1 where it is shown to be worse, and 0 otherwise."""
+    """Return 1 where CPT is shown to be better, -1 where it is shown to be worse, and 0 otherwise."""
     if not pair.shown:
         return 0
     return 1 if pair.difference.estimate * metric_of(pair.metric).sign > 0 else -1

@@ -34,17 +34,19 @@ class Measured:
         return str(named.get("name", "")) if isinstance(named, dict) else ""
 
     def plots(self, *names: str) -> list[Block]:
-        """The section's figures whose names begin with one of ``names``."""
+        """Return the section's figures whose names begin with one of ``names``."""
         return [one for one in self.section.blocks if isinstance(one, Plot) and one.name.startswith(names)]
 
     def said(self, most: int) -> list[Statement]:
-        """The first sentences of the summary on this step, with its name, and none of those that only limit them."""
+        """Return the first sentences of the summary on this step, with its name, and none of those that only limit
+        them.
+        """
         told = [one for one in self.statements if not one.caution]
         return [Statement(f"{self.step.name}: {one.text}") for one in told[:most]]
 
 
 def made_by(found: Sequence[Measured]) -> list[Block]:
-    """The commands that make what was just shown."""
+    """Return the commands that make what was just shown."""
     lines = list(dict.fromkeys(one.section.repeat for one in found if one.section.repeat))
     return [Commands("Made by", lines)] if lines else []
 
@@ -66,7 +68,7 @@ def published(filled: Collection[str], *names: str) -> list[Block]:
 
 
 def caption_of(title: str, source: str) -> str:
-    """The caption of a reference's table."""
+    """Return the caption of a reference's table."""
     return f"{title} ({source})"
 
 

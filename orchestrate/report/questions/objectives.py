@@ -50,7 +50,7 @@ def answer(found: Sequence[Measured], filled: Collection[str]) -> Found:
 
 
 def _gap(one: Measured, scores: Scored) -> tuple[list[Cell], str] | None:
-    """The row and the sentence of a model: its narrowest trained bitmap against its widest scored one."""
+    """Return the row and the sentence of a model: its narrowest trained bitmap against its widest scored one."""
     asked = one.step.config["objective"].get("bitmaps") or ()
     wanted = set(map(str, asked))
     own = [i for i, point in enumerate(scores.points) if not wanted or str(point.bitmap) in wanted]

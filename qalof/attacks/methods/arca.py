@@ -46,7 +46,7 @@ class ArcaSettings:
     prefix: str = ""
     """The text that every prompt begins with."""
     candidates: Count = 32
-    """k, the prompts that are read per step."""
+    """How many prompts are read per step (k)."""
     sweeps: Natural = 50
     """How often the search goes over all free places; for ``gcg``, how many steps it takes."""
     lambda_lm: Weight = 0.0
@@ -54,7 +54,7 @@ class ArcaSettings:
     monotone: bool = True
     """Whether the search never goes to a worse prompt."""
     pool: Count = 256
-    """For ``gcg``: the best tokens per place, from which candidates are drawn (its paper has 512 candidates and 500
+    """How many of the best tokens per place ``gcg`` draws its candidates from (its paper has 512 candidates and 500
     steps)."""
     targets: Annotated[str, PathField(words=(HARMLESS,))] = HARMLESS
     """The outputs to elicit: ``harmless`` for the shipped list, or a UTF-8 file with one target per line."""
@@ -69,11 +69,13 @@ class ArcaSettings:
             raise BadInputError(f"proposal must be {', '.join(known)}: got {self.proposal!r}; {hint}")
 
     def examples(self, task: Task) -> list[AttackExample]:
-        """The targets."""
+        """Return the targets."""
         return elicited(task, self.targets, self.prefix)
 
     def work(self, tokens: int) -> Work:
-        """Prompts read for a gradient, and others; the first reading and the last tests are left out."""
+        """Count the prompts that are read for a gradient, and others; the first reading and the last tests are left
+        out.
+        """
         steps = self.sweeps * (1 if self.proposal == Proposal.GCG else self.tokens)
         gradients = self.candidates if self.proposal == Proposal.ARCA else 1
         return Work(steps * gradients, steps * (1 if self.proposal == Proposal.HOTFLIP else self.candidates))
@@ -103,7 +105,7 @@ class ArcaSettings:
         return Arca(Elicitation(model, tokenizer, self.max_length), self, seed)
 
     def judge(self, model: Any, tokenizer: Any) -> Elicitation:
-        """By whether the target is the prompt's greedy continuation."""
+        """Return the judge of whether the target is the prompt's greedy continuation."""
         return Elicitation(model, tokenizer, self.max_length)
 
 

@@ -48,7 +48,7 @@ class BertAttackSettings(WordAttackSettings):
     """What proposes words: the folder of a masked language model with its head, such as BERT's, or its stand-in
     ``left-context``, the attack's causal language model."""
     candidates: Count = 48
-    """K, the most candidates for a word."""
+    """The most candidates for a word (K)."""
     most_changed: Annotated[float, Law(gt=0, le=1)] = 0.4
     """The greatest share of a text's words that may be swapped."""
     metric: Metric = "cosine"

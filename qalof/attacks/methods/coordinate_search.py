@@ -101,7 +101,9 @@ class CoordinateSearch:
         return (row, reading) if self.monotone and not best.objective > reading.objective else (found, best)
 
     def proposals(self, index: int, row: list[int]) -> list[list[int]]:
-        """Prompts that differ from ``row`` in at most one free token, best first but for ``gcg``; spelt ones only."""
+        """Return prompts that differ from ``row`` in at most one free token, all spelled ones, the best first (but for
+        ``gcg``).
+        """
         if self.proposal == Proposal.GCG:
             changes = self._drawn(row)
         else:
@@ -199,7 +201,7 @@ class CoordinateSearch:
 
 
 def _terms(log_p: torch.Tensor, ids: torch.Tensor, prompt: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """log p(o | x) and meanNLL(x), 0 for a prompt of one token.  (B, n - 1, V), (B, n) -> (B,), (B,)."""
+    """Return log p(o | x) and meanNLL(x), 0 for a prompt of one token.  (B, n - 1, V), (B, n) -> (B,), (B,)."""
     token = log_p.gather(-1, ids[:, 1:, None])[..., 0]
     before = token[:, : prompt - 1]
     nll = -before.mean(-1) if prompt > 1 else torch.zeros_like(token[:, 0])

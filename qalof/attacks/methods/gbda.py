@@ -62,11 +62,11 @@ class GbdaSettings:
     samples: Count = 100
     """How many hard samples are drawn at the end."""
     learning_rate: Positive = 0.3
-    """Adam's learning rate."""
+    """The learning rate of Adam."""
     temperature: Positive = 1.0
     """The temperature of the Gumbel-softmax."""
     coefficient: Annotated[float, Law(ge=0, off="null is 15, moved to this vocabulary")] | None = None
-    """C, the logit with which a token of the text begins; null takes 15, moved to the size of this vocabulary."""
+    """The logit with which a token of the text begins (C); null takes 15, moved to the size of this vocabulary."""
     kappa: Annotated[float, Law(ge=0)] = 5.0
     """The margin that is aimed at, in logits."""
     lambda_lm: Weight = 1.0
@@ -105,7 +105,8 @@ class GbdaSettings:
 TINY_SETTINGS = GbdaSettings(
     iterations=40, batch=5, samples=50, learning_rate=0.5, kappa=1.0, lambda_lm=0.3, lambda_sim=20.0
 )
-"""For the tiny model and its reviews: changes half as many words as the defaults, in a fifth of the time."""
+"""Settings for the tiny model and its reviews, which change half as many words as the defaults in a fifth of the
+time."""
 
 
 class Gbda:
@@ -180,7 +181,7 @@ class Gbda:
         self, ids: Sequence[int], label: int, generator: torch.Generator,
         objective: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, list[float]]:  # fmt: skip
-        """Theta (n - 2, V) after all steps, and the loss of each; ``objective`` replaces L (pi -> loss)."""
+        """Return theta (n - 2, V) after all steps, and the loss of each; ``objective`` replaces L (pi -> loss)."""
         theta = self.initial(ids)
         losses: list[float] = []
         if not len(theta):
@@ -200,7 +201,7 @@ class Gbda:
         return theta.detach(), losses
 
     def objective(self, ids: Sequence[int], label: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        """L of samples pi (batch, n, V) for one text."""
+        """Return L, a function of samples pi (batch, n, V) for one text."""
         with torch.no_grad():
             reference = self._read(self.lm_embedding[torch.tensor([list(ids)], device=self.device)])[1]
         weights = self.idf[torch.tensor(list(ids), device=self.device)]
@@ -237,12 +238,13 @@ class Gbda:
 
 
 def soft_nll(pi: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:
-    """-mean_t sum_v pi[t+1, v] log p(v | pi[<= t]).  (B, n, V), (B, n, V) -> (B,)."""
+    """Return -mean_t sum_v pi[t+1, v] log p(v | pi[<= t]).  (B, n, V), (B, n, V) -> (B,)."""
     return -(pi[:, 1:] * log_p[:, :-1]).sum(-1).mean(-1)
 
 
 def soft_recall(reference: torch.Tensor, states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """R = sum_i w_i max_j cos(u_i, v_j), first and last positions dropped, weights summing to 1 over the rest.
+    """Return R = sum_i w_i max_j cos(u_i, v_j), with first and last positions dropped, and weights that sum to 1 over
+    the rest.
 
     reference: (1, n, F); states: (B, n, F); weights: (n,) -> (B,).
     """
@@ -253,7 +255,7 @@ def soft_recall(reference: torch.Tensor, states: torch.Tensor, weights: torch.Te
 
 
 def gumbel(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Standard Gumbel noise, -log of an exponential variable, in ``dtype``, the same on every processor.
+    """Draw standard Gumbel noise, -log of an exponential variable, in ``dtype``, the same on every processor.
 
     torch's own ``exponential_`` takes another library's generator on Intel processors.
     """
@@ -273,7 +275,7 @@ def coefficient_for(vocabulary: int, coefficient: float = REFERENCE_COEFFICIENT)
 
 
 def inverse_document_frequency(documents: Iterable[Sequence[int]], vocabulary: int) -> tuple[float, ...]:
-    """log((N + 1) / (df + 1)) of every token id, as BERTScore weighs them."""
+    """Return log((N + 1) / (df + 1)) of every token id, as BERTScore weighs them."""
     counts, total = [0] * vocabulary, 0
     for total, document in enumerate(documents, 1):  # noqa: B007  # the count outlives the loop
         for token in set(document):
@@ -282,7 +284,7 @@ def inverse_document_frequency(documents: Iterable[Sequence[int]], vocabulary: i
 
 
 def example_seed(seed: int, example: int, bitmap: str) -> int:
-    """63 bits from (seed, example, bitmap), the same in every process."""
+    """Return 63 bits of (seed, example, bitmap), the same in every process."""
     key = hashlib.sha256(f"gbda/{seed}/{example}/{bitmap}".encode()).digest()
     return int.from_bytes(key[:8], "big") >> 1
 

@@ -95,7 +95,7 @@ class WordAttackSettings:
         return [] if self.antonyms is None else [self.antonyms]
 
     def judge(self, model: Any, tokenizer: Any) -> Goal:
-        """By the label, or by the likelihood of untouched words."""
+        """Return the judge of whether the label changed, or untouched words became less likely."""
         return self.goal(model, tokenizer, None)
 
     def goal(self, model: Any, tokenizer: Any, precisions: Precisions | None) -> Goal:
@@ -144,7 +144,7 @@ class WordAttack(ABC):
 
     @abstractmethod
     def similar(self, original: Words, current: Words, index: int, swapped: Sequence[Words]) -> list[Swap]:
-        """Those of ``swapped``, the current text with another word ``index``, that are similar enough."""
+        """Return those of ``swapped``, the current text with another word ``index``, that are similar enough."""
 
     def against(self, goal: Goal) -> Self:
         """Return the same attack with another goal; what it was built from, such as word vectors, is shared."""

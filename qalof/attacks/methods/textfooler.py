@@ -77,7 +77,8 @@ class TextFoolerSettings(WordAttackSettings):
 
 
 TINY_SETTINGS = TextFoolerSettings(least_cosine=0.9, least_similarity=0.97)
-"""For the tiny model's reviews: "excellent" may then replace "wonderful", but neither "hotel" nor "dreadful" may."""
+"""Settings for the tiny model's reviews: "excellent" may replace "wonderful", but neither "hotel" nor "dreadful"
+may."""
 
 
 class TextFooler(WordAttack):
@@ -99,7 +100,7 @@ class TextFooler(WordAttack):
         self._settings, self._synonyms, self._similarity, self._tagged = settings, synonyms, similarity, tagged
 
     def hidden(self, words: Words, index: int) -> str:
-        """Left out."""
+        """Return the text without the word."""
         return words.without(index)
 
     def candidates(self, original: Words, index: int) -> list[str]:

@@ -33,7 +33,7 @@ AT_ONCE = 32
 ROWS = 256
 
 Serve = Callable[[Sequence[Any]], Sequence[Any]]
-"""Answers questions of one kind together."""
+"""What answers questions of one kind together."""
 
 
 @dataclass(eq=False)

@@ -68,7 +68,7 @@ MOST_QUERIES = 100
 DRAWS = 8
 """How often a text is read under random precision where the settings do not say."""
 LAYER_DRAWS = 4
-"""Over how many draws per step an attacker averages where layers draw for themselves, whose bitmaps are too many."""
+"""How many draws per step an attacker averages over where layers draw for themselves, whose bitmaps are too many."""
 
 At = Bitmap | RandomPrecision
 """What the accuracy is left at: a fixed bitmap, or draws from a set of them."""

@@ -55,7 +55,7 @@ class AttackerResult:
     queries: float | None
     """The mean number of queries of an attacked text, tries included; None where nothing was attacked."""
     similar: Mapping[str, Rate] = field(default_factory=dict)
-    """Success by least similarity: a text that is less similar counts as no success."""
+    """The success by least similarity: a text that is less similar counts as no success."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -65,7 +65,8 @@ class AttackerResult:
 
 
 Misread = Mapping[str, NDArray[np.float64]]
-"""By the name of an attacker, ``fixed B`` for one at a fixed precision, ``clean`` for nobody: a share per example."""
+"""The share of draws at which each example is misread, by the name of an attacker: ``fixed B`` is one at a fixed
+precision, and ``clean`` is nobody."""
 
 
 def worst_source(wrong: Mask) -> int:

@@ -83,7 +83,8 @@ class RandomPrecision:
         baseline: int | str | Bitmap | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> Self:
-        """For a model with these ``sites``; ``widths`` and ``baseline`` are whatever :meth:`Bitmap.parse` reads.
+        """Make the defense of a model with these ``sites``; ``widths`` and ``baseline`` are whatever
+        :meth:`Bitmap.parse` reads.
 
         Raises:
             BadInputError: There are no widths, a width is illegal, the granularity is unknown, or p is outside [0, 1]

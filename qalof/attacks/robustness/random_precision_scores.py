@@ -38,7 +38,7 @@ class RandomPrecisionScores:
     defence: RandomPrecision
     """What was drawn."""
     mean: Evaluation
-    """Per example the mean over draws; its intervals are over examples."""
+    """The mean over draws, per example; its intervals are over examples."""
     spread: Mapping[str, tuple[float, float]]
     """The lowest and the highest value of a metric among the draws."""
     draws: int

@@ -155,7 +155,7 @@ def prediction_table(
     *,
     progress: Progress | None = None,
 ) -> PredictionTable:
-    """Answers to every clean and adversarial text at every bitmap.
+    """Return the answers to every clean and adversarial text at every bitmap.
 
     Args:
         judge: of the attack's settings; its model is left at the bitmap it had.

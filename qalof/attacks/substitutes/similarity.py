@@ -36,7 +36,8 @@ class Similarity(Protocol):
 
 
 Ask = Callable[[str, Callable[[Sequence[Any]], Sequence[Any]], Any], Any]
-"""Called with a kind of question, what answers questions of that kind together, and the content of one."""
+"""A function that is called with a kind of question, what answers questions of that kind together, and the content of
+one."""
 
 
 class SharedSimilarity:

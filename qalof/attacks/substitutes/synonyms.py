@@ -128,7 +128,7 @@ def _read(file: Path, changed: tuple[int, int]) -> Thesaurus:
 
 
 def _pair(line: str) -> list[tuple[str, str]]:
-    """Both directions; an empty word for a line that is no pair."""
+    """Return both directions of a pair; an empty word stands for a line that is no pair."""
     words = [part.strip().lower() for part in line.split("\t")]
     return [(words[0], words[1]), (words[1], words[0])] if len(words) == 2 else [("", "")]
 

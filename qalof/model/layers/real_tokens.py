@@ -124,14 +124,14 @@ class _Hooks:
         self.names = list(inspect.signature(model.forward).parameters)
 
     def note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Forward pre-hook."""
+        """Note the tokens that are shown; this is a forward pre-hook."""
         given = dict(zip(self.names, args, strict=False)) | kwargs
         inputs = given.get("input_ids")
         inputs = given.get("inputs_embeds") if inputs is None else inputs
         self.tokens.shown = None if inputs is None else Shown.of(inputs, given.get("attention_mask"))
 
     def drop(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Forward hook."""
+        """Drop what was noted; this is a forward hook."""
         self.tokens.shown = None
 
 

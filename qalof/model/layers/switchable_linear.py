@@ -118,7 +118,7 @@ class SwitchableLinear(CachedWeightLinear):
         return [cast(TensorQuantizer, quantizer) for quantizer in self._kv_quantizers]
 
     def _holds_integers(self) -> bool:
-        """Whether the weight is kept in a form whose codes may multiply, at the current width."""
+        """Return whether the weight is kept in a form whose codes may multiply, at the current width."""
         if not (self.packed_only or self.scheme.held in ("packed", "int8")):
             return False
         return self.bits.weight < self.scheme.weight.at(self.bits.weight_width).full_precision_bits

@@ -94,7 +94,9 @@ class TensorQuantizer(nn.Module):
         return x if self.tokens is None else self.tokens.real(x)
 
     def _one_range_per_row(self, quantizer: Quantizer) -> bool:
-        """Whether tokens share a dynamic range, which is that of one row (:mod:`qalof.model.layers.real_tokens`)."""
+        """Return whether tokens share a dynamic range, which is that of one row
+        (:mod:`qalof.model.layers.real_tokens`).
+        """
         static = self.ranges is not None or (self.steps is not None and isinstance(quantizer, Lsq))
         return self.tokens is not None and not static and quantizer.granularity is Granularity.TENSOR
 

@@ -26,7 +26,7 @@ class Asymmetric(Quantizer, method="asymmetric"):
     """Codes start at 0; ``qparams.zero_point`` is ``lo`` or the integer zero point."""
 
     zero_point: Literal["float", "integer"] = "float"
-    """``float`` keeps the lowest value as it is; ``integer`` makes zero a level."""
+    """What the lowest value becomes: ``float`` keeps the lowest value as it is; ``integer`` makes zero a level."""
     anchor_zero: bool = False
     """Whether the range is widened to hold zero; ``integer`` always widens it."""
 

@@ -34,7 +34,7 @@ class Log(Quantizer, method="log"):
     """Signed codes for geometric magnitudes; ``qparams.scale`` is m and ``qparams.zero_point`` is R."""
 
     octaves: Literal["mse", "power_of_two"] | Positive = "mse"
-    """R, the reach below the maximum in octaves: a number, ``mse`` for the one of the least squared error, or
+    """The reach below the maximum in octaves (R): a number, ``mse`` for the one of the least squared error, or
     ``power_of_two`` for n - 1."""
 
     has_zero_point: ClassVar[bool] = True

@@ -76,7 +76,7 @@ class Lsq(Quantizer, method="lsq"):
         return grouping.from_groups(rounded, self.granularity, x.shape).to(x.dtype)
 
     def _gradient_scale(self, piece: torch.Tensor, part: QParams, x: torch.Tensor, bits: float) -> float:
-        """g."""
+        """Return g, by which the gradient of the step is scaled."""
         counts = {
             "shared": piece.numel() / part.scale.numel(),
             "features": piece.shape[-1] if self.granularity.grouped else x.shape[-1],

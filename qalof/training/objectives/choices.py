@@ -40,7 +40,7 @@ class FromPool:
     """Base of choices from a fixed list."""
 
     def made_up(self, step: int) -> dict[Bitmap, str]:
-        """None."""
+        """Return no label, since no bitmap is drawn anew."""
         return {}
 
 

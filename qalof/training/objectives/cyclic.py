@@ -42,7 +42,7 @@ class CyclicPrecisionTraining:
         return [self._uniform[self.schedule.bits(step)]]
 
     def labels(self, step: int) -> Sequence[str]:
-        """Its width."""
+        """Return the text of its width."""
         return [str(bitmap) for bitmap in self.bitmaps(step)]
 
     def accumulate(self, rows: Rows, step: int, units: float) -> Losses:

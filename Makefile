@@ -81,6 +81,7 @@ results: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 $(DOCS): $(STAMP)

@@ -5,7 +5,7 @@
 The loop is the product's own (cascade at 8 and 4 bits on the shipped tiny model), one thread a worker, gloo.  Under Ray
 each step's losses are posted to the board as in `qalof train`.  torchrun and Ray take turns; a run's time is the median
 of its steps after the first ten, by the clock and in processor time of a worker: on shared cores the clock tells as
-much of the neighbours as of the loop.  Scaling is one worker's time over two workers' for the same global batch.
+much of the neighbors as of the loop.  Scaling is one worker's time over two workers' for the same global batch.
 """
 
 from __future__ import annotations

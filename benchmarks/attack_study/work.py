@@ -89,7 +89,7 @@ def targets_of(victim: str) -> list[str]:
     return [*SOURCES[victim], *ADAPTIVE]
 
 
-def defence_of(victim: str, sites: Sequence[str], granularity: str) -> RandomPrecision:
+def defense_of(victim: str, sites: Sequence[str], granularity: str) -> RandomPrecision:
     """Return the defense of a victim."""
     return RandomPrecision.of(sites, DRAWN[victim], granularity=granularity, seed=0)
 
@@ -209,8 +209,8 @@ class Worker:
         if target not in ADAPTIVE:
             return None
         model, _ = self.victim(group)
-        defence = defence_of(group.victim, model.site_names, ADAPTIVE[target])
-        return Expectation(defence, None if target == "adaptive" else FIXED_DRAWS)
+        defense = defense_of(group.victim, model.site_names, ADAPTIVE[target])
+        return Expectation(defense, None if target == "adaptive" else FIXED_DRAWS)
 
     def judge(self, group: Group, chunk: Sequence[AttackExample], records: Records) -> None:
         """Read every text of a chunk at every source, and under the draws of both granularities."""
@@ -227,7 +227,7 @@ class Worker:
             fixed = prediction_table(judge, sources, bitmaps)
             drawn = {
                 grain: draw_table(
-                    judge, list(rows.values()), defence_of(group.victim, model.site_names, grain),
+                    judge, list(rows.values()), defense_of(group.victim, model.site_names, grain),
                     scale.request_draws if grain == "request" else scale.layer_draws,
                 )
                 for grain in ADAPTIVE.values()

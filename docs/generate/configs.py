@@ -94,7 +94,7 @@ def pages() -> dict[str, str]:
     head = (
         "# Configs\n\nMade from the classes that validate configs. A section that several commands share is described "
     )
-    head += "on the page of the first one. A misspelt key is an error that names the nearest right one.\n\n"
+    head += "on the page of the first one. A misspelled key is an error that names the nearest right one.\n\n"
     made[f"{FOLDER}/index.md"] = f"{head}| command | what it is |\n|---|---|\n{rows}\n"
     return made
 

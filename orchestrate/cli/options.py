@@ -1,6 +1,6 @@
 """What all commands share: the app, their options, and how a job is run from them.
 
-Heavy imports wait until a command needs them, so ``--help`` and a misspelt key answer at once.
+Heavy imports wait until a command needs them, so ``--help`` and a misspelled key answer at once.
 """
 
 from __future__ import annotations

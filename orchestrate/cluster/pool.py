@@ -109,7 +109,7 @@ class ActorPool(Pool[Item, Result]):
         """Return the results in the order of ``items``; ``on_result(index, result)`` is called as each arrives.
 
         However it ends before all items are done, no item goes on: the actors that are at work are ended, since a call
-        that has begun in an actor cannot be cancelled otherwise.
+        that has begun in an actor cannot be canceled otherwise.
 
         Raises:
             Exception: what ``do`` raised, as it was raised, or ``on_result``.

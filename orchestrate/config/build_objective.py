@@ -94,8 +94,8 @@ def _distillation(config: Switching) -> Distillation | None:
     if isinstance(config, ContrastiveObjective):
         return Distillation(**config.model_dump(exclude={"name", "bitmaps", "weight"}))
     if isinstance(config, SelfDistillationObjective):
-        learnt = config.model_dump(include={"beta", "temperature", "ce_weight", "feature_weight", "features"})
-        return Distillation(teachers="highest", **learnt)
+        learned = config.model_dump(include={"beta", "temperature", "ce_weight", "feature_weight", "features"})
+        return Distillation(teachers="highest", **learned)
     return getattr(config, "distillation", None)
 
 

@@ -1,7 +1,7 @@
 """Reading configs: YAML, overrides, and errors in one line.
 
 A file is read as :mod:`orchestrate.config.plain_yaml` says, overridden by ``key=value`` pairs (with OmegaConf) and
-validated by pydantic.  What pydantic finds wrong becomes one line that names the key, the value and, for a misspelt
+validated by pydantic.  What pydantic finds wrong becomes one line that names the key, the value and, for a misspelled
 key, the nearest right one, which pydantic itself does not know.
 """
 
@@ -155,7 +155,7 @@ def _first_problem(error: ValidationError, kind: type[BaseConfig]) -> str:
 def _weight(problem: ErrorDetails) -> tuple[bool, bool, int]:
     """Rank several problems; the one to report is the largest.
 
-    A misspelt key also makes its right name "missing", so the spelling goes first.  A value that fits no member of a
+    A misspelled key also makes its right name "missing", so the spelling goes first.  A value that fits no member of a
     union has a problem with each: the one whose law it breaks, and deepest within it, says the most.
     """
     return problem["type"] in _UNKNOWN_KEY, problem["type"] == "value_error", len(problem["loc"])

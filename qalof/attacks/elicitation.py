@@ -4,7 +4,7 @@ A prompt elicits a target when the target is the model's greedy continuation of 
 shows that: the most likely token at every position of the target is the target's. Greedy decoding would then have
 chosen exactly these tokens, so nothing needs to be generated.
 
-Prompts are *texts*, since a user sends texts. Token ids that differ from those of their own text (``spelt`` checks
+Prompts are *texts*, since a user sends texts. Token ids that differ from those of their own text (``spelled`` checks
 that) are not a prompt, and searches drop them. The official code of ARCA tests the ids.
 """
 
@@ -68,7 +68,7 @@ class Elicitation:
         text: str = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
-    def spelt(self, rows: Sequence[Sequence[int]]) -> list[bool]:
+    def spelled(self, rows: Sequence[Sequence[int]]) -> list[bool]:
         """Return, per row, whether the text of the row is tokenized as that row."""
         if not rows:
             return []

@@ -20,7 +20,7 @@ from qalof.tiny.reviews import true_label
 LEAST_WORDS = 20
 
 
-def labelled_texts(task: Task) -> list[AttackExample]:
+def labeled_texts(task: Task) -> list[AttackExample]:
     """Return a classifier's validation texts, with their index as id.
 
     Raises:
@@ -32,7 +32,7 @@ def labelled_texts(task: Task) -> list[AttackExample]:
 
 
 def texts_or_paragraphs(task: Task) -> list[AttackExample]:
-    """Return :func:`labelled_texts`, for language modeling the validation lines of at least 20 words, or for question
+    """Return :func:`labeled_texts`, for language modeling the validation lines of at least 20 words, or for question
     answering the context of each question that has an answer.
 
     Raises:
@@ -44,7 +44,7 @@ def texts_or_paragraphs(task: Task) -> list[AttackExample]:
             raise BadInputError("to attack question answering a question must have an answer: none of them has one")
         return [AttackExample(index, each.context, HELD) for index, each in asked]
     if not isinstance(task, LanguageModelingTask):
-        return labelled_texts(task)
+        return labeled_texts(task)
     lines = [line.strip() for line in task.validation.splitlines()]
     kept = [line for line in lines if len(line.split()) >= LEAST_WORDS]
     if not kept:

@@ -145,29 +145,29 @@ class ServedModel:
             return self.answering.answer(self.task, self.model, rows, request.max_new_tokens) if rows else []
 
     def _drawn(self, rows: Sequence[Mapping[str, Any]], request: Request, stay: Bitmap) -> list[dict[str, Any]]:
-        defence = RandomPrecision.of(
+        defense = RandomPrecision.of(
             self.model.site_names, [self._bitmap(text) for text in request.random_precision],
             granularity=request.granularity, seed=secrets.randbits(32) if request.seed == -1 else request.seed,
             probability=request.probability, baseline=None if request.probability == 1 else stay,
         )  # fmt: skip
-        if defence.granularity is DrawGranularity.TOKEN:
-            return self._by_token(rows, request, defence)
+        if defense.granularity is DrawGranularity.TOKEN:
+            return self._by_token(rows, request, defense)
         groups: dict[Bitmap, list[int]] = {}
         for index in range(len(rows)):
-            groups.setdefault(defence.bitmap(index), []).append(index)
+            groups.setdefault(defense.bitmap(index), []).append(index)
         found: dict[int, dict[str, Any]] = {}
         for bitmap, indices in groups.items():
             found |= dict(zip(indices, self._at(bitmap, [rows[i] for i in indices], request), strict=True))
         return [found[index] for index in range(len(rows))]
 
     def _by_token(
-        self, rows: Sequence[Mapping[str, Any]], request: Request, defence: RandomPrecision
+        self, rows: Sequence[Mapping[str, Any]], request: Request, defense: RandomPrecision
     ) -> list[dict[str, Any]]:
         if self.model.base.head is HeadKind.SPAN:
             raise BadInputError(
                 f"granularity token reads a text from left to right: got a {HeadKind.SPAN} head; take request or layer"
             )
-        served = RandomPrecisionModel(self.model, defence)
+        served = RandomPrecisionModel(self.model, defense)
         found = []
         with self.model.at(eval=True):
             for number, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""The contract that a task fulfils.
+"""The contract that a task fulfills.
 
 A task defines its data, its batches, its loss and its score; it owns no model. Losses are *sums* over units (label
 rows), and the trainer divides by the units of the whole global batch. So N workers give the loss of one worker, however

@@ -32,7 +32,7 @@ from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
 from qalof.precision import at_least_float32
 from qalof.tasks.base import Batch, Feature, TrainingData, chosen
-from qalof.tasks.classification_data import LABELS_FILE, LabelledText, existing, find_file, label_names, read_texts
+from qalof.tasks.classification_data import LABELS_FILE, LabeledText, existing, find_file, label_names, read_texts
 from qalof.tasks.classification_hub import hub_labels, hub_texts, is_hub_name
 from qalof.tasks.squad_data import parse_split
 
@@ -58,7 +58,7 @@ class ClassificationSettings:
     def __post_init__(self) -> None:
         check_numbers(self)
 
-    def read(self, split: str) -> list[LabelledText]:
+    def read(self, split: str) -> list[LabeledText]:
         """Return the examples of a split, in the order of the file.
 
         Raises:
@@ -67,7 +67,7 @@ class ClassificationSettings:
         name, limit = parse_split(split)
         source = self.validation_data if name == "validation" and self.validation_data else self.data
         if is_hub_name(source):
-            found = [LabelledText(*row) for row in hub_texts(source, name)][:limit]
+            found = [LabeledText(*row) for row in hub_texts(source, name)][:limit]
         else:
             found = read_texts(find_file(source, name), len(self.label_names()))[:limit]
         if not found:
@@ -112,7 +112,7 @@ class ClassificationTask:
         self.labels: int | None = len(self.label_names)
 
     @cached_property
-    def validation(self) -> list[LabelledText]:
+    def validation(self) -> list[LabeledText]:
         """The validation examples."""
         return self.settings.read(self.settings.validation_split)
 

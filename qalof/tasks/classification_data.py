@@ -21,7 +21,7 @@ LABELS_FILE = "labels.json"
 _FILE_NAMES = {"train": ("train",), "validation": ("validation", "dev")}
 
 
-class LabelledText(NamedTuple):
+class LabeledText(NamedTuple):
     """One example; ``label`` is an index into the label names."""
 
     text: str
@@ -80,7 +80,7 @@ def label_names(folder: str | Path, stem: str = "") -> tuple[str, ...]:
     raise BadInputError(f"data in {folder} needs its label names: put {LABELS_FILE}, a list of names, there")
 
 
-def read_texts(path: str | Path, labels: int) -> list[LabelledText]:
+def read_texts(path: str | Path, labels: int) -> list[LabeledText]:
     """Read ``{"text", "label"}`` lines; blank lines are skipped.
 
     Raises:
@@ -94,9 +94,9 @@ def read_texts(path: str | Path, labels: int) -> list[LabelledText]:
     return examples
 
 
-def _parse(line: str, labels: int, where: str) -> LabelledText:
+def _parse(line: str, labels: int, where: str) -> LabeledText:
     row = parse_json(line, where)
-    for field in LabelledText._fields:
+    for field in LabeledText._fields:
         if not isinstance(row, dict) or field not in row:
             raise BadInputError(f'{where} must read like {{"text": "...", "label": 0}}: {field!r} is missing')
     text, label = row["text"], row["label"]
@@ -105,4 +105,4 @@ def _parse(line: str, labels: int, where: str) -> LabelledText:
     if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < labels:
         law = f"label must be a whole number from 0 to {labels - 1}"
         raise BadInputError(f"{where}: {law}: got {label!r}; see {LABELS_FILE}")
-    return LabelledText(text, label)
+    return LabeledText(text, label)

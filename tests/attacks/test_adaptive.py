@@ -94,14 +94,14 @@ def test_a_language_model_s_nll_is_averaged_word_by_word(victim: Any, language: 
 
 
 def test_the_attacker_s_draws_are_his_own_and_depend_on_example_and_step_alone(victim: Any) -> None:
-    defence = RandomPrecision.of(victim.model.site_names, range(2, 17), granularity="layer", seed=7)
-    attacker = Expectation(defence, 4)
+    defense = RandomPrecision.of(victim.model.site_names, range(2, 17), granularity="layer", seed=7)
+    attacker = Expectation(defense, 4)
     keys = [(example, step) for example in range(5) for step in range(5)]
     drawn = {key: attacker.at(*key) for key in keys}
-    assert {key: Expectation(defence, 4).at(*key) for key in reversed(keys)} == drawn
+    assert {key: Expectation(defense, 4).at(*key) for key in reversed(keys)} == drawn
     bitmaps = {bitmap for drawing in drawn.values() for bitmap, _ in drawing}
     assert len(bitmaps) == 4 * len(keys), "every step draws afresh"
-    assert not bitmaps & {defence.bitmap(example, draw) for example in range(50) for draw in range(20)}
+    assert not bitmaps & {defense.bitmap(example, draw) for example in range(50) for draw in range(20)}
     assert all(sum(weight for _, weight in drawing) == pytest.approx(1) for drawing in drawn.values())
 
 
@@ -117,10 +117,10 @@ def test_results_do_not_depend_on_the_order_of_examples(victim: Any, name: str) 
 
 
 def test_the_weights_of_a_baseline_are_those_of_the_defense(victim: Any) -> None:
-    defence = RandomPrecision.of(victim.model.site_names, (4, 8), probability=0.5, baseline=32)
-    weights = {str(bitmap): weight for bitmap, weight in Expectation(defence).at(0, 0)}
+    defense = RandomPrecision.of(victim.model.site_names, (4, 8), probability=0.5, baseline=32)
+    weights = {str(bitmap): weight for bitmap, weight in Expectation(defense).at(0, 0)}
     assert weights == pytest.approx({"4": 0.25, "8": 0.25, "32": 0.5})
-    assert Expectation(defence).passes == 3
+    assert Expectation(defense).passes == 3
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,8 @@ def test_tables_of_transfer_and_of_draws_read_it_as_held_and_broken(victim):
     broken = [[BROKEN if "river" not in r.adversarial_text else HELD for r in row] for row in results]
     assert table.clean.tolist() == [[HELD, HELD]] * 2
     assert [rows[:, 0].tolist() for rows in table.adversarial] == broken
-    defence = RandomPrecision(tuple(bitmaps))
-    assert draw_table(judge, results, defence, 2).adversarial[:, :, 1].tolist() == broken
+    defense = RandomPrecision(tuple(bitmaps))
+    assert draw_table(judge, results, defense, 2).adversarial[:, :, 1].tolist() == broken
 
 
 def test_damage_grows_as_the_gold_answer_becomes_less_likely(victim):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from qalof.attacks.examples import labelled_texts, texts_or_paragraphs
+from qalof.attacks.examples import labeled_texts, texts_or_paragraphs
 from qalof.attacks.result import AttackExample, AttackResult, AttackStatus, summarize, words_changed
 from qalof.errors import BadInputError
 from qalof.tasks.classification import ClassificationSettings
@@ -68,7 +68,7 @@ def test_words_changed_counts_places_or_else_edits(before: str, after: str, coun
 
 def test_examples_are_numbered_by_their_place_in_the_split() -> None:
     task = make_task("classification", ClassificationSettings(), "tiny")
-    examples = labelled_texts(task)
+    examples = labeled_texts(task)
     assert [(e.id, e.text, e.label) for e in examples] == [(n, *each) for n, each in enumerate(task.validation)]
 
 
@@ -78,7 +78,7 @@ def test_a_language_model_is_attacked_on_its_longer_lines(tmp_path: Path) -> Non
     task = make_task("language-modeling", LanguageModelingSettings(data=str(tmp_path / "text.txt")), "tiny")
     assert texts_or_paragraphs(task) == [AttackExample(0, long, 0), AttackExample(1, f"{long} more", 0)]
     with pytest.raises(BadInputError, match="classifier's checkpoint: got one of task language-modeling"):
-        labelled_texts(task)
+        labeled_texts(task)
 
 
 def test_a_result_of_an_example_counts_its_words_and_keeps_what_the_example_says() -> None:

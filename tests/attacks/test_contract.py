@@ -65,7 +65,7 @@ def test_results_depend_on_seed_example_and_bitmap_alone(victim: Any, attacked: 
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_wrongly_labelled_example_is_skipped_with_one_query(victim: Any, name: str) -> None:
+def test_a_wrongly_labeled_example_is_skipped_with_one_query(victim: Any, name: str) -> None:
     example = victim.examples[0]._replace(label=1 - victim.examples[0].label)
     (result,) = attack_examples(victim.model, victim.lm, victim.tokenizer, [example], 32, ATTACKS[name])
     assert (result.status, result.queries, result.words_changed) == (AttackStatus.SKIPPED, 1, 0)

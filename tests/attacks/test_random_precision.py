@@ -39,17 +39,17 @@ def test_draws_agree_between_processes() -> None:
 
 def test_requests_draws_and_seeds_are_uniform_over_the_widths() -> None:
     widths = tuple(range(4, 17))
-    defence = RandomPrecision.of(SITES, widths)
-    by_request = Counter(str(defence.bitmap(request)) for request in range(6500))
-    by_draw = Counter(str(defence.bitmap(0, draw)) for draw in range(6500))
+    defense = RandomPrecision.of(SITES, widths)
+    by_request = Counter(str(defense.bitmap(request)) for request in range(6500))
+    by_draw = Counter(str(defense.bitmap(0, draw)) for draw in range(6500))
     by_seed = Counter(str(RandomPrecision.of(SITES, widths, seed=seed).bitmap(0)) for seed in range(2600))
     for counts in (by_request, by_draw, by_seed):
         assert chi_square(counts, 13) < 32.9  # 99.9 % of chi-square with 12 degrees of freedom
 
 
 def test_layers_draw_independently_and_uniformly() -> None:
-    defence = RandomPrecision.of(SITES, (4, 8), granularity="layer")
-    counts = Counter(str([bits.weight for bits in defence.bitmap(request).values()]) for request in range(8000))
+    defense = RandomPrecision.of(SITES, (4, 8), granularity="layer")
+    counts = Counter(str([bits.weight for bits in defense.bitmap(request).values()]) for request in range(8000))
     assert chi_square(counts, 16) < 37.7  # 99.9 % with 15 degrees of freedom
 
 
@@ -59,7 +59,7 @@ def test_a_batch_differs_from_a_request_as_soon_as_it_holds_two(size: int | None
     given = {} if size is None else {"batch_size": size}
     batch = RandomPrecision.of(SITES, widths, granularity="batch", **given)
     request = RandomPrecision.of(SITES, widths, granularity="request", **given)
-    drawn = [[str(defence.bitmap(n)) for n in range(64)] for defence in (batch, request)]
+    drawn = [[str(defense.bitmap(n)) for n in range(64)] for defense in (batch, request)]
     assert (drawn[0] == drawn[1]) == (size == 1)
     assert batch.to_json()["batch_size"] == batch.shared == (size or 16)
     assert request.to_json()["batch_size"] == request.shared == 1, "a request shares its draw with none"
@@ -76,8 +76,8 @@ def test_draws_of_a_batch_do_not_depend_on_who_serves_which_request(actors: int)
 
 
 def test_a_batch_shares_its_draw_and_the_next_one_draws_again() -> None:
-    defence = RandomPrecision.of(SITES, tuple(range(2, 17)), granularity="batch", batch_size=4)
-    drawn = [str(defence.bitmap(request)) for request in range(64)]
+    defense = RandomPrecision.of(SITES, tuple(range(2, 17)), granularity="batch", batch_size=4)
+    drawn = [str(defense.bitmap(request)) for request in range(64)]
     assert all(len(set(drawn[start : start + 4])) == 1 for start in range(0, 64, 4))
     assert len(set(drawn[::4])) > 4
 
@@ -85,19 +85,19 @@ def test_a_batch_shares_its_draw_and_the_next_one_draws_again() -> None:
 @pytest.mark.parametrize(("p", "low", "high"), [(0.0, 0, 0), (0.3, 0.18, 0.22), (1.0, 0.64, 0.70)])
 def test_the_switching_probability_is_the_share_that_leaves_the_baseline(p: float, low: float, high: float) -> None:
     # one of the three widths is the baseline itself, so 2/3 of the switches are seen
-    defence = RandomPrecision.of(SITES, (4, 6, 8), probability=p, baseline=8)
-    moved = sum(str(defence.bitmap(request)) != "8" for request in range(10_000)) / 10_000
+    defense = RandomPrecision.of(SITES, (4, 6, 8), probability=p, baseline=8)
+    moved = sum(str(defense.bitmap(request)) != "8" for request in range(10_000)) / 10_000
     assert low <= moved <= high
-    weights = {str(bitmap): weight for bitmap, weight in (defence.weights() or {}).items()}
+    weights = {str(bitmap): weight for bitmap, weight in (defense.weights() or {}).items()}
     assert weights == pytest.approx({"4": p / 3, "6": p / 3, "8": 1 - 2 * p / 3})
 
 
 def test_whole_bitmaps_are_drawn_site_by_site_per_layer() -> None:
     low = Bitmap.uniform(SITES, 4).replace({SITES[0]: 8})
-    defence = RandomPrecision.of(SITES, (low, 16), granularity="layer")
-    seen = {site: {defence.bitmap(n)[site].weight for n in range(100)} for site in SITES}
+    defense = RandomPrecision.of(SITES, (low, 16), granularity="layer")
+    seen = {site: {defense.bitmap(n)[site].weight for n in range(100)} for site in SITES}
     assert seen == {SITES[0]: {8, 16}, **{site: {4, 16} for site in SITES[1:]}}
-    assert defence.weights() is None
+    assert defense.weights() is None
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ def lm(tmp_path_factory: pytest.TempPathFactory, random_model: str) -> Switchabl
 
 
 def served(model: SwitchableModel, grain: str, seed: int = 3, **others: Any) -> RandomPrecisionModel:
-    defence = RandomPrecision.of(model.site_names, WIDTHS, granularity=grain, seed=seed, batch_size=2)
-    return RandomPrecisionModel(model, defence, **others)
+    defense = RandomPrecision.of(model.site_names, WIDTHS, granularity=grain, seed=seed, batch_size=2)
+    return RandomPrecisionModel(model, defense, **others)
 
 
 def prompts(rows: int, length: int = 7) -> torch.Tensor:
@@ -57,7 +57,7 @@ def test_each_row_is_what_its_own_bitmap_gives(lm: SwitchableModel, grain: str) 
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     assert len({d.bitmap for d in model.drawn}) > 1
     for row, each in enumerate(sorted(model.drawn, key=lambda d: d.request)):
-        assert each.bitmap == model.defence.bitmap(row)
+        assert each.bitmap == model.defense.bitmap(row)
         with lm.at(each.bitmap):
             torch.testing.assert_close(logits[row], lm(input_ids=ids[row : row + 1]).logits[0], atol=1e-4, rtol=1e-4)
 
@@ -71,7 +71,7 @@ def test_under_token_each_position_runs_at_its_own_width_in_one_cache(lm: Switch
     cache, alone = DynamicCache(config=lm.model.config), []
     with lm.at():
         for position in range(7):
-            lm.set_bitmap(model.defence.bitmap(0, 0, position))
+            lm.set_bitmap(model.defense.bitmap(0, 0, position))
             step = lm.model(input_ids=ids[:, position : position + 1], past_key_values=cache, use_cache=True)
             alone.append(step.logits)
     torch.testing.assert_close(logits, torch.cat(alone, dim=1), atol=0, rtol=0)
@@ -156,13 +156,13 @@ class Counting:
 def test_scores_by_selection_are_those_of_the_served_model(lm: SwitchableModel) -> None:
     task: Any = Counting(prompts(8))
     for grain in ("request", "batch"):
-        defence = RandomPrecision.of(lm.site_names, WIDTHS, granularity=grain, batch_size=3)
+        defense = RandomPrecision.of(lm.site_names, WIDTHS, granularity=grain, batch_size=3)
         at = {}
-        for bitmap in defence.weights() or {}:
+        for bitmap in defense.weights() or {}:
             with lm.at(bitmap):
                 at[bitmap] = task.evaluate(lm)
         for draw in range(3):
-            one, other = selected(at, defence, draw), drawn(lm, task, defence, draw)
+            one, other = selected(at, defense, draw), drawn(lm, task, defense, draw)
             for name in ("f1", "loss", "perplexity"):
                 assert one[name] == pytest.approx(other[name], abs=1e-5)
             assert one.per_example["f1"] == pytest.approx(other.per_example["f1"], abs=1e-5)
@@ -171,9 +171,9 @@ def test_scores_by_selection_are_those_of_the_served_model(lm: SwitchableModel) 
 @pytest.mark.parametrize("grain", GRAINS)
 def test_the_interval_is_over_examples_and_the_spread_over_draws(lm: SwitchableModel, grain: str) -> None:
     task: Any = Counting(prompts(6))
-    defence = RandomPrecision.of(lm.site_names, WIDTHS, granularity=grain)
-    found = evaluate_under(lm, task, defence, 4)
-    each = [drawn(lm, task, defence, draw) for draw in range(4)]
+    defense = RandomPrecision.of(lm.site_names, WIDTHS, granularity=grain)
+    found = evaluate_under(lm, task, defense, 4)
+    each = [drawn(lm, task, defense, draw) for draw in range(4)]
     by_example = [sum(e.per_example["f1"][i] for e in each) / 4 for i in range(6)]
     assert found.mean.interval("f1").to_json() == pytest.approx(bootstrap_mean(by_example).to_json(), abs=1e-5)
     assert found.spread["f1"] == pytest.approx((min(e["f1"] for e in each), max(e["f1"] for e in each)), abs=1e-5)
@@ -202,9 +202,9 @@ def test_no_draw_is_refused(lm: SwitchableModel) -> None:
 def test_a_task_of_a_language_model_is_scored_through_draws_whatever_the_batch(
     lm: SwitchableModel, random_model: str, name: str, options: dict[str, Any], grain: str
 ) -> None:
-    defence = RandomPrecision.of(lm.site_names, WIDTHS, granularity=grain)
+    defense = RandomPrecision.of(lm.site_names, WIDTHS, granularity=grain)
     found = [
-        drawn(lm, qalof.task(name, source=random_model, max_length=48, eval_batch_size=size, **options), defence, 0, 3)
+        drawn(lm, qalof.task(name, source=random_model, max_length=48, eval_batch_size=size, **options), defense, 0, 3)
         for size in (1, 3)
     ]
     assert found[0].metrics == pytest.approx(dict(found[1].metrics), rel=1e-3)

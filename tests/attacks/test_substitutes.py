@@ -12,7 +12,7 @@ from qalof.attacks.substitutes.left_context import LeftContext
 from qalof.attacks.substitutes.parts_of_speech import may_replace
 from qalof.attacks.substitutes.similarity import StateSimilarity
 from qalof.attacks.substitutes.stop_words import STOP_WORDS, is_stop_word
-from qalof.attacks.substitutes.synonyms import EmbeddingNeighbours, ListedSynonyms, read_thesaurus, whole_words
+from qalof.attacks.substitutes.synonyms import EmbeddingNeighbors, ListedSynonyms, read_thesaurus, whole_words
 from qalof.attacks.words import Words
 from qalof.errors import BadInputError
 
@@ -31,7 +31,7 @@ class Vocabulary:
         return [TOKENS[index] for index in ids]
 
 
-def test_neighbours_are_whole_words_by_cosine_about_the_mean() -> None:
+def test_neighbors_are_whole_words_by_cosine_about_the_mean() -> None:
     rows = torch.zeros(len(TOKENS), 2)
     rows[1:4] = torch.tensor([[1.0, 0.0], [1.0, 1.0], [-1.0, 0.1]])
     rows += 7  # which all have in common, and which would make all cosines 1
@@ -40,14 +40,14 @@ def test_neighbours_are_whole_words_by_cosine_about_the_mean() -> None:
     cosine = float(torch.nn.functional.cosine_similarity(centered[1], centered[2], dim=0))
 
     def found(least: float, most: int = 50) -> list[str]:
-        return list(EmbeddingNeighbours(lm, Vocabulary(), least, most).of("Hot"))
+        return list(EmbeddingNeighbors(lm, Vocabulary(), least, most).of("Hot"))
 
     assert whole_words(Vocabulary()) == {"hot": 1, "warm": 2, "cold": 3}
     assert found(-1.0) == ["warm", "cold"]
     assert found(-1.0, most=1) == ["warm"]
     assert found(cosine - 1e-3) == ["warm"]
     assert found(cosine + 1e-3) == []
-    assert EmbeddingNeighbours(lm, Vocabulary(), -1.0, 5).of("tepid") == []
+    assert EmbeddingNeighbors(lm, Vocabulary(), -1.0, 5).of("tepid") == []
 
 
 def test_pairs_are_read_in_both_directions_and_entries_in_one(tmp_path: Path) -> None:

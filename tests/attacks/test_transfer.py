@@ -90,10 +90,10 @@ def test_success_under_independent_draws_is_the_mean_of_the_transfer_matrix() ->
 
 def test_keyed_draws_come_near_the_predicted_success() -> None:
     table = all_right_table(200, 1)
-    defence = RandomPrecision.of(SITES, (8, 6, 4))
+    defense = RandomPrecision.of(SITES, (8, 6, 4))
     column = {name: index for index, name in enumerate(table.bitmaps)}
-    columns = np.array([[column[str(defence.bitmap(n, r))] for r in range(20)] for n in range(200)])
-    under = robustness_of(table, [(defence, draws_of(table, columns))]).random_precision[0]
+    columns = np.array([[column[str(defense.bitmap(n, r))] for r in range(20)] for n in range(200)])
+    under = robustness_of(table, [(defense, draws_of(table, columns))]).random_precision[0]
     for source in under.sources:
         assert source.success_mean.estimate == pytest.approx(source.predicted, abs=0.04)
         assert (source.success_any.estimate or 0) > (source.success_mean.estimate or 0)
@@ -149,7 +149,7 @@ def test_a_report_survives_json_without_nan() -> None:
     assert RobustnessResult.from_json(json.loads(text)) == report
     bare = robustness_of(table)
     assert RobustnessResult.from_json(bare.to_json()) == bare
-    with pytest.raises(BadInputError, match="version 3: got 1"):
+    with pytest.raises(BadInputError, match="version 4: got 1"):
         RobustnessResult.from_json(bare.to_json() | {"version": 1})
 
 
@@ -189,11 +189,11 @@ def test_the_table_of_a_model_agrees_with_the_attacks_own_verdicts(victim: Any, 
 @pytest.mark.parametrize("granularity", ["request", "layer"])
 def test_draws_of_a_model_are_what_each_drawn_bitmap_predicts(victim: Any, attacked: Any, granularity: str) -> None:
     _, results = attacked
-    defence = RandomPrecision.of(victim.model.site_names, (8, 3), granularity=granularity)
-    draws = draw_table(judge_of(victim), results, defence, 4)
+    defense = RandomPrecision.of(victim.model.site_names, (8, 3), granularity=granularity)
+    draws = draw_table(judge_of(victim), results, defense, 4)
     assert (draws.clean.shape, draws.adversarial.shape) == ((6, 4), (2, 6, 4))
     for n, r in ((0, 0), (3, 2), (5, 3)):
-        here = prediction_table(judge_of(victim), results, [defence.bitmap(n, r)] * 2)
+        here = prediction_table(judge_of(victim), results, [defense.bitmap(n, r)] * 2)
         assert draws.clean[n, r] == here.clean[n, 0]
         assert draws.adversarial[:, n, r].tolist() == here.adversarial[:, n, 0].tolist()
 
@@ -201,9 +201,9 @@ def test_draws_of_a_model_are_what_each_drawn_bitmap_predicts(victim: Any, attac
 def test_random_precision_over_one_width_is_that_fixed_precision(victim: Any, attacked: Any) -> None:
     bitmaps, results = attacked
     table = prediction_table(judge_of(victim), results, bitmaps)
-    defence = RandomPrecision.of(victim.model.site_names, (8,))
-    draws = draw_table(judge_of(victim), results, defence, 3)
-    under = robustness_of(table, [(defence, draws)]).random_precision[0]
+    defense = RandomPrecision.of(victim.model.site_names, (8,))
+    draws = draw_table(judge_of(victim), results, defense, 3)
+    under = robustness_of(table, [(defense, draws)]).random_precision[0]
     for row, source in zip(transfer_matrix(table), under.sources, strict=True):
         assert source.success_mean.estimate == row[0].estimate
 

@@ -246,7 +246,7 @@ def test_the_record_names_what_stood_in_for_what(victim: Any) -> None:
         ].substitutes
         for name, settings in SETTINGS.items()
     }
-    assert found["textfooler"]["synonyms"] == "neighbours in the input embeddings"
+    assert found["textfooler"]["synonyms"] == "neighbors in the input embeddings"
     assert found["textfooler"]["part of speech"] == "off"
     assert found["bert-attack"]["mask"] == "left out"
     assert "layer 1" in found["bert-attack"]["similarity"]

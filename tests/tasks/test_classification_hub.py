@@ -1,4 +1,4 @@
-"""Labelled texts of the hub, whose client is replaced by a data set made here."""
+"""Labeled texts of the hub, whose client is replaced by a data set made here."""
 
 import datasets
 import pytest

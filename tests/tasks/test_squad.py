@@ -102,8 +102,8 @@ def test_a_long_context_is_cut_into_overlapping_windows_and_the_best_one_answers
 
     def find(ids):
         holds = "Zebra" in tokenizer.decode(ids)
-        labelled = feature["input_ids"] == ids[: len(feature["input_ids"])]
-        return [(feature["start"], feature["end"], 9.0)] if holds and labelled else [(20, 20, 1.0)]
+        labeled = feature["input_ids"] == ids[: len(feature["input_ids"])]
+        return [(feature["start"], feature["end"], 9.0)] if holds and labeled else [(20, 20, 1.0)]
 
     assert task.evaluate(Oracle(find))["exact_match"] == 100
 
@@ -146,12 +146,12 @@ def test_completion_labels_are_the_answer_and_its_eos(tokenizer):
     examples = load_squad("tiny", "train[:8]")
     batch = task.collate(task.train_features())
     for row, example in enumerate(examples):
-        labelled = batch["labels"][row][batch["labels"][row] != -100]
-        assert labelled[-1] == tokenizer.eos_token_id
-        assert tokenizer.decode(labelled[:-1]) == " " + example.texts[0]
+        labeled = batch["labels"][row][batch["labels"][row] != -100]
+        assert labeled[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(labeled[:-1]) == " " + example.texts[0]
         # each label stands one place before its token
         at = int((batch["labels"][row] != -100).nonzero()[0])
-        assert batch["input_ids"][row, at + 1] == labelled[0]
+        assert batch["input_ids"][row, at + 1] == labeled[0]
 
 
 def test_completion_scores_do_not_depend_on_left_padding(tokenizer, random_model):

@@ -27,7 +27,7 @@ READERS = {
     "config": ("c.yaml", "title: é\n", lambda path: read_yaml(path) == {"title": "é"}),
     "json": ("c.json", '{"a": "é"}', lambda path: read_json(path, "file") == {"a": "é"}),
     "json lines": ("c.jsonl", '{"a": "é"}\n', lambda path: list(read_json_lines(path, "file")) == [(1, {"a": "é"})]),
-    "labelled texts": ("c.jsonl", '{"text": "é", "label": 0}\n', lambda path: read_texts(path, 2) == [("é", 0)]),
+    "labeled texts": ("c.jsonl", '{"text": "é", "label": 0}\n', lambda path: read_texts(path, 2) == [("é", 0)]),
     "text": ("c.txt", "é is a letter", lambda path: load_text(str(path), "train") == "é is a letter"),
     "word pairs": ("c.tsv", "né\tbon\n", lambda path: read_thesaurus(str(path)) == {"né": ("bon",), "bon": ("né",)}),
     "words with synonyms": (

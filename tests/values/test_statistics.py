@@ -130,6 +130,6 @@ def test_what_is_no_interval_is_refused(data):
 def test_intervals_are_written_and_read_in_one_place():
     """The form ``[estimate, low, high]`` is :class:`Interval`'s own, so nobody else spells it out."""
     root = Path(__file__).resolve().parents[2]
-    spelt = re.compile(r"\w\.estimate, \w+(\.\w+)*\.low, \w+(\.\w+)*\.high\]|Interval\(\*map\(")
+    spelled = re.compile(r"\w\.estimate, \w+(\.\w+)*\.low, \w+(\.\w+)*\.high\]|Interval\(\*map\(")
     files = [path for wing in ("qalof", "search", "orchestrate") for path in (root / wing).rglob("*.py")]
-    assert [str(path) for path in files if spelt.search(path.read_text()) and path.name != "statistics.py"] == []
+    assert [str(path) for path in files if spelled.search(path.read_text()) and path.name != "statistics.py"] == []

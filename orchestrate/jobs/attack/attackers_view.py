@@ -43,7 +43,7 @@ ATTACKER_NAMES = {
 }
 
 
-def attackers_table(attacked: Attacked, defence: RandomPrecisionReport) -> Table:
+def attackers_table(attacked: Attacked, defense: RandomPrecisionReport) -> Table:
     """Show four attackers against one defense, with their control and their price."""
     words = wording(attacked)
     rows = [
@@ -55,20 +55,20 @@ def attackers_table(attacked: Attacked, defence: RandomPrecisionReport) -> Table
             cell(each.accuracy),
             Cell(formats.DASH if each.queries is None else formats.count(each.queries)),
         ]
-        for each in defence.attackers
+        for each in defense.attackers
     ]
     return Table(
-        f"Four attackers against random precision: {drawn_from(defence)}",
+        f"Four attackers against random precision: {drawn_from(defense)}",
         ["Attacker", "Success", "Clean control", "Success at similarity 0.8", "Accuracy under attack",
          f"Queries per {words.noun}"],
         rows,
-        f"Clean accuracy under the same defense: {rate(defence.clean_accuracy)}. The retrying attacker succeeds on "
+        f"Clean accuracy under the same defense: {rate(defense.clean_accuracy)}. The retrying attacker succeeds on "
         f"{words.noun}s that any draw misreads, and so does that row's control without an attack. Every draw that an "
         "attacker asks for is a query.",
     )  # fmt: skip
 
 
-def comparisons_table(defence: RandomPrecisionReport) -> Table:
+def comparisons_table(defense: RandomPrecisionReport) -> Table:
     """Show the paired tests between attackers and fixed precisions."""
     rows = [
         [
@@ -78,7 +78,7 @@ def comparisons_table(defence: RandomPrecisionReport) -> Table:
             Cell(formats.three_digits(each.adjusted_p)),
             Cell(each.test),
         ]
-        for each in defence.comparisons
+        for each in defense.comparisons
         for change in [[100 * value for value in (each.difference.estimate, each.difference.low, each.difference.high)]]
     ]
     return Table(

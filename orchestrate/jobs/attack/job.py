@@ -69,36 +69,36 @@ def check(config: AttackConfig) -> Checked:
     model = opened.model
     sites = model.sites
     settings = for_task(config.method.settings, opened.task)
-    bitmaps, defence = parse_bitmaps(config.bitmaps, sites), config.random_precision
-    drawn = parse_bitmaps(defence.bitmaps, sites) if defence.bitmaps is not None else bitmaps
-    baseline = None if defence.baseline is None else parse_bitmaps([defence.baseline], sites)[0]
-    defences = [
+    bitmaps, defense = parse_bitmaps(config.bitmaps, sites), config.random_precision
+    drawn = parse_bitmaps(defense.bitmaps, sites) if defense.bitmaps is not None else bitmaps
+    baseline = None if defense.baseline is None else parse_bitmaps([defense.baseline], sites)[0]
+    defenses = [
         RandomPrecision.of(
             [site.name for site in sites],
             drawn,
-            granularity=defence.granularity,
-            batch_size=BATCH_SIZE if defence.batch_size is None else defence.batch_size,
+            granularity=defense.granularity,
+            batch_size=BATCH_SIZE if defense.batch_size is None else defense.batch_size,
             seed=config.seed,
             probability=probability,
             baseline=None if probability == 1 else baseline,
         )
-        for probability in defence.probabilities
+        for probability in defense.probabilities
     ]
     tokenizer = opened.task.tokenizer  # type: ignore[attr-defined]
     settings.judge(model, tokenizer)
     examples, left_out = fitting(settings, settings.examples(opened.task)[: config.limit], model, tokenizer)
     if config.encoder != STATES:
         check_encoder(config.encoder)
-    adaptive = tuple(_mean(config.adaptive, each) for each in defences) if config.adaptive is not None else ()
+    adaptive = tuple(_mean(config.adaptive, each) for each in defenses) if config.adaptive is not None else ()
     if adaptive and not settings.uses_lm:  # one that takes no mean says so before any worker starts
         settings.build(model, tokenizer, None, config.seed, adaptive[0])
-    plan = Plan(opened, settings, tuple(bitmaps), tuple(defences), adaptive, defence.draws, config.seed, config.encoder)
+    plan = Plan(opened, settings, tuple(bitmaps), tuple(defenses), adaptive, defense.draws, config.seed, config.encoder)
     return Checked(model, plan, examples, left_out)
 
 
-def _mean(config: AdaptiveConfig, defence: RandomPrecision) -> Expectation:
-    draws = LAYER_DRAWS if config.draws is None and defence.weights() is None else config.draws
-    return Expectation(defence, draws, config.combine)
+def _mean(config: AdaptiveConfig, defense: RandomPrecision) -> Expectation:
+    draws = LAYER_DRAWS if config.draws is None and defense.weights() is None else config.draws
+    return Expectation(defense, draws, config.combine)
 
 
 def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
@@ -127,11 +127,11 @@ def work(config: AttackConfig, checked: Checked, directory: RunDirectory, run: R
         # texts of all bitmaps are attacked side by side, so each took as long as the whole
         record_bitmap(run, name, bitmap, every, "attack", sites=sites, span=(began, ended))
         log_at(run, bitmap, metrics)
-    for defence in summary["random_precision"]:
-        p = defence["defence"]["probability"]
+    for defense in summary["random_precision"]:
+        p = defense["defense"]["probability"]
         named = "random_precision" if p == 1 else f"random_precision.p{p:g}"
         run.log_metrics(
-            {f"{named}.{name}": _percent(defence[name]["estimate"]) for name in ("success_mean", "clean_accuracy")}
+            {f"{named}.{name}": _percent(defense[name]["estimate"]) for name in ("success_mean", "clean_accuracy")}
         )
     reasons = {**checked.left_out, **found.skipped}
     left_out = [{"example": index, "reason": reason} for index, reason in sorted(reasons.items())]
@@ -148,10 +148,10 @@ def _report(plan: Plan, found: Found) -> RobustnessResult:
     sources = len(plan.bitmaps)
     places = {name_of(target): index for index, target in enumerate(plan.targets)}
     drawn, adaptive = [], list[list[AttackResult] | None]()
-    for index, (defence, table) in enumerate(zip(plan.defences, found.drawn, strict=True)):
+    for index, (defense, table) in enumerate(zip(plan.defenses, found.drawn, strict=True)):
         own = plan.adaptive[index].name if plan.adaptive else None
         rows = [*range(sources), *([] if own is None else [places[own]])]
-        drawn.append((defence, DrawTable(table.clean, table.adversarial[rows])))
+        drawn.append((defense, DrawTable(table.clean, table.adversarial[rows])))
         adaptive.append(None if own is None else found.results[own])
     fixed = [found.results[str(bitmap)] for bitmap in plan.bitmaps]
     return robustness_of(found.table, drawn, Attacked(fixed, adaptive))
@@ -211,8 +211,8 @@ class AttackJob(Job[AttackConfig, Checked]):
         tokens = min(sequence_tokens(trained.task), settings.max_length)
         each = settings.work(tokens)
         stepped = texts * each.trained
-        learnt = Estimate(trained=stepped, tokens=stepped * tokens, flops=6.0 * parameters * stepped * tokens)
-        return learnt + forward(texts * each.forward, tokens, parameters)
+        learned = Estimate(trained=stepped, tokens=stepped * tokens, flops=6.0 * parameters * stepped * tokens)
+        return learned + forward(texts * each.forward, tokens, parameters)
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> found_by.Attacked:
         """Read the rates, and the texts."""

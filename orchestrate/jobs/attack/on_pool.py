@@ -56,7 +56,7 @@ class Plan:
     opened: OpenCheckpoint
     settings: AttackSettings
     bitmaps: tuple[Bitmap, ...]
-    defences: tuple[RandomPrecision, ...]
+    defenses: tuple[RandomPrecision, ...]
     adaptive: tuple[Expectation, ...]
     """The mean that an attacker takes who knows each defense; empty where there is no such attacker."""
     draws: int
@@ -71,7 +71,7 @@ class Plan:
 
     def key_of(self, results: Sequence[AttackResult]) -> str:
         """Return a digest of what a judgement depends on besides the model."""
-        drawn = [defence.to_json() for defence in self.defences]
+        drawn = [defense.to_json() for defense in self.defenses]
         texts = [[result.original_text, result.valid_text, result.label, result.target] for result in results]
         return content_digest(texts, drawn, self.draws, [str(bitmap) for bitmap in self.bitmaps])
 
@@ -125,7 +125,7 @@ class AttackActor:
         plan, count = self._plan, len(self._plan.bitmaps)
         judge = plan.settings.judge(self._model, self._tokenizer)
         fixed = prediction_table(judge, [[result] for result in results[:count]], plan.bitmaps)
-        drawn = [draw_table(judge, [[result] for result in results], each, plan.draws) for each in plan.defences]
+        drawn = [draw_table(judge, [[result] for result in results], each, plan.draws) for each in plan.defenses]
         return {
             "example_id": results[0].example_id, "key": plan.key_of(results), "label": results[0].label,
             "clean": fixed.clean[0].tolist(), "fixed": fixed.adversarial[:, 0].tolist(),
@@ -196,7 +196,7 @@ def _found(plan: Plan, examples: list[AttackExample], record: _Record) -> Found:
     )
     drawn = [
         DrawTable.of_rows(*([row["drawn"][index][part] for row in rows] for part in ("clean", "texts")))
-        for index in range(len(plan.defences))
+        for index in range(len(plan.defenses))
     ]
     return Found(examples, results, table, drawn, record.skipped)
 

@@ -28,12 +28,12 @@ def attack_statements(step: Step) -> list[Statement]:
     whose = words.whose.format(texts=count_of(robustness.examples, words.noun))
     text = f"{whose}, attacks succeed at the precision they were built at"
     found = [Statement(f"{text}: {fixed}.")]
-    for defence in robustness.random_precision:
-        found += _defended(robustness, defence, words)
+    for defense in robustness.random_precision:
+        found += _defended(robustness, defense, words)
         if words is CLASSIFIER:
             clean = _by_bitmap(robustness.bitmaps, robustness.clean_accuracy)
-            found.append(Statement(f"Clean accuracy: {rate(defence.clean_accuracy)} under random precision; {clean}."))
-        found += _knowing(defence)
+            found.append(Statement(f"Clean accuracy: {rate(defense.clean_accuracy)} under random precision; {clean}."))
+        found += _knowing(defense)
     if any(changed.hits for changed in robustness.label_changed):
         changed = _by_bitmap(robustness.bitmaps, robustness.label_changed)
         text = f"The answer and the true label of the text both changed, which is no success: {changed}"
@@ -41,9 +41,9 @@ def attack_statements(step: Step) -> list[Statement]:
     return [*found, Statement(words.caution, caution=True)]
 
 
-def _knowing(defence: RandomPrecisionReport) -> list[Statement]:
+def _knowing(defense: RandomPrecisionReport) -> list[Statement]:
     """Say how an attacker fares who knows that the precision is drawn."""
-    attackers = {each.attacker: each for each in defence.attackers}
+    attackers = {each.attacker: each for each in defense.attackers}
     if not attackers:
         return []
     plain, own, retry = (attackers[name] for name in ("non_adaptive", "adaptive", "retrying"))
@@ -52,19 +52,19 @@ def _knowing(defence: RandomPrecisionReport) -> list[Statement]:
         f"of draws, where one who does not succeeds at {rate(plain.success)}; trying again until a draw misreads, at "
         f"{rate(retry.success)} of texts (unattacked texts: {rate(retry.control)})."
     )
-    compared = [each for each in defence.comparisons if (each.first, each.second) == ("adaptive", "non_adaptive")]
+    compared = [each for each in defense.comparisons if (each.first, each.second) == ("adaptive", "non_adaptive")]
     shown = [
         f" The difference between the two is {'shown' if each.adjusted_p < LEVEL else 'not shown'} on these texts "
-        f"(p = {two_digits(each.adjusted_p)}, corrected for {len(defence.comparisons)} comparisons)."
+        f"(p = {two_digits(each.adjusted_p)}, corrected for {len(defense.comparisons)} comparisons)."
         for each in compared
     ]
     return [Statement(text + "".join(shown))]
 
 
-def _defended(robustness: RobustnessResult, defence: RandomPrecisionReport, phrases: Wording) -> list[Statement]:
-    names, sources = robustness.bitmaps, defence.sources
+def _defended(robustness: RobustnessResult, defense: RandomPrecisionReport, phrases: Wording) -> list[Statement]:
+    names, sources = robustness.bitmaps, defense.sources
     random = _by_bitmap(names, [source.success_mean for source in sources], "built at")
-    text = f"Under random precision ({drawn_from(defence)}), the same attacks succeed in the mean draw"
+    text = f"Under random precision ({drawn_from(defense)}), the same attacks succeed in the mean draw"
     found = [Statement(f"{text}: {random}.")]
     words = [
         beyond(source.success_mean, fixed) for source, fixed in zip(sources, robustness.attack_success, strict=True)

@@ -13,20 +13,20 @@ def rate(value: Rate) -> str:
     return formats.share_with_interval(value.estimate, value.low, value.high)
 
 
-def drawn_from(defence: RandomPrecisionReport) -> str:
+def drawn_from(defense: RandomPrecisionReport) -> str:
     """Say in words what random precision draws."""
-    widths = formats.listed([str(width) for width in defence.defence["widths"]])
-    draws = formats.count_of(defence.draws, "draw")
-    grain, size = defence.defence["granularity"], defence.defence["batch_size"]
+    widths = formats.listed([str(width) for width in defense.defense["widths"]])
+    draws = formats.count_of(defense.draws, "draw")
+    grain, size = defense.defense["granularity"], defense.defense["batch_size"]
     each = f"batch of {size} texts" if grain == "batch" else grain
     drawn = f"{widths} bits, drawn anew for each {each}, {draws} per text"
-    probability, baseline = defence.defence["probability"], defence.defence["baseline"]
+    probability, baseline = defense.defense["probability"], defense.defense["baseline"]
     return drawn if probability == 1 else f"{drawn}; {baseline} bits but for a share of {probability:g}"
 
 
-def defence_name(defence: RandomPrecisionReport) -> str:
+def defense_name(defense: RandomPrecisionReport) -> str:
     """Name a defense, with its probability where that is not 1."""
-    probability = defence.defence["probability"]
+    probability = defense.defense["probability"]
     return "random precision" if probability == 1 else f"random precision, p = {probability:g}"
 
 

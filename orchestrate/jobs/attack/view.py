@@ -17,7 +17,7 @@ from orchestrate.document.heat import Panel, heat_map
 from orchestrate.document.record import Step
 from orchestrate.jobs.attack.attackers_view import attackers_table, comparisons_table, meaning_table
 from orchestrate.jobs.attack.findings import Attacked, attacked_of
-from orchestrate.jobs.attack.shown import cell, defence_name, drawn_from, rate
+from orchestrate.jobs.attack.shown import cell, defense_name, drawn_from, rate
 from orchestrate.jobs.attack.wording import CLASSIFIER, mean_measure, substitutes_named, wording
 from qalof.attacks.rates import Rate
 from qalof.attacks.result import AttackResult, AttackStatus, summarize
@@ -36,10 +36,10 @@ def attack_blocks(step: Step, prefix: str) -> list[Block]:
     blocks: list[Block] = [_success_plot(attacked, f"{prefix}-success"), _fixed_table(attacked)]
     if robustness.similar and any(robustness.similar):
         blocks.append(meaning_table(attacked))
-    for defence in robustness.random_precision:
-        blocks.append(_random_table(attacked, defence))
-        if defence.attackers:
-            blocks += [attackers_table(attacked, defence), comparisons_table(defence)]
+    for defense in robustness.random_precision:
+        blocks.append(_random_table(attacked, defense))
+        if defense.attackers:
+            blocks += [attackers_table(attacked, defense), comparisons_table(defense)]
     if wording(attacked) is CLASSIFIER:
         blocks.append(_accuracy_plot(attacked, f"{prefix}-clean"))
     return [*blocks, *transfer_plot(attacked, f"{prefix}-transfer"), _transfer_table(attacked), *_examples(attacked)]
@@ -52,11 +52,11 @@ def _interval(value: Rate) -> Interval | None:
 def _success_plot(attacked: Attacked, name: str) -> Plot:
     robustness = attacked.robustness
     groups = [Bars("fixed precision", [_interval(value) for value in robustness.attack_success])]
-    for defence in robustness.random_precision:
-        groups.append(Bars(defence_name(defence), [_interval(source.success_mean) for source in defence.sources]))
+    for defense in robustness.random_precision:
+        groups.append(Bars(defense_name(defense), [_interval(source.success_mean) for source in defense.sources]))
     if len(robustness.random_precision) == 1:  # the tables have the controls of all
-        (defence,) = robustness.random_precision
-        control = [_interval(source.control_mean) for source in defence.sources]
+        (defense,) = robustness.random_precision
+        control = [_interval(source.control_mean) for source in defense.sources]
         groups.append(Bars("control: unattacked, random precision", control))
     places = [formats.shorter(formats.bitmap_name(bitmap), 18) for bitmap in robustness.bitmaps]
     shares = "; ".join(
@@ -82,7 +82,7 @@ def _success_plot(attacked: Attacked, name: str) -> Plot:
 def _accuracy_plot(attacked: Attacked, name: str) -> Plot:
     robustness = attacked.robustness
     named = dict(zip(robustness.bitmaps, robustness.clean_accuracy, strict=True))
-    named |= {defence_name(defence): defence.clean_accuracy for defence in robustness.random_precision}
+    named |= {defense_name(defense): defense.clean_accuracy for defense in robustness.random_precision}
     places = [formats.shorter(formats.bitmap_name(bitmap), 18) for bitmap in named]
     shares = ", ".join(f"{place} {rate(value)}" for place, value in named.items())
     bars = Bars("clean accuracy", [_interval(value) for value in named.values()])
@@ -132,9 +132,9 @@ def _fixed_table(attacked: Attacked) -> Table:
     )
 
 
-def _random_table(attacked: Attacked, defence: RandomPrecisionReport) -> Table:
+def _random_table(attacked: Attacked, defense: RandomPrecisionReport) -> Table:
     # transfer predicts random precision only where one width is drawn for the whole model
-    foretold = any(source.predicted is not None for source in defence.sources)
+    foretold = any(source.predicted is not None for source in defense.sources)
     rows = [
         [
             Cell(formats.bitmap_heading(source.bitmap), source.bitmap),
@@ -146,10 +146,10 @@ def _random_table(attacked: Attacked, defence: RandomPrecisionReport) -> Table:
             cell(source.undone),
             cell(source.accuracy),
         ]
-        for source in defence.sources
+        for source in defense.sources
     ]
     return Table(
-        f"Random precision: {drawn_from(defence)}",
+        f"Random precision: {drawn_from(defense)}",
         ["Attacked at", "Success, mean draw", *(("Predicted by transfer",) if foretold else ()), "Control, mean draw",
          "Success, any draw", "Control, any draw", "Attacks undone", "Accuracy under attack"],
         rows,

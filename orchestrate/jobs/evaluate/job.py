@@ -19,7 +19,8 @@ from orchestrate.jobs.base import Result
 from orchestrate.jobs.evaluate.config import EvaluateConfig
 from orchestrate.jobs.evaluate.random_precision import (
     ScoredUnderDraws,
-    defence_of,
+    defense_of,
+    drawn_in,
     drawn_sheet,
     drawn_table,
     scores_under,
@@ -66,7 +67,7 @@ def check_evaluate(config: EvaluateConfig) -> Checked:
                 "evaluate the checkpoint that it was packed from"
             )
         bitmaps = [packed.bitmap] if config.bitmaps is None else parse_bitmaps(config.bitmaps, packed.sites)
-        drawn = None if config.random_precision is None else defence_of(config.random_precision, opened)
+        drawn = None if config.random_precision is None else defense_of(config.random_precision, opened)
         return opened, [packed.set_bitmap(bitmap) for bitmap in bitmaps], drawn
     opened = open_checkpoint(config.checkpoint, other_task(config))
     on_request(opened.task, config.on_request)
@@ -75,13 +76,13 @@ def check_evaluate(config: EvaluateConfig) -> Checked:
     if specs is None:
         widths = {int(name) for name in opened.model.adapters if name != SHARED}
         specs = sorted(widths | {FULL_PRECISION}, reverse=True)
-    drawn = None if config.random_precision is None else defence_of(config.random_precision, opened)
+    drawn = None if config.random_precision is None else defense_of(config.random_precision, opened)
     return opened, parse_bitmaps(specs, opened.model.sites), drawn
 
 
 def evaluate(config: EvaluateConfig, checked: Checked, directory: RunDirectory, run: Run) -> Result:
     """Score the checkpoint at each bitmap, and under random precision where it is asked for."""
-    opened, bitmaps, defence = checked
+    opened, bitmaps, defense = checked
     # a packed model has no adapters to switch to, and nothing that a bitmap could change
     model = opened.runnable
     sites, rest = model.sites, None if opened.is_packed else opened.model.rest
@@ -94,10 +95,10 @@ def evaluate(config: EvaluateConfig, checked: Checked, directory: RunDirectory, 
         write_bytes(directory.path / BITMAPS, bitmaps_picture(shown))
         run.artifact(directory.path / BITMAPS)
     result: dict[str, Any] = {"task": opened.task.name, "rows": rows(bitmaps, scored, sites, rest)}
-    if defence is not None:
+    if defense is not None:
         # what is measured on request is not measured under random precision, so such scores do not serve it
         known = {} if config.on_request else dict(zip(bitmaps, scored, strict=True))
-        found = scores_under(config, opened, sites, defence, known)
+        found = scores_under(config, opened, sites, defense, known)
         run.log_metrics({f"random_precision.{name}": values[0] for name, values in found["metrics"].items()})
         result["random_precision"] = found
     return result
@@ -123,7 +124,7 @@ class EvaluateJob(ScoreJob[EvaluateConfig, Checked]):
     def findings(self, folder: Path, result: Mapping[str, Any]) -> ScoredUnderDraws:
         """Read the scores."""
         found = super().findings(folder, result)
-        return ScoredUnderDraws(found.task, found.points, found.evaluations, result.get("random_precision"))
+        return ScoredUnderDraws(found.task, found.points, found.evaluations, drawn_in(result))
 
     def section(self, record: Record, step: Step, prefix: str) -> list[Block]:
         """Show the scores by bits, their comparisons, and those under random precision."""
@@ -134,7 +135,7 @@ class EvaluateJob(ScoreJob[EvaluateConfig, Checked]):
     def terminal(self, result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         """Show the scores, what was cut of the data, and random precision."""
         parts = super().terminal(result, folder)
-        under = result.get("random_precision")
+        under = drawn_in(result)
         return parts if under is None else [*parts, drawn_sheet(under)]
 
     def estimate(self, step: PlannedStep, trained: TrainConfig | None) -> Estimate | None:

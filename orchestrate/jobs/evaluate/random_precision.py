@@ -41,7 +41,7 @@ class ScoredUnderDraws(Scored):
 class DrawScored(Measurement):
     """One draw of random precision, scored on the validation examples; the result is ``Evaluation.to_json``."""
 
-    defence: RandomPrecision
+    defense: RandomPrecision
     """What is drawn."""
     draw: int
     """The number of the draw."""
@@ -50,14 +50,14 @@ class DrawScored(Measurement):
 
     def to_json(self) -> dict[str, Any]:
         """Return the question as JSON."""
-        return {"defence": self.defence.to_json(), "draw": self.draw, "limit": self.limit}
+        return {"defense": self.defense.to_json(), "draw": self.draw, "limit": self.limit}
 
     def take(self, model: Any, task: Any) -> Taken:
         """Score the draw; the model returns to its bitmap."""
-        return drawn(model, task, self.defence, self.draw, self.limit).to_json()
+        return drawn(model, task, self.defense, self.draw, self.limit).to_json()
 
 
-def defence_of(config: DrawnPrecisionConfig, opened: OpenCheckpoint) -> RandomPrecision:
+def defense_of(config: DrawnPrecisionConfig, opened: OpenCheckpoint) -> RandomPrecision:
     """Return the defense that a config means.
 
     Raises:
@@ -84,13 +84,13 @@ def defence_of(config: DrawnPrecisionConfig, opened: OpenCheckpoint) -> RandomPr
 
 
 def scores_under(
-    config: EvaluateConfig, opened: OpenCheckpoint, sites: Sequence[Site], defence: RandomPrecision,
+    config: EvaluateConfig, opened: OpenCheckpoint, sites: Sequence[Site], defense: RandomPrecision,
     known: Mapping[Bitmap, Evaluation],
 ) -> dict[str, Any]:  # fmt: skip
     """Score random precision on the pool; bitmaps that are ``known`` are not scored again."""
     assert config.random_precision is not None
     draws = config.random_precision.draws
-    left = [] if (weights := defence.weights()) is None else [bitmap for bitmap in weights if bitmap not in known]
+    left = [] if (weights := defense.weights()) is None else [bitmap for bitmap in weights if bitmap not in known]
     pool = EvaluationPool(opened, sites, config.limit, config.workers)
     with closing(pool), progress_bar("random precision", len(left) if weights else draws) as progress:
 
@@ -101,24 +101,36 @@ def scores_under(
             return [scored[bitmap] for bitmap in bitmaps]
 
         def under(numbers: Sequence[int]) -> list[Evaluation]:
-            wanted = [DrawScored(defence, number, config.limit) for number in numbers]
+            wanted = [DrawScored(defense, number, config.limit) for number in numbers]
             taken = pool.measure_all(wanted, lambda i, _: progress.advance(f"draw {numbers[i] + 1}"))
             return [Evaluation.from_json(each) for each in taken]
 
-        found = scores_of(defence, draws, at, under)
+        found = scores_of(defense, draws, at, under)
     ready: dict[str, Any] = json_ready(found.to_json())
     return ready
 
 
+def drawn_in(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the scores under random precision of a result; None where it has none.
+
+    Raises:
+        BadInputError: They were written by an older version.
+    """
+    found: Mapping[str, Any] | None = result.get("random_precision")
+    if found is not None and "defense" not in found:
+        raise BadInputError("random_precision must have a key defense: an older version wrote this; score again")
+    return found
+
+
 def drawn_from(found: Mapping[str, Any]) -> str:
     """Say in words what was drawn."""
-    defence = found["defence"]
-    widths = formats.listed([formats.bitmap_name(str(width)) for width in defence["widths"]])
-    grain, size = defence["granularity"], defence["batch_size"]
+    defense = found["defense"]
+    widths = formats.listed([formats.bitmap_name(str(width)) for width in defense["widths"]])
+    grain, size = defense["granularity"], defense["batch_size"]
     each = f"batch of {size} requests" if grain == "batch" else grain
     text = f"{widths}, drawn anew for each {each}, {formats.count_of(found['draws'], 'draw')} per example"
-    stays = f"; {defence['baseline']} but for a share of {defence['probability']:g}"
-    return text if defence["baseline"] is None else text + stays
+    stays = f"; {defense['baseline']} but for a share of {defense['probability']:g}"
+    return text if defense["baseline"] is None else text + stays
 
 
 def drawn_sheet(found: Mapping[str, Any]) -> Sheet:

@@ -82,8 +82,8 @@ def _narrow(one: Measured) -> str:
 
 def _retries(one: Measured) -> str:
     attacked = attacked_of(one.step)
-    for defence in attacked.robustness.random_precision if attacked else ():
-        if any(beyond(source.success_any, source.control_any) == "higher" for source in defence.sources):
+    for defense in attacked.robustness.random_precision if attacked else ():
+        if any(beyond(source.success_any, source.control_any) == "higher" for source in defense.sources):
             return (
                 f"{one.step.name}: an attacker who may retry gets through random precision. Draws that are fixed per "
                 "user or per text, or a limit on retries, would have to be part of the defense."

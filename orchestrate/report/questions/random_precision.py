@@ -8,7 +8,7 @@ from orchestrate.document import formats
 from orchestrate.document.blocks import Block, Cell, Statement, Table
 from orchestrate.jobs.attack.findings import Attacked, attacked_of
 from orchestrate.jobs.attack.sentences import beyond
-from orchestrate.jobs.attack.shown import cell, defence_name
+from orchestrate.jobs.attack.shown import cell, defense_name
 from orchestrate.jobs.shared.compare import trained_by
 from orchestrate.report.questions.measured import Found, Measured, made_by, not_run, published
 
@@ -48,12 +48,12 @@ def answer(found: Sequence[Measured], filled: Collection[str]) -> Found:
 
 def _finding(one: Measured, attacked: Attacked) -> list[Statement]:
     fixed, said = attacked.robustness.attack_success, []
-    for defence in attacked.robustness.random_precision:
-        words = [beyond(source.success_mean, rate) for source, rate in zip(defence.sources, fixed, strict=True)]
+    for defense in attacked.robustness.random_precision:
+        words = [beyond(source.success_mean, rate) for source, rate in zip(defense.sources, fixed, strict=True)]
         lower, higher = words.count("lower"), words.count("higher")
-        retry = sum(beyond(source.success_any, source.control_any) == "higher" for source in defence.sources)
+        retry = sum(beyond(source.success_any, source.control_any) == "higher" for source in defense.sources)
         count = formats.count_of(len(words), "precision")
-        text = f"{one.step.name}, {defence_name(defence)}: attacks built at {lower} of {count} succeed less often"
+        text = f"{one.step.name}, {defense_name(defense)}: attacks built at {lower} of {count} succeed less often"
         agrees = (
             "This agrees with the paper in direction."
             if lower and not higher
@@ -81,15 +81,15 @@ def _table(name: str, attacked: Attacked) -> Table:
     robustness = attacked.robustness
     rows = [
         [
-            Cell(f"{formats.bitmap_name(source.bitmap)}, {defence_name(defence)}"),
+            Cell(f"{formats.bitmap_name(source.bitmap)}, {defense_name(defense)}"),
             cell(fixed),
             cell(source.success_mean),
             cell(source.control_mean),
             cell(source.success_any),
             cell(source.control_any),
         ]
-        for defence in robustness.random_precision
-        for source, fixed in zip(defence.sources, robustness.attack_success, strict=True)
+        for defense in robustness.random_precision
+        for source, fixed in zip(defense.sources, robustness.attack_success, strict=True)
     ]
     header = ["Attacked at", "Fixed precision", "Mean draw", "Its control", "Any draw", "Its control"]
     note = "Shares that succeed, with 95 % Wilson intervals. Any draw: an attacker retries. Controls are unattacked."

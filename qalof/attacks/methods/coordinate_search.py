@@ -17,7 +17,7 @@ The second term is exact, since the tokens before i do not change; only the rest
 - ``hotflip``: as autoprompt, and the first is taken: the argmax of (E_v - E_current) . g.
 - ``gcg``: a step is a whole sweep; of all places' ``pool`` best tokens ``candidates`` are drawn and read.
 
-J is what is differentiated and what is maximised.  (The official ARCA takes the mean over o for the one and the sum for
+J is what is differentiated and what is maximized.  (The official ARCA takes the mean over o for the one and the sum for
 the other, so lambda has another weight there.)  Under ``monotone`` the prompt stays as it is where nothing read is
 better; otherwise the best of what was read is taken even if it is worse, as the official code does.
 """
@@ -113,9 +113,9 @@ class CoordinateSearch:
         rows = [[*row[:place], token, *row[place + 1 :]] for place, token in dict.fromkeys(changes)]
         # the present prompt competes anyway, so it need not be read again
         rows = [changed for changed in rows if changed != row or not self.monotone]
-        spelt = [changed for changed, kept in zip(rows, self.goal.spelt(rows), strict=True) if kept]
-        self.unspelt += len(rows) - len(spelt)
-        return spelt[: self._read_at_once]
+        spelled = [changed for changed, kept in zip(rows, self.goal.spelled(rows), strict=True) if kept]
+        self.unspelt += len(rows) - len(spelled)
+        return spelled[: self._read_at_once]
 
     def scores(self, rows: Sequence[Sequence[int]], places: Sequence[int]) -> torch.Tensor:
         """Return the score of every token at each place, as the mean over ``rows``: (len(places), V).
@@ -163,7 +163,7 @@ class CoordinateSearch:
         row = list(prefix)
         for _ in range(tokens):
             order = self._allowed[torch.randperm(len(self._allowed), generator=generator)].tolist()
-            drawn = next((token for token in order if self.goal.spelt([[*row, token]])[0]), None)
+            drawn = next((token for token in order if self.goal.spelled([[*row, token]])[0]), None)
             if drawn is None:
                 text = self.goal.decode(row)
                 raise BadInputError(

@@ -34,7 +34,7 @@ import torch
 from torch.nn import functional
 
 from qalof.attacks.attack import Work
-from qalof.attacks.examples import labelled_texts, text_misfit
+from qalof.attacks.examples import labeled_texts, text_misfit
 from qalof.attacks.goal import LabelGoal
 from qalof.attacks.result import AttackExample, AttackResult, AttackStatus, words_changed
 from qalof.attacks.victim import Precisions, Victim, classifier, embedding_matrix, frozen, margins, transformers_model
@@ -83,7 +83,7 @@ class GbdaSettings:
 
     def examples(self, task: Task) -> list[AttackExample]:
         """Return a classifier's validation texts."""
-        return labelled_texts(task)
+        return labeled_texts(task)
 
     def work(self, tokens: int) -> Work:
         """Return the passes of the victim and of the language model, with the hard samples at the end."""

@@ -26,7 +26,7 @@ from qalof.attacks.methods.substitution import Swap, WordAttack, WordAttackSetti
 from qalof.attacks.substitutes import parts_of_speech, stop_words
 from qalof.attacks.substitutes.sentence_encoder import similarity_of
 from qalof.attacks.substitutes.similarity import Metric, Similarity
-from qalof.attacks.substitutes.synonyms import EMBEDDINGS, EmbeddingNeighbours, ListedSynonyms, Synonyms
+from qalof.attacks.substitutes.synonyms import EMBEDDINGS, EmbeddingNeighbors, ListedSynonyms, Synonyms
 from qalof.attacks.victim import Precisions
 from qalof.attacks.words import Words, cased
 from qalof.laws import Count, Law
@@ -69,7 +69,7 @@ class TextFoolerSettings(WordAttackSettings):
         """Build the attack on a classifier or a language model; ``lm`` gives similarity and embeddings."""
         synonyms: Synonyms
         if self.synonyms == EMBEDDINGS:
-            synonyms = EmbeddingNeighbours(lm, tokenizer, self.least_cosine, self.most_synonyms)
+            synonyms = EmbeddingNeighbors(lm, tokenizer, self.least_cosine, self.most_synonyms)
         else:
             synonyms = ListedSynonyms(self.synonyms, self.most_synonyms)
         similarity = similarity_of(self.encoder, lm, tokenizer, self.metric, self.layer, self.idf)

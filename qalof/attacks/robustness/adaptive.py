@@ -35,7 +35,7 @@ class Expectation:
         BadInputError: ``draws`` is None where the bitmaps are too many to list, or ``combine`` is unknown.
     """
 
-    defence: RandomPrecision
+    defense: RandomPrecision
     """The defense that the attacker knows."""
     draws: Annotated[int, Law(ge=1, off="null is the whole set")] | None = None
     """How many draws each step makes; None takes every bitmap of the set, weighted by its probability."""
@@ -46,20 +46,20 @@ class Expectation:
         check_numbers(self, "an attacker's")
         if self.combine not in ("mean", "majority"):
             raise BadInputError(f"combine must be mean or majority: got {self.combine!r}")
-        if self.defence.granularity is DrawGranularity.TOKEN:
+        if self.defense.granularity is DrawGranularity.TOKEN:
             raise BadInputError("an attack reads a text in one pass, where a token cannot draw: take granularity layer")
-        if self.draws is None and self.defence.weights() is None:
+        if self.draws is None and self.defense.weights() is None:
             raise BadInputError(
-                f"a defense by {self.defence.granularity} has too many bitmaps to average over all: give draws, such "
+                f"a defense by {self.defense.granularity} has too many bitmaps to average over all: give draws, such "
                 "as 8 per step"
             )
 
     @property
     def name(self) -> str:
         """What the record says in place of a bitmap."""
-        widths = ",".join(short_name(str(choice)) for choice in self.defence.choices)
+        widths = ",".join(short_name(str(choice)) for choice in self.defense.choices)
         over = f"all of {widths}" if self.draws is None else f"{self.draws} draws of {widths}"
-        grain = f" by {self.defence.granularity}" if self.defence.granularity is DrawGranularity.LAYER else ""
+        grain = f" by {self.defense.granularity}" if self.defense.granularity is DrawGranularity.LAYER else ""
         return f"{self.combine} over {over}{grain}"
 
     @property
@@ -76,14 +76,14 @@ class Expectation:
         """Return the bitmaps of a step and their weights, which sum to 1; equal arguments give equal bitmaps."""
         if self.draws is None:
             return self._listed()
-        grain = self.defence.granularity
+        grain = self.defense.granularity
         # what requests share a draw is nothing to an attacker who runs the model himself
         alone = grain if grain is DrawGranularity.LAYER else DrawGranularity.REQUEST
-        own = replace(self.defence, granularity=alone, seed=_own_seed(self.defence.seed, example, step))
+        own = replace(self.defense, granularity=alone, seed=_own_seed(self.defense.seed, example, step))
         return [(own.bitmap(draw), 1 / self.draws) for draw in range(self.draws)]
 
     def _listed(self) -> list[tuple[Bitmap, float]]:
-        weights = self.defence.weights() or {}
+        weights = self.defense.weights() or {}
         return [(bitmap, weight) for bitmap, weight in weights.items() if weight]
 
 

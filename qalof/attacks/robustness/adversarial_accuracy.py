@@ -196,13 +196,13 @@ class AdversarialAccuracy:
         with self._model.at(bitmap):
             return [0.0 if self._found(self._attack.goal, example)[1] else 100.0 for example in examples]
 
-    def _drawn(self, defence: RandomPrecision, examples: Sequence[AttackExample]) -> list[float]:
-        draws = LAYER_DRAWS if defence.weights() is None else None
-        goal = self.settings.attack.goal(self._model, self._tokenizer, Expectation(defence, draws))
+    def _drawn(self, defense: RandomPrecision, examples: Sequence[AttackExample]) -> list[float]:
+        draws = LAYER_DRAWS if defense.weights() is None else None
+        goal = self.settings.attack.goal(self._model, self._tokenizer, Expectation(defense, draws))
         found = [self._found(goal, example)[0] for example in examples]
         judge = self.settings.attack.judge(self._model, self._tokenizer)
         chosen = self.settings.random_precision
-        answers = draw_table(judge, [found], defence, DRAWS if chosen is None else chosen.draws).adversarial[0]
+        answers = draw_table(judge, [found], defense, DRAWS if chosen is None else chosen.draws).adversarial[0]
         return [100.0 * float((row == example.label).mean()) for row, example in zip(answers, examples, strict=True)]
 
     def _found(self, goal: Goal, example: AttackExample) -> tuple[AttackResult, bool]:

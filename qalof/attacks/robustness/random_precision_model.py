@@ -48,7 +48,7 @@ class RandomPrecisionModel:
 
     Args:
         model: the model that is served; between calls it is at the bitmap that it had.
-        defence: what is drawn.
+        defense: what is drawn.
         draw: which of a request's repetitions this is.
         on_draw: called with each draw.
 
@@ -60,12 +60,12 @@ class RandomPrecisionModel:
     """The rows of a batch run in several passes, so a head runs at all of their tokens."""
 
     def __init__(
-        self, model: SwitchableModel, defence: RandomPrecision, draw: int = 0,
+        self, model: SwitchableModel, defense: RandomPrecision, draw: int = 0,
         on_draw: Callable[[Drawn], None] | None = None,
     ) -> None:  # fmt: skip
-        if defence.choices[0].sites != model.site_names:
+        if defense.choices[0].sites != model.site_names:
             raise BadInputError("a defense must have the sites of the model it serves: make it of model.site_names")
-        self.model, self.defence, self.draw, self.on_draw = model, defence, draw, on_draw
+        self.model, self.defense, self.draw, self.on_draw = model, defense, draw, on_draw
         self.next_request = 0
         self.drawn: tuple[Drawn, ...] = ()
 
@@ -90,7 +90,7 @@ class RandomPrecisionModel:
             if given.get(name) is not None:
                 raise BadInputError(f"random precision reads whole texts and gives no loss: got {name}; leave it out")
         size = _rows_of(given)
-        if self.defence.granularity is DrawGranularity.TOKEN:
+        if self.defense.granularity is DrawGranularity.TOKEN:
             return self._by_position(given, self._numbers(size))
         parts = [(rows, self._pass(bitmap, _share(given, rows, size))) for bitmap, rows in self._groups(size)]
         return parts[0][1] if len(parts) == 1 else _joined(parts, size)
@@ -107,7 +107,7 @@ class RandomPrecisionModel:
             raise BadInputError("generate under random precision gives token ids: leave return_dict_in_generate out")
         size = len(inputs)
         found: dict[int, torch.Tensor] = {}
-        if self.defence.granularity is DrawGranularity.TOKEN:
+        if self.defense.granularity is DrawGranularity.TOKEN:
             for row, request in enumerate(self._numbers(size)):
                 own = _share({"input_ids": inputs, **options}, [row], size)
                 found[row] = self._generate_by_position(own, request)
@@ -129,7 +129,7 @@ class RandomPrecisionModel:
         """Return the rows by the bitmap that they drew."""
         groups: dict[Bitmap, list[int]] = {}
         for row, request in enumerate(self._numbers(size)):
-            bitmap = self.defence.bitmap(request, self.draw)
+            bitmap = self.defense.bitmap(request, self.draw)
             self._note(Drawn(request, self.draw, None, bitmap))
             groups.setdefault(bitmap, []).append(row)
         return list(groups.items())
@@ -151,7 +151,7 @@ class RandomPrecisionModel:
         def before(module: Any, args: Any, kwargs: Any) -> None:
             cache = kwargs.get("past_key_values")
             position = 0 if cache is None else int(cache.get_seq_length())
-            bitmap = self.defence.bitmap(request, self.draw, position)
+            bitmap = self.defense.bitmap(request, self.draw, position)
             self.model.set_bitmap(bitmap, quiet=True)
             self._note(Drawn(request, self.draw, position, bitmap))
 

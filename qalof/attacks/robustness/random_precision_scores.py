@@ -35,7 +35,7 @@ DRAWS = 20
 class RandomPrecisionScores:
     """A task's scores under random precision."""
 
-    defence: RandomPrecision
+    defense: RandomPrecision
     """What was drawn."""
     mean: Evaluation
     """The mean over draws, per example; its intervals are over examples."""
@@ -47,7 +47,7 @@ class RandomPrecisionScores:
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict: metrics as [estimate, low, high]."""
         return {
-            "defence": self.defence.to_json(),
+            "defense": self.defense.to_json(),
             "draws": self.draws,
             "metrics": {name: self.mean.interval(name).to_json() for name in self.mean.metrics},
             "spread": {name: list(bounds) for name, bounds in self.spread.items()},
@@ -56,7 +56,7 @@ class RandomPrecisionScores:
 
 
 def evaluate_under(
-    model: SwitchableModel, task: Task, defence: RandomPrecision, draws: int = DRAWS, limit: int | None = None
+    model: SwitchableModel, task: Task, defense: RandomPrecision, draws: int = DRAWS, limit: int | None = None
 ) -> RandomPrecisionScores:
     """Score ``task`` under ``draws`` draws per request, in this process; the model returns to its bitmap.
 
@@ -64,13 +64,13 @@ def evaluate_under(
         BadInputError: there is no draw.
     """
     return scores_of(
-        defence, draws, lambda bitmaps: [_at(model, task, bitmap, limit) for bitmap in bitmaps],
-        lambda numbers: [drawn(model, task, defence, number, limit) for number in numbers],
+        defense, draws, lambda bitmaps: [_at(model, task, bitmap, limit) for bitmap in bitmaps],
+        lambda numbers: [drawn(model, task, defense, number, limit) for number in numbers],
     )  # fmt: skip
 
 
 def scores_of(
-    defence: RandomPrecision, draws: int,
+    defense: RandomPrecision, draws: int,
     at: Callable[[Sequence[Bitmap]], Sequence[Evaluation]],
     under: Callable[[Sequence[int]], Sequence[Evaluation]],
 ) -> RandomPrecisionScores:  # fmt: skip
@@ -81,24 +81,24 @@ def scores_of(
     """
     if draws < 1:
         raise BadInputError(f"random precision needs at least 1 draw per request: got {draws}; {DRAWS} are usual")
-    weights = defence.weights()
+    weights = defense.weights()
     if weights is None:
         found = list(under(range(draws)))
     else:
         bitmaps = [bitmap for bitmap, weight in weights.items() if weight]
         by_bitmap = dict(zip(bitmaps, at(bitmaps), strict=True))
-        found = [selected(by_bitmap, defence, draw) for draw in range(draws)]
+        found = [selected(by_bitmap, defense, draw) for draw in range(draws)]
     spread = {name: (min(values), max(values)) for name in found[0].metrics if (values := [e[name] for e in found])}
     scores = {
         name: np.mean([each.per_example[name] for each in found], axis=0).tolist() for name in found[0].per_example
     }
-    return RandomPrecisionScores(defence, _with_scores(found[0], scores), spread, draws)
+    return RandomPrecisionScores(defense, _with_scores(found[0], scores), spread, draws)
 
 
-def selected(by_bitmap: Mapping[Bitmap, Evaluation], defence: RandomPrecision, draw: int) -> Evaluation:
+def selected(by_bitmap: Mapping[Bitmap, Evaluation], defense: RandomPrecision, draw: int) -> Evaluation:
     """Return the evaluation of one draw: each example has its score at the bitmap that it drew."""
     first = next(iter(by_bitmap.values()))
-    chosen = [by_bitmap[defence.bitmap(example, draw)] for example in range(first.examples)]
+    chosen = [by_bitmap[defense.bitmap(example, draw)] for example in range(first.examples)]
     scores = {
         name: [each.per_example[name][example] for example, each in enumerate(chosen)] for name in first.per_example
     }
@@ -106,11 +106,11 @@ def selected(by_bitmap: Mapping[Bitmap, Evaluation], defence: RandomPrecision, d
 
 
 def drawn(
-    model: SwitchableModel, task: Task, defence: RandomPrecision, draw: int, limit: int | None = None
+    model: SwitchableModel, task: Task, defense: RandomPrecision, draw: int, limit: int | None = None
 ) -> Evaluation:
     """Return the evaluation of one draw, each sequence of which is a request."""
     with model.at(eval=True):
-        return task.evaluate(RandomPrecisionModel(model, defence, draw), limit=limit)
+        return task.evaluate(RandomPrecisionModel(model, defense, draw), limit=limit)
 
 
 def _at(model: SwitchableModel, task: Task, bitmap: Bitmap, limit: int | None) -> Evaluation:

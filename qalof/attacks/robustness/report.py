@@ -22,7 +22,7 @@ from qalof.attacks.robustness.transfer import DrawTable, Population, PredictionT
 from qalof.comparison import Comparison
 from qalof.errors import BadInputError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class SourceUnderDraws:
 class RandomPrecisionReport:
     """Random precision with ``draws`` draws per example.
 
-    ``defence``: widths, granularity, seed and p of the defense; ``clean_accuracy``: right draws over all inputs;
+    ``defense``: widths, granularity, seed and p of the defense; ``clean_accuracy``: right draws over all inputs;
     ``clean_any_wrong``: inputs that some draw gets wrong, unattacked; ``predicted``, ``success_mean``: over all
     sources, for an attacker who draws the source as well; ``attackers``: the four attackers in one table, one of whom
     knows the defense, and ``comparisons`` paired tests between them; both are empty where nobody attacked the mean.
     """
 
-    defence: Mapping[str, Any]
+    defense: Mapping[str, Any]
     draws: int
     clean_accuracy: Rate
     clean_any_wrong: Rate
@@ -101,9 +101,7 @@ class RobustnessResult:
         Raises:
             BadInputError: another version.
         """
-        if data.get("version") != FORMAT_VERSION:
-            found = data.get("version")
-            raise BadInputError(f"robustness report must have version {FORMAT_VERSION}: got {found!r}; attack again")
+        check_version(data)
         return cls(
             bitmaps=tuple(data["bitmaps"]),
             examples=data["examples"],
@@ -116,6 +114,16 @@ class RobustnessResult:
             label_changed=_rates(data["label_changed"]),
             similar=tuple({least: Rate(**rate) for least, rate in row.items()} for row in data["similar"]),
         )
+
+
+def check_version(data: Mapping[str, Any]) -> None:
+    """Check that a report is of the present version.
+
+    Raises:
+        BadInputError: another version.
+    """
+    if (found := data.get("version")) != FORMAT_VERSION:
+        raise BadInputError(f"robustness report must have version {FORMAT_VERSION}: got {found!r}; attack again")
 
 
 @dataclass(frozen=True)
@@ -146,8 +154,8 @@ def robustness_of(
         transfer_unconditional=transfer_matrix(table, Population.ALL),
         transfer_of_successes=transfer_matrix(table, Population.BROKEN_AT_SOURCE),
         random_precision=tuple(
-            _with_attackers(table, draws, defence, results, own)
-            for (defence, draws), own in zip(drawn, adaptive, strict=True)
+            _with_attackers(table, draws, defense, results, own)
+            for (defense, draws), own in zip(drawn, adaptive, strict=True)
         ),
         label_changed=tuple(_label_changed(row) for row in results),
         similar=tuple(_similar(row) for row in results),
@@ -155,11 +163,11 @@ def robustness_of(
 
 
 def _with_attackers(
-    table: PredictionTable, draws: DrawTable, defence: RandomPrecision, results: Sequence[Sequence[AttackResult]],
+    table: PredictionTable, draws: DrawTable, defense: RandomPrecision, results: Sequence[Sequence[AttackResult]],
     adaptive: Sequence[AttackResult] | None,
 ) -> RandomPrecisionReport:  # fmt: skip
     sources = DrawTable(draws.clean, draws.adversarial[: len(table.bitmaps)])
-    report = _under_draws(table, sources, defence)
+    report = _under_draws(table, sources, defense)
     if adaptive is None:
         return report
     return replace(
@@ -186,16 +194,16 @@ def _similar(results: Sequence[AttackResult]) -> Mapping[str, Rate]:
     return {f"{least:g}": Rate.of(won & (values >= least), _attacked(results)) for least in THRESHOLDS}
 
 
-def _under_draws(table: PredictionTable, draws: DrawTable, defence: RandomPrecision) -> RandomPrecisionReport:
+def _under_draws(table: PredictionTable, draws: DrawTable, defense: RandomPrecision) -> RandomPrecisionReport:
     labels = table.labels[:, None]
     clean_right = np.asarray(draws.clean == labels)
     wrong = np.asarray(draws.adversarial != labels[None])
-    predicted = predicted_success(transfer_matrix(table), table.bitmaps, defence)
+    predicted = predicted_success(transfer_matrix(table), table.bitmaps, defense)
     known = [value for value in predicted if value is not None]
     size = range(len(table.bitmaps))
     counted = [clean_right & table.clean_right[:, [i]] for i in size]
     return RandomPrecisionReport(
-        defence=defence.to_json(),
+        defense=defense.to_json(),
         draws=draws.clean.shape[1],
         clean_accuracy=Rate.of(clean_right),
         clean_any_wrong=Rate.of(np.any(~clean_right, axis=1)),

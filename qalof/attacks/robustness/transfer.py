@@ -130,13 +130,13 @@ def _counted(table: PredictionTable, source: int, target: int, among: Population
 
 
 def predicted_success(
-    matrix: Sequence[Sequence[Rate]], bitmaps: Sequence[str], defence: RandomPrecision
+    matrix: Sequence[Sequence[Rate]], bitmaps: Sequence[str], defense: RandomPrecision
 ) -> tuple[float | None, ...]:
     """Return, per source, the mean of its row of M over the defense's draws, which are independent of the attack.
 
     None where draws are made per layer, which M has no columns for, or where a column that matters is missing or empty.
     """
-    weights = defence.weights()
+    weights = defense.weights()
     names = {} if weights is None else {str(bitmap): weight for bitmap, weight in weights.items() if weight}
     if not names or not names.keys() <= set(bitmaps):
         return (None,) * len(matrix)
@@ -183,7 +183,7 @@ def prediction_table(
 def draw_table(
     judge: GoalFunction,
     results: Sequence[Sequence[AttackResult]],
-    defence: RandomPrecision,
+    defense: RandomPrecision,
     draws: int,
     *,
     progress: Progress | None = None,
@@ -195,7 +195,7 @@ def draw_table(
     """
     if draws < 1:
         raise BadInputError(f"random precision needs at least 1 draw per example: got {draws}; 20 are usual")
-    if defence.granularity is DrawGranularity.TOKEN:
+    if defense.granularity is DrawGranularity.TOKEN:
         raise BadInputError("texts are judged in one pass each, where a token cannot draw: take granularity layer")
     texts = _texts(results, len(results))
     # requests that drew the same bitmap are classified together: with draws for the whole model that is one pass per
@@ -203,7 +203,7 @@ def draw_table(
     drawn: dict[Bitmap, list[tuple[int, int]]] = {}
     for row, result in enumerate(results[0]):
         for draw in range(draws):
-            drawn.setdefault(defence.bitmap(result.example_id, draw), []).append((row, draw))
+            drawn.setdefault(defense.bitmap(result.example_id, draw), []).append((row, draw))
     found = np.empty((len(texts), draws, 1 + len(results)), dtype=np.int64)
     with frozen(judge.model), judge.model.at():
         for done, (bitmap, places) in enumerate(drawn.items(), 1):

@@ -37,7 +37,7 @@ class Synonyms(Protocol):
         ...
 
 
-class EmbeddingNeighbours:
+class EmbeddingNeighbors:
     """The nearest whole words by cosine, of a word that is one token.
 
     Args:
@@ -47,7 +47,7 @@ class EmbeddingNeighbours:
         most: the most neighbors of a word.
     """
 
-    name = "neighbours in the input embeddings"
+    name = "neighbors in the input embeddings"
 
     def __init__(self, lm: Any, tokenizer: Any, least_cosine: float, most: int) -> None:
         ids = whole_words(tokenizer)

@@ -66,7 +66,7 @@ def test_a_stop_from_the_keyboard_is_no_success_and_says_how_to_go_on(call, monk
     assert error.strip().endswith("error: stopped; the same command goes on from here")
 
 
-def test_a_misspelt_key_command_or_option(call):
+def test_a_misspelled_key_command_or_option(call):
     refused(call(*TRAIN, "training.stesp=3"), "training.stesp", "steps")
     refused(call("trian"), "trian")
     refused(call("train", "--confg", "x.yaml"), "--confg")

@@ -14,6 +14,7 @@ from orchestrate.document.terminal import size
 from orchestrate.jobs.export.terminal import describe
 from orchestrate.jobs.registry import JOBS
 from orchestrate.jobs.shared.terminal import score_parts
+from qalof.attacks.robustness.report import FORMAT_VERSION
 from qalof.bitmap import Bitmap
 from qalof.bitmap_names import short_name, summary
 from qalof.layer_bits import LayerBits
@@ -70,11 +71,12 @@ def results(count):
     differences = {name: [-12345.678, -13000.5, 100.25] for name in METRICS}
     methods = [{**r, "method": f"a-long-method-name-{at}", "difference": differences} for at, r in enumerate(rows)]
     report = {
+        "version": FORMAT_VERSION,
         "bitmaps": [str(bitmap) for bitmap in maps],
         "clean_accuracy": [rate(0.9)] * len(maps),
         "transfer": [[rate(0.5)] * len(maps)] * len(maps),
         "random_precision": [
-            {"defence": {"probability": 0.5}, "success_mean": rate(0.4), "clean_accuracy": rate(0.8)}
+            {"defense": {"probability": 0.5}, "success_mean": rate(0.4), "clean_accuracy": rate(0.8)}
         ] * 3,
     }  # fmt: skip
     trial = {

@@ -96,7 +96,7 @@ def test_a_section_is_read_back_as_itself(name, tmp_path):
         ("{name: curriculum, joins: [0.0, 0.5, 1.0]}", "joins.2 must be a number of at least 0 and below 1"),
     ],
 )
-def test_misspelt_sections_are_refused(objective, said, tmp_path):
+def test_misspelled_sections_are_refused(objective, said, tmp_path):
     data = yaml.safe_load(BASE.read_text()) | {"objective": yaml.safe_load(objective)}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(data))

@@ -31,7 +31,7 @@ def test_a_shipped_config_that_is_named_elsewhere_is_answered_with_its_place(nam
     assert str(caught.value).endswith(f"the shipped one is {ROOT / name}")
 
 
-def test_a_misspelt_shipped_config_is_answered_with_the_nearest_name(tmp_path, monkeypatch):
+def test_a_misspelled_shipped_config_is_answered_with_the_nearest_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInputError) as caught:
         read_yaml(Path("configs/train/sp_tinny.yaml"))

@@ -94,9 +94,9 @@ def test_a_checkpoint_is_scored_under_random_precision_besides_its_bitmaps(call,
     both = call(*words, "--random-precision", "4", "random_precision.draws=3")["random_precision"]
     low, high = both["spread"]["f1"]
     assert low <= both["metrics"]["f1"][0] <= high
-    assert (both["draws"], both["examples"], both["defence"]["granularity"]) == (3, 3, "request")
+    assert (both["draws"], both["examples"], both["defense"]["granularity"]) == (3, 3, "request")
     layer = call(*words, "--random-precision", "4", "random_precision={granularity: layer, draws: 2}")
-    assert layer["random_precision"]["defence"]["granularity"] == "layer"
+    assert layer["random_precision"]["defense"]["granularity"] == "layer"
     assert layer["rows"] == alone["rows"]
 
 

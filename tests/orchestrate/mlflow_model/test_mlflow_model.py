@@ -84,8 +84,8 @@ def test_a_registered_version_answers_as_the_checkpoint_does_by_alias_parameters
     assert list(other["text"]) == own_texts(lm_checkpoint, "w8a8", prompts, 5)
     drawn = {**few, "random_precision": ["4", "8"], "seed": 7}
     model = qalof.load(lm_checkpoint)
-    defence = RandomPrecision.of(model.site_names, ("4", "8"), seed=7)
-    each = [own_texts(lm_checkpoint, str(defence.bitmap(i)), [prompt], 5)[0] for i, prompt in enumerate(prompts)]
+    defense = RandomPrecision.of(model.site_names, ("4", "8"), seed=7)
+    each = [own_texts(lm_checkpoint, str(defense.bitmap(i)), [prompt], 5)[0] for i, prompt in enumerate(prompts)]
     assert list(at_w4a8.predict(PROMPTS, params=drawn)["text"]) == each
     assert list(at_w4a8.predict(PROMPTS, params=drawn)["text"]) == each, "a seed replays its draws"
     for wrong, law in (

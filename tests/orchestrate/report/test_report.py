@@ -198,8 +198,8 @@ def write_attack(
         flip((hard > 0.87)[:, None] & (rng.uniform(0, 1, (examples, 20)) < 0.9)),
         np.stack([flip(rng.uniform(0, 1, (examples, 20)) < strength * 0.7) for _ in range(3)]),
     )
-    defence = RandomPrecision.of([site.name for site in sites], [8, 4], granularity="layer")
-    report = robustness_of(PredictionTable(bitmaps, labels, clean, adversarial), [(defence, draws)])
+    defense = RandomPrecision.of([site.name for site in sites], [8, 4], granularity="layer")
+    report = robustness_of(PredictionTable(bitmaps, labels, clean, adversarial), [(defense, draws)])
     lines = [
         AttackResult(
             i, "gbda", bitmap, AttackStatus.SKIPPED if clean[i, j] != labels[i]

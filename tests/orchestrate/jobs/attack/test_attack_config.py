@@ -1,4 +1,4 @@
-"""What an attack's config says about random precision reaches the defence."""
+"""What an attack's config says about random precision reaches the defense."""
 
 import pytest
 from pydantic import ValidationError
@@ -11,14 +11,14 @@ from orchestrate.jobs.attack.job import check
 def test_a_batch_of_the_config_shares_its_draws_and_others_draw_anew(review_checkpoint, given):
     drawn = {"bitmaps": [8, 4], "granularity": "batch", "draws": 4, **given}
     config = AttackConfig.model_validate({"checkpoint": str(review_checkpoint), "random_precision": drawn, "limit": 2})
-    (defence,) = check(config).plan.defences
+    (defense,) = check(config).plan.defenses
     size = given.get("batch_size", 16)
-    assert defence.shared == size
+    assert defense.shared == size
     for draw in range(4):
-        bitmaps = [str(defence.bitmap(request, draw)) for request in range(8 * size)]
+        bitmaps = [str(defense.bitmap(request, draw)) for request in range(8 * size)]
         batches = [bitmaps[start : start + size] for start in range(0, len(bitmaps), size)]
         assert all(len(set(batch)) == 1 for batch in batches)
-    assert len({str(defence.bitmap(request)) for request in range(0, 8 * size, size)}) == 2
+    assert len({str(defense.bitmap(request)) for request in range(0, 8 * size, size)}) == 2
 
 
 @pytest.mark.parametrize(

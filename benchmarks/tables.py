@@ -248,26 +248,38 @@ def _others(row: Found) -> list[str]:
 
 
 def sensitivity(found: Found) -> str:
-    """Where rounding hurts, and what of the references' claims holds."""
+    """Where rounding hurts the model as it is."""
     told = found["sensitivity"]
     if told is None:
         return "Not run."
-    both = ("4", "3")
-    kinds = list(told["4"]["by_kind"])
+    return f"Mean of {told['windows']} windows of 256 tokens{_agreement(told, ('4', '3'))}.\n\n" + _damages(told)
+
+
+def sensitivity_trained(found: Found) -> str:
+    """Where rounding hurts a trained model, by the table that the search began with."""
+    told = found["sensitivity_trained"]
+    return "Not run." if told is None else _damages(told)
+
+
+def _damages(told: Found) -> str:
+    """Damages by part of the network, and what of the references' claims holds."""
+    widths = [bits for bits in ("6", "5", "4", "3") if bits in told]
+    kinds = list(told[widths[0]]["by_kind"])
     shares = [
-        [bits, *_thirds(told[bits]["by_block"]), *(f"{told[bits]['by_kind'][kind]:.4f}" for kind in kinds)]
-        for bits in both
+        [bits, *_thirds(told[bits]["by_block"]), *(f"{told[bits]['by_kind'][kind]:.2g}" for kind in kinds)]
+        for bits in widths
     ]
     header = ["bits", *(f"{name} third of the blocks" for name in ("first", "middle", "last"))]
     header += [f"mean `{kind}`" for kind in kinds]
-    claims = [[name, *(three(told[bits]["claims"][name], 2) for bits in both)] for name in told["4"]["claims"]]
-    low = {site: f"{value:.4f}" for site, value in told["3"]["most"].items()}
-    most = [[f"`{site}`", f"{value:.4f}", low.get(site, "not among them")] for site, value in told["4"]["most"].items()]
+    names = told[widths[0]]["claims"]
+    claims = [[name, *(three(told[bits]["claims"][name], 2) for bits in widths)] for name in names]
+    most = [
+        [bits, ", ".join(f"`{site}` {value:.2g}" for site, value in list(told[bits]["most"].items())[:5])]
+        for bits in widths
+    ]
     return "\n\n".join([
-        f"In nats per token of WikiText-2, mean of {told['windows']} windows of 256 tokens"
-        + _agreement(told, both) + ".",
-        rows(header, shares), rows(["", "at 4 bits", "at 3 bits"], claims),
-        rows(["most sensitive at 4 bits", "nats", "at 3 bits"], most),
+        rows(header, shares), rows(["", *(f"at {bits} bits" for bits in widths)], claims),
+        rows(["bits", "most sensitive sites, and their damage in nats"], most),
     ])  # fmt: skip
 
 
@@ -309,6 +321,29 @@ def cost(found: Found) -> str:
         rows([f"a step of {told['batch']} sequences", "seconds (median, least, most)", "peak GiB"], steps),
         rows(["forward pass at", "tokens per second", "peak GiB"], forward),
     ])  # fmt: skip
+
+
+def speed(found: Found) -> str:
+    """Tokens per second on one thread of a CPU."""
+    told = found["speed"]
+    if told is None:
+        return "Not run."
+    full = told["tokens_per_second"]["not rounded"]
+    body = [
+        [name]
+        + [
+            f"{parts[part][0]:.1f} ({parts[part][1]:.1f} to {parts[part][2]:.1f})"
+            + ("" if parts is full else f", {parts[part][0] / full[part][0]:.2f} times")
+            for part in ("prompt", "generation")
+        ]
+        for name, parts in told["tokens_per_second"].items()
+    ]
+    header = ["weights", f"prompt of {told['prompt']} tokens", f"{told['generated']} tokens behind it, one by one"]
+    about = (
+        f"Tokens per second of processor time, one thread of {told['machine']}: median (least to most) of "
+        f"{told['rounds']} rounds."
+    )
+    return f"{about}\n\n{rows(header, body)}"
 
 
 def _peak(row: Found) -> str:
@@ -408,8 +443,10 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "baselines": baselines,
     "scheme pairs": scheme_pairs,
     "sensitivity": sensitivity,
+    "sensitivity in training": sensitivity_trained,
     "head": head,
     "cost": cost,
+    "speed": speed,
     "attacks": lambda _: table_of(_attacks()),
     "attack tests": lambda _: tests_of(_attacks()),
     "attack transfer": lambda _: transfers_of(_attacks()),

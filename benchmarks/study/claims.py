@@ -77,7 +77,8 @@ def _by_block(at: Mapping[str, float]) -> dict[str, float]:
 
 
 def _by_kind(at: Mapping[str, float]) -> dict[str, float]:
-    return {kind: statistics.fmean(_of_kinds(at, (kind,)).values()) for kind in (*ATTENTION, *MLP)}
+    kinds = dict.fromkeys(site.rpartition(".")[2] for site in at)
+    return {kind: statistics.fmean(_of_kinds(at, (kind,)).values()) for kind in kinds}
 
 
 def _of_kinds(at: Mapping[str, float], kinds: Iterable[str]) -> dict[str, float]:
@@ -87,10 +88,11 @@ def _of_kinds(at: Mapping[str, float], kinds: Iterable[str]) -> dict[str, float]
 def _claims(at: Mapping[str, float], weights: Mapping[str, int]) -> dict[str, Any]:
     per_weight = {site: value / weights[site] for site, value in at.items()}
     by_block = list(_by_block(at).values())
+    ratios = [each for each in RATIOS if all(_of_kinds(at, kinds) for kinds in each[1:])]
     return {
         "rank correlation of a block's depth and damage": _depth(by_block),
-        **{name: _ratio(at, above, below) for name, above, below in RATIOS},
-        **{f"{name}, per weight": _ratio(per_weight, above, below) for name, above, below in RATIOS},
+        **{name: _ratio(at, above, below) for name, above, below in ratios},
+        **{f"{name}, per weight": _ratio(per_weight, above, below) for name, above, below in ratios},
     }
 
 

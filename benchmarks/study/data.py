@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from qalof.batching import Progress
 from qalof.digests import content_digest, file_digest
@@ -115,6 +116,7 @@ class AnswerLoss(PreparedCompletion):
     primary_metric = "loss"
     metrics = ("loss", "perplexity")
 
+    @torch.no_grad()
     def evaluate(
         self,
         model: Any,

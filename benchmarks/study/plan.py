@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qalof.digests import content_digest
-from study import cost, ranking, scoring, training
+from study import cost, ranking, scoring, speed, training
 from study.methods import MAIN, METHODS, SEARCHED, Method, fixed
 from study.place import Place
 
@@ -46,6 +46,7 @@ def stages() -> dict[str, Stage]:
     listed.append(Stage("again", lambda place: scoring.score_again(place, "again")))
     listed.append(Stage("sensitivity", lambda place: ranking.sensitivity(place, "sensitivity")))
     listed.append(Stage("head", lambda place: ranking.head(place, "head")))
+    listed.append(Stage("speed", lambda place: speed.speed(place, "speed"), alone=True))
     listed += _search()
     listed += _stages_of(*(name for name in METHODS if name not in MAIN))
     listed += map(_zero_shot, scoring.BASELINES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 import search
 from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
-from qalof.files import read_json, write_json
+from qalof.files import read_json, read_whole_lines, write_json
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.base import Task
 from search.scores.data import WINDOW
@@ -26,6 +27,7 @@ PIECE = 50
 PARTS = ("losses", "answers")
 CPU_QUESTIONS = 48
 """A search on a CPU chooses on no more questions than these, or it would take most of an hour."""
+RECORD = "search.jsonl"
 SIZES = "sizes.json"
 LOW = (4, 3)
 MENU = tuple(bits for bits in FIVE if bits < 16)
@@ -81,6 +83,16 @@ def measured(place: Place, stage: str) -> dict[str, Any]:
     return {"windows": windows, "weights": read_json(folder / SIZES, "sizes of sites") if windows else {}}
 
 
+def fisher_of(place: Place, stage: str) -> dict[str, Any]:
+    """The table that a search began with, in the form of :func:`measured`: the damages of its sites, by Fisher."""
+    file = place.path(stage) / RECORD
+    rows = [json.loads(line) for line in read_whole_lines(file)] if file.exists() else []
+    tables = [row["taken"]["values"]["weight"] for row in rows if row.get("taken", {}).get("score") == "fisher"]
+    sizes = place.path("sensitivity") / SIZES
+    both = tables[:1] if sizes.exists() else []
+    return {"windows": both, "weights": read_json(sizes, "sizes of sites") if both else {}}
+
+
 def _told(place: Place, stage: str, number: int, done: int, of: int) -> None:
     if done % 30 == 0:
         print(f"{stage}, window {number}: {done} of {of}", file=sys.stderr, flush=True)
@@ -91,7 +103,7 @@ def head(place: Place, stage: str) -> dict[str, Any]:
     """Perplexity with the head's weight alone rounded, and with every site's but the head's."""
     model = pretrained(place, head_mode="tied_view")
     specs: dict[str, Any] = {"none": FULL}
-    for bits in (8, *LOW):
+    for bits in (*LOW, 8):
         only = {name: FULL if "head" not in name else f"w{bits}a32kv32" for name in model.site_names}
         rest = {name: f"w{bits}a32kv32" if "head" not in name else FULL for name in model.site_names}
         specs |= {f"head at {bits}": only, f"all but the head at {bits}": rest}
@@ -113,7 +125,7 @@ def searched(place: Place, stage: str, of: str | None) -> dict[str, Any]:
     space = search.BitmapSpace.of(model, weight=MENU, activation=(8,), kv=(8,))
     result = search.run(
         space, _Evaluator(place, model, place.choose(), questions), ("min:loss", "min:average_bits"), "guided", None,
-        storage=place.folder(stage) / "search.jsonl", options={"budgets": list(BUDGETS)},
+        storage=place.folder(stage) / RECORD, options={"budgets": list(BUDGETS)},
         on_score=lambda score: print(
             f"{stage} {score.cost.average_bits:.3f} bits {score.evaluation['loss']:.4f}", file=sys.stderr, flush=True
         ),
@@ -140,8 +152,8 @@ def compared(place: Place, stage: str, of: str) -> dict[str, Any]:
     for budget in map(str, BUDGETS):
         for when in ("after", "before"):
             found[f"{when}, {budget} bits"] = place.done[f"search_{when}"]["best"][budget]["bitmap"]
-    found |= {f"uniform {bits}": form(bits) for bits in (5, 4)}
-    others = {"uniform 6": form(6), **{name: MIXED[name] for name in ("striped", "hybrid")}}
+    found["uniform 5"] = form(5)
+    others = {f"uniform {bits}": form(bits) for bits in (4, 6)} | {name: MIXED[name] for name in ("striped", "hybrid")}
     for part, evaluate in zip(PARTS, (losses.evaluate, task.evaluate), strict=True):
         tasks: dict[str, Score] = {
             name: partial(evaluate, model, limit=PIECE, skip=number * PIECE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,12 +20,13 @@ from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import SwitchableModel, build
 from qalof.post_training.gptq import calibration_batches, compensate
-from study.data import text_task, zero_shot_tasks
+from study.data import ZERO_SHOT, text_task, zero_shot_tasks
 from study.methods import MIXED, WIDTHS, Method, form
 from study.place import FULL, Place
 from study.training import CHECKPOINT
 
 SCORES = "scores.jsonl"
+CPU_GPTQ = 8
 Score = Callable[[], Evaluation]
 GROUPS: dict[str, Any] = {"method": "symmetric", "granularity": "group", "scale_dtype": "float16"}
 BASELINES: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -164,8 +165,10 @@ def perplexity_of(place: Place, model: SwitchableModel) -> Score:
 
 def score_baseline(place: Place, stage: str, scheme: str) -> dict[str, Any]:
     """Perplexity under one scheme; nothing is trained."""
-    model = _under(place, scheme)
-    return kept_scores(place, stage, model, _specs(scheme), {"text": perplexity_of(place, model)})
+    rows: dict[str, Any] = {}
+    for model, specs in _models(place, stage, scheme, "text"):
+        rows |= kept_scores(place, stage, model, specs, {"text": perplexity_of(place, model)})
+    return rows
 
 
 def score_again(place: Place, stage: str) -> dict[str, Any]:
@@ -179,27 +182,51 @@ def score_again(place: Place, stage: str) -> dict[str, Any]:
 
 def score_zero_shot(place: Place, stage: str, scheme: str) -> dict[str, Any]:
     """Zero-shot accuracy at the same bitmaps: it takes many times as long as perplexity, and tells less."""
-    model = _under(place, scheme)
     asked = zero_shot_tasks(place.data, place.source, place.scale)
-    tasks: dict[str, Score] = {name: partial(task.evaluate, model) for name, task in asked.items()}
-    return kept_scores(place, stage, model, _specs(scheme), tasks, after=(baseline_stage(scheme),))
+    rows: dict[str, Any] = {}
+    for model, specs in _models(place, stage, scheme, ZERO_SHOT[-1]):
+        tasks: dict[str, Score] = {name: partial(task.evaluate, model) for name, task in asked.items()}
+        rows |= kept_scores(place, stage, model, specs, tasks, after=(baseline_stage(scheme),))
+    return rows
 
 
-def _specs(scheme: str) -> dict[str, str]:
-    return {spec: spec for spec in BASELINES[scheme][1]}
+def _models(place: Place, stage: str, scheme: str, last: str) -> Iterator[tuple[SwitchableModel, dict[str, str]]]:
+    """The pretrained model under a scheme, and the bitmaps to score; one per width under GPTQ, which finds its codes.
+
+    Args:
+        place: where and of what.
+        stage: this stage's name.
+        scheme: a name of :data:`BASELINES`.
+        last: a width whose bitmaps all have this task needs no codes.
+    """
+    quantization, names = BASELINES[scheme]
+    specs = {spec: spec for spec in names}
+    if not scheme.startswith("GPTQ"):
+        yield pretrained(place, quantization), specs
+        return
+    known = scores_of(place, stage)
+    for bits in (4, 3):
+        chosen = {spec: spec for spec in specs if spec.startswith(f"w{bits}")}
+        model = pretrained(place, quantization)
+        if any(last not in known.get(spec, {"evaluations": ()})["evaluations"] for spec in chosen):
+            _compensate(place, scheme, model, bits)
+        yield model, chosen
 
 
-def _under(place: Place, scheme: str) -> SwitchableModel:
-    """The pretrained model under a scheme, with GPTQ's codes where it is that."""
-    model = pretrained(place, BASELINES[scheme][0])
-    if scheme.startswith("GPTQ"):
-        text = text_task(place.data, place.source, place.scale)
-        with place.products():
-            batches = calibration_batches(text, place.scale.gptq_examples, batch_size=4)
-            moved = [{key: value.to(place.device) for key, value in batch.items()} for batch in batches]
-            compensate(model, moved, [4, 3], progress=partial(_told, scheme))
-    return model
+def _compensate(place: Place, scheme: str, model: SwitchableModel, bits: int) -> None:
+    text = text_task(place.data, place.source, place.scale)
+    with place.products():
+        batches = calibration_batches(text, gptq_examples(place), batch_size=4)
+        moved = [{key: value.to(place.device) for key, value in batch.items()} for batch in batches]
+        compensate(model, moved, [bits], progress=partial(_told, place, scheme))
 
 
-def _told(scheme: str, done: int, of: int) -> None:
+def gptq_examples(place: Place) -> int:
+    """Windows that GPTQ is calibrated on; fewer on a CPU, where each block takes a pass over all of them."""
+    examples = place.scale.gptq_examples
+    return examples if place.device.type == "cuda" else min(examples, CPU_GPTQ)
+
+
+def _told(place: Place, scheme: str, done: int, of: int) -> None:
     print(f"{scheme}: codes of {done} of {of} groups of layers", file=sys.stderr, flush=True)
+    place.clock.check()

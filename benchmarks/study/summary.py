@@ -17,7 +17,7 @@ from study.claims import heads, sensitivities
 from study.found import searched
 from study.methods import METHODS
 from study.place import Place
-from study.ranking import measured
+from study.ranking import fisher_of, measured
 from study.runner import finished, keys_of
 from study.schemes import schemes
 from study.scoring import scores_of
@@ -73,8 +73,10 @@ def summarize(place: Place, scale: str) -> dict[str, Any]:
         "comparisons": _comparisons(scored), "mixed": _mixed(scored), "search": searched(place, done),
         **schemes(place),
         "data_free_text": _texts(scored.get("data_free_4", {})),
-        "sensitivity": sensitivities(**measured(place, "sensitivity")), "head": heads(scores_of(place, "head")),
-        "cost": done.get("cost"), "seconds": seconds, **environment(),
+        "sensitivity": sensitivities(**measured(place, "sensitivity")),
+        "sensitivity_trained": sensitivities(**fisher_of(place, "search_after")),
+        "head": heads(scores_of(place, "head")),
+        "cost": done.get("cost"), "speed": done.get("speed"), "seconds": seconds, **environment(),
     }  # fmt: skip
 
 

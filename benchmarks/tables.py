@@ -21,6 +21,7 @@ from typing import Any
 
 import matplotlib
 from attack_study.figures import table_of, tests_of, transfers_of
+from claim_table import claims
 from matplotlib.figure import Figure
 from md_tables import rows, three
 
@@ -252,7 +253,8 @@ def sensitivity(found: Found) -> str:
     told = found["sensitivity"]
     if told is None:
         return "Not run."
-    return f"Mean of {told['windows']} windows of 256 tokens{_agreement(told, ('4', '3'))}.\n\n" + _damages(told)
+    about = f"Nats per token, {told['windows']} windows with {told['tokens']} tokens{_agreement(told, ('4', '3'))}."
+    return f"{about}\n\n{_damages(told)}"
 
 
 def sensitivity_trained(found: Found) -> str:
@@ -445,6 +447,7 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "sensitivity": sensitivity,
     "sensitivity in training": sensitivity_trained,
     "head": head,
+    "claims": claims,
     "cost": cost,
     "speed": speed,
     "attacks": lambda _: table_of(_attacks()),

@@ -32,12 +32,13 @@ DRAWS = 2000
 Damages = Mapping[str, Mapping[str, float]]
 
 
-def sensitivities(windows: Sequence[Damages], weights: Mapping[str, int]) -> dict[str, Any] | None:
+def sensitivities(windows: Sequence[Damages], weights: Mapping[str, int], tokens: int) -> dict[str, Any] | None:
     """Damages by block and kind of layer, and the claims about them.
 
     Args:
         windows: site -> width -> nats, per window.
         weights: site -> how many weights it has.
+        tokens: how many tokens the windows have.
     """
     if not windows:
         return None
@@ -45,7 +46,7 @@ def sensitivities(windows: Sequence[Damages], weights: Mapping[str, int]) -> dic
         site: {bits: statistics.fmean(window[site][bits] for window in windows) for bits in widths}
         for site, widths in windows[0].items()
     }
-    found: dict[str, Any] = {"unit": "nats", "windows": len(windows)}
+    found: dict[str, Any] = {"unit": "nats", "windows": len(windows), "tokens": tokens}
     for bits in next(iter(mean.values())):
         at = {site: widths[bits] for site, widths in mean.items()}
         found[bits] = {

@@ -28,6 +28,8 @@ PARTS = ("losses", "answers")
 CPU_QUESTIONS = 48
 """A search on a CPU chooses on no more questions than these, or it would take most of an hour."""
 RECORD = "search.jsonl"
+CPU_WINDOW = 128
+"""Tokens of a window on a CPU, where 210 layers at two widths take ten minutes with 256."""
 SIZES = "sizes.json"
 LOW = (4, 3)
 MENU = tuple(bits for bits in FIVE if bits < 16)
@@ -66,7 +68,7 @@ def sensitivity(place: Place, stage: str) -> dict[str, Any]:
     features = text_task(place.data, place.source, place.scale).train_features()
     drawn = random.Random(SEED).sample(range(len(features)), place.scale.sensitivity_windows)
     for number, index in enumerate(drawn):
-        window = [features[index]["input_ids"][:WINDOW]]
+        window = [features[index]["input_ids"][: WINDOW if place.device.type == "cuda" else CPU_WINDOW]]
         with place.products():
             search.compute_scores(
                 model, window, "kl", {"weight": tuple(map(str, LOW))},
@@ -79,8 +81,14 @@ def measured(place: Place, stage: str) -> dict[str, Any]:
     """The tables (site -> width -> nats) of the windows that are measured so far, and how many weights a site has."""
     folder = place.path(stage)
     files = [folder / f"{number}.json" for number in range(place.scale.sensitivity_windows)]
-    windows = [search.ScoreTable.load(file).values["weight"] for file in files if file.exists()]
-    return {"windows": windows, "weights": read_json(folder / SIZES, "sizes of sites") if windows else {}}
+    tables = [search.ScoreTable.load(file) for file in files if file.exists()]
+    windows = [table.values["weight"] for table in tables]
+    tokens = sum(table.details["tokens"] for table in tables)
+    return {
+        "windows": windows,
+        "tokens": tokens,
+        "weights": read_json(folder / SIZES, "sizes of sites") if windows else {},
+    }
 
 
 def fisher_of(place: Place, stage: str) -> dict[str, Any]:
@@ -90,7 +98,8 @@ def fisher_of(place: Place, stage: str) -> dict[str, Any]:
     tables = [row["taken"]["values"]["weight"] for row in rows if row.get("taken", {}).get("score") == "fisher"]
     sizes = place.path("sensitivity") / SIZES
     both = tables[:1] if sizes.exists() else []
-    return {"windows": both, "weights": read_json(sizes, "sizes of sites") if both else {}}
+    tokens = sum(row["taken"]["details"]["tokens"] for row in rows[:1]) if both else 0
+    return {"windows": both, "tokens": tokens, "weights": read_json(sizes, "sizes of sites") if both else {}}
 
 
 def _told(place: Place, stage: str, number: int, done: int, of: int) -> None:

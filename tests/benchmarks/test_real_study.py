@@ -145,7 +145,7 @@ def test_claims_about_layers_find_what_was_planted(study):
     names = [f"layers.{block}.{part}.{kind}" for block in range(6) for part, each in kinds.items() for kind in each]
     window = {name: {"4": damage(int(name.split(".")[1]), name.rpartition(".")[2])} for name in names}
     weights = {name: 8 if ".mlp." in name else 2 for name in names}
-    told = claims.sensitivities([window, window], weights)["4"]
+    told = claims.sensitivities([window, window], weights, 64)["4"]
     assert told["claims"]["rank correlation of a block's depth and damage"][0] == -1.0
     assert told["claims"]["the MLP's output over its inputs"] == [0.5, 0.5, 0.5]
     per_site = told["claims"]["MLP layers over attention layers"][0]

@@ -153,7 +153,7 @@ def _robustness() -> Iterable[Metric]:
         "accuracy_after": "next-token accuracy after the attack",
         "accuracy_change": "change of next-token accuracy",
         "perturbation": "words changed",
-        "undone": "attacks undone",
+        "recovered": "texts recovered",
     }
     worse = {
         "attack_success": "attack success",
@@ -228,7 +228,7 @@ def is_percent(name: str) -> bool:
     return described(name).is_percent
 
 
-def spoken_of(names: Iterable[str]) -> str:
+def mentioned(names: Iterable[str]) -> str:
     """Return the metric to mention of several: one in percent before any other, in the order of :data:`METRICS`."""
     given = list(names)
     return next((name for name, metric in METRICS.items() if metric.is_percent and name in given), given[0])

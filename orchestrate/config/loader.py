@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 from orchestrate.config.base import BaseConfig
 from orchestrate.config.plain_yaml import FileLoader, is_path, override_value
 from orchestrate.config.redaction import redacted
-from orchestrate.config.renamed import RENAMED, command_hint
+from orchestrate.config.renamed import RENAMED, command_hint, key_hint
 from orchestrate.config.shipped import way_to_shipped
 from qalof.errors import BadInputError, nearest_hint
 from qalof.reading import exists, read_text
@@ -135,7 +135,7 @@ def _first_problem(error: ValidationError, kind: type[BaseConfig]) -> str:
     if first["type"] in _UNKNOWN_KEY:
         *parents, wrong = location
         schema, path = _schema_at(kind, parents)
-        return f"unknown key {'.'.join([*path, wrong])!r}; {nearest_hint(wrong, schema.get('properties', {}))}"
+        return f"unknown key {'.'.join([*path, wrong])!r}; {key_hint(wrong, schema.get('properties', {}))}"
     key = ".".join(_schema_at(kind, location)[1])
     if key == "command" and first.get("input") in RENAMED:
         return f"command: {command_hint(first['input'], ())}"

@@ -158,8 +158,8 @@ def _new_version(
 
     bitmap, sites, task = point.bitmap, opened.model.sites, opened.task.name
     said, bits = summary(bitmap, sites), cost_of(bitmap, sites).average_bits
-    told = {"bitmap": str(bitmap), "bitmap_id": bitmap.id, "bitmap_summary": said, "average_bits": f"{bits:.4g}"}
-    tags = texts(told)
+    facts = {"bitmap": str(bitmap), "bitmap_id": bitmap.id, "bitmap_summary": said, "average_bits": f"{bits:.4g}"}
+    tags = texts(facts)
     run_id = _run_of(client, checkpoint)
     logged = client.create_logged_model(experiment_id, name, run_id, tags, {"task": task}, "qalof")
     folder = Path(tempfile.mkdtemp())

@@ -36,11 +36,12 @@ from qalof.writing import check_folder, disk_errors
 
 FORMAT_VERSION = 1
 _NOT_FINGERPRINTED = ("workers", "tracking", "batch_size")
-MEANINGS = {"sensitivity": 2, "search": 2, "profile": 2, "ptq": 2}
+MEANINGS = {"sensitivity": 2, "search": 2, "profile": 2, "ptq": 2, "attack": 2, "evaluate": 2}
 """This number counts changes in what a command's result means; a run from before the last change is done again.
 
 2: metrics that are better when lower have the sign, and are optimized in the direction, that is their own; profiles
-have the speed of calibration; the rows of ptq have the bytes of adapters and of the whole.
+have the speed of calibration; the rows of ptq have the bytes of adapters and of the whole; what attacks and evaluations
+hold of random precision is under the key ``defense``.
 """
 
 

@@ -29,7 +29,7 @@ console = Console(stderr=True, highlight=False)
 
 
 class Verbosity(StrEnum):
-    """How much is told on standard error: ``quiet`` tells errors alone, ``verbose`` each unit of work and each file."""
+    """How much goes to standard error: ``quiet`` tells errors alone, ``verbose`` each unit of work and each file."""
 
     QUIET = "quiet"
     NORMAL = "normal"

@@ -1,8 +1,8 @@
 """A model that answers questions about a context is to answer without a single right word: F1 falls to 0.
 
 The attack changes the context and leaves the question as it is.  Words of a gold answer stay wherever they stand in the
-context, so the answer can still be found in it, by the span head and by whoever reads it.  ``broken`` is an F1 of 0
-against all gold answers.  ``damage`` is the NLL of the first gold answer, which changes with every word where F1 does
+context, so the answer can still be found in it, by the span head and by whoever reads it.  ``succeeded`` is an F1 of 0
+against all gold answers.  ``score`` is the NLL of the first gold answer, which changes with every word where F1 does
 so in steps: nats per token of a completion, the mean of start and end of a span, in the window where that is likeliest.
 The victim reads a context as its task does, which cuts it into windows or to a length of its own.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from qalof.attacks.goal import BROKEN, HELD, GoalFunctionResult, TargetedGoal, VictimGoal
+from qalof.attacks.goal import FAILED, SUCCEEDED, GoalFunctionResult, TargetedGoal, VictimGoal
 from qalof.attacks.victim import Precisions, Victim
 from qalof.attacks.words import Words
 from qalof.tasks import squad_metrics
@@ -42,7 +42,7 @@ class AnswerGoal(VictimGoal[_Answer]):
         task: of the victim; an example's id is its index in the validation split.
         model: with the head of the task.
         max_length: in tokens, of the settings; what a victim reads depends on its task alone.
-        precisions: what an attacker who knows the defense averages over; broken is then an F1 of 0 at all of them.
+        precisions: what an attacker who knows the defense averages over; success is then an F1 of 0 at all of them.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class AnswerGoal(VictimGoal[_Answer]):
         return self._original(original).f1 == 0
 
     def answers(self, examples: Sequence[TargetedGoal], rows: Sequence[Sequence[str]]) -> list[list[int]]:
-        """Return whether each text is held or broken."""
+        """Return whether an attack failed or succeeded with each text."""
         found = []
         for example, row in zip(examples, rows, strict=True):
             self.begin(example.example_id)
-            found.append([BROKEN if each.f1 == 0 else HELD for each in self._readings(row)])
+            found.append([SUCCEEDED if each.f1 == 0 else FAILED for each in self._readings(row)])
         return found
 
-    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
-        """Return the verdicts on changes of ``original``; ``label`` is not used."""
+    def get_results(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
+        """Return the results of changes of ``original``; ``label`` is not used."""
         before = self._original(original).nats
         return [GoalFunctionResult(e.nats, e.nats - before, e.f1 == 0) for e in self._changed(original, texts)]
 

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from qalof.attacks.goal import HELD, TOKENS_AT_ONCE, GoalFunctionResult, TargetedGoal, VictimGoal
+from qalof.attacks.goal import FAILED, TOKENS_AT_ONCE, GoalFunctionResult, TargetedGoal, VictimGoal
 from qalof.attacks.victim import Precisions, Victim
 from qalof.batching import by_equal_length
 from qalof.errors import BadInputError
@@ -37,7 +37,7 @@ class _Reading:
 
 
 class ContinuationGoal(VictimGoal[_Reading]):
-    """``damage`` and ``importance``: the relative rise of the mean NLL over untouched words; broken from ``rise`` on.
+    """``score`` and ``importance``: the relative rise of the mean NLL over untouched words; a success from ``rise`` on.
 
     The first token of a text has nothing before it and is not scored; white space counts to the word after it.
 
@@ -64,11 +64,11 @@ class ContinuationGoal(VictimGoal[_Reading]):
         return False
 
     def answers(self, examples: Sequence[TargetedGoal], rows: Sequence[Sequence[str]]) -> list[list[int]]:
-        """Return whether each text is held or broken."""
-        return [[HELD, *(int(v.broken) for v in self.verdicts(clean, HELD, texts))] for clean, *texts in rows]
+        """Return whether an attack failed or succeeded with each text."""
+        return [[FAILED, *(int(v.succeeded) for v in self.get_results(clean, FAILED, texts))] for clean, *texts in rows]
 
-    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
-        """Return the verdicts on changes of ``original``; ``label`` is not used."""
+    def get_results(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
+        """Return the results of changes of ``original``; ``label`` is not used."""
         clean = self._original(original)
         rises = [_rise(*_common(clean, reading)[::2]) for reading in self._changed(original, texts)]
         return [GoalFunctionResult(rise, rise, rise >= self.rise) for rise in rises]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from qalof.attacks.goal import BROKEN, HELD, TargetedGoal
+from qalof.attacks.goal import FAILED, SUCCEEDED, TargetedGoal
 from qalof.attacks.victim import BATCH, Victim
 from qalof.batching import by_equal_length
 from qalof.errors import BadInputError
@@ -28,7 +28,8 @@ LEAST_ALIKE = 4
 
 
 class Elicitation:
-    """Reads prompts; a :class:`~qalof.attacks.goal.GoalFunction` whose answers are held and broken.
+    """Reads prompts; a :class:`~qalof.attacks.goal.GoalFunction` whose answers are
+    :data:`~qalof.attacks.goal.FAILED` and :data:`~qalof.attacks.goal.SUCCEEDED`.
 
     Args:
         model: a causal LM, as a :class:`~qalof.model.switchable.SwitchableModel`.
@@ -80,13 +81,13 @@ class Elicitation:
         return self._said([(self.encode([prompt])[0], self.target(target))])[0]
 
     def answers(self, examples: Sequence[TargetedGoal], rows: Sequence[Sequence[str]]) -> list[list[int]]:
-        """Return broken for each prompt that elicits its example's target, and held otherwise."""
+        """Return success for each prompt that elicits its example's target, and failure otherwise."""
         pairs: list[tuple[list[int], list[int]]] = []
         for example, prompts in zip(examples, rows, strict=True):
             target = self.target(example.target)
             pairs += [(ids, target) for ids in self.encode(prompts)]
         said = iter(self._said(pairs))
-        return [[BROKEN if next(said) else HELD for _ in prompts] for prompts in rows]
+        return [[SUCCEEDED if next(said) else FAILED for _ in prompts] for prompts in rows]
 
     def check_length(self, prompt: int, target: int) -> None:
         """Check the lengths of a prompt and a target in tokens.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qalof.attacks.attack import AttackSettings
-from qalof.attacks.goal import HELD
+from qalof.attacks.goal import FAILED
 from qalof.attacks.result import AttackExample
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
@@ -42,14 +42,14 @@ def texts_or_paragraphs(task: Task) -> list[AttackExample]:
         asked = [(index, each) for index, each in enumerate(task.validation) if any(map(str.strip, each.texts))]
         if not asked:
             raise BadInputError("to attack question answering a question must have an answer: none of them has one")
-        return [AttackExample(index, each.context, HELD) for index, each in asked]
+        return [AttackExample(index, each.context, FAILED) for index, each in asked]
     if not isinstance(task, LanguageModelingTask):
         return labeled_texts(task)
     lines = [line.strip() for line in task.validation.splitlines()]
     kept = [line for line in lines if len(line.split()) >= LEAST_WORDS]
     if not kept:
         raise BadInputError(f"to attack a language model its text must have lines of {LEAST_WORDS} words: it has none")
-    return [AttackExample(index, line, HELD) for index, line in enumerate(kept)]
+    return [AttackExample(index, line, FAILED) for index, line in enumerate(kept)]
 
 
 def oracle_of(task: Task) -> Callable[[str], int | None] | None:

@@ -5,7 +5,8 @@
 - :class:`~qalof.attacks.answer_goal.AnswerGoal`: a model that answers questions is to answer without a right word.
 
 A goal scores texts for the attack that searches (:class:`Goal`), and answers for the tables of transfer and random
-precision (:class:`GoalFunction`) in labels: a classifier's own, or held and broken.
+precision (:class:`GoalFunction`) in labels: a classifier's own, or whether the attack failed or
+succeeded.
 :func:`qalof.attacks.goals.label_or_continuation` chooses among them.
 """
 
@@ -19,7 +20,8 @@ import torch
 
 from qalof.attacks.victim import Victim
 
-HELD, BROKEN = 0, 1
+FAILED, SUCCEEDED = 0, 1
+"""The labels of goals other than a classifier's: a text that did not reach the goal, and one that did."""
 TOKENS_AT_ONCE = 1024
 Reading = TypeVar("Reading")
 
@@ -54,14 +56,14 @@ class GoalFunction(Protocol):
 
 
 class GoalFunctionResult(NamedTuple):
-    """On one changed text.  ``damage`` and ``importance`` grow as the victim does worse.
+    """What one changed text comes to; ``score`` and ``importance`` grow as the victim does worse.
 
-    ``damage``: what the search maximizes; ``importance``: the score by which words are ranked once they are left out.
+    ``score``: what the search maximizes; ``importance``: the score by which words are ranked once they are left out.
     """
 
-    damage: float
+    score: float
     importance: float
-    broken: bool
+    succeeded: bool
 
 
 class Goal(GoalFunction, Protocol):
@@ -74,7 +76,7 @@ class Goal(GoalFunction, Protocol):
 
     @property
     def queries_per_text(self) -> int:
-        """How often the victim reads a text to give one verdict."""
+        """How often the victim reads a text to give one result."""
         ...
 
     @property
@@ -94,8 +96,8 @@ class Goal(GoalFunction, Protocol):
         """Return whether the victim is wrong before any attack."""
         ...
 
-    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
-        """Return the verdicts on ``texts``, which are changes of ``original``."""
+    def get_results(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
+        """Return the results of ``texts``, which are changes of ``original``."""
         ...
 
     def measures(self, original: str, found: str) -> Mapping[str, float]:
@@ -117,7 +119,7 @@ class VictimGoal(ABC, Generic[Reading]):
 
     @property
     def queries_per_text(self) -> int:
-        """How often the victim reads a text to give one verdict."""
+        """How often the victim reads a text to give one result."""
         return self.victim.queries_per_text
 
     @property
@@ -152,7 +154,7 @@ class VictimGoal(ABC, Generic[Reading]):
 
 
 class LabelGoal(VictimGoal[torch.Tensor]):
-    """``damage``: 1 - P_y.  ``importance``: TextFooler's, P_y(x) - P_y(x'), and P_k(x') - P_k(x) if it flips to k."""
+    """``score``: 1 - P_y.  ``importance``: TextFooler's, P_y(x) - P_y(x'), and P_k(x') - P_k(x) if it flips to k."""
 
     def lost(self, original: str, label: int) -> bool:
         """Return whether it is misclassified before any attack."""
@@ -163,8 +165,8 @@ class LabelGoal(VictimGoal[torch.Tensor]):
         flat = iter(self.victim.predict([text for row in rows for text in row]))
         return [[next(flat) for _ in row] for row in rows]
 
-    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
-        """Return the verdicts on changes of ``original``, which is read once in a search."""
+    def get_results(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
+        """Return the results of changes of ``original``, which is read once in a search."""
         before, found = self._original(original), []
         for p in self._changed(original, texts):
             k = int(p.argmax())

@@ -6,7 +6,7 @@ its author chose, and harmless strings show that as well; a user who needs other
 
 from __future__ import annotations
 
-from qalof.attacks.goal import HELD
+from qalof.attacks.goal import FAILED
 from qalof.attacks.result import AttackExample
 from qalof.errors import BadInputError
 from qalof.home import expanded
@@ -64,4 +64,4 @@ def elicited(task: Task, source: str, prefix: str) -> list[AttackExample]:
         raise BadInputError(
             f"to elicit a text needs a causal LM's checkpoint: got one of task {task.name}, with a {task.head} head"
         )
-    return [AttackExample(index, prefix, HELD, f" {target}") for index, target in enumerate(targets_of(source))]
+    return [AttackExample(index, prefix, FAILED, f" {target}") for index, target in enumerate(targets_of(source))]

@@ -7,7 +7,7 @@ import pytest
 from qalof.attacks.answer_goal import MOST_NATS, AnswerGoal, moved
 from qalof.attacks.attack import attack_examples
 from qalof.attacks.examples import for_task
-from qalof.attacks.goal import BROKEN, HELD
+from qalof.attacks.goal import FAILED, SUCCEEDED
 from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.attacks.result import AttackStatus
 from qalof.attacks.robustness.random_precision import RandomPrecision
@@ -70,7 +70,7 @@ def victim(request, random_model):
 
 def test_it_succeeds_where_f1_falls_to_0_and_leaves_the_words_of_all_answers(victim):
     examples = victim.settings.examples(victim.task)
-    assert [(each.id, each.text, each.label) for each in examples] == [(0, CONTEXT, HELD), (1, CONTEXT, HELD)]
+    assert [(each.id, each.text, each.label) for each in examples] == [(0, CONTEXT, FAILED), (1, CONTEXT, FAILED)]
     for example, found in zip(examples, victim.results[0], strict=True):
         assert found.status is (AttackStatus.FAILED if "river" in found.adversarial_text else AttackStatus.SUCCESS)
         before, after = (Words.of(text).words for text in (found.original_text, found.adversarial_text))
@@ -86,8 +86,8 @@ def test_tables_of_transfer_and_of_draws_read_it_as_held_and_broken(victim):
     bitmaps, results = victim.bitmaps, victim.results
     judge = victim.settings.judge(victim.model, victim.tokenizer)
     table = prediction_table(judge, results, bitmaps)
-    broken = [[BROKEN if "river" not in r.adversarial_text else HELD for r in row] for row in results]
-    assert table.clean.tolist() == [[HELD, HELD]] * 2
+    broken = [[SUCCEEDED if "river" not in r.adversarial_text else FAILED for r in row] for row in results]
+    assert table.clean.tolist() == [[FAILED, FAILED]] * 2
     assert [rows[:, 0].tolist() for rows in table.adversarial] == broken
     defense = RandomPrecision(tuple(bitmaps))
     assert draw_table(judge, results, defense, 2).adversarial[:, :, 1].tolist() == broken
@@ -96,12 +96,12 @@ def test_tables_of_transfer_and_of_draws_read_it_as_held_and_broken(victim):
 def test_damage_grows_as_the_gold_answer_becomes_less_likely(victim):
     goal = AnswerGoal(victim.task, victim.model, 64)
     goal.begin(0)
-    same, gone = goal.verdicts(CONTEXT, HELD, [CONTEXT, CONTEXT.replace("Arden", "Bray")])
+    same, gone = goal.get_results(CONTEXT, FAILED, [CONTEXT, CONTEXT.replace("Arden", "Bray")])
     assert same.importance == 0
-    assert 0 < same.damage < MOST_NATS
-    assert gone.damage != same.damage
+    assert 0 < same.score < MOST_NATS
+    assert gone.score != same.score
     if victim.task.head is HeadKind.SPAN:
-        assert gone.damage == MOST_NATS
+        assert gone.score == MOST_NATS
 
 
 def test_an_answer_moves_with_the_text_before_it():

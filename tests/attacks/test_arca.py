@@ -10,7 +10,7 @@ import torch
 
 from qalof.attacks.attack import attack_examples
 from qalof.attacks.elicitation import Elicitation, allowed_tokens
-from qalof.attacks.goal import BROKEN, HELD
+from qalof.attacks.goal import FAILED, SUCCEEDED
 from qalof.attacks.methods.arca import Arca, ArcaSettings
 from qalof.attacks.methods.coordinate_search import CoordinateSearch, Proposal
 from qalof.attacks.result import AttackExample, AttackResult, AttackStatus
@@ -24,7 +24,7 @@ from qalof.model.switchable import SwitchableModel
 QUICK = ArcaSettings(candidates=8, sweeps=6, tokens=3)
 # by example id, which with the seed decides where a search begins
 TARGETS = {0: " film good", 2: " window.", 3: " Monday"}
-EXAMPLES = [AttackExample(n, "", HELD, target) for n, target in TARGETS.items()]
+EXAMPLES = [AttackExample(n, "", FAILED, target) for n, target in TARGETS.items()]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_only_without_monotone_a_worse_prompt_is_taken(victim: Any, language: An
 
 
 def test_the_exact_terms_are_those_of_one_pass_a_token(victim: Any, language: Any) -> None:
-    example = AttackExample(0, "We found", HELD, " the room")
+    example = AttackExample(0, "We found", FAILED, " the room")
     settings = replace(QUICK, lambda_lm=0.7)
     search = search_for(victim, language, settings, example)
     rows = [[*ids_of(victim.tokenizer, "We found"), *drawn] for drawn in ((3, 80, 200), (70, 5, 9), (300, 300, 300))]
@@ -126,7 +126,7 @@ def test_the_exact_terms_are_those_of_one_pass_a_token(victim: Any, language: An
 
 
 def test_the_gradient_term_is_the_derivative_of_the_objective_along_an_embedding(victim: Any, language: Any) -> None:
-    example, place, h = AttackExample(0, "", HELD, " the room"), 1, 1e-2
+    example, place, h = AttackExample(0, "", FAILED, " the room"), 1, 1e-2
     row = ids_of(victim.tokenizer, "We found the")
     search = search_for(victim, language, QUICK, example)
     target = ids_of(victim.tokenizer, example.target)
@@ -152,7 +152,7 @@ def test_the_gradient_term_is_the_derivative_of_the_objective_along_an_embedding
 def test_what_a_token_costs_in_fluency_is_in_its_score_exactly(victim: Any, language: Any) -> None:
     # with the target's weight taken out by a difference: score at lambda minus score at 0 is linear in lambda, and at
     # the last place, after which the prompt ends, it is log p(v | before) / (n - 1) and nothing else
-    example = AttackExample(0, "", HELD, " the room")
+    example = AttackExample(0, "", FAILED, " the room")
     row = ids_of(victim.tokenizer, "We found the")
     place = len(row) - 1
     with frozen(language):
@@ -203,7 +203,7 @@ def test_every_prompt_is_what_its_text_is_tokenized_to(victim: Any, attacked: An
 
 
 def test_proposals_that_their_text_does_not_spell_are_dropped_and_counted(victim: Any, language: Any) -> None:
-    search = search_for(victim, language, replace(QUICK, candidates=100), AttackExample(1, "", HELD, " the room"))
+    search = search_for(victim, language, replace(QUICK, candidates=100), AttackExample(1, "", FAILED, " the room"))
     row = ids_of(victim.tokenizer, " found the room")
     with frozen(language):
         rows = search.proposals(0, row)
@@ -236,7 +236,7 @@ def test_results_depend_on_seed_example_and_bitmap_alone(victim: Any, language: 
 def test_the_record_is_whole_and_survives_json(attacked: Any) -> None:
     settings, results = attacked
     for result, example in zip(results, EXAMPLES, strict=True):
-        assert (result.example_id, result.label, result.target) == (example.id, HELD, example.target)
+        assert (result.example_id, result.label, result.target) == (example.id, FAILED, example.target)
         assert (result.attack, result.bitmap, result.seed) == (str(settings.proposal), "8", 0)
         assert AttackResult.from_json(json.loads(json.dumps(result.to_json()))) == result
 
@@ -284,7 +284,7 @@ def test_the_judge_answers_by_what_the_model_says_at_each_bitmap(victim: Any, la
                 *((results[i][n].adversarial_text, table.adversarial[i, n, j]) for i in range(2)),
             ):
                 said = continuation(language, ids_of(victim.tokenizer, text), len(target))
-                assert answer == (BROKEN if said == target else HELD)
+                assert answer == (SUCCEEDED if said == target else FAILED)
     language.set_bitmap(32)
     wrong = table.adversarial_wrong
     assert wrong[0, :, 0].tolist() == [result.status is not AttackStatus.FAILED for result in results[0]]
@@ -327,4 +327,4 @@ def test_what_cannot_be_attacked_is_refused(victim: Any, language: Any) -> None:
     with pytest.raises(BadInputError, match="fit in max_length 4: got 3"):
         attack_examples(language, None, victim.tokenizer, EXAMPLES[:1], 8, replace(QUICK, max_length=4))
     with pytest.raises(BadInputError, match="at least 1 token: got ''"):
-        attack_examples(language, None, victim.tokenizer, [AttackExample(0, "", HELD)], 8, QUICK)
+        attack_examples(language, None, victim.tokenizer, [AttackExample(0, "", FAILED)], 8, QUICK)

@@ -8,7 +8,7 @@ import pytest
 
 from qalof.attacks.attack import attack_examples
 from qalof.attacks.examples import fitting
-from qalof.attacks.goal import HELD
+from qalof.attacks.goal import FAILED
 from qalof.attacks.methods.arca import ArcaSettings
 from qalof.attacks.methods.bert_attack import BertAttackSettings
 from qalof.attacks.methods.gbda import GbdaSettings
@@ -78,7 +78,7 @@ def test_an_odd_target_is_attacked_or_has_a_reason_not_to_be(
     text: str, prefix: str, victim: Any, language: Any
 ) -> None:
     settings = ArcaSettings(candidates=2, sweeps=1, tokens=2, prefix=prefix, max_length=24)
-    examples = [AttackExample(0, prefix, HELD, f" {ODD[text]}"), AttackExample(1, "", HELD, " good")]
+    examples = [AttackExample(0, prefix, FAILED, f" {ODD[text]}"), AttackExample(1, "", FAILED, " good")]
     kept, reasons = fitting(settings, examples, language, victim.tokenizer)
     too_long = text in ("longer than the model", "one endless word") or len(prefix) > 100
     too_long = too_long and text != "lone surrogate"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tokenizers import ByteLevelBPETokenizer
 
-from qalof.attacks.goal import HELD
+from qalof.attacks.goal import FAILED
 from qalof.attacks.methods.arca import ArcaSettings
 from qalof.attacks.result import AttackExample
 from qalof.attacks.targets import HARMLESS_TARGETS, targets_of
@@ -31,7 +31,7 @@ def test_harmless_targets_are_two_tokens_of_gpt2() -> None:
 def test_an_example_is_a_target_after_a_space_and_the_prefix() -> None:
     task = make_task("language-modeling", LanguageModelingSettings(), "tiny")
     examples = ArcaSettings(prefix="Dear reader").examples(task)
-    assert examples[1] == AttackExample(1, "Dear reader", HELD, f" {HARMLESS_TARGETS[1]}")
+    assert examples[1] == AttackExample(1, "Dear reader", FAILED, f" {HARMLESS_TARGETS[1]}")
     assert len(examples) == len(HARMLESS_TARGETS)
 
 

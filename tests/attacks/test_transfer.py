@@ -126,12 +126,12 @@ def test_the_control_shows_what_the_draws_alone_get_wrong() -> None:
     assert at_8.success_any == at_8.control_any
 
 
-def test_undone_is_the_share_of_draws_that_read_a_working_attack_rightly() -> None:
+def test_recovered_is_the_share_of_draws_that_read_a_working_attack_rightly() -> None:
     table = hand_table()
     draws = draws_of(table, np.tile([0, 1], (5, 2)))
     under = robustness_of(table, [(RandomPrecision.of(SITES, (8, 4)), draws)]).random_precision[0]
     # built at 8, working on inputs 1, 2, 5; 4 bits undo the first alone: 2 of 12 draws
-    assert (under.sources[0].undone.hits, under.sources[0].undone.trials) == (2, 12)
+    assert (under.sources[0].recovered.hits, under.sources[0].recovered.trials) == (2, 12)
 
 
 def test_more_draws_of_the_same_examples_do_not_narrow_the_interval() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from qalof.attacks.attack import attack_examples
 from qalof.attacks.continuation_goal import ContinuationGoal
-from qalof.attacks.goal import HELD, GoalFunctionResult
+from qalof.attacks.goal import FAILED, GoalFunctionResult
 from qalof.attacks.methods.bert_attack import BertAttack, BertAttackSettings, mask_of
 from qalof.attacks.methods.substitution import Swap, WordAttack, WordAttackSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
@@ -47,7 +47,7 @@ class Weighed:
         self.seen.append(original)
         return False
 
-    def verdicts(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
+    def get_results(self, original: str, label: int, texts: Sequence[str]) -> list[GoalFunctionResult]:
         self.seen += [text for text in texts if text != original]
         found = [sum(self.weights.get(word, 0.0) for word in text.split()) for text in texts]
         return [GoalFunctionResult(damage, damage, damage >= self.enough) for damage in found]
@@ -170,7 +170,7 @@ def test_a_mask_is_a_token_that_says_no_more_than_that() -> None:
 def test_texts_with_next_to_nothing_in_them_are_no_error(victim: Any, language: Any, name: str, text: str) -> None:
     for model in (victim.model, language):
         (result,) = attack_examples(
-            model, victim.lm, victim.tokenizer, [AttackExample(0, text, label := HELD)], 32, SETTINGS[name]
+            model, victim.lm, victim.tokenizer, [AttackExample(0, text, label := FAILED)], 32, SETTINGS[name]
         )
         assert result.label == label
         if result.status is not AttackStatus.SUCCESS:
@@ -208,15 +208,15 @@ def test_a_language_model_is_broken_by_a_rise_over_words_that_were_not_touched(
     assert [result.status for result in results].count(AttackStatus.SUCCESS) >= 2
     for result in results:
         measured = result.measures["nll_after"] / result.measures["nll_before"] - 1
-        (verdict,) = goal.verdicts(result.original_text, HELD, [result.adversarial_text])
-        assert verdict.damage == pytest.approx(measured)
+        (verdict,) = goal.get_results(result.original_text, FAILED, [result.adversarial_text])
+        assert verdict.score == pytest.approx(measured)
         assert (result.status is AttackStatus.SUCCESS) == (measured >= 0.1)
         assert result.losses[-1] == pytest.approx(measured, rel=1e-4)
         assert list(result.losses) == sorted(result.losses)
 
 
 def replace_label(example: AttackExample) -> AttackExample:
-    return example._replace(label=HELD)
+    return example._replace(label=FAILED)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

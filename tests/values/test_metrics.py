@@ -13,7 +13,7 @@ from qalof.attacks.rates import Rate
 from qalof.attacks.robustness.report import RandomPrecisionReport, RobustnessResult, SourceUnderDraws
 from qalof.cost import COST_NAMES
 from qalof.errors import BadInputError
-from qalof.metrics import METRICS, Metric, described, metric_of, register, spoken_of
+from qalof.metrics import METRICS, Metric, described, mentioned, metric_of, register
 from qalof.tasks.factory import TASKS
 from search import Objective, parse_objectives
 
@@ -93,9 +93,9 @@ def test_a_metric_of_ones_own_is_registered_once_and_unknown_ones_only_shown():
 
 
 def test_of_several_metrics_one_in_percent_is_spoken_of():
-    assert spoken_of(["loss", "perplexity", "accuracy"]) == "accuracy"
-    assert spoken_of(["exact_match", "f1"]) == "f1"
-    assert spoken_of(["loss", "perplexity"]) == "loss"
+    assert mentioned(["loss", "perplexity", "accuracy"]) == "accuracy"
+    assert mentioned(["exact_match", "f1"]) == "f1"
+    assert mentioned(["loss", "perplexity"]) == "loss"
 
 
 SOURCES = [path for wing in ("qalof", "search", "orchestrate") for path in sorted((ROOT / wing).rglob("*.py"))]

@@ -7,7 +7,7 @@ in the middle        metric
                      (skipped texts count too), ``perturbation``, ``queries``; of a language model
                      ``accuracy_before``, ``accuracy_after``, ``accuracy_change``, of its next tokens
 ``A -> B``           ``transfer``, ``transfer_unconditional``, ``transfer_of_successes``
-``A under P``        ``success_mean``, ``success_any``, ``control_mean``, ``control_any``, ``undone``,
+``A under P``        ``success_mean``, ``success_any``, ``control_mean``, ``control_any``, ``recovered``,
                      ``accuracy``; P is one of the step's probabilities
 ===================  =====================================================================================
 
@@ -35,7 +35,7 @@ RATES = ("clean_accuracy", "attack_success")
 NEXT_TOKENS = ("accuracy_before", "accuracy_after", "accuracy_change")
 AT = (*RATES, ADVERSARIAL_ACCURACY, "success_of_all", "perturbation", "queries", *NEXT_TOKENS)
 BETWEEN = ("transfer", "transfer_unconditional", "transfer_of_successes")
-UNDER = ("success_mean", "success_any", "control_mean", "control_any", "undone", "accuracy")
+UNDER = ("success_mean", "success_any", "control_mean", "control_any", "recovered", "accuracy")
 ARROW, DRAWN = " -> ", " under "
 
 

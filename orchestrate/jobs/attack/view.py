@@ -143,7 +143,7 @@ def _random_table(attacked: Attacked, defense: RandomPrecisionReport) -> Table:
             cell(source.control_mean),
             cell(source.success_any),
             cell(source.control_any),
-            cell(source.undone),
+            cell(source.recovered),
             cell(source.accuracy),
         ]
         for source in defense.sources
@@ -151,7 +151,7 @@ def _random_table(attacked: Attacked, defense: RandomPrecisionReport) -> Table:
     return Table(
         f"Random precision: {drawn_from(defense)}",
         ["Attacked at", "Success, mean draw", *(("Predicted by transfer",) if foretold else ()), "Control, mean draw",
-         "Success, any draw", "Control, any draw", "Attacks undone", "Accuracy under attack"],
+         "Success, any draw", "Control, any draw", "Texts recovered", "Accuracy under attack"],
         rows,
         f"{wording(attacked).control} “Any draw” is an attacker who may retry. Several draws of a text are not "
         "independent, so intervals count texts, not draws.",

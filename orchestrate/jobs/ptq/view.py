@@ -12,14 +12,14 @@ from orchestrate.document.formats import bitmap_name, count_of, in_prose, listed
 from orchestrate.jobs.ptq.findings import MethodScore, PtqScores
 from orchestrate.jobs.shared.compare import is_shown
 from orchestrate.jobs.shared.wording import apart
-from qalof.metrics import spoken_of
+from qalof.metrics import mentioned
 
 
 def ptq_blocks(found: PtqScores, prefix: str) -> list[Block]:
     """Draw the metric over bits with one line per method, and make the table with differences from the reference
     method.
     """
-    metric = spoken_of(found.scores[0].metrics)
+    metric = mentioned(found.scores[0].metrics)
     by_method: dict[str, list[MethodScore]] = {}
     for score in found.scores:
         if math.isfinite(score.metrics[metric].estimate):
@@ -62,7 +62,7 @@ def _ptq_table(found: PtqScores, metric: str) -> Table:
 
 def ptq_statements(found: PtqScores) -> list[Statement]:
     """State the levels by method at each bitmap, and which differ from the reference method."""
-    metric = spoken_of(found.scores[0].metrics)
+    metric = mentioned(found.scores[0].metrics)
     statements = []
     for bitmap in dict.fromkeys(score.bitmap for score in found.scores):
         levels = [(s.method, s.metrics[metric]) for s in found.scores if s.bitmap == bitmap]

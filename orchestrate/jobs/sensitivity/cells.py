@@ -36,7 +36,7 @@ def offered(step: PlannedStep, of: str, metrics: Callable[[], Sequence[str]]) ->
     assert isinstance(step.config, SensitivityConfig)
     if step.config.score == "output_error":
         units = of.partition(AT)[0]
-        return [f"{units}{AT}{bits}" for bits in step.config.lowered], list(OutputError.__dataclass_fields__)
+        return [f"{units}{AT}{bits}" for bits in step.config.reduced], list(OutputError.__dataclass_fields__)
     if step.config.tables:
         return [], []  # a table of scores is for a search, and no cell takes a number from it
     return None, [f"{metric}{DROP}" for metric in metrics()]
@@ -49,11 +49,11 @@ def drop_cell(place: Place, step: PlannedStep) -> Cell:
         errors = read_errors(step.folder / SENSITIVITY_JSON, place.metric)
         return Cell.sure(float(np.mean([errors[unit][bits] for unit in select(units, list(errors))])))
     metric = place.metric.removesuffix(DROP)
-    reference, lowered = _lowered(step, metric)
+    reference, reduced = _reduced(step, metric)
     chosen, _, against = place.of.partition(MINUS)
-    drops = _mean_drop(chosen, reference, lowered)
+    drops = _mean_drop(chosen, reference, reduced)
     if against:
-        drops = drops - _mean_drop(against, reference, lowered)
+        drops = drops - _mean_drop(against, reference, reduced)
     interval = bootstrap_mean(list(metric_of(metric).sign * drops))
     return Cell(interval.estimate, interval.low, interval.high)
 
@@ -61,7 +61,7 @@ def drop_cell(place: Place, step: PlannedStep) -> Cell:
 Scores = NDArray[np.float64]
 
 
-def _lowered(step: PlannedStep, metric: str) -> tuple[Scores, dict[str, Scores]]:
+def _reduced(step: PlannedStep, metric: str) -> tuple[Scores, dict[str, Scores]]:
     """Return the scores per example at the reference, and with each unit reduced, by the unit's name."""
     bits: int = step.config.reference  # type: ignore[attr-defined]
     by_block = step.config.unit == "block"  # type: ignore[attr-defined]

@@ -50,7 +50,7 @@ class SensitivityConfig(CheckpointConfig):
     scores none."""
     seed: Seed = 0
     """The seed of the examples and labels that a table of scores is computed of."""
-    lowered: list[Width | str] = Field([4], min_length=1)
+    reduced: list[Width | str] = Field([4], min_length=1)
     """The bit-widths to which a unit is reduced. A number is for weights, activations and KV cache together; the score
     ``output_error`` also takes ``w4`` for weights alone, ``w4a8``, ``w4a8kv8`` or ``w4a8k8v4``."""
     unit: Literal["site", "block"] = "site"
@@ -61,7 +61,7 @@ class SensitivityConfig(CheckpointConfig):
     @property
     def widths(self) -> list[int]:
         """The bit-widths to which units are reduced, for the score ``metric``."""
-        return [bits for bits in self.lowered if not isinstance(bits, str)]
+        return [bits for bits in self.reduced if not isinstance(bits, str)]
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -90,15 +90,15 @@ class SensitivityConfig(CheckpointConfig):
     @model_validator(mode="after")
     def _score(self) -> Self:
         if self.score == "metric":
-            named = [bits for bits in self.lowered if isinstance(bits, str)]
+            named = [bits for bits in self.reduced if isinstance(bits, str)]
             if named:
-                raise ValueError(f"lowered must hold numbers for the score metric: got {named[0]!r}; 4 for example")
+                raise ValueError(f"reduced must hold numbers for the score metric: got {named[0]!r}; 4 for example")
             return self
         spoken = f"score {', '.join(self.tables)}" if self.tables else "score output_error"
-        others = ("reference", "metric", *(("lowered",) if self.tables else ()))
+        others = ("reference", "metric", *(("reduced",) if self.tables else ()))
         for name in others:
             if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
-                way = "; weight, activation and kv hold its choices" if name == "lowered" else ""
+                way = "; weight, activation and kv hold its choices" if name == "reduced" else ""
                 raise ValueError(f"{name} has no place with the {spoken}, which compares with full precision{way}")
         if self.unit != "site":
             raise ValueError(f"unit must be site for the {spoken}: got {self.unit}; a block has many outputs")

@@ -64,7 +64,7 @@ def check_sensitivity(config: SensitivityConfig) -> Plan:
         return table_plan(config, opened)
     above = [bits for bits in config.widths if bits >= config.reference]
     if above:
-        raise BadInputError(f"lowered must hold widths below the reference {config.reference}: got {above[0]}")
+        raise BadInputError(f"reduced must hold widths below the reference {config.reference}: got {above[0]}")
     space = BitmapSpace.of(opened.model, weight=[*config.widths, config.reference], group=config.unit)
     objective = Objective.parse(config.metric or opened.task.primary_metric)
     objective.check(opened.task.metrics)
@@ -87,13 +87,13 @@ def sensitivity(config: SensitivityConfig, checked: Plan, directory: RunDirector
     if isinstance(checked, TablePlan):
         return table_scores(config, checked, directory, run)
     _, space, metric, options = checked
-    total = 1 + len(space.units) * len(config.lowered)
+    total = 1 + len(space.units) * len(config.reduced)
     pool = EvaluationPool(opened, space.sites, config.limit, config.workers)
     with closing(pool), progress_bar("sensitivity", total) as progress:
 
         def show(score: Score) -> None:
             metrics = {**score.evaluation.metrics, **score.cost.as_metrics()}
-            name, span = _lowered(score.bitmap, config.reference), score.evaluation.span
+            name, span = _reduced(score.bitmap, config.reference), score.evaluation.span
             record_bitmap(run, name, score.bitmap, metrics, "sensitivity", sites=space.sites, span=span)
             progress.advance(f"{metric} {score.evaluation[metric]:.2f}")
 
@@ -117,13 +117,13 @@ def sensitivity(config: SensitivityConfig, checked: Plan, directory: RunDirector
     }
 
 
-def _lowered(bitmap: Bitmap, reference: int) -> str:
+def _reduced(bitmap: Bitmap, reference: int) -> str:
     """Name a run by what distinguishes its bitmap from the uniform one at ``reference`` bits."""
-    lowered = {site: bits.weight for site, bits in bitmap.items() if bits.weight != reference}
-    if not lowered:
+    reduced = {site: bits.weight for site, bits in bitmap.items() if bits.weight != reference}
+    if not reduced:
         return f"all at {reference}"
-    sites = list(lowered)
-    return f"{sites[0]}{' ...' if len(sites) > 1 else ''} at {lowered[sites[0]]}"
+    sites = list(reduced)
+    return f"{sites[0]}{' ...' if len(sites) > 1 else ''} at {reduced[sites[0]]}"
 
 
 def _tables(config: SensitivityConfig, trained: TrainConfig) -> Estimate:
@@ -141,7 +141,7 @@ class SensitivityJob(Job[SensitivityConfig, Plan]):
 
     name = "sensitivity"
     config = SensitivityConfig
-    settings = (*CHECKPOINT_SETTINGS, ("Unit", "unit"), ("Reference bits", "reference"), ("Reduced to", "lowered"))
+    settings = (*CHECKPOINT_SETTINGS, ("Unit", "unit"), ("Reference bits", "reference"), ("Reduced to", "reduced"))
     record = (EVALUATION_RECORD, "evaluation")
     is_about = (
         "Each unit alone is reduced from the reference while all others stay; what the metric loses is how "
@@ -167,12 +167,12 @@ class SensitivityJob(Job[SensitivityConfig, Plan]):
         config: Any = step.config
         if config.score == "output_error":
             # one pass that captures the inputs, and the products of every width in addition
-            sequences = (config.limit or EXAMPLES) * (1 + len(config.lowered))
+            sequences = (config.limit or EXAMPLES) * (1 + len(config.reduced))
             return forward(sequences, sequence_tokens(trained.task), parameters_of(trained))
         if config.tables:
             return _tables(config, trained)
         units = blocks_of(trained) if config.unit == "block" else len(sites_of(trained))
-        return scored_at(trained, trained.task, config.limit, 1 + len(config.lowered) * units)
+        return scored_at(trained, trained.task, config.limit, 1 + len(config.reduced) * units)
 
     def findings(self, folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors | TableScores:
         """Return the ranking."""

@@ -68,10 +68,10 @@ def plan_of(config: SensitivityConfig, checkpoint: OpenCheckpoint) -> ErrorPlan:
         BadInputError: layer bits round nothing, or are named twice.
     """
     names: dict[LayerBits, str] = {}
-    for spec in config.lowered:
+    for spec in config.reduced:
         bits = LayerBits.parse(spec)
         if bits in names or bits == LayerBits.of(FULL_PRECISION):
-            raise BadInputError(f"lowered must hold different widths below {FULL_PRECISION}: got {config.lowered}")
+            raise BadInputError(f"reduced must hold different widths below {FULL_PRECISION}: got {config.reduced}")
         names[bits] = str(spec)
     found = len(checkpoint.task.train_features())
     return ErrorPlan(checkpoint, names, min(config.limit or EXAMPLES, found))

@@ -73,8 +73,8 @@ def train(config: TrainConfig, parts: TrainComponents, directory: RunDirectory, 
     steps = config.training.steps
     with progress_bar("train", steps) as progress:
 
-        def show(told: list[Post]) -> None:
-            posts, scored = parted(told)
+        def show(arrived: list[Post]) -> None:
+            posts, scored = parted(arrived)
             if scored:
                 run.log_series(as_series(record_validation(directory.path / VALIDATION, scored)))
             if not posts:

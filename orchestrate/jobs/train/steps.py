@@ -11,7 +11,7 @@ from qalof.bitmap_names import short_name
 from qalof.training.loop import StepMetrics, Trainer
 
 Post = StepMetrics | Validation
-"""What is told of a step: its losses, or scores after it."""
+"""What a worker reports of a step: its losses, or scores after it."""
 
 
 def run_steps(
@@ -55,9 +55,9 @@ def run_steps(
 
 def parted(posts: Iterable[Post]) -> tuple[list[StepMetrics], list[Validation]]:
     """Part the metrics of steps from scores, each in the order of ``posts``."""
-    told = list(posts)
-    steps = [each for each in told if isinstance(each, StepMetrics)]
-    return steps, [each for each in told if isinstance(each, Validation)]
+    known = list(posts)
+    steps = [each for each in known if isinstance(each, StepMetrics)]
+    return steps, [each for each in known if isinstance(each, Validation)]
 
 
 def as_metrics(done: StepMetrics) -> dict[str, float]:

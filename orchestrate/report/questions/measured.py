@@ -41,8 +41,8 @@ class Measured:
         """Return the first sentences of the summary on this step, with its name, and none of those that only limit
         them.
         """
-        told = [one for one in self.statements if not one.caution]
-        return [Statement(f"{self.step.name}: {one.text}") for one in told[:most]]
+        sure = [one for one in self.statements if not one.caution]
+        return [Statement(f"{self.step.name}: {one.text}") for one in sure[:most]]
 
 
 def made_by(found: Sequence[Measured]) -> list[Block]:

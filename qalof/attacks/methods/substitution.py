@@ -4,11 +4,11 @@
 them. 2. In that order, a word's candidates are put in its place.  Those that keep the text similar enough are shown to
 the
    victim.  If any breaks it, the one most similar to the text is taken and the attack ends. Otherwise the one with the
-   largest damage stays, if that is more than before.
+   largest score stays, if that is more than before.
 
 A method says how a word is hidden, what its candidates are, and what similar enough means.  Choices that hold for both:
 
-- The official codes compare a swap's damage with the *original* text's, so a later swap may undo an earlier one; here
+- The official codes compare a swap's score with the *original* text's, so a later swap may undo an earlier one; here
   it is compared with the current text's, as in the papers.
 - They ask the victim about candidates that the filters then drop; here the filters come first, and no query is wasted.
 - BERT-Attack's code takes the first candidate that breaks the victim, in its language model's order.
@@ -170,8 +170,8 @@ class WordAttack(ABC):
         words = Words.of(original)
         # an empty text is read as an end of text, which is no word to swap
         order = self.ranked(words, asked) if example.text else []
-        found, losses, broken = self._search(words, order, asked)
-        status = AttackStatus.SUCCESS if broken else AttackStatus.FAILED
+        found, losses, succeeded = self._search(words, order, asked)
+        status = AttackStatus.SUCCESS if succeeded else AttackStatus.FAILED
         return self._result(example, status, original, found.text, asked, losses)
 
     def ranked(self, words: Words, asked: _Asked) -> list[int]:
@@ -182,15 +182,15 @@ class WordAttack(ABC):
         kept = self.goal.protected
         open_to_swaps = [i for i, word in enumerate(words.words) if not is_stop_word(word) and word.lower() not in kept]
         hidden = asked.affordable([self.hidden(words, index) for index in open_to_swaps])
-        ranks = [verdict.importance for verdict in asked.verdicts(hidden)]
+        ranks = [result.importance for result in asked.get_results(hidden)]
         scores = dict(zip(open_to_swaps[: len(ranks)], ranks, strict=True))
         return sorted(scores, key=lambda index: -scores[index])
 
     def _search(self, original: Words, order: Sequence[int], asked: _Asked) -> tuple[Words, list[float], bool]:
-        """Return the text found, the damage after each swap, and whether the last one broke the victim."""
+        """Return the text found, the score after each swap, and whether the last one reached the goal."""
         current, losses = original, list[float]()
-        (before,) = asked.verdicts([original.text])
-        damage = before.damage
+        (before,) = asked.get_results([original.text])
+        score = before.score
         for index in order:
             if len(losses) == self.most_changes(len(original.words)) or asked.is_spent:
                 break
@@ -199,11 +199,11 @@ class WordAttack(ABC):
             texts = asked.affordable([swap.words.text for swap in swaps])
             if not texts:
                 continue
-            best, verdict = best_swap(swaps[: len(texts)], asked.verdicts(texts))
-            if verdict.broken or verdict.damage > damage:
-                current, damage = best.words, verdict.damage
-                losses.append(damage)
-            if verdict.broken:
+            best, result = best_swap(swaps[: len(texts)], asked.get_results(texts))
+            if result.succeeded or result.score > score:
+                current, score = best.words, result.score
+                losses.append(score)
+            if result.succeeded:
                 return current, losses, True
         return current, losses, False
 
@@ -229,7 +229,7 @@ class WordAttack(ABC):
 class _Asked:
     """The victim, asked about changes of one text; ``queries``: texts read so far, the original among them.
 
-    A victim that reads a text at several precisions to give one verdict is queried as often.  ``most`` is the budget,
+    A victim that reads a text at several precisions to give one result is queried as often.  ``most`` is the budget,
     which the reading of the original is never refused for; None sets no bound.
     """
 
@@ -258,20 +258,20 @@ class _Asked:
                 return list(texts[:place])
         return list(texts)
 
-    def verdicts(self, texts: Sequence[str]) -> list[GoalFunctionResult]:
-        """Return the verdict on each text; equal texts are read once, and the original is never read again."""
+    def get_results(self, texts: Sequence[str]) -> list[GoalFunctionResult]:
+        """Return the result of each text; equal texts are read once, and the original is never read again."""
         distinct = list(dict.fromkeys(texts))
         if not distinct:
             return []
         self.queries += self._goal.queries_per_text * sum(text != self._original for text in distinct)
-        found = dict(zip(distinct, self._goal.verdicts(self._original, self._label, distinct), strict=True))
+        found = dict(zip(distinct, self._goal.get_results(self._original, self._label, distinct), strict=True))
         return [found[text] for text in texts]
 
 
-def best_swap(swaps: Sequence[Swap], verdicts: Sequence[GoalFunctionResult]) -> tuple[Swap, GoalFunctionResult]:
-    """Return the most similar swap that breaks the victim; where none does, the one with the largest damage."""
-    pairs = list(zip(swaps, verdicts, strict=True))
-    breaking = [pair for pair in pairs if pair[1].broken]
-    if breaking:
-        return max(breaking, key=lambda pair: pair[0].similarity)
-    return max(pairs, key=lambda pair: pair[1].damage)
+def best_swap(swaps: Sequence[Swap], results: Sequence[GoalFunctionResult]) -> tuple[Swap, GoalFunctionResult]:
+    """Return the most similar swap that reaches the goal; where none does, the one with the largest score."""
+    pairs = list(zip(swaps, results, strict=True))
+    succeeded = [pair for pair in pairs if pair[1].succeeded]
+    if succeeded:
+        return max(succeeded, key=lambda pair: pair[0].similarity)
+    return max(pairs, key=lambda pair: pair[1].score)

@@ -211,9 +211,9 @@ class AdversarialAccuracy:
         original = goal.read(example.text)
         if not goal.lost(original, example.label):
             old = [each for each in self._old(example) if each.valid_text != original]
-            verdicts = goal.verdicts(original, example.label, [each.valid_text for each in old])
-            for each, verdict in zip(old, verdicts, strict=True):
-                if verdict.broken:
+            again = goal.get_results(original, example.label, [each.valid_text for each in old])
+            for each, read in zip(old, again, strict=True):
+                if read.succeeded:
                     return each, True
         result = self._meaning.judged(self._attack.against(goal).run(example))
         return result, result.status in (AttackStatus.SUCCESS, AttackStatus.SKIPPED)

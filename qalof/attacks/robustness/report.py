@@ -32,8 +32,8 @@ class SourceUnderDraws:
     ``predicted``: mean of M's row over the draws, None where M cannot tell; ``success_mean``: measured, share of draws
     wrong, on the inputs and draws whose clean text is right (M's condition); ``success_any``: share of inputs right at
     ``bitmap`` that some draw gets wrong (a retrying attacker); ``control_mean``, ``control_any``: share of draws and of
-    inputs wrong when the same inputs' *clean* texts are sent; ``undone``: of the attacks that work at ``bitmap``, share
-    of draws that read the text rightly again; ``accuracy``: right draws over all inputs.
+    inputs wrong when the same inputs' *clean* texts are sent; ``recovered``: of the attacks that work at ``bitmap``,
+    share of draws that read the text rightly again; ``accuracy``: right draws over all inputs.
     """
 
     bitmap: str
@@ -42,7 +42,7 @@ class SourceUnderDraws:
     success_any: Rate
     control_mean: Rate
     control_any: Rate
-    undone: Rate
+    recovered: Rate
     accuracy: Rate
 
 
@@ -229,7 +229,7 @@ def _one_source(
         success_any=Rate.of(np.any(wrong, axis=1), attacked),
         control_mean=Rate.of(~clean_right, _per_draw(attacked, wrong)),
         control_any=Rate.of(np.any(~clean_right, axis=1), attacked),
-        undone=Rate.of(~wrong, _per_draw(works, wrong)),
+        recovered=Rate.of(~wrong, _per_draw(works, wrong)),
         accuracy=Rate.of(~wrong),
     )
 

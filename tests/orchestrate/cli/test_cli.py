@@ -160,7 +160,8 @@ def test_searches_and_attacks_that_cannot_start(call, span_checkpoint):
     refused(call("search", "--checkpoint", span_checkpoint, "strategy=tpee"), "tpee", "tpe")
     refused(call("search", "--checkpoint", span_checkpoint, "objectives=[max:f2]"), "f2", "f1")
     refused(call("attack", "--checkpoint", span_checkpoint), "classifier")
-    refused(call("sensitivity", "--checkpoint", span_checkpoint, "lowered=[8]"), "lowered", "8")
+    refused(call("sensitivity", "--checkpoint", span_checkpoint, "reduced=[8]"), "reduced", "8")
+    refused(call("sensitivity", "--checkpoint", span_checkpoint, "lowered=[4]"), "it is named reduced now")
 
 
 def test_an_address_where_no_cluster_is(call, span_checkpoint):

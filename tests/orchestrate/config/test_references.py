@@ -156,7 +156,7 @@ def test_a_scale_leaves_the_data_of_an_earlier_step_and_changes_what_is_scored(s
 def test_s2_ranks_layers_by_the_output_errors_of_their_weights_and_greedy_takes_that_order():
     steps = {(name, step.name): step.config for name, step in steps_of("s2")}
     for config in (steps["sensitivity", "sites"], steps["greedy", "errors"]):
-        assert (config.score, config.lowered, config.unit) == ("output_error", ["w8", "w4", "w2"], "site")
+        assert (config.score, config.reduced, config.unit) == ("output_error", ["w8", "w4", "w2"], "site")
     assert steps["greedy", "greedy"].strategy_options["sensitivity"] == "/runs/greedy/errors/sensitivity.json"
 
 

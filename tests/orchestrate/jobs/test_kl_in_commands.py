@@ -40,7 +40,7 @@ def test_a_metric_that_is_not_on_request_is_refused_by_name(run, name):
 
 
 def test_sensitivity_ranks_by_kl(run):
-    result = run("sensitivity", metric="kl", lowered=[4], unit="block")
+    result = run("sensitivity", metric="kl", reduced=[4], unit="block")
     assert result["metric"] == "kl"
     drops = [row["kl_drop"] for row in result["ranking"]]
     assert drops == sorted(drops)

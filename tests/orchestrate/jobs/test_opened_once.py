@@ -20,7 +20,7 @@ ONE = ["limit=2", "workers.count=1", "workers.in_process=true"]
 COMMANDS = {
     "evaluate": ["bitmaps=[8,4]"],
     "sensitivity": ["unit=block"],
-    "sensitivity of outputs": ["score=output_error", "lowered=[w4]"],
+    "sensitivity of outputs": ["score=output_error", "reduced=[w4]"],
     "sensitivity of a table": ["score=fisher", "weight=[4]"],
     "search": ["space.weight=[4,8]", "space.group=block", "max_evaluations=2", "strategy=random"],
     "attack": ["bitmaps=[8]", "method={name: gbda, settings: {iterations: 1}}"],

@@ -351,7 +351,7 @@ def test_every_rate_of_the_attack_is_the_files(folder: Path, page: str):
     report = result_of(folder / "hit")["robustness"]
     rates = [rate for row in report["transfer"] for rate in row] + report["clean_accuracy"] + report["attack_success"]
     for source in report["random_precision"][0]["sources"]:
-        rates += [source[name] for name in ("success_mean", "success_any", "control_mean", "undone", "accuracy")]
+        rates += [source[name] for name in ("success_mean", "success_any", "control_mean", "recovered", "accuracy")]
     assert len(rates) == 30
     for rate in rates:
         shown = f"{100 * rate['estimate']:.0f} % [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"

@@ -19,7 +19,7 @@ from orchestrate.pipeline.tables.cells import read_cell
 from orchestrate.runs.directory import read_result
 from search.scores.output_error import added, to_json
 
-WORDS = ["score=output_error", "lowered=[w8,w4,4]", "limit=20", "workers.count=1", "workers.in_process=true", "--json"]
+WORDS = ["score=output_error", "reduced=[w8,w4,4]", "limit=20", "workers.count=1", "workers.in_process=true", "--json"]
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_every_site_and_width_has_its_errors_in_the_file_the_table_and_the_repor
     ranked = {(row["unit"], row["bits"]): row["mse"] for row in result["ranking"]}
     assert ranked == {(site, bits): each["mse"] for site, by_width in errors.items() for bits, each in by_width.items()}
     assert list(ranked.values()) == sorted(ranked.values())
-    config = SensitivityConfig(checkpoint=str(lm_checkpoint), score="output_error", lowered=["w8", "w4", 4])
+    config = SensitivityConfig(checkpoint=str(lm_checkpoint), score="output_error", reduced=["w8", "w4", 4])
     step = PlannedStep("s", "sensitivity", config, folder)
     cell = read_cell(Place("s", "*.mlp.c_fc at w4", "rel"), step)
     assert cell.value == pytest.approx((errors["h.0.mlp.c_fc"]["w4"]["rel"] + errors["h.1.mlp.c_fc"]["w4"]["rel"]) / 2)
@@ -59,7 +59,7 @@ def test_every_site_and_width_has_its_errors_in_the_file_the_table_and_the_repor
 
 def test_the_numbers_do_not_depend_on_who_measures_which_batch(lm_checkpoint):
     config = SensitivityConfig(
-        checkpoint=str(lm_checkpoint), score="output_error", lowered=["w4"], limit=20,
+        checkpoint=str(lm_checkpoint), score="output_error", reduced=["w4"], limit=20,
         workers=WorkersConfig(count=1, in_process=True),
     )  # fmt: skip
     plan = check_sensitivity(config)
@@ -76,10 +76,10 @@ def test_the_numbers_do_not_depend_on_who_measures_which_batch(lm_checkpoint):
         (["unit=block"], "unit must be site"),
         (["metric=loss"], "metric has no place"),
         (["reference=16"], "reference has no place"),
-        (["lowered=[32]"], "widths below 32"),
-        (["lowered=[4,w4a4kv4]"], "different widths"),
-        (["lowered=[v4]"], "must read like"),
-        (["score=metric", "lowered=[w4]"], "must hold numbers"),
+        (["reduced=[32]"], "widths below 32"),
+        (["reduced=[4,w4a4kv4]"], "different widths"),
+        (["reduced=[v4]"], "must read like"),
+        (["score=metric", "reduced=[w4]"], "must hold numbers"),
     ],
 )
 def test_what_an_output_error_cannot_be_of_is_refused_in_one_line(call, capsys, words, said):

@@ -117,7 +117,7 @@ def test_a_shade_fades_over_three_orders_of_magnitude():
         (["score=[fisher,metric]"], "got 'metric'"),
         (["score=[fisher,fisher]"], "different names"),
         (["score=[]"], "at least one"),
-        (["--score", "fisher", "lowered=[3]"], "weight, activation and kv hold its choices"),
+        (["--score", "fisher", "reduced=[3]"], "weight, activation and kv hold its choices"),
         (["--score", "fisher", "unit=block"], "unit must be site"),
         (["--score", "fisher", "metric=loss"], "metric has no place with the score fisher"),
         (["--score", "fisher", "weight=[]"], "needs choices"),

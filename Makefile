@@ -7,6 +7,9 @@ RUNTIME := $(VENV)/.installed-runtime
 DOCS := $(VENV)/.installed-docs
 TORCH := $(shell grep '^torch==' constraints.txt)
 
+# tests are compiled once and not by each process, whatever the environment says
+unexport PYTHONDONTWRITEBYTECODE
+
 FAST := 'not ray and not slow and not gpu and not real and not runtime'
 # those of words, files, places and processes compute nothing that a processor could compute otherwise
 NOT_NUMERIC := orchestrate docs tiny installed values/test_files.py values/test_hub.py values/test_locks.py test_house.py \

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from orchestrate.jobs.registry import JOBS
 from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.precision import all_finite
 from qalof.tasks.factory import make_task
@@ -23,18 +24,26 @@ from pathlib import Path
 from orchestrate.cli import app
 from orchestrate.jobs import run
 from orchestrate.pipeline.describe import describe_config
-for name in ("train/sp_tiny.yaml", "demo.yaml", "sweep/tiny.yaml"):
+describe_config(Path("configs/train/sp_tiny.yaml"), [])
+print(*sorted(name for name in sys.modules if name.endswith(".job")))
+for name in ("demo.yaml", "sweep/tiny.yaml"):
     describe_config(Path("configs") / name, [])
 print(*sorted({name.split(".")[0] for name in sys.modules}))
 """
 
 
-def test_checking_a_config_imports_no_library_of_the_work():
+def test_checking_a_config_imports_its_own_job_and_no_library_of_the_work():
     told = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-c", VALIDATED]
     done = subprocess.run(words, cwd=ROOT, env=told, capture_output=True, text=True, check=True)
-    assert {"torch", "transformers", "peft"} <= set(done.stdout.split())
-    assert not set(done.stdout.split()) & set(HEAVY)
+    jobs, libraries = (set(line.split()) for line in done.stdout.splitlines())
+    assert jobs == {"orchestrate.jobs.shared.job", "orchestrate.jobs.train.job"}
+    assert {"torch", "transformers", "peft"} <= libraries
+    assert not libraries & set(HEAVY)
+
+
+def test_every_job_has_the_name_that_it_is_registered_by():
+    assert {name: job.name for name, job in JOBS.items()} == {name: name for name in JOBS}
 
 
 @pytest.mark.parametrize(

@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, MutableMapping
+from importlib import import_module
 from typing import Any
 
-from orchestrate.jobs.attack.job import AttackJob
 from orchestrate.jobs.base import Job
-from orchestrate.jobs.evaluate.job import EvaluateJob
-from orchestrate.jobs.export.job import ExportJob
-from orchestrate.jobs.generate_data.job import GenerateJob
-from orchestrate.jobs.profile.job import ProfileJob
-from orchestrate.jobs.ptq.job import PtqJob
-from orchestrate.jobs.range_test.job import RangeTestJob
-from orchestrate.jobs.search.job import SearchJob
-from orchestrate.jobs.sensitivity.job import SensitivityJob
-from orchestrate.jobs.sweep.job import SweepJob
-from orchestrate.jobs.train.job import TrainJob
 
-JOBS: dict[str, Job[Any, Any]] = {
-    job.name: job
-    for job in (
-        TrainJob(),
-        EvaluateJob(),
-        SensitivityJob(),
-        SearchJob(),
-        RangeTestJob(),
-        AttackJob(),
-        PtqJob(),
-        ProfileJob(),
-        GenerateJob(),
-        SweepJob(),
-        ExportJob(),
-    )
-}
+
+class Registry(MutableMapping[str, Job[Any, Any]]):
+    """Jobs by name.
+
+    The module of a job is imported when the job is first asked for: each brings libraries that the others do without,
+    and a command waits for its own alone.
+
+    Args:
+        places: the class of each job as ``folder.Class``, by name; its folder is one of ``orchestrate/jobs``.
+    """
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._jobs: dict[str, Job[Any, Any] | str] = dict(places)
+
+    def __getitem__(self, name: str) -> Job[Any, Any]:
+        found = self._jobs[name]
+        if isinstance(found, str):
+            folder, kind = found.split(".")
+            found = self._jobs[name] = getattr(import_module(f"orchestrate.jobs.{folder}.job"), kind)()
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._jobs
+
+    def __setitem__(self, name: str, job: Job[Any, Any]) -> None:
+        self._jobs[name] = job
+
+    def __delitem__(self, name: str) -> None:
+        del self._jobs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._jobs)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+
+JOBS = Registry(
+    {
+        "train": "train.TrainJob",
+        "evaluate": "evaluate.EvaluateJob",
+        "sensitivity": "sensitivity.SensitivityJob",
+        "search": "search.SearchJob",
+        "range-test": "range_test.RangeTestJob",
+        "attack": "attack.AttackJob",
+        "ptq": "ptq.PtqJob",
+        "profile": "profile.ProfileJob",
+        "generate-data": "generate_data.GenerateJob",
+        "sweep": "sweep.SweepJob",
+        "export": "export.ExportJob",
+    }
+)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 ABSENT = ("ray", "mlflow", "optuna", "datasets", "omegaconf")
 PROGRAM = f"""
@@ -20,6 +22,7 @@ print(len(task.train_features()))
 """
 
 
+@pytest.mark.slow
 def test_core_and_search_import_and_tokenize_without_ray_mlflow_optuna_or_datasets():
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

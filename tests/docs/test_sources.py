@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
+from tests.sources import ROOT, SOURCES, name_of
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = [path for wing in ("qalof", "search") for path in sorted((ROOT / wing).rglob("*.py"))]
 CITATION = re.compile(r'(docs/[\w/]+\.md)(?:,\s+(?:# )?"([^"]+)")?')
 SYSTEM = re.compile(r"\bS[1-4]\b")
 
@@ -34,16 +32,16 @@ def test_a_missing_page_or_heading_is_found():
     assert unresolved(cited) == ["docs/methods/none.md", "docs/methods/quantizers.md none"]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_page_and_heading_that_is_cited_exists(path):
-    assert not unresolved(path.read_text())
+TEXTS = {name: path.read_text() for path in SOURCES if (name := name_of(path)).startswith(("qalof/", "search/"))}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_that_names_a_system_says_where_the_systems_are_described(path):
-    text = path.read_text()
-    assert not SYSTEM.search(text) or "docs/systems.md" in text
+def test_every_page_and_heading_that_is_cited_exists():
+    assert not {name: missing for name, text in TEXTS.items() if (missing := unresolved(text))}
+
+
+def test_a_module_that_names_a_system_says_where_the_systems_are_described():
+    assert not [name for name, text in TEXTS.items() if SYSTEM.search(text) and "docs/systems.md" not in text]
 
 
 def test_no_source_cites_a_document_outside_the_repository():
-    assert not [path for path in SOURCES if "algorithms.md" in path.read_text()]
+    assert not [name for name, text in TEXTS.items() if "algorithms.md" in text]

@@ -1,7 +1,6 @@
 """The cost model and the packed file agree to the byte, line by line, and a search within bytes keeps to them."""
 
 import ast
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from qalof.model.calibration import calibrate
 from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import build
 from qalof.site import KvGranularity
+from tests.sources import SOURCES, name_of, nodes
 
 NF4 = {"method": "nf4", "group_size": 16}
 GROUPS = {"method": "asymmetric", "granularity": "group", "group_size": 32}
@@ -173,13 +173,12 @@ def test_limits_that_cannot_be_held_are_refused(make):
 
 def test_settings_become_sites_in_one_place():
     """Whoever passes more than a model to ``find_sites`` may leave one out, as the cache's granularity once was."""
-    root = Path(__file__).resolve().parents[2]
     callers = []
-    for path in [*root.glob("qalof/**/*.py"), *root.glob("search/**/*.py"), *root.glob("orchestrate/**/*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
+    for path in SOURCES:
+        for node in nodes(path):
             called = getattr(node, "func", None)
             if isinstance(node, ast.Call) and "find_sites" in (getattr(called, "id", ""), getattr(called, "attr", "")):
-                callers.append(path.relative_to(root).as_posix())
+                callers.append(name_of(path))
     assert callers == ["qalof/model/settings.py"]
 
 

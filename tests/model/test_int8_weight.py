@@ -142,6 +142,7 @@ def trained(held, steps=2):
     return model, [trainer.train_step().losses for _ in range(steps)]
 
 
+@pytest.mark.slow
 def test_training_learns_as_it_does_on_values_and_repeats_itself_exactly():
     model, losses = trained("int8")
     assert {str(kernel) for kernel in model.kernels().values()} == {"int_mm"}

@@ -51,6 +51,7 @@ def test_s4_cyclic_precision_training():
     assert counts(settings, REFERENCE_SPECS["s4-cpt"]) == (166_212_880, 162_998_784, 3_214_096)
 
 
+@pytest.mark.slow
 def test_s4_switchable_precision(monkeypatch):
     """14 adapters of rank 64 on 48 sites, and 14 copies of the LayerNorms that are not trained."""
     # the forward pass that finds each norm's site would read the mask's numbers, which meta tensors lack

@@ -1,7 +1,6 @@
 """How many tokens fit into a model, and where it runs: each is read in one place, and said in one way."""
 
 import ast
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,9 +10,8 @@ from qalof.errors import BadInputError
 from qalof.model.positions import check_length, positions_of
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.switchable import build
+from tests.sources import SOURCES, nodes
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = [path for wing in ("qalof", "search", "orchestrate") for path in sorted((ROOT / wing).rglob("*.py"))]
 ANY_MODULE = {"gradient_rounding.py", "norms.py", "quantizers.py"}
 """Files that ask an ``nn.Module`` of any kind for its device, which has no such attribute."""
 
@@ -46,8 +44,7 @@ def test_a_models_device_is_that_of_its_parameters(random_model):
 def test_positions_are_read_in_one_place_and_devices_are_asked_of_the_model():
     reads, devices = set(), set()
     for path in SOURCES:
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
                 reads |= {path.name for one in node.args if getattr(one, "value", None) == "max_position_embeddings"}
             if isinstance(node, ast.Attribute) and node.attr == "device" and isinstance(node.value, ast.Call):

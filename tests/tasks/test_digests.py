@@ -112,6 +112,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 def test_neither_process_nor_folder_nor_spelling_changes_a_fingerprint(local, random_model, monkeypatch):
     monkeypatch.chdir(local.parent)
     spellings = [str(local), f"./{local.name}", f"{local}/../{local.name}"]

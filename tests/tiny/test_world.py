@@ -41,6 +41,7 @@ def test_the_recipe_gives_the_committed_data_byte_for_byte(tmp_path: Path) -> No
     assert _files(tmp_path) == _files(DATA_DIR)
 
 
+@pytest.mark.slow
 def test_the_recipe_gives_the_committed_tokenizer_byte_for_byte(tmp_path: Path) -> None:
     build_tokenizer(tmp_path)
     made = _files(tmp_path)

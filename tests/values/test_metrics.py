@@ -1,6 +1,7 @@
 """A metric's direction is its own: registered once, and asked for by whoever shows, ranks or optimizes."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from qalof.errors import BadInputError
 from qalof.metrics import METRICS, Metric, described, mentioned, metric_of, register
 from qalof.tasks.factory import TASKS
 from search import Objective, parse_objectives
+from tests.sources import SOURCES, name_of, nodes, parsed
 
-ROOT = Path(__file__).resolve().parents[2]
 OF_TASKS = sorted({name for kind, _ in TASKS.values() for name in kind.metrics})
 DIRECTED = [metric for metric in METRICS.values() if metric.direction]
 RATES = [
@@ -98,29 +99,46 @@ def test_of_several_metrics_one_in_percent_is_spoken_of():
     assert mentioned(["loss", "perplexity"]) == "loss"
 
 
-SOURCES = [path for wing in ("qalof", "search", "orchestrate") for path in sorted((ROOT / wing).rglob("*.py"))]
-ELSEWHERE = [path for path in SOURCES if path != ROOT / "qalof" / "metrics.py"]
 QUALITY = {*OF_TASKS, TRAIN_LOSS}
+DIRECTIONS = {"LOWER_IS_BETTER", "HIGHER_IS_BETTER", "smaller_is_better"}
 
 
 def texts(node: ast.AST) -> set[str]:
     return {each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)}
 
 
-@pytest.mark.parametrize("path", ELSEWHERE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_other_file_has_a_table_of_metrics_or_writes_a_direction(path):
-    tree = ast.parse(path.read_text())
-    tables = [
-        node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
-    ]
-    for table in tables:
-        assert len(texts(table) & QUALITY) < 2, f"line {table.lineno}: a table of metrics; ask qalof.metrics"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Compare) and path.parent.name != "tasks":  # a task computes its own metrics
-            known = texts(node) & QUALITY - {TRAIN_LOSS, "kl"}  # kl is a kind of distillation too
-            assert not known, f"line {node.lineno}: decides by {known}; ask qalof.metrics"
-        if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
-            head = str(node.values[0].value)
-            assert head not in ("max:", "min:"), f"line {node.lineno}: writes a direction; give the metric's name"
-        names = {getattr(node, "id", ""), getattr(node, "attr", "")}
-        assert not names & {"LOWER_IS_BETTER", "HIGHER_IS_BETTER", "smaller_is_better"}, f"line {node.lineno}"
+def knows_metrics(path: Path) -> Iterator[str]:
+    """The places of a file that say of a metric what :mod:`qalof.metrics` says."""
+    for node in parsed(path).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and len(texts(node.value) & QUALITY) > 1:
+            yield f"{name_of(path)}:{node.lineno}: has a table of metrics"
+    for node in nodes(path):
+        line = f"{name_of(path)}:{getattr(node, 'lineno', 0)}"
+        # a task computes its own metrics, and kl is a kind of distillation too
+        if isinstance(node, ast.Compare) and path.parent.name != "tasks" and texts(node) & QUALITY - {TRAIN_LOSS, "kl"}:
+            yield f"{line}: decides by the name of a metric"
+        if isinstance(node, ast.JoinedStr) and getattr(node.values[0], "value", None) in ("max:", "min:"):
+            yield f"{line}: writes a direction; give the metric's name"
+        if {getattr(node, "id", ""), getattr(node, "attr", "")} & DIRECTIONS:
+            yield f"{line}: has a direction of its own"
+
+
+def test_no_other_file_has_a_table_of_metrics_or_writes_a_direction():
+    found = [place for path in SOURCES if path.name != "metrics.py" for place in knows_metrics(path)]
+    assert not found, "ask qalof.metrics"
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        'TABLE = {"loss": 1, "accuracy": 2}',
+        'best = max if name == "f1" else min',
+        'objective = f"max:{name}"',
+        "sign = LOWER_IS_BETTER[name]",
+    ],
+)
+def test_a_file_that_knows_metrics_is_found(planted, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.sources.ROOT", tmp_path)
+    path = tmp_path / "planted.py"
+    path.write_text(planted)
+    assert list(knows_metrics(path))

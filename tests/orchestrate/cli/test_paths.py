@@ -1,6 +1,5 @@
 """A path is a path everywhere: on the command line, in overrides, in files, and in what is made of it."""
 
-import ast
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from qalof.paths import annotations_of
 from qalof.tasks.classification import ClassificationSettings
 from qalof.tiny import REVIEWS_DIR
 from tests.orchestrate.runs.test_inputs import settings_classes, texts
+from tests.sources import SOURCES, attributes
 
 ROOT = Path(__file__).parents[3]
 NASTY = [
@@ -142,9 +142,7 @@ def test_no_home_folder_is_said_in_one_line(monkeypatch):
 
 
 def test_home_folders_are_expanded_in_one_place_alone():
-    for path in (file for wing in ("qalof", "search", "orchestrate") for file in (ROOT / wing).rglob("*.py")):
-        named = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-        assert path.name == "home.py" or "expanduser" not in named, path
+    assert {path.name for path in SOURCES if "expanduser" in attributes(path)} == {"home.py"}
 
 
 def test_every_option_that_is_a_path_expands_home():

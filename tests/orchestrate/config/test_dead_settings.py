@@ -27,9 +27,9 @@ from qalof.errors import BadInputError
 from qalof.quantization.options import QuantizerOptions
 from qalof.training import range_test
 from qalof.training.loop import TrainSettings
+from tests.sources import SOURCES, nodes
 from tests.test_laws import CLASSES, fields_of
 
-ROOT = Path(__file__).resolve().parents[3]
 COPYING = ("dataclasses.py", "laws.py", "strict.py", "copy.py")
 """Files that go through all fields of a class, which is not to read one."""
 
@@ -266,11 +266,11 @@ def test_a_command_reads_every_setting_that_it_accepts(
 
 def test_every_setting_is_read_somewhere():
     """By name alone, in the whole house, so that a setting of a choice that no small run makes is not forgotten."""
-    read: set[str] = set()
-    for wing in ("qalof", "search", "orchestrate"):
-        for path in (ROOT / wing).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-                    read.add(node.attr)
+    read = {
+        node.attr
+        for path in SOURCES
+        for node in nodes(path)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
     dead = [f"{kind.__name__}.{name}" for kind in CLASSES for name in fields_of(kind) if name not in read]
     assert not dead

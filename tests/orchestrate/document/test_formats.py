@@ -11,6 +11,7 @@ from orchestrate.document import formats, terminal
 from orchestrate.report.table_blocks import _cell
 from qalof.metrics import METRICS
 from qalof.statistics import Interval
+from tests.sources import name_of, nodes
 
 ROOT = Path(__file__).resolve().parents[3] / "orchestrate"
 SHOWN = [
@@ -65,11 +66,11 @@ def test_a_duration_reads_alike_in_terminal_and_report(tmp_path):
     assert parts_of("range-test", result, tmp_path)[-1] == f"{tmp_path}  ({formats.duration(3725.2)})"
 
 
-@pytest.mark.parametrize("path", SHOWN, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_that_shows_results_rounds_by_itself(path):
+def test_no_file_that_shows_results_rounds_by_itself():
     specs = [
-        ast.unparse(node.format_spec)
-        for node in ast.walk(ast.parse(path.read_text()))
+        (name_of(path), ast.unparse(node.format_spec))
+        for path in SHOWN
+        for node in nodes(path)
         if isinstance(node, ast.FormattedValue) and node.format_spec is not None
     ]
-    assert not [spec for spec in specs if re.search(r"\.[1-9][0-9]*[fge%]", spec)]
+    assert not [(name, spec) for name, spec in specs if re.search(r"\.[1-9][0-9]*[fge%]", spec)]

@@ -31,6 +31,7 @@ def run(review_checkpoint, empty_store, tmp_path):
     return command
 
 
+@pytest.mark.slow
 def test_the_command_and_the_library_search_alike(run, review_checkpoint, tmp_path):
     settings = {"strategy": "random", "max_evaluations": 4, "objectives": OBJECTIVES, "space": {"group": "block"}}
     settings |= {"robustness": ROBUSTNESS, "limits": {"adversarial_accuracy": 0.1}}

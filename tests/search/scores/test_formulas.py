@@ -261,6 +261,7 @@ def test_no_rounded_weight_is_kept(make_model, windows, held):
         assert model.held_bytes() == {}
 
 
+@pytest.mark.slow
 def test_on_a_trained_model_fisher_foretells_kl():
     model = qalof.build(qalof.model.pretrained.BaseModel("tiny", qalof.model.pretrained.HeadKind.CAUSAL_LM))
     task = qalof.task("language-modeling", max_length=128, stride=64)

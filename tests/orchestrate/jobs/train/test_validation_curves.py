@@ -70,6 +70,7 @@ def history(folder: Path, name: str) -> list[tuple[int, float]]:
     return sorted((metric.step, metric.value) for metric in found)
 
 
+@pytest.mark.slow
 def test_curves_are_scored_on_time_change_no_weight_and_survive_a_kill_without_a_second_line(train, monkeypatch):
     plain, whole = train("plain"), train("whole", CURVES)
     for (name, ours), (_, theirs) in zip(

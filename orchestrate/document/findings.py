@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from orchestrate.runs.layout import RESULT
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_whole_lines
@@ -27,7 +28,7 @@ def check_some(rows: tuple[Any, ...], folder: Path, what: str) -> None:
         BadInputError: ``rows`` is empty.
     """
     if not rows:
-        raise BadInputError(f"result file {folder / 'result.json'} must have at least one {what}: it has none")
+        raise BadInputError(f"result file {folder / RESULT} must have at least one {what}: it has none")
 
 
 @contextmanager

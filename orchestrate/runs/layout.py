@@ -18,15 +18,21 @@ LOSSES = "losses.jsonl"
 VALIDATION, VALIDATION_PICTURE = "validation.jsonl", "validation.png"
 EVALUATIONS = "evaluations.json"
 EVALUATION_RECORD = "evaluations.jsonl"
+BITMAPS_PICTURE = "bitmaps.png"
 SEARCH_RECORD = "search.jsonl"
 JUDGE_RECORD = "judge.jsonl"
-FRONT = "front.json"
+RESOLUTION = "resolution.json"
+"""How many examples a search scores, so one that goes on scores the same without measuring the noise again."""
+FRONT, FRONT_TABLE, FRONT_PICTURE, FRONT_BITMAPS = "front.json", "front.csv", "front.png", "front_bitmaps.png"
 ATTACK_RECORD = "attacks.jsonl"
 ATTACK_JUDGED = "attacks_judged.jsonl"
 ATTACK_SKIPPED = "attacks_skipped.jsonl"
 ROBUSTNESS = "robustness.json"
 SCORE_TABLE = "scores_{score}.json"
 """The table of one score of all sites."""
+LATENCY_TABLE = "latency.json"
+METHODS, OUTCOME = "methods", "outcome.json"
+TRIALS, TRIAL = "trials", "trial.json"
 
 FILES = {
     CONFIG: "resolved config; runs as it stands",
@@ -40,9 +46,12 @@ FILES = {
     "transfer.svg": "the transfer matrix as a heat map",
     EVALUATIONS: "scores of every example",
     EVALUATION_RECORD: "record of evaluations, with scores of every example",
+    BITMAPS_PICTURE: "the bitmaps as a picture",
     FRONT: "all evaluated bitmaps and the front",
-    "front.csv": "the front as a table",
-    "front.png": "the front as a picture",
+    FRONT_TABLE: "the front as a table",
+    FRONT_PICTURE: "the front as a picture",
+    FRONT_BITMAPS: "the front's bitmaps as a picture",
+    RESOLUTION: "how many examples the search scored, and why",
     "trace.csv": "the strategy's own steps",
     SEARCH_RECORD: "record of evaluations, with scores of every example",
     JUDGE_RECORD: "record of the finalists' evaluations on examples that the search has not seen",
@@ -51,8 +60,9 @@ FILES = {
     ATTACK_JUDGED: "what every attacked text is read as, at each bitmap and draw",
     ATTACK_SKIPPED: "texts that could not be attacked, with the reason",
     SCORE_TABLE.format(score="*"): "the scores of all sites at all choices, for a search",
-    "trials": "each trial's config, checkpoint, losses and scores",
-    "methods": "each method's checkpoint and scores of every example",
+    LATENCY_TABLE: "measured latencies of the sites, for a search",
+    TRIALS: "each trial's config, checkpoint, losses and scores",
+    METHODS: "each method's checkpoint and scores of every example",
     "packed": "the export: packed integers, with checksums",
     "model.gguf": "the export: one GGUF file",
     "compressed-tensors": "the export: a folder for transformers and vLLM, with checksums",

@@ -30,7 +30,7 @@ from orchestrate.jobs.shared.job import ScoreJob
 from orchestrate.jobs.shared.scores import evaluate_bitmaps, per_example, rows
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
-from orchestrate.runs.layout import EVALUATIONS
+from orchestrate.runs.layout import BITMAPS_PICTURE, EVALUATIONS
 from orchestrate.runs.mlflow_tracker import Run
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.bitmap import FULL_PRECISION, Bitmap
@@ -41,8 +41,6 @@ from qalof.files import write_bytes, write_json
 from qalof.model.adapters import SHARED
 from qalof.tasks.base import on_request
 
-BITMAPS = "bitmaps.png"
-"""The file name of a picture of the bitmaps that are not uniform."""
 Checked = tuple[OpenCheckpoint, list[Bitmap], RandomPrecision | None]
 """The checkpoint, the bitmaps, and what is drawn."""
 
@@ -92,8 +90,8 @@ def evaluate(config: EvaluateConfig, checked: Checked, directory: RunDirectory, 
         from search.bitmap_plot import bitmaps_picture, thinned
 
         shown = {title: mixed[title] for title in thinned(list(mixed))}
-        write_bytes(directory.path / BITMAPS, bitmaps_picture(shown))
-        run.artifact(directory.path / BITMAPS)
+        write_bytes(directory.path / BITMAPS_PICTURE, bitmaps_picture(shown))
+        run.artifact(directory.path / BITMAPS_PICTURE)
     result: dict[str, Any] = {"task": opened.task.name, "rows": rows(bitmaps, scored, sites, rest)}
     if defense is not None:
         # what is measured on request is not measured under random precision, so such scores do not serve it

@@ -34,6 +34,7 @@ from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import record_bitmap
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.environment import processor_name
+from orchestrate.runs.layout import LATENCY_TABLE
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
 from qalof.bitmap import Bitmap
@@ -61,9 +62,6 @@ METRICS = (
 )
 """The measures that a row may have; a ``percent`` is of the fp32 model with a tied head."""
 
-
-LATENCY_JSON = "latency.json"
-"""The file of the measured latencies."""
 
 Checked = tuple[OpenCheckpoint, list[Bitmap]]
 """The checkpoint and the bitmaps."""
@@ -190,7 +188,7 @@ def _latencies(
         return None
     table: LatencyTable
     (table,) = pool.map([tuple(bitmaps)])
-    table.save(directory.path / LATENCY_JSON)
+    table.save(directory.path / LATENCY_TABLE)
     return table
 
 

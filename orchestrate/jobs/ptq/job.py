@@ -36,6 +36,7 @@ from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import record_bitmap, rows
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.layout import METHODS, OUTCOME
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
 from qalof.bitmap import Bitmap
@@ -57,8 +58,6 @@ from qalof.statistics import paired_difference
 from qalof.tasks.base import Task
 from qalof.tasks.factory import describe_task, make_task
 from qalof.tasks.parts import evaluate_in_parts
-
-OUTCOME = "outcome.json"
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def check(config: PtqConfig) -> Checked:
 
 def work(config: PtqConfig, checked: Checked, directory: RunDirectory, run: Run) -> dict[str, Any]:
     """Carry out all methods, and return one row per method and bitmap."""
-    folders = [directory.path / "methods" / method.name for method in config.methods]
+    folders = [directory.path / METHODS / method.name for method in config.methods]
     missing = [index for index, folder in enumerate(folders) if not (folder / OUTCOME).is_file()]
     if missing:
         _carry_out(config, checked, folders, missing)

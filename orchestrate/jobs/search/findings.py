@@ -66,7 +66,7 @@ def searched(folder: Path, result: Mapping[str, Any]) -> Searched:
     counts = len(found.points), len(found.front_points)
     if counts != (result["evaluations"], len(result["front"])) or not found.points:
         raise BadInputError(
-            f"{folder / 'front.json'} must hold result.json's {result['evaluations']} evaluations and its front of "
+            f"{folder / FRONT} must hold result.json's {result['evaluations']} evaluations and its front of "
             f"{len(result['front'])}: it has {counts[0]} and {counts[1]}; run the step again"
         )
     known = _recorded(folder / SEARCH_RECORD)

@@ -27,7 +27,7 @@ from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.scores import record_bitmap
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
-from orchestrate.runs.layout import FRONT, SEARCH_RECORD
+from orchestrate.runs.layout import FRONT, FRONT_BITMAPS, FRONT_PICTURE, FRONT_TABLE, SEARCH_RECORD
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
 from qalof.attacks.robustness.adversarial_accuracy import AdversarialAccuracy
@@ -122,7 +122,7 @@ def search(config: SearchConfig, checked: Checked, directory: RunDirectory, run:
             max_failures_in_a_row=config.max_failures_in_a_row,
         )
     found.save(directory.path)
-    for name in (FRONT, "front.csv", "front.png", "front_bitmaps.png"):
+    for name in (FRONT, FRONT_TABLE, FRONT_PICTURE, FRONT_BITMAPS):
         run.artifact(directory.path / name)
     run.log_metrics(
         {

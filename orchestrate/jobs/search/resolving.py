@@ -9,13 +9,11 @@ from typing import Any
 from orchestrate.cluster.evaluation_pool import EvaluationPool
 from orchestrate.jobs.search.config import SearchConfig
 from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.layout import RESOLUTION
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.files import read_json, write_json
 from qalof.tasks.base import example_count
 from search import BitmapSpace, resolve
-
-RESOLUTION = "resolution.json"
-"""The file of the choice, so a search that goes on scores the same examples without measuring the noise again."""
 
 
 def resolved(

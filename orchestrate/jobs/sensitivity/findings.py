@@ -10,6 +10,7 @@ from typing import Any
 from orchestrate.document.record import Step
 from orchestrate.jobs.sensitivity.output_error_view import OutputErrors, output_errors
 from orchestrate.jobs.sensitivity.table_view import TableScores, table_findings
+from orchestrate.runs.layout import RESULT
 from qalof.errors import BadInputError
 from qalof.metrics import DROP
 from qalof.statistics import Interval
@@ -65,5 +66,5 @@ def ranked(folder: Path, result: Mapping[str, Any]) -> Ranked | OutputErrors | T
         for row in result["ranking"]
     )
     if not drops:
-        raise BadInputError(f"result file {folder / 'result.json'} must rank at least one unit: it ranks none")
+        raise BadInputError(f"result file {folder / RESULT} must rank at least one unit: it ranks none")
     return Ranked(metric, str(reference["bits"]), Interval.from_json(reference[metric]), drops)

@@ -27,13 +27,12 @@ from orchestrate.jobs.sweep.plan import SweepPlan, trial_config
 from orchestrate.jobs.sweep.trial import Rung, TrialRun
 from orchestrate.jobs.train.best_checkpoint import Watched
 from orchestrate.runs.directory import RunDirectory
+from orchestrate.runs.layout import TRIAL, TRIALS
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
 from qalof.errors import BadInputError
 from qalof.files import read_json, write_json
 
-TRIALS = "trials"
-TRIAL = "trial.json"
 _WORST = -1e30
 """What Tune's scheduler gets for a trial without a score, since it compares numbers."""
 

@@ -1,3 +1,5 @@
+import ast
+import re
 import time
 from pathlib import Path
 
@@ -7,6 +9,7 @@ from orchestrate.runs.directory import RunDirectory, read_moment, read_result
 from qalof.errors import BadInputError
 from qalof.files import write_json
 
+ROOT = Path(__file__).resolve().parents[3]
 CONFIG = {"steps": 3, "workers": {"count": 2}, "tracking": {"root": "runs"}}
 
 
@@ -78,3 +81,15 @@ def test_a_result_of_a_newer_version_is_refused(tmp_path: Path):
     write_json(tmp_path / "result.json", {"format_version": 99, "result": {}})
     with pytest.raises(BadInputError, match="99"):
         read_result(tmp_path / "result.json")
+
+
+def test_every_file_of_a_run_directory_is_named_in_its_layout():
+    """What a command writes has its name from ``runs/layout.py``; the others are no files of a run directory."""
+    others = {"search.jsonl", "bitmap.json", "checkpoint_manager_snapshot.json"}  # the API's default, MLflow's, Ray's
+    named = {
+        node.value
+        for path in sorted((ROOT / "orchestrate" / "jobs").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert {name for name in named if re.fullmatch(r"\w+\.(jsonl?|csv|png|svg|yaml|pdf|html)", name)} == others

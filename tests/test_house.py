@@ -164,3 +164,32 @@ def test_tests_of_orchestrate_stand_in_its_rooms():
     folders = {path.parent.relative_to(tests) for path in (tests / "orchestrate").rglob("test_*.py")}
     unlike = {str(folder) for folder in folders if not any((ROOT / folder).glob("[!_]*.py"))}
     assert not unlike, "a test stands in the folder of the room that it tests"
+
+
+FRAGMENTS = {
+    "Of", "By", "From", "In", "On", "At", "With", "For", "To", "After", "Over", "Per", "As", "None", "Else", "Also",
+}  # fmt: skip
+"""No docstring begins with one of these: what follows is part of a sentence that is not there."""
+NAMES = {"The", "A", "An", "Whether", "How", "What", "Why", "Where", "Which"}
+"""A function does something, so its docstring does not begin with one of these; a property has a value."""
+
+
+def docstrings(path: Path) -> dict[str, bool]:
+    """The docstrings of modules, classes, functions and fields, each with whether it is a function's."""
+    found = {}
+    for node in nodes(path):
+        does = isinstance(node, ast.FunctionDef) and not any("property" in ast.unparse(d) for d in node.decorator_list)
+        for index, each in enumerate(getattr(node, "body", ()) if isinstance(getattr(node, "body", ()), list) else ()):
+            if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant):
+                found[str(each.value.value)] = does and index == 0
+    return found
+
+
+def test_a_docstring_begins_a_sentence():
+    wrong = {
+        f"{path.relative_to(ROOT)}: {' '.join(text.split())[:60]}"
+        for path in SOURCES
+        for text, of_function in docstrings(path).items()
+        if text.split()[:1] and text.split()[0] in FRAGMENTS | (NAMES if of_function else set())
+    }
+    assert not wrong

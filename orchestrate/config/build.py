@@ -1,4 +1,4 @@
-"""From configs to the core's objects.
+"""Makes the core's objects of configs.
 
 The driver builds once to find bad input before any worker starts; every worker and actor then builds its own from the
 same plain config, so nothing large is ever sent.

@@ -60,7 +60,7 @@ class DamageSums:
     """Sums over the tokens of some batches."""
 
     values: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
-    """By role, site and choice, the sums of the formula."""
+    """The sums of the formula, by role, site and choice."""
     rows: int
     """The number of labeled rows."""
     tokens: int

@@ -65,7 +65,7 @@ class ZeroShotTask:
     labels: int | None = None
     primary_metric = "acc"
     metrics: tuple[str, ...] = ("acc", "acc_norm")
-    """On the class, the metrics that any benchmark may have; on a task, those of its own benchmark."""
+    """The metrics that any benchmark may have, on the class; those of its own benchmark, on a task."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: ZeroShotSettings | None = None) -> None:
         self.tokenizer = tokenizer

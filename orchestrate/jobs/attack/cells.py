@@ -16,18 +16,18 @@ Shares are in percent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrate.document.cell import Cell
+from orchestrate.document.findings import recorded
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import Place
 from orchestrate.jobs.attack.config import AttackConfig
 from orchestrate.jobs.attack.findings import skipped_in
 from orchestrate.runs.layout import ATTACK_RECORD, ROBUSTNESS
 from qalof.attacks.result import AttackResult, AttackStatus, summarize
-from qalof.files import read_json, read_whole_lines
+from qalof.files import read_json
 from qalof.metrics import ADVERSARIAL_ACCURACY
 from qalof.statistics import bootstrap_mean, wilson
 
@@ -105,7 +105,6 @@ def _rate(rate: Mapping[str, Any]) -> Cell:
 
 
 def _results(step: PlannedStep) -> Iterator[AttackResult]:
-    lines = read_whole_lines(step.folder / ATTACK_RECORD)
     left_out = skipped_in(step.folder)
-    found = (AttackResult.from_json(json.loads(line)) for line in lines if line)
+    found = map(AttackResult.from_json, recorded(step.folder / ATTACK_RECORD))
     yield from (result for result in found if result.example_id not in left_out)

@@ -6,7 +6,6 @@ examples of the means of each example, since every unit was scored on the same e
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrate.document.cell import Cell
+from orchestrate.document.findings import recorded
 from orchestrate.document.formats import natural
 from orchestrate.document.planned_step import PlannedStep
 from orchestrate.document.table_config import Place
@@ -22,7 +22,6 @@ from orchestrate.jobs.sensitivity.config import SensitivityConfig
 from orchestrate.runs.layout import EVALUATION_RECORD
 from qalof.bitmap import Bitmap, block_name
 from qalof.errors import BadInputError
-from qalof.files import read_whole_lines
 from qalof.metrics import DROP, metric_of
 from qalof.statistics import bootstrap_mean
 from search.scores.output_error import SENSITIVITY_JSON, OutputError, read_errors
@@ -67,7 +66,7 @@ def _reduced(step: PlannedStep, metric: str) -> tuple[Scores, dict[str, Scores]]
     by_block = step.config.unit == "block"  # type: ignore[attr-defined]
     reference: Scores | None = None
     units: dict[str, Scores] = {}
-    for line in map(json.loads, filter(None, read_whole_lines(step.folder / EVALUATION_RECORD))):
+    for line in recorded(step.folder / EVALUATION_RECORD):
         changed = [site for site, layer in Bitmap.from_json(line["bitmap"]).items() if layer.weight != bits]
         # a metric that is no mean over examples, such as a perplexity, has one value and no spread
         found = line["evaluation"]

@@ -43,8 +43,8 @@ class Asymmetric(Quantizer, method="asymmetric"):
         return 2 if self.zero_point == "integer" else self.scale_bytes
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """The codes reach from 0 to n. A real n is rounded half up; with an integer zero point it is rounded upwards,
-        since the rounding of the zero point may need one code more.
+        """Let the codes reach from 0 to n. A real n is rounded half up; with an integer zero point it is rounded
+        upwards, since the rounding of the zero point may need one code more.
         """
         divisor, highest = self._levels(2**bits - 1)
         return 0, highest if self.zero_point == "float" else math.ceil(divisor)

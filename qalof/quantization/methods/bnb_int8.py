@@ -31,7 +31,7 @@ class BnbInt8(Quantizer, method="bnb_int8"):
     only_bits: ClassVar[int | None] = 8
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """The codes reach from -127 to 127."""
+        """Let the codes reach from -127 to 127."""
         return -_HIGHEST, _HIGHEST
 
     def _grid_of(self, x: torch.Tensor, bits: float) -> QParams:

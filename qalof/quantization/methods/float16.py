@@ -31,7 +31,7 @@ class Float16(Quantizer, method="float16"):
     only_bits: ClassVar[int | None] = 16
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """The codes reach from that of -65504 to that of 65504."""
+        """Let the codes reach from that of -65504 to that of 65504."""
         return -_LARGEST_CODE, _LARGEST_CODE
 
     def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:

@@ -81,7 +81,7 @@ class Gguf(_Blocks, method="gguf"):
     widths: ClassVar[tuple[int, ...]] = (4, 5, 8)
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """The codes reach from -127 to 127 at 8 bits; lower widths use all 2^b codes."""
+        """Let the codes reach from -127 to 127 at 8 bits; lower widths use all 2^b codes."""
         half = 2 ** (int(bits) - 1)
         return (-127, 127) if bits == 8 else (-half, half - 1)
 
@@ -118,7 +118,7 @@ class GgufAffine(_Blocks, method="gguf_affine"):
     has_zero_point: ClassVar[bool] = True
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """The codes reach from 0 to 2^b - 1."""
+        """Let the codes reach from 0 to 2^b - 1."""
         return 0, 2 ** int(bits) - 1
 
     def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:

@@ -35,7 +35,7 @@ class LlmQat(Quantizer, method="llm_qat"):
             )
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """The codes reach from -Q to Q."""
+        """Let the codes reach from -Q to Q."""
         _, highest = self._levels(2 ** (bits - 1) - 1)
         return -highest, highest
 

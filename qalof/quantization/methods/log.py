@@ -40,7 +40,7 @@ class Log(Quantizer, method="log"):
     has_zero_point: ClassVar[bool] = True
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """The codes reach from -n to n; n is rounded half up where the width is real."""
+        """Let the codes reach from -n to n; n is rounded half up where the width is real."""
         highest = max(1, self._levels(2 ** (bits - 1) - 1)[1])
         return -highest, highest
 

@@ -56,7 +56,7 @@ class Lsq(Quantizer, method="lsq"):
         )
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """The codes reach from -Qn to Qp, which are rounded half up where the width is real."""
+        """Let the codes reach from -Qn to Qp, which are rounded half up where the width is real."""
         if not self.signed:
             return 0, self._levels(2**bits - 1)[1]
         return -self._levels(2 ** (bits - 1))[1], self._levels(2 ** (bits - 1) - 1)[1]

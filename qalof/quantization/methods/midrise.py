@@ -28,7 +28,7 @@ class MidRise(Quantizer, method="midrise2"):
     only_bits: ClassVar[int | None] = 2
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """The codes reach from -2 to 1."""
+        """Let the codes reach from -2 to 1."""
         return -2, 1
 
     def _grid_of(self, x: torch.Tensor, bits: float) -> QParams:

@@ -36,7 +36,7 @@ class NormalFloat4(Quantizer, method="nf4"):
     only_bits: ClassVar[int | None] = 4
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """The codes reach from 0 to 15."""
+        """Let the codes reach from 0 to 15."""
         return 0, 15
 
     def _grid_of(self, x: torch.Tensor, bits: float) -> QParams:

@@ -33,7 +33,7 @@ class Symmetric(Quantizer, method="symmetric"):
     scaled_codes: ClassVar[bool] = True
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """The codes reach from -Q to Q in the narrow range; at one bit they are -1 and 1, and 0 is not used."""
+        """Let the codes reach from -Q to Q in the narrow range; at one bit they are -1 and 1, and 0 is not used."""
         if bits == 1:
             return -1, 1
         divisor = self._divisor(bits)

@@ -33,7 +33,7 @@ class Tanh(Quantizer, method="tanh"):
     """Which gradient passes the rounding."""
 
     def code_range(self, bits: float) -> tuple[int, int]:
-        """The codes reach from 0 to n, which is rounded half up where it is real."""
+        """Let the codes reach from 0 to n, which is rounded half up where it is real."""
         return 0, self._levels(2**bits - 1)[1]
 
     def _qparams_of_range(self, low: torch.Tensor, high: torch.Tensor, bits: float) -> QParams:

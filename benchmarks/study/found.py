@@ -15,10 +15,11 @@ from study.scoring import scores_of
 
 PAIRS = (
     *((f"after, {budget} bits", f"before, {budget} bits") for budget in BUDGETS),
+    ("after, knapsack of 5.0 bits", "before, 5.0 bits"), ("after, knapsack of 5.0 bits", "uniform 5"),
     ("after, 5.0 bits", "uniform 5"), ("before, 5.0 bits", "uniform 5"),
     ("after, 4.5 bits", "uniform 4"), ("before, 4.5 bits", "uniform 4"),
-    ("after, 4.5 bits", "uniform 5"), ("before, 4.5 bits", "uniform 5"),
-    ("after, 5.0 bits", "uniform 6"), ("after, 5.0 bits", "striped"), ("after, 5.0 bits", "hybrid"),
+    ("after, 4.5 bits", "uniform 5"), ("before, 4.5 bits", "uniform 5"), ("after, 4.5 bits", "before, 5.0 bits"),
+    *(("after, 4.5 bits", over) for over in ("uniform 6", "striped", "hybrid")),
 )  # fmt: skip
 """(bitmap, compared with)."""
 
@@ -34,7 +35,7 @@ Scored = Mapping[str, tuple[Evaluation, str | None]]
 
 def searched(place: Place, done: Mapping[str, Any]) -> dict[str, Any] | None:
     """Every bitmap's scores, and the paired differences, on the questions that both sides have."""
-    rows, before = scores_of(place, "compare_searches"), scores_of(place, f"score_{SEARCHED}")
+    rows, before = _distinct(scores_of(place, "compare_searches")), scores_of(place, f"score_{SEARCHED}")
     if not rows or "search_after" not in done:
         return None
     here = {name: _joined(place, row) for name, row in rows.items()}
@@ -53,6 +54,14 @@ def searched(place: Place, done: Mapping[str, Any]) -> dict[str, Any] | None:
             for when in ("before", "after")
         },
     }  # fmt: skip
+
+
+def _distinct(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows without those whose bitmap an earlier one has, since the best within a budget may need less than it."""
+    first: dict[str, str] = {}
+    for name, row in rows.items():
+        first.setdefault(row["bitmap"], name)
+    return {name: rows[name] for name in first.values()}
 
 
 def _bits(rows: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:

@@ -160,8 +160,10 @@ def compared(place: Place, stage: str, of: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for budget in map(str, BUDGETS):
         for when in ("after", "before"):
-            found[f"{when}, {budget} bits"] = place.done[f"search_{when}"]["best"][budget]["bitmap"]
-    found["uniform 5"] = form(5)
+            best = place.done[f"search_{when}"]["best"][budget]["bitmap"]
+            if best not in found.values():  # the best within a budget may need less than it
+                found[f"{when}, {budget} bits"] = best
+    found |= {"after, knapsack of 5.0 bits": _knapsack(place, "search_after", BUDGETS.index(5.0)), "uniform 5": form(5)}
     others = {f"uniform {bits}": form(bits) for bits in (4, 6)} | {name: MIXED[name] for name in ("striped", "hybrid")}
     for part, evaluate in zip(PARTS, (losses.evaluate, task.evaluate), strict=True):
         tasks: dict[str, Score] = {
@@ -171,6 +173,12 @@ def compared(place: Place, stage: str, of: str) -> dict[str, Any]:
         for specs in (found, others):
             kept_scores(place, stage, model, specs, tasks)
     return scores_of(place, stage)
+
+
+def _knapsack(place: Place, stage: str, index: int) -> Any:
+    """The bitmap that the table of scores leads to, which uses its budget up; a search begins with one per budget."""
+    rows = map(json.loads, read_whole_lines(place.path(stage) / RECORD))
+    return [row["bitmap"] for row in rows if "bitmap" in row][index]
 
 
 def pieces(place: Place, part: str) -> list[str]:

@@ -43,17 +43,20 @@ def searched(place: Place, done: Mapping[str, Any]) -> dict[str, Any] | None:
     scored: dict[str, Scored] = {name: there.get(name, {}) | here.get(name, {}) for name in {**here, **there}}
     twice = [name for name in there if "loss" in here.get(name, {})]
     return {
-        "in": SEARCHED, "average_bits": {**_bits(before, ELSEWHERE), **_bits(rows, {name: name for name in rows})},
+        "in": SEARCHED, "bitmaps": {name: row["bitmap"] for name, row in rows.items()},
+        "average_bits": {**_bits(before, ELSEWHERE), **_bits(rows, {name: name for name in rows})},
         "rows": {name: _row(each) for name, each in scored.items()},
         "pairs": [
             {"of": a, "over": b} | _differences(scored[a], scored[b]) for a, b in PAIRS if a in scored and b in scored
         ],
         "machines_differ": {name: _differences(here[name], there[name])["loss"] for name in twice},
-        "searches": {
-            when: {"questions": place.scale.choose_questions, **done[f"search_{when}"]}
-            for when in ("before", "after")
-        },
+        "searches": {when: _effort(place, done[f"search_{when}"]) for when in ("before", "after")},
     }  # fmt: skip
+
+
+def _effort(place: Place, result: Mapping[str, Any]) -> dict[str, int]:
+    """How many bitmaps a search evaluated, and on how many questions; one that does not say took all of them."""
+    return {"evaluations": result["evaluations"], "questions": result.get("questions", place.scale.choose_questions)}
 
 
 def _distinct(rows: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,6 +154,19 @@ def test_claims_about_layers_find_what_was_planted(study):
     assert next(iter(told["most"])) == "layers.0.mlp.gate_proj"
 
 
+def test_a_claim_holds_or_is_contradicted_only_where_the_whole_interval_is_on_one_side(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from claim_table import verdict
+
+    for side in (1, -1):
+        for low, high in ((-2.0, -1.0), (-1.0, 1.0), (0.0, 1.0), (1.0, 2.0)):
+            told = verdict(((low + high) / 2, low, high), 0, side)
+            if low <= 0 <= high:
+                assert told == "is not shown"
+            else:
+                assert told == ("holds" if (low > 0) == (side > 0) else "is contradicted")
+
+
 def test_the_tables_on_the_pages_are_those_of_the_committed_result(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import tables

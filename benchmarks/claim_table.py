@@ -15,7 +15,7 @@ DEPTH = "rank correlation of a block's depth and damage"
 OF_LAYERS = (
     ("late blocks bear rounding better than early ones (S1, S3)", DEPTH, "depth and damage, rank correlation", 0, -1),
     ("MLP layers are more sensitive than attention layers (S1)", "MLP layers over attention layers", "ratio", 1, 1),
-    ("the same, per weight", "MLP layers over attention layers, per weight", "ratio", 1, 1),
+    ("the same per weight, which S1 does not say", "MLP layers over attention layers, per weight", "ratio", 1, 1),
     ("attention's output layer bears it better than the layers before it (S1)",
      "attention's output over its queries, keys and values", "ratio", 1, -1),
     ("the MLP's output layer bears it better than the layers before it (S1)",

@@ -84,10 +84,12 @@ def scheme_pairs(found: Found) -> str:
         ]
         for row in found["machines_differ"]
     ]  # fmt: skip
-    if not twice:
-        return table
-    told = "‡ the two sides come from two machines, which differ on the same bitmap by:"
-    return f"{table}\n\n{told}\n\n{rows(['scored on the CPU, minus on the GPU', 'perplexities', 'loss'], twice)}"
+    crossed = any(len(set(row["machines"])) > 1 for row in found["scheme_pairs"])
+    told = "‡ the two sides come from two machines, of which one multiplies in fp32 and the other in TF32"
+    if twice:
+        differ = rows(["scored on the CPU, minus on the GPU", "perplexities", "loss"], twice)
+        return f"{table}\n\n{told}; on the same bitmap they differ by:\n\n{differ}"
+    return f"{table}\n\n{told}" if crossed else table
 
 
 def _scored(row: Found, name: str, digits: int) -> str:

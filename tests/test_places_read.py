@@ -123,7 +123,7 @@ BY_OTHERS = {
     "is_packed", "OpenCheckpoint.__init__", "OpenCheckpoint.of",
     "EvaluationPool.__init__", "CheckpointEvaluator.__init__", "EvaluationRecord.__init__", "search",
     "run", "execute", "run_pipeline", "load", "task_of", "write_gguf", "write_gguf_lora", "SearchResult.plot",
-    "check_target", "judge",
+    "check_target", "judge", "save_configs",
 }  # fmt: skip
 """Public functions that say yes or no, or are called by those above or by ``orchestrate/cli/test_bad_places.py``."""
 

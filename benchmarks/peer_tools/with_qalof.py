@@ -8,6 +8,7 @@ on a part that no other tool reads.
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def main() -> None:
     model = switchable(job["model"])
     space = search.BitmapSpace.of(model, weight=job["menu"], activation=(32,), kv=None)
     recipes = (knapsack if job["way"] == "knapsack" else guided)(job, model, space)
-    write_answer(job["answer"], {"version": qalof.__version__, "torch": torch.__version__, "recipes": recipes})
+    write_answer(job["answer"], {"version": version("qalof"), "torch": torch.__version__, "recipes": recipes})
 
 
 def switchable(folder: str) -> Any:

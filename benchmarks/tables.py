@@ -25,14 +25,16 @@ from claim_table import claims
 from layer_tables import baselines, head, scheme_pairs, searched, sensitivity, sensitivity_trained, speed
 from matplotlib.figure import Figure
 from md_tables import rows, three
+from peer_tables import peer_ratios, peers
 from study_tables import NAMES, by_width, compared, cost, learned, mixed, origin
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "real_study.json"
 ATTACKS = RESULT.with_name("attacks_real.json")
 SEARCH = RESULT.with_name("search_real.json")
+PEERS = RESULT.with_name("peers.json")
 PICTURE = ROOT / "docs" / "front_real.svg"
-PAGES = ("README.md", "docs/real_study.md", "docs/attack_study.md")
+PAGES = ("README.md", "docs/real_study.md", "docs/attack_study.md", "docs/experiments.md")
 IN_README = ("untrained", "full_precision", "static_8", "static_4", "spnet", "cascade", "cpt")
 
 Found = Mapping[str, Any]
@@ -83,8 +85,8 @@ def attack_origin(found: Found) -> str:
     return f"{about['device']}, torch {about['torch']}, commit `{about['commit'][:7]}`; {found['command']}."
 
 
-def _attacks() -> Found:
-    found: Found = json.loads(ATTACKS.read_text(encoding="utf-8"))
+def _read(path: Path) -> Found:
+    found: Found = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
@@ -149,11 +151,13 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "claims": claims,
     "cost": cost,
     "speed": speed,
-    "attacks": lambda _: table_of(_attacks()),
-    "attack tests": lambda _: tests_of(_attacks()),
-    "attack transfer": lambda _: transfers_of(_attacks()),
-    "attack victims": lambda _: attack_victims(_attacks()),
-    "attack origin": lambda _: attack_origin(_attacks()),
+    "attacks": lambda _: table_of(_read(ATTACKS)),
+    "attack tests": lambda _: tests_of(_read(ATTACKS)),
+    "attack transfer": lambda _: transfers_of(_read(ATTACKS)),
+    "attack victims": lambda _: attack_victims(_read(ATTACKS)),
+    "peers": lambda _: peers(_read(PEERS)),
+    "peer ratios": lambda _: peer_ratios(_read(PEERS)),
+    "attack origin": lambda _: attack_origin(_read(ATTACKS)),
 }
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""QaLoF's search beside ModelOpt's ``auto_quantize`` and AutoRound's ``AutoScheme``: same model, text, menu and judge.
+r"""QaLoF's search beside ModelOpt's ``auto_quantize`` and AutoRound's ``AutoScheme``: same model, text, menu and judge.
 
     make real-model
     python benchmarks/peers.py setup --tool modelopt
     python benchmarks/peers.py setup --tool autoround
-    QALOF_DATA=../shared/data python benchmarks/peers.py run > benchmarks/results/peers.json
+    QALOF_DATA=../shared/data python benchmarks/peers.py run --judge 24 --ways knapsack gradient "delta loss" \
+        > benchmarks/results/peers.json
 
 Each tool works in a process of its own environment, on one thread, and gives back a recipe per budget (site -> bits)
 and the CPU seconds to it, loading of the model apart.  All recipes are judged as bitmaps under QaLoF's default

@@ -87,11 +87,16 @@ def main() -> None:
     print(json.dumps(result, indent=2))
 
 
-def _tasks(data: Path, output: Path) -> dict[str, Any]:
-    """Return a task per part of the text; the training text of each is the part for calibration."""
+def write_parts(data: Path, output: Path) -> None:
+    """Write each of :data:`PARTS` of the text as a file of its name in ``output``."""
     text = (data / "wikitext2" / "wiki.valid.raw").read_text(encoding="utf-8")
     for part, (start, end) in PARTS.items():
         (output / f"{part}.txt").write_text(text[int(start * len(text)) : int(end * len(text))], encoding="utf-8")
+
+
+def _tasks(data: Path, output: Path) -> dict[str, Any]:
+    """Return a task per part of the text; the training text of each is the part for calibration."""
+    write_parts(data, output)
     return {
         part: qalof.task(
             "language-modeling", source=SOURCE, data=str(output / "calibrate.txt"),

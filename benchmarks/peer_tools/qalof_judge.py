@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exchange import WINDOW, spread
+from search_real import SOURCE, write_parts
 from with_qalof import switchable, task_of
 
 import search
@@ -18,10 +19,6 @@ from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer
 from qalof.statistics import paired_difference
 from search.record import EvaluationRecord
 
-SOURCE = "cache:SmolLM2-135M-Instruct"
-PARTS = {"calibrate": (0.0, 0.4), "choose": (0.4, 0.7), "judge": (0.7, 1.0)}
-"""The parts of the text, as in search_real.py."""
-
 
 def prepared(data: Path, output: Path, windows: int) -> dict[str, Any]:
     """Return model folder, text folder, windows with their texts, and the names of the sites; files are kept."""
@@ -30,9 +27,7 @@ def prepared(data: Path, output: Path, windows: int) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
         return found
     parts.mkdir(parents=True, exist_ok=True)
-    text = (data / "wikitext2" / "wiki.valid.raw").read_text(encoding="utf-8")
-    for part, (start, end) in PARTS.items():
-        (parts / f"{part}.txt").write_text(text[int(start * len(text)) : int(end * len(text))], encoding="utf-8")
+    write_parts(data, parts)
     tokenizer = load_tokenizer(SOURCE)
     load_pretrained(SOURCE, HeadKind.CAUSAL_LM).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

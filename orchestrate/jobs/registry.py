@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections import UserDict
 from importlib import import_module
 from typing import Any
 
 from orchestrate.jobs.base import Job
 
 
-class Registry(MutableMapping[str, Job[Any, Any]]):
-    """Jobs by name.
+class Registry(UserDict[str, Any]):
+    """Jobs by name, or the class of a job as ``folder.Class``, whose folder is one of ``orchestrate/jobs``.
 
     The module of a job is imported when the job is first asked for: each brings libraries that the others do without,
     and a command waits for its own alone.
-
-    Args:
-        places: the class of each job as ``folder.Class``, by name; its folder is one of ``orchestrate/jobs``.
     """
 
-    def __init__(self, places: Mapping[str, str]) -> None:
-        self._jobs: dict[str, Job[Any, Any] | str] = dict(places)
-
     def __getitem__(self, name: str) -> Job[Any, Any]:
-        found = self._jobs[name]
+        found = self.data[name]
         if isinstance(found, str):
             folder, kind = found.split(".")
-            found = self._jobs[name] = getattr(import_module(f"orchestrate.jobs.{folder}.job"), kind)()
-        return found
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._jobs
-
-    def __setitem__(self, name: str, job: Job[Any, Any]) -> None:
-        self._jobs[name] = job
-
-    def __delitem__(self, name: str) -> None:
-        del self._jobs[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._jobs)
-
-    def __len__(self) -> int:
-        return len(self._jobs)
+            found = self.data[name] = getattr(import_module(f"orchestrate.jobs.{folder}.job"), kind)()
+        job: Job[Any, Any] = found
+        return job
 
 
 JOBS = Registry(

@@ -5,6 +5,8 @@
     python benchmarks/real_study.py run --data build/study/data --state build/study/state
     python benchmarks/real_study.py summarize --data build/study/data --state build/study/state > real_study.json
 
+``summarize --onto FILE`` completes the summary by an earlier one, whose state was lost with its machine.
+
 ``run`` goes on from its state: at the grain of one training checkpoint and one scored bitmap, and a stage whose inputs
 are unchanged is skipped.  It stops after ``--minutes``, and can be called until nothing is left; it says what is left.
 It needs torch, transformers, peft and scipy alone.  ``--scale`` is ``cpu`` (days of two cores at low priority),
@@ -26,6 +28,7 @@ import torch
 from measure import environment
 from study.clock import Clock
 from study.data import prepare
+from study.onto import onto
 from study.place import Place
 from study.runner import run
 from study.scales import SCALES
@@ -49,6 +52,7 @@ def main() -> None:
     for command in (running, summarizing):
         command.add_argument("--state", type=Path, required=True)
         command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    summarizing.add_argument("--onto", type=Path, help="an earlier summary, for what this state does not have")
     running.add_argument("--minutes", type=float, default=1e6)
     running.add_argument("--jobs", type=int, default=1)
     running.add_argument("--only", help="the beginnings of the stages' names, with commas between them")
@@ -59,7 +63,10 @@ def main() -> None:
     device, minutes = torch.device(options.device), getattr(options, "minutes", 0.0)
     place = Place(options.model, SCALES[options.scale], options.data, options.state, device, Clock(minutes))
     if options.command == "summarize":
-        print(json.dumps(summarize(place, options.scale), indent=1))
+        summary = summarize(place, options.scale)
+        if options.onto is not None:
+            summary = onto(summary, read_json(options.onto, "an earlier summary"))
+        print(json.dumps(summary, indent=1))
         return
     if device.type == "cpu":
         os.nice(10)

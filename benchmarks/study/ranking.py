@@ -28,8 +28,6 @@ PARTS = ("losses", "answers")
 CPU_QUESTIONS = 48
 """A search on a CPU chooses on no more questions than these, or it would take most of an hour."""
 RECORD = "search.jsonl"
-CPU_WINDOW = 128
-"""Tokens of a window on a CPU, where 210 layers at two widths take ten minutes with 256."""
 SIZES = "sizes.json"
 LOW = (4, 3)
 MENU = tuple(bits for bits in FIVE if bits < 16)
@@ -68,7 +66,7 @@ def sensitivity(place: Place, stage: str) -> dict[str, Any]:
     features = text_task(place.data, place.source, place.scale).train_features()
     drawn = random.Random(SEED).sample(range(len(features)), place.scale.sensitivity_windows)
     for number, index in enumerate(drawn):
-        window = [features[index]["input_ids"][: WINDOW if place.device.type == "cuda" else CPU_WINDOW]]
+        window = [features[index]["input_ids"][:WINDOW]]
         with place.products():
             search.compute_scores(
                 model, window, "kl", {"weight": tuple(map(str, LOW))},

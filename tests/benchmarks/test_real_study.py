@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation, mean_per_token
 from tests.benchmarks.ticks import Ticks
 
@@ -19,9 +20,9 @@ SOME = "train_spnet,score_spnet,generated,train_data_free,score_data_free,search
 @pytest.fixture
 def study(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from study import data, place, plan, runner, scales, summary
+    from study import data, onto, place, plan, runner, scales, summary
 
-    yield {"data": data, "place": place, "plan": plan, "runner": runner, "scales": scales, "summary": summary}
+    yield {each.__name__.split(".")[-1]: each for each in (data, onto, place, plan, runner, scales, summary)}
     for name in [name for name in sys.modules if name.split(".")[0] in ("study", "measure", "tables", "attack_study")]:
         del sys.modules[name]
 
@@ -132,6 +133,42 @@ def test_bitmaps_are_compared_on_the_questions_that_both_have(study, tmp_path):
     # a piece that is missing ends what is joined
     late = {names[0]: every[names[0]], names[2]: every[names[1]]}
     assert found._joined(place, {"evaluations": late, "machines": dict.fromkeys(late, "this")})["loss"][0].examples == 2
+
+
+def summary_of(trainings, perplexity, **more):
+    """A summary with one baseline, and one trained model where there are trainings."""
+    row = {"perplexity": [perplexity], "machines": {"text": f"machine {perplexity}"}, **more}
+    return {
+        **dict.fromkeys(("scale", "settings", "model", "stored_as", "questions"), "the same"),
+        **{name: dict(trainings) for name in ("scores", "search", "data_free_text", "sensitivity_trained", "cost")},
+        "trainings": trainings, "comparisons": list(trainings), "mixed": [], "machines_differ": [],
+        "baselines": {"NF4": {"w4": row}},
+        "scheme_pairs": [{"of": "NF4", "over": "GPTQ", "at": "w4", "loss": perplexity}],
+        "sensitivity": None, "head": {}, "speed": None, "machines": [{"device": perplexity}],
+        "seconds": {f"stage {perplexity}": 1},
+    }  # fmt: skip
+
+
+def test_a_summary_is_completed_by_an_earlier_one_and_trained_models_come_from_one_state_alone(study):
+    onto = study["onto"].onto
+    earlier, later = summary_of({"cpt": 1}, 5, boolq=[40]), summary_of({}, 6)
+    later["head"] = {"found": 1}
+    found = onto(later, earlier)
+    assert found["trainings"] == found["scores"] == {"cpt": 1}
+    assert found["comparisons"] == ["cpt"]
+    row = found["baselines"]["NF4"]["w4"]
+    assert (row["perplexity"], row["boolq"], row["machines"]) == ([6], [40], {"text": "machine 6"})
+    assert [pair["loss"] for pair in found["scheme_pairs"]] == [6]
+    assert found["head"] == {"found": 1}
+    assert found["machines"] == [{"device": 5}, {"device": 6}]
+    assert set(found["seconds"]) == {"stage 5", "stage 6"}
+    again = onto(summary_of({"spnet": 2}, 7), earlier)
+    assert again["trainings"] == again["scores"] == again["cost"] == {"spnet": 2}
+
+
+def test_a_summary_of_another_scale_completes_nothing(study):
+    with pytest.raises(BadInputError, match="scale is 'cpu' here and 'the same' there"):
+        study["onto"].onto(summary_of({}, 6) | {"scale": "cpu"}, summary_of({}, 5))
 
 
 def test_claims_about_layers_find_what_was_planted(study):

@@ -22,6 +22,7 @@ from typing import Any
 import matplotlib
 from attack_study.figures import table_of, tests_of, transfers_of
 from claim_table import claims
+from cost_tables import products, start, step
 from layer_tables import baselines, head, scheme_pairs, searched, sensitivity, sensitivity_trained, speed
 from matplotlib.figure import Figure
 from md_tables import rows, three
@@ -33,6 +34,7 @@ RESULT = ROOT / "benchmarks" / "results" / "real_study.json"
 ATTACKS = RESULT.with_name("attacks_real.json")
 SEARCH = RESULT.with_name("search_real.json")
 PEERS = RESULT.with_name("peers.json")
+STEP, START = RESULT.with_name("train_step_real.json"), RESULT.with_name("start_up.json")
 PICTURE = ROOT / "docs" / "front_real.svg"
 PAGES = ("README.md", "docs/real_study.md", "docs/attack_study.md", "docs/experiments.md")
 IN_README = ("untrained", "full_precision", "static_8", "static_4", "spnet", "cascade", "cpt")
@@ -155,6 +157,9 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "attack tests": lambda _: tests_of(_read(ATTACKS)),
     "attack transfer": lambda _: transfers_of(_read(ATTACKS)),
     "attack victims": lambda _: attack_victims(_read(ATTACKS)),
+    "step": lambda _: step(_read(STEP)),
+    "products": lambda _: products(_read(STEP)),
+    "start": lambda _: start(_read(START)),
     "peers": lambda _: peers(_read(PEERS)),
     "peer ratios": lambda _: peer_ratios(_read(PEERS)),
     "attack origin": lambda _: attack_origin(_read(ATTACKS)),

@@ -25,8 +25,12 @@ def step(found: Found) -> str:
     """Seconds of a step by variant, and over the first one."""
     tokens = found["tokens_by_round"]
     body = [
-        [words, _spread(found["seconds"][name]), f"{found['cpu_over_whole_head'][name]['median']:.2f}"]
-        + [f"{median(row[batching] for row in tokens):,.0f}"]
+        [
+            words,
+            _spread(found["seconds"][name]),
+            f"{found['cpu_over_whole_head'][name]['median']:.2f}",
+            f"{median(row[batching] for row in tokens):,.0f}",
+        ]
         for name, (words, batching) in STEPS.items()
         if name in found["seconds"]
     ]

@@ -3,11 +3,13 @@
     make real-model
     QALOF_DATA=../shared/data python benchmarks/search_real.py > benchmarks/results/search_real.json
 
-The model is SmolLM2-135M, whose weights went through GGUF's Q4_1 once; its 210 sites are rounded to nearest per output
-channel, activations and cache stay as they are. WikiText-2 raw validation is cut into three parts: scores and gradients
-are taken on the first, bitmaps are chosen on the second, and everything is judged on the third, which no search has
-seen.  Ratios to the uniform bitmap of the same average bits (or the next lower one) are paired, with 95 % bootstraps
-over windows.  A run that is cut off goes on from its records in ``--output``.
+The model is SmolLM2-135M, whose weights went through GGUF's Q4_1 once, unless ``--model`` names another; its sites (210
+in SmolLM2) are rounded to nearest per output channel, activations and cache stay as they are.  WikiText-2 raw
+validation is cut into three parts: scores and gradients are taken on the first, bitmaps are chosen on the second, and
+everything is judged on the third, which no search has seen.  Ratios to the uniform bitmap of the same average bits (or
+the next lower one) are paired, with 95 % bootstraps over windows.  A run that is cut off goes on from its records in
+``--output``.  Besides the strategies by name there is ``knapsack``: one table of Fisher scores and the exact
+allocation per budget, and no bitmap evaluated.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ from qalof.bitmap import Bitmap
 from qalof.evaluation.result import Evaluation
 from qalof.model.pretrained import BaseModel, HeadKind, load_pretrained
 from qalof.model.settings import SwitchSettings
-from qalof.model.switchable import build
+from qalof.model.switchable import SwitchableModel, build
 from qalof.statistics import paired_difference
 from search.record import EvaluationRecord
 
+KNAPSACK = "knapsack"
 SOURCE = "cache:SmolLM2-135M-Instruct"
 WIDTHS = (2, 3, 4, 5, 6, 8)
 PARTS = {"calibrate": (0.0, 0.4), "choose": (0.4, 0.7), "judge": (0.7, 1.0)}
@@ -44,7 +47,8 @@ REACH = {3.5: 0.15, 4.0: 0.91, 4.5: 0.76, 5.0: 0.93, 6.0: 0.98}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("build/search_real"))
+    parser.add_argument("--model", default=SOURCE, help="a folder, or another source of a language model")
+    parser.add_argument("--output", type=Path, default=Path("build/search_real"), help="a folder of its own per model")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("QALOF_DATA", "../shared/data")))
     parser.add_argument("--strategies", nargs="+", default=["guided", "tpe", "nsga2", "random"])
     parser.add_argument("--budgets", nargs="+", type=float, default=list(REACH))
@@ -59,29 +63,31 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
-    tasks = _tasks(options.data, options.output)
-    base = BaseModel(SOURCE, HeadKind.CAUSAL_LM)
-    model = build(base, {}, SwitchSettings(), pretrained=load_pretrained(SOURCE, HeadKind.CAUSAL_LM)).eval()
+    tasks = tasks_of(options.model, options.data, options.output)
+    model = switchable(options.model)
     space = search.BitmapSpace.of(model, weight=WIDTHS, activation=(32,), kv=None)
     found, spent = {}, {}
     named = [f"{s} by {metric}" if metric != "loss" else s
              for s in options.strategies for metric in (options.choose_by if s == "guided" else ["loss"])]  # fmt: skip
     for strategy in named:
-        for budgets in [options.budgets] if strategy.startswith("guided") else [[b] for b in options.budgets]:
+        at_once = strategy.startswith(("guided", KNAPSACK))
+        for budgets in [options.budgets] if at_once else [[b] for b in options.budgets]:
             started = time.process_time()
-            result = _search(space, model, tasks["choose"], strategy, budgets, options)
+            bitmaps, evaluations = _found(space, model, tasks["choose"], strategy, budgets, options)
             for budget in budgets:
-                found[strategy, budget] = result.best(average_bits=budget).bitmap
+                found[strategy, budget] = bitmaps[budget]
                 spent[strategy, budget] = {
-                    "evaluations": len(result.points), "of_budgets": len(budgets),
+                    "evaluations": evaluations, "of_budgets": len(budgets),
                     "cpu_seconds": round(time.process_time() - started, 1),
                 }  # fmt: skip
             _say({"strategy": strategy, "budgets": budgets, **spent[strategy, budgets[0]]})
     rows = _judged(space, model, tasks["judge"], found, spent, options)
     result = {
-        "model": SOURCE, "stored_as": "Q4_1", "data": "WikiText-2 raw validation, three parts", "widths": WIDTHS,
+        "model": options.model, "data": "WikiText-2 raw validation, three parts", "widths": WIDTHS,
+        "sites": len(space.sites),
         "choose_on_positions": options.windows * (WINDOW - 1), "judge_on_positions": options.judge * (WINDOW - 1),
-        "reach": REACH, "steps": options.steps, "step_below": options.step_below, "seed": 0, "rows": rows,
+        **({"stored_as": "Q4_1", "reach": REACH} if options.model == SOURCE else {}),
+        "steps": options.steps, "step_below": options.step_below, "seed": 0, "rows": rows,
         **environment(),
     }  # fmt: skip
     print(json.dumps(result, indent=2))
@@ -94,16 +100,33 @@ def write_parts(data: Path, output: Path) -> None:
         (output / f"{part}.txt").write_text(text[int(start * len(text)) : int(end * len(text))], encoding="utf-8")
 
 
-def _tasks(data: Path, output: Path) -> dict[str, Any]:
+def switchable(source: str) -> SwitchableModel:
+    """Return a language model without adapters, all of whose sites can be rounded."""
+    base = BaseModel(source, HeadKind.CAUSAL_LM)
+    return build(base, {}, SwitchSettings(), pretrained=load_pretrained(source, HeadKind.CAUSAL_LM)).eval()
+
+
+def tasks_of(source: str, data: Path, output: Path) -> dict[str, Any]:
     """Return a task per part of the text; the training text of each is the part for calibration."""
     write_parts(data, output)
     return {
         part: qalof.task(
-            "language-modeling", source=SOURCE, data=str(output / "calibrate.txt"),
+            "language-modeling", source=source, data=str(output / "calibrate.txt"),
             validation_data=str(output / f"{part}.txt"), max_length=WINDOW, stride=WINDOW, eval_batch_size=2,
         )
         for part in ("choose", "judge")
     }  # fmt: skip
+
+
+def _found(
+    space: search.BitmapSpace, model: Any, task: Any, strategy: str, budgets: list[float], options: argparse.Namespace
+) -> tuple[dict[float, Bitmap], int]:
+    """Return a bitmap per budget, and how many bitmaps were evaluated to find them."""
+    if strategy == KNAPSACK:
+        table = search.compute_scores(model, task, "fisher", {"weight": WIDTHS})
+        return {budget: search.allocate(space, table, {"average_bits": budget}) for budget in budgets}, 0
+    result = _search(space, model, task, strategy, budgets, options)
+    return {budget: result.best(average_bits=budget).bitmap for budget in budgets}, len(result.points)
 
 
 def _search(

@@ -1,4 +1,4 @@
-"""A second model to search on: a small GPT-2, trained from scratch on English prose; one JSON object on standard output.
+"""A second model to search on: a small GPT-2, trained from scratch on English prose; one JSON object on stdout.
 
     MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 QALOF_DATA=../shared/data \\
         python benchmarks/second_model.py > benchmarks/results/second_model.json
@@ -10,8 +10,8 @@ batches follow from seed and step alone, and every ``SAVE_EVERY`` steps the stat
 that is cut off goes on to the same weights.  The model is left in ``--output``/model; it is never committed.
 
 The two variables keep glibc from handing memory back to the system and getting it again at every step, which is half
-of the time otherwise.  Minutes of training make a weak model: its numbers say how a search behaves on this architecture,
-and not what pretrained weights of it would give.
+of the time otherwise.  Minutes of training make a weak model: its numbers say how a search behaves on this
+architecture, and not what pretrained weights of it would give.
 """
 
 from __future__ import annotations

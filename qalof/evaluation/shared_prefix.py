@@ -12,7 +12,7 @@ token and block, and the inner outputs of one block at a time (:func:`prefix_byt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +22,8 @@ from torch import nn
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.model.sites import site_path
+from qalof.model.blocks import blocks_of, noting, run_by
 from qalof.model.switchable import SwitchableModel
-
-Run = Callable[..., Any]
 
 
 class _BlockDone(Exception):
@@ -66,7 +64,7 @@ class SharedPrefix:
 
     def __init__(self, model: SwitchableModel, reference: Bitmap | str | int) -> None:
         self.model, self.reference = model, reference
-        self._blocks = _blocks(model)
+        self._blocks = blocks_of(model)
         self._place = {module: index for index, block in enumerate(self._blocks) for module in block.modules()}
         outer = [switch.lora or switch.linear for switch in model.switches]
         self._inside = {part for layer in outer for part in layer.modules() if part is not layer}
@@ -115,7 +113,7 @@ class SharedPrefix:
         order: list[tuple[nn.Module, Any]] = []
         with ExitStack() as stack:
             for block in self._blocks:
-                stack.enter_context(_run_by(block, _noting(block, order)))
+                stack.enter_context(run_by(block, noting(block, order)))
             outputs = self.model(**inputs)
         if [block for block, _ in order] == self._blocks:  # a family that repeats its blocks shares nothing
             call.blocks = [output for _, output in order]
@@ -124,7 +122,7 @@ class SharedPrefix:
     def _skip(self, stack: ExitStack, call: _Call, first: int, inner: dict[nn.Module, Any]) -> None:
         given = dict(zip(self._blocks[:first], call.blocks, strict=False)) | inner
         for module, output in given.items():
-            stack.enter_context(_run_by(module, lambda *a, _output=output, **k: _output))
+            stack.enter_context(run_by(module, lambda *a, _output=output, **k: _output))
 
     def _shared_modules(self, call: _Call, inputs: dict[str, Any]) -> dict[nn.Module, Any]:
         """Return the outputs of the modules of the first block to run that finish before any that changes begins."""
@@ -155,8 +153,8 @@ class SharedPrefix:
             self._skip(stack, call, index, {})
             for module in block.modules():
                 if module is not block and module not in self._inside:
-                    stack.enter_context(_run_by(module, _noting(module, order)))
-            stack.enter_context(_run_by(block, ended))
+                    stack.enter_context(run_by(module, noting(module, order)))
+            stack.enter_context(run_by(block, ended))
             with suppress(_BlockDone):
                 self.model(**inputs)
         call.inner, call.inner_of = _once(order), index
@@ -183,42 +181,7 @@ def prefix_bytes(model: SwitchableModel, tokens: int) -> int:
     """Return the bytes that a shared prefix keeps for ``tokens`` tokens, without the inner outputs of one block."""
     config = model.model.config.get_text_config()
     hidden = int(getattr(config, "hidden_size", 0) or getattr(config, "n_embd", 0))
-    return tokens * hidden * len(_blocks(model)) * next(model.parameters()).element_size()
-
-
-def _blocks(model: SwitchableModel) -> list[nn.Module]:
-    """Return the blocks that hold sites: for each, the outermost entry of a list of modules on its path."""
-    found: dict[nn.Module, None] = {}
-    for site in model.sites:
-        module: nn.Module = model.model
-        for step in site_path(model.model, site).split("."):
-            inside = isinstance(module, nn.ModuleList)
-            module = module.get_submodule(step)
-            if inside:
-                found[module] = None
-                break
-    return list(found)
-
-
-@contextmanager
-def _run_by(module: nn.Module, run: Run) -> Iterator[None]:
-    """Let ``module`` run by another function within the block; its hooks stay."""
-    module.__dict__["forward"] = run
-    try:
-        yield
-    finally:
-        del module.__dict__["forward"]
-
-
-def _noting(module: nn.Module, order: list[tuple[nn.Module, Any]]) -> Run:
-    run = module.forward
-
-    def noted(*args: Any, **kwargs: Any) -> Any:
-        output = run(*args, **kwargs)
-        order.append((module, output))
-        return output
-
-    return noted
+    return tokens * hidden * len(blocks_of(model)) * next(model.parameters()).element_size()
 
 
 def _once(order: list[tuple[nn.Module, Any]]) -> dict[nn.Module, Any]:

@@ -2,7 +2,8 @@
 
 Blocks are taken from the input to the output.  For each block, the model runs the calibration batches with everything
 before it rounded at the same width, the inputs of the block's layers are gathered as X^T X, and the layers are rounded
-with error compensation (:mod:`qalof.post_training.error_compensation`).  A pass ends at the end of the block.
+with error compensation (:mod:`qalof.post_training.error_compensation`).  A pass begins behind the last block that is
+done and ends within this one (:mod:`qalof.post_training.carried_batches`), so the time grows with the number of blocks.
 Activations and cache stay in full precision meanwhile, as in the paper, and the adapter of the width is active.
 
 The codes are stored in the layers, and so in checkpoints and packed files: everything that sets bitmaps (search,
@@ -34,6 +35,7 @@ from qalof.model.layers.lora_linear import MergeOrder
 from qalof.model.layers.real_tokens import RealTokens, watching
 from qalof.model.layers.switchable_linear import SwitchableLinear
 from qalof.model.switchable import SwitchableModel
+from qalof.post_training.carried_batches import CarriedBatches
 from qalof.post_training.error_compensation import Compensated, GptqSettings, InputMoments, compensate_weight
 from qalof.tasks.base import Batch, Task
 
@@ -91,9 +93,10 @@ def compensate(
         with model.at(eval=True):
             for width in widths:
                 done: list[str] = []
+                carried = CarriedBatches(model, batches)
                 for group in groups:
                     _run_at(model, width, done)
-                    errors += _compensate_group(model, group, batches, width, settings)
+                    errors += _compensate_group(model, group, carried, width, settings)
                     done += group
                     if progress:
                         progress(len(errors), len(widths) * len(model.sites))
@@ -156,7 +159,7 @@ def _run_at(model: SwitchableModel, width: int | GroupedWidth, done: Sequence[st
 def _compensate_group(
     model: SwitchableModel,
     group: Sequence[str],
-    batches: Batches,
+    batches: CarriedBatches,
     width: int | GroupedWidth,
     settings: GptqSettings,
 ) -> list[SiteError]:
@@ -183,18 +186,14 @@ def _compensate_site(
 
 
 def _gather(
-    model: SwitchableModel, linears: Mapping[str, SwitchableLinear], batches: Batches
+    model: SwitchableModel, linears: Mapping[str, SwitchableLinear], batches: CarriedBatches
 ) -> dict[str, InputMoments]:
     """Return X^T X of each layer over all batches; a pass ends when all layers have seen their inputs."""
-    device = model.device
-    moments = {name: InputMoments(linear.in_features, name, device) for name, linear in linears.items()}
+    moments = {name: InputMoments(linear.in_features, name, model.device) for name, linear in linears.items()}
     with watching(model.model) as tokens:
-        for batch in batches:
-            moved = {
-                key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()
-            }
+        for run in batches.passes_to(list(linears.values())):
             with _gathering(linears, moments, tokens), suppress(_Seen):
-                model(**moved)
+                run()
     return moments
 
 

@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     text = str(options.data / "wikitext2")
-    work = task("language-modeling", source=SOURCE, data=text, max_length=LENGTH, stride=LENGTH)
+    work = task("language-modeling", source=SOURCE, data=text, train_split="valid", max_length=LENGTH, stride=LENGTH)
     batches = gptq.calibration_batches(work, options.examples)
     settings = SwitchSettings(quantization={"scheme": "grouped"})
     variants = {"whole passes": WholePasses, "carried": CarriedBatches}

@@ -107,15 +107,19 @@ def switchable(source: str) -> SwitchableModel:
 
 
 def tasks_of(source: str, data: Path, output: Path) -> dict[str, Any]:
-    """Return a task per part of the text; the training text of each is the part for calibration."""
+    """Return a task per part of the text."""
     write_parts(data, output)
-    return {
-        part: qalof.task(
-            "language-modeling", source=source, data=str(output / "calibrate.txt"),
-            validation_data=str(output / f"{part}.txt"), max_length=WINDOW, stride=WINDOW, eval_batch_size=2,
-        )
-        for part in ("choose", "judge")
-    }  # fmt: skip
+    return {part: task_on(source, output, part) for part in ("choose", "judge")}
+
+
+def task_on(source: str, folder: Path, part: str) -> Any:
+    """Return the task that scores on a part of the text, as :func:`write_parts` wrote it to ``folder``; its training
+    text is the part for calibration.
+    """
+    return qalof.task(
+        "language-modeling", source=source, data=str(folder / "calibrate.txt"),
+        validation_data=str(folder / f"{part}.txt"), max_length=WINDOW, stride=WINDOW, eval_batch_size=2,
+    )  # fmt: skip
 
 
 def _found(

@@ -48,9 +48,8 @@ def write_answer(path: str | Path, answer: Mapping[str, Any]) -> None:
 
 
 def spread(text: str, count: int) -> list[str]:
-    """Return texts that begin evenly over ``text``, ordered so that the first few of them are spread over it too."""
+    """Return texts that begin evenly over ``text``."""
     starts = [index * (len(text) - CHARACTERS) // count for index in range(count)]
-    starts = [*starts[::2], *starts[1::2]]
     texts = [text[start : start + CHARACTERS] for start in starts]
     return [each[each.index(" ") :].strip() for each in texts]
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from exchange import WINDOW, spread
-from search_real import SOURCE, write_parts
-from with_qalof import switchable, task_of
+from search_real import SOURCE, switchable, task_on, write_parts
 
 import search
 from qalof.bitmap import Bitmap
-from qalof.evaluation.result import Evaluation
 from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer
-from qalof.statistics import paired_difference
+from qalof.statistics import Interval, bootstrap_mean, paired_difference
 from search.record import EvaluationRecord
 
 
@@ -35,54 +33,49 @@ def prepared(data: Path, output: Path, windows: int) -> dict[str, Any]:
     ids = [tokenizer(text)["input_ids"][:WINDOW] for text in texts]
     shared = {
         "model": str(folder), "parts": str(parts), "texts": texts, "windows": ids,
-        "sites": [site.name for site in switchable(str(folder)).sites],
+        "sites": [site.name for site in switchable(SOURCE).sites],
     }  # fmt: skip
     known.write_text(json.dumps(shared), encoding="utf-8")
     return shared
 
 
 class Judge:
-    """Scores recipes as bitmaps, each once and for good."""
+    """Scores recipes as bitmaps, each once and for good; the empty recipe is full precision."""
 
-    source = SOURCE
-
-    def __init__(self, folder: str, output: Path, windows: int) -> None:
-        model = switchable(folder)
-        self._evaluator = search.LocalEvaluator(model, task_of(folder, output / "parts", "judge"), windows)
+    def __init__(self, output: Path, windows: int) -> None:
+        model, task = switchable(SOURCE), task_on(SOURCE, output / "parts", "judge")
+        self._evaluator = search.LocalEvaluator(model, task, windows)
         self._space = search.BitmapSpace.of(model, weight=(3, 4, 5, 6, 7, 8), activation=(32,), kv=None)
-        self._windows, self._names = windows, [site.name for site in self._space.sites]
+        self.sites = [site.name for site in self._space.sites]
+        self.windows = [window["input_ids"] for window in task.windows()[:windows]]
         self._record, self._fingerprint = EvaluationRecord(output / "judge.jsonl"), self._evaluator.fingerprint()
-        self._known = self._record.load(self._fingerprint, windows, self._names)
+        self._known = self._record.load(self._fingerprint, windows, self.sites)
 
-    def uniform(self, width: int) -> dict[str, int]:
-        return dict.fromkeys(self._names, width)
+    def average_bits(self, recipe: Mapping[str, int]) -> float:
+        """Return the average bits by QaLoF's own cost."""
+        return round(self._space.cost(self._bitmap(recipe)).average_bits, 4)
 
-    def full(self) -> list[float]:
-        return _three(self._scored(Bitmap.uniform(self._names, "w32")).interval("perplexity"))
-
-    def of(self, recipe: Mapping[str, int]) -> dict[str, Any]:
-        """Return the average bits by QaLoF's own cost, and the perplexity with its interval."""
+    def losses(self, recipe: Mapping[str, int]) -> list[float]:
+        """Return the mean loss of every window."""
         bitmap = self._bitmap(recipe)
-        return {
-            "average_bits": round(self._space.cost(bitmap).average_bits, 4),
-            "perplexity": _three(self._scored(bitmap).interval("perplexity")),
-        }
-
-    def ratio(self, mine: Mapping[str, int], other: Mapping[str, int]) -> list[float]:
-        """Return the paired ratio of perplexities over the same windows, with its interval."""
-        pair = [self._scored(self._bitmap(each)).per_example["loss"] for each in (mine, other)]
-        difference = paired_difference(*pair)
-        return [round(math.exp(value), 4) for value in (difference.estimate, difference.low, difference.high)]
-
-    def _bitmap(self, recipe: Mapping[str, int]) -> Bitmap:
-        return Bitmap.uniform(self._names, "w32").replace({site: f"w{bits}" for site, bits in recipe.items()})
-
-    def _scored(self, bitmap: Bitmap) -> Evaluation:
         if bitmap not in self._known:
             (self._known[bitmap],) = self._evaluator.evaluate([bitmap])
-            self._record.add(self._fingerprint, self._windows, bitmap, self._known[bitmap])
-        return self._known[bitmap]
+            self._record.add(self._fingerprint, len(self.windows), bitmap, self._known[bitmap])
+        return list(self._known[bitmap].per_example["loss"])
+
+    def _bitmap(self, recipe: Mapping[str, int]) -> Bitmap:
+        return Bitmap.uniform(self.sites, "w32").replace({site: f"w{bits}" for site, bits in recipe.items()})
 
 
-def _three(interval: Any) -> list[float]:
-    return [round(value, 3) for value in (interval.estimate, interval.low, interval.high)]
+def perplexity(losses: Sequence[float]) -> list[float]:
+    """Return the perplexity of windows of equal length, with its interval."""
+    return _exponential(bootstrap_mean(losses), 3)
+
+
+def ratio(mine: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Return the paired ratio of perplexities over the same windows, with its interval."""
+    return _exponential(paired_difference(mine, other), 4)
+
+
+def _exponential(nats: Interval, digits: int) -> list[float]:
+    return [round(math.exp(value), digits) for value in (nats.estimate, nats.low, nats.high)]

@@ -57,12 +57,28 @@ def test_every_tool_is_pinned_to_an_exact_version_and_has_its_script(benchmark):
     for tool, pins in peers.PINNED.items():
         assert all("==" in pin for pin in pins), pins
         assert (peers.TOOLS / f"with_{tool}.py").is_file()
+        assert (peers.TOOLS / f"judged_by_{tool}.py").is_file()
 
 
-def test_the_same_job_has_one_name_and_two_jobs_have_two(benchmark):
+def test_every_job_has_a_name_of_its_own(benchmark):
     peers = benchmark("peers")
-    names = [peers.name_of(job) for job in peers.plan([8, 16])]
+    names = [peers.name_of(job) for job in peers.plan()]
     assert len(set(names)) == len(names)
+
+
+def test_ours_is_compared_with_every_recipe_that_is_tied_alike_and_with_no_other(benchmark):
+    peers = benchmark("peers")
+    found = {(peers.name_of(mine), peers.name_of(other)) for mine, other in peers.pairs(peers.plan())}
+    assert ("qalof, guided, 4 and 8, tied", "modelopt, gradient, 4 and 8, tied") in found
+    assert ("qalof, guided, 3 to 8", "modelopt, gradient, 4 and 8") in found
+    assert all(mine.endswith("tied") == other.endswith("tied") for mine, other in found)
+    assert all(mine.startswith("qalof") and not other.startswith("qalof") for mine, other in found)
+
+
+def test_a_tool_that_is_not_set_up_is_named_with_the_command_that_does(benchmark, tmp_path):
+    peers = benchmark("peers")
+    with pytest.raises(SystemExit, match="peers.py setup --tool modelopt"):
+        peers.answered("with_modelopt.py", "modelopt", "a job", {}, tmp_path)
 
 
 def test_the_texts_to_calibrate_on_are_long_enough_and_do_not_begin_at_one_place(benchmark):

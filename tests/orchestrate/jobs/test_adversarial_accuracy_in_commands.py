@@ -1,4 +1,4 @@
-"""Accuracy under attack in the commands that score bitmaps, in process."""
+"""Accuracy under attack in the commands that score bitmaps, in process and on actors."""
 
 import shutil
 
@@ -64,6 +64,17 @@ def test_every_actor_of_a_pool_gives_the_same_number(review_checkpoint):
     assert all(len(each.per_example["adversarial_accuracy"]) == 3 and each.examples == 8 for each in found)
     plain = EvaluationPool(review_checkpoint, model.sites, 8, WorkersConfig(count=1, in_process=True))
     assert pool.fingerprint() != plain.fingerprint()
+
+
+@pytest.mark.ray
+def test_two_actors_find_the_front_that_this_process_finds(ray_session, run, tmp_path):
+    settings = {"strategy": "random", "max_evaluations": 4, "objectives": OBJECTIVES, "space": {"group": "block"}}
+    settings |= {"robustness": ROBUSTNESS}
+    here = run("search", **settings)
+    (tmp_path / "search").rename(tmp_path / "here")
+    there = run("search", workers={"count": 2, "threads": 1}, **settings)
+    assert there["front"] == here["front"]
+    assert there["breaking"] == here["breaking"]
 
 
 @pytest.mark.parametrize(

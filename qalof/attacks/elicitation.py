@@ -18,10 +18,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from qalof.attacks.goal import FAILED, SUCCEEDED, TargetedGoal
-from qalof.attacks.victim import BATCH, Victim
+from qalof.attacks.victim import BATCH, Precisions, Victim
 from qalof.batching import by_equal_length
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
+
+MOST = 0.5
+"""Over several precisions a prompt elicits its target where more than this share of them, by weight, say it."""
 
 LEAST_ALIKE = 4
 """How many characters a token must have to count as resembling a word of the target."""
@@ -35,15 +38,19 @@ class Elicitation:
         model: a causal LM, as a :class:`~qalof.model.switchable.SwitchableModel`.
         tokenizer: its tokenizer.
         max_length: the greatest length of prompt and target together, in tokens.
+        precisions: what an attacker who knows the defense takes the mean over; None reads at the model's bitmap.
 
     Raises:
         BadInputError: The model has another head, or ``max_length`` exceeds the model's positions.
     """
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, precisions: Precisions | None = None
+    ) -> None:
         if model.base.head is not HeadKind.CAUSAL_LM:
             raise BadInputError(f"to elicit a text needs a causal LM's checkpoint: got a {model.base.head} head")
-        self.victim, self.model, self.tokenizer = Victim(model, tokenizer, max_length), model, tokenizer
+        self.victim = Victim(model, tokenizer, max_length, precisions)
+        self.model, self.tokenizer = model, tokenizer
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Return token ids, with the tokens that the tokenizer puts before a text."""
@@ -77,8 +84,11 @@ class Elicitation:
         return [list(row) == other for row, other in zip(rows, again, strict=True)]
 
     def elicits(self, prompt: str, target: str) -> bool:
-        """Return whether ``target`` is the greedy continuation of ``prompt`` at the model's bitmap."""
-        return self._said([(self.encode([prompt])[0], self.target(target))])[0]
+        """Return whether ``target`` is the greedy continuation of ``prompt`` at the model's bitmap, or at most of the
+        precisions.
+        """
+        pair = (self.encode([prompt])[0], self.target(target))
+        return sum(share for share in self.victim.readings() if self._said([pair])[0]) > MOST
 
     def answers(self, examples: Sequence[TargetedGoal], rows: Sequence[Sequence[str]]) -> list[list[int]]:
         """Return success for each prompt that elicits its example's target, and failure otherwise."""

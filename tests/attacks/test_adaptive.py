@@ -9,7 +9,6 @@ import torch
 from qalof.attacks.attack import attack_examples
 from qalof.attacks.continuation_goal import ContinuationGoal
 from qalof.attacks.goal import LabelGoal
-from qalof.attacks.methods.arca import ArcaSettings
 from qalof.attacks.methods.bert_attack import BertAttackSettings
 from qalof.attacks.methods.gbda import GbdaSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
@@ -134,11 +133,6 @@ def test_the_weights_of_a_baseline_are_those_of_the_defense(victim: Any) -> None
 def test_an_impossible_mean_is_refused(victim: Any, make: Any, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         make(victim.model)
-
-
-def test_a_search_of_prompts_takes_no_mean_and_says_so(victim: Any, language: Any) -> None:
-    with pytest.raises(BadInputError, match="searches at one bitmap"):
-        ArcaSettings().build(language, victim.tokenizer, None, 0, knows(language))
 
 
 def test_a_goal_without_precisions_reads_at_the_model_s_bitmap(victim: Any) -> None:

@@ -14,6 +14,8 @@ from qalof.attacks.goal import FAILED, SUCCEEDED
 from qalof.attacks.methods.arca import Arca, ArcaSettings
 from qalof.attacks.methods.coordinate_search import CoordinateSearch, Proposal
 from qalof.attacks.result import AttackExample, AttackResult, AttackStatus
+from qalof.attacks.robustness.adaptive import Expectation
+from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.transfer import prediction_table
 from qalof.attacks.victim import frozen
 from qalof.bitmap import Bitmap
@@ -123,6 +125,73 @@ def test_the_exact_terms_are_those_of_one_pass_a_token(victim: Any, language: An
         assert reading.objective == pytest.approx(said - 0.7 * nll, rel=1e-4)
         assert reading.elicits == (continuation(language, row, len(target)) == target)
     assert search.queries == 3
+
+
+def knows(language: Any, widths: tuple[int, ...], draws: int | None = None, **others: Any) -> Expectation:
+    return Expectation(RandomPrecision.of(language.site_names, widths, **others), draws)
+
+
+def search_over(victim: Any, language: Any, settings: ArcaSettings, precisions: Expectation) -> CoordinateSearch:
+    attack = settings.build(language, victim.tokenizer, None, 0, precisions)
+    attack.goal.victim.begin(EXAMPLES[1].id)
+    return attack.search(EXAMPLES[1])
+
+
+def test_the_objective_and_its_gradient_are_means_over_the_precisions(victim: Any, language: Any) -> None:
+    settings, weights = replace(QUICK, lambda_lm=0.7), {"2": 0.5, "8": 0.25, "32": 0.25}
+    over = knows(language, (8, 32), probability=0.5, baseline=2)
+    rows = [[80, 3, 200], [70, 5, 9]]
+    search, alone = search_over(victim, language, settings, over), search_for(victim, language, settings, EXAMPLES[1])
+    with frozen(language):
+        readings, scores = search.read(rows), search.scores(rows[:1], search.places)
+        found = {}
+        for bits in weights:
+            with language.at(bits):
+                found[bits] = alone.read(rows), alone.scores(rows[:1], search.places)
+    for index, reading in enumerate(readings):
+        for name in ("objective", "log_probability", "nll"):
+            mean = sum(weight * getattr(found[bits][0][index], name) for bits, weight in weights.items())
+            assert getattr(reading, name) == pytest.approx(mean, rel=1e-9)
+    torch.testing.assert_close(scores, sum(weight * found[bits][1] for bits, weight in weights.items()))
+    # two prompts and one gradient, at each of three precisions
+    assert search.queries == 3 * (2 + 1)
+
+
+def test_a_prompt_found_over_precisions_is_said_by_most_of_them(victim: Any, language: Any) -> None:
+    results = attack_examples(language, None, victim.tokenizer, EXAMPLES, knows(language, (8, 4, 3)), QUICK)
+    goal = Elicitation(language, victim.tokenizer, 32)
+    for result in results:
+        said = 0
+        for bits in (8, 4, 3):
+            with language.at(bits):
+                said += goal.elicits(result.adversarial_text, result.target)
+        assert (said >= 2) == (result.status is not AttackStatus.FAILED)
+    assert AttackStatus.SUCCESS in [result.status for result in results]
+    assert results[0].bitmap == knows(language, (8, 4, 3)).name
+
+
+def test_the_mean_over_one_precision_is_the_search_there_but_for_its_own_draws(victim: Any, language: Any) -> None:
+    (result,) = attack_examples(language, None, victim.tokenizer, EXAMPLES[1:2], knows(language, (8,), draws=2), QUICK)
+    goal = Elicitation(language, victim.tokenizer, 32)
+    with language.at(8):
+        assert goal.elicits(result.adversarial_text, result.target) == (result.status is not AttackStatus.FAILED)
+    assert list(result.losses) == sorted(result.losses, reverse=True)
+
+
+def test_all_prompts_of_a_step_meet_the_same_draws(victim: Any, language: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = search_over(victim, language, QUICK, knows(language, (2, 3, 8), draws=1, granularity="layer"))
+    met: list[str] = []
+    read = CoordinateSearch._read
+    monkeypatch.setattr(
+        CoordinateSearch, "_read", lambda self, rows: met.append(str(language.bitmap)) or read(self, rows)
+    )
+    row = [80, 3, 200]
+    with frozen(language):
+        (first,) = search.read([row])
+        for index in range(3):
+            row, first = search.step(index, row, first)
+    # one reading of the beginning and one per step, each at a draw of its own, proposals and the present prompt alike
+    assert len(met) == len(set(met)) == 4
 
 
 def test_the_gradient_term_is_the_derivative_of_the_objective_along_an_embedding(victim: Any, language: Any) -> None:

@@ -92,17 +92,8 @@ class ArcaSettings:
         return None
 
     def build(self, model: Any, tokenizer: Any, lm: Any, seed: int = 0, precisions: Precisions | None = None) -> Arca:
-        """Build the attack on a causal LM; ``lm`` is not used.
-
-        Raises:
-            BadInputError: ``precisions`` are given: this search does not take a mean over them.
-        """
-        if precisions is not None:
-            raise BadInputError(
-                f"{self.proposal} searches at one bitmap: got the mean over {precisions.name}; take gbda, "
-                "textfooler or bert-attack to attack a defense that draws its precision"
-            )
-        return Arca(Elicitation(model, tokenizer, self.max_length), self, seed)
+        """Build the attack on a causal LM; ``lm`` is not used."""
+        return Arca(Elicitation(model, tokenizer, self.max_length, precisions), self, seed)
 
     def judge(self, model: Any, tokenizer: Any) -> Elicitation:
         """Return the judge of whether the target is the prompt's greedy continuation."""
@@ -124,17 +115,19 @@ class Arca:
         self.name = str(settings.proposal)
 
     def run(self, example: AttackExample) -> AttackResult:
-        """Search a prompt for one target at the victim's bitmap.
+        """Search a prompt for one target at the victim's bitmap, or in the mean over its precisions.
 
         Raises:
             BadInputError: Prompt and target are too long, or no prompt can be made.
         """
+        self.goal.victim.begin(example.id)
+        paid = self.goal.victim.queries_per_text
         search = self.search(example)
         with frozen(self.goal.model):
             start = self.start(search, example)
             original = self.goal.decode(start)
             if self.goal.elicits(original, example.target):
-                return self._result(example, AttackStatus.SKIPPED, original, original, queries=1)
+                return self._result(example, AttackStatus.SKIPPED, original, original, queries=paid)
             (first,) = search.read([start])
             found = self._ascend(search, example.target, start, first)
         return self._result(
@@ -142,7 +135,7 @@ class Arca:
             AttackStatus.SUCCESS if found.success else AttackStatus.FAILED,
             original,
             self.goal.decode(found.row),
-            queries=1 + search.queries,
+            queries=paid + search.queries,
             samples=1,
             wrong_samples=int(found.success),
             losses=found.losses,
@@ -183,7 +176,7 @@ class Arca:
             losses.append(-reading.objective)
             nearest = max(nearest, (row, reading), key=lambda pair: pair[1].objective)
             if reading.elicits and row != before:
-                search.queries += 1
+                search.queries += self.goal.victim.queries_per_text
                 # read alone, as the tables will read it: batches of other sizes round differently
                 if self.goal.elicits(self.goal.decode(row), target):
                     return _Found(row, reading, True, tuple(losses))

@@ -18,7 +18,10 @@ The second term is exact, since the tokens before i do not change; only the rest
 - ``gcg``: a step is a whole sweep; of all places' ``pool`` best tokens ``candidates`` are drawn and read.
 
 J is what is differentiated and what is maximized.  (The official ARCA takes the mean over o for the one and the sum for
-the other, so lambda has another weight there.)  Under ``monotone`` the prompt stays as it is where nothing read is
+the other, so lambda has another weight there.)  An attacker who knows that precisions are drawn
+(:mod:`qalof.attacks.robustness.adaptive`) takes the mean of J over them, and counts a prompt as a success where more
+than half of them, by weight, say the output; the present prompt is then read again beside each step's proposals, so
+all meet the same draws.  Under ``monotone`` the prompt stays as it is where nothing read is
 better; otherwise the best of what was read is taken even if it is worse, as the official code does.
 """
 
@@ -31,7 +34,7 @@ from typing import NamedTuple
 
 import torch
 
-from qalof.attacks.elicitation import Elicitation, greedy_hits
+from qalof.attacks.elicitation import MOST, Elicitation, greedy_hits
 from qalof.attacks.victim import BATCH, embedding_matrix
 from qalof.errors import BadInputError
 from qalof.precision import at_least_float32
@@ -47,7 +50,9 @@ class Proposal(StrEnum):
 
 
 class Reading(NamedTuple):
-    """The numbers of one prompt: J, log p(o | x), meanNLL in nats, and whether o is its greedy continuation."""
+    """The numbers of one prompt: J, log p(o | x), meanNLL in nats, and whether o is its greedy continuation; over
+    several precisions, the means of the three, and whether most say o.
+    """
 
     objective: float
     log_probability: float
@@ -57,7 +62,8 @@ class Reading(NamedTuple):
 
 @dataclass
 class CoordinateSearch:
-    """A search for one target at the bitmap that the victim is set to; see the module's docstring.
+    """A search for one target at the bitmap that the victim is set to, or over its precisions; see the module's
+    docstring.
 
     ``allowed``: tokens to choose from; ``places``: indices of the free tokens in a prompt; ``weight``: lambda;
     ``generator``: on the CPU, so all devices draw alike.
@@ -97,7 +103,11 @@ class CoordinateSearch:
         rows = self.proposals(index, row)
         if not rows:
             return row, reading
-        found, best = max(zip(rows, self.read(rows), strict=True), key=lambda pair: pair[1].objective)
+        if self.goal.victim.precisions is not None:
+            reading, *readings = self.read([row, *rows])
+        else:
+            readings = self.read(rows)
+        found, best = max(zip(rows, readings, strict=True), key=lambda pair: pair[1].objective)
         return (row, reading) if self.monotone and not best.objective > reading.objective else (found, best)
 
     def proposals(self, index: int, row: list[int]) -> list[list[int]]:
@@ -123,13 +133,20 @@ class CoordinateSearch:
         ``rows`` are alike but at the one place, if they are several.
         """
         prompts = torch.tensor(rows, device=self.device)
+        found = torch.zeros(len(places), len(self.embedding), dtype=self.embedding.dtype, device=self.device)
+        for share in self.goal.victim.readings():
+            found += share * self._scores(prompts, places)
+            self.queries += len(rows)
+        return found
+
+    def _scores(self, prompts: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
+        """Return the scores at the bitmap that the model is set to."""
         ids = self._with_target(prompts)
         embedded = self.embedding[ids].requires_grad_()
         logits = self.goal.model(inputs_embeds=embedded, use_cache=False).logits
         log_p = at_least_float32(logits[:, :-1]).log_softmax(-1)
         log_probability, nll = _terms(log_p, ids, prompts.shape[1])
         (gradient,) = torch.autograd.grad((log_probability - self.weight * nll).sum(), [embedded])
-        self.queries += len(rows)
         found = gradient[:, list(places)].mean(0) @ self.embedding.T
         if self.weight and prompts.shape[1] > 1:
             for index, place in enumerate(places):
@@ -140,18 +157,23 @@ class CoordinateSearch:
     @torch.no_grad()
     def read(self, rows: Sequence[Sequence[int]]) -> list[Reading]:
         """Read prompts of equal length exactly."""
-        found: list[Reading] = []
+        total = torch.zeros(len(rows), 3, dtype=torch.float64)
+        for share in self.goal.victim.readings():
+            total += share * self._read(rows)
+            self.queries += len(rows)
+        return [Reading(log_p - self.weight * nll, log_p, nll, share > MOST) for log_p, nll, share in total.tolist()]
+
+    def _read(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Return log p(o | x), meanNLL, and 1 for a success, at the bitmap that the model is set to: (rows, 3)."""
+        found = []
         for start in range(0, len(rows), BATCH):
             prompts = torch.tensor(rows[start : start + BATCH], device=self.device)
             ids = self._with_target(prompts)
             logits = self.goal.model(input_ids=ids, use_cache=False).logits
             log_p, nll = _terms(at_least_float32(logits[:, :-1]).log_softmax(-1), ids, prompts.shape[1])
             hits = greedy_hits(logits, ids, prompts.shape[1])
-            objective = log_p - self.weight * nll
-            columns = (column.tolist() for column in (objective, log_p, nll, hits))
-            found += [Reading(*values) for values in zip(*columns, strict=True)]
-        self.queries += len(rows)
-        return found
+            found.append(torch.stack([log_p.double(), nll.double(), hits.double()], dim=1).cpu())
+        return torch.cat(found)
 
     def initial(self, prefix: Sequence[int], tokens: int, generator: torch.Generator) -> list[int]:
         """Return ``prefix`` and ``tokens`` allowed tokens after it, drawn one by one so their text is tokenized as

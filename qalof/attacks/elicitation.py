@@ -24,7 +24,7 @@ from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
 
 MOST = 0.5
-"""Over several precisions a prompt elicits its target where more than this share of them, by weight, say it."""
+"""The share of several precisions, by weight, of which more must say a target for a prompt to elicit it."""
 
 LEAST_ALIKE = 4
 """How many characters a token must have to count as resembling a word of the target."""

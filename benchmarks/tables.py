@@ -27,6 +27,7 @@ from layer_tables import baselines, head, scheme_pairs, searched, sensitivity, s
 from matplotlib.figure import Figure
 from md_tables import rows, three
 from peer_tables import peer_ratios, peers
+from second_tables import second_damages, second_origin, second_search
 from study_tables import NAMES, by_width, compared, cost, learned, mixed, origin
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +35,10 @@ RESULT = ROOT / "benchmarks" / "results" / "real_study.json"
 ATTACKS = RESULT.with_name("attacks_real.json")
 SEARCH = RESULT.with_name("search_real.json")
 PEERS = RESULT.with_name("peers.json")
+SECOND = RESULT.with_name("second_model.json")
+SECOND_SEARCH = RESULT.with_name("search_second.json")
+DAMAGES = RESULT.with_name("site_damages.json")
+SECOND_DAMAGES = RESULT.with_name("site_damages_second.json")
 STEP, START = RESULT.with_name("train_step_real.json"), RESULT.with_name("start_up.json")
 PICTURE = ROOT / "docs" / "front_real.svg"
 PAGES = ("README.md", "docs/real_study.md", "docs/attack_study.md", "docs/experiments.md")
@@ -162,6 +167,9 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "start": lambda _: start(_read(START)),
     "peers": lambda _: peers(_read(PEERS)),
     "peer ratios": lambda _: peer_ratios(_read(PEERS)),
+    "second model": lambda _: second_origin(_read(SECOND)),
+    "second search": lambda _: second_search(_read(SECOND_SEARCH), _read(SEARCH)),
+    "second damages": lambda _: second_damages(_read(SECOND_DAMAGES), _read(DAMAGES)),
     "attack origin": lambda _: attack_origin(_read(ATTACKS)),
 }
 

@@ -50,6 +50,17 @@ def second_search(found: Found, first: Found) -> str:
     return f"{about}\n\n{rows([*header, '`guided` on SmolLM2-135M, ratio'], body)}"
 
 
+def second_divergence(found: Found) -> str:
+    """KL to full precision by budget."""
+    known = found["beside"]["kl_on_the_text_to_choose_on"]
+    body = []
+    for name in (each for each in known if each.startswith("knapsack")):
+        budget = float(name.split()[1])
+        uniform, mine = known[f"uniform {int(budget)}"], known[name]
+        body.append([f"{budget:.1f}", f"{uniform:.5f} ({int(budget)} bits)", f"{mine:.5f}", f"{mine / uniform:.2f}"])
+    return rows(["average bits", "uniform, KL", "`knapsack`, KL", "ratio of the two"], body)
+
+
 def second_damages(found: Found, first: Found) -> str:
     """Shares of the damage at 4 bits by kind of layer, in both models, and how scores agree in the second."""
     parts = [_kinds(found), _kinds(first), _places({"the second model": found, "SmolLM2-135M": first})]

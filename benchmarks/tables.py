@@ -27,7 +27,7 @@ from layer_tables import baselines, head, scheme_pairs, searched, sensitivity, s
 from matplotlib.figure import Figure
 from md_tables import rows, three
 from peer_tables import peer_ratios, peers
-from second_tables import second_damages, second_origin, second_search
+from second_tables import second_damages, second_divergence, second_origin, second_search
 from study_tables import NAMES, by_width, compared, cost, learned, mixed, origin
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -169,6 +169,7 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "peer ratios": lambda _: peer_ratios(_read(PEERS)),
     "second model": lambda _: second_origin(_read(SECOND)),
     "second search": lambda _: second_search(_read(SECOND_SEARCH), _read(SEARCH)),
+    "second divergence": lambda _: second_divergence(_read(SECOND_SEARCH)),
     "second damages": lambda _: second_damages(_read(SECOND_DAMAGES), _read(DAMAGES)),
     "attack origin": lambda _: attack_origin(_read(ATTACKS)),
 }

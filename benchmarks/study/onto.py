@@ -7,7 +7,8 @@ from typing import Any
 
 from qalof.errors import BadInputError
 
-SAME = ("scale", "settings", "model", "stored_as", "questions")
+SAME = ("scale", "settings", "stored_as", "questions")
+"""The model may be named otherwise: ``cache:NAME`` is the file that another machine was given by its path."""
 OF_TRAINED = (
     "trainings", "scores", "comparisons", "mixed", "search", "data_free_text", "sensitivity_trained", "cost",
 )  # fmt: skip
@@ -25,15 +26,15 @@ def onto(summary: Summary, earlier: Summary) -> dict[str, Any]:
     state's where it has trained any, and otherwise all are the earlier ones.
 
     Raises:
-        BadInputError: The two are of another scale, model or number of questions.
+        BadInputError: The two are of another scale or number of questions.
     """
     differing = [name for name in SAME if summary[name] != earlier[name]]
     if differing:
         raise BadInputError(
-            "a summary is completed by one of the same scale, settings, model and questions: "
+            "a summary is completed by one of the same scale, settings and questions: "
             + "; ".join(f"{name} is {summary[name]!r} here and {earlier[name]!r} there" for name in differing)
         )
-    found = dict(summary)
+    found = {**summary, "model": earlier["model"]}
     if not summary["trainings"]:
         found |= {name: earlier[name] for name in OF_TRAINED}
     found["baselines"] = _baselines(summary["baselines"], earlier["baselines"])

@@ -12,7 +12,6 @@ from measure import environment
 
 from qalof.evaluation.result import Evaluation
 from qalof.files import read_json
-from qalof.model.pretrained import resolve_source
 from qalof.statistics import Interval, paired_difference
 from study.claims import heads, sensitivities
 from study.found import searched
@@ -67,7 +66,7 @@ def summarize(place: Place, scale: str) -> dict[str, Any]:
     scored = {name: each for name, each in rows.items() if each}
     return {
         "benchmark": "real_study", "scale": scale, "settings": vars(place.scale),
-        "model": Path(resolve_source(place.source)).name,
+        "model": Path(place.source).name,
         "stored_as": "Q4_1", "questions": place.scale.dev_questions, "machines": _machines(place),
         "trainings": {name: _training(done[f"train_{name}"]) for name in METHODS if f"train_{name}" in done},
         "scores": {name: {spec: _row(row) for spec, row in rows.items()} for name, rows in scored.items()},

@@ -1,7 +1,7 @@
 """Seconds to find GPTQ's codes of a real language model, with batches carried from block to block and in whole passes.
 
     make real-model
-    QALOF_DATA=../shared/data python benchmarks/gptq.py > benchmarks/results/gptq.json
+    QALOF_DATA=../shared/data python benchmarks/gptq.py > gptq.json
 
 The model is SmolLM2-135M at 4 bits in groups of 32, on windows of WikiText-2 of 512 tokens.  The variants take turns,
 and all must find the same errors.  ``seconds`` counts what else the machine does, ``cpu_seconds`` does not.

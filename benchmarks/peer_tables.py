@@ -44,6 +44,19 @@ def peer_ratios(found: Found) -> str:
     return rows(["ours", "over", *(f"{budget:g} bits" for budget in budgets)], body)
 
 
+def peer_quantizers(found: Found) -> str:
+    """Perplexity of ours and of theirs under each tool's own quantizer, with the paired ratio."""
+    budgets, named = _budgets(found), _by_name(found)
+    spoken = {name: _spoken(next(iter(given.values()))) for name, given in named.items()}
+    cells: dict[tuple[str, str, str], dict[float, str]] = {}
+    for row in found["own_quantizers"]:
+        mine, theirs = (f"{perplexity[0]:.1f}" for perplexity in row["perplexity"])
+        key = row["quantizer"], spoken[row["ours"]], spoken[row["theirs"]]
+        cells.setdefault(key, {})[row["budget"]] = f"{mine} to {theirs}: {three(row['ratio'], 3)}"
+    body = [[*key, *(given[budget] for budget in budgets)] for key, given in cells.items()]
+    return rows(["quantizer", "ours", "over", *(f"{budget:g} bits" for budget in budgets)], body)
+
+
 def _budgets(found: Found) -> list[float]:
     return sorted({row["budget"] for row in found["rows"]})
 
@@ -58,7 +71,7 @@ def _by_name(found: Found) -> dict[str, dict[float, Found]]:
 def _spoken(row: Found) -> str:
     tool = {"modelopt": "ModelOpt", "autoround": "AutoRound", "qalof": "QaLoF"}[row["tool"]]
     menu = "4 and 8" if row["menu"] == [4, 8] else f"{row['menu'][0]} to {row['menu'][-1]}"
-    return f"{tool} {row['version']}, {row['way']} ({menu})"
+    return f"{tool} {row['version']}, {row['way']} ({menu}{', tied' if row['tied'] else ''})"
 
 
 def _perplexity(row: Found) -> str:

@@ -26,7 +26,7 @@ from cost_tables import products, start, step
 from layer_tables import baselines, head, scheme_pairs, searched, sensitivity, sensitivity_trained, speed
 from matplotlib.figure import Figure
 from md_tables import rows, three
-from peer_tables import peer_ratios, peers
+from peer_tables import peer_quantizers, peer_ratios, peers
 from second_tables import second_damages, second_divergence, second_origin, second_search
 from study_tables import NAMES, by_width, compared, cost, learned, mixed, origin
 
@@ -171,6 +171,7 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "second search": lambda _: second_search(_read(SECOND_SEARCH), _read(SEARCH)),
     "second divergence": lambda _: second_divergence(_read(SECOND_SEARCH)),
     "second damages": lambda _: second_damages(_read(SECOND_DAMAGES), _read(DAMAGES)),
+    "peer quantizers": lambda _: peer_quantizers(_read(PEERS)),
     "attack origin": lambda _: attack_origin(_read(ATTACKS)),
 }
 

@@ -1,8 +1,8 @@
 """Losses of recipes under AutoRound's own quantizer, in AutoRound's environment: ``python judged_by_autoround.py JOB``.
 
-This is its mode ``rtn``: ``iters=0``, without the search of scales, which weighs errors by activations and thereby
-depends on the whole recipe.  Its grid reaches one level further on the side of the largest magnitude, and scales are
-float16.  Without ``amp=False`` the tool turns the model into bfloat16.
+This is its mode ``rtn``: ``iters=0``, without the search of scales that is weighted by activations.  Its grid reaches
+one level further on the side of the largest magnitude, and scales are float16.  Without ``amp=False`` the tool turns
+the model into bfloat16.
 """
 
 from __future__ import annotations

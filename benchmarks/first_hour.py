@@ -48,7 +48,7 @@ class Step:
 
 
 CHECKPOINT = "runs/sp_real/checkpoint"
-CHOSEN = '"runs/search_real/front.json#2"'
+FIRST = '"runs/search_real/front.json#1"'
 STEPS = (
     Step(
         "Get the model",
@@ -63,28 +63,30 @@ STEPS = (
     ),
     Step(
         "Train",
-        "qalof train --config configs/train/sp_real.yaml evaluation.limit=32",
+        "qalof train --config configs/train/sp_real.yaml training.steps=4 training.checkpoint_every=4 "
+        "training.batch_size=4 evaluation.limit=4 workers.threads=1",
         "Switchable precision at two mixes of bit-widths: 8 and 4 bits for weights, 8 for inputs and cache.",
-        "Eight steps of eight questions are too few to learn much; they show that everything works.",
+        "Four steps of four questions are far too few to learn much; they show that everything works. One thread is "
+        "faster than two where other work fills the machine.",
     ),
     Step(
         "Score it at more bitmaps",
         f"qalof evaluate --checkpoint {CHECKPOINT} --bitmap w8a8kv8 --bitmap w4a8kv8 "
-        "--bitmap striped:w4a8kv8/w8a8kv8 limit=32 workers.count=1 workers.in_process=true",
-        "A checkpoint runs at any bitmap. The third one gives the blocks 4 and 8 bits in turn. Thirty-two questions "
-        "give wide intervals.",
+        "--bitmap striped:w4a8kv8/w8a8kv8 limit=4 workers.count=1 workers.in_process=true workers.threads=1",
+        "A checkpoint runs at any bitmap. The third one gives the blocks 4 and 8 bits in turn. Four questions give "
+        "wide intervals.",
     ),
     Step(
         "Search bitmaps",
-        f"qalof search --config configs/search/real.yaml --checkpoint {CHECKPOINT} limit=32",
-        "At most 20 bitmaps of 210 layers at 4 or 8 bits, for the best loss within budgets of average bits.",
-        "Every bitmap that is too long to read has an id; the files hold it whole. A search that is to mean something "
-        "takes a larger `limit`.",
+        f"qalof search --config configs/search/real.yaml --checkpoint {CHECKPOINT} limit=2 workers.threads=1",
+        "20 bitmaps of 30 blocks at 4 or 8 bits, for the front of loss against bytes.",
+        "Every bitmap that is too long to read has an id; the files hold it whole. Two questions give intervals as "
+        "wide as these, so a search that is to mean something takes a larger `limit`.",
     ),
     Step(
         "Look at one of them",
-        f"qalof bitmap {CHOSEN} --checkpoint {CHECKPOINT} --picture {PICTURE}",
-        "`FILE#2` is the second row of the front, from the smallest bitmap on.",
+        f"qalof bitmap {FIRST} --checkpoint {CHECKPOINT} --picture {PICTURE}",
+        "`FILE#1` is the first row of the front, the smallest bitmap on it.",
         f"![The bitmap: bits by block and kind of layer]({PICTURE})",
     ),
     Step(
@@ -94,7 +96,7 @@ STEPS = (
     ),
     Step(
         "Run it in llama.cpp",
-        f"python benchmarks/in_llama_cpp.py runs/smol.gguf --checkpoint {CHECKPOINT} --bitmap w8a32kv32",
+        f"python benchmarks/in_llama_cpp.py runs/smol.gguf --checkpoint {CHECKPOINT} --bitmap w8a32kv32 --threads 1",
         "The script asks the file a question, and compares how well llama.cpp and QaLoF predict WikiText-2.",
     ),
 )

@@ -30,7 +30,9 @@ import numpy as np
 import torch
 from measure import environment
 from torch.nn import functional as F
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast, PreTrainedTokenizerBase
+from transformers import GPT2LMHeadModel, GPT2TokenizerFast, PreTrainedTokenizerBase
+
+from qalof.tiny.pretrain import config_of, learning_rate_share
 
 END = "<|endoftext|>"
 BYTES = 256
@@ -138,12 +140,8 @@ class _Training:
         self.recipe, self.tokens, self.path = recipe, torch.from_numpy(tokens.astype(np.int64)), path
         end = recipe.vocabulary - 1
         self.model = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=recipe.vocabulary, n_positions=recipe.context, n_embd=recipe.width, n_layer=recipe.blocks,
-                n_head=recipe.heads, activation_function="gelu_pytorch_tanh", resid_pdrop=0.0, embd_pdrop=0.0,
-                attn_pdrop=0.0, bos_token_id=end, eos_token_id=end,
-            )
-        )  # fmt: skip
+            config_of(recipe.width, recipe.blocks, recipe.heads, recipe.context, recipe.vocabulary, end)
+        )
         matrices = [p for p in self.model.parameters() if p.dim() == 2]
         others = [p for p in self.model.parameters() if p.dim() != 2]
         groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -202,7 +200,7 @@ class _Training:
 
 def rate_share(recipe: Recipe, step: int) -> float:
     """Return the share of the peak learning rate: warm-up, level, and a straight line down over the last steps."""
-    return min(1.0, (step + 1) / recipe.warmup, (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps))
+    return learning_rate_share(step, recipe.steps, recipe.warmup, recipe.decay)
 
 
 def _predicted(model: GPT2LMHeadModel, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

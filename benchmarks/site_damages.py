@@ -24,6 +24,7 @@ from measure import environment
 from search_real import SOURCE, WINDOW, switchable, tasks_of
 
 import search
+from orchestrate.document.heat import kind_of
 from qalof.bitmap_patterns import numbered_blocks
 from qalof.evaluation.kl import divergence, reference_of
 from qalof.evaluation.label_rows import labeled_windows
@@ -114,13 +115,6 @@ def shares(damages: Mapping[str, float], weights: Mapping[str, int]) -> dict[str
         "by_block": {block: round(part, 4) for block, part in by_block.items()},
         "largest": {site: round(damages[site] / whole, 4) for site in largest},
     }  # fmt: skip
-
-
-def kind_of(site: str) -> str:
-    """Return a site's path within its block: ``mlp.c_proj`` of ``h.3.mlp.c_proj``."""
-    parts = site.split(".")
-    last = max(index for index, part in enumerate(parts) if part.isdigit())
-    return ".".join(parts[last + 1 :])
 
 
 @torch.no_grad()

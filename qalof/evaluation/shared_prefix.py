@@ -22,7 +22,7 @@ from torch import nn
 
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
-from qalof.model.blocks import blocks_of, noting, run_by
+from qalof.model.blocks import block_places, blocks_of, noting, run_by
 from qalof.model.switchable import SwitchableModel
 
 
@@ -65,7 +65,7 @@ class SharedPrefix:
     def __init__(self, model: SwitchableModel, reference: Bitmap | str | int) -> None:
         self.model, self.reference = model, reference
         self._blocks = blocks_of(model)
-        self._place = {module: index for index, block in enumerate(self._blocks) for module in block.modules()}
+        self._place = block_places(self._blocks)
         outer = [switch.lora or switch.linear for switch in model.switches]
         self._inside = {part for layer in outer for part in layer.modules() if part is not layer}
         self._calls: list[_Call] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,11 @@ def blocks_of(model: SwitchableModel) -> list[nn.Module]:
                 found[module] = None
                 break
     return list(found)
+
+
+def block_places(blocks: Sequence[nn.Module]) -> dict[nn.Module, int]:
+    """Return the index of the block that holds each module, the blocks themselves included."""
+    return {module: index for index, block in enumerate(blocks) for module in block.modules()}
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qalof.model.blocks import blocks_of, noting, run_by
+from qalof.model.blocks import block_places, blocks_of, noting, run_by
 from qalof.model.switchable import SwitchableModel
 
 
@@ -40,7 +40,7 @@ class CarriedBatches:
     def __init__(self, model: SwitchableModel, batches: Sequence[Mapping[str, Any]]) -> None:
         self.model, self.batches = model, batches
         self._blocks = blocks_of(model)
-        self._place = {module: index for index, block in enumerate(self._blocks) for module in block.modules()}
+        self._place = block_places(self._blocks)
         self._kept = [_Kept()] * len(batches)
 
     def passes_to(self, layers: Sequence[nn.Module]) -> Iterator[Callable[[], None]]:

@@ -68,18 +68,14 @@ class Recipe:
     seed: int = 0
 
 
-def new_model(recipe: Recipe, vocabulary: int, end: int) -> GPT2LMHeadModel:
-    """Return a GPT-2 with fresh weights and without dropout, because the documents never repeat.
-
-    The (trained) position embeddings start as sines and cosines: under them "the token before this one" is one
-    linear map for all positions, and the heads that retrieval is made of appear several times sooner.
-    """
-    config = GPT2Config(
+def config_of(width: int, blocks: int, heads: int, positions: int, vocabulary: int, end: int) -> GPT2Config:
+    """Return the config of a GPT-2 without dropout, whose documents begin and end with the token ``end``."""
+    return GPT2Config(
         vocab_size=vocabulary,
-        n_positions=POSITIONS,
-        n_embd=recipe.width,
-        n_layer=recipe.blocks,
-        n_head=recipe.heads,
+        n_positions=positions,
+        n_embd=width,
+        n_layer=blocks,
+        n_head=heads,
         activation_function="gelu_pytorch_tanh",
         resid_pdrop=0.0,
         embd_pdrop=0.0,
@@ -87,6 +83,15 @@ def new_model(recipe: Recipe, vocabulary: int, end: int) -> GPT2LMHeadModel:
         bos_token_id=end,
         eos_token_id=end,
     )
+
+
+def new_model(recipe: Recipe, vocabulary: int, end: int) -> GPT2LMHeadModel:
+    """Return a GPT-2 with fresh weights and without dropout, because the documents never repeat.
+
+    The (trained) position embeddings start as sines and cosines: under them "the token before this one" is one
+    linear map for all positions, and the heads that retrieval is made of appear several times sooner.
+    """
+    config = config_of(recipe.width, recipe.blocks, recipe.heads, POSITIONS, vocabulary, end)
     model = GPT2LMHeadModel(config)
     with torch.no_grad():
         model.transformer.wpe.weight.copy_(_waves(POSITIONS, recipe.width, config.initializer_range))
@@ -100,13 +105,14 @@ def _waves(positions: int, width: int, scale: float) -> Tensor:
     return scale * math.sqrt(2.0) * torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def learning_rate_share(recipe: Recipe, step: int) -> float:
-    """Return the share of the peak learning rate: warm-up, level, and a straight line down over the last steps.
+def learning_rate_share(step: int, steps: int, warmup: int, decay: float, final_share: float = 0.0) -> float:
+    """Return the share of the peak learning rate: warm-up, level, and a straight line down over the last steps, to
+    ``final_share`` over the share ``decay`` of all.
 
     A level middle (and not a cosine) lets a run be made longer from a checkpoint without starting again.
     """
-    left = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps)
-    return min(1.0, (step + 1) / recipe.warmup, max(recipe.final_share, left))
+    left = (steps - step) / max(1.0, decay * steps)
+    return min(1.0, (step + 1) / warmup, max(final_share, left))
 
 
 def next_facts(recipe: Recipe, facts: int, step: int, losses: dict[str, float]) -> int:
@@ -219,8 +225,9 @@ class Trainer:
         """Do one step over one batch of each kind; return the losses as `kind.loss`."""
         recipe = self.recipe
         peaks = (recipe.matrix_learning_rate, recipe.learning_rate)
+        share = learning_rate_share(self.step_number, recipe.steps, recipe.warmup, recipe.decay, recipe.final_share)
         for optimizer, peak in zip(self.optimizers, peaks, strict=True):
-            optimizer.param_groups[0]["lr"] = peak * learning_rate_share(recipe, self.step_number)
+            optimizer.param_groups[0]["lr"] = peak * share
             optimizer.zero_grad(set_to_none=True)
         seen: dict[str, float] = {}
         for kind, batch in _batches(recipe, self.documents, self.facts).items():

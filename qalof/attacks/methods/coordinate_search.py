@@ -161,7 +161,7 @@ class CoordinateSearch:
         for share in self.goal.victim.readings():
             total += share * self._read(rows)
             self.queries += len(rows)
-        return [Reading(log_p - self.weight * nll, log_p, nll, share > MOST) for log_p, nll, share in total.tolist()]
+        return [Reading(log_p - self.weight * nll, log_p, nll, said > MOST) for log_p, nll, said in total.tolist()]
 
     def _read(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return log p(o | x), meanNLL, and 1 for a success, at the bitmap that the model is set to: (rows, 3)."""

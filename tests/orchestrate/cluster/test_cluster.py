@@ -184,7 +184,8 @@ def test_a_cluster_is_joined_with_its_token_and_refuses_another(local_head, tmp_
         "from orchestrate.cluster.connection import connect\n"
         "from qalof.errors import BadInputError\n"
         "try:\n"
-        "    with connect(sys.argv[1]) as cluster: print(cluster.joined, cluster.cpus)\n"
+        # one string, so that what Ray prints beside it falls before or after
+        "    with connect(sys.argv[1]) as cluster: print(f'{cluster.joined} {cluster.cpus}')\n"
         "except BadInputError as error: print(error)\n"
     )
     wrong = tmp_path / "wrong"

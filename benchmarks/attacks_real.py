@@ -11,27 +11,27 @@ called again until ``finished`` is true; ``--processes`` share out trainings and
 takes these methods alone, and ``--texts`` at most so many texts of each group, so a run on two cores can be cut to what
 it has time for; every finished text is kept.  ``--masked-lm`` is the folder of BERT-Attack's masked language model,
 whose stand-in is the left context of the causal one.  The study needs torch, transformers,
-peft and scipy alone.  ``--scale`` is ``gpu`` (200 texts per victim and method), ``cpu`` (what two cores do in twenty
-minutes) or ``mini`` (every stage once).  The model is SmolLM2-135M, whose weights went through GGUF's Q4_1 once:
-"32" means dequantized Q4_1 with nothing rounded.
+peft and scipy alone.  ``--scale`` is ``gpu`` (200 texts per victim and method), ``cpu`` (what two cores with bf16
+instructions do in two hours) or ``mini`` (every stage once).  The model is SmolLM2-135M, whose weights went through
+GGUF's Q4_1 once: "32" means dequantized Q4_1 with nothing rounded.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from attack_study.bundle import prepare, unpacked
 from attack_study.figures import figures_of, table_of
 from attack_study.scales import SCALES, Scale
 from attack_study.work import Place, Records, attack_all, train_all
+from measure import environment
 from study.clock import Clock
 
 from qalof.attacks.substitutes.masked_words import LEFT_CONTEXT
@@ -86,7 +86,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     records = Records(options.state, 0, 1)
     figures = {group.name: figures_of(group, records) for group in scale.of_groups()}
     return {
-        "benchmark": "attacks_real", "scale": options.scale, "finished": finished,
+        "benchmark": "attacks_real", "command": shlex.join(["python", *sys.argv]), "scale": options.scale,
+        "precision": scale.precision, "finished": finished,
         "environment": _environment(torch.device(options.device)), "victims": _victims(options.state, scale),
         "groups": {name: group for name, group in figures.items() if group},
     }  # fmt: skip
@@ -135,9 +136,9 @@ def _now() -> float:
 
 
 def _environment(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return {"device": name, **versions, "transformers": transformers.__version__}
+    found = environment()
+    found["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else found["cpu"]
+    return found
 
 
 if __name__ == "__main__":

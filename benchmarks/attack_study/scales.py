@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from qalof.attacks.methods.bert_attack import BertAttackSettings
 from qalof.attacks.methods.gbda import GbdaSettings
@@ -63,6 +63,8 @@ class Scale:
     candidates: int = 48
     most_queries: int | None = None
     """The budget of an attack on words, per text."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the products of a CPU, in trainings and attacks alike."""
 
     def of_groups(self) -> Iterator[Group]:
         """Return the groups, the most important first."""
@@ -115,12 +117,14 @@ SCALES = {
         steps=100, batch=48, train_texts=None, test_texts=400, layer_draws=4, judge_texts=32, together=32,
         gbda={"iterations": 40, "samples": 20},
     ),
-    # what two cores do in half an hour: one victim that has learned a little, and a few texts
+    # what two cores with bf16 instructions do in two hours; the groups that are cut off are the last
     "cpu": Scale(
-        (("textfooler", "sst2", "sp", 16), ("bert-attack", "sst2", "sp", 4), ("gbda", "sst2", "sp", 2)),
-        steps=24, batch=16, train_texts=1000, test_texts=48, max_length=32, learning_rate=2e-3, request_draws=20,
-        layer_draws=2, judge_texts=1, gbda={"iterations": 10, "batch": 2, "samples": 8}, candidates=16,
-        most_queries=150,
+        (
+            ("textfooler", "sst2", "sp", 200), ("textfooler", "sst2", "rpt", 200), ("bert-attack", "sst2", "sp", 100),
+            ("gbda", "sst2", "sp", 24), ("textfooler", "ag_news", "sp", 100),
+        ),
+        steps=120, batch=16, train_texts=None, test_texts=400, layer_draws=4, judge_texts=20, together=20,
+        gbda={"iterations": 30, "batch": 5, "samples": 20}, candidates=24, most_queries=200, precision="bf16",
     ),
     # every stage once, in minutes; nothing is learned and nothing follows from the numbers
     "mini": Scale(

@@ -53,6 +53,14 @@ def new_victim(victim: str, model: Path, task: ClassificationTask, scale: Scale)
     )  # fmt: skip
 
 
+def with_products_of(scale: Scale, model: Any) -> Any:
+    """Return ``model``, on a CPU, whose every forward pass takes its products in the scale's precision from now on."""
+    if scale.precision == "bf16":
+        # each pass by itself, since an attack on several texts has threads, which do not share an autocast
+        model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
+    return model
+
+
 def _objective(victim: str, model: SwitchableModel) -> Objective:
     bitmaps = tuple(Bitmap.parse(width, model.site_names) for width in WIDTHS[victim])
     if victim == "sp":
@@ -72,8 +80,9 @@ def train(
     # a width drawn per step learns as many steps per width as all widths at every step do
     steps = scale.steps * (2 if victim == "rpt" else 1)
     settings = TrainSettings(
-        steps=steps, batch_size=scale.batch, learning_rate=scale.learning_rate, warmup_steps=min(10, steps), seed=0
-    )
+        steps=steps, batch_size=scale.batch, learning_rate=scale.learning_rate, warmup_steps=min(10, steps), seed=0,
+        precision="bf16" if device.type == "cuda" else scale.precision,
+    )  # fmt: skip
     trainer = Trainer(switchable, task, _objective(victim, switchable), settings)
     checkpoint, progress = place / "checkpoint", place / "progress.json"
     before = 0.0
@@ -82,8 +91,7 @@ def train(
         before = read_json(progress, "progress")["seconds"]
     began, losses = time.monotonic(), {}
     while trainer.step < steps and not clock.out:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            losses = trainer.train_step().losses
+        losses = trainer.train_step().losses
         if trainer.step % 20 == 0 or device.type == "cpu":
             print(f"{place.name} {trainer.step}/{steps} {losses}", file=sys.stderr, flush=True)
     save_checkpoint(trainer, checkpoint, {})
@@ -92,7 +100,7 @@ def train(
     if trainer.step < steps:
         return False
     with torch.no_grad():
-        switchable.eval()
+        with_products_of(scale, switchable.eval())
         accuracy = {}
         for width in WIDTHS[victim]:
             switchable.set_bitmap(width)

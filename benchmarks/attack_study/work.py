@@ -19,7 +19,7 @@ from study.clock import Clock
 
 import qalof
 from attack_study.scales import DRAWN, FIXED_DRAWS, SOURCES, Group, Scale
-from attack_study.victims import examples_of, task_of, train
+from attack_study.victims import examples_of, task_of, train, with_products_of
 from qalof.attacks.attack import attack_at
 from qalof.attacks.meaning import Meaning
 from qalof.attacks.methods.together import attack_together
@@ -137,7 +137,8 @@ class Worker:
     @cached_property
     def lm(self) -> Any:
         """The plain language model."""
-        return load_pretrained(str(self.place.model), HeadKind.CAUSAL_LM).to(self.place.device)
+        plain = load_pretrained(str(self.place.model), HeadKind.CAUSAL_LM).to(self.place.device)
+        return with_products_of(self.place.scale, plain)
 
     @cached_property
     def meaning(self) -> Meaning:
@@ -155,6 +156,7 @@ class Worker:
         if self._victim is None or self._victim[0] != key:
             self._victim = None
             model = qalof.load(self.place.state / "-".join(key) / "checkpoint").to(self.place.device).eval()
+            model = with_products_of(self.place.scale, model)
             self._victim = (key, model, task_of(self.place.data, group.data, self.place.model, self.place.scale))
         return self._victim[1:]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from attack_study.figures import table_of, tests_of, transfers_of
+from attack_study.figures import overview_of, table_of, tests_of, transfers_of
 from claim_table import claims
 from cost_tables import products, start, step
 from layer_tables import baselines, head, scheme_pairs, searched, sensitivity, sensitivity_trained, speed
@@ -32,7 +32,7 @@ from study_tables import NAMES, by_width, compared, cost, learned, mixed, origin
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "real_study.json"
-ATTACKS = RESULT.with_name("attacks_real.json")
+ATTACKS, CPU_ATTACKS = RESULT.with_name("attacks_real.json"), RESULT.with_name("attacks_real_cpu.json")
 SEARCH = RESULT.with_name("search_real.json")
 PEERS = RESULT.with_name("peers.json")
 SECOND = RESULT.with_name("second_model.json")
@@ -173,6 +173,12 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "second damages": lambda _: second_damages(_read(SECOND_DAMAGES), _read(DAMAGES)),
     "peer quantizers": lambda _: peer_quantizers(_read(PEERS)),
     "attack origin": lambda _: attack_origin(_read(ATTACKS)),
+    "cpu attack overview": lambda _: overview_of(_read(CPU_ATTACKS)),
+    "cpu attacks": lambda _: table_of(_read(CPU_ATTACKS)),
+    "cpu attack tests": lambda _: tests_of(_read(CPU_ATTACKS)),
+    "cpu attack transfer": lambda _: transfers_of(_read(CPU_ATTACKS)),
+    "cpu attack victims": lambda _: attack_victims(_read(CPU_ATTACKS)),
+    "cpu attack origin": lambda _: attack_origin(_read(CPU_ATTACKS)),
 }
 
 if __name__ == "__main__":

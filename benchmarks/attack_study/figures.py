@@ -74,6 +74,23 @@ def _matrix(table: PredictionTable, among: Population) -> list[list[dict[str, An
     return [[asdict(rate) for rate in row] for row in transfer_matrix(table, among)]
 
 
+def overview_of(result: dict[str, Any]) -> str:
+    """One row per group, as markdown: the share of texts that are misread, at each fixed precision and under each
+    defense, by the attacker who does not know of it and by those who do.
+    """
+    header = ["attack, data, victim", "texts", "fixed at its own precision, read again"]
+    header += [f"{grain}: {who}" for grain in ("request", "layer") for who in ("plain", "adaptive", "retrying")]
+    body = []
+    for name, group in result["groups"].items():
+        fixed = [f"{source.split('a')[0]}: {_rate(group['transfer'][i][i])}" for i, source in enumerate(group["fixed"])]
+        row = [name, str(group["texts"]), "; ".join(fixed)]
+        for block in group["random_precision"].values():
+            success = {each["attacker"]: each["success"] for each in block["attackers"]}
+            row += [_rate(success[who]) for who in ("non_adaptive", "adaptive", "retrying")]
+        body.append(row)
+    return rows(header, body)
+
+
 def table_of(result: dict[str, Any]) -> str:
     """The four attackers of every group, as markdown.
 

@@ -27,6 +27,7 @@ from layer_tables import baselines, head, scheme_pairs, searched, sensitivity, s
 from matplotlib.figure import Figure
 from md_tables import rows, three
 from peer_tables import peer_quantizers, peer_ratios, peers
+from reference_tables import reference_tables
 from second_tables import second_damages, second_divergence, second_origin, second_search
 from study_tables import NAMES, by_width, compared, cost, learned, mixed, origin
 
@@ -41,7 +42,7 @@ DAMAGES = RESULT.with_name("site_damages.json")
 SECOND_DAMAGES = RESULT.with_name("site_damages_second.json")
 STEP, START = RESULT.with_name("train_step_real.json"), RESULT.with_name("start_up.json")
 PICTURE = ROOT / "docs" / "front_real.svg"
-PAGES = ("README.md", "docs/real_study.md", "docs/attack_study.md", "docs/experiments.md")
+PAGES = ("README.md", "docs/real_study.md", "docs/attack_study.md", "docs/real_tables.md", "docs/experiments.md")
 IN_README = ("untrained", "full_precision", "static_8", "static_4", "spnet", "cascade", "cpt")
 
 Found = Mapping[str, Any]
@@ -173,6 +174,9 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "second damages": lambda _: second_damages(_read(SECOND_DAMAGES), _read(DAMAGES)),
     "peer quantizers": lambda _: peer_quantizers(_read(PEERS)),
     "attack origin": lambda _: attack_origin(_read(ATTACKS)),
+    "tables of s1": lambda _: reference_tables("s1"),
+    "tables of s3": lambda _: reference_tables("s3"),
+    "tables of s4": lambda _: reference_tables("s4"),
     "cpu attack overview": lambda _: overview_of(_read(CPU_ATTACKS)),
     "cpu attacks": lambda _: table_of(_read(CPU_ATTACKS)),
     "cpu attack tests": lambda _: tests_of(_read(CPU_ATTACKS)),

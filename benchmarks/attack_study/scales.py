@@ -65,6 +65,8 @@ class Scale:
     """The budget of an attack on words, per text."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the products of a CPU, in trainings and attacks alike."""
+    own_steps: dict[str, int] = field(default_factory=dict)
+    """Steps on the data sets that do not take ``steps``."""
 
     def of_groups(self) -> Iterator[Group]:
         """Return the groups, the most important first."""
@@ -125,6 +127,7 @@ SCALES = {
         ),
         steps=120, batch=16, train_texts=None, test_texts=400, layer_draws=4, judge_texts=20, together=20,
         gbda={"iterations": 30, "batch": 5, "samples": 20}, candidates=24, most_queries=200, precision="bf16",
+        own_steps={"ag_news": 60},
     ),
     # every stage once, in minutes; nothing is learned and nothing follows from the numbers
     "mini": Scale(

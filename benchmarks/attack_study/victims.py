@@ -70,15 +70,16 @@ def _objective(victim: str, model: SwitchableModel) -> Objective:
 
 
 def train(
-    victim: str, model: Path, task: ClassificationTask, place: Path, scale: Scale, device: torch.device, clock: Clock
-) -> bool:
+    data: str, victim: str, model: Path, task: ClassificationTask, place: Path, scale: Scale, device: torch.device,
+    clock: Clock,
+) -> bool:  # fmt: skip
     """Train until done or out of time, and say whether it is done; goes on from its checkpoint."""
     done = place / "trained.json"
     if done.is_file():
         return True
     switchable = new_victim(victim, model, task, scale).to(device)
     # a width drawn per step learns as many steps per width as all widths at every step do
-    steps = scale.steps * (2 if victim == "rpt" else 1)
+    steps = scale.own_steps.get(data, scale.steps) * (2 if victim == "rpt" else 1)
     settings = TrainSettings(
         steps=steps, batch_size=scale.batch, learning_rate=scale.learning_rate, warmup_steps=min(10, steps), seed=0,
         precision="bf16" if device.type == "cuda" else scale.precision,

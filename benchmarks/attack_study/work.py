@@ -101,7 +101,7 @@ def train_all(place: Place, clock: Clock) -> bool:
         if index % place.of == place.shard:
             task = task_of(place.data, data, place.model, place.scale)
             folder = place.state / f"{data}-{victim}"
-            done = train(victim, place.model, task, folder, place.scale, place.device, clock) and done
+            done = train(data, victim, place.model, task, folder, place.scale, place.device, clock) and done
     return done
 
 

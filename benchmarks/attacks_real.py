@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -87,7 +86,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     records = Records(options.state, 0, 1)
     figures = {group.name: figures_of(group, records) for group in scale.of_groups()}
     return {
-        "benchmark": "attacks_real", "command": shlex.join(["python", *sys.argv]), "scale": options.scale,
+        "benchmark": "attacks_real", "command": _command(options), "scale": options.scale,
         "precision": scale.precision, "finished": finished,
         "environment": _environment(torch.device(options.device)), "victims": _victims(options.state, scale),
         "groups": {name: group for name, group in figures.items() if group},
@@ -125,6 +124,13 @@ def _one_stage(options: argparse.Namespace) -> int:
     )  # fmt: skip
     done = {"train": train_all, "attack": attack_all}[options.only](place, Clock(options.minutes))
     return 0 if done else 3
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What bears on the numbers; folders are this machine's own."""
+    named = {"scale": options.scale, "attacks": options.attacks, "texts": options.texts}
+    words = [f"--{name} {value}" for name, value in named.items() if value is not None]
+    return " ".join(["python benchmarks/attacks_real.py run", *words])
 
 
 def _victims(state: Path, scale: Scale) -> dict[str, Any]:

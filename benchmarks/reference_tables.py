@@ -70,9 +70,7 @@ def reference_tables(system: str) -> str:
 
 def _cell(cell: Mapping[str, Any]) -> str:
     theirs = "" if cell["reference"] is None else f" *{formats.as_given(cell['reference'])}*"
-    if cell["value"] is None:
-        return f"{cell['reason']}{theirs}"
-    return f"{formats.by_magnitude_with_interval(cell['value'], cell['low'], cell['high'])}{theirs}"
+    return f"{formats.measured(cell)}{theirs}"
 
 
 if __name__ == "__main__":

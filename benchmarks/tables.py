@@ -141,6 +141,15 @@ def front(found: Found) -> str:
     return re.sub(r"[ \t]+$", "", out.getvalue(), flags=re.M)
 
 
+def attack_tables(prefix: str, path: Path) -> dict[str, Callable[[Found], str]]:
+    """The tables of one result of the attacks, by their names after ``prefix``."""
+    made: dict[str, Callable[[Any], str]] = {
+        "attacks": table_of, "attack tests": tests_of, "attack transfer": transfers_of,
+        "attack victims": attack_victims, "attack origin": attack_origin, "attack overview": overview_of,
+    }  # fmt: skip
+    return {f"{prefix}{name}": lambda _, make=make: make(_read(path)) for name, make in made.items()}
+
+
 TABLES: dict[str, Callable[[Found], str]] = {
     "origin": origin,
     "readme": lambda found: by_width(found, "f1", IN_README),
@@ -159,10 +168,8 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "claims": claims,
     "cost": cost,
     "speed": speed,
-    "attacks": lambda _: table_of(_read(ATTACKS)),
-    "attack tests": lambda _: tests_of(_read(ATTACKS)),
-    "attack transfer": lambda _: transfers_of(_read(ATTACKS)),
-    "attack victims": lambda _: attack_victims(_read(ATTACKS)),
+    **attack_tables("", ATTACKS),
+    **attack_tables("cpu ", CPU_ATTACKS),
     "step": lambda _: step(_read(STEP)),
     "products": lambda _: products(_read(STEP)),
     "start": lambda _: start(_read(START)),
@@ -173,16 +180,9 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "second divergence": lambda _: second_divergence(_read(SECOND_SEARCH)),
     "second damages": lambda _: second_damages(_read(SECOND_DAMAGES), _read(DAMAGES)),
     "peer quantizers": lambda _: peer_quantizers(_read(PEERS)),
-    "attack origin": lambda _: attack_origin(_read(ATTACKS)),
     "tables of s1": lambda _: reference_tables("s1"),
     "tables of s3": lambda _: reference_tables("s3"),
     "tables of s4": lambda _: reference_tables("s4"),
-    "cpu attack overview": lambda _: overview_of(_read(CPU_ATTACKS)),
-    "cpu attacks": lambda _: table_of(_read(CPU_ATTACKS)),
-    "cpu attack tests": lambda _: tests_of(_read(CPU_ATTACKS)),
-    "cpu attack transfer": lambda _: transfers_of(_read(CPU_ATTACKS)),
-    "cpu attack victims": lambda _: attack_victims(_read(CPU_ATTACKS)),
-    "cpu attack origin": lambda _: attack_origin(_read(CPU_ATTACKS)),
 }
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class Scale:
     most_queries: int | None = None
     """The budget of an attack on words, per text."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the products of a CPU, in trainings and attacks alike."""
+    """The precision of products on a CPU, in trainings and in attacks."""
     own_steps: dict[str, int] = field(default_factory=dict)
     """Steps on the data sets that do not take ``steps``."""
 

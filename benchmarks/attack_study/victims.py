@@ -20,6 +20,7 @@ from qalof.model.adapters import AdapterSpec
 from qalof.model.pretrained import BaseModel, HeadKind, load_tokenizer
 from qalof.model.switchable import SwitchableModel
 from qalof.tasks.classification import ClassificationSettings, ClassificationTask
+from qalof.training.execution import runs_in_bf16
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import (
     AdversarialPrecision,
@@ -55,7 +56,7 @@ def new_victim(victim: str, model: Path, task: ClassificationTask, scale: Scale)
 
 def with_products_of(scale: Scale, model: Any) -> Any:
     """Return ``model``, on a CPU, whose every forward pass takes its products in the scale's precision from now on."""
-    if scale.precision == "bf16":
+    if runs_in_bf16(scale.precision, torch.device("cpu")):
         # each pass by itself, since an attack on several texts has threads, which do not share an autocast
         model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
     return model

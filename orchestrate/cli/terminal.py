@@ -44,8 +44,5 @@ def reference_table(table: Mapping[str, Any]) -> Sheet:
 
 def _table_cell(cell: Mapping[str, Any]) -> str:
     theirs = "" if cell["reference"] is None else f"\ntheirs {formats.as_given(cell['reference'])}"
-    if cell["value"] is None:
-        return f"{cell['reason']}{theirs}"
-    ours = plain(formats.by_magnitude_with_interval(cell["value"], cell["low"], cell["high"]))
     difference = f", {formats.by_magnitude(cell['difference'], plus=True)}" if "difference" in cell else ""
-    return f"{ours}{theirs}{difference}"
+    return f"{plain(formats.measured(cell))}{theirs}{difference}"

@@ -9,7 +9,7 @@ KiB or bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -103,6 +103,13 @@ def by_magnitude_with_interval(value: float, low: float, high: float) -> str:
     """Write ``78.3 [72.1, 84.0]`` as :func:`by_magnitude` does, or a bare value where there is no interval."""
     text = by_magnitude(value)
     return f"{text} [{by_magnitude(low)},{NBSP}{by_magnitude(high)}]" if low < high else text
+
+
+def measured(cell: Mapping[str, Any]) -> str:
+    """Write the number of a cell of a reference's table, with its interval, or the reason why there is none."""
+    if cell["value"] is None:
+        return str(cell["reason"])
+    return by_magnitude_with_interval(cell["value"], cell["low"], cell["high"])
 
 
 def as_given(value: float) -> str:

@@ -58,10 +58,5 @@ def _statements(data: Mapping[str, Any]) -> list[Statement]:
 
 def _cell(cell: Mapping[str, Any]) -> Cell:
     theirs = "" if cell["reference"] is None else f"; theirs {formats.as_given(cell['reference'])}"
-    where = str(cell.get("of", ""))
-    if cell["value"] is None:
-        return Cell(f"{cell['reason']}{theirs}", where)
-    ours = formats.by_magnitude_with_interval(cell["value"], cell["low"], cell["high"])
-    if "difference" not in cell:
-        return Cell(f"{ours}{theirs}", where)
-    return Cell(f"{ours}{theirs}, difference {formats.by_magnitude(cell['difference'], plus=True)}", where)
+    difference = f", difference {formats.by_magnitude(cell['difference'], plus=True)}" if "difference" in cell else ""
+    return Cell(f"{formats.measured(cell)}{theirs}{difference}", str(cell.get("of", "")))

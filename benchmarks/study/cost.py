@@ -16,7 +16,7 @@ from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import SwitchableModel, build
 from qalof.training.loop import Trainer, TrainSettings
 from qalof.training.objectives import SwitchablePrecision
-from study.methods import ALPHA, RANK, WIDTHS, form, uniform
+from study.methods import ALPHA, RANK, form, uniform
 from study.place import FULL, Place
 
 STEPS = {"plain LoRA": ((32,), {}), "8 and 4 bits": ((8, 4), {}), "8 and 4 bits, int8": ((8, 4), {"held": "int8"})}
@@ -54,7 +54,7 @@ def _forward(place: Place) -> dict[str, Any]:
     length = place.scale.max_length
     ids = torch.randint(0, model.model.config.vocab_size, (place.scale.batch, length), device=place.device)
     rows = {}
-    for spec in (FULL, *(form(bits) for bits in WIDTHS if bits < 16)):
+    for spec in (FULL, *(form(bits) for bits in place.scale.judged_at if bits < 16)):
         model.set_bitmap(spec, quiet=True)
         with place.products():
             timed = _timed(place, lambda: model(input_ids=ids, logits_to_keep=1))

@@ -38,11 +38,15 @@ def prepare(raw: Path, folder: Path, source: str, scale: Scale) -> dict[str, Any
     """Draw, cut and tokenize the data below ``raw`` into ``folder``; returns counts."""
     for name in ("text", "zero_shot"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    task = _completion(raw / "squad", source, scale)
     dev = load_squad(str(raw / "squad" / "dev-v1.1.json"), "validation")
+    if scale.whole:
+        prompts = task.prompts([one.question for one in dev], [one.context for one in dev])
+        dev = [one for one, prompt in zip(dev, prompts, strict=True) if prompt is not None and not prompt.cut]
     drawn = random.Random(SEED).sample(dev, scale.dev_questions + scale.choose_questions)
     _write_squad(folder / "judge.json", drawn[: scale.dev_questions])
     _write_squad(folder / "choose.json", drawn[scale.dev_questions :])
-    counts = _prepare_training(raw, folder, source, scale)
+    counts = _prepare_training(task, folder, scale)
     text = (raw / "wikitext2" / "wiki.valid.raw").read_text(encoding="utf-8")
     half = text.index("\n", len(text) // 2)
     (folder / "text" / "validation.txt").write_text(text[:half], encoding="utf-8")
@@ -62,10 +66,17 @@ def data_digest(folder: Path) -> str:
     return str(read_json(folder / "prepared.json", "prepared data")["digest"])
 
 
-def _prepare_training(raw: Path, folder: Path, source: str, scale: Scale) -> dict[str, Any]:
-    settings = CompletionSettings(str(raw / "squad"), max_length=scale.max_length, max_new_tokens=scale.max_new_tokens)
-    task = CompletionTask(load_tokenizer(source), settings)
+def _completion(data: Path, source: str, scale: Scale) -> CompletionTask:
+    settings = CompletionSettings(
+        str(data), max_length=scale.max_length, max_new_tokens=scale.max_new_tokens, eval_batch_size=scale.eval_batch
+    )
+    return CompletionTask(load_tokenizer(source), settings)
+
+
+def _prepare_training(task: CompletionTask, folder: Path, scale: Scale) -> dict[str, Any]:
     features = task.train_features()
+    if scale.whole:
+        features = [one for one in features if not one["cut"]]
     wanted = min(len(features), scale.passes * scale.batch)
     kept = [features[index] for index in random.Random(SEED).sample(range(len(features)), wanted)]
     np.savez_compressed(

@@ -139,7 +139,6 @@ SEARCHED = "cpt"
 """The model in whose adapters a search is made: the best one at mixed bitmaps, and its one adapter was trained at all
 the widths that the search mixes."""
 
-WIDTHS = (32, 8, 6, 5, 4, 3)
 MIXED = {
     "striped": "striped:w8a8kv8/w4a8kv8",
     "hybrid": "hybrid:w8a8kv8/w4a8kv8",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Any
 
 from qalof.errors import BadInputError
+from qalof.files import json_ready
+from study.scales import Scale
 
 SAME = ("scale", "settings", "stored_as", "questions")
 """The model may be named otherwise: ``cache:NAME`` is the file that another machine was given by its path."""
@@ -18,6 +21,9 @@ PAIRED = {"scheme_pairs": ("of", "over", "at"), "machines_differ": ("scheme", "a
 
 Summary = Mapping[str, Any]
 
+_DEFAULTS = {one.name: one.default for one in fields(Scale) if one.default is not MISSING}
+"""Of the settings that an earlier summary may not know."""
+
 
 def onto(summary: Summary, earlier: Summary) -> dict[str, Any]:
     """Return ``summary`` with what only ``earlier`` has.
@@ -28,6 +34,7 @@ def onto(summary: Summary, earlier: Summary) -> dict[str, Any]:
     Raises:
         BadInputError: The two are of another scale or number of questions.
     """
+    summary, earlier = ({**one, "settings": json_ready({**_DEFAULTS, **one["settings"]})} for one in (summary, earlier))
     differing = [name for name in SAME if summary[name] != earlier[name]]
     if differing:
         raise BadInputError(

@@ -21,7 +21,7 @@ from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import SwitchableModel, build
 from qalof.post_training.gptq import calibration_batches, compensate
 from study.data import ZERO_SHOT, text_task, zero_shot_tasks
-from study.methods import MIXED, WIDTHS, Method, form
+from study.methods import MIXED, Method, form
 from study.place import FULL, Place
 from study.training import CHECKPOINT
 
@@ -139,11 +139,11 @@ def kept_scores(
 
 
 def score_trained(place: Place, stage: str, of: str, method: Method) -> dict[str, Any]:
-    """Every static width, and mixed bitmaps, of a trained model."""
+    """The static widths of the scale, and its mixed bitmaps, of a trained model."""
     model, task = trained(place, of), place.judge()
-    specs: dict[str, Any] = {str(bits): form(bits) for bits in WIDTHS}
+    specs: dict[str, Any] = {str(bits): form(bits) for bits in place.scale.judged_at}
     if method.mixed:
-        specs |= MIXED
+        specs |= MIXED if place.scale.mixed is None else {name: MIXED[name] for name in place.scale.mixed}
     tasks: dict[str, Score] = {"squad": lambda: task.evaluate(model)}
     if method.data == "generated":
         tasks["text"] = perplexity_of(place, model)
@@ -153,7 +153,7 @@ def score_trained(place: Place, stage: str, of: str, method: Method) -> dict[str
 def score_untrained(place: Place, stage: str) -> dict[str, Any]:
     """The pretrained model itself on the questions."""
     model, task = pretrained(place), place.judge()
-    specs = {str(bits): form(bits) for bits in WIDTHS}
+    specs = {str(bits): form(bits) for bits in place.scale.judged_at}
     return kept_scores(place, stage, model, specs, {"squad": lambda: task.evaluate(model)})
 
 

@@ -139,7 +139,8 @@ def summary_of(trainings, perplexity, **more):
     """A summary with one baseline, and one trained model where there are trainings."""
     row = {"perplexity": [perplexity], "machines": {"text": f"machine {perplexity}"}, **more}
     return {
-        **dict.fromkeys(("scale", "settings", "model", "stored_as", "questions"), "the same"),
+        **dict.fromkeys(("scale", "model", "stored_as", "questions"), "the same"),
+        "settings": {"passes": 8},
         **{name: dict(trainings) for name in ("scores", "search", "data_free_text", "sensitivity_trained", "cost")},
         "trainings": trainings, "comparisons": list(trainings), "mixed": [], "machines_differ": [],
         "baselines": {"NF4": {"w4": row}},
@@ -169,6 +170,15 @@ def test_a_summary_is_completed_by_an_earlier_one_and_trained_models_come_from_o
 def test_a_summary_of_another_scale_completes_nothing(study):
     with pytest.raises(BadInputError, match="scale is 'cpu' here and 'the same' there"):
         study["onto"].onto(summary_of({}, 6) | {"scale": "cpu"}, summary_of({}, 5))
+
+
+def test_a_setting_that_an_earlier_summary_does_not_name_had_its_default(study):
+    later, earlier = summary_of({}, 6), summary_of({}, 5)
+    later["settings"] = later["settings"] | {"whole": False}
+    assert study["onto"].onto(later, earlier)["settings"]["whole"] is False
+    later["settings"] = later["settings"] | {"whole": True}
+    with pytest.raises(BadInputError, match="settings is .*'whole': True.* here"):
+        study["onto"].onto(later, earlier)
 
 
 def test_claims_about_layers_find_what_was_planted(study):

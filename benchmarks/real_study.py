@@ -55,7 +55,7 @@ def main() -> None:
     summarizing.add_argument("--onto", type=Path, help="an earlier summary, for what this state does not have")
     running.add_argument("--minutes", type=float, default=1e6)
     running.add_argument("--jobs", type=int, default=1)
-    running.add_argument("--only", help="the beginnings of the stages' names, with commas between them")
+    running.add_argument("--only", help="names of stages, or the beginnings of several, with commas between them")
     options = parser.parse_args()
     if options.command == "prepare":
         print(json.dumps(prepare(options.raw, options.data, options.model, SCALES[options.scale])))

@@ -39,11 +39,9 @@ def run(place: Place, jobs: int = 1, only: str | None = None) -> dict[str, dict[
     Args:
         place: where and of what.
         jobs: processes that work side by side; 1 works in this one.
-        only: the beginning of the names of the stages to run; None runs all.
+        only: what :func:`chosen` takes.
     """
-    wanted = {
-        name: stage for name, stage in stages().items() if only is None or name.startswith(tuple(only.split(",")))
-    }
+    wanted = chosen(only)
     failed: set[str] = set()
     for name in [name for name, stage in wanted.items() if stage.alone or jobs == 1]:
         if not _ready(wanted[name], finished(place)):
@@ -57,6 +55,18 @@ def run(place: Place, jobs: int = 1, only: str | None = None) -> dict[str, dict[
     if failed:
         print(f"failed: {', '.join(sorted(failed))}", file=sys.stderr)
     return finished(place)
+
+
+def chosen(only: str | None) -> dict[str, Stage]:
+    """Return the stages named in ``only``, with commas between: each by its whole name, or several by the beginning of
+    theirs; None names all.
+    """
+    known = stages()
+    if only is None:
+        return known
+    asked = only.split(",")
+    beginnings = tuple(one for one in asked if one not in known)
+    return {name: stage for name, stage in known.items() if name in asked or name.startswith(beginnings)}
 
 
 def _outcome(place: Place, name: str, failed: set[str]) -> bool:

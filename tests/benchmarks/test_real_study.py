@@ -61,10 +61,17 @@ def test_a_study_cut_off_again_and_again_finds_what_an_uninterrupted_one_finds(s
         pieces = study["runner"].run(place("pieces", 7), only=SOME)
         if len(pieces) == len(whole):
             break
-    assert set(whole) == {name for name in study["plan"].stages() if name.startswith(tuple(SOME.split(",")))}
+    assert set(whole) == set(study["runner"].chosen(SOME))
     assert results(pieces) == results(whole)
     # a scale of its own has results of its own
     assert not study["runner"].finished(replace(place("whole", 1), scale=replace(scale, passes=9)))
+
+
+def test_a_whole_name_chooses_one_stage_and_a_beginning_all_that_begin_so(study):
+    chosen = study["runner"].chosen
+    assert list(chosen("train_spnet")) == ["train_spnet"]
+    assert {"score_spnet_again", "score_cpt"} < set(chosen("train_spnet,score"))
+    assert set(chosen(None)) == set(study["plan"].stages())
 
 
 def test_every_stage_stands_behind_those_that_it_needs(study):

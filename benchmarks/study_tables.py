@@ -33,7 +33,7 @@ PLUS = ("f1", "exact_match", "loss")
 Found = Mapping[str, Any]
 
 
-def by_width(found: Found, metric: str, methods: Sequence[str], short: bool = False) -> str:
+def by_width(found: Found, metric: str, methods: Sequence[str]) -> str:
     """Method by width; an adapter of another width that stands in is marked."""
     name, digits = METRICS[metric]
     body = []
@@ -48,7 +48,7 @@ def by_width(found: Found, metric: str, methods: Sequence[str], short: bool = Fa
                 cells.append("not scored")
                 continue
             values = scored[bits][metric]
-            text = f"{values[0]:.{digits}f}" if short else three(values, digits)
+            text = three(values, digits)
             own = bits in adapters or "shared" in adapters
             few = "" if scored[bits]["questions"] == found["questions"] else " †"
             cells.append((text if own else f"*{text}*") + few)

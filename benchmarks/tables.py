@@ -33,6 +33,7 @@ from study_tables import NAMES, by_width, compared, cost, learned, mixed, origin
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "real_study.json"
+CPU_STUDY = RESULT.with_name("real_study_cpu.json")
 ATTACKS, CPU_ATTACKS = RESULT.with_name("attacks_real.json"), RESULT.with_name("attacks_real_cpu.json")
 SEARCH = RESULT.with_name("search_real.json")
 PEERS = RESULT.with_name("peers.json")
@@ -150,15 +151,21 @@ def attack_tables(prefix: str, path: Path) -> dict[str, Callable[[Found], str]]:
     return {f"{prefix}{name}": lambda _, make=make: make(_read(path)) for name, make in made.items()}
 
 
-TABLES: dict[str, Callable[[Found], str]] = {
+TRAINED: dict[str, Callable[[Found], str]] = {
     "origin": origin,
-    "readme": lambda found: by_width(found, "f1", IN_README),
     "exact match": lambda found: by_width(found, "exact_match", list(NAMES)),
     "f1": lambda found: by_width(found, "f1", list(NAMES)),
-    "loss": lambda found: by_width(found, "loss", list(NAMES), short=True),
+    "loss": lambda found: by_width(found, "loss", list(NAMES)),
     "learned": learned,
     "comparisons": compared,
     "mixed": mixed,
+}
+"""Of trained models, by either study."""
+
+TABLES: dict[str, Callable[[Found], str]] = {
+    **TRAINED,
+    **{f"cpu {name}": lambda _, make=make: make(_read(CPU_STUDY)) for name, make in TRAINED.items()},
+    "readme": lambda found: by_width(found, "f1", IN_README),
     "search": searched,
     "baselines": baselines,
     "scheme pairs": scheme_pairs,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from qalof.attacks.methods.bert_attack import BertAttackSettings
+from attack_study.proposals import RememberingBertAttack
 from qalof.attacks.methods.gbda import GbdaSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.attacks.substitutes.masked_words import LEFT_CONTEXT
@@ -96,7 +96,7 @@ class Scale:
         shared: dict[str, Any] = {"encoder": encoder, "max_length": self.max_length, "most_queries": self.most_queries}
         if method == "textfooler":
             return TextFoolerSettings(synonyms=synonyms, metric="cosine", least_similarity=0.8, **shared)
-        return BertAttackSettings(candidates=self.candidates, least_similarity=0.8, masked_lm=masked_lm, **shared)
+        return RememberingBertAttack(candidates=self.candidates, least_similarity=0.8, masked_lm=masked_lm, **shared)
 
 
 _ALL = tuple((data, victim) for victim in ("sp", "rpt") for data in ("sst2", "ag_news"))

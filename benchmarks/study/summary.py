@@ -33,6 +33,7 @@ SAME_WIDTH = (
     ("spnet_five", "static_4", 4),
     ("cpt", "static_8", 8), ("cpt", "static_6", 6), ("cpt", "static_5", 5), ("cpt", "static_4", 4),
     ("layerwise", "spnet", 8), ("layerwise", "spnet", 4), ("curriculum", "spnet_five", 4),
+    ("curriculum", "spnet", 8), ("curriculum", "spnet", 4),
     ("spnet_again", "spnet", 4), ("static_4_again", "static_4", 4), ("spnet_again", "static_4_again", 4),
     ("cpt", "full_precision", 32), ("static_8", "full_precision", 32), ("static_4", "full_precision", 32),
     ("spnet", "full_precision", 32), ("full_precision", "static_8", 8), ("cpt", "spnet", 8), ("cpt", "spnet", 4),

@@ -117,3 +117,25 @@ def test_packed_blocks_decode_to_what_gguf_gives(study):
         kind = GGMLQuantizationType[name]
         blocks = quantize(weights, kind)
         assert np.array_equal(_decoded(name, blocks).numpy(), dequantize(blocks, kind))
+
+
+def test_words_are_proposed_once_for_all_precisions_and_are_those_that_bert_attack_proposes(study):
+    from attack_study.proposals import RememberingBertAttack
+
+    from qalof.attacks.methods.bert_attack import BertAttackSettings
+    from qalof.attacks.words import Words
+    from qalof.model.pretrained import HeadKind, load_pretrained, load_tokenizer
+
+    lm, tokenizer = load_pretrained(str(MODEL_DIR), HeadKind.CAUSAL_LM), load_tokenizer(str(MODEL_DIR))
+    words = Words.of("the film was great and the cast was good")
+    expected = BertAttackSettings(candidates=4).proposer(lm, tokenizer).candidates(words, 3)
+    settings = RememberingBertAttack(candidates=4)
+    asked = []
+    lm.register_forward_hook(lambda *_: asked.append(1))
+    assert settings.proposer(lm, tokenizer).candidates(words, 3) == expected
+    first = len(asked)
+    assert settings.proposer(lm, tokenizer).candidates(words, 3) == expected
+    assert len(asked) == first
+    settings.proposer(lm, tokenizer).candidates(words, 4)
+    assert len(asked) > first
+    assert len(expected) == 4

@@ -76,12 +76,14 @@ class BertAttackSettings(WordAttackSettings):
         language model does.
         """
         similarity = similarity_of(self.encoder, lm, tokenizer, self.metric, self.layer, self.idf)
-        proposer: Proposer = (
-            LeftContext(lm, tokenizer, self.candidates)
-            if self.masked_lm == LEFT_CONTEXT
-            else MaskedWords(self.masked_lm, self.candidates, lm.device)
-        )
-        return BertAttack(self.goal(model, tokenizer, precisions), self, proposer, similarity, mask_of(tokenizer), seed)
+        goal, proposer = self.goal(model, tokenizer, precisions), self.proposer(lm, tokenizer)
+        return BertAttack(goal, self, proposer, similarity, mask_of(tokenizer), seed)
+
+    def proposer(self, lm: Any, tokenizer: Any) -> Proposer:
+        """Build what proposes words: the masked language model, or its stand-in, which reads with ``lm``."""
+        if self.masked_lm == LEFT_CONTEXT:
+            return LeftContext(lm, tokenizer, self.candidates)
+        return MaskedWords(self.masked_lm, self.candidates, lm.device)
 
 
 class Proposer(Protocol):

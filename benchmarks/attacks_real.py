@@ -29,8 +29,9 @@ from typing import Any
 import torch
 from attack_study.bundle import prepare, unpacked
 from attack_study.figures import figures_of, table_of
+from attack_study.place import Place
 from attack_study.scales import SCALES, Scale
-from attack_study.work import Place, Records, attack_all, train_all
+from attack_study.work import Records, attack_all, train_all
 from measure import environment
 from study.clock import Clock
 

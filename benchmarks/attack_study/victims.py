@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from study.clock import Clock
 
+from attack_study.place import Place
 from attack_study.scales import WIDTHS, Scale
 from qalof import build
 from qalof.attacks.result import AttackExample
@@ -70,15 +71,14 @@ def _objective(victim: str, model: SwitchableModel) -> Objective:
     return AdversarialPrecision(RandomChoice(bitmaps, 1, 0), model.sites, EmbeddingAttack(0.03, share=0.5))
 
 
-def train(
-    data: str, victim: str, model: Path, task: ClassificationTask, place: Path, scale: Scale, device: torch.device,
-    clock: Clock,
-) -> bool:  # fmt: skip
+def train(data: str, victim: str, place: Place, clock: Clock) -> bool:
     """Train until done or out of time, and say whether it is done; goes on from its checkpoint."""
-    done = place / "trained.json"
+    folder, scale, device = place.state / f"{data}-{victim}", place.scale, place.device
+    done = folder / "trained.json"
     if done.is_file():
         return True
-    switchable = new_victim(victim, model, task, scale).to(device)
+    task = task_of(place.data, data, place.model, scale)
+    switchable = new_victim(victim, place.model, task, scale).to(device)
     # a width drawn per step learns as many steps per width as all widths at every step do
     steps = scale.own_steps.get(data, scale.steps) * (2 if victim == "rpt" else 1)
     settings = TrainSettings(
@@ -86,7 +86,7 @@ def train(
         precision="bf16" if device.type == "cuda" else scale.precision,
     )  # fmt: skip
     trainer = Trainer(switchable, task, _objective(victim, switchable), settings)
-    checkpoint, progress = place / "checkpoint", place / "progress.json"
+    checkpoint, progress = folder / "checkpoint", folder / "progress.json"
     before = 0.0
     if checkpoint.exists():
         load_checkpoint(trainer, checkpoint)
@@ -95,7 +95,7 @@ def train(
     while trainer.step < steps and not clock.out:
         losses = trainer.train_step().losses
         if trainer.step % 20 == 0 or device.type == "cpu":
-            print(f"{place.name} {trainer.step}/{steps} {losses}", file=sys.stderr, flush=True)
+            print(f"{folder.name} {trainer.step}/{steps} {losses}", file=sys.stderr, flush=True)
     save_checkpoint(trainer, checkpoint, {})
     seconds = before + time.monotonic() - began
     write_json(progress, {"seconds": seconds})

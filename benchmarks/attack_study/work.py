@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from study.clock import Clock
 
 import qalof
-from attack_study.scales import DRAWN, FIXED_DRAWS, SOURCES, Group, Scale
+from attack_study.place import Place
+from attack_study.scales import DRAWN, FIXED_DRAWS, SOURCES, Group
 from attack_study.victims import examples_of, task_of, train, with_products_of
 from qalof.attacks.attack import attack_at
 from qalof.attacks.meaning import Meaning
@@ -27,7 +28,6 @@ from qalof.attacks.result import AttackExample, AttackResult
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import RandomPrecision
 from qalof.attacks.robustness.transfer import draw_table, prediction_table
-from qalof.attacks.substitutes.masked_words import LEFT_CONTEXT
 from qalof.attacks.substitutes.sentence_encoder import EncoderSimilarity
 from qalof.bitmap import Bitmap
 from qalof.files import append_lines, read_whole_lines
@@ -37,20 +37,6 @@ from qalof.tasks.classification import ClassificationTask
 
 ADAPTIVE = {"adaptive": "request", "adaptive by layer": "layer"}
 """The attackers who know the defense, with its granularity."""
-
-
-class Place(NamedTuple):
-    """Where a run reads and writes, and with what."""
-
-    data: Path
-    model: Path
-    encoder: str
-    state: Path
-    scale: Scale
-    device: torch.device
-    shard: int = 0
-    of: int = 1
-    masked_lm: str = LEFT_CONTEXT
 
 
 class Records:
@@ -99,9 +85,7 @@ def train_all(place: Place, clock: Clock) -> bool:
     done = True
     for index, (data, victim) in enumerate(place.scale.trainings()):
         if index % place.of == place.shard:
-            task = task_of(place.data, data, place.model, place.scale)
-            folder = place.state / f"{data}-{victim}"
-            done = train(data, victim, place.model, task, folder, place.scale, place.device, clock) and done
+            done = train(data, victim, place, clock) and done
     return done
 
 

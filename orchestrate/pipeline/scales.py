@@ -19,6 +19,7 @@ from pydantic import Field
 from orchestrate.config.base import BaseConfig
 from orchestrate.config.loader import read_yaml, validate
 from orchestrate.config.shipped import CONFIGS
+from orchestrate.document import formats
 from qalof.errors import BadInputError, nearest_hint
 from qalof.home import expanded
 
@@ -96,13 +97,14 @@ def merged(below: Any, above: Any) -> Any:
 
 
 def cuts(full: Sequence[Mapping[str, Any]], changed: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say what a scale made smaller, one line per step that it changed: ``sp: training.steps 8 of 1000``.
+    """Say what a scale made smaller, one line for all steps of the same changes: ``sp and cpt: training.steps 8 of
+    1000``.
 
     Args:
         full: the steps as the config has them.
         changed: the same steps at the scale.
     """
-    lines = []
+    names: dict[str, list[str]] = {}
     for before, after in zip(full, changed, strict=True):
         smaller = [
             f"{key} {new} of {'all' if old is None else old}"
@@ -110,8 +112,8 @@ def cuts(full: Sequence[Mapping[str, Any]], changed: Sequence[Mapping[str, Any]]
             if _is_number(new) and (new < old if _is_number(old) else old is None and key.endswith("limit"))
         ]
         if smaller:
-            lines.append(f"{before.get('name')}: {', '.join(smaller)}")
-    return lines
+            names.setdefault(", ".join(smaller), []).append(str(before.get("name")))
+    return [f"{formats.listed(steps)}: {smaller}" for smaller, steps in names.items()]
 
 
 def _changes(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

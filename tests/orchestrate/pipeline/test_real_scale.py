@@ -120,6 +120,14 @@ def test_what_was_cut_is_told_by_step_with_both_numbers():
     assert cuts(full, changed) == ["sp: training.steps 8 of 1000, evaluation.limit 16 of all"]
 
 
+def test_steps_that_were_cut_alike_are_told_together():
+    def steps(*numbers):
+        return [{"name": f"step{index}", "config": {"limit": number}} for index, number in enumerate(numbers)]
+
+    told = cuts(steps(9, 9, 9, 9), steps(3, 4, 3, 3))
+    assert told == ["step0, step2 and step3: limit 3 of 9", "step1: limit 4 of 9"]
+
+
 def test_the_scale_names_only_what_it_uses():
     data = yaml.safe_load((CONFIGS / "scales" / "real.yaml").read_text())
     text = "\n".join(path.read_text() for path in TABLES)

@@ -121,6 +121,13 @@ def cost(found: Found) -> str:
     ])  # fmt: skip
 
 
+def data_free(found: Found) -> str:
+    """Perplexity of WikiText-2 after data-free distillation, by width."""
+    told = found["data_free_text"]
+    body = [[bits, three(values, 2)] for bits, values in told.items()]
+    return rows([f"weight bits, {NAMES['data_free_4']}", "perplexity"], body) if body else "Not run."
+
+
 def _peak(row: Found) -> str:
     """The peak of memory in GiB, where it was measured."""
     return "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.1f}"
@@ -133,9 +140,11 @@ def origin(found: Found) -> str:
     for one in found["machines"]:
         commits.setdefault(one["device"], []).append(f"`{one['commit'][:7]}`")
     machines = [f"{device} (commit {', '.join(dict.fromkeys(known))})" for device, known in commits.items()]
+    whole = ", none of whose contexts was cut" if settings.get("whole") else ""
     return (
         f"{found['model']} (stored as {found['stored_as']}), scale `{found['scale']}`: {settings['passes']} forward "
         f"and backward passes of {settings['batch']} sequences of at most {settings['max_length']} tokens per method, "
-        f"AdamW at {settings['learning_rate']:g}, rank 8; {found['questions']} drawn dev questions; on "
+        f"AdamW at {settings['learning_rate']:g}, rank 8, {settings['precision']}; {found['questions']} drawn dev "
+        f"questions{whole}; on "
         f"{' and '.join(machines)}."
     )

@@ -29,7 +29,7 @@ from md_tables import rows, three
 from peer_tables import peer_quantizers, peer_ratios, peers
 from reference_tables import reference_tables
 from second_tables import second_damages, second_divergence, second_origin, second_search
-from study_tables import NAMES, by_width, compared, cost, learned, mixed, origin
+from study_tables import NAMES, by_width, compared, cost, data_free, learned, mixed, origin
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "real_study.json"
@@ -159,6 +159,7 @@ TRAINED: dict[str, Callable[[Found], str]] = {
     "learned": learned,
     "comparisons": compared,
     "mixed": mixed,
+    "data free": data_free,
 }
 """Of trained models, by either study."""
 

@@ -142,12 +142,10 @@ def front(found: Found) -> str:
     return re.sub(r"[ \t]+$", "", out.getvalue(), flags=re.M)
 
 
-def attack_tables(prefix: str, path: Path) -> dict[str, Callable[[Found], str]]:
-    """The tables of one result of the attacks, by their names after ``prefix``."""
-    made: dict[str, Callable[[Any], str]] = {
-        "attacks": table_of, "attack tests": tests_of, "attack transfer": transfers_of,
-        "attack victims": attack_victims, "attack origin": attack_origin, "attack overview": overview_of,
-    }  # fmt: skip
+def tables_of(
+    path: Path, made: Mapping[str, Callable[[Any], str]], prefix: str = ""
+) -> dict[str, Callable[[Found], str]]:
+    """The tables of one result, by their names after ``prefix``."""
     return {f"{prefix}{name}": lambda _, make=make: make(_read(path)) for name, make in made.items()}
 
 
@@ -161,11 +159,17 @@ TRAINED: dict[str, Callable[[Found], str]] = {
     "mixed": mixed,
     "data free": data_free,
 }
-"""Of trained models, by either study."""
+"""The tables of trained models, which both runs of the study have."""
+
+ATTACKED: dict[str, Callable[[Any], str]] = {
+    "attacks": table_of, "attack tests": tests_of, "attack transfer": transfers_of,
+    "attack victims": attack_victims, "attack origin": attack_origin, "attack overview": overview_of,
+}  # fmt: skip
+"""The tables of attacks, which both runs of that study have."""
 
 TABLES: dict[str, Callable[[Found], str]] = {
     **TRAINED,
-    **{f"cpu {name}": lambda _, make=make: make(_read(CPU_STUDY)) for name, make in TRAINED.items()},
+    **tables_of(CPU_STUDY, TRAINED, "cpu "),
     "readme": lambda found: by_width(found, "f1", IN_README),
     "search": searched,
     "baselines": baselines,
@@ -176,8 +180,8 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "claims": claims,
     "cost": cost,
     "speed": speed,
-    **attack_tables("", ATTACKS),
-    **attack_tables("cpu ", CPU_ATTACKS),
+    **tables_of(ATTACKS, ATTACKED),
+    **tables_of(CPU_ATTACKS, ATTACKED, "cpu "),
     "step": lambda _: step(_read(STEP)),
     "products": lambda _: products(_read(STEP)),
     "start": lambda _: start(_read(START)),

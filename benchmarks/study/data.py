@@ -38,7 +38,7 @@ def prepare(raw: Path, folder: Path, source: str, scale: Scale) -> dict[str, Any
     """Draw, cut and tokenize the data below ``raw`` into ``folder``; returns counts."""
     for name in ("text", "zero_shot"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    task = _completion(raw / "squad", source, scale)
+    task = CompletionTask(load_tokenizer(source), _completion(raw / "squad", scale))
     dev = load_squad(str(raw / "squad" / "dev-v1.1.json"), "validation")
     if scale.whole:
         prompts = task.prompts([one.question for one in dev], [one.context for one in dev])
@@ -66,11 +66,10 @@ def data_digest(folder: Path) -> str:
     return str(read_json(folder / "prepared.json", "prepared data")["digest"])
 
 
-def _completion(data: Path, source: str, scale: Scale) -> CompletionTask:
-    settings = CompletionSettings(
+def _completion(data: Path, scale: Scale) -> CompletionSettings:
+    return CompletionSettings(
         str(data), max_length=scale.max_length, max_new_tokens=scale.max_new_tokens, eval_batch_size=scale.eval_batch
     )
-    return CompletionTask(load_tokenizer(source), settings)
 
 
 def _prepare_training(task: CompletionTask, folder: Path, scale: Scale) -> dict[str, Any]:
@@ -106,11 +105,7 @@ class PreparedCompletion(CompletionTask):
     """``squad-completion`` on the questions of ``questions``, trained on what :func:`prepare` tokenized."""
 
     def __init__(self, folder: Path, source: str, scale: Scale, questions: str = "judge") -> None:
-        settings = CompletionSettings(
-            str(folder / f"{questions}.json"), max_length=scale.max_length, max_new_tokens=scale.max_new_tokens,
-            eval_batch_size=scale.eval_batch,
-        )  # fmt: skip
-        super().__init__(load_tokenizer(source), settings)
+        super().__init__(load_tokenizer(source), _completion(folder / f"{questions}.json", scale))
         self.folder = folder
 
     @property

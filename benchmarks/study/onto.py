@@ -22,7 +22,7 @@ PAIRED = {"scheme_pairs": ("of", "over", "at"), "machines_differ": ("scheme", "a
 Summary = Mapping[str, Any]
 
 _DEFAULTS = {one.name: one.default for one in fields(Scale) if one.default is not MISSING}
-"""Of the settings that an earlier summary may not know."""
+"""The values of settings that an earlier summary may not name."""
 
 
 def onto(summary: Summary, earlier: Summary) -> dict[str, Any]:

@@ -31,8 +31,9 @@ def searched(found: Found) -> str:
         for when, one in search["searches"].items()
     ]
     about = (
-        f"All in the adapters of {NAMES[search['in']]}. Found {' and '.join(searches)} by the strategy `guided`. The "
-        "number of questions is in parentheses; † scored on another machine than the rest, ‡ the two sides were."
+        f"In the adapters of {NAMES[search['in']]}, where nothing else is said. Found {' and '.join(searches)} by the "
+        "strategy `guided`. The number of questions is in parentheses; † scored on another machine than the rest, ‡ "
+        "the two sides were."
     )
     differ = [f"{name}: {three(row['interval'], 4, signed=True)}" for name, row in search["machines_differ"].items()]
     if differ:

@@ -16,13 +16,14 @@ NAMES = {
     "static_6": "trained at 6 bits alone",
     "static_5": "trained at 5 bits alone",
     "static_4": "trained at 4 bits alone",
-    "static_4_again": "the same, another seed",
+    "static_4_again": "trained at 4 bits alone, second seed",
     "spnet": "SP at 8 and 4",
-    "spnet_again": "the same, another seed",
+    "spnet_again": "SP at 8 and 4, second seed",
     "cascade_two": "SP at 8 and 4, cascade distillation",
     "spnet_five": "SP at 16, 8, 6, 5 and 4",
     "cascade": "SP at 16, 8, 6, 5 and 4, cascade distillation",
     "cpt": "CPT, 4 to 8, one adapter",
+    "cpt_again": "CPT, 4 to 8, one adapter, second seed",
     "layerwise": "SP at 8, and a width of its own per layer",
     "curriculum": "SP, 8 first, then 6, 5 and 4 too",
     "data_free_4": "4 bits, data-free distillation",
@@ -103,6 +104,21 @@ def mixed(found: Found) -> str:
     ]
     header = ["mean over these bitmaps of", "minus", *(METRICS[metric][0] for metric in PLUS)]
     return f"{table}\n\n{rows(header, means)}" if means else table
+
+
+def over_seeds(found: Found) -> str:
+    """Paired differences of two methods, for each seed and for the mean over the seeds."""
+    body = []
+    for row in found.get("seeds", ()):
+        at = row["bitmaps"][0] if len(row["bitmaps"]) == 1 else "mixed"
+        cells = [
+            three(values, METRICS[metric][1], signed=True)
+            for metric in ("f1", "loss")
+            for values in (*row[metric]["seeds"], row[metric]["mean"])
+        ]
+        body.append([NAMES[row["of"]], NAMES[row["over"]], at, *cells])
+    heads = [f"{name}, {which}" for name in ("F1", "loss") for which in ("first seed", "second seed", "mean")]
+    return rows(["method", "minus", "bits", *heads], body) if body else "Not run."
 
 
 def cost(found: Found) -> str:

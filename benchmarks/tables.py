@@ -29,7 +29,7 @@ from md_tables import rows, three
 from peer_tables import peer_quantizers, peer_ratios, peers
 from reference_tables import reference_tables
 from second_tables import second_damages, second_divergence, second_origin, second_search
-from study_tables import NAMES, by_width, compared, cost, data_free, learned, mixed, origin
+from study_tables import NAMES, by_width, compared, cost, data_free, learned, mixed, origin, over_seeds
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "real_study.json"
@@ -157,6 +157,8 @@ TRAINED: dict[str, Callable[[Found], str]] = {
     "learned": learned,
     "comparisons": compared,
     "mixed": mixed,
+    "seeds": over_seeds,
+    "search": searched,
     "data free": data_free,
 }
 """The tables of trained models, which both runs of the study have."""
@@ -171,7 +173,6 @@ TABLES: dict[str, Callable[[Found], str]] = {
     **TRAINED,
     **tables_of(CPU_STUDY, TRAINED, "cpu "),
     "readme": lambda found: by_width(found, "f1", IN_README),
-    "search": searched,
     "baselines": baselines,
     "scheme pairs": scheme_pairs,
     "sensitivity": sensitivity,

@@ -1,4 +1,8 @@
-"""What the bitmaps are worth that were found before and after training, all of them in the same trained adapters."""
+"""What the bitmaps are worth that were found before and after training.
+
+All of them are compared in the same trained adapters, and those of one budget in adapters that were trained at that one
+bitmap too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from study.place import Place
 from study.ranking import BUDGETS, pieces
 from study.scoring import scores_of
 
+ALONE = ", trained alone"
 PAIRS = (
     *((f"after, {budget} bits", f"before, {budget} bits") for budget in BUDGETS),
     ("after, knapsack of 5.0 bits", "before, 5.0 bits"), ("after, knapsack of 5.0 bits", "uniform 5"),
@@ -20,6 +25,8 @@ PAIRS = (
     ("after, 4.5 bits", "uniform 4"), ("before, 4.5 bits", "uniform 4"),
     ("after, 4.5 bits", "uniform 5"), ("before, 4.5 bits", "uniform 5"), ("after, 4.5 bits", "before, 5.0 bits"),
     *(("after, 4.5 bits", over) for over in ("uniform 6", "striped", "hybrid")),
+    (f"before, 4.5 bits{ALONE}", "before, 4.5 bits"), (f"after, 4.5 bits{ALONE}", "after, 4.5 bits"),
+    (f"before, 4.5 bits{ALONE}", "after, 4.5 bits"), (f"after, 4.5 bits{ALONE}", f"before, 4.5 bits{ALONE}"),
 )  # fmt: skip
 """(bitmap, compared with)."""
 
@@ -38,13 +45,16 @@ def searched(place: Place, done: Mapping[str, Any]) -> dict[str, Any] | None:
     rows, before = _distinct(scores_of(place, "compare_searches")), scores_of(place, f"score_{SEARCHED}")
     if not rows or "search_after" not in done:
         return None
+    alone = _alone(place)
     here = {name: _joined(place, row) for name, row in rows.items()}
     there = {name: _judged(before[other]) for name, other in ELSEWHERE.items() if other in before}
     scored: dict[str, Scored] = {name: there.get(name, {}) | here.get(name, {}) for name in {**here, **there}}
+    scored |= {name: _judged(row) for name, row in alone.items()}
+    found = {**rows, **alone}
     twice = [name for name in there if "loss" in here.get(name, {})]
     return {
-        "in": SEARCHED, "bitmaps": {name: row["bitmap"] for name, row in rows.items()},
-        "average_bits": {**_bits(before, ELSEWHERE), **_bits(rows, {name: name for name in rows})},
+        "in": SEARCHED, "bitmaps": {name: row["bitmap"] for name, row in found.items()},
+        "average_bits": {**_bits(before, ELSEWHERE), **_bits(found, {name: name for name in found})},
         "rows": {name: _row(each) for name, each in scored.items()},
         "pairs": [
             {"of": a, "over": b} | _differences(scored[a], scored[b]) for a, b in PAIRS if a in scored and b in scored
@@ -52,6 +62,12 @@ def searched(place: Place, done: Mapping[str, Any]) -> dict[str, Any] | None:
         "machines_differ": {name: _differences(here[name], there[name])["loss"] for name in twice},
         "searches": {when: _effort(place, done[f"search_{when}"]) for when in ("before", "after")},
     }  # fmt: skip
+
+
+def _alone(place: Place) -> dict[str, Any]:
+    """The rows of the bitmaps in adapters that were trained at that one bitmap."""
+    rows = {name: row for when in ("before", "after") for name, row in scores_of(place, f"score_found_{when}").items()}
+    return {f"{name}{ALONE}": row for name, row in rows.items()}
 
 
 def _effort(place: Place, result: Mapping[str, Any]) -> dict[str, int]:

@@ -120,7 +120,8 @@ METHODS = {
     "cpt": Method((), 1, _cyclic, mixed=True),
     "static_8": Method((8,), 1, _switchable),
     "cascade": Method(FIVE, 5, _cascade, mixed=True),
-    "spnet_again": Method((8, 4), 2, _switchable, seed=1),
+    "spnet_again": Method((8, 4), 2, _switchable, seed=1, mixed=True),
+    "cpt_again": Method((), 1, _cyclic, seed=1, mixed=True),
     "static_4_again": Method((4,), 1, _switchable, seed=1),
     "cascade_two": Method((8, 4), 2, _cascade, mixed=True),
     "layerwise": Method((8, 6, 5, 4), 2, _layerwise, mixed=True),
@@ -131,6 +132,9 @@ METHODS = {
     "static_6": Method((6,), 1, _switchable),
 }
 """In the order in which they are run."""
+
+SEEDS = {"spnet": "spnet_again", "cpt": "cpt_again", "static_4": "static_4_again"}
+"""Methods that are trained with a second seed, which changes the adapters' start and the order of the data."""
 
 MAIN = ("full_precision", "spnet", "static_4", "cpt", "static_8")
 """Those that everything else is compared with; they come before the post-training baselines."""

@@ -13,7 +13,7 @@ from study.scales import Scale
 SAME = ("scale", "settings", "stored_as", "questions")
 """The model may be named otherwise: ``cache:NAME`` is the file that another machine was given by its path."""
 OF_TRAINED = (
-    "trainings", "scores", "comparisons", "mixed", "search", "data_free_text", "sensitivity_trained", "cost",
+    "trainings", "scores", "comparisons", "mixed", "seeds", "search", "data_free_text", "sensitivity_trained", "cost",
 )  # fmt: skip
 """What depends on trained models, and on one another: it comes from one state as a whole."""
 PAIRED = {"scheme_pairs": ("of", "over", "at"), "machines_differ": ("scheme", "at")}
@@ -34,7 +34,9 @@ def onto(summary: Summary, earlier: Summary) -> dict[str, Any]:
     Raises:
         BadInputError: The two are of another scale or number of questions.
     """
-    summary, earlier = ({**one, "settings": json_ready({**_DEFAULTS, **one["settings"]})} for one in (summary, earlier))
+    summary, earlier = (
+        {"seeds": [], **one, "settings": json_ready({**_DEFAULTS, **one["settings"]})} for one in (summary, earlier)
+    )
     differing = [name for name in SAME if summary[name] != earlier[name]]
     if differing:
         raise BadInputError(

@@ -15,7 +15,7 @@ from qalof.files import read_json
 from qalof.statistics import Interval, paired_difference
 from study.claims import heads, sensitivities
 from study.found import searched
-from study.methods import METHODS
+from study.methods import METHODS, SEEDS
 from study.place import Place
 from study.ranking import fisher_of, measured
 from study.runner import finished, keys_of
@@ -34,7 +34,8 @@ SAME_WIDTH = (
     ("cpt", "static_8", 8), ("cpt", "static_6", 6), ("cpt", "static_5", 5), ("cpt", "static_4", 4),
     ("layerwise", "spnet", 8), ("layerwise", "spnet", 4), ("curriculum", "spnet_five", 4),
     ("curriculum", "spnet", 8), ("curriculum", "spnet", 4),
-    ("spnet_again", "spnet", 4), ("static_4_again", "static_4", 4), ("spnet_again", "static_4_again", 4),
+    ("spnet_again", "spnet", 8), ("spnet_again", "spnet", 4), ("cpt_again", "cpt", 8), ("cpt_again", "cpt", 4),
+    ("static_4_again", "static_4", 4), ("spnet_again", "static_4_again", 4),
     ("cpt", "full_precision", 32), ("static_8", "full_precision", 32), ("static_4", "full_precision", 32),
     ("spnet", "full_precision", 32), ("full_precision", "static_8", 8), ("cpt", "spnet", 8), ("cpt", "spnet", 4),
     ("cpt", "full_precision", 6), ("cpt", "full_precision", 5),
@@ -53,8 +54,10 @@ WITHIN = (
 """(method, bits, compared with, its bits): what rounding costs, within a model and between."""
 MIXED_OF = (
     ("layerwise", "spnet"), ("layerwise", "cascade_two"), ("curriculum", "spnet"), ("cpt", "spnet"),
-    ("cascade_two", "spnet"),
+    ("cascade_two", "spnet"), ("spnet_again", "spnet"), ("cpt_again", "cpt"),
 )  # fmt: skip
+OVER_SEEDS = (("cpt", "spnet"), ("spnet", "static_4"), ("cpt", "static_4"))
+"""Pairs of methods of which each has two seeds."""
 
 
 def summarize(place: Place, scale: str) -> dict[str, Any]:
@@ -71,7 +74,8 @@ def summarize(place: Place, scale: str) -> dict[str, Any]:
         "stored_as": "Q4_1", "questions": place.scale.dev_questions, "machines": _machines(place),
         "trainings": {name: _training(done[f"train_{name}"]) for name in METHODS if f"train_{name}" in done},
         "scores": {name: {spec: _row(row) for spec, row in rows.items()} for name, rows in scored.items()},
-        "comparisons": _comparisons(scored), "mixed": _mixed(scored), "search": searched(place, done),
+        "comparisons": _comparisons(scored), "mixed": _mixed(scored), "seeds": over_seeds(scored),
+        "search": searched(place, done),
         **schemes(place),
         "data_free_text": _texts(scored.get("data_free_4", {})),
         "sensitivity": sensitivities(**measured(place, "sensitivity")),
@@ -127,13 +131,40 @@ def _mixed(scored: Mapping[str, Any]) -> list[dict[str, Any]]:
             continue
         row: dict[str, Any] = {"of": name, "over": other, "bitmaps": specs}
         for metric in JUDGED:
-            ours, theirs = (
-                [_of(side[spec], "squad").per_example[metric] for spec in specs]
-                for side in (scored[name], scored[other])
-            )
-            row[metric] = _three(paired_difference(_means(ours), _means(theirs)))
+            ours, theirs = (_of_specs(scored[each], specs, metric) for each in (name, other))
+            row[metric] = _three(paired_difference(ours, theirs))
         found.append(row)
     return found
+
+
+def over_seeds(scored: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Differences of two methods for each seed, and for the mean over both, at each bitmap and over all mixed ones.
+
+    An interval is over questions, so it does not hold what a third seed would change.
+
+    Args:
+        scored: method -> name of a bitmap -> its row.
+    """
+    found = []
+    for name, other in OVER_SEEDS:
+        pairs = [(name, other), (SEEDS[name], SEEDS[other])]
+        if not all(each in scored for pair in pairs for each in pair):
+            continue
+        shared = [spec for spec in scored[name] if all(spec in scored[each] for pair in pairs for each in pair)]
+        uniform, mixed = ([spec for spec in shared if spec.isdigit() is kind] for kind in (True, False))
+        for specs in (*([spec] for spec in uniform), *([mixed] if mixed else [])):
+            row: dict[str, Any] = {"of": name, "over": other, "bitmaps": specs}
+            for metric in JUDGED:
+                ours, theirs = ([_of_specs(scored[pair[side]], specs, metric) for pair in pairs] for side in (0, 1))
+                each = [_three(paired_difference(a, b)) for a, b in zip(ours, theirs, strict=True)]
+                row[metric] = {"seeds": each, "mean": _three(paired_difference(_means(ours), _means(theirs)))}
+            found.append(row)
+    return found
+
+
+def _of_specs(scored: Mapping[str, Any], specs: list[str], metric: str) -> list[float]:
+    """One number per question: its mean over bitmaps."""
+    return _means([_of(scored[spec], "squad").per_example[metric] for spec in specs])
 
 
 def _means(rows: list[Any]) -> list[float]:

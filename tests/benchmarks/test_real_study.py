@@ -142,13 +142,34 @@ def test_bitmaps_are_compared_on_the_questions_that_both_have(study, tmp_path):
     assert found._joined(place, {"evaluations": late, "machines": dict.fromkeys(late, "this")})["loss"][0].examples == 2
 
 
+def test_the_mean_over_seeds_is_that_of_both_seeds_and_each_bitmap_is_judged_by_itself(study):
+    def row(*f1):
+        metrics = {"f1": f1, "exact_match": f1, "loss": f1}
+        scores = Evaluation({name: sum(f1) / len(f1) for name in metrics}, len(f1), dict(metrics))
+        return {"evaluations": {"squad": scores.to_json()}}
+
+    scored = {
+        "cpt": {"8": row(3, 5, 4), "striped": row(2, 2, 2), "MLP at 4": row(4, 4, 4)},
+        "spnet": {"8": row(1, 1, 1), "striped": row(1, 1, 1), "MLP at 4": row(1, 1, 1)},
+        "cpt_again": {"8": row(0, 0, 0), "striped": row(1, 1, 1), "MLP at 4": row(2, 2, 2), "6": row(9, 9, 9)},
+        "spnet_again": {"8": row(0, 3, 0), "striped": row(1, 1, 1), "MLP at 4": row(0, 0, 0)},
+    }
+    rows = study["summary"].over_seeds(scored)
+    assert [row["bitmaps"] for row in rows] == [["8"], ["striped", "MLP at 4"]]
+    assert [row["f1"]["mean"][0] for row in rows] == [1.0, 1.5]
+    assert [[seed[0] for seed in row["f1"]["seeds"]] for row in rows] == [[3.0, -1.0], [2.0, 1.0]]
+    del scored["cpt_again"]
+    assert study["summary"].over_seeds(scored) == []
+
+
 def summary_of(trainings, perplexity, **more):
     """A summary with one baseline, and one trained model where there are trainings."""
+    of_trained = ("scores", "seeds", "search", "data_free_text", "sensitivity_trained", "cost")
     row = {"perplexity": [perplexity], "machines": {"text": f"machine {perplexity}"}, **more}
     return {
         **dict.fromkeys(("scale", "model", "stored_as", "questions"), "the same"),
         "settings": {"passes": 8},
-        **{name: dict(trainings) for name in ("scores", "search", "data_free_text", "sensitivity_trained", "cost")},
+        **{name: dict(trainings) for name in of_trained},
         "trainings": trainings, "comparisons": list(trainings), "mixed": [], "machines_differ": [],
         "baselines": {"NF4": {"w4": row}},
         "scheme_pairs": [{"of": "NF4", "over": "GPTQ", "at": "w4", "loss": perplexity}],

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from attack_study.bundle import prepare, unpacked
 from attack_study.figures import figures_of, table_of
-from attack_study.place import Place
+from attack_study.place import TRAINED, Place, victim_folder
 from attack_study.scales import SCALES, Scale
 from attack_study.work import Records, attack_all, train_all
 from measure import environment
@@ -135,8 +135,8 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _victims(state: Path, scale: Scale) -> dict[str, Any]:
-    trained = {f"{data}-{victim}": state / f"{data}-{victim}" / "trained.json" for data, victim in scale.trainings()}
-    return {name: read_json(file, "training") for name, file in trained.items() if file.is_file()}
+    folders = [victim_folder(state, data, victim) for data, victim in scale.trainings()]
+    return {each.name: read_json(each / TRAINED, "training") for each in folders if (each / TRAINED).is_file()}
 
 
 def _now() -> float:

@@ -1,4 +1,4 @@
-"""What every part of the study is given."""
+"""What every part of the study is given, and how a state is laid out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 
 from attack_study.scales import Scale
 from qalof.attacks.substitutes.masked_words import LEFT_CONTEXT
+
+TRAINED, PROGRESS, CHECKPOINT = "trained.json", "progress.json", "checkpoint"
+"""What the folder of a victim holds."""
 
 
 class Place(NamedTuple):
@@ -23,3 +26,8 @@ class Place(NamedTuple):
     shard: int = 0
     of: int = 1
     masked_lm: str = LEFT_CONTEXT
+
+
+def victim_folder(state: Path, data: str, victim: str) -> Path:
+    """Return the folder of a victim, whose name stands for the victim in results too."""
+    return state / f"{data}-{victim}"

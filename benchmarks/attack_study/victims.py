@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from study.clock import Clock
 
-from attack_study.place import Place
+from attack_study.place import CHECKPOINT, PROGRESS, TRAINED, Place, victim_folder
 from attack_study.scales import WIDTHS, Scale
 from qalof import build
 from qalof.attacks.result import AttackExample
@@ -73,8 +73,8 @@ def _objective(victim: str, model: SwitchableModel) -> Objective:
 
 def train(data: str, victim: str, place: Place, clock: Clock) -> bool:
     """Train until done or out of time, and say whether it is done; goes on from its checkpoint."""
-    folder, scale, device = place.state / f"{data}-{victim}", place.scale, place.device
-    done = folder / "trained.json"
+    folder, scale, device = victim_folder(place.state, data, victim), place.scale, place.device
+    done = folder / TRAINED
     if done.is_file():
         return True
     task = task_of(place.data, data, place.model, scale)
@@ -86,7 +86,7 @@ def train(data: str, victim: str, place: Place, clock: Clock) -> bool:
         precision="bf16" if device.type == "cuda" else scale.precision,
     )  # fmt: skip
     trainer = Trainer(switchable, task, _objective(victim, switchable), settings)
-    checkpoint, progress = folder / "checkpoint", folder / "progress.json"
+    checkpoint, progress = folder / CHECKPOINT, folder / PROGRESS
     before = 0.0
     if checkpoint.exists():
         load_checkpoint(trainer, checkpoint)

@@ -18,7 +18,7 @@ import torch
 from study.clock import Clock
 
 import qalof
-from attack_study.place import Place
+from attack_study.place import CHECKPOINT, Place, victim_folder
 from attack_study.scales import DRAWN, FIXED_DRAWS, SOURCES, Group
 from attack_study.victims import examples_of, task_of, train, with_products_of
 from qalof.attacks.attack import attack_at
@@ -139,7 +139,7 @@ class Worker:
         key = (group.data, group.victim)
         if self._victim is None or self._victim[0] != key:
             self._victim = None
-            model = qalof.load(self.place.state / "-".join(key) / "checkpoint").to(self.place.device).eval()
+            model = qalof.load(victim_folder(self.place.state, *key) / CHECKPOINT).to(self.place.device).eval()
             model = with_products_of(self.place.scale, model)
             self._victim = (key, model, task_of(self.place.data, group.data, self.place.model, self.place.scale))
         return self._victim[1:]

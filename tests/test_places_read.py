@@ -27,7 +27,7 @@ from qalof.export.packed import save_packed
 from qalof.export.packed_load import load_packed, read_layout
 from qalof.export.packed_model import PackedModel
 from qalof.model.switchable import SwitchableModel
-from qalof.tasks.classification_data import label_names, read_texts
+from qalof.tasks.classification_data import file_rows, read_names
 from qalof.tasks.generated_data import open_generated
 from search.record import record_at
 from search.scores.compute import compute
@@ -87,8 +87,8 @@ READS: dict[str, tuple[Callable[[Path, SwitchableModel], Any], set[str]]] = {
     "begin": (lambda path, model: begin(_trainer(model), path), set()),
     "read_gguf": (lambda path, _: read_gguf(path), set()),
     "tensor_bytes_in": (lambda path, _: tensor_bytes_in(path), set()),
-    "label_names": (lambda path, _: label_names(path), set()),
-    "read_texts": (lambda path, _: read_texts(path, 2), set()),
+    "read_names": (lambda path, _: read_names(str(path)), {"packed", "empty", "file"}),
+    "file_rows": (lambda path, _: file_rows(path), set()),
     "open_generated": (lambda path, _: open_generated(path, "texts"), set()),
     "read_errors": (lambda path, _: read_errors(path), set()),
     "ScoreTable.load": (lambda path, _: ScoreTable.load(path), set()),

@@ -24,6 +24,7 @@ from qalof.model.switchable import SwitchableModel
 from qalof.quantization.scheme import QuantizationScheme, TensorScheme
 from qalof.reading import is_file
 from qalof.tasks.base import Task
+from qalof.tasks.classification import ClassificationTask
 from qalof.tasks.factory import make_task
 
 
@@ -105,7 +106,8 @@ class OpenCheckpoint:
             BadInputError: as :attr:`manifest`; also a checkpoint that names no task, or another task that needs
                 another head.
         """
-        described = self.other or self.manifest["extra"].get("task")
+        trained = self.manifest["extra"].get("task")
+        described = trained if self.other is None else _in_order(self.other, trained)
         if described is None:
             raise BadInputError(
                 f"checkpoint {self.folder} must name its task to be evaluated: it does not; save it by `qalof train`"
@@ -192,6 +194,15 @@ def task_of(folder: str | Path, other: Mapping[str, Any] | None = None) -> Task:
         BadInputError: as :attr:`OpenCheckpoint.task`.
     """
     return OpenCheckpoint(folder, other).task
+
+
+def _in_order(other: Mapping[str, Any], trained: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return another task, with the classes in the order that the head was trained for, unless it has an order."""
+    classes = (trained or {}).get("settings", {}).get("classes")
+    settings = other["settings"]
+    if classes is None or other["name"] != ClassificationTask.name or settings.get("classes") is not None:
+        return other
+    return {**other, "settings": {**settings, "classes": classes}}
 
 
 def _head(kind: str, labels: int | None) -> str:

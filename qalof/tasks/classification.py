@@ -12,9 +12,8 @@ counted per split.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,24 +31,45 @@ from qalof.model.pretrained import HeadKind
 from qalof.paths import DataPath
 from qalof.precision import at_least_float32
 from qalof.tasks.base import Batch, Feature, TrainingData, chosen
-from qalof.tasks.classification_data import LABELS_FILE, LabeledText, existing, find_file, label_names, read_texts
-from qalof.tasks.classification_hub import hub_labels, hub_texts, is_hub_name
-from qalof.tasks.squad_data import parse_split
+from qalof.tasks.class_labels import (
+    Columns,
+    LabeledText,
+    Labels,
+    Rows,
+    check_classes,
+    label_names_in,
+    labeled,
+)
+from qalof.tasks.classification_data import LABELS_FILE, labels_file, read_names, split_rows
+from qalof.tasks.classification_hub import hub_names, hub_rows, is_hub_name
+from qalof.tasks.splits import sliced
 
 
 @dataclass(frozen=True)
 class ClassificationSettings:
-    """The data of text classification, and how long texts may be."""
+    """The data of text classification, which class each of its labels is, and how long texts may be."""
 
     data: DataPath = "tiny"
     """The data: ``tiny``, a folder, a file with training examples, or a hub name such as ``fancyzhx/ag_news``
-    (:mod:`qalof.tasks.classification_hub`). It names the labels."""
+    (:mod:`qalof.tasks.classification_hub`). It names the classes."""
     validation_data: DataPath | None = None
-    """The data to score on in place of ``data``, with the same labels; null scores on ``data``."""
+    """The data to score on in place of ``data``, whose labels find their classes by name; null scores on ``data``."""
+    subset: str | None = None
+    """The subset of a hub data set that has several, such as ``sst2`` of ``nyu-mll/glue``."""
     train_split: str = "train"
     """The split to train on, such as ``train``, or ``train[:1000]`` for its first 1,000 examples."""
     validation_split: str = "validation"
-    """The split to score on, such as ``validation``, or ``validation[:500]`` for its first 500 examples."""
+    """The split to score on, such as ``validation`` or ``test``, or ``test[:500]`` for its first 500 examples."""
+    text_column: str | None = None
+    """The column of the texts; null takes ``text``, or else ``sentence``."""
+    label_column: str | None = None
+    """The column of the labels; null takes ``label``."""
+    classes: tuple[str, ...] | None = None
+    """The names of the classes, in the order of the model's outputs; null takes those that ``label_map`` names, or else
+    those of the data. A checkpoint keeps those that it was trained for."""
+    label_map: dict[str | int, str] | None = None
+    """The class of each label that the data calls otherwise, such as ``{neg: negative, pos: positive}``; null where a
+    label is the name of its class, or a number that stands for it."""
     max_length: Count = 128
     """The most tokens of a text; a longer text keeps its beginning."""
     eval_batch_size: Count = 64
@@ -57,42 +77,76 @@ class ClassificationSettings:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        if self.label_map is not None:  # JSON has no other keys than text
+            object.__setattr__(self, "label_map", {str(label): name for label, name in self.label_map.items()})
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(self.classes))
+            check_classes(self.classes, "classes")
 
-    def read(self, split: str) -> list[LabeledText]:
-        """Return the examples of a split, in the order of the file.
+    def train_texts(self) -> list[LabeledText]:
+        """Return the examples to train on, in the order of the data.
 
         Raises:
-            BadInputError: See :func:`read_texts`.
+            BadInputError: See :func:`qalof.tasks.class_labels.labeled`.
         """
-        name, limit = parse_split(split)
-        source = self.validation_data if name == "validation" and self.validation_data else self.data
-        if is_hub_name(source):
-            found = [LabeledText(*row) for row in hub_texts(source, name)][:limit]
-        else:
-            found = read_texts(find_file(source, name), len(self.label_names()))[:limit]
-        if not found:
-            raise BadInputError(f"a split must hold at least one text: {source} {split} holds none; take more")
-        return found
+        return self._read(self.data, self.train_split)[0]
+
+    def validation_texts(self) -> tuple[list[LabeledText], dict[str, int]]:
+        """Return the examples to score on, in the order of the data, and the index of the class of each label there.
+
+        Raises:
+            BadInputError: See :func:`qalof.tasks.class_labels.labeled`.
+        """
+        return self._read(self.validation_data or self.data, self.validation_split)
 
     def label_names(self) -> tuple[str, ...]:
-        """Return the names of the classes.
+        """Return the names of the classes, in the order of the model's outputs.
 
         Raises:
-            BadInputError: See :func:`label_names`.
+            BadInputError: The data cannot be read, or nothing names two or more classes.
         """
-        if is_hub_name(self.data):
-            return hub_labels(self.data)
-        return label_names(self._folder(), existing(self.data).stem)
+        if self.classes is not None:
+            return self.classes
+        if self.label_map:
+            return check_classes(tuple(dict.fromkeys(self.label_map.values())), "the classes of label_map")
+        names = self._own_names()
+        if names is None:
+            split, _ = sliced(self.train_split)
+            names = label_names_in(self._rows(self.data, split, None), self._columns)
+        if names is None:
+            raise BadInputError(
+                f"data {self.data} needs its label names: put {LABELS_FILE}, a list of names, there, or name the class "
+                "of each label by task.settings.label_map"
+            )
+        return check_classes(names, f"the classes of {self.data}")
 
     def beside(self) -> list[Path]:
-        """Return the file of the label names, which may lie one folder above the data."""
-        local = self.data != "tiny" and not is_hub_name(self.data)
-        folders = (self._folder(), self._folder().parent) if local else ()
-        return [folder / LABELS_FILE for folder in folders if (folder / LABELS_FILE).is_file()][:1]
+        """Return the files of the label names, which may lie one folder above the data."""
+        sources = [each for each in (self.data, self.validation_data) if each and each != "tiny"]
+        found = [labels_file(source) for source in sources if not is_hub_name(source)]
+        return list(dict.fromkeys(file for file in found if file is not None))
 
-    def _folder(self) -> Path:
-        path = Path(os.path.abspath(existing(self.data)))  # noqa: PTH100 - a link has other neighbors than its target
-        return path.parent if path.is_file() else path
+    @property
+    def _columns(self) -> Columns:
+        return Columns(self.text_column, self.label_column)
+
+    def _rows(self, source: str, split: str, limit: int | None) -> Rows:
+        if is_hub_name(source):
+            return hub_rows(source, self.subset, split, limit, self._columns)
+        return split_rows(source, split, limit)
+
+    def _own_names(self) -> tuple[str, ...] | None:
+        """Return the names that the numbers among the labels of ``data`` stand for; None where it does not say."""
+        return hub_names(self.data, self.subset, self._columns) if is_hub_name(self.data) else read_names(self.data)
+
+    def _read(self, source: str, split: str) -> tuple[list[LabeledText], dict[str, int]]:
+        name, limit = sliced(split)
+        if limit == 0:
+            raise BadInputError(f"a split must hold at least one text: {source} {split} holds none; take more")
+        rows, classes = self._rows(source, name, limit), self.label_names()
+        own = rows.names or (None if source == self.data else self._own_names()) or classes
+        label_map = {str(label): name for label, name in (self.label_map or {}).items()}
+        return labeled(rows, self._columns, Labels(classes, own, label_map))
 
 
 class ClassificationTask:
@@ -107,19 +161,34 @@ class ClassificationTask:
         self, tokenizer: PreTrainedTokenizerBase, settings: ClassificationSettings | None = None,
         label_names: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
-        self.tokenizer, self.settings = tokenizer, settings or ClassificationSettings()
-        self.label_names = tuple(label_names or self.settings.label_names())
+        settings = settings or ClassificationSettings()
+        self.label_names = tuple(label_names or settings.label_names())
+        self.tokenizer, self.settings = tokenizer, replace(settings, classes=self.label_names)
         self.labels: int | None = len(self.label_names)
 
-    @cached_property
+    @property
     def validation(self) -> list[LabeledText]:
         """The validation examples."""
-        return self.settings.read(self.settings.validation_split)
+        return self._validation[0]
+
+    @cached_property
+    def _validation(self) -> tuple[list[LabeledText], dict[str, int]]:
+        return self.settings.validation_texts()
+
+    def label_mapping(self) -> str:
+        """Say which classes there are, and which of them each label of the validation data is."""
+        classes = ", ".join(f"{index} {name}" for index, name in enumerate(self.label_names))
+        seen = sorted(self._validation[1].items(), key=lambda pair: (pair[1], pair[0]))
+        told = ", ".join(f"{label} is {self.label_names[index]}" for label, index in seen)
+        return f"classes: {classes}; labels in {self.settings.validation_data or self.settings.data}: {told}"
 
     def fingerprint(self) -> str:
         """Return a digest of the validation data, the tokenizer and the settings."""
-        # sizes of batches and the names of files change no feature and no score
-        unheard = ("data", "validation_data", "eval_batch_size")
+        # sizes of batches, and where and how texts and labels stand in the data, change no feature and no score
+        unheard = {
+            "data", "validation_data", "subset", "eval_batch_size", "text_column", "label_column", "classes",
+            "label_map",
+        }  # fmt: skip
         settings = {k: v for k, v in asdict(self.settings).items() if k not in unheard}
         return content_digest(self.name, self.validation, self.label_names, settings, tokenizer_digest(self.tokenizer))
 
@@ -133,7 +202,7 @@ class ClassificationTask:
 
     @cached_property
     def _training(self) -> TrainingData:
-        examples = self.settings.read(self.settings.train_split)
+        examples = self.settings.train_texts()
         ids, cut = self.encode([example.text for example in examples])
         features = [{"input_ids": row, "label": example.label} for row, example in zip(ids, examples, strict=True)]
         return TrainingData(features, {"truncated": sum(cut)})

@@ -1,31 +1,27 @@
 """The files of text classification.
 
-The data is one JSON object ``{"text", "label"}`` per line, ``label`` an index into the names of ``labels.json``: a list
-of names beside the data, or, there or one folder up, a map from the data folder's name to its list.
+The data is one JSON object per line, such as ``{"text", "label"}``.  A label is a name, or an index into the names of
+``labels.json``: a list of names beside the data, or, there or one folder up, a map from the data folder's name to its
+list.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from qalof.errors import BadInputError
 from qalof.files import read_json
 from qalof.home import expanded
 from qalof.reading import exists, parse_json, read_lines
+from qalof.tasks.class_labels import Rows
 from qalof.tiny import REVIEWS_DIR
 
 LABELS_FILE = "labels.json"
 
-_FILE_NAMES = {"train": ("train",), "validation": ("validation", "dev")}
-
-
-class LabeledText(NamedTuple):
-    """One example; ``label`` is an index into the label names."""
-
-    text: str
-    label: int
+_OTHER_NAMES = {"validation": ("dev",)}
 
 
 def find_file(source: str, split: str) -> Path:
@@ -37,11 +33,11 @@ def find_file(source: str, split: str) -> Path:
     path = existing(source)
     if path.is_file():
         return path
-    for name in _FILE_NAMES[split]:
-        if (path / f"{name}.jsonl").is_file():
-            return path / f"{name}.jsonl"
-    wanted = " or ".join(f"{name}.jsonl" for name in _FILE_NAMES[split])
-    raise BadInputError(f"data folder {path} must hold {wanted} for the {split} split")
+    names = [f"{name}.jsonl" for name in (split, *_OTHER_NAMES.get(split, ()))]
+    found = next((path / name for name in names if (path / name).is_file()), None)
+    if found is None:
+        raise BadInputError(f"data folder {path} must hold {' or '.join(names)} for the {split} split")
+    return found
 
 
 def existing(source: str) -> Path:
@@ -58,51 +54,64 @@ def existing(source: str) -> Path:
     return path
 
 
-def label_names(folder: str | Path, stem: str = "") -> tuple[str, ...]:
-    """Return the names of the classes of the data in ``folder``, from ``labels.json`` there or one folder up.
-
-    Args:
-        folder: the absolute folder, whose name is the key in a map of names.
-        stem: the stem of the data file, a second key: one map serves ``mr/train.jsonl`` and ``mr.jsonl``.
+def labels_file(source: str) -> Path | None:
+    """Return the file that names the classes of local data, in its folder or one folder up; None where there is none.
 
     Raises:
-        BadInputError: There is no such file, it has no entry for this data, or it has fewer than two names.
+        BadInputError: The data does not exist.
     """
-    folder = Path(folder)
-    for place in (folder / LABELS_FILE, folder.parent / LABELS_FILE):
-        if not place.is_file():
-            continue
-        stored = read_json(place, "label names")
-        names = stored.get(folder.name, stored.get(stem)) if isinstance(stored, Mapping) else stored
-        if isinstance(names, list) and len(names) > 1 and all(isinstance(name, str) for name in names):
-            return tuple(names)
-        raise BadInputError(f"{place} must hold a list of two or more names for {folder.name!r}: got {names!r}")
-    raise BadInputError(f"data in {folder} needs its label names: put {LABELS_FILE}, a list of names, there")
+    folder = _folder(source)
+    return next((each / LABELS_FILE for each in (folder, folder.parent) if (each / LABELS_FILE).is_file()), None)
 
 
-def read_texts(path: str | Path, labels: int) -> list[LabeledText]:
-    """Read ``{"text", "label"}`` lines; blank lines are skipped.
+def read_names(source: str) -> tuple[str, ...] | None:
+    """Return the names of the classes of local data, from ``labels.json`` beside it or one folder up.
+
+    A file one folder up may have a list for each of several data sets, under the name of a folder or the stem of a
+    file: one map serves ``mr/train.jsonl`` and ``mr.jsonl``.
+
+    Returns:
+        The names in their order; None where no file is there, or where one that serves several does not name this data.
 
     Raises:
-        BadInputError: The file is missing or empty, a line is not JSON, a field is missing or empty, or a label is
-            outside [0, labels).
+        BadInputError: The data does not exist, or the file has fewer than two names for it.
+    """
+    file = labels_file(source)
+    if file is None:
+        return None
+    stored, folder = read_json(file, "label names"), _folder(source)
+    if isinstance(stored, Mapping):
+        keys = [key for key in (folder.name, existing(source).stem) if key in stored]
+        if not keys:
+            return None
+        stored = stored[keys[0]]
+    if isinstance(stored, list) and len(stored) > 1 and all(isinstance(name, str) for name in stored):
+        return tuple(stored)
+    raise BadInputError(f"{file} must hold a list of two or more names for {folder.name!r}: got {stored!r}")
+
+
+def file_rows(path: str | Path) -> list[tuple[str, Any]]:
+    """Read the JSON of each line, with the words that name its place; blank lines are skipped.
+
+    Raises:
+        BadInputError: The file is missing or empty, or a line is not JSON.
     """
     lines = read_lines(Path(path), "data file")
-    examples = [_parse(line, labels, f"{path} line {number}") for number, line in lines if line.strip()]
-    if not examples:
+    placed = [(f"{path} line {number}", line) for number, line in lines if line.strip()]
+    if not placed:
         raise BadInputError(f"a split must hold at least one text: {path} holds none")
-    return examples
+    return [(where, parse_json(line, where)) for where, line in placed]
 
 
-def _parse(line: str, labels: int, where: str) -> LabeledText:
-    row = parse_json(line, where)
-    for field in LabeledText._fields:
-        if not isinstance(row, dict) or field not in row:
-            raise BadInputError(f'{where} must read like {{"text": "...", "label": 0}}: {field!r} is missing')
-    text, label = row["text"], row["label"]
-    if not isinstance(text, str) or not text.strip():
-        raise BadInputError(f"{where}: text must be a string that is not empty: got {text!r}; leave the line out")
-    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < labels:
-        law = f"label must be a whole number from 0 to {labels - 1}"
-        raise BadInputError(f"{where}: {law}: got {label!r}; see {LABELS_FILE}")
-    return LabeledText(text, label)
+def split_rows(source: str, split: str, limit: int | None = None) -> Rows:
+    """Return the first ``limit`` rows of a split of local data, and the names that ``labels.json`` has for its numbers.
+
+    Raises:
+        BadInputError: See :func:`find_file`, :func:`file_rows` and :func:`read_names`.
+    """
+    return Rows(file_rows(find_file(source, split))[:limit], read_names(source))
+
+
+def _folder(source: str) -> Path:
+    path = Path(os.path.abspath(existing(source)))  # noqa: PTH100 - a link has other neighbors than its target
+    return path.parent if path.is_file() else path

@@ -1,21 +1,21 @@
-"""Labeled texts of the model hub: data sets with a ``text`` column and a ``label`` column that names its classes.
+"""Labeled texts of the model hub, such as ``fancyzhx/ag_news`` or ``stanfordnlp/sst2``.
 
-``fancyzhx/ag_news``, ``stanfordnlp/imdb`` and most others have this form.  A data set without a validation split, such
-as these two, is scored on its test split.
+A data set without a validation split is scored on its test split where ``validation`` is asked for.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from qalof.errors import BadInputError
 from qalof.home import expanded
 from qalof.hub import load_rows
 from qalof.reading import exists
+from qalof.tasks.class_labels import Columns, Rows
 
-SPLITS = {"train": ("train",), "validation": ("validation", "test")}
-"""The splits in which the examples are looked for, in order."""
+_OTHER_NAMES = {"validation": ("test",)}
 
 
 def is_hub_name(source: str) -> bool:
@@ -25,49 +25,44 @@ def is_hub_name(source: str) -> bool:
     return looks and not exists(expanded(source))
 
 
-def hub_texts(source: str, split: str) -> list[tuple[str, int]]:
-    """Return texts with the index of their class, in the order of the data set.
+def hub_rows(source: str, subset: str | None, split: str, limit: int | None, columns: Columns) -> Rows:
+    """Return the first ``limit`` rows of a split, in the order of the data set, and the names of its classes where it
+    has them.
 
     Args:
         source: a name on the hub.
-        split: ``train`` or ``validation``; see :data:`SPLITS`.
+        subset: one of the subsets of a data set that has several.
+        split: the name of a split.
+        limit: None for all.
+        columns: where texts and labels stand.
 
     Raises:
-        BadInputError: The data set or the split does not exist, a text is empty, or a label is not a class.
+        BadInputError: The data set, the split or a column does not exist.
     """
-    found, classes = _data_set(source), len(hub_labels(source))
-    name = next((name for name in SPLITS[split] if name in found), None)
+    found = _data_set(source, subset)
+    names = (split, *_OTHER_NAMES.get(split, ()))
+    name = next((name for name in names if name in found), None)
     if name is None:
-        raise BadInputError(f"data set {source} must have a split {' or '.join(SPLITS[split])}: it has {sorted(found)}")
-    rows = [(row["text"], row["label"]) for row in found[name]]
-    for number, (text, label) in enumerate(rows, 1):
-        if not isinstance(text, str) or not text.strip() or not 0 <= label < classes:
-            raise BadInputError(
-                f"data set {source}, split {name}, row {number} must have a text and a label below {classes}: "
-                f"got {text!r} and {label!r}; export the data to a folder without that row"
-            )
+        raise BadInputError(f"data set {source} must have a split {' or '.join(names)}: it has {sorted(found)}")
+    where = f"data set {source}, split {name}"
+    rows = [(f"{where}, row {number}", row) for number, row in enumerate(islice(found[name], limit), 1)]
     if not rows:
-        raise BadInputError(f"a split must hold at least one text: {source}, split {name}, holds none")
-    return rows
+        raise BadInputError(f"a split must hold at least one text: {where} holds none")
+    return Rows(rows, hub_names(source, subset, columns))
 
 
-def hub_labels(source: str) -> tuple[str, ...]:
-    """Return the names of the classes.
+def hub_names(source: str, subset: str | None, columns: Columns) -> tuple[str, ...] | None:
+    """Return the names that a data set has for the numbers in its column of labels; None where it has none.
 
     Raises:
-        BadInputError: The data set does not exist, or it lacks one of the two columns.
+        BadInputError: The data set or a column does not exist.
     """
-    found = _data_set(source)
-    features = next(iter(found.values())).features
-    names = getattr(features.get("label"), "names", None)
-    if "text" not in features or not names or len(names) < 2:
-        raise BadInputError(
-            f"data set {source} must have a column text and a column label with two or more named classes: "
-            f"it has {', '.join(features)}; export it to a folder of .jsonl files with labels.json"
-        )
-    return tuple(names)
+    features = next(iter(_data_set(source, subset).values())).features
+    _, label = columns.of(features, f"data set {source}")
+    names = getattr(features[label], "names", None)
+    return tuple(names) if names else None
 
 
 @lru_cache(maxsize=2)
-def _data_set(source: str) -> Any:
-    return load_rows(source, None)
+def _data_set(source: str, subset: str | None) -> Any:
+    return load_rows(source, None, subset)

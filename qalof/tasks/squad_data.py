@@ -7,7 +7,6 @@ and it is skipped and counted where a span must be learned.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +20,9 @@ from qalof.home import expanded
 from qalof.hub import load_rows
 from qalof.reading import exists
 from qalof.tasks.generated_data import find_generated, open_generated
+from qalof.tasks.splits import sliced
 from qalof.tiny import SQUAD_DIR
 
-_SLICED = re.compile(r"(\w+)(?:\[:(\d+)\])?$")
 _FILE_NAMES = {"train": ("train", "train-v1.1"), "validation": ("validation", "dev-v1.1", "dev")}
 
 
@@ -60,10 +59,10 @@ def parse_split(split: str) -> tuple[str, int | None]:
     Raises:
         BadInputError: The form is another one, or the split is neither train nor validation.
     """
-    match = _SLICED.match(split)
-    if match is None or match[1] not in _FILE_NAMES:
+    name, limit = sliced(split)
+    if name not in _FILE_NAMES:
         raise BadInputError(f"a split must read like train or validation[:512]: got {split!r}")
-    return match[1], int(match[2]) if match[2] else None
+    return name, limit
 
 
 def load_squad(source: str, split: str) -> list[SquadExample]:

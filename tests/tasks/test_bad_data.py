@@ -11,7 +11,7 @@ from orchestrate.config.build import check_length
 from qalof.errors import BadInputError
 from qalof.evaluation.result import Evaluation
 from qalof.model.pretrained import load_pretrained
-from qalof.tasks.classification_data import read_texts
+from qalof.tasks.classification import ClassificationSettings
 from qalof.tasks.squad_data import load_squad
 from qalof.tasks.zero_shot_data import load_items
 
@@ -176,7 +176,7 @@ PIQA = {"goal": "g", "sol1": "a", "sol2": "b", "label": 0}
 @pytest.mark.parametrize("broken", ['{"text": "fi', '{"label": 1}', "[1, 2]", "null"])
 def test_line_7001_of_a_file_of_lines_is_named(tmp_path, broken):
     for name, row, read in (
-        ("texts", ROW, lambda path: read_texts(path, 2)),
+        ("texts", ROW, lambda path: ClassificationSettings(str(path), classes=("no", "yes")).train_texts()),
         ("piqa", PIQA, lambda path: load_items("piqa", str(path))),
     ):
         path = tmp_path / f"{name}.jsonl"

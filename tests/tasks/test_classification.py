@@ -138,7 +138,10 @@ def test_validation_elsewhere_goes_by_the_label_names_of_the_data(tokenizer: Any
         ('{"label": 1}', "line 3 .*'text' is missing"),
         ('["good", 1]', "line 3 .*'text' is missing"),
         ('{"text": "good", "label": 1', "line 3 is not JSON"),
-        ('{"text": "good", "label": 2}', "line 3: label must be a whole number from 0 to 1: got 2"),
+        (
+            '{"text": "good", "label": 2}',
+            "line 3: label must be a whole number from 0 to 1, or one of negative, positive: got 2",
+        ),
         ('{"text": "good", "label": -1}', "got -1"),
         ('{"text": "good", "label": "1"}', "got '1'"),
         ('{"text": "good", "label": true}', "got True"),

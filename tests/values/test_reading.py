@@ -13,7 +13,7 @@ from qalof.attacks.targets import targets_of
 from qalof.errors import BadInputError
 from qalof.files import read_json, read_json_lines
 from qalof.reading import library_errors, read_lines, read_text
-from qalof.tasks.classification_data import read_texts
+from qalof.tasks.classification_data import file_rows
 from qalof.tasks.language_modeling import load_text
 from qalof.tasks.squad_data import load_squad
 from tests.sources import SOURCES, attributes, name_of
@@ -26,7 +26,7 @@ READERS = {
     "config": ("c.yaml", "title: é\n", lambda path: read_yaml(path) == {"title": "é"}),
     "json": ("c.json", '{"a": "é"}', lambda path: read_json(path, "file") == {"a": "é"}),
     "json lines": ("c.jsonl", '{"a": "é"}\n', lambda path: list(read_json_lines(path, "file")) == [(1, {"a": "é"})]),
-    "labeled texts": ("c.jsonl", '{"text": "é", "label": 0}\n', lambda path: read_texts(path, 2) == [("é", 0)]),
+    "labeled texts": ("c.jsonl", '{"text": "é", "label": 0}\n', lambda path: file_rows(path)[0][1]["text"] == "é"),
     "text": ("c.txt", "é is a letter", lambda path: load_text(str(path), "train") == "é is a letter"),
     "word pairs": ("c.tsv", "né\tbon\n", lambda path: read_thesaurus(str(path)) == {"né": ("bon",), "bon": ("né",)}),
     "words with synonyms": (

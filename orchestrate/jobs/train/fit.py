@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrate.config.build import TrainComponents, build_training
 from orchestrate.config.train import TrainConfig
+from orchestrate.jobs.shared.labels import tell_labels
 from orchestrate.jobs.train.best_checkpoint import Watched, watched
 from orchestrate.jobs.train.in_process import train_in_process
 from orchestrate.jobs.train.losses import lines_of
@@ -50,6 +51,7 @@ def check(config: TrainConfig) -> TrainComponents:
     watched(config, parts.model, parts.task)
     curves_of(config, parts.model)
     parts.task.train_features()
+    tell_labels(parts.task)
     return parts
 
 

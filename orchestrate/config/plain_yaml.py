@@ -41,7 +41,7 @@ PATH_NAMES = frozenset(
 """The last parts of the keys of all settings that are paths."""
 
 TEXT_NAMES = frozenset(
-    {"classes", "command", "experiment", "init", "label_column", "metric", "name", "prefix", "sequence", "split",
+    {"command", "experiment", "init", "label_column", "metric", "name", "prefix", "sequence", "split",
      "strategy", "subset", "text_column", "title", "train_split", "uri", "validation_split"}
 )  # fmt: skip
 """The last parts of the keys of all other settings that hold a text of any content and nothing else."""

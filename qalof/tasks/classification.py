@@ -67,7 +67,7 @@ class ClassificationSettings:
     classes: tuple[str, ...] | None = None
     """The names of the classes, in the order of the model's outputs; null takes those that ``label_map`` names, or else
     those of the data. A checkpoint keeps those that it was trained for."""
-    label_map: dict[str | int, str] | None = None
+    label_map: dict[str | int | bool, str] | None = None
     """The class of each label that the data calls otherwise, such as ``{neg: negative, pos: positive}``; null where a
     label is the name of its class, or a number that stands for it."""
     max_length: Count = 128
@@ -77,7 +77,11 @@ class ClassificationSettings:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        if self.label_map is not None:  # JSON has no other keys than text
+        if self.label_map is not None:
+            for label in self.label_map:
+                if isinstance(label, bool):
+                    raise BadInputError(f"a key of label_map must be a text or a whole number: got {label}; quote it")
+            # JSON has no other keys than text
             object.__setattr__(self, "label_map", {str(label): name for label, name in self.label_map.items()})
         if self.classes is not None:
             object.__setattr__(self, "classes", tuple(self.classes))

@@ -27,6 +27,7 @@ JUDGED = ("exact_match", "f1", "loss")
 SAME_WIDTH = (
     ("spnet", "static_8", 8), ("spnet", "static_4", 4),
     ("cascade_two", "spnet", 8), ("cascade_two", "spnet", 4),
+    ("cascade", "spnet", 8), ("cascade", "spnet", 4), ("cascade", "cascade_two", 8), ("cascade", "cascade_two", 4),
     ("cascade", "spnet_five", 8), ("cascade", "spnet_five", 6), ("cascade", "spnet_five", 5),
     ("cascade", "spnet_five", 4),
     ("spnet_five", "static_8", 8), ("spnet_five", "static_6", 6), ("spnet_five", "static_5", 5),
@@ -54,7 +55,8 @@ WITHIN = (
 """(method, bits, compared with, its bits): what rounding costs, within a model and between."""
 MIXED_OF = (
     ("layerwise", "spnet"), ("layerwise", "cascade_two"), ("curriculum", "spnet"), ("cpt", "spnet"),
-    ("cascade_two", "spnet"), ("spnet_again", "spnet"), ("cpt_again", "cpt"),
+    ("cascade_two", "spnet"), ("cascade", "spnet"), ("cascade", "cascade_two"),
+    ("spnet_again", "spnet"), ("cpt_again", "cpt"),
 )  # fmt: skip
 OVER_SEEDS = (("cpt", "spnet"), ("spnet", "static_4"), ("cpt", "static_4"))
 """Pairs of methods of which each has two seeds."""

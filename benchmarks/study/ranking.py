@@ -158,10 +158,9 @@ def compared(place: Place, stage: str, of: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for budget in map(str, BUDGETS):
         for when in ("after", "before"):
-            best = place.done[f"search_{when}"]["best"][budget]["bitmap"]
-            if best not in found.values():  # the best within a budget may need less than it
-                found[f"{when}, {budget} bits"] = best
+            found[f"{when}, {budget} bits"] = place.done[f"search_{when}"]["best"][budget]["bitmap"]
     found |= {"after, knapsack of 5.0 bits": _knapsack(place, "search_after", BUDGETS.index(5.0)), "uniform 5": form(5)}
+    found = _different(found, model)
     others = {f"uniform {bits}": form(bits) for bits in (4, 6)} | {name: MIXED[name] for name in ("striped", "hybrid")}
     for part, evaluate in zip(PARTS, (losses.evaluate, task.evaluate), strict=True):
         tasks: dict[str, Score] = {
@@ -171,6 +170,17 @@ def compared(place: Place, stage: str, of: str) -> dict[str, Any]:
         for specs in (found, others):
             kept_scores(place, stage, model, specs, tasks)
     return scores_of(place, stage)
+
+
+def _different(specs: dict[str, Any], model: SwitchableModel) -> dict[str, Any]:
+    """The bitmaps without those that an earlier one is too: the best within a budget may need less than it, or be the
+    one that the search began with.
+    """
+    first: dict[Bitmap, str] = {}
+    for name, spec in specs.items():
+        read = Bitmap.from_json if isinstance(spec, dict) else Bitmap.parse
+        first.setdefault(read(spec, model.site_names), name)
+    return {name: specs[name] for name in first.values()}
 
 
 def _knapsack(place: Place, stage: str, index: int) -> Any:

@@ -115,6 +115,15 @@ def test_a_row_is_completed_task_by_task_and_no_task_is_scored_twice(study, tmp_
     assert len(set(scored)) == 6
 
 
+def test_a_bitmap_that_was_found_twice_is_scored_once(study, tmp_path):
+    from study import ranking, scoring
+
+    model = scoring.pretrained(tiny(study, tmp_path))
+    five = model.set_bitmap("w5a8kv8", quiet=True).to_json()
+    found = {"after": "w4a8kv8", "before": five, "uniform 5": "w5a8kv8"}
+    assert list(ranking._different(found, model)) == ["after", "before"]
+
+
 def test_bitmaps_are_compared_on_the_questions_that_both_have(study, tmp_path):
     from study import found
 

@@ -37,7 +37,7 @@ def searched(found: Found) -> str:
     )
     differ = [f"{name}: {three(row['interval'], 4, signed=True)}" for name, row in search["machines_differ"].items()]
     if differ:
-        about += f" Equal bitmaps and questions, in other batches or on other machines, differ by ({'; '.join(differ)})."
+        about += f" Equal bitmaps and questions, in other batches or on other machines, differ: {'; '.join(differ)}."
     return f"{about}\n\n{rows(['bitmap', 'average bits', *named], body)}\n\n{rows(['bitmap', 'minus', *named], pairs)}"
 
 

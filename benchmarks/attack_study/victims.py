@@ -36,8 +36,9 @@ def task_of(data: Path, name: str, model: Path, scale: Scale) -> ClassificationT
     """Return the task of a data set; its validation texts are those of ``dev.jsonl``."""
     train = "train" if scale.train_texts is None else f"train[:{scale.train_texts}]"
     settings = ClassificationSettings(
-        str(data / name), None, train, f"validation[:{scale.test_texts}]", scale.max_length, 32
-    )
+        data=str(data / name), train_split=train, validation_split=f"validation[:{scale.test_texts}]",
+        max_length=scale.max_length, eval_batch_size=32,
+    )  # fmt: skip
     return ClassificationTask(load_tokenizer(str(model)), settings)
 
 

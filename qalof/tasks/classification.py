@@ -54,12 +54,16 @@ class ClassificationSettings:
     (:mod:`qalof.tasks.classification_hub`). It names the classes."""
     validation_data: DataPath | None = None
     """The data to score on in place of ``data``, whose labels find their classes by name; null scores on ``data``."""
-    subset: str | None = None
-    """The subset of a hub data set that has several, such as ``sst2`` of ``nyu-mll/glue``."""
     train_split: str = "train"
     """The split to train on, such as ``train``, or ``train[:1000]`` for its first 1,000 examples."""
     validation_split: str = "validation"
     """The split to score on, such as ``validation`` or ``test``, or ``test[:500]`` for its first 500 examples."""
+    max_length: Count = 128
+    """The most tokens of a text; a longer text keeps its beginning."""
+    eval_batch_size: Count = 64
+    """How many examples are scored at once; no score depends on it."""
+    subset: str | None = None
+    """The subset of a hub data set that has several, such as ``sst2`` of ``nyu-mll/glue``."""
     text_column: str | None = None
     """The column of the texts; null takes ``text``, or else ``sentence``."""
     label_column: str | None = None
@@ -67,19 +71,15 @@ class ClassificationSettings:
     classes: tuple[str, ...] | None = None
     """The names of the classes, in the order of the model's outputs; null takes those that ``label_map`` names, or else
     those of the data. A checkpoint keeps those that it was trained for."""
-    label_map: dict[str | int | bool, str] | None = None
+    label_map: dict[object, str] | None = None
     """The class of each label that the data calls otherwise, such as ``{neg: negative, pos: positive}``; null where a
     label is the name of its class, or a number that stands for it."""
-    max_length: Count = 128
-    """The most tokens of a text; a longer text keeps its beginning."""
-    eval_batch_size: Count = 64
-    """How many examples are scored at once; no score depends on it."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
         if self.label_map is not None:
             for label in self.label_map:
-                if isinstance(label, bool):
+                if isinstance(label, bool) or not isinstance(label, str | int):
                     raise BadInputError(f"a key of label_map must be a text or a whole number: got {label}; quote it")
             # JSON has no other keys than text
             object.__setattr__(self, "label_map", {str(label): name for label, name in self.label_map.items()})

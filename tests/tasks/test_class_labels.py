@@ -80,6 +80,7 @@ def test_classes_are_in_the_order_that_is_asked_for(tmp_path):
         ((0, 1), ["no", "yes"], {"classes": ("yes", "maybe")}, "which means 'no'; say which class .*{no: yes}"),
         (("a", "c"), None, {"label_map": {"a": "no", "b": "yes"}}, "or a key of label_map .a, b.: got 'c'"),
         ((0, 1), ["no", "yes"], {"label_map": {False: "no"}}, "key of label_map must be a text .*got False; quote it"),
+        ((0, 1), ["no", "yes"], {"label_map": {0.5: "no"}}, "key of label_map must be a text .*got 0.5; quote it"),
         ((0, 1), ["no", "yes"], {"label_map": {"a": "no"}}, "the classes of label_map must be two or more"),
         ((0, 1), ["no", "yes"], {"classes": ("no", "no")}, "classes must be two or more different names: got no, no"),
         ((0, 1), ["no", "yes"], {"text_column": "body"}, "must have a column body .*it has text, label; .*text_column"),

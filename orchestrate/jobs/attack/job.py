@@ -27,6 +27,7 @@ from orchestrate.jobs.attack.config import AdaptiveConfig, AttackConfig
 from orchestrate.jobs.attack.on_pool import Found, Plan, attack_and_judge, name_of
 from orchestrate.jobs.base import Job, Offer, Result
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
+from orchestrate.jobs.shared.labels import tell_labels
 from orchestrate.jobs.shared.scores import log_at, record_bitmap
 from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import ATTACK_RECORD, ROBUSTNESS
@@ -66,6 +67,7 @@ def check(config: AttackConfig) -> Checked:
         BadInputError: the method cannot attack this checkpoint, or bitmaps do not fit the model.
     """
     opened = open_checkpoint(config.checkpoint)
+    tell_labels(opened.task)
     model = opened.model
     sites = model.sites
     settings = for_task(config.method.settings, opened.task)

@@ -27,6 +27,7 @@ from orchestrate.jobs.evaluate.random_precision import (
 )
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from orchestrate.jobs.shared.job import ScoreJob
+from orchestrate.jobs.shared.labels import tell_labels
 from orchestrate.jobs.shared.scores import evaluate_bitmaps, per_example, rows
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
@@ -69,6 +70,7 @@ def check_evaluate(config: EvaluateConfig) -> Checked:
         return opened, [packed.set_bitmap(bitmap) for bitmap in bitmaps], drawn
     opened = open_checkpoint(config.checkpoint, other_task(config))
     on_request(opened.task, config.on_request)
+    tell_labels(opened.task)
     opened.task.fingerprint()  # this reads the data: what is wrong with it is said before any worker starts
     specs = config.bitmaps
     if specs is None:

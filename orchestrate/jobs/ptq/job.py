@@ -33,6 +33,7 @@ from orchestrate.jobs.base import Job, Result
 from orchestrate.jobs.ptq.config import MethodConfig, PtqConfig
 from orchestrate.jobs.ptq.findings import PtqScores, ptq_scores
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
+from orchestrate.jobs.shared.labels import tell_labels
 from orchestrate.jobs.shared.scores import record_bitmap, rows
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
@@ -108,6 +109,7 @@ def check(config: PtqConfig) -> Checked:
     opened = None if config.checkpoint is None else open_checkpoint(config.checkpoint)
     task = _task(config, opened)
     if opened is not None:
+        tell_labels(task)
         sites = opened.model.sites
         opened.drop_model()  # each method makes a model of its own
     else:

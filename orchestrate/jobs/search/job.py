@@ -24,6 +24,7 @@ from orchestrate.jobs.search.findings import Searched, searched
 from orchestrate.jobs.search.judging import check_judge, judged
 from orchestrate.jobs.search.resolving import resolved
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
+from orchestrate.jobs.shared.labels import tell_labels
 from orchestrate.jobs.shared.scores import record_bitmap
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
@@ -68,6 +69,7 @@ def check_search(config: SearchConfig) -> Checked:
         BadInputError: a checkpoint, objective, strategy or option cannot be used.
     """
     opened = open_checkpoint(config.checkpoint)
+    tell_labels(opened.task)
     costs, metric_limits = parted(config.limits)
     space = BitmapSpace.of(opened.model, limits=costs, latency=config.latency, **config.space.of_space())
     objectives = tuple(config.objectives or (opened.task.primary_metric, "weight_bytes"))

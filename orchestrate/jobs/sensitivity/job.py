@@ -33,6 +33,7 @@ from orchestrate.jobs.sensitivity.output_error_view import OutputErrors
 from orchestrate.jobs.sensitivity.table_scores import TablePlan, table_plan, table_scores
 from orchestrate.jobs.sensitivity.table_view import TableScores
 from orchestrate.jobs.shared.checkpoint import open_checkpoint
+from orchestrate.jobs.shared.labels import tell_labels
 from orchestrate.jobs.shared.scores import record_bitmap
 from orchestrate.jobs.shared.settings import CHECKPOINT_SETTINGS
 from orchestrate.runs.directory import RunDirectory
@@ -58,6 +59,7 @@ def check_sensitivity(config: SensitivityConfig) -> Plan:
         BadInputError: a checkpoint, width or unit cannot be used.
     """
     opened = open_checkpoint(config.checkpoint)
+    tell_labels(opened.task)
     if config.score == "output_error":
         return plan_of(config, opened)
     if config.tables:

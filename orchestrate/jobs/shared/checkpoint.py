@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrate.config.build import check_length
-from orchestrate.jobs.shared.labels import tell_labels
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.errors import BadInputError
 
@@ -25,5 +24,4 @@ def open_checkpoint(folder: str, other: Mapping[str, Any] | None = None) -> Open
         )
     model = opened.model
     check_length(opened.task, model.model)
-    tell_labels(opened.task)
     return opened

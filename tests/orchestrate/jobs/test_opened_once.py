@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -10,11 +11,15 @@ import pytest
 
 import qalof.files
 from orchestrate.cli.app import main
+from orchestrate.jobs.shared.checkpoint import open_checkpoint
 from qalof.checkpoint.model import rebuild
 from qalof.checkpoint.opening import OpenCheckpoint
 from qalof.errors import BadInputError
 from qalof.export.packed import save_packed
-from qalof.model.switchable import SwitchableModel
+from qalof.model.adapters import AdapterSpec
+from qalof.model.pretrained import BaseModel
+from qalof.model.switchable import SwitchableModel, build
+from qalof.tasks.factory import describe_task, task
 
 ONE = ["limit=2", "workers.count=1", "workers.in_process=true"]
 COMMANDS = {
@@ -100,3 +105,14 @@ def test_a_packed_folder_is_runnable_and_no_model_to_switch(lm_checkpoint, tmp_p
     assert len({bits.weight for bits in opened.runnable.bitmap.values()}) == 1
     with pytest.raises(BadInputError, match="packed model"):
         _ = opened.model
+
+
+def test_a_classifier_opens_without_its_data_where_nothing_is_scored(tmp_path, random_model):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train.jsonl").write_text('{"text": "a", "label": "no"}\n{"text": "b", "label": "yes"}\n')
+    work = task("classification", source=random_model, data=str(data), validation_split="train")
+    model = build(BaseModel(random_model, work.head, labels=2), {"8": AdapterSpec(2)})
+    qalof.save(model, tmp_path / "checkpoint", {"task": describe_task(work)})
+    shutil.rmtree(data)
+    assert open_checkpoint(str(tmp_path / "checkpoint")).task.label_names == ("no", "yes")

@@ -7,6 +7,7 @@ bitmap too.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 from qalof.evaluation.result import Evaluation
@@ -14,7 +15,7 @@ from qalof.statistics import Interval, paired_difference
 from qalof.tasks.parts import joined
 from study.methods import SEARCHED
 from study.place import Place
-from study.ranking import BUDGETS, pieces
+from study.ranking import BUDGETS, distinct, pieces
 from study.scoring import scores_of
 
 ALONE = ", trained alone"
@@ -42,7 +43,8 @@ Scored = Mapping[str, tuple[Evaluation, str | None]]
 
 def searched(place: Place, done: Mapping[str, Any]) -> dict[str, Any] | None:
     """Every bitmap's scores, and the paired differences, on the questions that both sides have."""
-    rows, before = _distinct(scores_of(place, "compare_searches")), scores_of(place, f"score_{SEARCHED}")
+    rows = distinct(scores_of(place, "compare_searches"), itemgetter("bitmap"))
+    before = scores_of(place, f"score_{SEARCHED}")
     if not rows or "search_after" not in done:
         return None
     alone = _alone(place)
@@ -73,14 +75,6 @@ def _alone(place: Place) -> dict[str, Any]:
 def _effort(place: Place, result: Mapping[str, Any]) -> dict[str, int]:
     """How many bitmaps a search evaluated, and on how many questions; one that does not say took all of them."""
     return {"evaluations": result["evaluations"], "questions": result.get("questions", place.scale.choose_questions)}
-
-
-def _distinct(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """The rows without those whose bitmap an earlier one has, since the best within a budget may need less than it."""
-    first: dict[str, str] = {}
-    for name, row in rows.items():
-        first.setdefault(row["bitmap"], name)
-    return {name: rows[name] for name in first.values()}
 
 
 def _bits(rows: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any
 
@@ -173,14 +174,17 @@ def compared(place: Place, stage: str, of: str) -> dict[str, Any]:
 
 
 def _different(specs: dict[str, Any], model: SwitchableModel) -> dict[str, Any]:
-    """The bitmaps without those that an earlier one is too: the best within a budget may need less than it, or be the
-    one that the search began with.
+    return distinct(specs, lambda spec: Bitmap.parse(spec, model.site_names))
+
+
+def distinct(named: Mapping[str, Any], bitmap_of: Callable[[Any], Hashable]) -> dict[str, Any]:
+    """Those whose bitmap no earlier one has: the best within a budget may need less than it, or be the bitmap that the
+    search began with.
     """
-    first: dict[Bitmap, str] = {}
-    for name, spec in specs.items():
-        read = Bitmap.from_json if isinstance(spec, dict) else Bitmap.parse
-        first.setdefault(read(spec, model.site_names), name)
-    return {name: specs[name] for name in first.values()}
+    first: dict[Hashable, str] = {}
+    for name, each in named.items():
+        first.setdefault(bitmap_of(each), name)
+    return {name: named[name] for name in first.values()}
 
 
 def _knapsack(place: Place, stage: str, index: int) -> Any:

@@ -119,8 +119,7 @@ def kept_scores(
                 continue
             place.clock.check()
             began = time.monotonic()
-            read = Bitmap.from_json if isinstance(spec, dict) else Bitmap.parse
-            bitmap = model.set_bitmap(read(spec, model.site_names), quiet=True)
+            bitmap = model.set_bitmap(Bitmap.parse(spec, model.site_names), quiet=True)
             with place.products():
                 found = score().to_json()
             cost = cost_of(bitmap, model.sites)

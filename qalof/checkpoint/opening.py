@@ -107,7 +107,7 @@ class OpenCheckpoint:
                 another head.
         """
         trained = self.manifest["extra"].get("task")
-        described = trained if self.other is None else _in_order(self.other, trained)
+        described = trained if self.other is None else _with_trained_classes(self.other, trained)
         if described is None:
             raise BadInputError(
                 f"checkpoint {self.folder} must name its task to be evaluated: it does not; save it by `qalof train`"
@@ -196,7 +196,7 @@ def task_of(folder: str | Path, other: Mapping[str, Any] | None = None) -> Task:
     return OpenCheckpoint(folder, other).task
 
 
-def _in_order(other: Mapping[str, Any], trained: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _with_trained_classes(other: Mapping[str, Any], trained: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return another task, with the classes in the order that the head was trained for, unless it has an order."""
     classes = (trained or {}).get("settings", {}).get("classes")
     settings = other["settings"]

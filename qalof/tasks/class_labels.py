@@ -51,9 +51,8 @@ class Columns:
         Raises:
             BadInputError: The row has no such column.
         """
-        return _column(row, where, "text", self.text, TEXT_COLUMNS), _column(
-            row, where, "label", self.label, LABEL_COLUMNS
-        )
+        text = _column(row, where, "text", TEXT_COLUMNS if self.text is None else (self.text,))
+        return text, _column(row, where, "label", LABEL_COLUMNS if self.label is None else (self.label,))
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Labels:
 
     classes: Sequence[str]
     own: Sequence[str]
-    label_map: Mapping[str, str] = field(default_factory=dict)
+    label_map: Mapping[object, str] = field(default_factory=dict)
 
     def index_of(self, label: Any, where: str) -> int:
         """Return the index of a label's class.
@@ -116,14 +115,12 @@ def labeled(rows: Rows, columns: Columns, labels: Labels) -> tuple[list[LabeledT
 
 
 def label_names_in(rows: Rows, columns: Columns) -> tuple[str, ...] | None:
-    """Return the names of the classes of a data set: those that it has for numbers, or else the words that stand in its
-    column of labels, in alphabetical order; None where a label is neither.
+    """Return the words that stand in the column of labels, in alphabetical order, which name the classes where nothing
+    else does; None where a label is no word.
 
     Raises:
         BadInputError: See :func:`labeled`.
     """
-    if rows.names is not None:
-        return rows.names
     where, first = rows.rows[0]
     named = columns.of(first, where)
     values = {_cell(row, named[1], named, where) for where, row in rows.rows}
@@ -148,8 +145,7 @@ def _cell(row: Any, column: str, named: tuple[str, str], where: str) -> Any:
     return row[column]
 
 
-def _column(row: Any, where: str, what: str, asked: str | None, usual: Sequence[str]) -> str:
-    names = usual if asked is None else (asked,)
+def _column(row: Any, where: str, what: str, names: Sequence[str]) -> str:
     columns = list(row) if isinstance(row, Mapping) else []
     found = next((name for name in names if name in columns), None)
     if found is None:
@@ -160,5 +156,5 @@ def _column(row: Any, where: str, what: str, asked: str | None, usual: Sequence[
     return found
 
 
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
+def _list(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names)) or "none"

@@ -148,9 +148,8 @@ class ClassificationSettings:
         if limit == 0:
             raise BadInputError(f"a split must hold at least one text: {source} {split} holds none; take more")
         rows, classes = self._rows(source, name, limit), self.label_names()
-        own = rows.names or (None if source == self.data else self._own_names()) or classes
-        label_map = {str(label): name for label, name in (self.label_map or {}).items()}
-        return labeled(rows, self._columns, Labels(classes, own, label_map))
+        own = rows.names or self._own_names() or classes
+        return labeled(rows, self._columns, Labels(classes, own, self.label_map or {}))
 
 
 class ClassificationTask:

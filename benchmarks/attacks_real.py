@@ -8,12 +8,12 @@
 ``run`` trains the victims, attacks every text at each of its precisions and in the mean over them, and reads what was
 found at all precisions and under random precision.  It goes on from its state until its minutes are over, and can be
 called again until ``finished`` is true; ``--processes`` share out trainings and texts.  ``--attacks bert-attack,gbda``
-takes these methods alone, and ``--texts`` at most so many texts of each group, so a run on two cores can be cut to what
-it has time for; every finished text is kept.  ``--masked-lm`` is the folder of BERT-Attack's masked language model,
-whose stand-in is the left context of the causal one.  The study needs torch, transformers,
-peft and scipy alone.  ``--scale`` is ``gpu`` (200 texts per victim and method), ``cpu`` (what two cores with bf16
-instructions do in two hours) or ``mini`` (every stage once).  The model is SmolLM2-135M, whose weights went through
-GGUF's Q4_1 once: "32" means dequantized Q4_1 with nothing rounded.
+takes these methods alone, ``--attacks gbda/sst2/sp`` one group, and ``--texts`` at most so many texts of each group, so
+a run on two cores can be cut to what it has time for; every finished text is kept.  ``--masked-lm`` is the folder of
+BERT-Attack's masked language model, whose stand-in is the left context of the causal one.  The study needs torch,
+transformers, peft and scipy alone.  ``--scale`` is ``gpu`` (200 texts per victim and method), ``cpu`` (the same on
+cores with bf16 instructions, with smaller budgets) or ``mini`` (every stage once).  The model is SmolLM2-135M, whose
+weights went through GGUF's Q4_1 once: "32" means dequantized Q4_1 with nothing rounded.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> int:
     running.add_argument("--minutes", type=float, default=9.0)
     running.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     running.add_argument("--scale", choices=sorted(SCALES), default="gpu")
-    running.add_argument("--attacks", help="methods, with commas between; those of the scale where none is given")
+    running.add_argument("--attacks", help="methods and groups, with commas between; by default all")
     running.add_argument("--texts", type=int, help="the most texts of a group")
     running.add_argument("--masked-lm", default=LEFT_CONTEXT, help="folder of BERT-Attack's masked language model")
     running.add_argument("--processes", type=int, default=1)

@@ -102,10 +102,20 @@ def test_a_run_takes_the_attacks_and_the_number_of_texts_that_are_asked_for(stud
         assert cut.groups
         assert {group.method for group in cut.of_groups()} <= {"gbda", "bert-attack"}
         assert {group.texts for group in cut.of_groups()} == {1}
-    with pytest.raises(
-        BadInputError, match="attacks must be among bert-attack, gbda, textfooler at this scale: got no"
-    ):
-        study.SCALES["cpu"].only(["no"], None)
+    for unknown in ("no", "gbda/sst2", "gbda/sst2/rpt"):
+        with pytest.raises(
+            BadInputError, match=f"attacks must be among .*gbda/sst2/sp.* at this scale: got '{unknown}'"
+        ):
+            study.SCALES["cpu"].only(["textfooler", unknown], None)
+
+
+def test_groups_are_done_in_the_order_in_which_they_are_named_and_once(study):
+    cut = study.SCALES["cpu"].only(["gbda", "textfooler/ag_news/sp", "textfooler"], None)
+    names = [group.name for group in cut.of_groups()]
+    assert names[:2] == ["gbda/sst2/sp", "textfooler/ag_news/sp"]
+    assert sorted(names) == sorted(
+        group.name for group in study.SCALES["cpu"].of_groups() if group.method in ("gbda", "textfooler")
+    )
 
 
 def test_packed_blocks_decode_to_what_gguf_gives(study):

@@ -5,10 +5,11 @@ keeps a batch small.  Here every text has a thread of its own.  A thread that as
 their questions are answered together, and all go on.  The rounds, and so the batches, depend on the texts and
 ``at_once`` alone.  Nothing but the waiting differs from :func:`~qalof.attacks.attack.attack_examples`.
 
-Rows of similar length are padded on the right and masked, where a single text is read without any padding.  Under a
-causal mask and scales per token a pad changes no other position, but sums of another shape round differently in their
-last bits, so a text whose margin is next to nothing may come out otherwise.  That is why a pool, whose results must not
-depend on who has which text, does not use this.
+What the changes of a text share at their beginning is computed once (:mod:`qalof.attacks.shared_prefix`), and rows of
+similar length are padded on the right and masked, where a single text is read whole and without any padding.  Under a
+causal mask and scales per token neither changes what a position sees, but sums of another shape round differently in
+their last bits, so a text whose margin is next to nothing may come out otherwise.  That is why a pool, whose results
+must not depend on who has which text, does not use this.
 """
 
 from __future__ import annotations
@@ -22,15 +23,13 @@ import torch
 
 from qalof.attacks.methods.substitution import WordAttack, WordAttackSettings
 from qalof.attacks.result import AttackExample, AttackResult
+from qalof.attacks.shared_prefix import ChangeReader
 from qalof.attacks.victim import Precisions
-from qalof.batching import attention_mask, by_length, pad_right
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError
 from qalof.model.pretrained import HeadKind
-from qalof.precision import at_least_float32
 
 AT_ONCE = 32
-ROWS = 256
 
 Serve = Callable[[Sequence[Any]], Sequence[Any]]
 """What answers questions of one kind together."""
@@ -147,9 +146,7 @@ def _run(
     def read(rows: list[list[int]], bitmap: Bitmap | None) -> torch.Tensor:
         def serve(asked: Sequence[list[list[int]]]) -> Sequence[torch.Tensor]:
             with victim.model.at(bitmap):
-                logits = padded_logits(victim.model, [row for each in asked for row in each], victim.tokenizer)
-            parts: Sequence[torch.Tensor] = logits.split([len(each) for each in asked])
-            return parts
+                return ChangeReader(victim.model, victim.tokenizer).logits(asked)
 
         answer: torch.Tensor = meeting.ask(number, ("victim", bitmap), serve, rows)
         return answer
@@ -163,21 +160,3 @@ def _run(
             except Exception as error:  # what one text's attack raises is its result
                 found[index] = error
         meeting.leave()
-
-
-def padded_logits(model: Any, rows: Sequence[Sequence[int]], tokenizer: Any) -> torch.Tensor:
-    """Return logits (len(rows), classes), fp32 at least, on the CPU, of token id rows in padded batches."""
-    pad = int(
-        model.model.config.pad_token_id if model.model.config.pad_token_id is not None else tokenizer.pad_token_id
-    )
-    found: dict[int, torch.Tensor] = {}
-    # the classifier finds the last token of a text by looking for pads: one that ends in a pad is read alone
-    ends = [index for index, row in enumerate(rows) if row[-1] == pad]
-    others = [index for index, row in enumerate(rows) if row[-1] != pad]
-    batches = [[others[place] for place in batch] for batch in by_length([len(rows[i]) for i in others], ROWS)]
-    for batch in [*batches, *([index] for index in ends)]:
-        own = [rows[index] for index in batch]
-        ids, mask = pad_right(own, pad).to(model.device), attention_mask(own).to(model.device)
-        masked = {} if len({len(row) for row in own}) == 1 else {"attention_mask": mask}
-        found |= dict(zip(batch, at_least_float32(model(input_ids=ids, **masked).logits).cpu(), strict=True))
-    return torch.stack([found[index] for index in range(len(rows))])

@@ -108,16 +108,26 @@ def attack_examples(
     Raises:
         BadInputError: The bitmap is illegal, or the language model has another vocabulary.
     """
-    if isinstance(bitmap, Bitmap | str | int):
-        at, attack = bitmap, settings.build(model, tokenizer, lm, seed)
-    else:
-        at, attack = None, settings.build(model, tokenizer, lm, seed, bitmap)
+    at, attack = built_at(bitmap, model, lm, tokenizer, settings, seed)
     results = []
     for example in examples:
         results.append(attack_at(at, model, attack, example))
         if on_result:
             on_result(results[-1])
     return results
+
+
+def built_at(
+    bitmap: Bitmap | str | int | Precisions, model: Any, lm: Any, tokenizer: Any, settings: AttackSettings, seed: int
+) -> tuple[Bitmap | str | int | None, Attack]:
+    """Return the bitmap for :func:`attack_at`, and the attack; the bitmap is None where a mean is attacked.
+
+    Raises:
+        BadInputError: The method cannot attack the model, or takes no mean.
+    """
+    if isinstance(bitmap, Bitmap | str | int):
+        return bitmap, settings.build(model, tokenizer, lm, seed)
+    return None, settings.build(model, tokenizer, lm, seed, bitmap)
 
 
 def attack_at(bitmap: Bitmap | str | int | None, model: Any, attack: Attack, example: AttackExample) -> AttackResult:

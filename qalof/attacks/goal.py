@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from copy import copy
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 
@@ -111,6 +112,12 @@ class VictimGoal(ABC, Generic[Reading]):
     def __init__(self, victim: Victim) -> None:
         self.victim, self.model = victim, victim.model
         self._originals: dict[tuple[str, str], Reading] = {}
+
+    def apart(self) -> Self:
+        """Return the same goal for a search beside this one: the model is shared, and what a search notes is not."""
+        other = copy(self)
+        other.victim, other._originals = copy(self.victim), {}
+        return other
 
     @property
     def bitmap(self) -> str:

@@ -105,6 +105,7 @@ def test_an_error_of_the_answerer_reaches_all_who_asked_and_nobody_waits_for_eve
     threads = [Thread(target=ask, args=(n,), daemon=True) for n in range(3)]
     for thread in threads:
         thread.start()
+    meeting.serve()
     for thread in threads:
         thread.join(20)
     assert seen == ["cannot answer 3"] * 3

@@ -31,7 +31,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from qalof.attacks.continuation_goal import DEFAULT_RISE
 from qalof.attacks.examples import text_misfit, texts_or_paragraphs
-from qalof.attacks.goal import Goal, GoalFunctionResult
+from qalof.attacks.goal import Goal, GoalFunctionResult, VictimGoal
 from qalof.attacks.goals import label_or_continuation
 from qalof.attacks.result import AttackExample, AttackResult, AttackStatus
 from qalof.attacks.substitutes.sentence_encoder import STATES, check_encoder
@@ -151,6 +151,11 @@ class WordAttack(ABC):
         other = copy(self)
         other.goal = goal
         return other
+
+    def apart(self) -> Self:
+        """Return the same attack for a search beside this one, with a victim of its own to read with."""
+        assert isinstance(self.goal, VictimGoal)
+        return self.against(self.goal.apart())
 
     def share(self, ask: Ask) -> None:
         """Let similarity be asked for through ``ask``, which answers what several attacks ask at once."""

@@ -2,14 +2,13 @@
 
 An attack by queries is a chain of questions, each of which depends on the answer to the one before, so one text alone
 keeps a batch small.  Here every text has a thread of its own.  A thread that asks waits; once all that are left wait,
-their questions are answered together, and all go on.  The rounds, and so the batches, depend on the texts and
-``at_once`` alone.  Nothing but the waiting differs from :func:`~qalof.attacks.attack.attack_examples`.
+the thread that called answers their questions together, and all go on.  The rounds, and so the batches, depend on the
+texts and ``at_once`` alone.  Nothing but the waiting differs from :func:`~qalof.attacks.attack.attack_examples`.
 
 What the changes of a text share at their beginning is computed once (:mod:`qalof.attacks.shared_prefix`), and rows of
 similar length are padded on the right and masked, where a single text is read whole and without any padding.  Under a
 causal mask and scales per token neither changes what a position sees, but sums of another shape round differently in
-their last bits, so a text whose margin is next to nothing may come out otherwise.  That is why a pool, whose results
-must not depend on who has which text, does not use this.
+their last bits, so a text whose margin is next to nothing may come out otherwise than alone.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from typing import Any
 
 import torch
 
-from qalof.attacks.methods.substitution import WordAttack, WordAttackSettings
+from qalof.attacks.attack import AttackSettings, built_at
+from qalof.attacks.methods.substitution import WordAttack
 from qalof.attacks.result import AttackExample, AttackResult
 from qalof.attacks.shared_prefix import ChangeReader
 from qalof.attacks.victim import Precisions
@@ -51,7 +51,8 @@ class Rendezvous:
     """Where threads wait for each other's questions; ``left`` threads take part.
 
     One thread runs at a time, within :meth:`turn`, and the next begins when it waits: tokenizers and models of
-    transformers keep state while they work, which a second thread would overwrite.
+    transformers keep state while they work, which a second thread would overwrite.  All questions are answered by the
+    thread in :meth:`serve`, since memory that several threads had in turn would be kept for each of them.
     """
 
     left: int
@@ -59,11 +60,11 @@ class Rendezvous:
     _changed: Condition = field(default_factory=Condition)
 
     def ask(self, asker: int, kind: Hashable, serve: Serve, content: Any) -> Any:
-        """Wait for the answer to ``content``; all questions of one ``kind`` in a round are served at once."""
+        """Wait for the answer to ``content``; all questions of one ``kind`` in a round are answered at once."""
         question = _Question(asker, kind, serve, content)
         with self._changed:
             self._waiting.append(question)
-            self._serve_if_complete()
+            self._changed.notify_all()
             while not question.answered:
                 self._changed.wait()
         if question.error is not None:
@@ -78,16 +79,24 @@ class Rendezvous:
         """Take no part any more."""
         with self._changed:
             self.left -= 1
-            self._serve_if_complete()
+            self._changed.notify_all()
 
-    def _serve_if_complete(self) -> None:
-        if not self._waiting or len(self._waiting) < self.left:
-            return
+    def serve(self) -> None:
+        """Answer every round of questions, until all threads have left."""
+        with self._changed:
+            while self.left:
+                if len(self._waiting) < self.left:
+                    self._changed.wait()
+                    continue
+                self._answer()
+                self._changed.notify_all()
+
+    def _answer(self) -> None:
         asked, self._waiting = sorted(self._waiting, key=lambda each: each.asker), []
         for kind in dict.fromkeys(question.kind for question in asked):
             alike = [question for question in asked if question.kind == kind]
             try:
-                with torch.no_grad():  # a thread has a gradient mode of its own
+                with torch.no_grad():
                     answers = alike[0].serve([question.content for question in alike])
                 for question, answer in zip(alike, answers, strict=True):
                     question.answer = answer
@@ -96,7 +105,6 @@ class Rendezvous:
                     question.error = error
         for question in asked:
             question.answered = True
-        self._changed.notify_all()
 
 
 def attack_together(
@@ -105,7 +113,7 @@ def attack_together(
     tokenizer: Any,
     examples: Sequence[AttackExample],
     bitmap: Bitmap | str | int | Precisions,
-    settings: WordAttackSettings,
+    settings: AttackSettings,
     at_once: int = AT_ONCE,
     seed: int = 0,
 ) -> list[AttackResult | Exception]:
@@ -115,23 +123,32 @@ def attack_together(
         The result of each example, in order, or what its attack raised, which stops no other.
 
     Raises:
-        BadInputError: The bitmap is illegal, or the victim gives no labels.
+        BadInputError: The bitmap is illegal, the victim gives no labels, or the method does not change words.
     """
     if model.base.head is not HeadKind.CLASSIFIER:
         raise BadInputError(f"texts are attacked together where the victim gives labels: got a {model.base.head} head")
-    fixed = isinstance(bitmap, Bitmap | str | int)
-    built: Any = settings
+    at, attack = built_at(bitmap, model, lm, tokenizer, settings, seed)
+    if not isinstance(attack, WordAttack):
+        raise BadInputError(f"texts are attacked together by attacks on words: got {attack.name}")
+    return together_at(at, model, attack, examples, at_once)
+
+
+def together_at(
+    bitmap: Bitmap | str | int | None, model: Any, attack: WordAttack, examples: Sequence[AttackExample], at_once: int
+) -> list[AttackResult | Exception]:
+    """Attack examples with an attack that was built on ``model``, a classifier, as
+    :func:`~qalof.attacks.attack.attack_at` attacks one; see :func:`attack_together`.
+    """
     threads = min(at_once, len(examples))
-    attacks = [built.build(model, tokenizer, lm, seed, *([] if fixed else [bitmap])) for _ in range(threads)]
     meeting, found = Rendezvous(threads), dict[int, AttackResult | Exception]()
-    at = bitmap if isinstance(bitmap, Bitmap | str | int) else None
-    with model.at(at, eval=True):
+    with model.at(bitmap, eval=True):
         running = [
-            Thread(target=_run, args=(attack, number, threads, examples, meeting, found), daemon=True)
-            for number, attack in enumerate(attacks)
+            Thread(target=_run, args=(attack.apart(), number, threads, examples, meeting, found), daemon=True)
+            for number in range(threads)
         ]
         for thread in running:
             thread.start()
+        meeting.serve()
         for thread in running:
             thread.join()
     return [found[index] for index in range(len(examples))]
@@ -154,9 +171,11 @@ def _run(
     victim.reader = read
     attack.share(lambda kind, serve, content: meeting.ask(number, kind, serve, content))
     with meeting.turn():
-        for index in range(number, len(examples), threads):
-            try:
-                found[index] = attack.run(examples[index])
-            except Exception as error:  # what one text's attack raises is its result
-                found[index] = error
-        meeting.leave()
+        try:
+            for index in range(number, len(examples), threads):
+                try:
+                    found[index] = attack.run(examples[index])
+                except Exception as error:  # what one text's attack raises is its result
+                    found[index] = error
+        finally:
+            meeting.leave()

@@ -33,7 +33,9 @@ from orchestrate.runs.directory import RunDirectory
 from orchestrate.runs.layout import ATTACK_RECORD, ROBUSTNESS
 from orchestrate.runs.mlflow_tracker import Run
 from orchestrate.runs.progress import progress_bar
+from qalof.attacks.attack import AttackSettings
 from qalof.attacks.examples import fitting, for_task
+from qalof.attacks.methods.substitution import WordAttackSettings
 from qalof.attacks.result import AttackExample, AttackResult
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import BATCH_SIZE, RandomPrecision
@@ -42,7 +44,9 @@ from qalof.attacks.robustness.transfer import DrawTable
 from qalof.attacks.substitutes.sentence_encoder import STATES, check_encoder
 from qalof.bitmap_names import short_name
 from qalof.cost import cost_of
+from qalof.errors import BadInputError
 from qalof.files import write_json
+from qalof.model.pretrained import HeadKind
 from qalof.model.switchable import SwitchableModel
 
 LAYER_DRAWS = 4
@@ -94,8 +98,21 @@ def check(config: AttackConfig) -> Checked:
     adaptive = tuple(_mean(config.adaptive, each) for each in defenses) if config.adaptive is not None else ()
     if adaptive and not settings.uses_lm:  # one that takes no mean says so before any worker starts
         settings.build(model, tokenizer, None, config.seed, adaptive[0])
-    plan = Plan(opened, settings, tuple(bitmaps), tuple(defenses), adaptive, defense.draws, config.seed, config.encoder)
+    _check_together(config.texts_at_once, config.method.name, settings, model)
+    plan = Plan(
+        opened, settings, tuple(bitmaps), tuple(defenses), adaptive, defense.draws, config.seed, config.encoder,
+        config.texts_at_once,
+    )  # fmt: skip
     return Checked(model, plan, examples, left_out)
+
+
+def _check_together(texts: int, method: str, settings: AttackSettings, model: SwitchableModel) -> None:
+    if texts == 1 or (isinstance(settings, WordAttackSettings) and model.base.head is HeadKind.CLASSIFIER):
+        return
+    raise BadInputError(
+        f"texts_at_once above 1 is for attacks on words of a classifier: got {texts} with {method} and a "
+        f"{model.base.head} head; take 1"
+    )
 
 
 def _mean(config: AdaptiveConfig, defense: RandomPrecision) -> Expectation:

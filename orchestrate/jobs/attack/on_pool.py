@@ -5,6 +5,9 @@ found for it, which is read at every bitmap and under every draw.  What comes of
 target) alone, so it does not matter which actor does it.  Each is appended to its record as it arrives: a run that was
 killed goes on with what is missing.  A text whose attack or judgement raises is skipped, and counted with its reason;
 the rest goes on.
+
+With ``at_once`` above 1 an item has so many texts, which are attacked in the same forward passes.  They are neighbors
+in the list of all texts, whatever of it is done already, so it still does not matter who does them and when.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +28,8 @@ from orchestrate.runs.layout import ATTACK_JUDGED, ATTACK_RECORD, ATTACK_SKIPPED
 from qalof.attacks.attack import AttackSettings, attack_at
 from qalof.attacks.examples import oracle_of
 from qalof.attacks.meaning import Meaning
+from qalof.attacks.methods.substitution import WordAttack
+from qalof.attacks.methods.together import together_at
 from qalof.attacks.result import AttackExample, AttackResult
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import RandomPrecision
@@ -39,6 +45,9 @@ from qalof.model.shared_memory import share_large
 
 Target = Bitmap | Expectation
 """What a text is attacked at."""
+
+Together = tuple[tuple[AttackExample, ...], Target]
+"""Texts that are attacked together, at one target."""
 
 OnDone = Callable[[int, int, str], None]
 """A function that is called with (done, total, what was done)."""
@@ -63,6 +72,8 @@ class Plan:
     seed: int
     encoder: str
     """What judges similarity; see :func:`qalof.attacks.substitutes.sentence_encoder.similarity_of`."""
+    at_once: int = 1
+    """How many texts are attacked in the same forward passes."""
 
     @property
     def targets(self) -> list[Target]:
@@ -104,22 +115,26 @@ class AttackActor:
         similarity = None if lm is None else similarity_of(plan.encoder, lm, self._tokenizer, "cosine")
         self._meaning = Meaning(similarity, oracle_of(plan.opened.task))
 
-    def do(self, item: tuple[AttackExample, Target] | list[AttackResult]) -> AttackResult | dict[str, Any] | Skipped:
-        """Attack one text at one target, or judge what was found for one text."""
-        example = item[0].example_id if isinstance(item, list) else item[0].id
-        try:
-            return self._judge(item) if isinstance(item, list) else self._attack(*item)
-        except torch.OutOfMemoryError:
-            raise
-        except (BadInputError, RuntimeError, ValueError, IndexError, KeyError) as error:
-            return Skipped(example, f"{type(error).__name__}: {error}")
+    def do(self, item: Together | list[AttackResult]) -> list[AttackResult | Skipped] | dict[str, Any] | Skipped:
+        """Attack texts at one target, or judge what was found for one text."""
+        if isinstance(item, tuple):
+            return self._attack(*item)
+        found = _outcome(partial(self._judge, item))
+        return found if isinstance(found, dict) else _skipped(item[0].example_id, found)
 
-    def _attack(self, example: AttackExample, target: Target) -> AttackResult:
-        if isinstance(target, Expectation):
-            found = attack_at(None, self._model, self._means[target.name], example)
+    def _attack(self, examples: Sequence[AttackExample], target: Target) -> list[AttackResult | Skipped]:
+        at, attack = (None, self._means[target.name]) if isinstance(target, Expectation) else (target, self._fixed)
+        if isinstance(attack, WordAttack) and self._plan.at_once > 1:
+            found = together_at(at, self._model, attack, examples, self._plan.at_once)
         else:
-            found = attack_at(target, self._model, self._fixed, example)
-        return self._meaning.judged(found)
+            found = [_outcome(partial(attack_at, at, self._model, attack, example)) for example in examples]
+        judged = [
+            _outcome(partial(self._meaning.judged, one)) if isinstance(one, AttackResult) else one for one in found
+        ]
+        return [
+            one if isinstance(one, AttackResult) else _skipped(example.id, one)
+            for example, one in zip(examples, judged, strict=True)
+        ]
 
     def _judge(self, results: list[AttackResult]) -> dict[str, Any]:
         plan, count = self._plan, len(self._plan.bitmaps)
@@ -131,6 +146,25 @@ class AttackActor:
             "clean": fixed.clean[0].tolist(), "fixed": fixed.adversarial[:, 0].tolist(),
             "drawn": [{"clean": one.clean[0].tolist(), "texts": one.adversarial[:, 0].tolist()} for one in drawn],
         }  # fmt: skip
+
+
+Done = TypeVar("Done")
+
+
+def _outcome(work: Callable[[], Done]) -> Done | Exception:
+    """Return what work gives or raises; what a text is to blame for is told apart by :func:`_skipped`."""
+    try:
+        return work()
+    except Exception as error:
+        return error
+
+
+def _skipped(example: int, error: Exception) -> Skipped:
+    """Return the text as skipped, or raise what no text is to blame for."""
+    of_text = isinstance(error, BadInputError | RuntimeError | ValueError | IndexError | KeyError)
+    if not of_text or isinstance(error, torch.OutOfMemoryError):
+        raise error
+    return Skipped(example, f"{type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)
@@ -158,29 +192,33 @@ def attack_and_judge(
         BadInputError: a record is damaged, or no text is left.
     """
     record = _Record(folder)
-    items = [(example, target) for target in plan.targets for example in examples]
-    missing = [item for item in items if not record.has(*item)]
-    total = len(items) + len(examples)
-    done = len(items) - len(missing)
+    chunks = [tuple(examples[start : start + plan.at_once]) for start in range(0, len(examples), plan.at_once)]
+    items = [(chunk, target) for target in plan.targets for chunk in chunks]
+    missing = [item for item in items if not all(record.has(example, item[1]) for example in item[0])]
+    total = (len(plan.targets) + 1) * len(examples)
+    done = sum(record.has(example, target) for target in plan.targets for example in examples)
 
-    def keep(kind: str) -> Callable[[int, Any], None]:
-        def kept(index: int, found: Any) -> None:
-            nonlocal done
-            record.add(found)
-            done += 1
-            if on_done:
-                on_done(done, total, _line(kind, found))
+    def tell(kind: str, found: Any) -> None:
+        nonlocal done
+        record.add(found)
+        done += 1
+        if on_done:
+            on_done(done, total, _line(kind, found))
 
-        return kept
+    def attacked(index: int, found: list[AttackResult | Skipped]) -> None:
+        chunk, target = missing[index]
+        for example, one in zip(chunk, found, strict=True):
+            if not record.has(example, target):  # others of its chunk were done when the run was cut off
+                tell("attack", one)
 
     size = min(workers.count, max(1, len(missing) + len(examples)))
     made = _Lazy(lambda: pool_of(AttackActor, workers, plan, threads_of(workers), workers.device, size=size))
     with closing(made) as pool:
-        pool.map(missing, keep("attack"))
+        pool.map(missing, attacked)
         whole = {each.id: record.of(each, plan.targets) for each in examples if each.id not in record.skipped}
         judged = [results for results in whole.values() if not record.is_judged(plan, results)]
         done = total - len(judged)
-        pool.map(judged, keep("judge"))
+        pool.map(judged, lambda _, found: tell("judge", found))
     return _found(plan, [each for each in examples if each.id not in record.skipped], record)
 
 

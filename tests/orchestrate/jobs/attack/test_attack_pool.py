@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from orchestrate.document.blocks import Table
 from orchestrate.jobs.attack import findings, on_pool
@@ -13,6 +14,7 @@ from orchestrate.jobs.attack.config import AttackConfig
 from orchestrate.jobs.attack.sentences import attack_statements
 from orchestrate.jobs.attack.view import attack_blocks
 from orchestrate.jobs.run import execute
+from qalof.attacks.methods.textfooler import TextFooler
 from qalof.attacks.robustness.report import RobustnessResult
 from qalof.errors import BadInputError
 from qalof.files import read_whole_lines
@@ -90,24 +92,25 @@ def test_a_run_that_was_killed_judges_and_attacks_only_what_is_missing(
     assert len(done) == 3 * 4 - 9 + 4 - 1
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
 def test_a_text_that_cannot_be_attacked_or_judged_is_counted_and_stops_nothing(
-    review_checkpoint: Any, tmp_path: Any, monkeypatch: Any
+    review_checkpoint: Any, tmp_path: Any, monkeypatch: Any, at_once: int
 ) -> None:
-    attack, judge = on_pool.AttackActor._attack, on_pool.AttackActor._judge
+    attack, judge = TextFooler.run, on_pool.AttackActor._judge
 
-    def attack_all_but_one(self: Any, example: Any, target: Any) -> Any:
+    def attack_all_but_one(self: Any, example: Any) -> Any:
         if example.id == 1:
             raise RuntimeError("no such tensor")
-        return attack(self, example, target)
+        return attack(self, example)
 
     def judge_all_but_one(self: Any, results: Any) -> Any:
         if results[0].example_id == 2:
             raise ValueError("no such label")
         return judge(self, results)
 
-    monkeypatch.setattr(on_pool.AttackActor, "_attack", attack_all_but_one)
+    monkeypatch.setattr(TextFooler, "run", attack_all_but_one)
     monkeypatch.setattr(on_pool.AttackActor, "_judge", judge_all_but_one)
-    found = execute("attack", config(review_checkpoint, tmp_path), tmp_path / "run")
+    found = execute("attack", config(review_checkpoint, tmp_path, texts_at_once=at_once), tmp_path / "run")
     assert found["examples"] == found["robustness"]["examples"] == 2
     assert found["left_out"] == [
         {"example": 1, "reason": "RuntimeError: no such tensor"}, {"example": 2, "reason": "ValueError: no such label"},
@@ -117,12 +120,61 @@ def test_a_text_that_cannot_be_attacked_or_judged_is_counted_and_stops_nothing(
 def test_when_every_text_fails_the_first_reason_is_given(
     review_checkpoint: Any, tmp_path: Any, monkeypatch: Any
 ) -> None:
-    def fail(self: Any, example: Any, target: Any) -> Any:
+    def fail(self: Any, example: Any) -> Any:
         raise RuntimeError("the disk is on fire")
 
-    monkeypatch.setattr(on_pool.AttackActor, "_attack", fail)
+    monkeypatch.setattr(TextFooler, "run", fail)
     with pytest.raises(BadInputError, match="all failed; RuntimeError: the disk is on fire"):
         execute("attack", config(review_checkpoint, tmp_path), tmp_path / "run")
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_full_memory_is_no_fault_of_a_text(
+    review_checkpoint: Any, tmp_path: Any, monkeypatch: Any, at_once: int
+) -> None:
+    def fill(self: Any, example: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(TextFooler, "run", fill)
+    with pytest.raises(torch.OutOfMemoryError):
+        execute("attack", config(review_checkpoint, tmp_path, texts_at_once=at_once), tmp_path / "run")
+
+
+def test_texts_attacked_together_give_the_results_of_one_at_a_time(attacked: Any, review_checkpoint: Any) -> None:
+    _, alone, root = attacked
+    together = execute("attack", config(review_checkpoint, root, texts_at_once=3), root / "together")
+    assert together["robustness"] == alone["robustness"]
+
+
+def test_texts_attacked_together_keep_their_company_when_a_run_goes_on(
+    attacked: Any, review_checkpoint: Any, monkeypatch: Any
+) -> None:
+    _, _, root = attacked
+    folder, settings = root / "in_company", config(review_checkpoint, root, texts_at_once=2)
+    whole = execute("attack", settings, folder)
+    lines = (folder / "attacks.jsonl").read_text().splitlines(keepends=True)
+    (folder / "attacks.jsonl").write_text("".join(lines[:5]) + '{"torn')
+    (folder / "result.json").unlink()
+    company: list[Any] = []
+    true = on_pool.together_at
+
+    def noted(at: Any, model: Any, attack: Any, examples: Any, at_once: int) -> Any:
+        company.append([example.id for example in examples])
+        return true(at, model, attack, examples, at_once)
+
+    monkeypatch.setattr(on_pool, "together_at", noted)
+    again = execute("attack", settings, folder)
+    assert again["robustness"] == whole["robustness"]
+    # four texts at three targets: five results are there, and the one of the second target is done with its neighbor
+    assert company == [[0, 1], [2, 3], [0, 1], [2, 3]]
+    kept = rows(folder, "attacks.jsonl")
+    assert len({(row["example_id"], row["bitmap"]) for row in kept}) == len(kept) == 12
+
+
+@pytest.mark.parametrize("change", [{"method": {"name": "gbda"}}])
+def test_only_attacks_on_words_take_texts_together(review_checkpoint: Any, tmp_path: Any, change: Any) -> None:
+    with pytest.raises(BadInputError, match="texts_at_once above 1 is for attacks on words of a classifier: got 2"):
+        execute("attack", config(review_checkpoint, tmp_path, texts_at_once=2, adaptive=None, **change), tmp_path / "r")
 
 
 def test_an_encoder_that_is_none_and_a_method_without_a_mean_are_refused_before_any_worker(

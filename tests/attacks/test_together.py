@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from qalof.attacks.attack import attack_examples
+from qalof.attacks.changes import ChangeReader
 from qalof.attacks.methods.bert_attack import BertAttackSettings
 from qalof.attacks.methods.textfooler import TextFoolerSettings
 from qalof.attacks.methods.together import Rendezvous, attack_together
 from qalof.attacks.result import AttackExample
 from qalof.attacks.robustness.adaptive import Expectation
 from qalof.attacks.robustness.random_precision import RandomPrecision
-from qalof.attacks.shared_prefix import ChangeReader
 from qalof.errors import BadInputError
 
 WORDS: dict[str, Any] = {

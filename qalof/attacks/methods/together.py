@@ -5,7 +5,7 @@ keeps a batch small.  Here every text has a thread of its own.  A thread that as
 the thread that called answers their questions together, and all go on.  The rounds, and so the batches, depend on the
 texts and ``at_once`` alone.  Nothing but the waiting differs from :func:`~qalof.attacks.attack.attack_examples`.
 
-What the changes of a text share at their beginning is computed once (:mod:`qalof.attacks.shared_prefix`), and rows of
+What the changes of a text share at their beginning is computed once (:mod:`qalof.attacks.changes`), and rows of
 similar length are padded on the right and masked, where a single text is read whole and without any padding.  Under a
 causal mask and scales per token neither changes what a position sees, but sums of another shape round differently in
 their last bits, so a text whose margin is next to nothing may come out otherwise than alone.
@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from qalof.attacks.attack import AttackSettings, built_at
+from qalof.attacks.changes import ChangeReader
 from qalof.attacks.methods.substitution import WordAttack
 from qalof.attacks.result import AttackExample, AttackResult
-from qalof.attacks.shared_prefix import ChangeReader
 from qalof.attacks.victim import Precisions
 from qalof.bitmap import Bitmap
 from qalof.errors import BadInputError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2ForSequenceClassification, MistralConfig, MistralForSequenceClassification
 
-from qalof.attacks.shared_prefix import ChangeReader, common, most_shared
+from qalof.attacks.changes import ChangeReader, common, most_shared
 from qalof.model.pretrained import BaseModel, HeadKind
 from qalof.model.settings import SwitchSettings
 from qalof.model.switchable import build

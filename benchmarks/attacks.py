@@ -4,10 +4,10 @@
     python benchmarks/attacks.py --data build/attacks/data --state build/attacks/state > benchmarks/results/attacks.json
 
 The victim is the tiny review classifier, trained here as ``configs/train/classifier_tiny.yaml`` says, under TextFooler
-as ``configs/attack/textfooler_tiny.yaml`` has it.  With the data and the state of ``attacks_real.py`` it is that study's
-SmolLM2-135M on SST-2 as well, with the study's TextFooler.  All ways attack the same texts at the same bitmap, turn by
-turn, on one thread; seconds are those of the processor, so what else the machine does counts little.  How many of the
-results are equal to those of one text at a time is counted: text, status and queries.
+as ``configs/attack/textfooler_tiny.yaml`` has it.  With the data and the state of ``attacks_real.py`` another victim is
+SmolLM2-135M on SST-2, under that study's TextFooler.  All ways attack the same texts at the same bitmap, turn by turn,
+on one thread; seconds are those of the processor, so what else the machine does counts little.  How many of the results
+are equal to those of one text at a time is counted: text, status and queries.
 
 ``one changed text a pass`` is what a loop over candidates does; ``one text at a time`` reads all substitutes of a word
 together, as ``qalof attack`` does unless it is told otherwise; the others are its ``texts_at_once``.  ``actors`` is the

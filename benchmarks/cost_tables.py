@@ -1,4 +1,4 @@
-"""Tables of what a training step of a real model and the start of a command cost."""
+"""Tables of what a training step of a real model, the start of a command, and an attack on words cost."""
 
 from __future__ import annotations
 
@@ -57,6 +57,28 @@ def start(found: Found) -> str:
             body.append([f"`{command}`, {cache}", str(row["runs"]), _spread(row), f"{row['cpu_seconds']:.1f}", shown])
     header = ["command and cache", "runs", "seconds (least to most)", "of the processor", "most of it"]
     return f"{_where(found)}\n\n{rows(header, body)}"
+
+
+def attack_speed(found: Found) -> str:
+    """Texts per second by the way in which they are attacked, and what a second actor brings."""
+    body = [
+        [
+            row["victim"], row["way"], f"{row['texts_per_second']:.2f}", _quartiles(row["times_as_fast"]),
+            f"{row['successes']} of {row['texts']}", f"{row['equal_results']} of {row['texts']}",
+        ]
+        for row in found["rows"]
+    ]  # fmt: skip
+    header = ["victim", "way", "texts per second", "times as fast", "successes", "equal to one text at a time"]
+    actors = found["actors"]
+    second = (
+        f"`qalof attack` with two workers of one thread is {_quartiles(actors['times_as_fast'])} times as fast as with "
+        f"one ({actors['victim']}, {actors['texts']} texts, by the clock)."
+    )
+    return f"{_where(found)}\n\n{rows(header, body)}\n\n{second}"
+
+
+def _quartiles(row: Found) -> str:
+    return f"{row['median']:.2f} [{row['q1']:.2f}, {row['q3']:.2f}]"
 
 
 def _spread(row: Found) -> str:

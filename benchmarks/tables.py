@@ -22,7 +22,7 @@ from typing import Any
 import matplotlib
 from attack_study.figures import overview_of, table_of, tests_of, transfers_of
 from claim_table import claims
-from cost_tables import products, start, step
+from cost_tables import attack_speed, products, start, step
 from layer_tables import baselines, head, scheme_pairs, searched, sensitivity, sensitivity_trained, speed
 from matplotlib.figure import Figure
 from md_tables import rows, three
@@ -42,6 +42,7 @@ SECOND_SEARCH = RESULT.with_name("search_second.json")
 DAMAGES = RESULT.with_name("site_damages.json")
 SECOND_DAMAGES = RESULT.with_name("site_damages_second.json")
 STEP, START = RESULT.with_name("train_step_real.json"), RESULT.with_name("start_up.json")
+ATTACK_SPEED = RESULT.with_name("attacks.json")
 PICTURE = ROOT / "docs" / "front_real.svg"
 PAGES = ("README.md", "docs/real_study.md", "docs/attack_study.md", "docs/real_tables.md", "docs/experiments.md")
 IN_README = ("untrained", "full_precision", "static_8", "static_4", "spnet", "cascade", "cpt")
@@ -186,6 +187,7 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "step": lambda _: step(_read(STEP)),
     "products": lambda _: products(_read(STEP)),
     "start": lambda _: start(_read(START)),
+    "attack speed": lambda _: attack_speed(_read(ATTACK_SPEED)),
     "peers": lambda _: peers(_read(PEERS)),
     "peer ratios": lambda _: peer_ratios(_read(PEERS)),
     "second model": lambda _: second_origin(_read(SECOND)),

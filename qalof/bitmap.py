@@ -180,7 +180,10 @@ def _listed(entries: Sequence[LayerBits], sites: Sequence[str]) -> dict[str, Lay
     places[1] = ("everywhere", [0] * len(sites))
     if len(entries) not in places:
         law = ", ".join(f"{count} ({what})" for count, (what, _) in sorted(places.items()))
-        raise BadInputError(f"a bitmap list must have one of these numbers of entries: {law}; got {len(entries)}")
+        raise BadInputError(
+            f"a bitmap list must have one of these numbers of entries: {law}; got {len(entries)}; several bitmaps are "
+            "given one by one"
+        )
     _, taken = places[len(entries)]
     rest = LayerBits.of(FULL_PRECISION)
     return {site: rest if at is None else entries[at] for site, at in zip(sites, taken, strict=True)}

@@ -66,8 +66,8 @@ class ChangeReader:
     def shares(self) -> bool:
         """Whether prefixes are shared: on a CPU, where a prefix means the same whatever follows it.
 
-        That is so where positions can be given, all layers keep all keys and values, and no token is rounded by a range
-        that later tokens have a part in.
+        That is so where positions can be given, all layers see and keep all keys and values (GPT-Neo's local ones count
+        places in the cache), and no token is rounded by a range that later tokens have a part in.
         """
         plain, settings = _plain(self.model), getattr(self.model, "settings", None)
         if self.model.device.type != "cpu":
@@ -75,6 +75,7 @@ class ChangeReader:
         cache = DynamicCache(config=plain.config)
         return (
             "position_ids" in inspect.signature(plain.forward).parameters
+            and "local" not in getattr(plain.config, "attention_layers", ())
             and bool(cache.layers)
             and all(type(layer) is DynamicLayer for layer in cache.layers)
             and not (settings is not None and settings.quantization.activation.row_ranges)

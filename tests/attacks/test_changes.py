@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2ForSequenceClassification, MistralConfig, MistralForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from qalof.attacks.changes import ChangeReader, common, most_shared
 from qalof.model.pretrained import BaseModel, HeadKind
@@ -100,15 +100,49 @@ def test_a_range_over_the_whole_text_is_never_taken_from_a_part_of_it(victim: An
         torch.testing.assert_close(found[0], class_logits(model, groups[0], 1), atol=2e-4, rtol=1e-4)
 
 
-def test_a_model_that_forgets_early_tokens_is_read_whole(victim: Any) -> None:
-    sizes: dict[str, Any] = {"vocab_size": 400, "num_labels": 2, "pad_token_id": 0}
-    window = MistralConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
-        sliding_window=4, **sizes,
-    )  # fmt: skip
-    assert not ChangeReader(MistralForSequenceClassification(window), victim.tokenizer).shares
-    plain = GPT2Config(n_embd=16, n_layer=1, n_head=2, **sizes)
-    assert ChangeReader(GPT2ForSequenceClassification(plain), victim.tokenizer).shares
+WIDE: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+GROUPED = {**WIDE, "num_key_value_heads": 2, "intermediate_size": 64}
+FAMILIES: dict[str, tuple[bool, dict[str, Any]]] = {
+    "gpt2": (True, {"n_embd": 32, "n_layer": 2, "n_head": 2}),
+    "opt": (True, {**WIDE, "ffn_dim": 64, "word_embed_proj_dim": 32}),
+    "gpt_neox": (True, {**WIDE, "intermediate_size": 64}),
+    "llama": (True, GROUPED),
+    "qwen3": (True, {**GROUPED, "head_dim": 8}),
+    # a layer that forgets early tokens, or counts places in the cache, or takes no positions
+    "mistral": (False, {**GROUPED, "sliding_window": 4}),
+    "gpt_neo": (
+        False,
+        {
+            "hidden_size": 32,
+            "num_layers": 2,
+            "num_heads": 2,
+            "attention_types": [[["global", "local"], 1]],
+            "window_size": 4,
+        },
+    ),
+    "bloom": (False, {"hidden_size": 32, "n_layer": 2, "n_head": 2}),
+}
+"""Whether the changes of a text share its beginning, and a config."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_classifiers_of_every_family_read_changes_as_whole_texts(family: str, victim: Any) -> None:
+    shares, sizes = FAMILIES[family]
+    torch.manual_seed(0)
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = AutoConfig.for_model(family, vocab_size=200, num_labels=3, **special, **sizes)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)  # so that attention bears on the labels
+    text = list(range(20, 32))
+    rows = [text[:place] + text[place + 1 :] for place in range(12)]
+    rows += [[*text[:7], new, new + 1, *text[8:]] for new in range(50, 60)]
+    reader = ChangeReader(model, victim.tokenizer)
+    assert reader.shares == shares
+    with torch.no_grad():
+        found = torch.cat(reader.logits([rows[:12], rows[12:]]))
+        torch.testing.assert_close(found, class_logits(model, rows, 1), atol=2e-5, rtol=1e-4)
 
 
 def test_the_row_that_is_read_whole_shares_most_with_the_others() -> None:

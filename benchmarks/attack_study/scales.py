@@ -88,11 +88,12 @@ class Scale:
         Raises:
             BadInputError: A name is neither a method nor a group of this size.
         """
-        kept: dict[Group, None] = {}
-        for name in named if named is not None else ("",):
-            found = [group for group in self.of_groups() if name in ("", group.method, group.name)]
+        groups = list(self.of_groups())
+        kept = dict.fromkeys(groups if named is None else ())
+        for name in named or ():
+            found = [group for group in groups if name in (group.method, group.name)]
             if not found:
-                known = sorted({each for group in self.of_groups() for each in (group.method, group.name)})
+                known = sorted({each for group in groups for each in (group.method, group.name)})
                 raise BadInputError(f"attacks must be among {', '.join(known)} at this scale: got {name!r}")
             kept.update(dict.fromkeys(found))
         cut = tuple((group.method, group.data, group.victim, min(group.texts, texts or group.texts)) for group in kept)
@@ -128,7 +129,7 @@ SCALES = {
         steps=100, batch=48, train_texts=None, test_texts=400, layer_draws=4, judge_texts=32, together=32,
         gbda={"iterations": 40, "samples": 20},
     ),
-    # 25 hours of one core with bf16 instructions; a shorter run is cut to --attacks, --texts and --minutes
+    # many hours of one core with bf16 instructions; a shorter run is cut to --attacks, --texts and --minutes
     "cpu": Scale(
         (
             ("textfooler", "sst2", "sp", 200), ("bert-attack", "sst2", "sp", 200), ("textfooler", "ag_news", "sp", 200),

@@ -22,6 +22,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from qalof.attacks.victim import transformers_model
 from qalof.batching import attention_mask, by_length, pad_right
 from qalof.precision import at_least_float32
 
@@ -59,7 +60,7 @@ class ChangeReader:
     @property
     def pad(self) -> int:
         """The token that fills rows up."""
-        own = _plain(self.model).config.pad_token_id
+        own = transformers_model(self.model).config.pad_token_id
         return int(self.tokenizer.pad_token_id if own is None else own)
 
     @property
@@ -69,7 +70,7 @@ class ChangeReader:
         That is so where positions can be given, all layers see and keep all keys and values (GPT-Neo's local ones count
         places in the cache), and no token is rounded by a range that later tokens have a part in.
         """
-        plain, settings = _plain(self.model), getattr(self.model, "settings", None)
+        plain, settings = transformers_model(self.model), getattr(self.model, "settings", None)
         if self.model.device.type != "cpu":
             return False
         cache = DynamicCache(config=plain.config)
@@ -128,7 +129,7 @@ class ChangeReader:
             own = [rows[row] for row in read]
             outputs = self.model(
                 input_ids=self._on(pad_right(own, self.pad)), attention_mask=self._on(attention_mask(own)),
-                past_key_values=DynamicCache(config=_plain(self.model).config), use_cache=True,
+                past_key_values=DynamicCache(config=transformers_model(self.model).config), use_cache=True,
             )  # fmt: skip
             found |= zip(read, at_least_float32(outputs.logits).cpu(), strict=True)
             place = {row: index for index, row in enumerate(read)}
@@ -185,8 +186,3 @@ def _alike(rests: Sequence[_Rest]) -> Iterator[list[_Rest]]:
         batch.append(rest)
     if batch:
         yield batch
-
-
-def _plain(model: Any) -> Any:
-    """Return the transformers model inside a switchable one, or a plain one as it is."""
-    return model if hasattr(model, "get_input_embeddings") else model.model

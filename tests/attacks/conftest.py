@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -104,3 +104,17 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Victim:
 def language(victim: Victim) -> SwitchableModel:
     """The language model as a victim."""
     return SwitchableModel.of(victim.lm, BaseModel("in memory", HeadKind.CAUSAL_LM), {})
+
+
+@pytest.fixture
+def tokens_read(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens every pass of the victim computes, padding included; it grows with each pass."""
+    seen: list[int] = []
+    forward = type(victim.model).forward
+
+    def counted(self: Any, *args: Any, **given: Any) -> Any:
+        seen.append(given["input_ids"].numel())
+        return forward(self, *args, **given)
+
+    monkeypatch.setattr(type(victim.model), "forward", counted)
+    return seen

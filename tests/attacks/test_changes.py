@@ -27,19 +27,6 @@ def changes(victim: Any) -> list[list[list[int]]]:
     return groups
 
 
-def tokens_read(model: Any, monkeypatch: Any) -> list[int]:
-    """How many tokens every pass computes, padding included."""
-    seen: list[int] = []
-    forward = type(model).forward
-
-    def counted(self: Any, *args: Any, **given: Any) -> Any:
-        seen.append(given["input_ids"].numel())
-        return forward(self, *args, **given)
-
-    monkeypatch.setattr(type(model), "forward", counted)
-    return seen
-
-
 @pytest.mark.parametrize("at", [32, 8, 4, "w8a8kv8", "w4a4kv4"])
 def test_a_reading_is_that_of_the_whole_text(victim: Any, at: Any) -> None:
     groups = changes(victim)
@@ -50,18 +37,16 @@ def test_a_reading_is_that_of_the_whole_text(victim: Any, at: Any) -> None:
             torch.testing.assert_close(each, class_logits(victim.model, group, 1), atol=2e-4, rtol=1e-4)
 
 
-def test_fewer_tokens_are_computed_even_of_sentences_of_eight_words(victim: Any, monkeypatch: Any) -> None:
+def test_fewer_tokens_are_computed_even_of_sentences_of_eight_words(victim: Any, tokens_read: list[int]) -> None:
     groups = changes(victim)
-    seen = tokens_read(victim.model, monkeypatch)
     ChangeReader(victim.model, victim.tokenizer).logits(groups)
-    assert sum(seen) < sum(len(row) for group in groups for row in group) * 0.85
+    assert sum(tokens_read) < sum(len(row) for group in groups for row in group) * 0.85
 
 
-def test_texts_that_share_nothing_are_read_whole_in_one_pass(victim: Any, monkeypatch: Any) -> None:
+def test_texts_that_share_nothing_are_read_whole_in_one_pass(victim: Any, tokens_read: list[int]) -> None:
     rows = [[number, 7, 8, 9] for number in range(20, 30)]
-    seen = tokens_read(victim.model, monkeypatch)
     found = ChangeReader(victim.model, victim.tokenizer).logits([rows])
-    assert seen == [40]
+    assert tokens_read == [40]
     with torch.no_grad():
         torch.testing.assert_close(found[0], class_logits(victim.model, rows, 1), atol=2e-4, rtol=1e-4)
 

@@ -69,10 +69,10 @@ class AttackConfig(CheckpointConfig):
     adaptive: AdaptiveConfig | None = None
     """An attacker who knows the defense, beside those who do not; null leaves him out."""
     texts_at_once: Count = 1
-    """How many texts a worker attacks in the same forward passes, for attacks on words of a classifier: more is faster,
-    on a GPU above all, and takes more memory. Sums of another shape round differently in their last bits, so a text
-    that lies next to the decision may come out otherwise with another number; with the same number, results are the
-    same whatever the workers. A run that was cut off goes on with the texts that were not done together."""
+    """How many texts a worker attacks in the same forward passes, for attacks on words of a classifier: more is
+    faster. Sums of another shape round differently in their last bits, so a text that lies next to the decision may
+    come out otherwise with another number; with the same number, results are the same whatever the workers. A run that
+    was cut off attacks what is missing together with the same texts as before."""
     encoder: Annotated[str, PathField(words=(STATES,), hub=True)] = STATES
     """What judges by a cosine whether an attacked text still means what it did: ``states`` (mean hidden states of the
     language model), or the folder of a sentence encoder, such as ``cache:all-MiniLM-L6-v2``."""

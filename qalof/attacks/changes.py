@@ -118,7 +118,7 @@ class ChangeReader:
             own = [rows[row] for row in batch]
             masked = {} if len({len(row) for row in own}) == 1 else {"attention_mask": self._on(attention_mask(own))}
             read = self.model(input_ids=self._on(pad_right(own, self.pad)), **masked)
-            found |= zip(batch, at_least_float32(read.logits).cpu(), strict=True)
+            found |= _by_row(batch, read)
         return found
 
     def _changed(self, bases: dict[int, int], rows: Sequence[Sequence[int]]) -> dict[int, torch.Tensor]:
@@ -131,7 +131,7 @@ class ChangeReader:
                 input_ids=self._on(pad_right(own, self.pad)), attention_mask=self._on(attention_mask(own)),
                 past_key_values=DynamicCache(config=transformers_model(self.model).config), use_cache=True,
             )  # fmt: skip
-            found |= zip(read, at_least_float32(outputs.logits).cpu(), strict=True)
+            found |= _by_row(read, outputs)
             place = {row: index for index, row in enumerate(read)}
             rests = [
                 _Rest(row, place[base], shared, rows[row][shared:])
@@ -156,10 +156,15 @@ class ChangeReader:
             input_ids=self._on(pad_right(ids, self.pad)), position_ids=self._on(places), use_cache=True,
             attention_mask=self._on(torch.cat([before.long(), attention_mask(ids)], dim=1)), past_key_values=own,
         )  # fmt: skip
-        return dict(zip([rest.row for rest in batch], at_least_float32(outputs.logits).cpu(), strict=True))
+        return _by_row([rest.row for rest in batch], outputs)
 
     def _on(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.model.device)
+
+
+def _by_row(rows: Sequence[int], outputs: Any) -> dict[int, torch.Tensor]:
+    """Return the logits of each row, fp32 at least, on the CPU."""
+    return dict(zip(rows, at_least_float32(outputs.logits).cpu(), strict=True))
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:

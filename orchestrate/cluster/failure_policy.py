@@ -6,11 +6,11 @@ unit whose process was lost (killed, or gone with its node) is begun again up to
 units there are.  An error that the work itself raised would come back, so it ends the command at once, and reaches the
 user as it was raised.
 
-Whoever runs the work says which kind of failure it met.  Pools and the loop around Ray Train ask :meth:`decide`.
-Inside Ray Train, Ray Tune and a Ray task it is Ray that begins lost work again, and it is given ``max_failures`` as its
-limit; but Train and Tune would also repeat work that raised an error.  So in Tune an error of the work is returned as
-a result, and in Train it is left next to the checkpoints, where the workers that are started next find it and stop
-(:mod:`orchestrate.cluster.carried_error`).
+Whoever runs the work says which kind of failure it met.  Pools, the searchers of Ray Tune and the loop around Ray Train
+ask :meth:`decide`.  Inside Ray Train and a Ray task it is Ray that begins lost work again, and it is given
+``max_failures`` as its limit; but Train would also repeat work that raised an error, and to Tune such work was lost.
+So in Tune an error of the work is returned as a result, and in Train it is left next to the checkpoints, where the
+workers that are started next find it and stop (:mod:`orchestrate.cluster.carried_error`).
 """
 
 from __future__ import annotations

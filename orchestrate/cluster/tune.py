@@ -6,12 +6,14 @@ disk is of no use afterwards, and on a rerun it would be in the way.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
@@ -19,7 +21,7 @@ from ray.tune.search import Searcher
 
 from orchestrate.cluster.admission import admitted, fitting, nodes_of, told_what_is_missing
 from orchestrate.cluster.carried_error import error_as_text, error_of_text
-from orchestrate.cluster.failure_policy import FailurePolicy
+from orchestrate.cluster.failure_policy import Decision, Failure, FailurePolicy
 from orchestrate.config.sections import WorkersConfig
 from qalof.reading import first_line
 
@@ -28,36 +30,86 @@ RAISED = "raised"
 """The key of a result that is an error, as text."""
 
 
-class StatelessSearcher(Searcher):
-    """A searcher that Tune need not store.
+Item = TypeVar("Item")
 
-    An error in it would reach the driver as text only, so it is kept in ``error`` and ends the run; so does an error
-    that a trial raised, and a trial that was lost for good (``failed``), which would otherwise be given out again.
+
+class StatelessSearcher(Searcher, Generic[Item]):
+    """A searcher that Tune need not store: it gives out items of work, one trial each, and takes their results.
+
+    An item whose trial lost its actor is given out again, as a new trial, as often as ``policy`` allows.  Tune could
+    begin the trial again itself, and does not where the actor was lost between two trials: it then takes one loss for
+    two, and gives the trial up.
+
+    An error in a searcher would reach the driver as text only, so it is kept in ``error`` and ends the run; so does an
+    error that a trial raised, and an item that was lost for good (``failed``).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: FailurePolicy | None = None) -> None:
         super().__init__()
+        self.policy = policy or FailurePolicy()
         self.error: Exception | None = None
         self.failed = False
+        self._running: dict[str, Item] = {}
+        self._lost: list[Item] = []
+        self._first_lost = time.monotonic()
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing is to be given out any more."""
-        return self.failed or self.error is not None
+    def waiting(self) -> Sequence[Item]:
+        """Return the items that have no result yet, those that are out included; none at the end."""
+        raise NotImplementedError
+
+    def config_of(self, item: Item) -> dict[str, Any]:
+        """Return what a trial is given for an item."""
+        raise NotImplementedError
+
+    def ended(self, item: Item, result: dict[str, Any]) -> None:
+        """Take the last result of an item's trial."""
+        raise NotImplementedError
+
+    def lost(self, item: Item) -> None:
+        """Take note that an item was lost more often than the policy allows: that ends the run."""
+        self.failed = True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next item's config; None while the last ones are out; FINISHED at the end."""
+        try:
+            waiting = [] if self.failed or self.error is not None else self.waiting()
+            free = [item for item in waiting if item not in self._running.values()]
+            if not waiting:
+                return str(Searcher.FINISHED)
+            if not free:
+                return None
+            config = self.config_of(free[0])
+        except Exception as error:
+            self.error = error
+            return str(Searcher.FINISHED)
+        self._running[trial_id] = free[0]
+        return config
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Hand a trial's last result to :meth:`ended`, unless the trial or an earlier one met an error."""
-        self.failed = self.failed or error
+        """Take a trial's last result, unless an earlier one raised an error; ``error`` is a lost actor."""
+        item = self._running.pop(trial_id)
         if result is not None and RAISED in result:
             self.error = self.error or error_of_text(result[RAISED])
+        if self.error is not None:
+            return
         try:
-            self.ended(trial_id, None if error or self.error is not None else result)
+            if error:
+                self._take_loss(item)
+            elif result is not None:
+                self.ended(item, result)
         except Exception as raised:
             self.error = raised
 
-    def ended(self, trial_id: str, result: dict[str, Any] | None) -> None:
-        """Take a trial's last result; None where it has none that counts."""
-        raise NotImplementedError
+    def _take_loss(self, item: Item) -> None:
+        """Count a loss, and wait where the policy says so; Tune begins nothing and takes no result meanwhile."""
+        self._lost.append(item)
+        failures = self._lost.count(item)
+        if failures == 1:
+            self._first_lost = time.monotonic()
+        if self.policy.decide(Failure.LOST, failures) is Decision.GIVE_UP:
+            self.lost(item)
+        else:
+            time.sleep(self.policy.pause(failures, time.monotonic() - self._first_lost))
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep nothing: Tune pickles its searcher to restore a run, which our own files do."""
@@ -73,9 +125,8 @@ class StatelessSearcher(Searcher):
 class StatelessTrial(tune.Trainable):
     """A trial that Tune need not store, in an actor that takes one after another.
 
-    Tune repeats a trial whose actor was lost as well as one that raised an error, as often as one another.  An error of
-    the work would come back, so it is a result here, and only lost actors are Tune's to count
-    (:mod:`orchestrate.cluster.failure_policy`).
+    To Tune a lost actor and an error that a trial raised are the same.  An error of the work would come back, so it is
+    a result here, and what fails in Tune is what was lost (:mod:`orchestrate.cluster.failure_policy`).
     """
 
     unscored: ClassVar[Mapping[str, Any]] = {}
@@ -125,25 +176,9 @@ class StatelessTrial(tune.Trainable):
         """Load nothing, since a trial has no state of Tune's."""
 
 
-class Patience(tune.Callback):
-    """Waits before a trial that was lost more than once begins again, see :meth:`FailurePolicy.pause`.
-
-    Tune begins nothing and takes no result meanwhile; trials on other actors run on.
-    """
-
-    def __init__(self, policy: FailurePolicy) -> None:
-        self._policy, self._lost = policy, time.monotonic()
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Wait, once Tune has put the trial back into its queue."""
-        if trial.num_failures < 2:
-            self._lost = time.monotonic()
-        time.sleep(self._policy.pause(trial.num_failures, time.monotonic() - self._lost))
-
-
 def run_trials(
     trainable: type[StatelessTrial],
-    searcher: StatelessSearcher,
+    searcher: StatelessSearcher[Any],
     space: Mapping[str, Any],
     workers: WorkersConfig,
     folder: Path,
@@ -153,18 +188,18 @@ def run_trials(
 
     Args:
         trainable: the class of what an actor does.
-        searcher: gives trials out and takes their results.
+        searcher: gives items out and takes their results; its policy says how often a lost one is begun again.
         space: what every trial is given in addition.
-        workers: how many actors there are, and how often a trial is begun again.
+        workers: how many actors there are.
         folder: the folder for Tune's own files, which are removed.
         scheduler: may stop trials early; None lets all run.
 
     Raises:
         BadInputError: the cluster can never give these workers.
         Exception: what a trial or the searcher raised, as it was raised.
-        QalofError: one trial lost more actors than ``workers.max_failures``.
+        QalofError: one item lost more actors than the searcher's policy allows.
     """
-    request, policy = admitted(workers), FailurePolicy(workers.max_failures)
+    request = admitted(workers)
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(trainable, dict(request.each)),
@@ -181,18 +216,29 @@ def run_trials(
             name=FOLDER,
             storage_path=str(folder),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=policy.max_failures, fail_fast=False),
-            callbacks=[Patience(policy)],
+            failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-    with told_what_is_missing(request):
+    with told_what_is_missing(request), _losses_untold():
         grid = tuner.fit()
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     if searcher.error is not None:
         raise searcher.error
     if searcher.failed:
-        raise policy.exhausted("the actor of a trial", first_line(grid.errors[0]))
+        raise searcher.policy.exhausted("the actor of a trial", first_line(grid.errors[-1]))
+
+
+@contextmanager
+def _losses_untold() -> Iterator[None]:
+    """Keep Tune from ending with the error that trials did not complete: their items were given out again since."""
+    log = logging.getLogger("ray.tune.tune")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class Steps(Protocol):
@@ -205,24 +251,25 @@ class Steps(Protocol):
 
 def run_here(
     begin: Callable[[dict[str, Any]], Steps],
-    searcher: StatelessSearcher,
+    searcher: StatelessSearcher[Any],
     space: Mapping[str, Any],
     scheduler: TrialScheduler,
 ) -> None:
     """Do what :func:`run_trials` does in this process, without Ray: one trial runs after the other.
 
     The scheduler is Tune's own, so it stops here what it would stop there.  It is asked in the way of Tune's
-    controller, which it does not get: the schedulers that we use look at the trial's id alone.
+    controller, which it does not get: the schedulers that we use look at the trial's id and config alone.
 
     Raises:
         QalofError: the searcher's error, or what a trial raises.
     """
     number = 0
     while isinstance(found := searcher.suggest(f"here_{number}"), dict):
-        trial: Any = SimpleNamespace(trial_id=f"here_{number}")
+        given = {**space, **found}
+        trial: Any = SimpleNamespace(trial_id=f"here_{number}", config=given)
         controller: Any = None
         scheduler.on_trial_add(controller, trial)
-        steps = begin({**space, **found})
+        steps = begin(given)
         said = steps.step()
         while not said["done"] and scheduler.on_trial_result(controller, trial, said) != TrialScheduler.STOP:
             said = steps.step()

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ray.tune.search import Searcher
-
 from orchestrate.cluster.evaluation_pool import Attacking, Scorer, Scoring, attacked_fingerprint, threads_of
+from orchestrate.cluster.failure_policy import FailurePolicy
 from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_trials
 from orchestrate.config.sections import WorkersConfig
 from qalof.attacks.robustness.adversarial_accuracy import AdversarialAccuracySettings, with_robustness
@@ -145,57 +144,53 @@ def search(
                 "device": workers.device,
                 "robustness": evaluator.robustness,
             }
-            run_trials(BitmapTrial, StudySearcher(study, keep), given, workers, record.path.absolute().parent)
+            searcher = StudySearcher(study, keep, FailurePolicy(workers.max_failures))
+            run_trials(BitmapTrial, searcher, given, workers, record.path.absolute().parent)
         return study.result()
 
 
-class StudySearcher(StatelessSearcher):
+class StudySearcher(StatelessSearcher[Bitmap | Measurement]):
     """Tune's view of a study, which gives out bitmaps and measurements as trials and takes their results back."""
 
-    def __init__(self, study: Study, keep: Callable[[Bitmap | Measurement, Evaluation | Taken], None]) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        study: Study,
+        keep: Callable[[Bitmap | Measurement, Evaluation | Taken], None],
+        policy: FailurePolicy | None = None,
+    ) -> None:
+        super().__init__(policy)
         self.study, self._keep = study, keep
-        self._running: dict[str, Bitmap | Measurement] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next bitmap or measurement; None while a generation's last ones are out; FINISHED at the end."""
-        if self.over:
-            return str(Searcher.FINISHED)
-        try:
-            waiting: Sequence[Bitmap | Measurement] = self.study.ask()
-        except Exception as error:
-            self.error = error
-            return str(Searcher.FINISHED)
-        if not waiting and self.study.measurement is not None:
-            waiting = [self.study.measurement]
-        if not waiting:
-            return str(Searcher.FINISHED)
-        free = [item for item in waiting if item not in self._running.values()]
-        if not free:
-            return None
-        self._running[trial_id] = item = free[0]
+    def waiting(self) -> Sequence[Bitmap | Measurement]:
+        """Return the generation's bitmaps that have no score yet, or the measurement that the strategy waits for."""
+        bitmaps = self.study.ask()
+        if bitmaps or self.study.measurement is None:
+            return bitmaps
+        return [self.study.measurement]
+
+    def config_of(self, item: Bitmap | Measurement) -> dict[str, Any]:
+        """Return a measurement as it is, and a bitmap as JSON."""
         return {"measurement": item} if isinstance(item, Measurement) else {"bitmap": item.to_json()}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Hand over a trial's last result; a bitmap that lost too many actors has failed, and the search goes on."""
-        if error and isinstance(self._running.get(trial_id), Bitmap):
-            lost = Evaluation.failed(f"{LOST} more often than workers.max_failures allows")
-            result, error = {"found": json.dumps(lost.to_json())}, False
-        super().on_trial_complete(trial_id, result, error)
-
-    def ended(self, trial_id: str, result: dict[str, Any] | None) -> None:
+    def ended(self, item: Bitmap | Measurement, result: dict[str, Any]) -> None:
         """Record what a trial found, and report it to the study."""
-        item = self._running.pop(trial_id)
-        if result is None:
-            return
         found = json.loads(result["found"])
         if isinstance(item, Measurement):
             self._keep(item, found)
             self.study.put(item, found)
-            return
-        evaluation = Evaluation.from_json(found)
-        self._keep(item, evaluation)
-        self.study.tell(item, evaluation)
+        else:
+            self._scored(item, Evaluation.from_json(found))
+
+    def lost(self, item: Bitmap | Measurement) -> None:
+        """Let a bitmap that lost too many actors have failed, so that the search goes on; a measurement ends it."""
+        if isinstance(item, Measurement):
+            super().lost(item)
+        else:
+            self._scored(item, Evaluation.failed(f"{LOST} more often than workers.max_failures allows"))
+
+    def _scored(self, bitmap: Bitmap, evaluation: Evaluation) -> None:
+        self._keep(bitmap, evaluation)
+        self.study.tell(bitmap, evaluation)
 
 
 class BitmapTrial(StatelessTrial):

@@ -9,16 +9,17 @@ recorded scores again for ASHA's rungs, and trains no step.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
 
 from orchestrate.cluster.evaluation_pool import threads_of
+from orchestrate.cluster.failure_policy import FailurePolicy
 from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_here, run_trials
 from orchestrate.config.loader import to_plain, validate
 from orchestrate.config.train import TrainConfig
@@ -42,9 +43,14 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
     plan = SweepPlan(config)
     total = config.samples or len(plan.points)
     with progress_bar("sweep", total) as progress:
-        searcher = PlanSearcher(plan, directory.path / TRIALS, lambda: progress.update(len(searcher.reports)))
+        workers = config.workers
+        searcher = PlanSearcher(
+            plan,
+            directory.path / TRIALS,
+            lambda: progress.update(len(searcher.reports)),
+            FailurePolicy(workers.max_failures),
+        )
         if plan.waiting():
-            workers = config.workers
             given = {"threads": threads_of(workers), "device": workers.device, "report_every": config.report_every}
             if workers.in_process:
                 run_here(OneTrial, searcher, given, _scheduler(config))
@@ -62,52 +68,46 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
     return {"metric": str(seen.objective), "strategy": config.strategy, "trials": rows, "best": best}
 
 
-class PlanSearcher(StatelessSearcher):
+class PlanSearcher(StatelessSearcher[int]):
     """Tune's view of a plan.
 
     ``reports`` holds the last report of each trial by number.
     """
 
-    def __init__(self, plan: SweepPlan, folder: Path, on_end: Callable[[], None]) -> None:
-        super().__init__()
+    def __init__(
+        self, plan: SweepPlan, folder: Path, on_end: Callable[[], None], policy: FailurePolicy | None = None
+    ) -> None:
+        super().__init__(policy)
         self.plan, self.folder, self._on_end = plan, folder, on_end
         self.reports: dict[int, Rung] = {}
-        self._running: dict[str, int] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next trial; None while a generation's last ones run; FINISHED at the end."""
-        try:
-            waiting = [] if self.over else self.plan.waiting()
-            free = [number for number in waiting if number not in self._running.values()]
-            if not waiting:
-                return str(Searcher.FINISHED)
-            if not free:
-                return None
-            config = trial_config(self.plan.config, self.plan.points[free[0]])
-            folder = self.folder / f"{free[0]:03d}"
-            earlier = self._earlier(folder)
-        except Exception as error:
-            self.error = error
-            return str(Searcher.FINISHED)
-        self._running[trial_id] = free[0]
+    def waiting(self) -> Sequence[int]:
+        """Return the numbers of the trials of this generation that have not ended."""
+        return self.plan.waiting()
+
+    def config_of(self, item: int) -> dict[str, Any]:
+        """Return a trial's folder and config, and the step at which an earlier run ended it."""
+        config = trial_config(self.plan.config, self.plan.points[item])
+        folder = self._folder(item)
+        earlier = self._earlier(folder)
         # as text, because Tune flattens what it is given
         ended = None if earlier is None else earlier.step
         return {"trial": json.dumps({"folder": str(folder), "config": to_plain(config), "ended": ended})}
 
-    def ended(self, trial_id: str, result: dict[str, Any] | None) -> None:
+    def ended(self, item: int, result: dict[str, Any]) -> None:
         """Write down what a trial found, unless an earlier run did, and report it to the plan."""
-        number = self._running.pop(trial_id)
-        if result is None:
-            return
-        folder = self.folder / f"{number:03d}"
+        folder = self._folder(item)
         last = self._earlier(folder)
         if last is None:
             last = Rung.from_json(json.loads(result["report"]))
             last = replace(last, state="stopped") if last.state == "running" else last
-            write_json(folder / TRIAL, {"trial": number, "params": self.plan.points[number], "last": asdict(last)})
-        self.plan.tell(number, last.score)
-        self.reports[number] = last
+            write_json(folder / TRIAL, {"trial": item, "params": self.plan.points[item], "last": asdict(last)})
+        self.plan.tell(item, last.score)
+        self.reports[item] = last
         self._on_end()
+
+    def _folder(self, item: int) -> Path:
+        return self.folder / f"{item:03d}"
 
     def _earlier(self, folder: Path) -> Rung | None:
         """Read the last report of a trial that an earlier run ended."""
@@ -158,15 +158,42 @@ class SweepTrial(StatelessTrial):
         return self._one.step()
 
 
+class Asha(ASHAScheduler):
+    """Tune's ASHA, to which a trial that is begun again after a loss is the same one, since its folder is.
+
+    Tune's own goes by the trial's id, so the scores that such a trial reports again would count twice.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Take note of a trial."""
+        super().on_trial_add(tune_controller, _by_folder(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Say whether a trial goes on."""
+        said: str = super().on_trial_result(tune_controller, _by_folder(trial), result)
+        return said
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Take a trial's last score."""
+        super().on_trial_complete(tune_controller, _by_folder(trial), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Forget a trial, but not its scores."""
+        super().on_trial_remove(tune_controller, _by_folder(trial))
+
+
+def _by_folder(trial: Any) -> Any:
+    """Return what ASHA looks at of a trial."""
+    return SimpleNamespace(trial_id=json.loads(trial.config["trial"])["folder"])
+
+
 def _scheduler(config: SweepConfig) -> TrialScheduler:
     if config.scheduler == "none":
         return FIFOScheduler()
     longest = config.space.get("training.steps", [trial_config(config, {}).training.steps])
     most = int(longest.high if isinstance(longest, RangeConfig) else max(longest))
     grace = min(config.asha.grace_steps, most)
-    return ASHAScheduler(
-        "step", "score", "max", max_t=most, grace_period=grace, reduction_factor=config.asha.reduction_factor
-    )
+    return Asha("step", "score", "max", max_t=most, grace_period=grace, reduction_factor=config.asha.reduction_factor)
 
 
 def _row(number: int, plan: SweepPlan, last: Rung, seen: Watched) -> dict[str, Any]:

@@ -4,15 +4,18 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from ray.tune.schedulers import TrialScheduler
 from safetensors.torch import load_file
 
 from orchestrate.cli.app import main
 from orchestrate.config.loader import load_config, validate
 from orchestrate.jobs.sweep.config import SweepConfig
+from orchestrate.jobs.sweep.on_tune import Asha
 from orchestrate.jobs.sweep.plan import SweepPlan, trial_config
 from orchestrate.jobs.sweep.trial import TrialRun
 from qalof.errors import BadInputError
@@ -178,6 +181,22 @@ def test_asha_stops_a_weak_trial_early_and_a_rerun_leaves_it_stopped(ray_session
 
 def test_asha_stops_in_process_what_it_stops_on_ray(call, random_model):
     stops_a_weak_trial(call, random_model, {"count": 1, "threads": 1, "in_process": True})
+
+
+def test_asha_counts_the_score_of_a_trial_once_though_it_is_begun_again_after_a_loss():
+    asha = Asha("step", "score", "max", max_t=8, grace_period=2, reduction_factor=2)
+
+    def report(trial_id: str, folder: str, score: float) -> str:
+        trial = SimpleNamespace(trial_id=trial_id, config={"trial": json.dumps({"folder": folder})})
+        asha.on_trial_add(None, trial)
+        return asha.on_trial_result(None, trial, {"step": 2, "score": score})
+
+    assert report("first", "000", 1.0) == TrialScheduler.CONTINUE
+    for again in ("again", "and again"):
+        assert report(again, "000", 1.0) == TrialScheduler.CONTINUE
+    assert report("second", "001", 3.0) == TrialScheduler.CONTINUE
+    # of the scores 1 and 3, half are below 2
+    assert report("third", "002", 1.9) == TrialScheduler.STOP
 
 
 def stops_a_weak_trial(call, random_model, workers: dict[str, object]) -> None:

@@ -1,3 +1,4 @@
+import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -36,6 +37,25 @@ def test_the_margin_that_the_optimization_works_on_falls(victim: Any) -> None:
         _, losses = attack.optimize(ids, example.label, torch.Generator().manual_seed(0))
     # with kappa out of reach and no other term the loss is the margin + 100
     assert losses[0] > 100 > losses[-1]
+
+
+def test_samples_that_are_embedded_once_for_victim_and_language_model_give_the_same_losses(victim: Any) -> None:
+    attack = attack_of(victim, replace(QUICK, iterations=3))
+    # the fixture's language model has embeddings of its own, so the victim's own body stands in for it
+    example = victim.examples[0]
+    ids = attack.victim.encode([example.text])[0]
+    assert not attack.one_embedding
+    attack.lm_embedding = attack.embedding
+    found = []
+    for attack.one_embedding in (False, True):
+        with frozen(victim.model, victim.lm):
+            found.append(attack.optimize(ids, example.label, torch.Generator().manual_seed(0))[1])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+def test_one_embedding_is_seen_by_its_values(victim: Any) -> None:
+    attack = attack_of(victim, QUICK)
+    assert Gbda(attack.victim, copy.deepcopy(attack.victim.model), QUICK).one_embedding
 
 
 def test_the_first_and_last_token_are_held(victim: Any) -> None:

@@ -121,6 +121,8 @@ class Gbda:
     def __init__(self, victim: Victim, lm: Any, settings: GbdaSettings, seed: int = 0) -> None:
         self.victim, self.lm, self.settings, self.seed = victim, lm, settings, seed
         self.embedding, self.lm_embedding = embedding_matrix(victim.model), embedding_matrix(lm)
+        # mostly g is what the victim was made of, and then its samples are embedded once for both
+        self.one_embedding = torch.equal(self.embedding, self.lm_embedding)
         size = len(self.embedding)
         lengths = {"the language model's embedding": len(self.lm_embedding), "idf": len(settings.idf or range(size))}
         for what, length in lengths.items():
@@ -213,7 +215,7 @@ class Gbda:
                 logits = at_least_float32(self.victim.model(inputs_embeds=embedded).logits)
                 hinge = functional.relu(margins(logits, label) + self.settings.kappa)
                 adversarial = adversarial + weight * hinge.mean()
-            log_p, states = self._read(pi @ self.lm_embedding)
+            log_p, states = self._read(embedded if self.one_embedding else pi @ self.lm_embedding)
             likelihood = soft_nll(pi, log_p).mean()
             similarity = soft_recall(reference, states, weights).mean()
             return adversarial + self.settings.lambda_lm * likelihood - self.settings.lambda_sim * similarity

@@ -89,7 +89,7 @@ class Scale:
             BadInputError: A name is neither a method nor a group of this size.
         """
         groups = list(self.of_groups())
-        kept = dict.fromkeys(groups if named is None else ())
+        kept = dict.fromkeys(groups) if named is None else {}
         for name in named or ():
             found = [group for group in groups if name in (group.method, group.name)]
             if not found:

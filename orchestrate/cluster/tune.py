@@ -36,17 +36,17 @@ Item = TypeVar("Item")
 class StatelessSearcher(Searcher, Generic[Item]):
     """A searcher that Tune need not store: it gives out items of work, one trial each, and takes their results.
 
-    An item whose trial lost its actor is given out again, as a new trial, as often as ``policy`` allows.  Tune could
-    begin the trial again itself, and does not where the actor was lost between two trials: it then takes one loss for
-    two, and gives the trial up.
+    An item whose trial lost its actor is given out again, as a new trial, as often as ``policy`` allows, which
+    :func:`run_trials` sets.  Tune could begin the trial again itself, and does not where the actor was lost between two
+    trials: it then takes one loss for two, and gives the trial up.
 
     An error in a searcher would reach the driver as text only, so it is kept in ``error`` and ends the run; so does an
     error that a trial raised, and an item that was lost for good (``failed``).
     """
 
-    def __init__(self, policy: FailurePolicy | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.policy = policy or FailurePolicy()
+        self.policy = FailurePolicy()
         self.error: Exception | None = None
         self.failed = False
         self._running: dict[str, Item] = {}
@@ -71,11 +71,13 @@ class StatelessSearcher(Searcher, Generic[Item]):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next item's config; None while the last ones are out; FINISHED at the end."""
+        if self.failed or self.error is not None:
+            return str(Searcher.FINISHED)
         try:
-            waiting = [] if self.failed or self.error is not None else self.waiting()
-            free = [item for item in waiting if item not in self._running.values()]
+            waiting = self.waiting()
             if not waiting:
                 return str(Searcher.FINISHED)
+            free = [item for item in waiting if item not in self._running.values()]
             if not free:
                 return None
             config = self.config_of(free[0])
@@ -188,18 +190,18 @@ def run_trials(
 
     Args:
         trainable: the class of what an actor does.
-        searcher: gives items out and takes their results; its policy says how often a lost one is begun again.
+        searcher: gives items out and takes their results.
         space: what every trial is given in addition.
-        workers: how many actors there are.
+        workers: how many actors there are, and how often a lost item is begun again.
         folder: the folder for Tune's own files, which are removed.
         scheduler: may stop trials early; None lets all run.
 
     Raises:
         BadInputError: the cluster can never give these workers.
         Exception: what a trial or the searcher raised, as it was raised.
-        QalofError: one item lost more actors than the searcher's policy allows.
+        QalofError: one item lost more actors than ``workers.max_failures``.
     """
-    request = admitted(workers)
+    request, searcher.policy = admitted(workers), FailurePolicy(workers.max_failures)
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(trainable, dict(request.each)),

@@ -41,7 +41,7 @@ def test_the_margin_that_the_optimization_works_on_falls(victim: Any) -> None:
 
 def test_samples_that_are_embedded_once_for_victim_and_language_model_give_the_same_losses(victim: Any) -> None:
     attack = attack_of(victim, replace(QUICK, iterations=3))
-    # the fixture's language model has embeddings of its own, so the victim's own body stands in for it
+    # the fixture's language model has embeddings of its own, so it is given the victim's here
     example = victim.examples[0]
     ids = attack.victim.encode([example.text])[0]
     assert not attack.one_embedding

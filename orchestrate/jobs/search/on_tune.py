@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestrate.cluster.evaluation_pool import Attacking, Scorer, Scoring, attacked_fingerprint, threads_of
-from orchestrate.cluster.failure_policy import FailurePolicy
 from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_trials
 from orchestrate.config.sections import WorkersConfig
 from qalof.attacks.robustness.adversarial_accuracy import AdversarialAccuracySettings, with_robustness
@@ -144,21 +143,15 @@ def search(
                 "device": workers.device,
                 "robustness": evaluator.robustness,
             }
-            searcher = StudySearcher(study, keep, FailurePolicy(workers.max_failures))
-            run_trials(BitmapTrial, searcher, given, workers, record.path.absolute().parent)
+            run_trials(BitmapTrial, StudySearcher(study, keep), given, workers, record.path.absolute().parent)
         return study.result()
 
 
 class StudySearcher(StatelessSearcher[Bitmap | Measurement]):
     """Tune's view of a study, which gives out bitmaps and measurements as trials and takes their results back."""
 
-    def __init__(
-        self,
-        study: Study,
-        keep: Callable[[Bitmap | Measurement, Evaluation | Taken], None],
-        policy: FailurePolicy | None = None,
-    ) -> None:
-        super().__init__(policy)
+    def __init__(self, study: Study, keep: Callable[[Bitmap | Measurement, Evaluation | Taken], None]) -> None:
+        super().__init__()
         self.study, self._keep = study, keep
 
     def waiting(self) -> Sequence[Bitmap | Measurement]:
@@ -182,7 +175,7 @@ class StudySearcher(StatelessSearcher[Bitmap | Measurement]):
             self._scored(item, Evaluation.from_json(found))
 
     def lost(self, item: Bitmap | Measurement) -> None:
-        """Let a bitmap that lost too many actors have failed, so that the search goes on; a measurement ends it."""
+        """Score a bitmap that lost too many actors as failed, and go on; a lost measurement ends the search."""
         if isinstance(item, Measurement):
             super().lost(item)
         else:

@@ -19,7 +19,6 @@ import torch
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from orchestrate.cluster.evaluation_pool import threads_of
-from orchestrate.cluster.failure_policy import FailurePolicy
 from orchestrate.cluster.tune import StatelessSearcher, StatelessTrial, run_here, run_trials
 from orchestrate.config.loader import to_plain, validate
 from orchestrate.config.train import TrainConfig
@@ -43,14 +42,9 @@ def sweep(config: SweepConfig, seen: Watched, directory: RunDirectory, run: Run)
     plan = SweepPlan(config)
     total = config.samples or len(plan.points)
     with progress_bar("sweep", total) as progress:
-        workers = config.workers
-        searcher = PlanSearcher(
-            plan,
-            directory.path / TRIALS,
-            lambda: progress.update(len(searcher.reports)),
-            FailurePolicy(workers.max_failures),
-        )
+        searcher = PlanSearcher(plan, directory.path / TRIALS, lambda: progress.update(len(searcher.reports)))
         if plan.waiting():
+            workers = config.workers
             given = {"threads": threads_of(workers), "device": workers.device, "report_every": config.report_every}
             if workers.in_process:
                 run_here(OneTrial, searcher, given, _scheduler(config))
@@ -74,10 +68,8 @@ class PlanSearcher(StatelessSearcher[int]):
     ``reports`` holds the last report of each trial by number.
     """
 
-    def __init__(
-        self, plan: SweepPlan, folder: Path, on_end: Callable[[], None], policy: FailurePolicy | None = None
-    ) -> None:
-        super().__init__(policy)
+    def __init__(self, plan: SweepPlan, folder: Path, on_end: Callable[[], None]) -> None:
+        super().__init__()
         self.plan, self.folder, self._on_end = plan, folder, on_end
         self.reports: dict[int, Rung] = {}
 

@@ -16,8 +16,8 @@ from qalof.errors import BadInputError, QalofError
 class Numbers(StatelessSearcher[int]):
     """Gives out the numbers 0 to 3, one trial each."""
 
-    def __init__(self, policy: FailurePolicy | None = None) -> None:
-        super().__init__(policy)
+    def __init__(self) -> None:
+        super().__init__()
         self.found: dict[int, object] = {}
 
     def waiting(self):
@@ -60,8 +60,9 @@ class Square(StatelessTrial):
 
 
 def run(folder: Path, max_failures: int) -> Numbers:
-    searcher = Numbers(FailurePolicy(max_failures))
-    run_trials(Square, searcher, {"folder": str(folder)}, WorkersConfig(count=1), folder)
+    searcher = Numbers()
+    workers = WorkersConfig(count=1, max_failures=max_failures)
+    run_trials(Square, searcher, {"folder": str(folder)}, workers, folder)
     return searcher
 
 
@@ -94,7 +95,8 @@ def test_an_item_that_lost_its_actor_is_begun_again_max_failures_times_wherever_
 @pytest.mark.parametrize("allowed", [0, 1, 3])
 def test_lost_items_are_given_out_again_as_often_as_the_policy_allows_and_others_are_not_held_up(monkeypatch, allowed):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    searcher = Numbers(FailurePolicy(allowed))
+    searcher = Numbers()
+    searcher.policy = FailurePolicy(allowed)
     assert searcher.suggest("other") == {"number": 0}
     for attempt in range(allowed + 1):
         assert searcher.suggest(f"trial {attempt}") == {"number": 1}

@@ -19,7 +19,9 @@ def searcher(random_model, strategy="random", **options):
     model = qalof.build(BaseModel(random_model, qalof.task("squad-span", max_length=96, stride=16).head))
     space = search.BitmapSpace.of(model, weight=(4, 8))
     study = search.Study(space, ("max:f1", "min:weight_bytes"), strategy, max_evaluations=8, **options)
-    return StudySearcher(study, lambda bitmap, evaluation: None, FailurePolicy(0))
+    made = StudySearcher(study, lambda bitmap, evaluation: None)
+    made.policy = FailurePolicy(0)
+    return made
 
 
 def test_a_bitmap_that_lost_too_many_actors_has_failed_and_the_search_goes_on_with_another(random_model):
